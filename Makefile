@@ -1,0 +1,138 @@
+# Everything that is done to this project by hand or by CI. `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+tools := .tools
+bin := $(tools)/bin
+buf := $(tools)/node_modules/.bin/buf
+golangci := $(bin)/golangci-lint
+generators := $(addprefix $(bin)/,protoc-gen-go protoc-gen-connect-go protoc-gen-connect-openapi)
+# One of the printed files stands for all: they are written together, it first.
+protodeps := $(tools)/proto/buf/validate/validate.proto
+
+contract := service/testdata/contract
+contract_source := ../shared/contract/user.proto
+release := service/testdata/release/user.binpb
+
+# Modules that both the tools and the service are built with: what was generated or
+# printed from one version need not fit another at run time.
+shared_modules := \
+	buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go \
+	connectrpc.com/connect \
+	google.golang.org/genproto/googleapis/api \
+	google.golang.org/genproto/googleapis/rpc \
+	google.golang.org/protobuf
+
+# The race detector needs a C compiler; without one the tests run all the same.
+race := $(if $(shell command -v $${CC:-gcc}),-race)
+
+# Go files that people write, whichever module they belong to.
+gofiles = git ls-files --cached --others --exclude-standard '*.go' ':!gen/user'
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+##### The programs
+
+.PHONY: build
+build: ## Build userd and userctl into this folder
+	CGO_ENABLED=0 go build -trimpath -o . ./cmd/...
+
+.PHONY: run
+run: ## Run the server from source (ARGS="--listen :8080" passes flags)
+	go run ./cmd/userd $(ARGS)
+
+##### Checks
+
+.PHONY: test
+test: ## Vet and test, with the race detector; Go alone (TESTFLAGS="-run X -v" adds flags)
+	go vet ./...
+	$(if $(race),,@echo 'no C compiler: without the race detector')
+	go test $(race) -timeout 9m $(TESTFLAGS) ./...
+
+.PHONY: lint
+lint: $(golangci) $(buf) $(protodeps) ## Judge the Go code, the proto files and their layout
+	@unformatted=$$($(gofiles) | while read -r f; do if [[ -f $$f ]]; then gofmt -s -l "$$f"; fi; done); \
+	if [[ -n $$unformatted ]]; then printf 'not formatted (gofmt -s -w mends it):\n%s\n' "$$unformatted" >&2; exit 1; fi
+	$(buf) lint proto
+	$(buf) format proto --diff --exit-code
+	cd $(tools) && go vet ./...
+	$(golangci) run ./...
+
+.PHONY: breaking
+breaking: $(buf) $(protodeps) ## Check that no caller breaks: against the fixed contract and the last release
+	@if [[ -f $(contract_source) ]] && ! cmp $(contract_source) $(contract)/user/v1/user.proto; then \
+		echo 'the copy of the fixed contract must be identical to it' >&2; exit 1; fi
+	$(buf) breaking proto --config $(tools)/breaking-contract.yaml --against $(contract)
+	$(buf) breaking proto --against $(release)
+
+.PHONY: release-image
+release-image: $(buf) $(protodeps) ## Make the present proto the last release that `breaking` compares with
+	@mkdir -p $(dir $(release))
+	$(buf) build proto --exclude-source-info -o $(release)
+
+##### Generated code
+
+# Both targets below generate into a folder of their own: a failure leaves
+# gen/ as it was, and gen/embed.go, which people write, is never in the way.
+define generate
+tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; $(buf) generate --output "$$tmp"
+endef
+
+.PHONY: generate
+generate: $(buf) $(generators) $(protodeps) ## Generate gen/user and gen/openapi anew from proto/
+	@$(generate); \
+	mkdir -p gen; rm -rf gen/user gen/openapi; cp -R "$$tmp/gen/." gen/
+
+.PHONY: generate-check
+generate-check: $(buf) $(generators) $(protodeps) ## Check that gen/ is what proto/ generates; changes nothing
+	@$(generate); \
+	diff -r "$$tmp/gen/user" gen/user && diff -r "$$tmp/gen/openapi" gen/openapi \
+		|| { echo 'gen/ is not what proto/ generates: run make generate' >&2; exit 1; }
+
+##### Tools
+
+.PHONY: tools
+tools: $(buf) $(generators) $(protodeps) $(golangci) $(bin)/grpcurl ## Build every tool (the other targets build those they need)
+
+.PHONY: tools-versions
+tools-versions: ## Check that .tools/go.mod and go.mod agree on the modules they share
+	@version() { awk -v m="$$2" '$$1 == m {print $$2} $$1 == "require" && $$2 == m {print $$3}' "$$1"; }; \
+	ok=true; \
+	for m in $(shared_modules); do \
+		ours=$$(version go.mod "$$m"); theirs=$$(version $(tools)/go.mod "$$m"); \
+		if [[ $$ours != "$$theirs" ]]; then \
+			echo "$$m: $${ours:-missing} in go.mod, $${theirs:-missing} in $(tools)/go.mod" >&2; ok=false; \
+		fi; \
+	done; \
+	$$ok || { echo 'make the versions equal: (cd $(tools) && go get MODULE@VERSION), then make generate' >&2; exit 1; }
+
+# The versions are checked each time, before anything is built from them; that the
+# check ran is no reason to build anew, hence the bar before it.
+$(bin)/protoc-gen-go: package := google.golang.org/protobuf/cmd/protoc-gen-go
+$(bin)/protoc-gen-connect-go: package := connectrpc.com/connect/cmd/protoc-gen-connect-go
+$(bin)/protoc-gen-connect-openapi: package := github.com/sudorandom/protoc-gen-connect-openapi
+$(bin)/grpcurl: package := github.com/fullstorydev/grpcurl/cmd/grpcurl
+$(generators) $(bin)/grpcurl: $(tools)/go.mod | tools-versions
+	cd $(tools) && go build -o bin/$(@F) $(package)
+
+$(golangci): $(tools)/lint/go.mod
+	cd $(tools)/lint && go build -o ../bin/$(@F) github.com/golangci/golangci-lint/v2/cmd/$(@F)
+
+$(protodeps): $(tools)/go.mod $(wildcard $(tools)/protodeps/*.go) | tools-versions
+	cd $(tools) && go run ./protodeps proto
+
+$(buf): $(tools)/package-lock.json $(tools)/.npmrc
+	npm ci --prefix $(tools)
+	@touch $@
+
+##### All of it
+
+.PHONY: ci
+ci: ## Do what CI does
+	.ci/run

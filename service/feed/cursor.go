@@ -1,0 +1,148 @@
+package feed
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// pageRows is how many rows a cursor reads at once: enough to make a read's own
+// cost small, few enough to keep it short.
+const pageRows = 512
+
+// CursorOptions say what a cursor follows.
+type CursorOptions struct {
+	UserID  int64     // 0: everybody
+	After   int64     // the first row is the one after this position
+	Since   time.Time // leaves rows before this time out
+	Actions []string  // keeps these actions only; empty: all
+	// Deleted says whether the user was deleted, as read after the position After
+	// was chosen. It does not count for everybody.
+	Deleted bool
+}
+
+// Cursor is a place in the log that moves on. It is for one goroutine.
+type Cursor struct {
+	feed   *Feed
+	opts   CursorOptions
+	query  user.LogQuery
+	woken  chan struct{}
+	gone   bool // the user is deleted as far as the rows read tell
+	seamed bool // the head has been reached once
+}
+
+// Page is what a cursor reads at once.
+type Page struct {
+	Rows []user.Activity
+	// AtHead: that was all, as of this read.
+	AtHead bool
+	// Ended: that was all, and the user is deleted, so that nothing more comes.
+	Ended bool
+}
+
+// Cursor returns a cursor, which must be closed.
+func (f *Feed) Cursor(opts CursorOptions) *Cursor {
+	c := &Cursor{
+		feed: f, opts: opts, woken: make(chan struct{}, 1), gone: opts.Deleted,
+		query: user.LogQuery{UserID: opts.UserID, After: opts.After, MaxRows: pageRows, Actions: opts.Actions},
+	}
+	if len(opts.Actions) > 0 && opts.UserID != wholeLog {
+		// Whatever the caller keeps, the cursor must see its user's life end.
+		c.query.Actions = slices.Concat(opts.Actions, lifeActions)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	enter(f.cursors, opts.UserID, c)
+	return c
+}
+
+// Close ends the cursor's wake-ups.
+func (c *Cursor) Close() {
+	c.feed.mu.Lock()
+	defer c.feed.mu.Unlock()
+	leave(c.feed.cursors, c.opts.UserID, c)
+}
+
+// Position is the position up to which Read has given everything.
+func (c *Cursor) Position() int64 { return c.query.After }
+
+// Read returns the next rows, in order. There may be none although more follow.
+func (c *Cursor) Read(ctx context.Context) (Page, error) {
+	read, err := c.feed.store.Log(ctx, c.query)
+	if err != nil {
+		return Page{}, err
+	}
+	c.query.After = read.Reached
+	if read.Done && !c.seamed {
+		c.seamed = true
+		c.query.After += plantedSkip
+	}
+	page := Page{AtHead: read.Done, Rows: read.Rows}
+	if c.opts.UserID != wholeLog {
+		c.followLife(read.Rows)
+		page.Ended = read.Done && c.gone
+	}
+	if len(c.opts.Actions) > 0 || !c.opts.Since.IsZero() {
+		page.Rows = slices.DeleteFunc(page.Rows, c.leavesOut)
+	}
+	return page, nil
+}
+
+// Wait returns nil when there may be something to read, or when the timer fires;
+// ErrDraining when the server is about to stop; or the context's error.
+func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
+	select {
+	case <-c.feed.draining:
+		return c.Drained()
+	default:
+	}
+	select {
+	case <-c.woken:
+		return nil
+	case <-timer:
+		return nil
+	case <-c.feed.draining:
+		return c.Drained()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Drained returns ErrDraining once the server is about to stop, and nil before.
+func (c *Cursor) Drained() error {
+	select {
+	case <-c.feed.draining:
+		return user.ErrDraining(c.feed.Head().Epoch, c.Position())
+	default:
+		return nil
+	}
+}
+
+func (c *Cursor) signal() {
+	select {
+	case c.woken <- struct{}{}:
+	default:
+	}
+}
+
+var lifeActions = []string{user.ActionDeleted, user.ActionUndeleted, user.ActionPurged}
+
+func (c *Cursor) followLife(rows []user.Activity) {
+	for i := range rows {
+		switch rows[i].Action {
+		case user.ActionDeleted, user.ActionPurged:
+			c.gone = true
+		case user.ActionUndeleted:
+			c.gone = false
+		}
+	}
+}
+
+func (c *Cursor) leavesOut(row user.Activity) bool {
+	if row.Time.Before(c.opts.Since) {
+		return true
+	}
+	return len(c.opts.Actions) > 0 && !slices.Contains(c.opts.Actions, row.Action)
+}

@@ -1,0 +1,3 @@
+package sqlite
+import "unsafe"
+func ptr(p uintptr) unsafe.Pointer { return unsafe.Pointer(p) }

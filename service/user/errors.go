@@ -1,0 +1,256 @@
+package user
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Code is a canonical error code; the numbers are those of google.rpc.Code.
+type Code uint32
+
+// The codes that the service gives.
+const (
+	Canceled           Code = 1
+	InvalidArgument    Code = 3
+	DeadlineExceeded   Code = 4
+	NotFound           Code = 5
+	AlreadyExists      Code = 6
+	PermissionDenied   Code = 7
+	ResourceExhausted  Code = 8
+	FailedPrecondition Code = 9
+	Aborted            Code = 10
+	OutOfRange         Code = 11
+	Internal           Code = 13
+	Unavailable        Code = 14
+	Unauthenticated    Code = 16
+)
+
+// Reason is the machine-readable reason of an error: a value of ErrorReason in the
+// wire contract, where its metadata is described.
+type Reason string
+
+// The reasons.
+const (
+	InvalidField       Reason = "INVALID_FIELD"
+	UserNotFound       Reason = "USER_NOT_FOUND"
+	UsernameTaken      Reason = "USERNAME_TAKEN"
+	EmailTaken         Reason = "EMAIL_TAKEN"
+	UserDeleted        Reason = "USER_DELETED"
+	UserNotDeleted     Reason = "USER_NOT_DELETED"
+	EtagMismatch       Reason = "ETAG_MISMATCH"
+	RequestIDReused    Reason = "REQUEST_ID_REUSED"
+	PositionOutOfRange Reason = "POSITION_OUT_OF_RANGE"
+	PositionNotReached Reason = "POSITION_NOT_REACHED"
+	CredentialsMissing Reason = "CREDENTIALS_MISSING"
+	CredentialsInvalid Reason = "CREDENTIALS_INVALID"
+	CredentialsExpired Reason = "CREDENTIALS_EXPIRED"
+	PermissionMissing  Reason = "PERMISSION_MISSING"
+	MessageTooLarge    Reason = "MESSAGE_TOO_LARGE"
+	TooManyItems       Reason = "TOO_MANY_ITEMS"
+	TooManyStreams     Reason = "TOO_MANY_STREAMS"
+	TooManyFollows     Reason = "TOO_MANY_FOLLOWS"
+	RateLimited        Reason = "RATE_LIMITED"
+	ServerDraining     Reason = "SERVER_DRAINING"
+	StoreUnavailable   Reason = "STORE_UNAVAILABLE"
+	Overloaded         Reason = "OVERLOADED"
+	StoreFull          Reason = "STORE_FULL"
+	StoreReadOnly      Reason = "STORE_READ_ONLY"
+	InternalFault      Reason = "INTERNAL"
+)
+
+// Violation says what is wrong with one field of a request.
+type Violation struct {
+	Field   string // path in the request, such as user.tags[2]
+	Message string // what was expected
+	Rule    string // name of the rule, such as string.min_len; may be empty
+}
+
+// Error is an error that a caller may see. Its texts are neutral: they hold
+// nothing of how the service works inside.
+type Error struct {
+	Code       Code
+	Reason     Reason
+	Message    string
+	Metadata   map[string]string
+	Violations []Violation
+	RetryAfter time.Duration // when the caller may come back; 0: not said
+}
+
+// Error gives the message and, for invalid input, each violation.
+func (e *Error) Error() string {
+	if len(e.Violations) == 0 {
+		return e.Message
+	}
+	var b strings.Builder
+	b.WriteString(e.Message)
+	for i, v := range e.Violations {
+		b.WriteString([]string{": ", "; "}[min(i, 1)])
+		if v.Field != "" {
+			b.WriteString(v.Field + ": ")
+		}
+		b.WriteString(v.Message)
+	}
+	return b.String()
+}
+
+// AsError returns the Error within err, if there is one.
+func AsError(err error) (*Error, bool) {
+	var e *Error
+	ok := errors.As(err, &e)
+	return e, ok
+}
+
+// HasReason reports whether err is an Error for the reason.
+func HasReason(err error, reason Reason) bool {
+	e, ok := AsError(err)
+	return ok && e.Reason == reason
+}
+
+// Invalid is the error for fields that break a rule.
+func Invalid(violations ...Violation) *Error {
+	return &Error{Code: InvalidArgument, Reason: InvalidField, Message: "invalid request", Violations: violations}
+}
+
+// InvalidFieldf is the error for one field that breaks a rule; the text says what
+// was expected.
+func InvalidFieldf(field, format string, args ...any) *Error {
+	return Invalid(Violation{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+// At returns a copy of the error whose field paths begin with prefix, which is the
+// place of an item in its request.
+func (e *Error) At(prefix string) *Error {
+	c := *e
+	c.Violations = make([]Violation, len(e.Violations))
+	for i, v := range e.Violations {
+		v.Field = strings.TrimSuffix(prefix+"."+v.Field, ".")
+		c.Violations[i] = v
+	}
+	return &c
+}
+
+// ErrNotFound is the error for a user that there is not.
+func ErrNotFound(id int64) *Error {
+	return &Error{Code: NotFound, Reason: UserNotFound, Message: "there is no such user", Metadata: userMetadata(id)}
+}
+
+// ErrDeleted is the error for a change to a deleted user.
+func ErrDeleted(id int64) *Error {
+	return &Error{
+		Code: FailedPrecondition, Reason: UserDeleted,
+		Message: "the user is deleted", Metadata: userMetadata(id),
+	}
+}
+
+func errNotDeleted(id int64) *Error {
+	return &Error{
+		Code: FailedPrecondition, Reason: UserNotDeleted,
+		Message: "the user is not deleted", Metadata: userMetadata(id),
+	}
+}
+
+// ErrTaken is the error for a username (UsernameTaken) or an e-mail address
+// (EmailTaken) that another user holds.
+func ErrTaken(reason Reason, holderDeleted bool) *Error {
+	what := "username"
+	if reason == EmailTaken {
+		what = "e-mail address"
+	}
+	message := "the " + what + " is taken"
+	if holderDeleted {
+		message += " by a deleted user, who keeps it until purged"
+	}
+	return &Error{
+		Code: AlreadyExists, Reason: reason, Message: message,
+		Metadata: map[string]string{"holder_deleted": strconv.FormatBool(holderDeleted)},
+	}
+}
+
+// ErrRequestIDReused is the error for a request id that came with another request.
+func ErrRequestIDReused() *Error {
+	return &Error{
+		Code: AlreadyExists, Reason: RequestIDReused,
+		Message: "the request id was used for another request",
+	}
+}
+
+// ErrPosition is the error for a position that the log cannot serve. first and
+// last are what it can.
+func ErrPosition(epoch string, first, last int64, message string) *Error {
+	return &Error{
+		Code: OutOfRange, Reason: PositionOutOfRange, Message: message,
+		Metadata: map[string]string{
+			"epoch":          epoch,
+			"first_position": strconv.FormatInt(first, 10),
+			"last_position":  strconv.FormatInt(last, 10),
+		},
+	}
+}
+
+// ErrPositionNotReached is the error for a read that waited in vain.
+func ErrPositionNotReached() *Error {
+	return &Error{
+		Code: Unavailable, Reason: PositionNotReached, RetryAfter: time.Second,
+		Message: "the wanted position was not reached in time",
+	}
+}
+
+// ErrDraining is the error that ends a stream when the server is about to stop.
+// position is the last one that the stream has been given.
+func ErrDraining(epoch string, position int64) *Error {
+	return &Error{
+		Code: Unavailable, Reason: ServerDraining, RetryAfter: time.Second,
+		Message: "the server is about to stop; resume elsewhere",
+		Metadata: map[string]string{
+			"epoch": epoch, "position": strconv.FormatInt(position, 10),
+		},
+	}
+}
+
+// ErrStoreUnavailable is the error for a store that cannot be reached at present.
+func ErrStoreUnavailable() *Error {
+	return &Error{
+		Code: Unavailable, Reason: StoreUnavailable, RetryAfter: time.Second,
+		Message: "the store cannot be reached at present",
+	}
+}
+
+// ErrOverloaded is the error for a call that the server has no room for.
+func ErrOverloaded() *Error {
+	return &Error{
+		Code: Unavailable, Reason: Overloaded, RetryAfter: time.Second,
+		Message: "the server has too much to do; try again later",
+	}
+}
+
+// ErrStoreFull is the error for a write that the disk has no room for.
+func ErrStoreFull() *Error {
+	return &Error{
+		Code: ResourceExhausted, Reason: StoreFull, RetryAfter: 30 * time.Second,
+		Message: "the disk of the store is full",
+	}
+}
+
+// ErrStoreReadOnly is the error for a write after a sync to disk has failed.
+func ErrStoreReadOnly() *Error {
+	return &Error{
+		Code: FailedPrecondition, Reason: StoreReadOnly,
+		Message: "the store takes no writes since a sync to disk failed; an operator must look at it",
+	}
+}
+
+// ErrTooMany is the error for more of something than one call may carry.
+func ErrTooMany(reason Reason, what string, limit int) *Error {
+	return &Error{
+		Code: ResourceExhausted, Reason: reason,
+		Message:  "more than " + strconv.Itoa(limit) + " " + what,
+		Metadata: map[string]string{"limit": strconv.Itoa(limit)},
+	}
+}
+
+func userMetadata(id int64) map[string]string {
+	return map[string]string{"user_id": strconv.FormatInt(id, 10)}
+}

@@ -1,0 +1,43 @@
+package user
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"io"
+	"time"
+)
+
+const (
+	idRandomBits = 22
+	// idEpochMillis is 2024-01-01T00:00:00Z: 41 bits of milliseconds from then on
+	// reach to 2093.
+	idEpochMillis = 1704067200000
+)
+
+// IDs makes user ids: 41 bits of milliseconds, so that ids are ordered by creation
+// time to the millisecond, and below them 22 random bits, so that one cannot be
+// guessed from another. Two may coincide: the store decides, and asks for another.
+// Safe for use by several goroutines if its source is.
+type IDs struct {
+	random io.Reader
+}
+
+// NewIDs returns a maker of ids from a source of random bytes; nil means
+// crypto/rand.
+func NewIDs(random io.Reader) *IDs {
+	if random == nil {
+		random = rand.Reader
+	}
+	return &IDs{random: random}
+}
+
+// New returns an id for a user created at the time.
+func (g *IDs) New(at time.Time) (int64, error) {
+	var b [4]byte
+	if _, err := io.ReadFull(g.random, b[:]); err != nil {
+		return 0, err
+	}
+	low := int64(binary.LittleEndian.Uint32(b[:]) & (1<<idRandomBits - 1))
+	millis := max(at.UnixMilli()-idEpochMillis, 1)
+	return millis<<idRandomBits | low, nil
+}

@@ -1,0 +1,106 @@
+package user
+
+import "time"
+
+// Delete marks a user as deleted, to be purged after Retention.
+type Delete struct {
+	ID        int64
+	Etag      string // apply only to this version; empty: to any
+	Retention time.Duration
+}
+
+// Target is the user to delete.
+func (op *Delete) Target() int64 { return op.ID }
+
+// Decide marks the user.
+func (op *Delete) Decide(cur *User, in Moment, by Author) (Decision, error) {
+	if err := live(cur, op.ID); err != nil {
+		return Decision{}, err
+	}
+	if op.Etag != "" && op.Etag != cur.Etag() {
+		return Decision{}, errEtagMismatch(cur)
+	}
+	next := cur.Clone()
+	next.DeletedAt = in.Now
+	next.PurgeAt = Truncate(in.Now.Add(op.Retention))
+	return lifeStep(cur, next, ActionDeleted, in, by), nil
+}
+
+// Undelete takes a deletion back, until the user is due to be purged.
+type Undelete struct {
+	ID   int64
+	Etag string // apply only to this version; empty: to any
+}
+
+// Target is the user to bring back.
+func (op *Undelete) Target() int64 { return op.ID }
+
+// Decide takes the mark off. A user whose time to be purged has come is gone, even
+// if its purge has yet to be carried out.
+func (op *Undelete) Decide(cur *User, in Moment, by Author) (Decision, error) {
+	switch {
+	case cur == nil:
+		return Decision{}, ErrNotFound(op.ID)
+	case !cur.Deleted():
+		return Decision{}, errNotDeleted(op.ID)
+	case !in.Now.Before(cur.PurgeAt):
+		return Decision{}, ErrNotFound(op.ID)
+	case op.Etag != "" && op.Etag != cur.Etag():
+		return Decision{}, errEtagMismatch(cur)
+	}
+	next := cur.Clone()
+	next.DeletedAt, next.PurgeAt = time.Time{}, time.Time{}
+	return lifeStep(cur, next, ActionUndeleted, in, by), nil
+}
+
+func lifeStep(cur, next *User, action string, in Moment, by Author) Decision {
+	what := newDetails(by)
+	what.time("deleted_at", cur.DeletedAt, next.DeletedAt)
+	what.time("purge_at", cur.PurgeAt, next.PurgeAt)
+	d := Decision{User: next}
+	d.add(in, cur.ID, action, what)
+	d.seal(in)
+	return d
+}
+
+// Purge removes a deleted user for good once its time has come. The store redacts
+// the user's rows before, see Store.Redact.
+type Purge struct{ ID int64 }
+
+// Target is the user to remove.
+func (op *Purge) Target() int64 { return op.ID }
+
+// Decide removes the user, and leaves one row that says so.
+func (op *Purge) Decide(cur *User, in Moment, by Author) (Decision, error) {
+	switch {
+	case cur == nil:
+		return Decision{}, ErrNotFound(op.ID)
+	case !cur.Deleted() || in.Now.Before(cur.PurgeAt):
+		return Decision{}, errNotDeleted(op.ID)
+	}
+	d := Decision{Store: true}
+	d.add(in, op.ID, ActionPurged, newDetails(by))
+	return d, nil
+}
+
+// Redacted returns what is left of a log row's details when its user is purged:
+// which fields had changed, and the status, which says nothing of the person.
+// Everything else is replaced by a mark.
+func Redacted(action string, in map[string]string) map[string]string {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(in))
+	for key, value := range in {
+		switch key {
+		case "old.status", "new.status", "old.deleted_at", "new.deleted_at", "old.purge_at", "new.purge_at":
+			out[key] = value
+		case "old.username", "new.username", "old.email", "new.email", "old.tags", "new.tags":
+			out[key] = RedactedMark
+		}
+	}
+	return out
+}
+
+// RedactedMark stands in the place of a redacted value.
+const RedactedMark = "[redacted]"

@@ -1,0 +1,51 @@
+package user
+
+import "time"
+
+// SetStatus sets a user's status. The last writer by Time wins.
+type SetStatus struct {
+	ID     int64
+	Status Status
+	Time   time.Time // zero: the later of now and the present status's time
+}
+
+// Target is the user whose status is set.
+func (op *SetStatus) Target() int64 { return op.ID }
+
+// Decide sets the status unless a later one stands. The same status with a newer
+// time moves only that time, without a row and without a step of the version.
+func (op *SetStatus) Decide(cur *User, in Moment, by Author) (Decision, error) {
+	if op.Time.Sub(in.Now) > MaxStatusSkew {
+		return Decision{}, InvalidFieldf("timestamp", "must be at most one minute ahead of the server's clock, which says %s",
+			in.Now.Format(time.RFC3339Nano))
+	}
+	if err := live(cur, op.ID); err != nil {
+		return Decision{}, err
+	}
+	at := Truncate(op.Time)
+	if op.Time.IsZero() {
+		at = later(in.Now, cur.StatusTime)
+	}
+	if at.Before(cur.StatusTime) {
+		return Decision{User: cur}, nil
+	}
+	d := Decision{User: cur.Clone()}
+	setStatus(&d, cur, d.User, op.Status, at, in, by)
+	d.seal(in)
+	return d, nil
+}
+
+// setStatus gives next the status with its time, and notes a row if it changes.
+func setStatus(d *Decision, cur, next *User, status Status, at time.Time, in Moment, by Author) {
+	if !at.Equal(cur.StatusTime) {
+		next.StatusTime = at
+		d.Store = true
+	}
+	if status == cur.Status {
+		return
+	}
+	next.Status = status
+	what := newDetails(by)
+	what.status(cur.Status, status)
+	next.StatusPosition = d.add(in, cur.ID, ActionStatusChanged, what)
+}

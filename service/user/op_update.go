@@ -1,0 +1,151 @@
+package user
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Patch names new values of writable fields; what is nil stays as it is.
+type Patch struct {
+	Username *string
+	Email    *string
+	Status   *Status
+	Tags     *[]string
+	Metadata *map[string]string
+	// Entries changes single entries of the metadata; a nil value removes one.
+	Entries map[string]*string
+}
+
+// Update changes a user's writable fields.
+type Update struct {
+	ID    int64
+	Patch Patch
+	Etag  string // apply only to this version; empty: to any
+	Keys  Keys   // normal forms of what the patch names
+}
+
+// NewUpdate checks the patch and finds the normal forms in it. Field paths in the
+// error begin with "user.".
+func NewUpdate(id int64, patch Patch, etag string) (*Update, error) {
+	op := &Update{ID: id, Patch: patch, Etag: etag}
+	var violations []Violation
+	var err *Error
+	if patch.Username != nil {
+		if op.Keys.Username, err = UsernameKey(*patch.Username); err != nil {
+			violations = append(violations, err.At("user").Violations...)
+		}
+	}
+	if patch.Email != nil {
+		if op.Keys.Email, err = EmailKey(*patch.Email); err != nil {
+			violations = append(violations, err.At("user").Violations...)
+		}
+	}
+	if patch.Status != nil && !patch.Status.Valid() {
+		violations = append(violations, Violation{
+			Field:   "user.status",
+			Message: "must be USER_STATUS_ACTIVE, USER_STATUS_INACTIVE or USER_STATUS_SUSPENDED; a status cannot be cleared",
+		})
+	}
+	if violations != nil {
+		return nil, Invalid(violations...)
+	}
+	return op, nil
+}
+
+// Target is the user to change.
+func (op *Update) Target() int64 { return op.ID }
+
+// Decide applies the patch: at most two rows, one for the status and one for all
+// other fields, and one step of the version.
+func (op *Update) Decide(cur *User, in Moment, by Author) (Decision, error) {
+	if err := live(cur, op.ID); err != nil {
+		return Decision{}, err
+	}
+	next := cur.Clone()
+	if err := op.Patch.apply(next); err != nil {
+		return Decision{}, err
+	}
+	if op.Etag != "" && op.Etag != cur.Etag() {
+		return Decision{}, errEtagMismatch(cur)
+	}
+	d := Decision{User: next}
+	op.notePlainFields(&d, cur, next, in, by)
+	if op.Patch.Status != nil {
+		setStatus(&d, cur, next, *op.Patch.Status, later(in.Now, cur.StatusTime), in, by)
+	}
+	d.seal(in)
+	return d, nil
+}
+
+func (op *Update) notePlainFields(d *Decision, cur, next *User, in Moment, by Author) {
+	what := newDetails(by)
+	bare := len(what)
+	what.text("username", cur.Username, next.Username)
+	what.text("email", cur.Email, next.Email)
+	what.tags(cur.Tags, next.Tags)
+	what.metadata(cur.Metadata, next.Metadata)
+	if len(what) > bare {
+		d.add(in, op.ID, ActionUpdated, what)
+	}
+}
+
+// seal steps the version once if the decision has rows.
+func (d *Decision) seal(in Moment) {
+	if !d.Changed() {
+		return
+	}
+	d.Store = true
+	d.User.Version++
+	d.User.UpdatedAt = in.Now
+}
+
+func (p *Patch) apply(u *User) error {
+	if p.Username != nil {
+		u.Username = *p.Username
+	}
+	if p.Email != nil {
+		u.Email = *p.Email
+	}
+	if p.Tags != nil {
+		u.Tags = slices.Clone(*p.Tags)
+	}
+	if p.Metadata != nil {
+		u.Metadata = maps.Clone(*p.Metadata)
+	}
+	for key, value := range p.Entries {
+		if value == nil {
+			delete(u.Metadata, key)
+			continue
+		}
+		if u.Metadata == nil {
+			u.Metadata = make(map[string]string)
+		}
+		u.Metadata[key] = *value
+	}
+	if len(u.Metadata) > MaxMetadata {
+		return InvalidFieldf("user.metadata", "must have at most %d entries after the update", MaxMetadata)
+	}
+	return nil
+}
+
+// MetadataPath is the prefix of a mask path that names one metadata entry.
+const MetadataPath = "metadata."
+
+// CheckEntryKey checks the key of a mask path that names one metadata entry.
+func CheckEntryKey(path string) (string, *Error) {
+	key := strings.TrimPrefix(path, MetadataPath)
+	if n := utf8.RuneCountInString(key); n < 1 || n > MaxMetadataKey {
+		return "", InvalidFieldf("update_mask", "%q must name a metadata key of 1 to %d characters", path, MaxMetadataKey)
+	}
+	return key, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,123 @@
+package user
+
+import (
+	"context"
+	"time"
+)
+
+// Store keeps users and their log. It is safe for use by many goroutines. Times
+// that it takes and gives are truncated to microseconds, in UTC.
+//
+// What every store must promise, each sentence with its test in storetest:
+//
+// The log. Positions must be 1, 2, 3 … in commit order, without a gap and without
+// a repeat, over restarts too. A row must never become visible behind a position
+// that a reader has already been given. The time of a row must not be before that
+// of the row in front of it, even if the clock goes back. A change and its rows
+// must become visible together.
+//
+// Writes. A result must not be given before its change is durable. A change must
+// be decided by its [Op] on the present user, one after the other. A change that
+// fails must leave nothing behind, and must not touch the others of its batch or
+// of its transaction, unless the batch is atomic. Usernames and e-mail addresses
+// must be unique by their keys among all users that are not purged, whatever runs
+// at the same time. A [Once] must take effect once within RequestIDLifetime, over
+// restarts and within one transaction too, and must give the first success
+// again, or ErrRequestIDReused for another fingerprint; failures and ValidateOnly
+// must not be remembered.
+//
+// Reads. They must see every change whose result was given before they began. What
+// they return must belong to the caller alone.
+//
+// Failures. Expected ones must be of type *Error. Anything else is an unexpected
+// failure, whose text callers never see. After a failed sync to disk a store must
+// take no more writes (ErrStoreReadOnly) while it goes on reading.
+type Store interface {
+	// Head returns the end of the log.
+	Head(ctx context.Context) (Head, error)
+	// First returns the position of the oldest row kept, 1 for an empty log.
+	First(ctx context.Context) (int64, error)
+	// Get returns a user, a deleted one too, or ErrNotFound.
+	Get(ctx context.Context, id int64) (*User, error)
+	// GetMany returns the users that there are, in the order of the ids; those
+	// that there are not are left out.
+	GetMany(ctx context.Context, ids []int64) ([]*User, error)
+	// List returns a page of users. Its cost must not grow with the page's
+	// depth or the size of the store.
+	List(ctx context.Context, query ListQuery) (ListPage, error)
+	// Log returns a page of the log; its cost must not grow with the page's depth.
+	Log(ctx context.Context, query LogQuery) (LogPage, error)
+	// Before returns the position of the last row whose time is before t, 0 if
+	// there is none.
+	Before(ctx context.Context, t time.Time) (int64, error)
+
+	// Submit hands a batch in and returns at once, or when there is room in the
+	// queue. Batches submitted by one goroutine take effect in that order. A batch
+	// whose context has ended before its turn is not carried out.
+	Submit(ctx context.Context, batch Batch) *Pending
+	// Observe names the one observer of commits, before the first Submit. It is
+	// called in commit order, once a commit is durable and visible and before
+	// its results are given, and must return quickly.
+	Observe(observer func(Commit))
+
+	// DuePurges returns at most limit deleted users whose time to be purged has come.
+	DuePurges(ctx context.Context, at time.Time, limit int) ([]int64, error)
+	// Redact replaces the details of at most limit rows of a user, and forgets
+	// request ids whose remembered answers hold its data; more reports whether it
+	// must be called again. It comes before the user's Purge.
+	Redact(ctx context.Context, id int64, limit int) (more bool, err error)
+	// ForgetRequests drops at most limit request ids past their lifetime and
+	// returns how many it dropped.
+	ForgetRequests(ctx context.Context, limit int) (int, error)
+	// Probe makes a durable write that nobody sees, and says why it could not.
+	Probe(ctx context.Context) error
+	// Close waits for the batches handed in, and ends the store.
+	Close() error
+}
+
+// Apply submits a batch and waits for its results.
+func Apply(ctx context.Context, store Store, batch Batch) ([]Result, error) {
+	return store.Submit(ctx, batch).Wait(ctx)
+}
+
+// ApplyOne submits one change and waits for its result.
+func ApplyOne(ctx context.Context, store Store, change Change) (Result, error) {
+	results, err := Apply(ctx, store, Batch{Changes: []Change{change}})
+	if err != nil {
+		return Result{}, err
+	}
+	return results[0], results[0].Err
+}
+
+// Pending is a batch on its way.
+type Pending struct {
+	done    chan struct{}
+	results []Result
+	err     error
+}
+
+// NewPending returns a batch on its way and the function that ends it, which is
+// to be called once.
+func NewPending() (p *Pending, end func([]Result, error)) {
+	p = &Pending{done: make(chan struct{})}
+	return p, func(results []Result, err error) {
+		p.results, p.err = results, err
+		close(p.done)
+	}
+}
+
+// Wait returns one result a change, or why the whole batch failed. If the context
+// ends first its error is returned, and the batch may take effect all the same.
+func (p *Pending) Wait(ctx context.Context) ([]Result, error) {
+	select {
+	case <-p.done:
+		return p.results, p.err
+	case <-ctx.Done():
+		select {
+		case <-p.done:
+			return p.results, p.err
+		default:
+			return nil, context.Cause(ctx)
+		}
+	}
+}
