@@ -142,8 +142,7 @@ func (s *Followed) Remove(id int64) {
 	}
 }
 
-// Everybody follows all users: from now on, or if after is not negative with what
-// has changed since that position.
+// Everybody follows all users, beginning with what has changed since the position.
 func (s *Followed) Everybody(after int64) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
@@ -154,10 +153,10 @@ func (s *Followed) Everybody(after int64) {
 		leave(s.feed.followers, id, s)
 	}
 	s.feed.everybody[s] = struct{}{}
-	if after >= 0 {
+	if s.behind < 0 || after < s.behind {
 		s.behind = after
-		s.signal()
 	}
+	s.signal()
 }
 
 // Wake gets a value when Take may have something to give.
@@ -261,6 +260,36 @@ func (s *Followed) keptBack(change StatusChange) bool {
 	return true
 }
 
+// Statuses returns the present status of each user, or if after is not 0 of each
+// whose status has changed since that position. A user that there is not is told
+// as purged.
+func (f *Feed) Statuses(ctx context.Context, ids []int64, after int64) ([]StatusChange, error) {
+	var rows []user.Activity
+	for _, id := range ids {
+		if after == 0 {
+			rows = append(rows, user.Activity{UserID: id})
+			continue
+		}
+		page, err := f.store.Log(ctx, user.LogQuery{
+			UserID: id, After: after, Desc: true, Actions: statusActions, MaxRows: 1,
+		})
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, page.Rows...)
+	}
+	changes, err := f.newest(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	for i := range changes {
+		if u := changes[i].User; u != nil {
+			changes[i].Position = max(changes[i].Position, u.StatusPosition)
+		}
+	}
+	return changes, nil
+}
+
 // newest turns rows into the present statuses of their users, each at the position
 // of its last row.
 func (f *Feed) newest(ctx context.Context, rows []user.Activity) ([]StatusChange, error) {
@@ -276,13 +305,15 @@ func (f *Feed) newest(ctx context.Context, rows []user.Activity) ([]StatusChange
 			ids = append(ids, id)
 		}
 	}
-	users, err := f.store.GetMany(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	present := make(map[int64]*user.User, len(users))
-	for _, u := range users {
-		present[u.ID] = u
+	present := make(map[int64]*user.User, len(ids))
+	for chunk := range slices.Chunk(ids, takeRows) {
+		users, err := f.store.GetMany(ctx, chunk)
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range users {
+			present[u.ID] = u
+		}
 	}
 	for i := range changes {
 		changes[i].User = present[changes[i].UserID]

@@ -62,13 +62,14 @@ func EmailKey(email string) (string, *Error) {
 	if at < 0 {
 		return "", invalidEmail("must be an e-mail address, such as name@example.org")
 	}
-	local, domain := trimmed[:at], trimmed[at+1:]
+	// The normal form is what is checked: some characters become others in it.
+	local, domain := norm.NFC.String(trimmed[:at]), trimmed[at+1:]
 	if !validLocal(local) {
 		return "", invalidEmail("must have 1 to 64 bytes before the @: letters, digits, single dots inside, and any of !#$%&'*+/=?^_`{|}~-")
 	}
 	ascii, err := domains.ToASCII(domain)
-	if err != nil || ascii == "" {
-		return "", invalidEmail("must have a valid domain name after the @")
+	if err != nil || ascii == "" || strings.HasSuffix(ascii, ".") {
+		return "", invalidEmail("must have a valid domain name after the @, without a dot at its end")
 	}
 	return foldEmailLocal(local) + "@" + strings.ToLower(ascii), nil
 }
@@ -107,7 +108,9 @@ func isAtomByte(c byte) bool {
 func foldEmailLocal(local string) string {
 	for i := range len(local) {
 		if local[i] >= utf8.RuneSelf {
-			return norm.NFC.String(foldLocal.String(norm.NFC.String(local)))
+			// Folding turns Cherokee letters of either case into the other one's;
+			// lower case after it makes them the same, and leaves all others alone.
+			return norm.NFC.String(strings.ToLower(foldLocal.String(norm.NFC.String(local))))
 		}
 	}
 	return strings.ToLower(local)

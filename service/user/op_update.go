@@ -64,12 +64,12 @@ func (op *Update) Decide(cur *User, in Moment, by Author) (Decision, error) {
 	if err := live(cur, op.ID); err != nil {
 		return Decision{}, err
 	}
+	if op.Etag != "" && op.Etag != cur.Etag() {
+		return Decision{}, errEtagMismatch(cur)
+	}
 	next := cur.Clone()
 	if err := op.Patch.apply(next); err != nil {
 		return Decision{}, err
-	}
-	if op.Etag != "" && op.Etag != cur.Etag() {
-		return Decision{}, errEtagMismatch(cur)
 	}
 	d := Decision{User: next}
 	op.notePlainFields(&d, cur, next, in, by)

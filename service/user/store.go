@@ -106,6 +106,9 @@ func NewPending() (p *Pending, end func([]Result, error)) {
 	}
 }
 
+// Done is closed when the batch has ended.
+func (p *Pending) Done() <-chan struct{} { return p.done }
+
 // Wait returns one result a change, or why the whole batch failed. If the context
 // ends first its error is returned, and the batch may take effect all the same.
 func (p *Pending) Wait(ctx context.Context) ([]Result, error) {

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/telemetry"
+)
+
+// The statuses that userd ends with.
+const (
+	statusOK     = 0
+	statusFailed = 1
+	statusUsage  = 2
+)
+
+// console is where a command writes to.
+type console struct {
+	out, err io.Writer
+	exit     func(int) // for --help, which ends the program
+}
+
+// commands is the command line.
+type commands struct {
+	Store     string `default:"sqlite:userservice.db" placeholder:"sqlite:PATH" help:"Where the users are. A file that is missing is created."`
+	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error."`
+	LogFormat string `default:"" enum:",text,json" placeholder:"text|json" help:"Form of the log. Default: text on a terminal, json elsewhere."`
+
+	Serve   serveCommand   `cmd:"" default:"withargs" help:"Serve. This is what userd does when no command is named."`
+	Version versionCommand `cmd:"" help:"Say which version this is."`
+}
+
+const description = `A user directory with a live activity feed, over gRPC, gRPC-Web, Connect and REST on one port.
+
+Without arguments it serves on 127.0.0.1:8080 from userservice.db in the current folder. Every flag can be set by a variable of the environment, too: --max-message-bytes is USERD_MAX_MESSAGE_BYTES.`
+
+// run parses the arguments, carries the command out and returns the status.
+func run(ctx context.Context, args []string, to console) int {
+	var all commands
+	parser, err := kong.New(&all,
+		kong.Name("userd"), kong.Description(description), kong.DefaultEnvars("USERD"),
+		kong.Writers(to.out, to.err), kong.Exit(to.exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&all), kong.Bind(to),
+	)
+	if err != nil {
+		_, _ = fmt.Fprintf(to.err, "userd: %v\n", err)
+		return statusFailed
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		_, _ = fmt.Fprintf(to.err, "userd: %v\nuserd --help says what there is.\n", err)
+		return statusUsage
+	}
+	if err := command.Run(); err != nil {
+		_, _ = fmt.Fprintf(to.err, "userd: %v\n", err)
+		return statusFailed
+	}
+	return statusOK
+}
+
+func (c *commands) logger(to console) (*slog.Logger, error) {
+	return telemetry.NewLogger(to.err, c.LogLevel, c.LogFormat)
+}
+
+// serveCommand is userd serve.
+type serveCommand struct {
+	server.Config `embed:""`
+}
+
+// Run serves until the context ends.
+func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error {
+	log, err := all.logger(to)
+	if err != nil {
+		return err
+	}
+	store, err := server.OpenStore(ctx, all.Store, log)
+	if err != nil {
+		return err
+	}
+	s, err := server.New(ctx, c.Config, server.Parts{Store: store, Logger: log})
+	if err != nil {
+		_ = store.Close() // nothing was written; the error to tell is the other one
+		return err
+	}
+	if telemetry.IsTerminal(to.out) && all.LogFormat != telemetry.FormatJSON {
+		s.Welcome(to.out)
+	}
+	return s.Run(ctx)
+}

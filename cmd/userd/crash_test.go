@@ -1,0 +1,138 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+)
+
+// crashRun kills a loaded service again and again, and after each restart looks for
+// every write that was acknowledged and for a hole in the log.
+type crashRun struct {
+	program program
+	kills   int
+	callers int
+	random  *rand.Rand
+
+	mu    sync.Mutex
+	acked []int64 // users whose creation was acknowledged and has yet to be looked for
+	next  int     // number of the next user
+
+	position int64 // up to which the log has been looked at
+	created  int   // acknowledged creations in all
+}
+
+func TestKillLosesNothingAcknowledged(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	run := crashRun{program: program{dir: t.TempDir()}, kills: 25, callers: 16, random: rand.New(rand.NewPCG(seed, 0))}
+	if err := run.run(t); err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	t.Logf("%d kills, %d acknowledged creates, %d rows", run.kills, run.created, run.position)
+}
+
+// TestCrashHarnessFindsPlantedFault is the test of the test above: a service that
+// answers before it commits must be caught.
+func TestCrashHarnessFindsPlantedFault(t *testing.T) {
+	run := crashRun{
+		program: program{dir: t.TempDir(), fault: "ack-before-commit"}, kills: 60, callers: 16,
+		random: rand.New(rand.NewPCG(1, 1)),
+	}
+	err := run.run(t)
+	if err == nil {
+		t.Fatal("answers before the commit were not found")
+	}
+	t.Logf("found: %v", err)
+}
+
+func (r *crashRun) run(t testing.TB) error {
+	ctx := within(t, 4*time.Minute)
+	for i := range r.kills {
+		p := r.program.start(t)
+		if err := r.check(ctx, t, p); err != nil {
+			return fmt.Errorf("after kill %d: %w", i, err)
+		}
+		if err := r.loadAndKill(ctx, t, p, r.random.IntN(600)); err != nil {
+			return err
+		}
+	}
+	return r.check(ctx, t, r.program.start(t))
+}
+
+// loadAndKill lets all callers create users and kills the service in the midst of
+// it, after some acknowledgements.
+func (r *crashRun) loadAndKill(ctx context.Context, t testing.TB, p *process, acks int) error {
+	enough := make(chan struct{})
+	var once sync.Once
+	var load errgroup.Group
+	for range r.callers {
+		load.Go(func() error {
+			client := p.client(t, 1<<20)
+			for {
+				id, err := r.create(ctx, client)
+				if err != nil {
+					if !broken(err) {
+						return fmt.Errorf("create: %w", err)
+					}
+					return nil // the kill
+				}
+				r.mu.Lock()
+				r.acked = append(r.acked, id)
+				if len(r.acked) >= acks {
+					once.Do(func() { close(enough) })
+				}
+				r.mu.Unlock()
+			}
+		})
+	}
+	<-enough
+	p.kill()
+	return load.Wait()
+}
+
+func (r *crashRun) create(ctx context.Context, client userv1connect.UserServiceClient) (int64, error) {
+	r.mu.Lock()
+	r.next++
+	name := fmt.Sprintf("crash-%06d", r.next)
+	r.mu.Unlock()
+	resp, err := client.CreateUser(ctx, &userv1.CreateUserRequest{Username: name, Email: name + "@example.org"})
+	return resp.GetUser().GetUserId(), err
+}
+
+// check looks for every acknowledged user, and reads on in the log.
+func (r *crashRun) check(ctx context.Context, t testing.TB, p *process) error {
+	client := p.client(t, 1<<20)
+	for at := 0; at < len(r.acked); at += 1000 {
+		ids := r.acked[at:min(at+1000, len(r.acked))]
+		resp, err := client.BatchGetUsers(ctx, &userv1.BatchGetUsersRequest{UserIds: ids})
+		if err != nil {
+			return err
+		}
+		if n := len(resp.GetMissingUserIds()); n > 0 {
+			return fmt.Errorf("%d of %d acknowledged users are lost", n, len(ids))
+		}
+	}
+	r.created += len(r.acked)
+	r.acked = r.acked[:0]
+	stream, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{
+		AfterActivityId: r.position, ReplayOnly: true,
+	})
+	if err != nil {
+		return err
+	}
+	for stream.Receive() {
+		if got := stream.Msg().GetActivityId(); got != r.position+1 {
+			return fmt.Errorf("the log has position %d behind %d", got, r.position)
+		}
+		r.position++
+	}
+	return stream.Err()
+}

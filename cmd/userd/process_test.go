@@ -1,0 +1,223 @@
+package main_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+)
+
+// The tests of this package run the real program as a process of its own: what is
+// promised of a kill, a restart or a sync to disk cannot be shown within one.
+
+// binaries builds each variant of the program once, into a folder of the test run.
+var binaries struct {
+	sync.Mutex
+	dir   string
+	built map[string]string
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if binaries.dir != "" {
+		os.RemoveAll(binaries.dir)
+	}
+	os.Exit(code)
+}
+
+// build returns the path of the program, built with the tags.
+func build(t testing.TB, tags string) string {
+	t.Helper()
+	binaries.Lock()
+	defer binaries.Unlock()
+	if path := binaries.built[tags]; path != "" {
+		return path
+	}
+	if binaries.dir == "" {
+		dir, err := os.MkdirTemp("", "userd-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		binaries.dir, binaries.built = dir, make(map[string]string)
+	}
+	path := filepath.Join(binaries.dir, "userd-"+tags)
+	out, err := exec.Command("go", "build", "-tags", tags, "-o", path, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build userd with tags %q: %v\n%s", tags, err, out)
+	}
+	binaries.built[tags] = path
+	return path
+}
+
+// program says how to run userd.
+type program struct {
+	dir   string   // its working folder, where its store is
+	fault string   // a planted fault, which needs the build tag faults; empty: none
+	wrap  []string // a command in front of it, such as strace
+	flags []string // further flags
+}
+
+// process is a running userd.
+type process struct {
+	cmd    *exec.Cmd
+	addr   string
+	output *output
+	exited chan struct{}
+	err    error // of Wait; valid once exited is closed
+}
+
+// start runs the program on a free port and returns once it serves.
+func (p program) start(t testing.TB) *process {
+	t.Helper()
+	tags := ""
+	if p.fault != "" {
+		tags = "faults"
+	}
+	argv := append(p.wrap, build(t, tags), "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "text")
+	argv = append(argv, p.flags...)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir = p.dir
+	cmd.Env = append(os.Environ(), "USERD_FAULT="+p.fault)
+	// A group of its own, so that what runs in front of it ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out := &output{}
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = cmd.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	run := &process{cmd: cmd, output: out, exited: make(chan struct{})}
+	address := make(chan string, 1)
+	go run.follow(pipe, address)
+	t.Cleanup(run.kill)
+	select {
+	case run.addr = <-address:
+	case <-run.exited:
+		t.Fatalf("userd ended at once: %v\n%s", run.err, out)
+	case <-time.After(time.Minute):
+		t.Fatalf("userd does not say where it listens:\n%s", out)
+	}
+	return run
+}
+
+var addressPattern = regexp.MustCompile(`127\.0\.0\.1:[0-9]+`)
+
+// follow keeps what the process prints, finds the address in it, and waits for its
+// end.
+func (p *process) follow(pipe io.Reader, address chan<- string) {
+	lines := bufio.NewScanner(pipe)
+	lines.Buffer(nil, 1<<20)
+	found := false
+	for lines.Scan() {
+		p.output.add(lines.Text())
+		if at := addressPattern.FindString(lines.Text()); at != "" && !found && !strings.HasSuffix(at, ":0") {
+			found = true
+			address <- at
+		}
+	}
+	p.err = p.cmd.Wait()
+	close(p.exited)
+}
+
+// kill ends the process at once, as a power cut would end it.
+func (p *process) kill() {
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended already
+	<-p.exited
+}
+
+// terminate asks the process to stop and waits until it has.
+func (p *process) terminate(t testing.TB) {
+	t.Helper()
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
+	select {
+	case <-p.exited:
+	case <-time.After(time.Minute):
+		t.Fatalf("userd does not stop:\n%s", p.output)
+	}
+}
+
+// client returns a gRPC client of its own connection; window bounds what the
+// connection buffers for a reader that does not read, in bytes.
+func (p *process) client(t testing.TB, window int) userv1connect.UserServiceClient {
+	client, closeIdle := p.newClient(window)
+	t.Cleanup(closeIdle)
+	return client
+}
+
+func (p *process) newClient(window int) (client userv1connect.UserServiceClient, closeIdle func()) {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{
+		Protocols: protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerConnection: max(window, 1<<16), MaxReceiveBufferPerStream: window,
+		},
+	}
+	return userv1connect.NewUserServiceClient(
+		&http.Client{Transport: transport}, "http://"+p.addr, connect.WithGRPC(),
+	), transport.CloseIdleConnections
+}
+
+// output keeps what a process printed.
+type output struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (o *output) add(line string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lines = append(o.lines, line)
+}
+
+// String gives the last lines.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.Join(o.lines[max(0, len(o.lines)-40):], "\n")
+}
+
+// broken reports whether an error may come of the server being killed or stopped:
+// anything else is a fault of the server's.
+func broken(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeCanceled, connect.CodeDeadlineExceeded:
+		return true
+	case connect.CodeUnknown, connect.CodeInternal:
+		return transportError(err)
+	}
+	return false
+}
+
+func transportError(err error) bool {
+	for _, part := range []string{"EOF", "connection", "reset", "closed", "broken pipe", "trailers", "GOAWAY", "stream error"} {
+		if strings.Contains(err.Error(), part) {
+			return true
+		}
+	}
+	return false
+}
+
+// within returns a context that fails the harness rather than hang it.
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), d, fmt.Errorf("not done after %s", d))
+	t.Cleanup(cancel)
+	return ctx
+}

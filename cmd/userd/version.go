@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// versionCommand is userd version.
+type versionCommand struct{}
+
+// Run prints the version.
+func (versionCommand) Run(to console) error {
+	_, err := fmt.Fprintf(to.out, "userd %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+// version is the version that the program was built as: of its module, or, built
+// from a checkout, the commit.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "(unknown)"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return "commit " + setting.Value
+		}
+	}
+	return "(devel)"
+}

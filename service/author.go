@@ -1,0 +1,13 @@
+package service
+
+import (
+	"context"
+
+	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// author says on whose behalf a unary call or an item of a batch changes something.
+func author(ctx context.Context, requestID string) user.Author {
+	return user.Author{Actor: auth.FromContext(ctx).Subject, RequestID: requestID}
+}

@@ -1,0 +1,52 @@
+package service
+
+import (
+	"context"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// CreateUser creates one user; with validate_only it answers the user without an
+// id and stores nothing. Errors: INVALID_FIELD, USERNAME_TAKEN, EMAIL_TAKEN,
+// REQUEST_ID_REUSED.
+func (s *Service) CreateUser(ctx context.Context, req *userv1.CreateUserRequest) (*userv1.CreateUserResponse, error) {
+	change, err := createChange(ctx, userv1connect.UserServiceCreateUserProcedure, req, user.ConflictFail)
+	if err != nil {
+		return nil, err
+	}
+	result, err := user.ApplyOne(ctx, s.store, change)
+	if err != nil {
+		return nil, err
+	}
+	s.answerReflects(ctx, result.Position)
+	return &userv1.CreateUserResponse{User: resultToProto(&result)}, nil
+}
+
+// createChange is the change that a request, or an item of one, asks for. The
+// procedure is the one that the caller has called.
+func createChange(
+	ctx context.Context, procedure string, req *userv1.CreateUserRequest, policy user.Conflict,
+) (user.Change, error) {
+	op, err := user.NewCreate(req.GetUsername(), req.GetEmail(), req.GetTags(), req.GetMetadata())
+	if err != nil {
+		return user.Change{}, err
+	}
+	change := user.Change{
+		Op: op, By: author(ctx, req.GetRequestId()),
+		OnConflict: policy, ValidateOnly: req.GetValidateOnly(),
+	}
+	if !change.ValidateOnly {
+		change.Once, err = once(ctx, procedure, req, byte(policy))
+	}
+	return change, err
+}
+
+// resultToProto gives the user of a change that did not fail.
+func resultToProto(result *user.Result) *userv1.User {
+	if result.Outcome == user.OutcomeValid {
+		return unstoredToProto(result.User)
+	}
+	return userToProto(result.User, 0)
+}

@@ -1,0 +1,161 @@
+package service
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"go.einride.tech/aip/filtering"
+	expr "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// statusPrefix begins every name of UserStatus; a filter may leave it out.
+const statusPrefix = "USER_STATUS_"
+
+func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Error) {
+	name, ok := textOf(value)
+	status := user.Status(userv1.UserStatus_value[statusPrefix+strings.TrimPrefix(name, statusPrefix)])
+	if !ok || !status.Valid() {
+		return nil, invalidFilterf("must compare status with ACTIVE, INACTIVE or SUSPENDED, not with %s", describe(value))
+	}
+	switch operator {
+	case filtering.FunctionEquals:
+		return func(u *user.User, _ user.Keys) bool { return u.Status == status }, nil
+	case filtering.FunctionNotEquals:
+		return func(u *user.User, _ user.Keys) bool { return u.Status != status }, nil
+	default:
+		return nil, invalidFilterf("must compare status by = or !=, not by %s", operator)
+	}
+}
+
+// anyText, as a value, matches every text; at its end, every text that begins so.
+const anyText = "*"
+
+func tagsRestriction(operator string, value *expr.Expr) (predicate, *user.Error) {
+	tag, ok := textOf(value)
+	switch {
+	case operator != filtering.FunctionHas:
+		return nil, invalidFilterf(`must ask for a tag by tags:"tag", not by %s`, operator)
+	case !ok:
+		return nil, invalidFilterf(`must put a tag in quotes, as in tags:"2026"`)
+	case tag == anyText:
+		return func(u *user.User, _ user.Keys) bool { return len(u.Tags) > 0 }, nil
+	}
+	return func(u *user.User, _ user.Keys) bool { return slices.Contains(u.Tags, tag) }, nil
+}
+
+// nameRestriction compares a username or an e-mail address by its normal form.
+func (f *filter) nameRestriction(
+	field, operator string, value *expr.Expr, must bool,
+) (predicate, *user.Error) {
+	if operator != filtering.FunctionEquals && operator != filtering.FunctionNotEquals {
+		return nil, invalidFilterf(`must compare %s by = or !=, and may end the value in *, not by %s`, field, operator)
+	}
+	text, ok := textOf(value)
+	if !ok {
+		return nil, invalidFilterf(`must put the value of %s in quotes`, field)
+	}
+	b, err := nameBound(field, text)
+	if err != nil {
+		return nil, err
+	}
+	if operator == filtering.FunctionNotEquals {
+		matches := b.matches()
+		return func(u *user.User, k user.Keys) bool { return !matches(u, k) }, nil
+	}
+	if must {
+		f.tighten(b)
+	}
+	return b.matches(), nil
+}
+
+// nameBound gives the normal form of a value that username or email is compared with.
+func nameBound(field, text string) (bound, *user.Error) {
+	b := bound{order: user.ByUsername}
+	exactKey, prefixKey := user.UsernameKey, user.UsernamePrefix
+	if field == fieldEmail {
+		b.order, exactKey, prefixKey = user.ByEmail, user.EmailKey, user.EmailPrefix
+	}
+	var err *user.Error
+	if prefix, isPrefix := strings.CutSuffix(text, anyText); isPrefix {
+		b.key, err = prefixKey(prefix)
+	} else {
+		b.exact = true
+		b.key, err = exactKey(text)
+	}
+	if err != nil {
+		return bound{}, invalidFilterf("must compare %s with a value that it can have, which %s", field, err.Violations[0].Message)
+	}
+	return b, nil
+}
+
+func (b bound) matches() predicate {
+	key, byUsername := b.key, b.order == user.ByUsername
+	same := strings.HasPrefix
+	if b.exact {
+		same = func(s, key string) bool { return s == key }
+	}
+	return func(_ *user.User, k user.Keys) bool {
+		if byUsername {
+			return same(k.Username, key)
+		}
+		return same(k.Email, key)
+	}
+}
+
+// tighten keeps the narrowest bound: an exact one before a prefix, a longer
+// prefix before a shorter one. An empty prefix bounds nothing.
+func (f *filter) tighten(b bound) {
+	switch {
+	case !b.exact && b.key == "", f.bound.exact:
+	case b.exact, len(b.key) > len(f.bound.key):
+		f.bound = b
+	}
+}
+
+func createdAt(u *user.User) time.Time { return u.CreatedAt }
+func updatedAt(u *user.User) time.Time { return u.UpdatedAt }
+
+func timeRestriction(
+	field, operator string, value *expr.Expr, of func(*user.User) time.Time,
+) (predicate, *user.Error) {
+	at, err := timeValue(field, value)
+	if err != nil {
+		return nil, err
+	}
+	compare := func(holds func(order int) bool) predicate {
+		return func(u *user.User, _ user.Keys) bool { return holds(of(u).Compare(at)) }
+	}
+	switch operator {
+	case filtering.FunctionEquals:
+		return compare(func(order int) bool { return order == 0 }), nil
+	case filtering.FunctionNotEquals:
+		return compare(func(order int) bool { return order != 0 }), nil
+	case filtering.FunctionLessThan:
+		return compare(func(order int) bool { return order < 0 }), nil
+	case filtering.FunctionLessEquals:
+		return compare(func(order int) bool { return order <= 0 }), nil
+	case filtering.FunctionGreaterThan:
+		return compare(func(order int) bool { return order > 0 }), nil
+	case filtering.FunctionGreaterEquals:
+		return compare(func(order int) bool { return order >= 0 }), nil
+	default:
+		return nil, invalidFilterf("must compare %s by =, !=, <, <=, > or >=, not by %s", field, operator)
+	}
+}
+
+// timeValue reads "…" or timestamp("…").
+func timeValue(field string, value *expr.Expr) (time.Time, *user.Error) {
+	if call := value.GetCallExpr(); call.GetFunction() == filtering.FunctionTimestamp && len(call.GetArgs()) == 1 {
+		value = call.GetArgs()[0]
+	}
+	text, _ := textOf(value)
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, invalidFilterf(`must compare %s with a time in quotes as in RFC 3339, such as "2026-01-31T00:00:00Z"`, field)
+	}
+	return at, nil
+}

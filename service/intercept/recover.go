@@ -1,0 +1,49 @@
+package intercept
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+
+	"connectrpc.com/connect"
+)
+
+// Recover turns a panic of a handler into an error that Errors, further out, logs
+// with its stack and answers as an unexpected failure. It sees the call's own
+// goroutine only.
+type Recover struct{ serverOnly }
+
+// panicError is a panic on its way to the log.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// WrapUnary recovers from panics of unary calls.
+func (Recover) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
+		defer recovered(&err)
+		return next(ctx, req)
+	}
+}
+
+// WrapStreamingHandler recovers from panics of streams.
+func (Recover) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
+		defer recovered(&err)
+		return next(ctx, conn)
+	}
+}
+
+func recovered(err *error) {
+	switch value := recover(); value {
+	case nil:
+	case http.ErrAbortHandler: // a handler's way to cut the connection, not a fault
+		panic(value)
+	default:
+		*err = &panicError{value: value, stack: debug.Stack()}
+	}
+}

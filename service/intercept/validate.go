@@ -1,0 +1,121 @@
+package intercept
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"buf.build/go/protovalidate"
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// NewValidator returns a validator for the requests of the services in the file. All
+// rules are compiled now: the first call of each kind would otherwise take
+// milliseconds, and a rule that does not compile would show only then.
+func NewValidator(file protoreflect.FileDescriptor) (protovalidate.Validator, error) {
+	var messages []proto.Message
+	for i := range file.Services().Len() {
+		methods := file.Services().Get(i).Methods()
+		for j := range methods.Len() {
+			kind, err := protoregistry.GlobalTypes.FindMessageByName(methods.Get(j).Input().FullName())
+			if err != nil {
+				return nil, fmt.Errorf("find the request of %s: %w", methods.Get(j).FullName(), err)
+			}
+			messages = append(messages, kind.New().Interface())
+		}
+	}
+	validator, err := protovalidate.New(protovalidate.WithMessages(messages...), protovalidate.WithDisableLazy())
+	if err != nil {
+		return nil, fmt.Errorf("compile the rules of the proto: %w", err)
+	}
+	return validator, nil
+}
+
+// Item returns a function that checks one message by the rules of the proto. Its
+// errors are *user.Error, but for those of the validator itself.
+func Item(validator protovalidate.Validator) func(any) error {
+	return func(item any) error {
+		message, ok := item.(proto.Message)
+		if !ok {
+			return fmt.Errorf("validate %T: not a message", item)
+		}
+		return validate(validator, message)
+	}
+}
+
+// Validate checks the requests of unary calls and of server streams. The items of
+// client and bidi streams it leaves to their handlers, see Item: a bad item is that
+// item's failure, not the stream's.
+type Validate struct {
+	serverOnly
+
+	validator protovalidate.Validator
+}
+
+// NewValidate returns an interceptor that checks by the validator.
+func NewValidate(validator protovalidate.Validator) *Validate {
+	return &Validate{validator: validator}
+}
+
+// WrapUnary checks the request.
+func (v *Validate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if message, ok := req.Any().(proto.Message); ok {
+			if err := validate(v.validator, message); err != nil {
+				return nil, err
+			}
+		}
+		return next(ctx, req)
+	}
+}
+
+// WrapStreamingHandler checks the one request of a server stream.
+func (v *Validate) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if conn.Spec().StreamType == connect.StreamTypeServer {
+			conn = &validatedConn{StreamingHandlerConn: conn, validator: v.validator}
+		}
+		return next(ctx, conn)
+	}
+}
+
+type validatedConn struct {
+	connect.StreamingHandlerConn
+
+	validator protovalidate.Validator
+}
+
+func (c *validatedConn) Receive(message any) error {
+	if err := c.StreamingHandlerConn.Receive(message); err != nil {
+		return err
+	}
+	if message, ok := message.(proto.Message); ok {
+		return validate(c.validator, message)
+	}
+	return nil
+}
+
+func validate(validator protovalidate.Validator, message proto.Message) error {
+	err := validator.Validate(message)
+	if err == nil {
+		return nil
+	}
+	var broken *protovalidate.ValidationError
+	if !errors.As(err, &broken) {
+		return fmt.Errorf("validate %s: %w", message.ProtoReflect().Descriptor().FullName(), err)
+	}
+	violations := make([]user.Violation, 0, len(broken.Violations))
+	for _, v := range broken.Violations {
+		violations = append(violations, user.Violation{
+			Field:   protovalidate.FieldPathString(v.Proto.GetField()),
+			Message: v.Proto.GetMessage(),
+			Rule:    v.Proto.GetRuleId(),
+		})
+	}
+	return user.Invalid(violations...)
+}

@@ -1,0 +1,99 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// maxLookedRows bounds the rows that one page looks at when the wanted actions are
+// rare.
+const maxLookedRows = 10_000
+
+// ListUserActivities returns rows of the log page by page: from the head back, or
+// from the first row on. The first page newest first starts at the head of that
+// moment; rows that come later are not part of the listing.
+func (s *Service) ListUserActivities(
+	ctx context.Context, req *userv1.ListUserActivitiesRequest,
+) (*userv1.ListUserActivitiesResponse, error) {
+	query := user.LogQuery{
+		UserID:    req.GetUserId(),
+		Desc:      req.GetOrder() != userv1.ActivityOrder_ACTIVITY_ORDER_OLDEST_FIRST,
+		Actions:   req.GetActions(),
+		MaxRows:   int(cmp.Or(req.GetPageSize(), user.DefaultPage)),
+		MaxLooked: maxLookedRows,
+	}
+	if err := goOn(&query, req); err != nil {
+		return nil, err
+	}
+	if query.UserID != 0 {
+		if _, err := s.store.Get(ctx, query.UserID); err != nil {
+			return nil, err
+		}
+	}
+	page, err := s.store.Log(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return s.activityPage(&page, req)
+}
+
+// goOn makes the query begin where the page before ended.
+func goOn(query *user.LogQuery, req *userv1.ListUserActivitiesRequest) error {
+	if req.GetPageToken() == "" {
+		return nil
+	}
+	var reached int64
+	if err := decodePageToken(req.GetPageToken(), &reached, listActivitiesQuery(req)...); err != nil {
+		return err
+	}
+	if query.Desc {
+		query.Before = reached
+	} else {
+		query.After = reached
+	}
+	return nil
+}
+
+// activityPage bounds the page in bytes too: rows that do not fit are left to the
+// next page.
+func (s *Service) activityPage(
+	page *user.LogPage, req *userv1.ListUserActivitiesRequest,
+) (*userv1.ListUserActivitiesResponse, error) {
+	resp := &userv1.ListUserActivitiesResponse{}
+	room := s.opts.MaxMessageBytes - pageHeadroom
+	for i := range page.Rows {
+		row := activityToProto(&page.Rows[i])
+		room -= proto.Size(row) + rowOverhead
+		if room < 0 && i > 0 {
+			page.Done, page.Reached = false, page.Rows[i-1].Position
+			break
+		}
+		resp.Activities = append(resp.Activities, row)
+	}
+	if page.Done {
+		return resp, nil
+	}
+	var err error
+	resp.NextPageToken, err = encodePageToken(page.Reached, listActivitiesQuery(req)...)
+	return resp, err
+}
+
+const (
+	pageHeadroom = 4096 // for the token and the envelope
+	rowOverhead  = 6    // tag and length of one row
+)
+
+func listActivitiesQuery(req *userv1.ListUserActivitiesRequest) []string {
+	return []string{
+		userv1connect.UserServiceListUserActivitiesProcedure, strconv.FormatInt(req.GetUserId(), 10),
+		req.GetOrder().String(), strings.Join(req.GetActions(), "\x00"),
+	}
+}

@@ -1,0 +1,29 @@
+package service
+
+import (
+	"context"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// RecordUserActivity adds an application's own row to the log.
+func (s *Service) RecordUserActivity(
+	ctx context.Context, req *userv1.RecordUserActivityRequest,
+) (*userv1.RecordUserActivityResponse, error) {
+	op, err := user.NewRecord(req.GetUserId(), req.GetAction(), req.GetDetails())
+	if err != nil {
+		return nil, err
+	}
+	repeat, err := once(ctx, userv1connect.UserServiceRecordUserActivityProcedure, req)
+	if err != nil {
+		return nil, err
+	}
+	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), Once: repeat})
+	if err != nil {
+		return nil, err
+	}
+	s.answerReflects(ctx, result.Position)
+	return &userv1.RecordUserActivityResponse{Activity: activityToProto(&result.Rows[0])}, nil
+}

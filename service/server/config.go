@@ -1,0 +1,137 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is what an operator may set. The tags give each flag of userd its name, its
+// default and its help.
+type Config struct {
+	Listen         string   `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"The one port for gRPC, gRPC-Web, Connect and REST. :0 picks a free one and prints it."`
+	AdminListen    string   `default:"127.0.0.1:2112" placeholder:"ADDRESS" help:"Port for /livez, /readyz and /debug/pprof. Empty turns it off."`
+	CORSOrigin     []string `name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin, such as https://app.example.com, call the service. May be repeated."`
+	InsecureNoAuth bool     `help:"Serve without any authentication on an address that is not loopback."`
+
+	MaxMessageBytes      Bytes         `default:"4MiB" help:"Largest message, both ways, after decompression."`
+	MaxConcurrentStreams int           `default:"1000" help:"Calls that one HTTP/2 connection may have open."`
+	MaxStreamItems       int           `default:"100000" help:"Items that one client stream may carry."`
+	KeepaliveTime        time.Duration `default:"60s" help:"Silence after which a peer is pinged."`
+	KeepaliveTimeout     time.Duration `default:"5s" help:"How long a pinged peer may take to answer."`
+	StallTimeout         time.Duration `default:"15s" help:"A reader that takes nothing for so long is cut."`
+	DrainWait            time.Duration `default:"0s" help:"How long to go on serving, as not ready, before a stop, so that load balancers notice."`
+	ShutdownTimeout      time.Duration `default:"15s" help:"How long calls may take to end when the server stops."`
+	Retention            time.Duration `default:"720h" help:"How long a deleted user is kept before it is purged."`
+}
+
+// Validate says which setting cannot be, and what was expected instead.
+func (c *Config) Validate() error {
+	return errors.Join(
+		c.validateListen(),
+		validateAddress("admin-listen", c.AdminListen, true),
+		c.validateOrigins(),
+		within("max-message-bytes", c.MaxMessageBytes, 1<<10, 1<<30),
+		within("max-concurrent-streams", c.MaxConcurrentStreams, 1, math.MaxInt32),
+		within("max-stream-items", c.MaxStreamItems, 1, math.MaxInt32),
+		within("keepalive-time", c.KeepaliveTime, time.Second, 24*time.Hour),
+		within("keepalive-timeout", c.KeepaliveTimeout, 100*time.Millisecond, time.Hour),
+		within("stall-timeout", c.StallTimeout, 100*time.Millisecond, time.Hour),
+		within("drain-wait", c.DrainWait, 0, time.Hour),
+		within("shutdown-timeout", c.ShutdownTimeout, 0, time.Hour),
+		within("retention", c.Retention, 0, 100*365*24*time.Hour),
+	)
+}
+
+func (c *Config) validateListen() error {
+	if err := validateAddress("listen", c.Listen, false); err != nil {
+		return err
+	}
+	if !c.InsecureNoAuth && !loopback(c.Listen) {
+		return fmt.Errorf("--listen=%s can be reached from other machines, and nothing asks callers who they are: "+
+			"listen on a loopback address such as 127.0.0.1:8080, or accept that with --insecure-no-auth", c.Listen)
+	}
+	return nil
+}
+
+func (c *Config) validateOrigins() error {
+	for _, origin := range c.CORSOrigin {
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin {
+			return fmt.Errorf("--cors-origin=%s: expected an origin without a path, such as https://app.example.com", origin)
+		}
+	}
+	return nil
+}
+
+func validateAddress(flag, address string, mayBeEmpty bool) error {
+	if address == "" && mayBeEmpty {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("--%s=%s: expected HOST:PORT, such as 127.0.0.1:8080 or :0", flag, address)
+	}
+	return nil
+}
+
+// loopback reports whether only this machine can reach the address. A name other than
+// localhost may mean anything.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func within[T Bytes | int | time.Duration](flag string, value, least, most T) error {
+	if value < least || value > most {
+		return fmt.Errorf("--%s=%v: expected %v to %v", flag, value, least, most)
+	}
+	return nil
+}
+
+// Bytes is a size. Its text is a number of bytes, or one with KiB, MiB or GiB.
+type Bytes int64
+
+var byteUnits = []struct {
+	name string
+	size Bytes
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}, {"", 1}}
+
+// UnmarshalText reads a size.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	for _, unit := range byteUnits {
+		digits, ok := strings.CutSuffix(string(text), unit.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
+		if err != nil || n < 0 || n > math.MaxInt64/int64(unit.size) {
+			break
+		}
+		*b = Bytes(n) * unit.size
+		return nil
+	}
+	return fmt.Errorf("expected a size such as 4MiB, 512KiB or 1048576, not %q", text)
+}
+
+// String gives the size in the largest unit that fits it.
+func (b Bytes) String() string {
+	for _, unit := range byteUnits {
+		if b >= unit.size && b%unit.size == 0 {
+			return strconv.FormatInt(int64(b/unit.size), 10) + unit.name
+		}
+	}
+	return strconv.FormatInt(int64(b), 10)
+}

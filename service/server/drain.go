@@ -1,0 +1,105 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// lastGrace is how long handlers get to return once their connections are closed.
+const lastGrace = 5 * time.Second
+
+// step is one step of the way down.
+type step struct {
+	name string
+	do   func(context.Context) error
+}
+
+// drain stops the server. The order carries meaning: first nobody new is sent here,
+// then those who would stay for ever are told to go, then the rest gets its time, and
+// only when nobody is left does the store close.
+func (s *Server) drain(ctx context.Context) error {
+	steps := []step{
+		{"say not ready", s.sayNotReady},
+		{"wait for load balancers", s.waitForBalancers},
+		{"tell the streams", s.tellStreams},
+		{"finish the calls", s.finishCalls},
+		{"close the admin port", s.closeAdmin},
+		{"stop the background work", s.stopBackground},
+		{"close the store", s.closeStore},
+	}
+	began := time.Now()
+	var failures error
+	for _, step := range steps {
+		stepBegan := time.Now()
+		err := step.do(ctx)
+		attrs := []slog.Attr{slog.String("step", step.name), slog.Duration("duration", time.Since(stepBegan))}
+		level := slog.LevelInfo
+		if err != nil {
+			level, attrs = slog.LevelError, append(attrs, slog.Any("error", err))
+			failures = errors.Join(failures, fmt.Errorf("%s: %w", step.name, err))
+		}
+		s.log.LogAttrs(ctx, level, "stopping", attrs...)
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "stopped", slog.Duration("duration", time.Since(began)))
+	return failures
+}
+
+func (s *Server) sayNotReady(context.Context) error {
+	s.health.drain()
+	return nil
+}
+
+func (s *Server) waitForBalancers(ctx context.Context) error {
+	if s.cfg.DrainWait <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(s.cfg.DrainWait):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Server) tellStreams(context.Context) error {
+	s.feed.Drain()
+	s.health.endWatches()
+	return nil
+}
+
+// finishCalls gives the calls their time and then ends them.
+func (s *Server) finishCalls(ctx context.Context) error {
+	patient, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
+	defer cancel()
+	late := s.public.server.Shutdown(patient)
+	if late != nil {
+		late = fmt.Errorf("calls that did not end in %v were ended: %w", s.cfg.ShutdownTimeout, late)
+		_ = s.public.server.Close() // the connections are gone either way
+	}
+	// Shutdown knows of connections, not of handlers; the store must outlive them.
+	ending, cancelEnding := context.WithTimeout(ctx, lastGrace)
+	defer cancelEnding()
+	if err := s.guard.WaitIdle(ending); err != nil {
+		late = errors.Join(late, fmt.Errorf("handlers still run: %w", err))
+	}
+	s.guard.Close()
+	return late
+}
+
+func (s *Server) closeAdmin(context.Context) error {
+	if s.admin.server == nil {
+		return nil
+	}
+	return s.admin.server.Close()
+}
+
+func (s *Server) stopBackground(context.Context) error {
+	s.stop()
+	s.background.Wait()
+	return nil
+}
+
+func (s *Server) closeStore(context.Context) error { return s.store.Close() }

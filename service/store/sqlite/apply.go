@@ -1,0 +1,264 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// maxIDTries bounds the search for an id that nobody has. With 22 random bits in
+// each millisecond a second try is rare.
+const maxIDTries = 64
+
+// change carries out one change. After an expected failure the transaction is as it
+// was before: everything that can fail so comes before the first write, or is the
+// first write.
+func (w *writer) change(c *user.Change) (user.Result, error) {
+	once := c.Once
+	if c.ValidateOnly {
+		once = nil
+	}
+	if once != nil {
+		if result, found, err := w.remembered(once); found || err != nil {
+			return result, err
+		}
+	}
+	var result user.Result
+	var err error
+	if create, ok := c.Op.(*user.Create); ok {
+		result, err = w.create(create, c)
+	} else {
+		result, err = w.alter(c.Op, c)
+	}
+	if err == nil && once != nil {
+		err = w.remember(once, c.Op, &result)
+	}
+	return result, err
+}
+
+func (w *writer) moment() user.Moment { return user.Moment{Now: w.now, Next: w.next} }
+
+func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
+	mine := *op // the caller's is not touched
+	if c.ValidateOnly {
+		mine.ID = 0
+		d, err := mine.Decide(nil, w.moment(), c.By)
+		if err != nil {
+			return user.Result{}, err
+		}
+		byName, byEmail, err := w.holders(mine.Keys)
+		if err != nil {
+			return user.Result{}, err
+		}
+		if byName != nil || byEmail != nil {
+			return w.conflict(op, c, byName, byEmail)
+		}
+		return w.valid(d.User), nil
+	}
+	for range maxIDTries {
+		var err error
+		if mine.ID, err = w.store.ids.New(w.now); err != nil {
+			return user.Result{}, fmt.Errorf("make an id: %w", err)
+		}
+		d, err := mine.Decide(nil, w.moment(), c.By)
+		if err != nil {
+			return user.Result{}, err
+		}
+		switch err = w.insert(d.User, mine.Keys); {
+		case err == nil:
+			return w.finish(user.OutcomeCreated, mine.ID, &d, c)
+		case isSameID(err):
+			continue
+		case !isTaken(err):
+			return user.Result{}, err
+		}
+		byName, byEmail, err := w.holders(mine.Keys)
+		if err != nil {
+			return user.Result{}, err
+		}
+		return w.conflict(op, c, byName, byEmail)
+	}
+	return user.Result{}, errors.New("no id that is not in use was found")
+}
+
+// conflict does what the policy says about a create whose names others hold.
+func (w *writer) conflict(op *user.Create, c *user.Change, byName, byEmail *user.User) (user.Result, error) {
+	if byName == nil && byEmail == nil {
+		return user.Result{}, errors.New("an index says that a name is taken, but nobody holds it; check the store")
+	}
+	skip, instead, err := op.Resolve(c.OnConflict, byName, byEmail)
+	switch {
+	case err != nil:
+		return user.Result{}, err
+	case instead != nil:
+		return w.alter(instead, c)
+	case c.ValidateOnly:
+		return w.valid(skip), nil
+	default:
+		return user.Result{Outcome: user.OutcomeUnchanged, User: skip, Position: w.next - 1}, nil
+	}
+}
+
+// alter carries out an op on a user that there is, or on none.
+func (w *writer) alter(op user.Op, c *user.Change) (user.Result, error) {
+	id := op.Target()
+	cur, err := w.getUser.oneUser(id)
+	if err != nil {
+		return user.Result{}, err
+	}
+	d, err := op.Decide(cur, w.moment(), c.By)
+	if err != nil {
+		return user.Result{}, err
+	}
+	keys, err := changedKeys(op, cur, d.User)
+	if err != nil {
+		return user.Result{}, err
+	}
+	if c.ValidateOnly {
+		if err := w.taken(keys, id); err != nil {
+			return user.Result{}, err
+		}
+		return w.valid(d.User), nil
+	}
+	if !d.Store && !d.Changed() {
+		return user.Result{Outcome: user.OutcomeUnchanged, User: d.User, Position: w.next - 1}, nil
+	}
+	if d.Store {
+		if err := w.writeUser(cur, d.User, id, keys); err != nil {
+			return user.Result{}, err
+		}
+	}
+	outcome := user.OutcomeUpdated
+	if !d.Changed() {
+		outcome = user.OutcomeUnchanged // but for a time that is not shown
+	}
+	return w.finish(outcome, id, &d, c)
+}
+
+// writeUser writes what has become of a user.
+func (w *writer) writeUser(cur, next *user.User, id int64, keys user.Keys) error {
+	var err error
+	switch {
+	case next == nil:
+		return w.deleteUser.exec(id)
+	case cur == nil:
+		err = w.insert(next, keys)
+	default:
+		err = w.update(cur, next, keys)
+	}
+	if isTaken(err) {
+		if taken := w.taken(keys, id); taken != nil {
+			return taken
+		}
+	}
+	return err
+}
+
+func (w *writer) insert(u *user.User, keys user.Keys) error {
+	return w.insertUser.exec(
+		u.ID, u.Username, u.Email, int64(u.Status), micros(u.StatusTime), u.StatusPosition,
+		micros(u.CreatedAt), micros(u.UpdatedAt), encodeList(u.Tags), encodeMap(formMap, u.Metadata),
+		u.Version, orNull(u.DeletedAt), orNull(u.PurgeAt), keys.Username, keys.Email)
+}
+
+func (w *writer) update(cur, next *user.User, keys user.Keys) error {
+	tags, metadata := encodeList(next.Tags), encodeMap(formMap, next.Metadata)
+	if next.Username == cur.Username && next.Email == cur.Email &&
+		next.DeletedAt.Equal(cur.DeletedAt) && next.PurgeAt.Equal(cur.PurgeAt) {
+		return w.updateUser.exec(
+			int64(next.Status), micros(next.StatusTime), next.StatusPosition, micros(next.UpdatedAt),
+			tags, metadata, next.Version, cur.ID)
+	}
+	return w.updateUserFully.exec(
+		int64(next.Status), micros(next.StatusTime), next.StatusPosition, micros(next.UpdatedAt),
+		tags, metadata, next.Version, next.Username, next.Email, textOrNull(keys.Username), textOrNull(keys.Email),
+		orNull(next.DeletedAt), orNull(next.PurgeAt), cur.ID)
+}
+
+func textOrNull(s string) driver.Value {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+// changedKeys returns the normal forms of the names that differ from before.
+func changedKeys(op user.Op, cur, next *user.User) (keys user.Keys, err error) {
+	if next == nil {
+		return keys, nil
+	}
+	if update, ok := op.(*user.Update); ok {
+		keys = update.Keys
+	}
+	var failure *user.Error
+	switch {
+	case cur != nil && next.Username == cur.Username:
+		keys.Username = ""
+	case keys.Username == "":
+		if keys.Username, failure = user.UsernameKey(next.Username); failure != nil {
+			return keys, failure
+		}
+	}
+	switch {
+	case cur != nil && next.Email == cur.Email:
+		keys.Email = ""
+	case keys.Email == "":
+		if keys.Email, failure = user.EmailKey(next.Email); failure != nil {
+			return keys, failure
+		}
+	}
+	return keys, nil
+}
+
+// holders returns who holds the names, nil for nobody.
+func (w *writer) holders(keys user.Keys) (byName, byEmail *user.User, err error) {
+	if keys.Username != "" {
+		if byName, err = w.getByName.oneUser(keys.Username); err != nil {
+			return nil, nil, err
+		}
+	}
+	if keys.Email != "" {
+		byEmail, err = w.getByEmail.oneUser(keys.Email)
+	}
+	return byName, byEmail, err
+}
+
+// taken returns the error for names that another than the user holds, nil if none
+// does.
+func (w *writer) taken(keys user.Keys, id int64) error {
+	byName, byEmail, err := w.holders(keys)
+	switch {
+	case err != nil:
+		return err
+	case byName != nil && byName.ID != id:
+		return user.ErrTaken(user.UsernameTaken, byName.Deleted())
+	case byEmail != nil && byEmail.ID != id:
+		return user.ErrTaken(user.EmailTaken, byEmail.Deleted())
+	}
+	return nil
+}
+
+func (w *writer) valid(u *user.User) user.Result {
+	return user.Result{Outcome: user.OutcomeValid, User: u, Position: w.next - 1}
+}
+
+// finish writes the rows of a decision whose user is written, and gives the result.
+func (w *writer) finish(outcome user.Outcome, id int64, d *user.Decision, c *user.Change) (user.Result, error) {
+	for i := range d.Rows {
+		row := &d.Rows[i]
+		if row.Position != w.next+int64(i) || !row.Time.Equal(w.now) {
+			return user.Result{}, fmt.Errorf("the decision's row %d has position %d and time %s, not those it was given",
+				i, row.Position, row.Time)
+		}
+		if err := w.insertRow.exec(row.Position, row.UserID, row.Time.UnixMicro(), row.Action, encodeMap(formMap, row.Details)); err != nil {
+			return user.Result{}, err
+		}
+	}
+	w.next += int64(len(d.Rows))
+	if w.store.observe != nil {
+		w.committed = append(w.committed, user.Committed{UserID: id, User: d.User, Rows: d.Rows, Origin: c.By.Origin})
+	}
+	return user.Result{Outcome: outcome, User: ownUser(d.User), Rows: ownRows(d.Rows), Position: w.next - 1}, nil
+}

@@ -1,0 +1,18 @@
+// Package sqlite is the embedded store: users and their log in one SQLite file.
+//
+// It promises what [user.Store] asks for, for one process and one file:
+//
+//   - An acknowledged write is on disk: write-ahead log, synchronous=FULL. Writers
+//     that wait at the same time share one transaction and one sync.
+//   - One goroutine writes, on one connection; reads go on beside it, on a small
+//     pool of connections, each a short read of its own.
+//   - A second process is refused: the file PATH.lock is locked for as long as the
+//     store is open.
+//   - After a failed sync the store takes no more writes until it is opened again,
+//     because what a failed sync has lost a later one does not bring back.
+//
+// It talks to the driver's connections directly and not through database/sql: a
+// statement is prepared once for each connection, and a read costs no lock shared
+// by all readers. It leaves alone who may do what, waking readers of the log, and
+// when to purge.
+package sqlite

@@ -1,0 +1,80 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+
+	driverpkg "modernc.org/sqlite"
+	codes "modernc.org/sqlite/lib"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// code returns SQLite's extended result code within err, 0 if there is none.
+func code(err error) int {
+	var failure *driverpkg.Error
+	if errors.As(err, &failure) {
+		return failure.Code()
+	}
+	return 0
+}
+
+func isTaken(err error) bool { return code(err) == codes.SQLITE_CONSTRAINT_UNIQUE }
+
+func isSameID(err error) bool {
+	c := code(err)
+	return c == codes.SQLITE_CONSTRAINT_PRIMARYKEY || c == codes.SQLITE_CONSTRAINT_ROWID
+}
+
+// translate makes of an error of SQLite what a caller may see, where there is such
+// a thing. What remains is unexpected.
+func translate(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := user.AsError(err); ok {
+		return err
+	}
+	switch c := code(err); c & 0xff {
+	case codes.SQLITE_FULL:
+		return user.ErrStoreFull()
+	case codes.SQLITE_BUSY, codes.SQLITE_LOCKED:
+		return user.ErrStoreUnavailable()
+	case codes.SQLITE_CORRUPT:
+		return fmt.Errorf("the database is damaged; restore a backup: %w", err)
+	case codes.SQLITE_NOTADB:
+		return fmt.Errorf("the file is not a SQLite database: %w", err)
+	}
+	return err
+}
+
+// ofStore reports whether err says something of the store as a whole, so that
+// trying each change by itself would not help.
+func ofStore(err error) bool {
+	switch code(err) & 0xff {
+	case codes.SQLITE_FULL, codes.SQLITE_BUSY, codes.SQLITE_LOCKED, codes.SQLITE_IOERR, codes.SQLITE_CORRUPT,
+		codes.SQLITE_NOTADB, codes.SQLITE_READONLY, codes.SQLITE_CANTOPEN, codes.SQLITE_NOMEM, codes.SQLITE_PERM,
+		codes.SQLITE_PROTOCOL, codes.SQLITE_INTERNAL, codes.SQLITE_MISUSE:
+		return true
+	}
+	return false
+}
+
+// losesData reports whether, after the error of a commit or of a checkpoint, nobody
+// knows what is on disk. A full disk and a lock are found out before anything counts.
+func losesData(err error) bool {
+	switch code(err) & 0xff {
+	case codes.SQLITE_FULL, codes.SQLITE_BUSY, codes.SQLITE_LOCKED:
+		return false
+	}
+	return err != nil
+}
+
+// isFailedSync reports whether the error is that of a sync.
+func isFailedSync(err error) bool {
+	switch code(err) {
+	case codes.SQLITE_IOERR_FSYNC, codes.SQLITE_IOERR_DIR_FSYNC:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,12 @@
+package sqlite
+
+// fault names a way in which the store can be made to break its promises, so that
+// a test harness can show that it would notice. Only a build with the tag "faults"
+// has them, see USERD_FAULT there.
+type fault string
+
+const (
+	faultAckBeforeCommit fault = "ack-before-commit" // results are given before the commit
+	faultSyncOff         fault = "sync-off"          // commits are not synced
+	faultPublishEarly    fault = "publish-early"     // the observer is called before the commit
+)

@@ -1,0 +1,95 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// Probe makes a durable write that nobody sees.
+func (s *Store) Probe(ctx context.Context) error {
+	return s.do(ctx, func(w *writer) error {
+		return w.conn.run("UPDATE meta SET probes = probes + 1")
+	})
+}
+
+// Redact replaces the details of at most limit rows of a user, and drops at most
+// limit request ids that remember it.
+//
+// How far it has come is kept in memory, so that a user with many rows is walked
+// once; after a restart the walk begins anew and passes over what is redacted.
+func (s *Store) Redact(ctx context.Context, id int64, limit int) (bool, error) {
+	limit = max(limit, 1)
+	// If the caller gives up while the job is under way, nobody reads these.
+	var reached int64
+	var rowsLeft, requestsLeft bool
+	err := s.do(ctx, func(w *writer) (err error) {
+		if reached, rowsLeft, err = w.redactRows(id, s.redactedUpTo(id), limit); err != nil {
+			return err
+		}
+		requestsLeft, err = w.forgetUser(id, limit)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	if rowsLeft || requestsLeft {
+		s.redacting.Store(id, reached)
+		return true, nil
+	}
+	s.redacting.Delete(id)
+	return false, nil
+}
+
+func (s *Store) redactedUpTo(id int64) int64 {
+	if reached, ok := s.redacting.Load(id); ok {
+		position, _ := reached.(int64)
+		return position
+	}
+	return 0
+}
+
+// redactRows redacts the user's rows behind a position.
+func (w *writer) redactRows(id, after int64, limit int) (reached int64, more bool, err error) {
+	type redacted struct {
+		position int64
+		details  []byte
+	}
+	var rows []redacted
+	reached = after
+	looked := 0
+	err = w.conn.rows("SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? ORDER BY position LIMIT ?",
+		func(row []driver.Value) error {
+			looked++
+			reached = asNumber(row[0])
+			if b := asBlob(row[4]); len(b) == 0 || b[0] == formRedacted {
+				return nil
+			}
+			activity, err := scanRow(row)
+			rows = append(rows, redacted{reached, encodeMap(formRedacted, user.Redacted(activity.Action, activity.Details))})
+			return err
+		}, id, after, int64(limit))
+	if err != nil {
+		return 0, false, err
+	}
+	for _, row := range rows {
+		if err := w.conn.run("UPDATE log SET details = ? WHERE position = ?", row.details, row.position); err != nil {
+			return 0, false, err
+		}
+	}
+	return reached, looked == limit, nil
+}
+
+// forgetUser drops request ids whose answers hold the user's data.
+func (w *writer) forgetUser(id int64, limit int) (more bool, err error) {
+	err = w.conn.run("DELETE FROM request_ids WHERE seq IN (SELECT seq FROM request_ids WHERE user_id = ? LIMIT ?)", id, int64(limit))
+	if err != nil {
+		return false, err
+	}
+	err = w.conn.rows("SELECT 1 FROM request_ids WHERE user_id = ? LIMIT 1", func([]driver.Value) error {
+		more = true
+		return nil
+	}, id)
+	return more, err
+}

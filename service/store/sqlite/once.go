@@ -1,0 +1,94 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"database/sql/driver"
+	"maps"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// remembered returns the first success of a request, if it is still known.
+func (w *writer) remembered(once *user.Once) (result user.Result, found bool, err error) {
+	row, err := w.getRequest.one(once.ID, once.Procedure, once.Caller)
+	if err != nil || row == nil {
+		return user.Result{}, false, err
+	}
+	fingerprint, created := asBlob(row[0]), moment(asNumber(row[1]))
+	if w.now.Sub(created) >= user.RequestIDLifetime {
+		return user.Result{}, false, nil
+	}
+	if !bytes.Equal(fingerprint, once.Fingerprint[:]) {
+		return user.Result{}, false, user.ErrRequestIDReused()
+	}
+	a, err := decodeAnswer(asBlob(row[2]))
+	if err != nil {
+		return user.Result{}, false, err
+	}
+	result = user.Result{Outcome: a.outcome, User: a.user, Position: a.position}
+	if a.rows > 0 {
+		err = w.rowRange.each(func(row []driver.Value) (bool, error) {
+			activity, err := scanRow(row)
+			result.Rows = append(result.Rows, activity)
+			return true, err
+		}, a.first, a.first+int64(a.rows))
+	}
+	return result, true, err
+}
+
+// remember notes the success of a request, in the place of one past its lifetime.
+func (w *writer) remember(once *user.Once, op user.Op, result *user.Result) error {
+	a := answer{outcome: result.Outcome, position: result.Position, user: result.User, rows: len(result.Rows)}
+	if a.rows > 0 {
+		a.first = result.Rows[0].Position
+	}
+	id := op.Target()
+	if result.User != nil {
+		id = result.User.ID
+	}
+	return w.putRequest.exec(once.ID, once.Procedure, once.Caller, once.Fingerprint[:], w.now.UnixMicro(), id, encodeAnswer(a))
+}
+
+// ForgetRequests drops at most limit request ids past their lifetime.
+func (s *Store) ForgetRequests(ctx context.Context, limit int) (int, error) {
+	dropped := 0
+	err := s.do(ctx, func(w *writer) error {
+		dropped = 0 // the job may run twice
+		var last int64
+		oldest := w.now.Add(-user.RequestIDLifetime).UnixMicro()
+		// Rows stand in the order of their time, so those to drop come first.
+		err := w.conn.rows("SELECT seq, created_at FROM request_ids ORDER BY seq LIMIT ?", func(row []driver.Value) error {
+			if asNumber(row[1]) <= oldest {
+				last = asNumber(row[0])
+				dropped++
+			}
+			return nil
+		}, int64(limit))
+		if err != nil || dropped == 0 {
+			return err
+		}
+		return w.conn.run("DELETE FROM request_ids WHERE seq <= ?", last)
+	})
+	if err != nil {
+		return 0, err // the job may still be under way
+	}
+	return dropped, nil
+}
+
+// ownUser gives a result a user that the observer does not see.
+func ownUser(u *user.User) *user.User {
+	if u == nil {
+		return nil
+	}
+	return u.Clone()
+}
+
+func ownRows(rows []user.Activity) []user.Activity {
+	own := make([]user.Activity, len(rows))
+	for i, row := range rows {
+		row.Details = maps.Clone(row.Details)
+		own[i] = row
+	}
+	return own
+}

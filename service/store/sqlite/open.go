@@ -1,0 +1,226 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql/driver"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// Options say which file to open, and what the store takes from outside.
+type Options struct {
+	Path   string           // of the database file, which is created if it is missing
+	Clock  func() time.Time // nil: time.Now
+	Random io.Reader        // for ids and epochs; nil: crypto/rand
+	Logger *slog.Logger     // nil: slog.Default
+	// OnCommit is told of each commit with changes; it must return quickly.
+	OnCommit func(CommitStats)
+}
+
+// CommitStats says what one commit took.
+type CommitStats struct {
+	Changes int           // carried out in the transaction
+	Sync    time.Duration // of the commit, most of which is the sync to disk
+}
+
+// Store is a user.Store in one SQLite file. It is safe for use by many goroutines.
+type Store struct {
+	opts    Options
+	epoch   string
+	ids     *user.IDs
+	lock    *fileLock
+	pool    *pool
+	writer  *writer
+	head    atomic.Pointer[user.Head]
+	failed  atomic.Pointer[error] // why the store takes no more writes
+	observe func(user.Commit)
+
+	// closing guards the queue: Submit holds it to read, Close to write.
+	closing  sync.RWMutex
+	closed   bool
+	queue    chan *item
+	finished chan struct{} // closed when the writer has ended
+
+	redacting sync.Map // user id -> position up to which its rows are redacted
+}
+
+var _ user.Store = (*Store)(nil)
+
+// queueLength bounds the batches that wait. Submit blocks when it is full.
+const queueLength = 1024
+
+// Open opens the store, creates the file if there is none, and brings its tables to
+// the present form. A second process that opens the same file is refused. The error
+// is meant for the person who starts the program.
+func Open(ctx context.Context, opts Options) (*Store, error) {
+	if opts.Clock == nil {
+		opts.Clock = time.Now
+	}
+	if opts.Random == nil {
+		opts.Random = rand.Reader
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	path, err := filepath.Abs(opts.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	opts.Path = path
+	lock, err := lockFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, translate(err)), lock.unlock())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) (err error) {
+	if err := checkFile(s.opts.Path); err != nil {
+		return err
+	}
+	if err := migrate(ctx, s.opts.Path); err != nil {
+		return err
+	}
+	if err := syncFolder(filepath.Dir(s.opts.Path)); err != nil {
+		return err
+	}
+	w, err := newWriter(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.conn.close())
+		}
+	}()
+	head, err := s.readMeta(w.conn)
+	if err != nil {
+		return err
+	}
+	if s.pool, err = newPool(ctx, s.opts.Path); err != nil {
+		return err
+	}
+	s.head.Store(&head)
+	s.epoch = head.Epoch
+	w.start(head)
+	s.writer = w
+	s.queue = make(chan *item, queueLength)
+	s.finished = make(chan struct{})
+	go s.write()
+	return nil
+}
+
+// readMeta returns the head of the log. A new file and the copy that a backup left
+// get an epoch of their own.
+func (s *Store) readMeta(c *conn) (head user.Head, err error) {
+	var copied int64
+	err = c.rows("SELECT epoch, position, time, copied FROM meta", func(row []driver.Value) error {
+		head.Epoch, head.Position, copied = asText(row[0]), asNumber(row[1]), asNumber(row[3])
+		if head.Position > 0 {
+			head.Time = moment(asNumber(row[2]))
+		}
+		return nil
+	})
+	if err != nil || head.Epoch != "" && copied == 0 {
+		return head, err
+	}
+	var b [10]byte
+	if _, err := io.ReadFull(s.opts.Random, b[:]); err != nil {
+		return head, fmt.Errorf("make an epoch: %w", err)
+	}
+	head.Epoch = hex.EncodeToString(b[:])
+	return head, c.run("UPDATE meta SET epoch = ?, copied = 0", head.Epoch)
+}
+
+// checkFile refuses what is surely not a database before SQLite touches it.
+func checkFile(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return errors.New("this is a folder; name the database file in it")
+	}
+	var start [16]byte
+	switch n, err := io.ReadFull(f, start[:]); {
+	case errors.Is(err, io.EOF): // an empty file becomes a database
+		return nil
+	case n < len(start) || string(start[:]) != "SQLite format 3\x00":
+		return errors.New("this file is not a SQLite database; name another one, or move it out of the way")
+	}
+	return nil
+}
+
+// syncFolder makes the name of a new file durable.
+func syncFolder(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	// Some file systems cannot sync a folder; they need none.
+	_ = f.Sync()
+	return f.Close()
+}
+
+// Head returns the end of the log.
+func (s *Store) Head(ctx context.Context) (user.Head, error) {
+	if err := ctx.Err(); err != nil {
+		return user.Head{}, err
+	}
+	return *s.head.Load(), nil
+}
+
+// Observe names the observer of commits.
+func (s *Store) Observe(observer func(user.Commit)) { s.observe = observer }
+
+// ReadOnly returns why the store takes no more writes, nil if it does.
+func (s *Store) ReadOnly() error {
+	if why := s.failed.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
+
+// Close waits for the batches handed in, and for reads under way, and closes the file.
+func (s *Store) Close() error {
+	s.closing.Lock()
+	if s.closed {
+		s.closing.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.queue)
+	s.closing.Unlock()
+	<-s.finished
+	errs := []error{s.pool.close()}
+	if s.ReadOnly() == nil {
+		errs = append(errs, s.writer.conn.close())
+	}
+	// After a failed sync the writer's connection is left to the end of the process:
+	// closing the last one copies the write-ahead log into the database and drops
+	// it, and the log may be the only whole copy.
+	return errors.Join(append(errs, s.lock.unlock())...)
+}

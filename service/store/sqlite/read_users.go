@@ -1,0 +1,118 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// userColumns are what scanUser reads, in its order.
+const userColumns = "user_id, username, email, status, status_time, status_position, created_at, updated_at, " +
+	"tags, metadata, version, deleted_at, purge_at"
+
+const userColumnCount = 13
+
+const dueQuery = "SELECT user_id FROM users WHERE purge_at <= ? ORDER BY purge_at LIMIT ?"
+
+func asNumber(v driver.Value) int64 { n, _ := v.(int64); return n }
+func asText(v driver.Value) string  { s, _ := v.(string); return s }
+func asBlob(v driver.Value) []byte  { b, _ := v.([]byte); return b }
+
+// asMoment reads a time that may be NULL.
+func asMoment(v driver.Value) time.Time {
+	if n, ok := v.(int64); ok {
+		return moment(n)
+	}
+	return time.Time{}
+}
+
+// orNull is the other way round.
+func orNull(t time.Time) driver.Value {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}
+
+func scanUser(row []driver.Value) (*user.User, error) {
+	tags, err := decodeList(asBlob(row[8]))
+	metadata, err2 := decodeMap(asBlob(row[9]))
+	if err != nil || err2 != nil {
+		return nil, errors.Join(err, err2)
+	}
+	return &user.User{
+		ID: asNumber(row[0]), Username: asText(row[1]), Email: asText(row[2]), Status: user.Status(asNumber(row[3])),
+		StatusTime: asMoment(row[4]), StatusPosition: asNumber(row[5]),
+		CreatedAt: asMoment(row[6]), UpdatedAt: asMoment(row[7]),
+		Tags: tags, Metadata: metadata, Version: asNumber(row[10]),
+		DeletedAt: asMoment(row[11]), PurgeAt: asMoment(row[12]),
+	}, nil
+}
+
+// oneUser reads a user, nil if there is none.
+func (s *stmt) oneUser(arg driver.Value) (*user.User, error) {
+	row, err := s.one(arg)
+	if err != nil || row == nil {
+		return nil, err
+	}
+	return scanUser(row)
+}
+
+// Get returns a user, a deleted one too.
+func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
+	r, err := s.pool.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.pool.give(r)
+	u, err := r.get.oneUser(id)
+	if err != nil {
+		return nil, translate(err)
+	}
+	if u == nil {
+		return nil, user.ErrNotFound(id)
+	}
+	return u, nil
+}
+
+// GetMany returns the users that there are, in the order of the ids.
+func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
+	r, err := s.pool.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.pool.give(r)
+	users := make([]*user.User, 0, len(ids))
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		u, err := r.get.oneUser(id)
+		if err != nil {
+			return nil, translate(err)
+		}
+		if u != nil {
+			users = append(users, u)
+		}
+	}
+	return users, nil
+}
+
+// DuePurges returns at most limit deleted users whose time to be purged has come,
+// those first that have waited longest.
+func (s *Store) DuePurges(ctx context.Context, at time.Time, limit int) ([]int64, error) {
+	r, err := s.pool.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.pool.give(r)
+	var ids []int64
+	err = r.due.each(func(row []driver.Value) (bool, error) {
+		ids = append(ids, asNumber(row[0]))
+		return true, nil
+	}, at.UnixMicro(), int64(limit))
+	return ids, translate(err)
+}

@@ -1,0 +1,233 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	driverpkg "modernc.org/sqlite"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// checkpointPages is how many pages are written between two checkpoints: 16 MiB.
+const checkpointPages = 4096
+
+// writer is the connection that writes, with the state of its transaction. Only the
+// writer's goroutine uses it.
+type writer struct {
+	store *Store
+	conn  *conn
+
+	beginImmediate, rollbackAll, setHead     *stmt
+	commitAll                                *stmt
+	savepoint, releaseSavepoint, backToPoint *stmt
+	walCheckpoint                            *stmt
+
+	getUser, getByName, getByEmail          *stmt
+	insertUser, updateUser, updateUserFully *stmt
+	deleteUser, insertRow, rowRange         *stmt
+	getRequest, putRequest                  *stmt
+
+	commit       func() error // commitAll, but for tests of its failure
+	checkpointed int          // pages written until the last checkpoint
+
+	// What is true within the transaction.
+	head      user.Head // before it
+	now       time.Time // its one time
+	next      int64     // position of its next row
+	committed []user.Committed
+}
+
+func newWriter(ctx context.Context, s *Store) (*writer, error) {
+	c, err := connect(ctx, dsn(s.opts.Path, writerCacheKiB))
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{store: s, conn: c}
+	w.prepareTransaction(&err)
+	w.prepareUsers(&err)
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	w.commit = func() error { return w.commitAll.exec() }
+	return w, nil
+}
+
+func (w *writer) prepareTransaction(err *error) {
+	c := w.conn
+	w.beginImmediate = c.prepare(err, "BEGIN IMMEDIATE")
+	w.commitAll = c.prepare(err, "COMMIT")
+	w.rollbackAll = c.prepare(err, "ROLLBACK")
+	w.savepoint = c.prepare(err, "SAVEPOINT point")
+	w.releaseSavepoint = c.prepare(err, "RELEASE point")
+	w.backToPoint = c.prepare(err, "ROLLBACK TO point")
+	w.setHead = c.prepare(err, "UPDATE meta SET position = ?, time = ?")
+	w.walCheckpoint = c.prepare(err, "PRAGMA wal_checkpoint(PASSIVE)")
+	w.insertRow = c.prepare(err, "INSERT INTO log ("+logColumns+") VALUES (?, ?, ?, ?, ?)")
+	w.rowRange = c.prepare(err, "SELECT "+logColumns+" FROM log WHERE position >= ? AND position < ? ORDER BY position")
+	w.getRequest = c.prepare(err, "SELECT fingerprint, created_at, answer FROM request_ids WHERE id = ? AND procedure = ? AND caller = ?")
+	w.putRequest = c.prepare(err, "INSERT OR REPLACE INTO request_ids (id, procedure, caller, fingerprint, created_at, user_id, answer) "+
+		"VALUES (?, ?, ?, ?, ?, ?, ?)")
+}
+
+func (w *writer) prepareUsers(err *error) {
+	c := w.conn
+	w.getUser = c.prepare(err, "SELECT "+userColumns+" FROM users WHERE user_id = ?")
+	w.getByName = c.prepare(err, "SELECT "+userColumns+" FROM users WHERE username_key = ?")
+	w.getByEmail = c.prepare(err, "SELECT "+userColumns+" FROM users WHERE email_key = ?")
+	w.insertUser = c.prepare(err, "INSERT INTO users ("+userColumns+", username_key, email_key) "+
+		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+	// What is not named keeps its index entry as it is.
+	w.updateUser = c.prepare(err, "UPDATE users SET status = ?, status_time = ?, status_position = ?, updated_at = ?, "+
+		"tags = ?, metadata = ?, version = ? WHERE user_id = ?")
+	w.updateUserFully = c.prepare(err, "UPDATE users SET status = ?, status_time = ?, status_position = ?, updated_at = ?, "+
+		"tags = ?, metadata = ?, version = ?, username = ?, email = ?, username_key = coalesce(?, username_key), "+
+		"email_key = coalesce(?, email_key), deleted_at = ?, purge_at = ? WHERE user_id = ?")
+	w.deleteUser = c.prepare(err, "DELETE FROM users WHERE user_id = ?")
+}
+
+func (w *writer) start(head user.Head) { w.head = head }
+
+// begin sets the state for a new transaction. Its time is never before the log's.
+func (w *writer) begin(now time.Time) {
+	if now.Before(w.head.Time) {
+		now = w.head.Time
+	}
+	w.now, w.next, w.committed = now, w.head.Position+1, nil
+}
+
+func (w *writer) newHead() user.Head {
+	head := w.head
+	if w.next > head.Position+1 {
+		head.Position, head.Time = w.next-1, w.now
+	}
+	return head
+}
+
+// pagesWritten counts the pages that the connection has written to the log.
+func (w *writer) pagesWritten() (int, error) {
+	status, ok := w.conn.raw.(driverpkg.DBStatus)
+	if !ok {
+		return 0, errors.New("the SQLite driver does not count pages")
+	}
+	n, _, err := status.Status(driverpkg.DBStatusCacheWrite, false)
+	return n, err
+}
+
+// item carries out one item of the group. An error means that the transaction is to
+// be given up; careful, that is so only if a savepoint does not hold.
+func (w *writer) item(it *item, careful bool) error {
+	it.results, it.err = nil, nil
+	switch {
+	case it.job != nil:
+		return w.guarded(careful, &it.err, func() error { return it.job(w) })
+	case it.batch.Atomic:
+		return w.atomic(it, careful)
+	}
+	it.results = make([]user.Result, len(it.batch.Changes))
+	for i := range it.batch.Changes {
+		result := &it.results[i]
+		err := w.guarded(careful, &result.Err, func() (err error) {
+			*result, err = w.change(&it.batch.Changes[i])
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if result.Err != nil {
+			*result = user.Result{Err: result.Err}
+		}
+	}
+	return nil
+}
+
+// guarded carries out one step. Its expected failure goes into failure; an
+// unexpected one is returned or, careful, undone and put into failure too.
+func (w *writer) guarded(careful bool, failure *error, step func() error) error {
+	if careful {
+		if err := w.savepoint.exec(); err != nil {
+			return err
+		}
+	}
+	next, committed := w.next, len(w.committed)
+	err := caught(step)
+	_, expected := user.AsError(err)
+	if err == nil || expected {
+		*failure = err
+		if careful {
+			return w.releaseSavepoint.exec()
+		}
+		return nil
+	}
+	if !careful || ofStore(err) {
+		return err
+	}
+	w.store.opts.Logger.Error("a change failed unexpectedly", "error", err, "stack", stackOf(err))
+	*failure = err
+	return w.goBack(next, committed)
+}
+
+// goBack undoes what was done since the savepoint.
+func (w *writer) goBack(next int64, committed int) error {
+	w.next, w.committed = next, w.committed[:committed]
+	if err := w.backToPoint.exec(); err != nil {
+		return err
+	}
+	return w.releaseSavepoint.exec()
+}
+
+// atomic carries out a batch of which all or nothing is kept.
+func (w *writer) atomic(it *item, careful bool) error {
+	if err := w.savepoint.exec(); err != nil {
+		return err
+	}
+	next, committed := w.next, len(w.committed)
+	results := make([]user.Result, len(it.batch.Changes))
+	for i := range it.batch.Changes {
+		err := caught(func() (err error) {
+			results[i], err = w.change(&it.batch.Changes[i])
+			return err
+		})
+		if err == nil {
+			continue
+		}
+		if _, expected := user.AsError(err); !expected {
+			if !careful || ofStore(err) {
+				return err
+			}
+			w.store.opts.Logger.Error("a change failed unexpectedly", "error", err, "stack", stackOf(err))
+		}
+		it.err = &user.ItemError{Index: i, Err: err}
+		return w.goBack(next, committed)
+	}
+	it.results = results
+	return w.releaseSavepoint.exec()
+}
+
+// panicked is the failure of a change that panicked.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+func caught(step func() error) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = &panicked{value: value, stack: debug.Stack()}
+		}
+	}()
+	return step()
+}
+
+func stackOf(err error) string {
+	var p *panicked
+	if errors.As(err, &p) {
+		return string(p.stack)
+	}
+	return ""
+}

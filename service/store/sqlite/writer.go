@@ -1,0 +1,237 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// maxGroup bounds the changes of one transaction, so that nobody waits long.
+const maxGroup = 4096
+
+// item is what waits for the writer: a batch, or a job of the store's own.
+type item struct {
+	ctx     context.Context //nolint:containedctx // a queued call, which its caller may give up
+	batch   user.Batch
+	job     func(*writer) error
+	end     func([]user.Result, error)
+	results []user.Result
+	err     error
+}
+
+func (it *item) size() int { return max(1, len(it.batch.Changes)) }
+
+// Submit hands a batch in and returns at once, or when there is room in the queue.
+func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
+	pending, end := user.NewPending()
+	if err := s.enqueue(&item{ctx: ctx, batch: batch, end: end}); err != nil {
+		end(nil, err)
+	}
+	return pending
+}
+
+// do carries a job out in the writer's next transaction and waits for it.
+func (s *Store) do(ctx context.Context, job func(*writer) error) error {
+	pending, end := user.NewPending()
+	if err := s.enqueue(&item{ctx: ctx, job: job, end: end}); err != nil {
+		return err
+	}
+	_, err := pending.Wait(ctx)
+	return err
+}
+
+func (s *Store) enqueue(it *item) error {
+	if err := it.ctx.Err(); err != nil {
+		return context.Cause(it.ctx)
+	}
+	s.closing.RLock()
+	defer s.closing.RUnlock()
+	if s.closed {
+		return user.ErrStoreUnavailable()
+	}
+	select {
+	case s.queue <- it:
+		return nil
+	case <-it.ctx.Done():
+		return context.Cause(it.ctx)
+	}
+}
+
+// write is the writer's goroutine: it takes what waits as one group, until the
+// queue is closed and empty.
+func (s *Store) write() {
+	defer close(s.finished)
+	var group []*item
+	for first := range s.queue {
+		group = s.gather(append(group[:0], first))
+		s.carryOut(group)
+		s.checkpoint()
+		clear(group)
+	}
+}
+
+// gather adds to the group what else is waiting, and waits for nothing itself.
+func (s *Store) gather(group []*item) []*item {
+	for size := group[0].size(); size < maxGroup; {
+		select {
+		case it, ok := <-s.queue:
+			if !ok {
+				return group
+			}
+			group = append(group, it)
+			size += it.size()
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// carryOut carries a group out in one transaction. If something in it fails
+// unexpectedly nothing of the transaction is kept, and the group is carried out once
+// more, carefully: each change behind a savepoint of its own, so that only what is
+// to blame fails.
+func (s *Store) carryOut(group []*item) {
+	group = s.dropEnded(group)
+	if len(group) == 0 {
+		return
+	}
+	if s.ReadOnly() != nil {
+		endAll(group, user.ErrStoreReadOnly())
+		return
+	}
+	err := s.transaction(group, false)
+	if err != nil && s.ReadOnly() == nil && !ofStore(err) {
+		s.opts.Logger.Warn("a change failed unexpectedly; its transaction is carried out again change by change", "error", err)
+		err = s.transaction(group, true)
+	}
+	if err != nil {
+		s.opts.Logger.Error("a transaction failed", "error", err, "batches", len(group))
+		if s.ReadOnly() != nil {
+			err = user.ErrStoreReadOnly()
+		}
+		endAll(group, translate(err))
+		return
+	}
+	if planted(faultAckBeforeCommit) {
+		return
+	}
+	answerAll(group)
+}
+
+// dropEnded ends the items whose callers have gone.
+func (s *Store) dropEnded(group []*item) []*item {
+	kept := group[:0]
+	for _, it := range group {
+		if it.ctx.Err() != nil {
+			it.end(nil, context.Cause(it.ctx))
+			continue
+		}
+		kept = append(kept, it)
+	}
+	return kept
+}
+
+func endAll(group []*item, err error) {
+	for _, it := range group {
+		it.end(nil, err)
+	}
+}
+
+func answerAll(group []*item) {
+	for _, it := range group {
+		it.end(it.results, it.err)
+	}
+}
+
+// transaction carries the group out and commits it. After an error nothing of it
+// is kept.
+func (s *Store) transaction(group []*item, careful bool) error {
+	w := s.writer
+	w.begin(user.Truncate(s.opts.Clock()))
+	if err := w.beginImmediate.exec(); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	changes := 0
+	for _, it := range group {
+		if err := w.item(it, careful); err != nil {
+			return s.rollback(err)
+		}
+		changes += len(it.batch.Changes)
+	}
+	head := w.newHead()
+	if head.Position > w.head.Position {
+		if err := w.setHead.exec(head.Position, head.Time.UnixMicro()); err != nil {
+			return s.rollback(fmt.Errorf("note the head: %w", err))
+		}
+	}
+	if planted(faultPublishEarly) {
+		s.publish(head, w.committed)
+	}
+	if planted(faultAckBeforeCommit) {
+		answerAll(group)
+	}
+	start := time.Now()
+	if err := w.commit(); err != nil {
+		err = fmt.Errorf("commit: %w", err)
+		if losesData(err) {
+			s.stopWrites(err)
+		}
+		return s.rollback(err)
+	}
+	took := time.Since(start)
+	w.head = head
+	s.head.Store(&head)
+	if s.opts.OnCommit != nil && changes > 0 {
+		s.opts.OnCommit(CommitStats{Changes: changes, Sync: took})
+	}
+	if !planted(faultPublishEarly) {
+		s.publish(head, w.committed)
+	}
+	return nil
+}
+
+func (s *Store) publish(head user.Head, committed []user.Committed) {
+	if s.observe != nil && len(committed) > 0 {
+		s.observe(user.Commit{Head: head, Changes: committed})
+	}
+}
+
+func (s *Store) rollback(err error) error {
+	if isFailedSync(err) {
+		s.stopWrites(err)
+	}
+	// After some errors SQLite has rolled back by itself, and says so with an error.
+	if failure := s.writer.rollbackAll.exec(); failure != nil && code(failure)&0xff != 1 {
+		err = errors.Join(err, fmt.Errorf("roll back: %w", failure))
+	}
+	return err
+}
+
+// stopWrites makes the store read only until it is opened again.
+func (s *Store) stopWrites(err error) {
+	if s.failed.CompareAndSwap(nil, &err) {
+		s.opts.Logger.Error("the store takes no more writes: it cannot be known whether the last commit is on disk", "error", err)
+	}
+}
+
+// checkpoint copies the write-ahead log into the database once it has grown. It runs
+// after the answers of a group, so nobody waits for it but the next group, and here
+// rather than within a commit, where SQLite would keep its failure to itself.
+func (s *Store) checkpoint() {
+	w := s.writer
+	pages, err := w.pagesWritten()
+	if s.ReadOnly() != nil || err != nil || pages-w.checkpointed < checkpointPages {
+		return
+	}
+	w.checkpointed = pages
+	if _, err := w.walCheckpoint.one(); err != nil {
+		s.opts.Logger.Error("the write-ahead log cannot be copied into the database", "error", err)
+		if losesData(err) {
+			s.stopWrites(fmt.Errorf("checkpoint: %w", err))
+		}
+	}
+}

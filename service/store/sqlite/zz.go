@@ -1,3 +1,0 @@
-package sqlite
-import "unsafe"
-func ptr(p uintptr) unsafe.Pointer { return unsafe.Pointer(p) }

@@ -1,0 +1,298 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// Model is a user.Store in memory that is simple enough to be seen to be right: one
+// writer at a time, maps that are copied before they change, and no cleverness. It is
+// what other stores are compared with, and a stand-in for one in tests. Being a
+// user.Store it is safe for use by many goroutines.
+type Model struct {
+	clock    func() time.Time
+	ids      *user.IDs
+	observer func(user.Commit)
+
+	writing sync.Mutex // held by the one writer
+	mu      sync.Mutex // guards what follows
+	data    *modelData
+	closed  bool
+}
+
+var _ user.Store = (*Model)(nil)
+
+// modelData is what a store keeps. Users and rows in it are never changed, only
+// replaced.
+type modelData struct {
+	epoch    string
+	users    map[int64]*user.User
+	log      []user.Activity
+	requests map[requestKey]request
+}
+
+type requestKey struct{ caller, procedure, id string }
+
+type request struct {
+	fingerprint [32]byte
+	created     time.Time
+	result      user.Result
+	userID      int64
+}
+
+func (d *modelData) clone() *modelData {
+	return &modelData{
+		epoch: d.epoch, users: maps.Clone(d.users),
+		log: slices.Clone(d.log), requests: maps.Clone(d.requests),
+	}
+}
+
+// NewModel returns an empty store; a nil clock means time.Now.
+func NewModel(clock func() time.Time) *Model {
+	if clock == nil {
+		clock = time.Now
+	}
+	return &Model{
+		clock: clock, ids: user.NewIDs(nil),
+		data: &modelData{
+			epoch: "model", users: map[int64]*user.User{}, requests: map[requestKey]request{},
+		},
+	}
+}
+
+// Reopen returns the store that a closed one becomes when it is opened again.
+func (m *Model) Reopen(clock func() time.Time) *Model {
+	next := NewModel(clock)
+	next.data = m.data
+	return next
+}
+
+// Submit carries the batch out before it returns.
+func (m *Model) Submit(ctx context.Context, batch user.Batch) *user.Pending {
+	pending, end := user.NewPending()
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	if err := m.usable(ctx); err != nil {
+		end(nil, err)
+		return pending
+	}
+	tx := &modelTx{model: m, data: m.data.clone()}
+	tx.now = user.Truncate(m.clock())
+	if n := len(tx.data.log); n > 0 && tx.now.Before(tx.data.log[n-1].Time) {
+		tx.now = tx.data.log[n-1].Time
+	}
+	results, err := tx.batch(batch)
+	m.mu.Lock()
+	m.data = tx.data
+	m.mu.Unlock()
+	if m.observer != nil && len(tx.committed) > 0 {
+		m.observer(user.Commit{Head: tx.data.head(), Changes: tx.committed})
+	}
+	end(results, err)
+	return pending
+}
+
+func (m *Model) usable(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if m.closed {
+		return user.ErrStoreUnavailable()
+	}
+	return nil
+}
+
+// modelTx is one transaction: a copy of the data that takes its place in the end.
+type modelTx struct {
+	model     *Model
+	data      *modelData
+	now       time.Time
+	committed []user.Committed
+}
+
+func (tx *modelTx) batch(batch user.Batch) ([]user.Result, error) {
+	before, results := tx.data.clone(), make([]user.Result, len(batch.Changes))
+	for i, c := range batch.Changes {
+		undo := tx.data.clone()
+		var err error
+		if results[i], err = tx.guarded(c); err == nil {
+			continue
+		}
+		if batch.Atomic {
+			tx.data, tx.committed = before, nil
+			return nil, &user.ItemError{Index: i, Err: err}
+		}
+		tx.data, results[i] = undo, user.Result{Err: err}
+	}
+	return results, nil
+}
+
+func (tx *modelTx) guarded(c user.Change) (result user.Result, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			result, err = user.Result{}, fmt.Errorf("panic: %v", value)
+		}
+	}()
+	return tx.change(c)
+}
+
+func (tx *modelTx) change(c user.Change) (user.Result, error) {
+	if c.Once == nil || c.ValidateOnly {
+		return tx.decide(c)
+	}
+	key := requestKey{c.Once.Caller, c.Once.Procedure, c.Once.ID}
+	if r, ok := tx.data.requests[key]; ok && tx.now.Sub(r.created) < user.RequestIDLifetime {
+		if r.fingerprint != c.Once.Fingerprint {
+			return user.Result{}, user.ErrRequestIDReused()
+		}
+		return ownResult(r.result), nil
+	}
+	result, err := tx.decide(c)
+	if err != nil {
+		return result, err
+	}
+	id := c.Op.Target()
+	if result.User != nil {
+		id = result.User.ID
+	}
+	tx.data.requests[key] = request{c.Once.Fingerprint, tx.now, ownResult(result), id}
+	return result, nil
+}
+
+func (tx *modelTx) decide(c user.Change) (user.Result, error) {
+	create, ok := c.Op.(*user.Create)
+	if !ok {
+		return tx.apply(c.Op, c)
+	}
+	byName, byEmail := tx.holder(create.Keys.Username, ""), tx.holder("", create.Keys.Email)
+	if byName == nil && byEmail == nil {
+		mine := *create
+		mine.ID = 0
+		for !c.ValidateOnly && (mine.ID == 0 || tx.data.users[mine.ID] != nil) {
+			var err error
+			if mine.ID, err = tx.model.ids.New(tx.now); err != nil {
+				return user.Result{}, err
+			}
+		}
+		return tx.apply(&mine, c)
+	}
+	skip, instead, err := create.Resolve(c.OnConflict, byName, byEmail)
+	switch {
+	case err != nil:
+		return user.Result{}, err
+	case instead != nil:
+		return tx.apply(instead, c)
+	case c.ValidateOnly:
+		return tx.result(user.OutcomeValid, skip), nil
+	default:
+		return tx.result(user.OutcomeUnchanged, skip), nil
+	}
+}
+
+func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
+	id, outcome := op.Target(), user.OutcomeUpdated
+	if create, ok := op.(*user.Create); ok {
+		id, outcome = create.ID, user.OutcomeCreated
+	}
+	cur := tx.data.users[id]
+	if cur != nil {
+		cur = cur.Clone()
+	}
+	d, err := op.Decide(cur, user.Moment{Now: tx.now, Next: int64(len(tx.data.log)) + 1}, c.By)
+	if err != nil {
+		return user.Result{}, err
+	}
+	if err := tx.unique(d.User, id); err != nil {
+		return user.Result{}, err
+	}
+	if c.ValidateOnly {
+		return tx.result(user.OutcomeValid, d.User), nil
+	}
+	if !d.Changed() {
+		outcome = user.OutcomeUnchanged
+	}
+	if !d.Store && !d.Changed() {
+		return tx.result(outcome, d.User), nil
+	}
+	if d.Store {
+		if d.User == nil {
+			delete(tx.data.users, id)
+		} else {
+			tx.data.users[id] = d.User.Clone()
+		}
+	}
+	tx.data.log = append(tx.data.log, ownRows(d.Rows)...)
+	tx.committed = append(tx.committed, user.Committed{UserID: id, User: ownUser(d.User), Rows: ownRows(d.Rows), Origin: c.By.Origin})
+	result := tx.result(outcome, d.User)
+	result.Rows = ownRows(d.Rows)
+	return result, nil
+}
+
+func (tx *modelTx) result(outcome user.Outcome, u *user.User) user.Result {
+	return user.Result{Outcome: outcome, User: ownUser(u), Position: int64(len(tx.data.log))}
+}
+
+// unique checks that nobody but the user with the id holds the names of u.
+func (tx *modelTx) unique(u *user.User, id int64) error {
+	if u == nil {
+		return nil
+	}
+	keys := keysOf(u)
+	if h := tx.holder(keys.Username, ""); h != nil && h.ID != id {
+		return user.ErrTaken(user.UsernameTaken, h.Deleted())
+	}
+	if h := tx.holder("", keys.Email); h != nil && h.ID != id {
+		return user.ErrTaken(user.EmailTaken, h.Deleted())
+	}
+	return nil
+}
+
+// holder returns who has the username or the e-mail address.
+func (tx *modelTx) holder(username, email string) *user.User {
+	for _, u := range tx.data.users {
+		if keys := keysOf(u); keys.Username == username || keys.Email == email {
+			return u
+		}
+	}
+	return nil
+}
+
+// keysOf returns the normal forms of a user's names, which were checked when it was
+// made.
+func keysOf(u *user.User) user.Keys {
+	username, err := user.UsernameKey(u.Username)
+	email, err2 := user.EmailKey(u.Email)
+	if err != nil || err2 != nil {
+		panic(errors.Join(err, err2))
+	}
+	return user.Keys{Username: username, Email: email}
+}
+
+func ownUser(u *user.User) *user.User {
+	if u == nil {
+		return nil
+	}
+	return u.Clone()
+}
+
+func ownRows(rows []user.Activity) []user.Activity {
+	own := slices.Clone(rows)
+	for i := range own {
+		own[i].Details = maps.Clone(own[i].Details)
+	}
+	return own
+}
+
+func ownResult(r user.Result) user.Result {
+	r.User, r.Rows = ownUser(r.User), ownRows(r.Rows)
+	return r
+}

@@ -1,0 +1,150 @@
+package service
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// StreamUserActivities replays the log from a start point and goes on live. The
+// cursor reads the log; this loop sends what it reads, and waits at the head.
+func (s *Service) StreamUserActivities(
+	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
+) error {
+	opts, err := s.cursorOptions(ctx, req)
+	if err != nil {
+		return err
+	}
+	s.answerReflects(ctx, s.feed.Head().Position)
+	cursor := s.feed.Cursor(opts)
+	defer cursor.Close()
+	a := activityStream{req: req, stream: stream, flush: flusher(ctx), heartbeat: s.opts.Heartbeat}
+	return a.run(ctx, cursor)
+}
+
+// cursorOptions finds the start point. The user is looked up after the start was
+// chosen, so that a deletion in between is either read from the log or known.
+func (s *Service) cursorOptions(ctx context.Context, req *userv1.StreamUserActivitiesRequest) (feed.CursorOptions, error) {
+	opts := feed.CursorOptions{UserID: req.GetUserId(), Actions: req.GetActions()}
+	if err := s.startPoint(ctx, req, &opts); err != nil {
+		return opts, err
+	}
+	if opts.UserID != 0 {
+		u, err := s.store.Get(ctx, opts.UserID)
+		if err != nil {
+			return opts, err
+		}
+		opts.Deleted = u.Deleted()
+	}
+	return opts, nil
+}
+
+func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActivitiesRequest, opts *feed.CursorOptions) error {
+	starts := 0
+	for _, given := range []bool{req.GetSince() != nil, req.GetAfterActivityId() != 0, req.GetFromHead()} {
+		if given {
+			starts++
+		}
+	}
+	if starts > 1 {
+		return user.InvalidFieldf("since", "at most one of since, after_activity_id and from_head may be given")
+	}
+	if err := s.feed.Check(ctx, req.GetEpoch(), req.GetAfterActivityId()); err != nil {
+		return err
+	}
+	opts.After = req.GetAfterActivityId()
+	switch {
+	case req.GetFromHead():
+		opts.After = s.feed.Head().Position
+	case req.GetSince() != nil:
+		since, err := timeFromProto("since", req.GetSince())
+		if err != nil {
+			return err
+		}
+		if req.GetSince().GetNanos()%1000 != 0 {
+			since = since.Add(time.Microsecond) // the first time kept that is not before it
+		}
+		opts.Since = since
+		if opts.After, err = s.store.Before(ctx, since); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// activityStream sends what a cursor reads.
+type activityStream struct {
+	req       *userv1.StreamUserActivitiesRequest
+	stream    *connect.ServerStream[userv1.UserActivity]
+	flush     FlushControl
+	heartbeat time.Duration
+	started   bool // something was sent, the header at least
+}
+
+func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
+	var beat *time.Ticker
+	var ticks <-chan time.Time
+	if a.req.GetProgress() {
+		beat = time.NewTicker(a.heartbeat)
+		defer beat.Stop()
+		ticks = beat.C
+	}
+	a.flush.Hold()
+	for told := int64(-1); ; {
+		if err := cursor.Drained(); err != nil {
+			return err
+		}
+		page, err := cursor.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if err := a.send(page.Rows); err != nil {
+			return err
+		}
+		if !page.AtHead {
+			continue
+		}
+		if beat != nil && (told < 0 || len(page.Rows) == 0) {
+			if err := a.stream.Send(progressRow(cursor.Position())); err != nil {
+				return err
+			}
+			told = cursor.Position()
+		}
+		if page.Ended || a.req.GetReplayOnly() {
+			return nil
+		}
+		if err := a.await(ctx, cursor, ticks); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *activityStream) send(rows []user.Activity) error {
+	for i := range rows {
+		if err := a.stream.Send(activityToProto(&rows[i])); err != nil {
+			return err
+		}
+		a.started = true
+	}
+	return nil
+}
+
+// await lets what was written go and waits for more. The header goes out even if
+// there is no row yet, so that the caller knows that the stream stands.
+func (a *activityStream) await(ctx context.Context, cursor *feed.Cursor, ticks <-chan time.Time) error {
+	if !a.started {
+		if err := a.stream.Send(nil); err != nil {
+			return err
+		}
+		a.started = true
+	}
+	a.flush.Release()
+	err := cursor.Wait(ctx, ticks)
+	a.flush.Hold()
+	return err
+}

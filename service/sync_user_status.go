@@ -1,0 +1,260 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// maxOutstanding is how many answers of a stream may wait, to be durable or to be
+// taken. When they do, no further message is read.
+const maxOutstanding = 128
+
+// SyncUserStatus sets and follows statuses. One goroutine receives: it hands every
+// message to the store, or notes what it asks, and queues the answer's place. This
+// goroutine sends: the answers in that order, and between them what others change.
+func (s *Service) SyncUserStatus(
+	ctx context.Context, stream *connect.BidiStream[userv1.UserStatusUpdate, userv1.UserStatusUpdate],
+) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.answerReflects(ctx, s.feed.Head().Position)
+	origin := s.feed.NewOrigin()
+	followed := s.feed.Follow(origin)
+	defer followed.Close()
+	if err := stream.Send(nil); err != nil { // the header: the stream stands
+		return err
+	}
+	in := &statusReader{
+		service: s, followed: followed, by: user.Author{Actor: author(ctx, "").Actor, Origin: origin},
+		answers: make(chan statusAnswer, maxOutstanding),
+	}
+	go in.receive(ctx, stream.Receive)
+	out := statusWriter{service: s, followed: followed, send: stream.Send, flush: flusher(ctx)}
+	return out.answerAll(ctx, in)
+}
+
+// statusAnswer is the place of an answer in the order of the messages.
+type statusAnswer struct {
+	message *userv1.UserStatusUpdate
+	pending *user.Pending // of a status to apply; nil: there was none
+	holds   bool          // the user's changes are kept back until this answer
+	fresh   bool          // the user was not followed before this message
+	err     error         // the message failed before it reached the store
+}
+
+// statusReader turns messages into outstanding answers.
+type statusReader struct {
+	service  *Service
+	followed *feed.Followed
+	by       user.Author
+	answers  chan statusAnswer
+	end      error // why there are no more answers; set before answers is closed
+}
+
+// receive ends when the caller closes its side, when the stream breaks, or when the
+// server is about to stop.
+func (r *statusReader) receive(ctx context.Context, next func() (*userv1.UserStatusUpdate, error)) {
+	defer close(r.answers)
+	for {
+		message, err := next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			r.end = err
+			return
+		}
+		select {
+		case r.answers <- r.take(ctx, message):
+		case <-ctx.Done():
+			r.end = context.Cause(ctx)
+			return
+		}
+	}
+}
+
+// take does what a message asks as far as that needs no waiting.
+func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdate) statusAnswer {
+	answer := statusAnswer{message: message}
+	op, err := r.check(ctx, message)
+	if err != nil {
+		answer.err = err
+		return answer
+	}
+	if message.GetUserId() == 0 {
+		return answer
+	}
+	if answer.fresh, answer.err = r.followed.Hold(message.GetUserId()); answer.err != nil {
+		return answer
+	}
+	answer.holds = true
+	if op != nil {
+		answer.pending = r.service.store.Submit(ctx, user.Batch{Changes: []user.Change{{Op: op, By: r.by}}})
+	}
+	return answer
+}
+
+func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpdate) (user.Op, error) {
+	if err := r.service.opts.Validate(message); err != nil {
+		return nil, err
+	}
+	if message.GetStatus() == userv1.UserStatus_USER_STATUS_UNSPECIFIED {
+		return nil, r.service.feed.Check(ctx, message.GetEpoch(), message.GetActivityId())
+	}
+	if message.GetUserId() == 0 {
+		return nil, user.InvalidFieldf("user_id", "must be greater than 0 where a status is to be set")
+	}
+	return setStatusOp(message.GetUserId(), message.GetStatus(), message.GetTimestamp())
+}
+
+func setStatusOp(id int64, status userv1.UserStatus, at *timestamppb.Timestamp) (user.Op, error) {
+	op := &user.SetStatus{ID: id, Status: user.Status(status)}
+	if at == nil {
+		return op, nil
+	}
+	var err error
+	op.Time, err = timeFromProto("timestamp", at)
+	return op, err
+}
+
+// answerAll sends answers and changes until there are no more answers to come.
+func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
+	w.flush.Hold()
+	for {
+		if len(in.answers) == 0 && len(w.followed.Wake()) == 0 {
+			w.flush.Release() // nothing is at hand
+		}
+		var err error
+		select {
+		case answer, more := <-in.answers:
+			w.flush.Hold()
+			if !more {
+				return in.end
+			}
+			err = w.answer(ctx, in, &answer)
+		case <-w.followed.Wake():
+			w.flush.Hold()
+			err = w.changes(ctx)
+		case <-w.service.feed.Draining():
+			return w.drain(ctx, in)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// drain gives the answers that are outstanding, and ends the stream.
+func (w *statusWriter) drain(ctx context.Context, in *statusReader) error {
+	for len(in.answers) > 0 {
+		answer, more := <-in.answers
+		if !more {
+			return in.end
+		}
+		if err := w.answer(ctx, in, &answer); err != nil {
+			return err
+		}
+	}
+	head := w.service.feed.Head()
+	return user.ErrDraining(head.Epoch, head.Position)
+}
+
+// answer gives the one answer to a message.
+func (w *statusWriter) answer(ctx context.Context, in *statusReader, a *statusAnswer) error {
+	update, err := w.outcome(ctx, a)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		update = &userv1.UserStatusUpdate{
+			UserId: a.message.GetUserId(), Epoch: w.service.feed.Head().Epoch, Error: w.service.itemStatus(err),
+		}
+	}
+	update.ClientSeq = a.message.GetClientSeq()
+	if err := w.send(update); err != nil {
+		return err
+	}
+	if a.holds {
+		in.followed.Release(a.message.GetUserId(), update.GetActivityId())
+		if err != nil && (a.fresh || user.HasReason(err, user.UserDeleted) || user.HasReason(err, user.UserNotFound)) {
+			in.followed.Remove(a.message.GetUserId())
+		}
+	}
+	if err == nil && a.message.GetUserId() == 0 {
+		// From the position in the answer on, or from an earlier one asked for:
+		// there is no snapshot of everybody.
+		in.followed.Everybody(cmp.Or(a.message.GetActivityId(), update.GetActivityId()))
+	}
+	return nil
+}
+
+// outcome waits for what a message asked, and gives the user's status after it.
+func (w *statusWriter) outcome(ctx context.Context, a *statusAnswer) (*userv1.UserStatusUpdate, error) {
+	switch {
+	case a.err != nil:
+		return nil, a.err
+	case a.pending != nil:
+		w.releaseUnless(a.pending.Done())
+		results, err := a.pending.Wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if results[0].Err != nil {
+			return nil, results[0].Err
+		}
+		return w.service.statusUpdate(results[0].User), nil
+	case a.message.GetUserId() == 0:
+		head := w.service.feed.Head()
+		return &userv1.UserStatusUpdate{ActivityId: head.Position, Epoch: head.Epoch}, nil
+	}
+	u, err := w.service.store.Get(ctx, a.message.GetUserId())
+	if err != nil {
+		return nil, err
+	}
+	if u.Deleted() {
+		return nil, user.ErrDeleted(u.ID)
+	}
+	return w.service.statusUpdate(u), nil
+}
+
+// releaseUnless lets what was written go before a wait, unless there is none.
+func (w *statusWriter) releaseUnless(ready <-chan struct{}) {
+	select {
+	case <-ready:
+	default:
+		w.flush.Release()
+		w.flush.Hold()
+	}
+}
+
+// UpdateUserStatus sets one user's status.
+func (s *Service) UpdateUserStatus(
+	ctx context.Context, req *userv1.UpdateUserStatusRequest,
+) (*userv1.UpdateUserStatusResponse, error) {
+	op, err := setStatusOp(req.GetUserId(), req.GetStatus(), req.GetTimestamp())
+	if err != nil {
+		return nil, err
+	}
+	repeat, err := once(ctx, userv1connect.UserServiceUpdateUserStatusProcedure, req)
+	if err != nil {
+		return nil, err
+	}
+	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), Once: repeat})
+	if err != nil {
+		return nil, err
+	}
+	s.answerReflects(ctx, result.Position)
+	return &userv1.UpdateUserStatusResponse{StatusUpdate: s.statusUpdate(result.User)}, nil
+}

@@ -1,0 +1,37 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/yourorg/userservice/service/telemetry"
+)
+
+func TestFormatFollowsTheWriter(t *testing.T) {
+	for format, want := range map[string]string{
+		"":     `"msg":"hello"`, // a buffer is no terminal
+		"json": `"msg":"hello"`,
+		"text": `msg=hello`,
+	} {
+		var out bytes.Buffer
+		log, err := telemetry.NewLogger(&out, "info", format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Debug("not this")
+		log.Info("hello")
+		if got := out.String(); !strings.Contains(got, want) || strings.Contains(got, "not this") {
+			t.Errorf("format %q: got %s", format, got)
+		}
+	}
+}
+
+func TestBadSettingsSayWhatWasExpected(t *testing.T) {
+	if _, err := telemetry.NewLogger(nil, "loud", ""); err == nil || !strings.Contains(err.Error(), "expected debug") {
+		t.Errorf("level: got %v", err)
+	}
+	if _, err := telemetry.NewLogger(nil, "info", "xml"); err == nil || !strings.Contains(err.Error(), "expected text or json") {
+		t.Errorf("format: got %v", err)
+	}
+}

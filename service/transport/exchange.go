@@ -1,0 +1,161 @@
+package transport
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// pieceBytes is the most that is handed to net/http at once. A reader that takes
+// this much within the stall limit is slow, not stalled; it is one HTTP/2 frame.
+const pieceBytes = 16 << 10
+
+// Exchange is one request and its answer, seen from below the handler. As an
+// http.ResponseWriter it is used by the handler; Hold and Release are for the
+// goroutine that writes.
+type Exchange struct {
+	http.ResponseWriter
+
+	control *http.ResponseController
+	request *http.Request
+	born    time.Time
+
+	// ops counts the beginnings and ends of writes: it is odd while one goes on. The
+	// guard compares it from sweep to sweep, so a write costs no look at the clock.
+	ops    atomic.Uint64
+	held   atomic.Bool
+	unsent atomic.Bool // something was written since the last flush
+	status int
+
+	// due is when the rest of the body has begun to be waited for, as nanoseconds
+	// after born and one; 0: it is not waited for.
+	due      atomic.Int64
+	bodyLeft atomic.Bool // the body has not been read to its end
+
+	mu       sync.Mutex // held while the controller is used by others than the handler
+	over     bool       // the handler has returned: the controller is not to be touched
+	cutRead  bool       // the guard has ended the reading
+	cutWrite bool       // the guard has ended the writing
+
+	// The guard's own, under its lock.
+	sweepOps   uint64
+	sweepSince time.Time
+	prev, next *Exchange
+}
+
+// Status is the HTTP status of the answer, 200 where the handler named none. It is
+// to be asked for by the handler's goroutine.
+func (x *Exchange) Status() int {
+	if x.status == 0 {
+		return http.StatusOK
+	}
+	return x.status
+}
+
+// Born is when the request came in.
+func (x *Exchange) Born() time.Time { return x.born }
+
+// Unwrap gives the next writer, for http.ResponseController.
+func (x *Exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// WriteHeader sends the status.
+func (x *Exchange) WriteHeader(status int) {
+	if x.status == 0 && status >= http.StatusOK {
+		x.status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+// Write writes in pieces, so that the guard sees a slow reader's progress.
+func (x *Exchange) Write(p []byte) (int, error) {
+	x.unsent.Store(true)
+	written := 0
+	for {
+		piece := p[written:min(written+pieceBytes, len(p))]
+		x.ops.Add(1)
+		n, err := x.ResponseWriter.Write(piece)
+		x.ops.Add(1)
+		written += n
+		if err != nil || written == len(p) {
+			return written, err
+		}
+	}
+}
+
+// Flush sends what was written, unless it is held.
+func (x *Exchange) Flush() { _ = x.FlushError() }
+
+// FlushError is Flush with its error.
+func (x *Exchange) FlushError() error {
+	if x.held.Load() {
+		return nil
+	}
+	x.unsent.Store(false)
+	x.ops.Add(1)
+	err := x.control.Flush()
+	x.ops.Add(1)
+	return err
+}
+
+// Hold keeps what is written from now on until Release, or until net/http's buffer
+// is full: every Flush in between does nothing.
+func (x *Exchange) Hold() { x.held.Store(true) }
+
+// Release sends what was kept and lets every further Flush through.
+func (x *Exchange) Release() {
+	x.held.Store(false)
+	if x.unsent.Load() {
+		x.Flush()
+	}
+}
+
+// bodyDue notes that the body has to come soon from now on.
+func (x *Exchange) bodyDue() {
+	x.due.CompareAndSwap(0, int64(time.Since(x.born))+1)
+}
+
+func (x *Exchange) bodyClosed() { x.due.Store(0) }
+
+func (x *Exchange) bodyEnded() {
+	x.bodyLeft.Store(false)
+	x.due.Store(0)
+}
+
+// finish ends the exchange when the handler has returned. What net/http still has to
+// send, and what it still reads of an HTTP/1.1 body, is bounded by deadlines of its
+// own, since nobody may touch the controller from here on. An error of theirs
+// leaves the rest only less guarded.
+func (x *Exchange) finish(stall, body time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.unsent.Load() && !x.cutWrite {
+		_ = x.control.SetWriteDeadline(time.Now().Add(stall))
+	}
+	if x.request.ProtoMajor == 1 && x.bodyLeft.Load() && !x.cutRead {
+		_ = x.control.SetReadDeadline(time.Now().Add(body))
+	}
+	x.over = true
+}
+
+// endWrite makes the write that goes on fail, and every further one.
+func (x *Exchange) endWrite() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over || x.cutWrite {
+		return false
+	}
+	x.cutWrite = true
+	return x.control.SetWriteDeadline(longAgo) == nil
+}
+
+// endRead makes the reading of the body fail.
+func (x *Exchange) endRead() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over || x.cutRead {
+		return false
+	}
+	x.cutRead = true
+	return x.control.SetReadDeadline(longAgo) == nil
+}

@@ -1,0 +1,212 @@
+package transport
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// longAgo is a deadline that has passed. Setting it ends a blocked read or write.
+var longAgo = time.Unix(1, 0)
+
+// GuardOptions are the limits that a Guard keeps, and what it tells of requests.
+type GuardOptions struct {
+	// StallTimeout is how long a peer may take nothing of what is being written.
+	StallTimeout time.Duration
+	// BodyTimeout is how long a request body may take that is not a stream.
+	BodyTimeout time.Duration
+	// MaxMessageBytes bounds a message as it comes in, still compressed.
+	MaxMessageBytes int64
+	// TooLarge is the error for a message beyond the limit.
+	TooLarge func(limit int64) error
+	// Streams reports whether the request's body is a stream, which may take as
+	// long as the caller wants.
+	Streams func(*http.Request) bool
+	// Context, if set, returns the context for the handler.
+	Context func(context.Context, *Exchange) context.Context
+	// Done, if set, is told when a handler has returned, on its goroutine.
+	Done   func(*http.Request, *Exchange)
+	Logger *slog.Logger
+}
+
+// Guard is the outermost middleware. It is safe for use by many goroutines.
+type Guard struct {
+	opts   GuardOptions
+	stalls atomic.Int64
+	late   atomic.Int64
+
+	mu    sync.Mutex
+	first *Exchange     // all that go on
+	idle  chan struct{} // closed when there are none; nil: nobody waits
+
+	stop    chan struct{}
+	stopped chan struct{}
+}
+
+// NewGuard returns a guard, whose one goroutine runs until Close.
+func NewGuard(opts GuardOptions) *Guard {
+	g := &Guard{opts: opts, stop: make(chan struct{}), stopped: make(chan struct{})}
+	go g.run()
+	return g
+}
+
+// Close ends the guard's goroutine. It is called once, after the last request.
+func (g *Guard) Close() {
+	close(g.stop)
+	<-g.stopped
+}
+
+// WaitIdle returns once no request is being handled, or with the context's error.
+// It is for the end, when no more come.
+func (g *Guard) WaitIdle(ctx context.Context) error {
+	g.mu.Lock()
+	if g.first == nil {
+		g.mu.Unlock()
+		return nil
+	}
+	if g.idle == nil {
+		g.idle = make(chan struct{})
+	}
+	idle := g.idle
+	g.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Stalls is how many exchanges were cut since their peers took nothing.
+func (g *Guard) Stalls() int64 { return g.stalls.Load() }
+
+// LateBodies is how many exchanges were cut since their bodies did not come.
+func (g *Guard) LateBodies() int64 { return g.late.Load() }
+
+// Wrap returns the handler under guard.
+func (g *Guard) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), born: time.Now()}
+		if g.opts.Context != nil {
+			r = r.WithContext(g.opts.Context(r.Context(), x))
+		}
+		x.request = r
+		g.limitBody(x, r)
+		g.enter(x)
+		defer func() {
+			x.finish(g.opts.StallTimeout, g.opts.BodyTimeout)
+			if g.opts.Done != nil {
+				g.opts.Done(r, x)
+			}
+			g.leave(x)
+		}()
+		next.ServeHTTP(x, r)
+	})
+}
+
+func (g *Guard) limitBody(x *Exchange, r *http.Request) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	body := &limitedBody{
+		ReadCloser: r.Body, exchange: x,
+		limit: g.opts.MaxMessageBytes, tooLarge: g.opts.TooLarge,
+	}
+	x.bodyLeft.Store(true)
+	if enveloped(r.Header.Get("Content-Type")) {
+		body.frames = new(frames)
+	} else if r.ContentLength > body.limit {
+		body.err = body.tooLarge(body.limit)
+	}
+	if !g.opts.Streams(r) {
+		x.bodyDue()
+	}
+	r.Body = body
+}
+
+func (g *Guard) enter(x *Exchange) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if x.next = g.first; x.next != nil {
+		x.next.prev = x
+	}
+	g.first = x
+}
+
+func (g *Guard) leave(x *Exchange) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if x.prev != nil {
+		x.prev.next = x.next
+	} else {
+		g.first = x.next
+	}
+	if x.next != nil {
+		x.next.prev = x.prev
+	}
+	if g.first == nil && g.idle != nil {
+		close(g.idle)
+		g.idle = nil
+	}
+}
+
+func (g *Guard) run() {
+	defer close(g.stopped)
+	shorter := min(g.opts.StallTimeout, g.opts.BodyTimeout)
+	ticker := time.NewTicker(max(min(shorter/4, time.Second), 5*time.Millisecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-g.stop:
+			return
+		case now := <-ticker.C:
+			g.sweep(now)
+		}
+	}
+}
+
+// sweep cuts the exchanges that have stood still for too long.
+func (g *Guard) sweep(now time.Time) {
+	stalled, late := g.look(now)
+	for _, x := range stalled {
+		if x.endWrite() {
+			g.stalls.Add(1)
+			g.tell(x, now, "cut a reader that takes nothing")
+		}
+	}
+	for _, x := range late {
+		if x.endRead() {
+			g.late.Add(1)
+			g.tell(x, now, "cut a request whose body does not come")
+		}
+	}
+}
+
+// look finds what has to be cut. Cutting comes after, without the lock: it waits for
+// the connection.
+func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for x := g.first; x != nil; x = x.next {
+		if ops := x.ops.Load(); ops != x.sweepOps {
+			x.sweepOps, x.sweepSince = ops, now
+		} else if ops%2 == 1 && now.Sub(x.sweepSince) >= g.opts.StallTimeout {
+			stalled = append(stalled, x)
+			continue
+		}
+		if due := x.due.Load(); due > 0 && now.Sub(x.born)-time.Duration(due) >= g.opts.BodyTimeout {
+			late = append(late, x)
+		}
+	}
+	return stalled, late
+}
+
+func (g *Guard) tell(x *Exchange, now time.Time, what string) {
+	g.opts.Logger.LogAttrs(context.Background(), slog.LevelWarn, what,
+		slog.String("path", x.request.URL.Path),
+		slog.String("peer", x.request.RemoteAddr),
+		slog.Duration("age", now.Sub(x.born)))
+}

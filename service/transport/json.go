@@ -1,0 +1,87 @@
+package transport
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// JSON returns the option for JSON messages whose fields must all be known. A
+// misspelt field that is dropped in silence becomes a wrong write.
+func JSON() connect.HandlerOption {
+	return connect.WithHandlerOptions(
+		connect.WithCodec(jsonCodec{name: "json"}),
+		connect.WithCodec(jsonCodec{name: "json; charset=utf-8"}),
+	)
+}
+
+type jsonCodec struct{ name string }
+
+// Name is what the codec is asked for by.
+func (c jsonCodec) Name() string { return c.name }
+
+// IsBinary is false: JSON is text.
+func (c jsonCodec) IsBinary() bool { return false }
+
+// Marshal gives the message as JSON.
+func (c jsonCodec) Marshal(message any) ([]byte, error) {
+	return c.MarshalAppend(nil, message)
+}
+
+// MarshalAppend appends the message to dst, which connect reuses.
+func (c jsonCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
+	m, err := protoMessage(message)
+	if err != nil {
+		return nil, err
+	}
+	return protojson.MarshalOptions{}.MarshalAppend(dst, m)
+}
+
+// MarshalStable gives the same text for the same message.
+func (c jsonCodec) MarshalStable(message any) ([]byte, error) {
+	text, err := c.Marshal(message)
+	if err != nil {
+		return nil, err
+	}
+	compact := bytes.NewBuffer(make([]byte, 0, len(text)))
+	if err := json.Compact(compact, text); err != nil {
+		return nil, fmt.Errorf("compact JSON: %w", err)
+	}
+	return compact.Bytes(), nil
+}
+
+// Unmarshal reads a message, every field of which must be known.
+func (c jsonCodec) Unmarshal(text []byte, message any) error {
+	m, err := protoMessage(message)
+	if err != nil {
+		return err
+	}
+	if len(text) == 0 {
+		return errors.New("a JSON object was expected, the body is empty")
+	}
+	if err := (protojson.UnmarshalOptions{}).Unmarshal(text, m); err != nil {
+		return fmt.Errorf("JSON is not a %s: %s", m.ProtoReflect().Descriptor().FullName(), plain(err))
+	}
+	return nil
+}
+
+// plain gives the text of an error of package protobuf without the mark that it puts
+// in front, a space that varies on purpose.
+func plain(err error) string {
+	text := strings.TrimPrefix(err.Error(), "proto:")
+	return strings.TrimLeft(text, " \u00a0")
+}
+
+func protoMessage(message any) (proto.Message, error) {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("%T is not a proto message", message)
+	}
+	return m, nil
+}

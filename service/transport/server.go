@@ -1,0 +1,55 @@
+package transport
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+const (
+	// readHeaderTimeout bounds the time from a connection's first byte of a request
+	// to the end of its header.
+	readHeaderTimeout = 10 * time.Second
+	// idleTimeout is how long a connection without a request stays open. Zero would
+	// mean for ever.
+	idleTimeout = 3 * time.Minute
+	// maxHeaderBytes has room for a Connect GET or a REST query with a thousand ids.
+	maxHeaderBytes = 128 << 10
+	// readFrameSize is the least that HTTP/2 allows. More pins a buffer of that size
+	// to each connection.
+	readFrameSize = 16 << 10
+)
+
+// ServerOptions are the settings of connections.
+type ServerOptions struct {
+	MaxConcurrentStreams int           // of one HTTP/2 connection
+	PingAfter            time.Duration // silence after which an HTTP/2 peer is pinged
+	PingTimeout          time.Duration // how long it may take to answer
+	// WriteTimeout is how long a connection may take no byte at all before it is
+	// closed. It is not a bound on the time of an answer.
+	WriteTimeout time.Duration
+	Logger       *slog.Logger // for what net/http has to say
+}
+
+// NewServer returns a server for HTTP/1.1 and for HTTP/2 without TLS, on one port.
+// It has no timeout for a whole request or answer: streams last.
+func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           handler,
+		Protocols:         &protocols,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: opts.MaxConcurrentStreams,
+			MaxReadFrameSize:     readFrameSize,
+			SendPingTimeout:      opts.PingAfter,
+			PingTimeout:          opts.PingTimeout,
+			WriteByteTimeout:     opts.WriteTimeout,
+		},
+		ErrorLog: slog.NewLogLogger(opts.Logger.Handler(), slog.LevelWarn),
+	}
+}

@@ -1,0 +1,87 @@
+package service
+
+import (
+	"context"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// UpdateUser changes a user's writable fields; a request that names none answers the
+// present user. Errors: INVALID_FIELD, USER_NOT_FOUND, USER_DELETED, USERNAME_TAKEN,
+// EMAIL_TAKEN, ETAG_MISMATCH, REQUEST_ID_REUSED.
+func (s *Service) UpdateUser(ctx context.Context, req *userv1.UpdateUserRequest) (*userv1.UpdateUserResponse, error) {
+	change, err := updateChange(ctx, userv1connect.UserServiceUpdateUserProcedure, req)
+	if err != nil {
+		return nil, err
+	}
+	result, err := user.ApplyOne(ctx, s.store, change)
+	if err != nil {
+		return nil, s.explainMismatch(ctx, err, req.GetUserId(), req.GetEtag())
+	}
+	s.answerReflects(ctx, result.Position)
+	return &userv1.UpdateUserResponse{User: userToProto(result.User, 0)}, nil
+}
+
+// updateChange is the change that a request, or an item of one, asks for. The
+// procedure is the one that the caller has called.
+func updateChange(ctx context.Context, procedure string, req *userv1.UpdateUserRequest) (user.Change, error) {
+	op, err := newUpdate(req)
+	if err != nil {
+		return user.Change{}, err
+	}
+	repeat, err := once(ctx, procedure, req)
+	return user.Change{Op: op, By: author(ctx, req.GetRequestId()), Once: repeat}, err
+}
+
+// newUpdate turns the request into the domain's op. All that is wrong with the mask
+// and with the values is reported at once.
+func newUpdate(req *userv1.UpdateUserRequest) (*user.Update, error) {
+	if req.GetUser() == nil {
+		return nil, user.InvalidFieldf("user", "must be set")
+	}
+	var violations []user.Violation
+	if inner := req.GetUser().GetUserId(); inner != 0 && inner != req.GetUserId() {
+		violations = append(violations, user.Violation{
+			Field: "user.user_id", Message: "must be unset or equal user_id, which names the user to change",
+		})
+	}
+	var patch user.Patch
+	if paths := req.GetUpdateMask().GetPaths(); len(paths) > 0 {
+		var wrong []user.Violation
+		patch, wrong = maskedPatch(req.GetUser(), paths)
+		violations = append(violations, wrong...)
+	} else {
+		patch = unmaskedPatch(req.GetUser())
+	}
+	op, err := user.NewUpdate(req.GetUserId(), patch, req.GetEtag())
+	if e, ok := user.AsError(err); ok && len(violations) > 0 {
+		violations = append(violations, e.Violations...)
+	}
+	if len(violations) > 0 {
+		return nil, user.Invalid(violations...)
+	}
+	return op, err
+}
+
+// unmaskedPatch names every writable field that is not empty.
+func unmaskedPatch(u *userv1.User) user.Patch {
+	var p user.Patch
+	if u.GetUsername() != "" {
+		p.Username = &u.Username
+	}
+	if u.GetEmail() != "" {
+		p.Email = &u.Email
+	}
+	if u.GetStatus() != userv1.UserStatus_USER_STATUS_UNSPECIFIED {
+		p.Status = new(user.Status(u.GetStatus()))
+	}
+	if len(u.GetTags()) > 0 {
+		p.Tags = &u.Tags
+	}
+	if len(u.GetMetadata()) > 0 {
+		p.Metadata = &u.Metadata
+	}
+	return p
+}

@@ -1,0 +1,105 @@
+package user_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+func recorded(t failer, what map[string]string, by user.Author) map[string]string {
+	t.Helper()
+	d, err := (&user.Record{ID: 7, Action: "app.noted", Details: what}).Decide(ann(), in, by)
+	if err != nil || len(d.Rows) != 1 {
+		t.Errorf("got %+v, %v", d, err)
+		return nil
+	}
+	return d.Rows[0].Details
+}
+
+func sizeOf(details map[string]string) int {
+	n := 0
+	for key, value := range details {
+		n += len(key) + len(value)
+	}
+	return n
+}
+
+func TestDetailsThatFitAreKept(t *testing.T) {
+	value := strings.Repeat("x", user.MaxDetails-len("k"))
+	got := recorded(t, map[string]string{"k": value}, user.Author{})
+	if got["k"] != value {
+		t.Errorf("a value of %d bytes was cut to %d", len(value), len(got["k"]))
+	}
+}
+
+func TestTheLongestDetailsAreCut(t *testing.T) {
+	got := recorded(t, map[string]string{
+		"a": strings.Repeat("ä", 2000), "b": strings.Repeat("b", 4000), "c": "short",
+	}, user.Author{Actor: "alice"})
+	if got["c"] != "short" || got["actor"] != "alice" {
+		t.Errorf("short values became %q and %q", got["c"], got["actor"])
+	}
+	for _, key := range []string{"a", "b"} {
+		if !strings.HasSuffix(got[key], user.CutMark) || len(got[key]) < 2000 {
+			t.Errorf("%s has %d bytes and ends in %q", key, len(got[key]), got[key][max(0, len(got[key])-8):])
+		}
+	}
+	if size := sizeOf(got); size > user.MaxDetails || size < user.MaxDetails-8 {
+		t.Errorf("got %d bytes", size)
+	}
+}
+
+func TestTooManyKeysAreLeftOut(t *testing.T) {
+	what := make(map[string]string)
+	for i := range 200 {
+		what[strings.Repeat("k", 60)+strconv.Itoa(1000+i)] = "value"
+	}
+	got := recorded(t, what, user.Author{Actor: "alice", RequestID: "r1"})
+	left, err := strconv.Atoi(got["left_out"])
+	if err != nil || left+len(got) != 200+3 {
+		t.Errorf("%d keys of 200 and left_out is %q", len(got), got["left_out"])
+	}
+	if got["actor"] != "alice" || got["request_id"] != "r1" {
+		t.Errorf("it is not told who: %q, %q", got["actor"], got["request_id"])
+	}
+}
+
+func TestDetailsAreBounded(t *testing.T) {
+	key := rapid.OneOf(rapid.StringMatching(`[a-z]{1,8}`), rapid.StringMatching(`[a-zä€]{50,64}`))
+	value := rapid.Custom(func(t *rapid.T) string {
+		part := rapid.StringMatching(`[a-zä€𝄞]{0,12}`).Draw(t, "part")
+		return strings.Repeat(part, rapid.IntRange(0, 90).Draw(t, "times"))
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		what := rapid.MapOfN(key, value, 0, 64).Draw(t, "details")
+		by := user.Author{Actor: rapid.StringMatching(`[a-z]{0,200}`).Draw(t, "actor")}
+		want := len(what)
+		if by.Actor != "" {
+			want++
+		}
+		got := recorded(t, what, by)
+		if size := sizeOf(got); size > user.MaxDetails {
+			t.Errorf("%d bytes", size)
+		}
+		for k, v := range got {
+			if !utf8.ValidString(v) {
+				t.Errorf("%s is no longer UTF-8", k)
+			}
+			original, ok := what[k]
+			if !ok || v == original {
+				continue
+			}
+			if begin, cut := strings.CutSuffix(v, user.CutMark); !cut || !strings.HasPrefix(original, begin) {
+				t.Errorf("%s: %q became %q", k, original, v)
+			}
+		}
+		if _, left := got["left_out"]; !left && len(got) != want {
+			t.Errorf("%d of %d keys, and nothing says so", len(got), want)
+		}
+	})
+}

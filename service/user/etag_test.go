@@ -1,0 +1,63 @@
+package user_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestEtag(t *testing.T) {
+	u := ann()
+	same := ann(func(u *user.User) { u.StatusTime = now })
+	if u.Etag() != same.Etag() {
+		t.Error("the time of the status alone makes another etag")
+	}
+	seen := map[string]bool{u.Etag(): true}
+	for _, other := range []*user.User{
+		ann(func(u *user.User) { u.Version++ }),
+		ann(func(u *user.User) { u.UpdatedAt = u.UpdatedAt.Add(time.Microsecond) }),
+	} {
+		if seen[other.Etag()] {
+			t.Errorf("two versions share the etag %s", other.Etag())
+		}
+		seen[other.Etag()] = true
+	}
+	if version, ok := user.EtagVersion(u.Etag()); !ok || version != 3 {
+		t.Errorf("the etag stands for %d, %v", version, ok)
+	}
+	for _, text := range []string{"", "3", "-x", "0-x", "!-x", "-3-x", "zzzzzzzzzzzzzzzz-x"} {
+		if version, ok := user.EtagVersion(text); ok {
+			t.Errorf("%q stands for version %d", text, version)
+		}
+	}
+}
+
+func TestChangedSince(t *testing.T) {
+	// One update of status and name (rows 10 and 11), a note of an application,
+	// then a change of status by itself, then metadata.
+	newestFirst := []user.Activity{
+		{Position: 20, Time: now, Action: "user.updated", Details: map[string]string{"old.metadata.a": "1", "new.metadata.b.c": "2", "actor": "x"}},
+		{Position: 15, Time: now, Action: "user.status_changed", Details: map[string]string{"old.status": "a", "new.status": "b"}},
+		{Position: 13, Time: start, Action: "app.noted", Details: map[string]string{"old.username": "not a field"}},
+		{Position: 11, Time: start, Action: "user.status_changed", Details: map[string]string{"old.status": "b", "new.status": "a"}},
+		{Position: 10, Time: start, Action: "user.updated", Details: map[string]string{"old.username": "A", "new.username": "B"}},
+		{Position: 5, Time: start, Action: "user.created", Details: map[string]string{"new.email": "e"}},
+	}
+	for steps, want := range [][]string{
+		nil,
+		{"metadata"},
+		{"metadata", "status"},
+		{"metadata", "status", "username"},
+		{"email", "metadata", "status", "username"},
+		{"email", "metadata", "status", "username"},
+	} {
+		if got := user.ChangedSince(newestFirst, int64(steps)); !slices.Equal(got, want) {
+			t.Errorf("%d steps: got %v, want %v", steps, got, want)
+		}
+	}
+	if got := user.ChangedSince(nil, 3); got != nil {
+		t.Errorf("no rows: got %v", got)
+	}
+}

@@ -1,0 +1,48 @@
+package user_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestIDsArePositiveAndOrderedByTime(t *testing.T) {
+	first := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+	last := time.Date(2093, 1, 1, 0, 0, 0, 0, time.UTC)
+	ids := user.NewIDs(nil)
+	rapid.Check(t, func(t *rapid.T) {
+		at := first.Add(time.Duration(rapid.Int64Range(1, last.UnixMilli()-first.UnixMilli()-1000).Draw(t, "millis")) * time.Millisecond)
+		id, err := ids.New(at)
+		if err != nil || id <= 0 {
+			t.Fatalf("got %d, %v", id, err)
+		}
+		if later, err := ids.New(at.Add(time.Millisecond)); err != nil || later <= id {
+			t.Errorf("got %d, %v a millisecond after %d", later, err, id)
+		}
+	})
+	if id, err := ids.New(time.Unix(0, 0)); err != nil || id <= 0 {
+		t.Errorf("a clock before all ids: got %d, %v", id, err)
+	}
+}
+
+func TestIDsDifferWithinAMillisecond(t *testing.T) {
+	ids := user.NewIDs(bytes.NewReader([]byte{1, 0, 0, 0, 2, 0, 0, 0xff}))
+	a, errA := ids.New(now)
+	b, errB := ids.New(now)
+	if errA != nil || errB != nil || a == b || a>>22 != b>>22 {
+		t.Errorf("got %d, %v and %d, %v", a, errA, b, errB)
+	}
+}
+
+func TestIDsNeedRandomness(t *testing.T) {
+	broken := errors.New("broken")
+	if _, err := user.NewIDs(iotest.ErrReader(broken)).New(now); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,245 @@
+package user_test
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"golang.org/x/text/secure/precis"
+	"pgregory.net/rapid"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestUsernameKey(t *testing.T) {
+	for _, test := range []struct{ name, in, want string }{
+		{"lower case", "Ann Miller", "ann miller"},
+		{"inner spaces", "Ann   Miller", "ann miller"},
+		{"outer spaces", "  ann  ", "ann"},
+		{"other spaces", "ann\u00a0miller", "ann miller"},
+		{"width", "ＡＮＮ", "ann"},
+		{"composition", "Zoe\u0308", "zoë"},
+		{"symbols", "a*b#c!", "a*b#c!"},
+		{"not Latin", "ΣΊΣΥΦΟΣ", "σίσυφοσ"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := user.UsernameKey(test.in)
+			if err != nil || got != test.want {
+				t.Errorf("got %q, %v; want %q", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestUsernameKeyRefuses(t *testing.T) {
+	for name, in := range map[string]string{
+		"empty":                "",
+		"two characters":       "ab",
+		"spaces only":          "     ",
+		"short without spaces": "  ab  ",
+		"control character":    "ann\x00bob",
+		"new line":             "ann\nbob",
+		"not UTF-8":            "ann\xffbob",
+		"unassigned":           "ann\U000E0080",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := user.UsernameKey(in)
+			if err == nil || len(err.Violations) != 1 || err.Violations[0].Field != "username" {
+				t.Errorf("got %v, want one violation of username", err)
+			}
+		})
+	}
+}
+
+// The short way for plain names must be no other rule than PRECIS.
+func TestUsernameKeyOfASCIIEqualsPRECIS(t *testing.T) {
+	for c := ' '; c <= '~'; c++ {
+		checkASCIIUsername(t, "x"+string(c)+"y")
+		checkASCIIUsername(t, string(c)+"ab"+string(c))
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		checkASCIIUsername(t, rapid.StringMatching(`[ -~]{0,70}`).Draw(t, "username"))
+	})
+}
+
+type failer interface {
+	Helper()
+	Errorf(format string, args ...any)
+}
+
+func checkASCIIUsername(t failer, s string) {
+	t.Helper()
+	got, err := user.UsernameKey(s)
+	want, precisErr := precis.Nickname.CompareKey(s)
+	if precisErr != nil || len(want) < user.MinUsername {
+		if err == nil {
+			t.Errorf("%q: got %q, want a refusal", s, got)
+		}
+		return
+	}
+	if err != nil || got != want {
+		t.Errorf("%q: got %q, %v; PRECIS has %q", s, got, err, want)
+	}
+}
+
+func TestUsernameKeyIsItsOwnKey(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.OneOf(rapid.String(), rapid.StringMatching(`[A-Za-z ßÉéÄΣςσＡ　ǅﬁ1-9]{3,20}`)).Draw(t, "username")
+		key, err := user.UsernameKey(name)
+		if err != nil {
+			t.Skip("no username")
+		}
+		if again, err := user.UsernameKey(key); err != nil || again != key {
+			t.Errorf("%q: key %q, its key %q, %v", name, key, again, err)
+		}
+	})
+}
+
+func TestEmailKey(t *testing.T) {
+	for _, test := range []struct{ name, in, want string }{
+		{"plain", "ann@example.org", "ann@example.org"},
+		{"lower case", "Ann.Miller@Example.ORG", "ann.miller@example.org"},
+		{"spaces around", " \tann@example.org\n", "ann@example.org"},
+		{"IDN", "ann@MÜNCHEN.example", "ann@xn--mnchen-3ya.example"},
+		{"IDN in ASCII", "ann@XN--mnchen-3ya.example", "ann@xn--mnchen-3ya.example"},
+		{"ideographic dot", "ann@example。org", "ann@example.org"},
+		{"folded local part", "STRAßE@example.org", "strasse@example.org"},
+		{"composed local part", "zoe\u0308@example.org", "zoë@example.org"},
+		{"folded Cherokee", "\u13a0\uab70@example.org", "\uab70\uab70@example.org"},
+		{"all atom characters", "!#$%&'*+/=?^_`{|}~-@example.org", "!#$%&'*+/=?^_`{|}~-@example.org"},
+		{"longest local part", strings.Repeat("a", 64) + "@b.example", strings.Repeat("a", 64) + "@b.example"},
+		{"a single label", "root@localhost", "root@localhost"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := user.EmailKey(test.in)
+			if err != nil || got != test.want {
+				t.Errorf("got %q, %v; want %q", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestEmailKeyRefuses(t *testing.T) {
+	for name, in := range map[string]string{
+		"empty":               "",
+		"no at":               "example.org",
+		"no local part":       "@example.org",
+		"no domain":           "ann@",
+		"two ats":             "ann@bob@example.org",
+		"space inside":        "ann miller@example.org",
+		"dot first":           ".ann@example.org",
+		"dot last":            "ann.@example.org",
+		"mapped semicolon":    "ann\u037e@example.org",
+		"two dots":            "ann..miller@example.org",
+		"quoted":              `"ann"@example.org`,
+		"address literal":     "ann@[192.0.2.1]",
+		"empty label":         "ann@example..org",
+		"dot at the end":      "ann@example.org.",
+		"mapped dot":          "ann@example.org。",
+		"hyphen first":        "ann@-example.org",
+		"underscore in label": "ann@exa_mple.org",
+		"long label":          "ann@" + strings.Repeat("a", 64) + ".org",
+		"long local part":     strings.Repeat("a", 65) + "@example.org",
+		"not UTF-8":           "a\xffb@example.org",
+		"control character":   "a\u0085b@example.org",
+		"no-break space":      "a\u00a0b@example.org",
+	} {
+		t.Run(name, func(t *testing.T) {
+			key, err := user.EmailKey(in)
+			if err == nil || len(err.Violations) != 1 || err.Violations[0].Field != "email" {
+				t.Errorf("got %q, %v; want one violation of email", key, err)
+			}
+		})
+	}
+}
+
+func TestEmailKeyIsItsOwnKey(t *testing.T) {
+	local := rapid.OneOf(rapid.String(), rapid.StringMatching(`[A-Za-z.ßÉéÄΣςσＡǅﬁ+_-]{1,20}`))
+	rapid.Check(t, func(t *rapid.T) {
+		address := local.Draw(t, "local part") + "@" + rapid.StringMatching(`[A-Za-zäÜß]{1,8}\.(ORG|org|example)`).Draw(t, "domain")
+		key, err := user.EmailKey(address)
+		if err != nil {
+			t.Skip("no e-mail address")
+		}
+		if strings.IndexByte(key, '@') > user.MaxEmailLocal {
+			t.Skip("folding has made it too long to be written so")
+		}
+		if again, err := user.EmailKey(key); err != nil || again != key {
+			t.Errorf("%q: key %q, its key %q, %v", address, key, again, err)
+		}
+	})
+}
+
+func TestUsernamePrefix(t *testing.T) {
+	for _, test := range []struct{ name, in, want string }{
+		{"empty", "", ""},
+		{"spaces only", "  ", ""},
+		{"one letter", "A", "a"},
+		{"space at the end", "Ann ", "ann "},
+		{"several", "Ann \u00a0", "ann "},
+		{"spaces before", "  ann", "ann"},
+		{"width", "ＡＮ", "an"},
+		{"sigma", "ΑΣ", "ασ"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := user.UsernamePrefix(test.in)
+			if err != nil || got != test.want {
+				t.Errorf("got %q, %v; want %q", got, err, test.want)
+			}
+		})
+	}
+	if got, err := user.UsernamePrefix("a\x00"); err == nil {
+		t.Errorf("a control character gave %q", got)
+	}
+}
+
+func TestUsernameBeginsWithItsPrefix(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.StringMatching(`[A-Za-z ßÄΣςＡ]{3,20}`).Draw(t, "username")
+		key, err := user.UsernameKey(name)
+		if err != nil {
+			t.Skip("no username")
+		}
+		end := rapid.IntRange(0, len(name)).Draw(t, "end")
+		for end < len(name) && !utf8.RuneStart(name[end]) {
+			end++
+		}
+		prefix, err := user.UsernamePrefix(name[:end])
+		if err != nil {
+			t.Fatalf("prefix %q: %v", name[:end], err)
+		}
+		if !strings.HasPrefix(key+" ", prefix) { // spaces at its end are not in the key
+			t.Errorf("%q: key %q does not begin with %q, the key of %q", name, key, prefix, name[:end])
+		}
+	})
+}
+
+func TestEmailPrefix(t *testing.T) {
+	for _, test := range []struct{ name, in, want string }{
+		{"empty", "", ""},
+		{"local part", " Ann.M", "ann.m"},
+		{"folded", "STRAß", "strass"},
+		{"at", "Ann@", "ann@"},
+		{"domain", "ann@Exam", "ann@exam"},
+		{"complete label", "ann@MÜNCHEN.", "ann@xn--mnchen-3ya."},
+		{"behind a label", "ann@MÜNCHEN.Ex", "ann@xn--mnchen-3ya.ex"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := user.EmailPrefix(test.in)
+			if err != nil || got != test.want {
+				t.Errorf("got %q, %v; want %q", got, err, test.want)
+			}
+		})
+	}
+	for name, in := range map[string]string{
+		"within a label outside ASCII": "ann@mün",
+		"empty label":                  "ann@a..b",
+		"underscore in label":          "ann@a_b.c",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := user.EmailPrefix(in); err == nil {
+				t.Errorf("got %q, want a refusal", got)
+			}
+		})
+	}
+}

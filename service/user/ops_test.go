@@ -1,0 +1,426 @@
+package user_test
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+var (
+	start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	now   = start.Add(time.Hour)
+	in    = user.Moment{Now: now, Next: 70}
+	by    = user.Author{Actor: "alice", RequestID: "r1"}
+)
+
+// ann is a user who has been changed twice since row 5 made her.
+func ann(change ...func(*user.User)) *user.User {
+	u := &user.User{
+		ID: 7, Username: "Ann", Email: "ann@example.org",
+		Status: user.StatusActive, StatusTime: start, StatusPosition: 5,
+		CreatedAt: start, UpdatedAt: start, Version: 3,
+		Tags: []string{"vip"}, Metadata: map[string]string{"team": "red"},
+	}
+	for _, f := range change {
+		f(u)
+	}
+	return u
+}
+
+func deleted(u *user.User) {
+	u.DeletedAt, u.PurgeAt = start, now.Add(time.Hour)
+}
+
+// step is what one decision is expected to be.
+type step struct {
+	name string
+	op   user.Op
+	cur  *user.User
+
+	reason  user.Reason             // the failure; empty: none
+	store   bool                    // whether the user is to be written
+	version int64                   // of the user after it
+	actions []string                // of the rows
+	details []map[string]string     // of the rows, actor and request id aside
+	check   func(u *user.User) bool // of the user after it; nil: not checked
+}
+
+func (s step) run(t *testing.T) {
+	var before *user.User
+	if s.cur != nil {
+		before = s.cur.Clone()
+	}
+	d, err := s.op.Decide(s.cur, in, by)
+	if !reflect.DeepEqual(before, s.cur) {
+		t.Errorf("the present user was changed to %+v", s.cur)
+	}
+	if s.reason != "" {
+		if !user.HasReason(err, s.reason) {
+			t.Fatalf("got error %v, want %s", err, s.reason)
+		}
+		if d.Store || d.Changed() {
+			t.Errorf("a failure decided %+v", d)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Store != s.store || d.Changed() != (len(s.actions) > 0) {
+		t.Errorf("store is %v, changed is %v", d.Store, d.Changed())
+	}
+	if d.User != nil && d.User.Version != s.version {
+		t.Errorf("got version %d, want %d", d.User.Version, s.version)
+	}
+	if s.check != nil && !s.check(d.User) {
+		t.Errorf("got %+v", d.User)
+	}
+	s.checkRows(t, d.Rows)
+}
+
+func (s step) checkRows(t *testing.T, rows []user.Activity) {
+	t.Helper()
+	var actions []string
+	for i, row := range rows {
+		actions = append(actions, row.Action)
+		if row.Position != in.Next+int64(i) || row.UserID != 7 || !row.Time.Equal(now) {
+			t.Errorf("row %d is %+v", i, row)
+		}
+		if row.Details["actor"] != "alice" || row.Details["request_id"] != "r1" {
+			t.Errorf("row %d was made by %v", i, row.Details)
+		}
+		rest := maps.Clone(row.Details)
+		delete(rest, "actor")
+		delete(rest, "request_id")
+		if i < len(s.details) && !maps.Equal(rest, s.details[i]) {
+			t.Errorf("row %d has details %v, want %v", i, rest, s.details[i])
+		}
+	}
+	if !slices.Equal(actions, s.actions) {
+		t.Errorf("got rows %v, want %v", actions, s.actions)
+	}
+}
+
+func runAll(t *testing.T, steps []step) {
+	for _, s := range steps {
+		t.Run(s.name, s.run)
+	}
+}
+
+func newUpdate(t *testing.T, patch user.Patch, etag string) *user.Update {
+	t.Helper()
+	op, err := user.NewUpdate(7, patch, etag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return op
+}
+
+func TestCreate(t *testing.T) {
+	op, err := user.NewCreate("Ann", "Ann@example.org", []string{"a", "b"}, map[string]string{"k": "v"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	op.ID = 7
+	if op.Keys != (user.Keys{Username: "ann", Email: "ann@example.org"}) || op.Target() != 0 {
+		t.Errorf("got keys %+v, target %d", op.Keys, op.Target())
+	}
+	step{
+		op: op, store: true, version: 1, actions: []string{"user.created"},
+		details: []map[string]string{{
+			"new.username": "Ann", "new.email": "Ann@example.org", "new.status": "USER_STATUS_ACTIVE",
+			"new.tags": `["a","b"]`, "new.metadata.k": "v",
+		}},
+		check: func(u *user.User) bool {
+			return u.ID == 7 && u.Status == user.StatusActive && u.StatusTime.Equal(now) && u.StatusPosition == 70 &&
+				u.CreatedAt.Equal(now) && u.UpdatedAt.Equal(now) && !u.Deleted()
+		},
+	}.run(t)
+}
+
+func TestNewCreateReportsEverythingAtOnce(t *testing.T) {
+	_, err := user.NewCreate("a\x00b", "nobody", nil, nil)
+	e, ok := user.AsError(err)
+	if !ok || len(e.Violations) != 2 || e.Violations[0].Field != "username" || e.Violations[1].Field != "email" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	present := ann().Etag()
+	many := make(map[string]*string)
+	for i := range user.MaxMetadata {
+		many[strings.Repeat("k", i+1)] = new("v")
+	}
+	runAll(t, []step{
+		{
+			name: "nothing named", cur: ann(), op: newUpdate(t, user.Patch{}, ""), version: 3,
+		},
+		{
+			name: "everything as it is", cur: ann(), version: 3,
+			op: newUpdate(t, user.Patch{Username: new("Ann"), Tags: &[]string{"vip"}, Metadata: &map[string]string{"team": "red"}}, ""),
+		},
+		{
+			name: "username and e-mail", cur: ann(), store: true, version: 4,
+			op:      newUpdate(t, user.Patch{Username: new("Anna"), Email: new("anna@example.org")}, present),
+			actions: []string{"user.updated"},
+			details: []map[string]string{{
+				"old.username": "Ann", "new.username": "Anna", "old.email": "ann@example.org", "new.email": "anna@example.org",
+			}},
+			check: func(u *user.User) bool { return u.UpdatedAt.Equal(now) && u.StatusTime.Equal(start) },
+		},
+		{
+			name: "the case of the username alone", cur: ann(), store: true, version: 4,
+			op: newUpdate(t, user.Patch{Username: new("ANN")}, ""), actions: []string{"user.updated"},
+		},
+		{
+			name: "status", cur: ann(), store: true, version: 4,
+			op: newUpdate(t, user.Patch{Status: new(user.StatusSuspended)}, ""), actions: []string{"user.status_changed"},
+			details: []map[string]string{{"old.status": "USER_STATUS_ACTIVE", "new.status": "USER_STATUS_SUSPENDED"}},
+			check: func(u *user.User) bool {
+				return u.Status == user.StatusSuspended && u.StatusPosition == 70 && u.StatusTime.Equal(now)
+			},
+		},
+		{
+			name: "status and tags are two rows and one step", cur: ann(), store: true, version: 4,
+			op:      newUpdate(t, user.Patch{Status: new(user.StatusInactive), Tags: &[]string{}}, ""),
+			actions: []string{"user.updated", "user.status_changed"},
+			details: []map[string]string{
+				{"old.tags": `["vip"]`},
+				{"old.status": "USER_STATUS_ACTIVE", "new.status": "USER_STATUS_INACTIVE"},
+			},
+			check: func(u *user.User) bool { return len(u.Tags) == 0 && u.StatusPosition == 71 },
+		},
+		{
+			name: "the same status moves its time alone", cur: ann(), store: true, version: 3,
+			op: newUpdate(t, user.Patch{Status: new(user.StatusActive)}, ""),
+			check: func(u *user.User) bool {
+				return u.StatusTime.Equal(now) && u.UpdatedAt.Equal(start) && u.StatusPosition == 5
+			},
+		},
+		{
+			name: "a status time that is ahead stays", version: 4, store: true,
+			cur:     ann(func(u *user.User) { u.StatusTime = now.Add(time.Second) }),
+			op:      newUpdate(t, user.Patch{Status: new(user.StatusInactive)}, ""),
+			actions: []string{"user.status_changed"},
+			check:   func(u *user.User) bool { return u.StatusTime.Equal(now.Add(time.Second)) },
+		},
+		{
+			name: "metadata as a whole", cur: ann(), store: true, version: 4,
+			op:      newUpdate(t, user.Patch{Metadata: &map[string]string{"desk": "4"}}, ""),
+			actions: []string{"user.updated"},
+			details: []map[string]string{{"old.metadata.team": "red", "new.metadata.desk": "4"}},
+		},
+		{
+			name: "metadata entries", cur: ann(), store: true, version: 4,
+			op:      newUpdate(t, user.Patch{Entries: map[string]*string{"team": nil, "desk": new("4"), "none": nil}}, ""),
+			actions: []string{"user.updated"},
+			details: []map[string]string{{"old.metadata.team": "red", "new.metadata.desk": "4"}},
+			check:   func(u *user.User) bool { return maps.Equal(u.Metadata, map[string]string{"desk": "4"}) },
+		},
+		{
+			name: "an entry where there was no metadata", store: true, version: 4,
+			cur:     ann(func(u *user.User) { u.Metadata = nil }),
+			op:      newUpdate(t, user.Patch{Entries: map[string]*string{"desk": new("4")}}, ""),
+			actions: []string{"user.updated"},
+		},
+		{
+			name: "too much metadata", cur: ann(), reason: user.InvalidField,
+			op: newUpdate(t, user.Patch{Entries: many}, ""),
+		},
+		{
+			name: "too much metadata for a caller who is behind", cur: ann(), reason: user.EtagMismatch,
+			op: newUpdate(t, user.Patch{Entries: many}, "1-x"),
+		},
+		{
+			name: "another etag", cur: ann(), reason: user.EtagMismatch,
+			op: newUpdate(t, user.Patch{Username: new("Anna")}, "2-abc"),
+		},
+		{
+			name: "another etag and nothing to do", cur: ann(), reason: user.EtagMismatch,
+			op: newUpdate(t, user.Patch{}, "2-abc"),
+		},
+		{name: "nobody", reason: user.UserNotFound, op: newUpdate(t, user.Patch{}, "")},
+		{name: "a deleted user", cur: ann(deleted), reason: user.UserDeleted, op: newUpdate(t, user.Patch{}, "")},
+	})
+}
+
+func TestNewUpdateReportsEverythingAtOnce(t *testing.T) {
+	_, err := user.NewUpdate(7, user.Patch{Username: new("a"), Email: new("b"), Status: new(user.StatusNone)}, "")
+	e, ok := user.AsError(err)
+	if !ok {
+		t.Fatalf("got %v", err)
+	}
+	var fields []string
+	for _, v := range e.Violations {
+		fields = append(fields, v.Field)
+	}
+	if want := []string{"user.username", "user.email", "user.status"}; !slices.Equal(fields, want) {
+		t.Errorf("got violations of %v, want %v", fields, want)
+	}
+}
+
+func TestSetStatus(t *testing.T) {
+	set := func(status user.Status, at time.Time) *user.SetStatus {
+		return &user.SetStatus{ID: 7, Status: status, Time: at}
+	}
+	changed := []string{"user.status_changed"}
+	runAll(t, []step{
+		{
+			name: "without a time", cur: ann(), op: set(user.StatusInactive, time.Time{}), store: true, version: 4, actions: changed,
+			check: func(u *user.User) bool { return u.StatusTime.Equal(now) && u.StatusPosition == 70 },
+		},
+		{
+			name: "without a time, behind a later one", version: 4, store: true, actions: changed,
+			cur:   ann(func(u *user.User) { u.StatusTime = now.Add(time.Minute) }),
+			op:    set(user.StatusInactive, time.Time{}),
+			check: func(u *user.User) bool { return u.StatusTime.Equal(now.Add(time.Minute)) },
+		},
+		{
+			name: "older", cur: ann(), op: set(user.StatusInactive, start.Add(-time.Microsecond)), version: 3,
+			check: func(u *user.User) bool { return u.Status == user.StatusActive },
+		},
+		{
+			name: "equal", cur: ann(), op: set(user.StatusInactive, start), store: true, version: 4, actions: changed,
+		},
+		{
+			name: "equal once truncated", cur: ann(), op: set(user.StatusInactive, start.Add(time.Nanosecond)),
+			store: true, version: 4, actions: changed,
+			check: func(u *user.User) bool { return u.StatusTime.Equal(start) },
+		},
+		{
+			name: "the same status, newer", cur: ann(), op: set(user.StatusActive, start.Add(time.Second)), store: true, version: 3,
+			check: func(u *user.User) bool { return u.StatusTime.Equal(start.Add(time.Second)) && u.StatusPosition == 5 },
+		},
+		{name: "the same status at the same time", cur: ann(), op: set(user.StatusActive, start), version: 3},
+		{
+			name: "a minute ahead", cur: ann(), op: set(user.StatusInactive, now.Add(time.Minute)), store: true, version: 4, actions: changed,
+		},
+		{
+			name: "more than a minute ahead", cur: ann(), op: set(user.StatusInactive, now.Add(time.Minute+time.Microsecond)),
+			reason: user.InvalidField,
+		},
+		{name: "nobody", op: set(user.StatusInactive, time.Time{}), reason: user.UserNotFound},
+		{name: "a deleted user", cur: ann(deleted), op: set(user.StatusInactive, time.Time{}), reason: user.UserDeleted},
+	})
+}
+
+func TestLife(t *testing.T) {
+	del := func(etag string) *user.Delete { return &user.Delete{ID: 7, Etag: etag, Retention: time.Hour} }
+	due := func(u *user.User) { u.DeletedAt, u.PurgeAt = start, now }
+	runAll(t, []step{
+		{
+			name: "delete", cur: ann(), op: del(ann().Etag()), store: true, version: 4, actions: []string{"user.deleted"},
+			details: []map[string]string{{
+				"new.deleted_at": now.Format(time.RFC3339Nano), "new.purge_at": now.Add(time.Hour).Format(time.RFC3339Nano),
+			}},
+			check: func(u *user.User) bool { return u.DeletedAt.Equal(now) && u.PurgeAt.Equal(now.Add(time.Hour)) },
+		},
+		{name: "delete behind a change", cur: ann(), op: del("2-abc"), reason: user.EtagMismatch},
+		{name: "delete twice", cur: ann(deleted), op: del(""), reason: user.UserDeleted},
+		{name: "delete nobody", op: del(""), reason: user.UserNotFound},
+		{
+			name: "undelete", cur: ann(deleted), op: &user.Undelete{ID: 7}, store: true, version: 4, actions: []string{"user.undeleted"},
+			check: func(u *user.User) bool { return !u.Deleted() && u.PurgeAt.IsZero() },
+		},
+		{name: "undelete behind a change", cur: ann(deleted), op: &user.Undelete{ID: 7, Etag: "2-abc"}, reason: user.EtagMismatch},
+		{name: "undelete one who is due", cur: ann(due), op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
+		{name: "undelete one who is not deleted", cur: ann(), op: &user.Undelete{ID: 7}, reason: user.UserNotDeleted},
+		{name: "undelete nobody", op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
+		{
+			name: "purge", cur: ann(due), op: &user.Purge{ID: 7}, store: true, actions: []string{"user.purged"},
+			check: func(u *user.User) bool { return u == nil },
+		},
+		{name: "purge too early", cur: ann(deleted), op: &user.Purge{ID: 7}, reason: user.UserNotDeleted},
+		{name: "purge one who is not deleted", cur: ann(), op: &user.Purge{ID: 7}, reason: user.UserNotDeleted},
+		{name: "purge nobody", op: &user.Purge{ID: 7}, reason: user.UserNotFound},
+	})
+}
+
+func TestRecord(t *testing.T) {
+	op, err := user.NewRecord(7, "app.login", map[string]string{"ip": "192.0.2.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runAll(t, []step{
+		{
+			name: "a live user", cur: ann(), op: op, version: 3, actions: []string{"app.login"},
+			details: []map[string]string{{"ip": "192.0.2.1"}},
+		},
+		{name: "a deleted user", cur: ann(deleted), op: op, reason: user.UserDeleted},
+		{name: "nobody", op: op, reason: user.UserNotFound},
+	})
+	for name, record := range map[string]func() (*user.Record, error){
+		"a reserved action": func() (*user.Record, error) { return user.NewRecord(7, "user.updated", nil) },
+		"an actor":          func() (*user.Record, error) { return user.NewRecord(7, "a", map[string]string{"actor": "x"}) },
+		"a request id":      func() (*user.Record, error) { return user.NewRecord(7, "a", map[string]string{"request_id": "x"}) },
+	} {
+		if _, err := record(); !user.HasReason(err, user.InvalidField) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestResolve(t *testing.T) {
+	op, err := user.NewCreate("Ann", "ann@example.org", nil, map[string]string{"k": "v"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := ann(func(u *user.User) { u.ID = 8 })
+	for _, test := range []struct {
+		name            string
+		policy          user.Conflict
+		byName, byEmail *user.User
+		skip            *user.User
+		reason          user.Reason
+		holderDeleted   string
+	}{
+		{name: "fail by name", byName: ann(), byEmail: bob, reason: user.UsernameTaken, holderDeleted: "false"},
+		{name: "fail by e-mail", byEmail: bob, reason: user.EmailTaken, holderDeleted: "false"},
+		{name: "fail by one who is deleted", byName: ann(deleted), reason: user.UsernameTaken, holderDeleted: "true"},
+		{name: "skip", policy: user.ConflictSkip, byEmail: bob, skip: bob},
+		{name: "update", policy: user.ConflictUpdate, byName: bob},
+		{name: "update one who holds both", policy: user.ConflictUpdate, byName: bob, byEmail: bob},
+		{name: "update two holders", policy: user.ConflictUpdate, byName: ann(), byEmail: bob, reason: user.UsernameTaken, holderDeleted: "false"},
+		{name: "update one who is deleted", policy: user.ConflictUpdate, byEmail: ann(deleted), reason: user.EmailTaken, holderDeleted: "true"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			skip, instead, err := op.Resolve(test.policy, test.byName, test.byEmail)
+			if test.reason != "" {
+				e, ok := user.AsError(err)
+				if !ok || e.Reason != test.reason || e.Metadata["holder_deleted"] != test.holderDeleted {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil || skip != test.skip || (instead == nil) != (skip != nil) {
+				t.Fatalf("got %v, %v, %v", skip, instead, err)
+			}
+			if update, ok := instead.(*user.Update); ok {
+				if update.ID != 8 || update.Keys != op.Keys || update.Patch.Tags != nil || update.Patch.Metadata == nil {
+					t.Errorf("got %+v", update)
+				}
+			}
+		})
+	}
+}
+
+func TestRedacted(t *testing.T) {
+	got := user.Redacted("user.updated", map[string]string{
+		"old.status": "USER_STATUS_ACTIVE", "new.purge_at": "2026-01-01T00:00:00Z",
+		"old.username": "Ann", "new.email": "ann@example.org", "new.tags": `["vip"]`,
+		"new.metadata.phone": "+49", "actor": "ann", "ip": "192.0.2.1",
+	})
+	want := map[string]string{
+		"old.status": "USER_STATUS_ACTIVE", "new.purge_at": "2026-01-01T00:00:00Z",
+		"old.username": user.RedactedMark, "new.email": user.RedactedMark, "new.tags": user.RedactedMark,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -1,0 +1,121 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// WatchUserStatus follows the statuses of users. Whatever it sends comes in the
+// order of positions, so that a caller who resumes after the last one misses
+// nothing.
+func (s *Service) WatchUserStatus(
+	ctx context.Context, req *userv1.WatchUserStatusRequest, stream *connect.ServerStream[userv1.UserStatusUpdate],
+) error {
+	if req.GetAll() == (len(req.GetUserIds()) > 0) {
+		return user.InvalidFieldf("user_ids", "either user_ids or all must be given, and not both")
+	}
+	after := req.GetAfterActivityId()
+	if err := s.feed.Check(ctx, req.GetEpoch(), after); err != nil {
+		return err
+	}
+	s.answerReflects(ctx, s.feed.Head().Position)
+	followed := s.feed.Follow(0)
+	defer followed.Close()
+	if err := stream.Send(nil); err != nil { // the header: the stream stands
+		return err
+	}
+	w := statusWriter{service: s, followed: followed, send: stream.Send, flush: flusher(ctx)}
+	w.flush.Hold()
+	if req.GetAll() {
+		followed.Everybody(cmp.Or(after, s.feed.Head().Position))
+	} else if err := w.begin(ctx, req.GetUserIds(), after); err != nil {
+		return err
+	}
+	for {
+		w.flush.Release()
+		select {
+		case <-followed.Wake():
+			w.flush.Hold()
+			if err := w.changes(ctx); err != nil {
+				return err
+			}
+		case <-s.feed.Draining():
+			return user.ErrDraining(s.feed.Head().Epoch, s.feed.Head().Position)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// statusWriter sends status changes of followed users.
+type statusWriter struct {
+	service  *Service
+	followed *feed.Followed
+	send     func(*userv1.UserStatusUpdate) error
+	flush    FlushControl
+}
+
+// begin follows the users and sends what the caller does not know yet: their
+// present statuses, or those that have changed since a position.
+func (w *statusWriter) begin(ctx context.Context, ids []int64, after int64) error {
+	for _, id := range ids {
+		if _, err := w.followed.Hold(id); err != nil {
+			return err
+		}
+	}
+	head := w.service.feed.Head().Position
+	changes, err := w.service.feed.Statuses(ctx, ids, after)
+	if err != nil {
+		return err
+	}
+	// What was committed during the reading comes live, after all that is older.
+	changes = slices.DeleteFunc(changes, func(c feed.StatusChange) bool { return c.Position > head })
+	slices.SortFunc(changes, func(a, b feed.StatusChange) int { return cmp.Compare(a.Position, b.Position) })
+	known := make(map[int64]int64, len(changes))
+	for i := range changes {
+		if err := w.change(&changes[i]); err != nil {
+			return err
+		}
+		known[changes[i].UserID] = changes[i].Position
+	}
+	for _, id := range ids {
+		w.followed.Release(id, known[id])
+	}
+	w.removeGone(changes)
+	return nil
+}
+
+// changes sends what there is to tell.
+func (w *statusWriter) changes(ctx context.Context) error {
+	changes, err := w.followed.Take(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range changes {
+		if err := w.change(&changes[i]); err != nil {
+			return err
+		}
+	}
+	w.removeGone(changes)
+	return nil
+}
+
+func (w *statusWriter) change(change *feed.StatusChange) error {
+	return w.send(w.service.statusChange(change))
+}
+
+// removeGone follows users no more who were told to be gone.
+func (w *statusWriter) removeGone(changes []feed.StatusChange) {
+	for i := range changes {
+		if changes[i].Gone() != nil {
+			w.followed.Remove(changes[i].UserID)
+		}
+	}
+}
