@@ -122,6 +122,9 @@ func updatedAt(u *user.User) time.Time { return u.UpdatedAt }
 func timeRestriction(
 	field, operator string, value *expr.Expr, of func(*user.User) time.Time,
 ) (predicate, *user.Error) {
+	if operator == filtering.FunctionHas {
+		return nil, invalidFilterf("must compare %s by =, !=, <, <=, > or >=, not by %s", field, operator)
+	}
 	at, err := timeValue(field, value)
 	if err != nil {
 		return nil, err
@@ -140,10 +143,8 @@ func timeRestriction(
 		return compare(func(order int) bool { return order <= 0 }), nil
 	case filtering.FunctionGreaterThan:
 		return compare(func(order int) bool { return order > 0 }), nil
-	case filtering.FunctionGreaterEquals:
-		return compare(func(order int) bool { return order >= 0 }), nil
 	default:
-		return nil, invalidFilterf("must compare %s by =, !=, <, <=, > or >=, not by %s", field, operator)
+		return compare(func(order int) bool { return order >= 0 }), nil
 	}
 }
 

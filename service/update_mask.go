@@ -39,6 +39,7 @@ func maskedPatch(u *userv1.User, paths []string) (user.Patch, []user.Violation) 
 	for _, path := range slices.Compact(slices.Sorted(slices.Values(paths))) {
 		r.read(path)
 	}
+	r.refuseMisread()
 	if r.patch.Metadata != nil && len(r.patch.Entries) > 0 {
 		r.refuse(fieldUpdateMask, "must name either metadata as a whole or single entries of it, not both")
 	}
@@ -88,6 +89,33 @@ func (r *maskReader) readEntry(path string) {
 	if value, ok := r.from.GetMetadata()[key]; ok {
 		r.patch.Entries[key] = &value
 	}
+}
+
+// refuseMisread refuses keys that the JSON form of a field mask has changed: it turns
+// metadata.fooBar into metadata.foo_bar, so that the entry in user would be lost
+// without a word.
+func (r *maskReader) refuseMisread() {
+	for key := range r.from.GetMetadata() {
+		read := maskedInJSON(key)
+		value, named := r.patch.Entries[read]
+		if read != key && named && value == nil {
+			r.refuse(fieldUpdateMask, "names the entry "+quoted(read)+", where user has "+quoted(key)+
+				": a mask in JSON cannot tell them apart; name metadata as a whole")
+		}
+	}
+}
+
+// maskedInJSON is what becomes of a path in the JSON form of a field mask.
+func maskedInJSON(path string) string {
+	var b strings.Builder
+	for _, r := range path {
+		if 'A' <= r && r <= 'Z' {
+			b.WriteByte('_')
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 func (r *maskReader) refuseUnknown(path string) {

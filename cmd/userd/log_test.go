@@ -78,26 +78,29 @@ func (r *logRun) run(t testing.TB) error {
 	if err := r.createFollowed(ctx, t); err != nil {
 		return err
 	}
-	all, ctx := errgroup.WithContext(ctx)
-	readers := r.startReaders(ctx, t, all)
-	all.Go(func() error { return r.probe(ctx, t) })
-	writers, wctx := errgroup.WithContext(ctx)
-	for i := range r.writers {
-		writers.Go(func() error { return r.write(wctx, t, rand.New(rand.NewPCG(r.seed, uint64(i)))) })
+	all, working := errgroup.WithContext(ctx)
+	readers := r.startReaders(working, t, all)
+	all.Go(func() error { return r.probe(working, t) })
+	all.Go(func() error { return r.writeAll(working, t) })
+	if err := all.Wait(); err != nil {
+		return err
 	}
-	writers.Go(func() error { return r.restartAll(wctx, t) })
+	return r.compare(ctx, t, readers)
+}
+
+// writeAll lets the writers write, restarts the service meanwhile, and ends the log.
+func (r *logRun) writeAll(ctx context.Context, t testing.TB) error {
+	writers, writing := errgroup.WithContext(ctx)
+	for i := range r.writers {
+		writers.Go(func() error { return r.write(writing, t, rand.New(rand.NewPCG(r.seed, uint64(i)))) })
+	}
+	writers.Go(func() error { return r.restartAll(writing, t) })
 	if err := writers.Wait(); err != nil {
 		return err
 	}
 	r.finished.Store(true)
 	r.signal()
-	if err := r.end(ctx, t); err != nil {
-		return err
-	}
-	if err := all.Wait(); err != nil {
-		return err
-	}
-	return r.compare(ctx, t, readers)
+	return r.end(ctx, t)
 }
 
 // restartAll restarts the service at even distances of rows, in turn with a kill and

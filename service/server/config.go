@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 )
 
 // Config is what an operator may set. The tags give each flag of userd its name, its
@@ -28,6 +30,15 @@ type Config struct {
 	DrainWait            time.Duration `default:"0s" help:"How long to go on serving, as not ready, before a stop, so that load balancers notice."`
 	ShutdownTimeout      time.Duration `default:"15s" help:"How long calls may take to end when the server stops."`
 	Retention            time.Duration `default:"720h" help:"How long a deleted user is kept before it is purged."`
+}
+
+// Defaults returns the configuration of a program that is given no flag.
+func Defaults() (Config, error) {
+	var c Config
+	if err := kong.ApplyDefaults(&c); err != nil {
+		return Config{}, fmt.Errorf("defaults: %w", err)
+	}
+	return c, nil
 }
 
 // Validate says which setting cannot be, and what was expected instead.

@@ -1,0 +1,82 @@
+//go:build readme
+
+package main_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestReadmeCommandsWork pastes the README's commands, block by block, into one
+// shell beside a fresh server. Every block must succeed and print something; those
+// that go on until they are stopped are stopped after three seconds. It
+// needs curl, buf and grpcurl, so it has a build tag and a make target of its own.
+func TestReadmeCommandsWork(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := program{dir: t.TempDir()}.start(t)
+	blocks := shellBlocks(string(text))
+	if len(blocks) < 6 {
+		t.Fatalf("only %d blocks of commands found", len(blocks))
+	}
+	tools, err := filepath.Abs("../../.tools")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := shellScript(blocks, t.TempDir())
+	cmd := exec.Command("bash", "-c", strings.ReplaceAll(script, "localhost:8080", run.addr))
+	cmd.Env = append(os.Environ(), "PATH="+tools+"/bin:"+tools+"/node_modules/.bin:"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for i, part := range bytes.Split(out, []byte("::end::"))[:len(blocks)] {
+		t.Logf("%s\n%s", blocks[i].commands, part)
+		if len(bytes.TrimSpace(part)) == 0 {
+			t.Error("this block printed nothing")
+		}
+	}
+}
+
+type shellBlock struct {
+	commands string
+	goesOn   bool
+}
+
+func shellBlocks(text string) []shellBlock {
+	var blocks []shellBlock
+	parts := strings.Split(text, "```sh\n")
+	for i, part := range parts[1:] {
+		commands, _, _ := strings.Cut(part, "```")
+		goesOn := strings.HasSuffix(parts[i], "<!-- goes on -->\n")
+		blocks = append(blocks, shellBlock{commands, goesOn})
+	}
+	return blocks
+}
+
+// shellScript joins the blocks so that variables live on from one to the next, and
+// fails at the first command that does.
+func shellScript(blocks []shellBlock, dir string) string {
+	var script strings.Builder
+	script.WriteString("set -euo pipefail\nexport ID=\n")
+	for i, block := range blocks {
+		if block.goesOn {
+			file := filepath.Join(dir, fmt.Sprint(i))
+			if err := os.WriteFile(file, []byte(block.commands), 0o600); err != nil {
+				panic(err)
+			}
+			fmt.Fprintf(&script, "timeout 3 bash %s || [ $? = 124 ]\n", file)
+		} else {
+			script.WriteString(block.commands)
+		}
+		script.WriteString("echo ::end::\n")
+	}
+	return script.String()
+}

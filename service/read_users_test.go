@@ -1,0 +1,386 @@
+package service_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestGetUserGivesEverything(t *testing.T) {
+	r := newRig(t)
+	made := r.create(t, "Ann", func(req *userv1.CreateUserRequest) {
+		req.Tags = []string{"b", "a"}
+		req.Metadata = map[string]string{"team": "red"}
+	})
+	got, err := r.GetUser(t.Context(), &userv1.GetUserRequest{UserId: made.GetUserId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(got.GetUser(), made) {
+		t.Errorf("got %v, created %v", got.GetUser(), made)
+	}
+	u := got.GetUser()
+	if u.GetUsername() != "Ann" || u.GetEmail() != "Ann@example.org" || u.GetStatus() != userv1.UserStatus_USER_STATUS_ACTIVE ||
+		!u.GetCreatedAt().AsTime().Equal(started) || u.GetVersion() != 1 || u.GetEtag() == "" || u.GetUserId() <= 0 ||
+		!slices.Equal(u.GetTags(), []string{"b", "a"}) || u.GetMetadata()["team"] != "red" || u.GetDeletedAt() != nil {
+		t.Errorf("got %v", u)
+	}
+}
+
+func TestGetUserFields(t *testing.T) {
+	r := newRig(t)
+	id := r.create(t, "Ann").GetUserId()
+	for _, test := range []struct {
+		name   string
+		fields []string
+		want   string
+		wrong  []string
+	}{
+		{name: "one", fields: []string{"username"}, want: `{"username":"Ann"}`},
+		{name: "twice", fields: []string{"email", "username", "email"}, want: `{"username":"Ann","email":"Ann@example.org"}`},
+		{name: "one that is not set", fields: []string{"deleted_at"}, want: `{}`},
+		{name: "unknown", fields: []string{"username", "password", "userId"}, wrong: []string{"fields[1]", "fields[2]"}},
+		{name: "empty name", fields: []string{""}, wrong: []string{"fields[0]"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := r.GetUser(t.Context(), &userv1.GetUserRequest{UserId: id, Fields: test.fields})
+			if test.wrong != nil {
+				e := wantInvalid(t, err, test.wrong...)
+				if !strings.Contains(e.Violations[0].Message, "user_id, username, email") {
+					t.Errorf("the violation does not say what there is: %s", e.Violations[0].Message)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := new(userv1.User)
+			if err := protojson.Unmarshal([]byte(test.want), want); err != nil {
+				t.Fatal(err)
+			}
+			if !proto.Equal(got.GetUser(), want) {
+				t.Errorf("got %v, want %v", got.GetUser(), want)
+			}
+		})
+	}
+}
+
+func TestGetUserOfNobody(t *testing.T) {
+	_, err := newRig(t).GetUser(t.Context(), &userv1.GetUserRequest{UserId: 7})
+	if e := wantReason(t, err, user.UserNotFound); e.Metadata["user_id"] != "7" {
+		t.Errorf("got %v", e.Metadata)
+	}
+}
+
+func TestBatchGetUsersKeepsTheOrderAndNamesTheMissing(t *testing.T) {
+	r := newRig(t)
+	ann, bob := r.create(t, "Ann").GetUserId(), r.create(t, "Bob").GetUserId()
+	res, err := r.BatchGetUsers(t.Context(), &userv1.BatchGetUsersRequest{
+		UserIds: []int64{3, bob, 1, ann}, Fields: []string{"user_id"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &userv1.BatchGetUsersResponse{
+		Users: []*userv1.User{{UserId: bob}, {UserId: ann}}, MissingUserIds: []int64{3, 1},
+	}
+	if !proto.Equal(res, want) {
+		t.Errorf("got %v, want %v", res, want)
+	}
+	_, err = r.BatchGetUsers(t.Context(), &userv1.BatchGetUsersRequest{UserIds: []int64{ann}, Fields: []string{"x"}})
+	wantInvalid(t, err, "fields[0]")
+}
+
+func TestBatchGetUsersFitsAMessage(t *testing.T) {
+	const limit = 8 << 10
+	r := newRig(t, func(o *service.Options) { o.MaxMessageBytes = limit })
+	var ids []int64
+	for _, name := range []string{"ann", "bob", "cem", "dan", "eve", "fay", "gus", "hal", "ian", "joe"} {
+		ids = append(ids, r.create(t, name, func(req *userv1.CreateUserRequest) {
+			req.Metadata = map[string]string{"note": strings.Repeat("x", 1000)}
+		}).GetUserId())
+	}
+	missing := int64(5)
+	asked := append([]int64{missing}, ids...)
+	seen := 0
+	for len(asked) > 0 {
+		res, err := r.BatchGetUsers(t.Context(), &userv1.BatchGetUsersRequest{UserIds: asked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := proto.Size(res); size > limit {
+			t.Errorf("an answer of %d bytes", size)
+		}
+		for _, u := range res.GetUsers() {
+			if u.GetUserId() != ids[seen] {
+				t.Errorf("user %d is %d, want %d", seen, u.GetUserId(), ids[seen])
+			}
+			seen++
+		}
+		if len(res.GetUsers()) == 0 {
+			t.Fatal("an answer without users")
+		}
+		asked = res.GetLeftOverUserIds()
+	}
+	if seen != len(ids) {
+		t.Errorf("got %d users of %d", seen, len(ids))
+	}
+}
+
+// directory makes a rig with the users that lists are tested on, each an hour
+// younger than the one before.
+func directory(t *testing.T) *rig {
+	t.Helper()
+	r := newRig(t)
+	ids := make(map[string]int64)
+	for _, u := range []struct {
+		name, email string
+		tags        []string
+	}{
+		{"Dora", "dora@example.org", nil},
+		{"Ann Miller", "am@example.org", []string{"vip"}},
+		{"ANNA", "Anna@Example.com", []string{"vip", "2026"}},
+		{"Ann", "ann@example.org", nil},
+		{"Bob", "bob@MÜNCHEN.example", []string{"new"}},
+		{"Åke", "ake@example.org", nil},
+	} {
+		ids[u.name] = r.create(t, u.name, func(req *userv1.CreateUserRequest) {
+			req.Email, req.Tags = u.email, u.tags
+		}).GetUserId()
+		r.clock.move(time.Hour)
+	}
+	for name, status := range map[string]userv1.UserStatus{
+		"Bob": userv1.UserStatus_USER_STATUS_SUSPENDED, "Dora": userv1.UserStatus_USER_STATUS_INACTIVE,
+	} {
+		_, err := r.UpdateUser(t.Context(), &userv1.UpdateUserRequest{UserId: ids[name], User: &userv1.User{Status: status}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.clock.move(time.Hour)
+	if _, err := r.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: ids["Åke"]}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// list gathers all pages of the size; it is the names, joined.
+func (r *rig) list(t *testing.T, req *userv1.ListUsersRequest) string {
+	t.Helper()
+	var names []string
+	for range 100 {
+		res, err := r.ListUsers(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range res.GetUsers() {
+			names = append(names, u.GetUsername())
+		}
+		if req = proto.CloneOf(req); res.GetNextPageToken() == "" {
+			return strings.Join(names, ",")
+		}
+		req.PageToken = res.GetNextPageToken()
+	}
+	t.Fatal("the pages do not end")
+	return ""
+}
+
+func TestListUsersFilter(t *testing.T) {
+	r := directory(t)
+	for _, test := range []struct{ filter, want string }{
+		{``, "Dora,Ann Miller,ANNA,Ann,Bob"},
+		{`  `, "Dora,Ann Miller,ANNA,Ann,Bob"},
+		{`status = ACTIVE`, "Ann Miller,ANNA,Ann"},
+		{`status = "USER_STATUS_SUSPENDED"`, "Bob"},
+		{`status != ACTIVE`, "Dora,Bob"},
+		{`NOT status = ACTIVE`, "Dora,Bob"},
+		{`-status = ACTIVE`, "Dora,Bob"},
+		{`status = INACTIVE OR status = SUSPENDED`, "Dora,Bob"},
+		{`tags:"vip"`, "Ann Miller,ANNA"},
+		{`tags:vip AND tags:"2026"`, "ANNA"},
+		{`tags:*`, "Ann Miller,ANNA,Bob"},
+		{`tags:"VIP"`, ""},
+		{`username = "ann"`, "Ann"},
+		{`username = "ＡＮＮ  miller"`, "Ann Miller"},
+		{`username = ann`, "Ann"},
+		{`username = "nobody"`, ""},
+		{`username = "ann*"`, "Ann,Ann Miller,ANNA"},
+		{`username = "ann *"`, "Ann Miller"},
+		{`username = "*"`, "Dora,Ann Miller,ANNA,Ann,Bob"},
+		{`username != "ann*"`, "Dora,Bob"},
+		{`username = "ann" AND status = INACTIVE`, ""},
+		{`username = "ann" AND username = "bob"`, ""},
+		{`username = "ann" OR username = "bob"`, "Ann,Bob"},
+		{`(username = "ann*" AND tags:vip)`, "Ann Miller,ANNA"},
+		{`username = "åke"`, ""},
+		{`email = "ANN@example.org"`, "Ann"},
+		{`email = "a*"`, "Ann Miller,Ann,ANNA"},
+		{`email = "anna@example.*"`, "ANNA"},
+		{`email = "bob@münchen.example"`, "Bob"},
+		{`email = "bob@münchen.*"`, "Bob"},
+		{`email = "ann@example.org" AND username = "bob*"`, ""},
+		{`created_at >= "2026-03-01T15:00:00Z"`, "Ann,Bob"},
+		{`created_at > timestamp("2026-03-01T15:00:00Z")`, "Bob"},
+		{`created_at = "2026-03-01T14:00:00+01:00"`, "Ann Miller"},
+		{`created_at != "2026-03-01T14:00:00+01:00"`, "Dora,ANNA,Ann,Bob"},
+		{`created_at < "2026-03-01T13:00:00Z" OR created_at <= "2026-03-01T12:00:00Z"`, "Dora"},
+		{`updated_at > "2026-03-01T17:00:00Z"`, "Dora,Bob"},
+		{`status = ACTIVE AND (tags:vip OR username = "bob")`, "Ann Miller,ANNA"},
+	} {
+		for _, size := range []int32{0, 1, 2} {
+			if got := r.list(t, &userv1.ListUsersRequest{Filter: test.filter, PageSize: size}); got != test.want {
+				t.Errorf("%s with pages of %d: got %s, want %s", test.filter, size, got, test.want)
+			}
+		}
+	}
+}
+
+func TestListUsersRefusesFilter(t *testing.T) {
+	r := newRig(t)
+	for _, test := range []struct{ filter, says string }{
+		{`status`, `"status" stands alone`},
+		{`"ann"`, `"ann" stands alone`},
+		{`status = DELETED`, `ACTIVE, INACTIVE or SUSPENDED, not with "DELETED"`},
+		{`status = UNSPECIFIED`, "ACTIVE, INACTIVE or SUSPENDED"},
+		{`status < ACTIVE`, "= or !="},
+		{`status:ACTIVE`, "= or !="},
+		{`tags = "vip"`, `tags:"tag"`},
+		{`tags:2026`, "quotes"},
+		{`username > "a"`, "= or !="},
+		{`username:"a"`, "= or !="},
+		{`username = 42`, "quotes"},
+		{`username = "a"`, "at least 3 characters"},
+		{`email = "nobody"`, "e-mail address"},
+		{`email = "bob@mün*"`, "outside ASCII"},
+		{`metadata.team = "red"`, `not "metadata.team"`},
+		{`user_id = 7`, `not "user_id"`},
+		{`1 = 1`, "not a number"},
+		{`created_at = "yesterday"`, "RFC 3339"},
+		{`created_at > 2026`, "RFC 3339"},
+		{`created_at:"*"`, "not by :"},
+		{`created_at > duration("1s")`, "RFC 3339"},
+		{`status = ACTIVE tags:vip`, "AND or OR"},
+		{`member("x")`, `must not call "member"`},
+		{`status = ACTIVE AND`, "at character"},
+		{`status = `, "unexpected end"},
+		{`(status = ACTIVE`, "at character"},
+		{`username = "ann`, "unterminated string"},
+		{`username = "a\qb"`, "at character"},
+		{"status = \xff", "AIP-160"},
+		{strings.Repeat("(", 2000), "at character"},
+		{strings.Repeat("a(", 1000), "at character"},
+		{strings.Repeat("x", 300) + " = 1", "…"},
+	} {
+		_, err := r.ListUsers(t.Context(), &userv1.ListUsersRequest{Filter: test.filter})
+		e := wantInvalid(t, err, "filter")
+		if message := e.Violations[0].Message; !strings.Contains(message, test.says) || len(message) > 300 {
+			t.Errorf("%.40s: %q does not say %q, or too much", test.filter, message, test.says)
+		}
+	}
+}
+
+func TestListUsersOrder(t *testing.T) {
+	r := directory(t)
+	for _, test := range []struct {
+		order, filter string
+		deleted       bool
+		want          string
+	}{
+		{order: "user_id desc", want: "Bob,Ann,ANNA,Ann Miller,Dora"},
+		{order: "username", want: "Ann,Ann Miller,ANNA,Bob,Dora"},
+		{order: " username  desc ", want: "Dora,Bob,ANNA,Ann Miller,Ann"},
+		{order: "email asc", want: "Ann Miller,Ann,ANNA,Bob,Dora"},
+		{order: "updated_at", want: "Ann Miller,ANNA,Ann,Dora,Bob"},
+		{order: "updated_at desc", want: "Bob,Dora,Ann,ANNA,Ann Miller"},
+		{order: "username desc", filter: `username = "ann*"`, want: "ANNA,Ann Miller,Ann"},
+		{order: "user_id", filter: `username = "ann*"`, want: "Ann Miller,ANNA,Ann"},
+		{order: "username desc", filter: `username = "ann"`, want: "Ann"},
+		{order: "email", filter: `username = "ann*"`, want: "Ann Miller,Ann,ANNA"},
+		{filter: `email = "a*"`, want: "Ann Miller,Ann,ANNA"},
+		{order: "username", deleted: true, want: "Ann,Ann Miller,ANNA,Bob,Dora,Åke"},
+		{filter: `username = "åke"`, deleted: true, want: "Åke"},
+	} {
+		for _, size := range []int32{0, 1, 2} {
+			got := r.list(t, &userv1.ListUsersRequest{
+				OrderBy: test.order, Filter: test.filter, ShowDeleted: test.deleted, PageSize: size,
+			})
+			if got != test.want {
+				t.Errorf("%s of %s with pages of %d: got %s, want %s", test.order, test.filter, size, got, test.want)
+			}
+		}
+	}
+	for _, order := range []string{"name", "username,email", "username DESC", "username desc desc", "desc"} {
+		_, err := r.ListUsers(t.Context(), &userv1.ListUsersRequest{OrderBy: order})
+		wantInvalid(t, err, "order_by")
+	}
+}
+
+func TestListUsersPageToken(t *testing.T) {
+	r := directory(t)
+	first := &userv1.ListUsersRequest{PageSize: 2, Filter: `username = "ann*"`, OrderBy: "username"}
+	res, err := r.ListUsers(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := res.GetNextPageToken()
+	next := func(change func(*userv1.ListUsersRequest)) error {
+		req := proto.CloneOf(first)
+		req.PageToken = token
+		change(req)
+		_, err := r.ListUsers(t.Context(), req)
+		return err
+	}
+	if err := next(func(req *userv1.ListUsersRequest) { req.PageSize = 1000 }); err != nil {
+		t.Errorf("another page size: %v", err)
+	}
+	for name, change := range map[string]func(*userv1.ListUsersRequest){
+		"another filter":     func(req *userv1.ListUsersRequest) { req.Filter = `username = "an*"` },
+		"another order":      func(req *userv1.ListUsersRequest) { req.OrderBy = "username desc" },
+		"with deleted users": func(req *userv1.ListUsersRequest) { req.ShowDeleted = true },
+		"cut":                func(req *userv1.ListUsersRequest) { req.PageToken = token[:len(token)-2] },
+		"changed":            func(req *userv1.ListUsersRequest) { req.PageToken = "A" + token[1:] },
+		"longer":             func(req *userv1.ListUsersRequest) { req.PageToken = token + token },
+		"garbage":            func(req *userv1.ListUsersRequest) { req.PageToken = "%%%" },
+		"short":              func(req *userv1.ListUsersRequest) { req.PageToken = "AAAA" },
+	} {
+		t.Run(name, func(t *testing.T) { wantInvalid(t, next(change), "page_token") })
+	}
+}
+
+func TestListUsersFindsANameWithoutLookingAtOthers(t *testing.T) {
+	r := directory(t)
+	var queries []user.ListQuery
+	spied := newRigOver(t, spyStore{Store: r.store, queries: &queries}, r.clock)
+	for _, test := range []struct {
+		filter, order string
+		want          user.ListQuery
+	}{
+		{`status = ACTIVE AND username = "Ann"`, "updated_at desc", user.ListQuery{Order: user.ByUsername, Prefix: "ann", MaxLooked: 1}},
+		{`username = "A*" AND email = "Ann@example.org"`, "", user.ListQuery{Order: user.ByEmail, Prefix: "ann@example.org", MaxLooked: 1}},
+		{`username = "An*" AND email = "Ann*"`, "", user.ListQuery{Order: user.ByEmail, Prefix: "ann", MaxLooked: 10_000}},
+		{`username = "An*"`, "username desc", user.ListQuery{Order: user.ByUsername, Desc: true, Prefix: "an", MaxLooked: 10_000}},
+		{`username = "An*"`, "user_id", user.ListQuery{Order: user.ByID, MaxLooked: 10_000}},
+		{`NOT username = "Ann"`, "", user.ListQuery{Order: user.ByID, MaxLooked: 10_000}},
+		{`username = "Ann" OR status = ACTIVE`, "", user.ListQuery{Order: user.ByID, MaxLooked: 10_000}},
+		{`username = "*"`, "", user.ListQuery{Order: user.ByID, MaxLooked: 10_000}},
+	} {
+		queries = nil
+		_, err := spied.ListUsers(t.Context(), &userv1.ListUsersRequest{Filter: test.filter, OrderBy: test.order, PageSize: 3})
+		if err != nil || len(queries) != 1 {
+			t.Fatalf("%s: %v, %d queries", test.filter, err, len(queries))
+		}
+		got := queries[0]
+		if got.Order != test.want.Order || got.Desc != test.want.Desc || got.Prefix != test.want.Prefix ||
+			got.MaxLooked != test.want.MaxLooked || got.MaxUsers != 3 || got.MaxBytes <= 0 {
+			t.Errorf("%s by %q: asked %+v", test.filter, test.order, got)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package rest
+
+import (
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+const (
+	typeJSON   = "application/json"
+	typeEvents = "text/event-stream"
+	typeLines  = "application/x-ndjson"
+)
+
+// offers lists the media types of a resource's GET, the preferred one first.
+func (res *resource) offers() []string {
+	var offers []string
+	if res.routes[http.MethodGet] != nil {
+		offers = append(offers, typeJSON)
+	}
+	return append(offers, res.stream.formats...)
+}
+
+// negotiate picks the media type that the caller likes best; among equals the first
+// that is offered. ok is false where none will do.
+func (res *resource) negotiate(r *http.Request) (format string, ok bool) {
+	offers := res.offers()
+	accept := r.Header["Accept"]
+	if strings.TrimSpace(strings.Join(accept, "")) == "" {
+		return offers[0], true
+	}
+	best := 0.0
+	for _, offer := range offers {
+		group, _, _ := strings.Cut(offer, "/")
+		if quality, _ := qualityOf(accept, offer, group+"/*", "*/*"); quality > best {
+			best, format = quality, offer
+		}
+	}
+	return format, best > 0
+}
+
+// qualityOf returns the quality that a header such as Accept gives to a value. names
+// are what the value may be called there, the most specific name first, which
+// decides. found is false where the header has none of them.
+func qualityOf(lines []string, names ...string) (quality float64, found bool) {
+	rank := len(names)
+	for element := range strings.SplitSeq(strings.Join(lines, ","), ",") {
+		name, parameters, _ := strings.Cut(element, ";")
+		name = strings.ToLower(strings.TrimSpace(name))
+		for i := range rank {
+			if names[i] == name {
+				rank, found = i, true
+				quality = parseQuality(parameters)
+				break
+			}
+		}
+	}
+	return quality, found
+}
+
+// parseQuality finds q among parameters. Without one it is 1, and 0 where it cannot
+// be understood.
+func parseQuality(parameters string) float64 {
+	for parameter := range strings.SplitSeq(parameters, ";") {
+		key, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")
+		if !strings.EqualFold(strings.TrimSpace(key), "q") {
+			continue
+		}
+		q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if err != nil || !(q >= 0 && q <= 1) {
+			return 0
+		}
+		return q
+	}
+	return 1
+}
+
+// isJSON reports whether a Content-Type is JSON in UTF-8.
+func isJSON(contentType string) bool {
+	media, parameters, err := mime.ParseMediaType(contentType)
+	if err != nil || media != typeJSON {
+		return false
+	}
+	for name, value := range parameters {
+		if name != "charset" || !strings.EqualFold(value, "utf-8") {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,112 @@
+package rest
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/genproto/googleapis/rpc/status"
+)
+
+// reconnectDelay is how long an EventSource waits before it comes back.
+const reconnectDelay = 2 * time.Second
+
+// A format is how a stream looks. Each function appends to dst.
+type format struct {
+	contentType string
+	// gone: a resumed stream that is over is told so with 204, which keeps an
+	// EventSource from coming back.
+	gone bool
+
+	begin     func(dst []byte) []byte
+	row       func(dst []byte, id string, data []byte) []byte
+	anchor    func(dst []byte, id string) []byte // moves the place to resume from
+	heartbeat func(dst []byte) []byte
+	failure   func(dst []byte, s *status.Status) []byte
+}
+
+// formats are the formats by media type.
+//
+// Server-sent events: each row is an event of the default type. Progress that the
+// caller did not ask for is a block with an id and no data, which moves the place to
+// resume from and is dispatched as no event. A bad end is an event named error.
+//
+// NDJSON: each row is a line. A bad end is a last line {"error": Status}; a body that
+// ends without one ended well.
+var formats = map[string]format{
+	typeEvents: {
+		contentType: typeEvents, gone: true,
+		begin:  func(dst []byte) []byte { return appendRetry(dst, reconnectDelay) },
+		row:    appendEvent,
+		anchor: appendAnchor,
+		heartbeat: func(dst []byte) []byte {
+			return append(dst, ": \n\n"...)
+		},
+		failure: func(dst []byte, s *status.Status) []byte {
+			if retry := detail[*errdetails.RetryInfo](s).GetRetryDelay(); retry != nil {
+				dst = appendRetry(dst, retry.AsDuration())
+			}
+			dst = append(dst, "event: error\n"...)
+			return appendEvent(dst, "", marshalStatus(s))
+		},
+	},
+	typeLines: {
+		contentType: typeLines,
+		begin:       func(dst []byte) []byte { return dst },
+		row: func(dst []byte, _ string, data []byte) []byte {
+			return append(append(dst, data...), '\n')
+		},
+		anchor:    func(dst []byte, _ string) []byte { return dst },
+		heartbeat: func(dst []byte) []byte { return dst },
+		failure: func(dst []byte, s *status.Status) []byte {
+			dst = append(dst, `{"error":`...)
+			return append(append(dst, marshalStatus(s)...), "}\n"...)
+		},
+	},
+}
+
+func appendRetry(dst []byte, delay time.Duration) []byte {
+	dst = append(dst, "retry: "...)
+	dst = strconv.AppendInt(dst, delay.Milliseconds(), 10)
+	return append(dst, "\n\n"...)
+}
+
+// appendEvent appends an event. JSON is one line.
+func appendEvent(dst []byte, id string, data []byte) []byte {
+	if id != "" {
+		dst = append(append(append(dst, "id: "...), id...), '\n')
+	}
+	dst = append(append(dst, "data: "...), data...)
+	return append(dst, "\n\n"...)
+}
+
+func appendAnchor(dst []byte, id string) []byte {
+	if id == "" {
+		return append(dst, ": \n\n"...)
+	}
+	return append(append(append(dst, "id: "...), id...), "\n\n"...)
+}
+
+func formatPosition(epoch string, position int64) string {
+	return epoch + ":" + strconv.FormatInt(position, 10)
+}
+
+// parsePosition takes EPOCH:POSITION apart.
+func parsePosition(text string) (epoch string, position int64, ok bool) {
+	i := strings.LastIndexByte(text, ':')
+	if i <= 0 {
+		return "", 0, false
+	}
+	position, err := strconv.ParseInt(text[i+1:], 10, 64)
+	return text[:i], position, err == nil && position >= 0
+}
+
+// asSent returns the error that the handler sent, if err is one.
+func asSent(err error) (*connect.Error, bool) {
+	var sent *connect.Error
+	ok := errors.As(err, &sent) && connect.IsWireError(err)
+	return sent, ok
+}

@@ -1,0 +1,256 @@
+package rest_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/protobuf/proto"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/rest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// TestReplayIsNotFlushedRowByRow: while the handler has more at hand, rows go when
+// buffers are full.
+func TestReplayIsNotFlushedRowByRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &feed{live: make(chan int64)}
+		for i := range 5000 {
+			source.replay = append(source.replay, int64(i+1))
+		}
+		c := dial(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
+		s := c.events(t)
+		if len(s.events) != 5000 || s.lastID != "ep:5000" {
+			t.Errorf("%d events, %s", len(s.events), s.lastID)
+		}
+		if c.flushes > 5 {
+			t.Errorf("%d flushes", c.flushes)
+		}
+		c.leave()
+		c.ended()
+	})
+}
+
+// TestHandlerWithoutFlushControl: rows of a handler that never says that it waits go
+// as they come.
+func TestHandlerWithoutFlushControl(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		more := make(chan int64)
+		f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
+			for {
+				select {
+				case position := <-more:
+					if err := stream.Send(activity(position)); err != nil {
+						return err
+					}
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}}
+		c := dial(t, newHandler(t, f), ndjson(activitiesPath))
+		for i := range 3 {
+			more <- int64(i + 1)
+			synctest.Wait()
+			if _, text := c.got(); strings.Count(text, "\n") != i+1 {
+				t.Errorf("%q", text)
+			}
+		}
+		c.leave()
+		c.ended()
+	})
+}
+
+// TestSlowReader: a reader that takes nothing stops the handler, and costs a bounded
+// amount of memory.
+func TestSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent atomic.Int64
+		f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
+			flusher(ctx).Hold()
+			for {
+				if err := stream.Send(activity(sent.Add(1))); err != nil {
+					return err
+				}
+			}
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		c := &connection{wire: newWire(), leave: cancel, done: make(chan struct{})}
+		c.full = make(chan struct{})
+		go func() {
+			defer close(c.done)
+			newHandler(t, f).ServeHTTP(c.wire, sse(activitiesPath).make(t).WithContext(ctx))
+		}()
+		synctest.Wait()
+		if n, most := sent.Load(), int64((64<<10)/proto.Size(activity(1))+300); n > most || n < 100 {
+			t.Errorf("%d rows ahead", n)
+		}
+		cancel()
+		c.mu.Lock()
+		close(c.full)
+		c.broken = context.Canceled
+		c.mu.Unlock()
+		if !c.ended() {
+			t.Error("the handler goes on")
+		}
+	})
+}
+
+// TestBrokenConnection: a write that fails ends the handler.
+func TestBrokenConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &feed{live: make(chan int64)}
+		c := dial(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
+		c.mu.Lock()
+		c.broken = context.Canceled
+		c.mu.Unlock()
+		source.live <- 1
+		if !c.ended() {
+			t.Error("the handler goes on")
+		}
+	})
+}
+
+type callerKey struct{}
+
+// TestCallIsTheCallersOwn: the RPC runs in the caller's context, with the caller's
+// headers.
+func TestCallIsTheCallersOwn(t *testing.T) {
+	var seen http.Header
+	var caller any
+	var remote string
+	inner := connectHandler(&fake{})
+	h := newHandler(t, nil, func(o *rest.Options) {
+		o.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			seen, caller, remote = r.Header.Clone(), r.Context().Value(callerKey{}), r.RemoteAddr
+			inner.ServeHTTP(w, r)
+		})
+	})
+	for _, accept := range []string{"text/event-stream", "application/json"} {
+		q := sse(activitiesPath, "Accept", accept, "Authorization", "Bearer x", "Traceparent", "00-1", "Userd-Min-Position", "e:1",
+			"If-None-Match", `"x"`, "Connect-Timeout-Ms", "junk", "Cookie", "a=b", "Accept-Encoding", "gzip")
+		r := q.make(t)
+		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, "ann"))
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusOK {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		for name, want := range map[string]string{
+			"Authorization": "Bearer x", "Traceparent": "00-1", "Userd-Min-Position": "e:1", "Cookie": "a=b",
+			"If-None-Match": "", "Connect-Timeout-Ms": "", "Last-Event-Id": "",
+		} {
+			if seen.Get(name) != want {
+				t.Errorf("%s: %s %q", accept, name, seen.Get(name))
+			}
+		}
+		if caller != "ann" || remote != r.RemoteAddr {
+			t.Errorf("caller %v, address %s", caller, remote)
+		}
+	}
+}
+
+// TestPanickingHandler: a panic in a goroutine of its own would end the process.
+func TestPanickingHandler(t *testing.T) {
+	for _, rows := range []int{0, 1} {
+		var logged bytes.Buffer
+		f := &fake{stream: func(_ context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
+			for i := range rows {
+				if err := stream.Send(activity(int64(i + 1))); err != nil {
+					return err
+				}
+			}
+			panic("secret")
+		}}
+		h := newHandler(t, f, func(o *rest.Options) { o.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+		w := serve(t, h, sse(activitiesPath))
+		contains(t, logged.String(), "secret")
+		if strings.Contains(w.Body.String(), "secret") {
+			t.Errorf("%s", w.Body)
+		}
+		contains(t, w.Body.String(), string(user.InternalFault))
+		if rows == 0 && w.Code != http.StatusInternalServerError {
+			t.Errorf("%d", w.Code)
+		}
+	}
+}
+
+func TestAccept(t *testing.T) {
+	for accept, want := range map[string]string{
+		"":                                "application/json",
+		"*/*":                             "application/json",
+		"application/json":                "application/json",
+		"application/*":                   "application/json",
+		"APPLICATION/JSON; charset=utf-8": "application/json",
+		"text/event-stream":               "text/event-stream",
+		"text/*":                          "text/event-stream",
+		"application/x-ndjson":            "application/x-ndjson",
+		"text/event-stream, */*;q=0.1":    "text/event-stream",
+		"*/*, text/event-stream;q=0.9":    "application/json",
+		"application/json;q=0, */*":       "text/event-stream",
+		"application/x-ndjson;q=0.9,text/event-stream;q=0.8,application/json;q=0.7": "application/x-ndjson",
+		"text/html":                       "",
+		"text/html, application/json;q=0": "",
+		"*/*;q=0":                         "",
+		"application/json;q=2":            "",
+		"application/json;q=x":            "",
+		"text/html;level=1;q=0.1, text/event-stream;q=.5": "text/event-stream",
+	} {
+		w := serve(t, newHandler(t, &fake{}), request{method: "GET", path: activitiesPath, header: map[string]string{"Accept": accept}})
+		got := w.Header().Get("Content-Type")
+		if w.Code == http.StatusNotAcceptable {
+			got = ""
+		}
+		if got != want || w.Header().Get("Vary") == "" {
+			t.Errorf("%q: %d %q", accept, w.Code, got)
+		}
+	}
+}
+
+// TestOverTheNetwork: both versions of HTTP, with rows that arrive while the stream
+// goes on.
+func TestOverTheNetwork(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		source := &feed{replay: []int64{3}, live: make(chan int64)}
+		server := httptest.NewUnstartedServer(newHandler(t, &fake{stream: source.serve}))
+		server.EnableHTTP2 = h2
+		server.StartTLS()
+		r, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+activitiesPath, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", "application/x-ndjson")
+		res, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != http.StatusOK || (res.ProtoMajor == 2) != h2 {
+			t.Fatalf("%v", res)
+		}
+		lines := bufio.NewScanner(res.Body)
+		for i := range int64(4) {
+			if !lines.Scan() {
+				t.Fatal(lines.Err())
+			}
+			contains(t, strings.ReplaceAll(lines.Text(), " ", ""), `"activityId":"`+strconv.FormatInt(i+3, 10)+`"`)
+			if i < 3 {
+				source.live <- i + 4
+			}
+		}
+		if err := res.Body.Close(); err != nil {
+			t.Fatal(err)
+		}
+		server.Client().CloseIdleConnections()
+		server.Close()
+	}
+}

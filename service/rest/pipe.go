@@ -1,0 +1,121 @@
+package rest
+
+import (
+	"bytes"
+	"io"
+	"sync"
+)
+
+const (
+	pipeBytes = 64 << 10 // what a stream may be ahead of its reader
+	wakeBytes = 16 << 10 // what is worth waking the reader for while the writer holds
+)
+
+// pipe carries a stream within the process, from the handler's goroutine to the one
+// that reads it. It is bounded, and it knows whether the writer has more at hand: one
+// that holds goes on writing, one that does not may be waiting.
+type pipe struct {
+	mu   sync.Mutex
+	cond *sync.Cond
+	buf  bytes.Buffer
+
+	held    bool // the writer has more at hand
+	reading bool // the reader empties the buffer
+	told    bool // idle was called since the last byte was written
+
+	ended bool  // by the writer
+	err   error // with which it ended; nil: well
+	gone  bool  // the reader has gone
+
+	// idle is called by the reader's goroutine, within Read, when all that was written
+	// has been read and the writer does not hold.
+	idle func()
+}
+
+func newPipe(idle func()) *pipe {
+	p := &pipe{idle: idle}
+	p.cond = sync.NewCond(&p.mu)
+	return p
+}
+
+func (p *pipe) Write(data []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.buf.Len() >= pipeBytes && !p.gone {
+		p.cond.Wait()
+	}
+	if p.gone {
+		return 0, io.ErrClosedPipe
+	}
+	p.told = false
+	p.buf.Write(data)
+	if p.ready() {
+		p.cond.Broadcast()
+	}
+	return len(data), nil
+}
+
+// ready reports whether the reader is to be woken for what there is.
+func (p *pipe) ready() bool {
+	return p.ended || !p.held || p.reading || p.buf.Len() >= wakeBytes
+}
+
+func (p *pipe) Read(data []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		switch {
+		case p.gone:
+			return 0, io.ErrClosedPipe
+		case p.buf.Len() > 0 && p.ready():
+			full := p.buf.Len() >= pipeBytes
+			n, _ := p.buf.Read(data)
+			p.reading = p.buf.Len() > 0
+			if full && p.buf.Len() < pipeBytes {
+				p.cond.Broadcast()
+			}
+			return n, nil
+		case p.buf.Len() > 0: // held, and not worth it yet
+		case p.ended:
+			if p.err != nil {
+				return 0, p.err
+			}
+			return 0, io.EOF
+		case !p.held && !p.told:
+			p.told = true
+			p.mu.Unlock()
+			p.idle()
+			p.mu.Lock()
+			continue
+		}
+		p.cond.Wait()
+	}
+}
+
+// hold says whether the writer has more at hand.
+func (p *pipe) hold(held bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = held
+	if !held {
+		p.told = false
+		p.cond.Broadcast()
+	}
+}
+
+// end is called when nothing more will be written.
+func (p *pipe) end(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended, p.err = true, err
+	p.cond.Broadcast()
+}
+
+// Close is called by the reader when it wants no more.
+func (p *pipe) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gone = true
+	p.cond.Broadcast()
+	return nil
+}

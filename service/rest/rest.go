@@ -1,0 +1,176 @@
+// Package rest serves the RPCs of user.v1.UserService as plain HTTP and JSON: the
+// routes that the proto's annotations name under /api/v1/, the event streams, and
+// the OpenAPI document.
+//
+// It promises that there is one implementation: every request ends in the Connect
+// handler that it was given, with all its interceptors, in the caller's own context.
+// Unary calls are transcoded; streams run through a client that calls the handler
+// within the process. What a caller gets wrong is answered with 4xx and a
+// google.rpc.Status as JSON, in which each field is named; such a request does not
+// reach an RPC.
+//
+// It leaves alone who is calling, what browsers may do from elsewhere, and how long
+// a connection may take: that is for the middleware around it.
+package rest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+)
+
+const (
+	// Prefix is where the routes begin.
+	Prefix = "/api/v1/"
+	// OpenAPIPath is where the OpenAPI document is.
+	OpenAPIPath = "/openapi.yaml"
+
+	defaultMessageBytes = 4 << 20
+	defaultHeartbeat    = 15 * time.Second
+)
+
+// FlushControl says when what a stream has written is to be sent.
+type FlushControl interface {
+	// Hold keeps what is written from now on.
+	Hold()
+	// Release sends what was kept; it is called before waiting for anything.
+	Release()
+}
+
+// Options are what the handler is made of.
+type Options struct {
+	// Handler is the Connect handler of user.v1.UserService with its interceptors.
+	// It must not answer conditional requests itself. Required.
+	Handler http.Handler
+	// WithFlusher returns a context whose stream is sent as the control says. A
+	// stream within the process must not move the connection's own control, which
+	// another goroutine writes to. Required.
+	WithFlusher func(context.Context, FlushControl) context.Context
+	// MaxMessageBytes bounds a request's body, before and after decompression; an
+	// answer may be as many times larger as JSON is than the binary form. 0: 4 MiB.
+	MaxMessageBytes int
+	// Heartbeat is how long an event stream stays silent at most. 0: 15 s.
+	Heartbeat time.Duration
+	// Logger gets failures that no caller can be told of. nil: none does.
+	Logger *slog.Logger
+}
+
+// handler is safe for use by many goroutines.
+type handler struct {
+	opts        Options
+	resources   []*resource
+	unary       http.Handler // transcodes; gets requests that are known to be sound
+	document    http.Handler
+	streams     streamClients
+	compressors compressors
+}
+
+// New returns the handler for Prefix and OpenAPIPath.
+func New(opts Options) (http.Handler, error) {
+	switch {
+	case opts.Handler == nil:
+		return nil, errors.New("rest: no handler")
+	case opts.WithFlusher == nil:
+		return nil, errors.New("rest: no way to set the flush control of a stream")
+	}
+	if opts.MaxMessageBytes <= 0 {
+		opts.MaxMessageBytes = defaultMessageBytes
+	}
+	if opts.Heartbeat <= 0 {
+		opts.Heartbeat = defaultHeartbeat
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	service := userv1.File_user_v1_user_service_proto.Services().ByName("UserService")
+	resources, err := resourcesOf(service)
+	if err != nil {
+		return nil, fmt.Errorf("rest: %w", err)
+	}
+	unary, err := newTranscoder(service, opts)
+	if err != nil {
+		return nil, fmt.Errorf("rest: %w", err)
+	}
+	h := &handler{
+		opts: opts, resources: resources, unary: unary,
+		document: documentHandler(), streams: newStreamClients(opts),
+	}
+	if err := h.addStreams(service.Methods()); err != nil {
+		return nil, fmt.Errorf("rest: %w", err)
+	}
+	return h, nil
+}
+
+// addStreams gives the event streams their places. They have no annotation in the
+// proto, because two RPCs cannot share a route there.
+func (h *handler) addStreams(methods protoreflect.MethodDescriptors) error {
+	list := methods.ByName("ListUserActivities")
+	i := slices.IndexFunc(h.resources, func(res *resource) bool {
+		route := res.routes[http.MethodGet]
+		return route != nil && route.rpc == list
+	})
+	if i < 0 {
+		return errors.New("ListUserActivities has no route for the stream beside it")
+	}
+	h.resources[i].stream = &streamRoute{
+		formats: []string{typeEvents, typeLines}, open: h.openActivities,
+	}
+	h.resources = append(h.resources, &resource{
+		segments: []segment{{text: "api"}, {text: "v1"}, {text: "users"}}, verb: "watchStatus",
+		routes: map[string]*route{},
+		stream: &streamRoute{formats: []string{typeEvents}, open: h.openStatuses},
+	})
+	return nil
+}
+
+// ServeHTTP finds the resource that the path names, then what the method means.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == OpenAPIPath {
+		h.document.ServeHTTP(w, r)
+		return
+	}
+	res, variables := h.find(r)
+	if res == nil {
+		refuse(w, http.StatusNotFound, "there is nothing at this path")
+		return
+	}
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	route := res.routes[method]
+	if res.stream != nil && method == http.MethodGet {
+		w.Header().Add("Vary", "Accept")
+		format, ok := res.negotiate(r)
+		if !ok {
+			refuse(w, http.StatusNotAcceptable, "this is available as "+strings.Join(res.offers(), ", "))
+			return
+		}
+		if format != typeJSON {
+			if r.Method == http.MethodHead {
+				w.Header().Set("Allow", http.MethodGet)
+				refuse(w, http.StatusMethodNotAllowed, "a stream has no HEAD")
+				return
+			}
+			h.serveStream(w, r, res.stream, format, variables)
+			return
+		}
+	}
+	if route == nil {
+		w.Header().Set("Allow", res.allow())
+		refuse(w, http.StatusMethodNotAllowed, "this path takes "+res.allow())
+		return
+	}
+	ConditionalGet(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.serveUnary(w, r, route, variables)
+	})).ServeHTTP(w, r)
+}

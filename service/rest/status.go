@@ -1,0 +1,133 @@
+package rest
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/yourorg/userservice/service/rpcstatus"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// statusClientGone is what is logged for a caller who did not wait; there is no
+// standard code, this one is the usual.
+const statusClientGone = 499
+
+// httpCode gives the HTTP code that belongs to a canonical code.
+func httpCode(c int32) int {
+	switch code.Code(c) {
+	case code.Code_OK:
+		return http.StatusOK
+	case code.Code_CANCELLED:
+		return statusClientGone
+	case code.Code_INVALID_ARGUMENT, code.Code_FAILED_PRECONDITION, code.Code_OUT_OF_RANGE:
+		return http.StatusBadRequest
+	case code.Code_DEADLINE_EXCEEDED:
+		return http.StatusGatewayTimeout
+	case code.Code_NOT_FOUND:
+		return http.StatusNotFound
+	case code.Code_ALREADY_EXISTS, code.Code_ABORTED:
+		return http.StatusConflict
+	case code.Code_PERMISSION_DENIED:
+		return http.StatusForbidden
+	case code.Code_UNAUTHENTICATED:
+		return http.StatusUnauthorized
+	case code.Code_RESOURCE_EXHAUSTED:
+		return http.StatusTooManyRequests
+	case code.Code_UNIMPLEMENTED:
+		return http.StatusNotImplemented
+	case code.Code_UNAVAILABLE:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// refuse answers with a bare HTTP refusal, which carries a Status without a reason.
+func refuse(w http.ResponseWriter, httpStatus int, message string) {
+	c := code.Code_INVALID_ARGUMENT
+	switch httpStatus {
+	case http.StatusNotFound:
+		c = code.Code_NOT_FOUND
+	case http.StatusMethodNotAllowed:
+		c = code.Code_UNIMPLEMENTED
+	}
+	writeStatus(w, httpStatus, &status.Status{Code: int32(c), Message: message})
+}
+
+// invalid answers that fields of the request are wrong.
+func invalid(w http.ResponseWriter, violations ...user.Violation) {
+	writeError(w, user.Invalid(violations...))
+}
+
+// writeError answers with an error of the domain.
+func writeError(w http.ResponseWriter, err *user.Error) {
+	s, _ := rpcstatus.From(err)
+	writeStatus(w, httpCode(s.GetCode()), s)
+}
+
+func writeStatus(w http.ResponseWriter, httpStatus int, s *status.Status) {
+	writeStatusBody(w, httpStatus, s, marshalStatus(s))
+}
+
+// writeStatusBody answers with a Status that is encoded already.
+func writeStatusBody(w http.ResponseWriter, httpStatus int, s *status.Status, body []byte) {
+	header := w.Header()
+	header.Set("Content-Type", typeJSON)
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	header.Set("X-Content-Type-Options", "nosniff")
+	if retry := detail[*errdetails.RetryInfo](s).GetRetryDelay(); retry != nil {
+		seconds := int64(math.Ceil(retry.AsDuration().Seconds()))
+		header.Set("Retry-After", strconv.FormatInt(max(seconds, 0), 10))
+	}
+	w.WriteHeader(httpStatus)
+	_, _ = w.Write(body) // a caller who has gone cannot be told
+}
+
+// marshalStatus encodes a Status. A detail of a type that is not known here cannot be
+// shown as JSON; the code and the message are worth more than no answer.
+func marshalStatus(s *status.Status) []byte {
+	body, err := protojson.Marshal(s)
+	if err != nil {
+		body, _ = protojson.Marshal(&status.Status{Code: s.GetCode(), Message: s.GetMessage()})
+	}
+	return body
+}
+
+// detail returns the first detail of a type, nil if there is none.
+func detail[T proto.Message](s *status.Status) T {
+	var none T
+	for _, packed := range s.GetDetails() {
+		if message, err := packed.UnmarshalNew(); err == nil {
+			if found, ok := message.(T); ok {
+				return found
+			}
+		}
+	}
+	return none
+}
+
+// reason returns the reason in a Status, empty if there is none.
+func reason(s *status.Status) user.Reason {
+	return user.Reason(detail[*errdetails.ErrorInfo](s).GetReason())
+}
+
+// statusOf gives an error that a handler has sent as a Status.
+func statusOf(err *connect.Error) *status.Status {
+	s := &status.Status{Code: int32(err.Code()), Message: err.Message()}
+	for _, d := range err.Details() {
+		s.Details = append(s.Details, &anypb.Any{
+			TypeUrl: "type.googleapis.com/" + d.Type(), Value: d.Bytes(),
+		})
+	}
+	return s
+}

@@ -1,0 +1,281 @@
+package rest
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/status"
+
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/rpcstatus"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// itemsAhead is how many rows may wait for the network as JSON.
+const itemsAhead = 64
+
+// A streamRoute is GET as a stream.
+type streamRoute struct {
+	formats []string
+	// open reads the request. resumed: it came with Last-Event-ID.
+	open func(r *http.Request, format string, values []string) (opened, []user.Violation)
+}
+
+// opened is a stream that is about to be called.
+type opened struct {
+	// run calls the RPC and emits what comes, an item of kind itemEnd last. It stops
+	// when emit returns false.
+	run func(ctx context.Context, header http.Header, emit func(item) bool)
+	// resumed: the caller goes on after an event that it has.
+	resumed bool
+	// anchored: the stream begins at the position of the header, so that this is the
+	// place to resume from until the first event.
+	anchored bool
+	// progress: the caller asked for progress rows.
+	progress bool
+}
+
+type itemKind int
+
+const (
+	itemHeader itemKind = iota // the RPC's header
+	itemRow
+	itemIdle // nothing more is at hand
+	itemEnd
+)
+
+type item struct {
+	kind     itemKind
+	header   http.Header
+	data     []byte // a row as JSON
+	position int64
+	progress bool
+	err      error // of the end; nil: it was a good one
+}
+
+// session is one stream on its way to one caller. It is for one goroutine.
+type session struct {
+	h      *handler
+	w      http.ResponseWriter
+	r      *http.Request
+	opened opened
+	format format
+	pass   *passage
+
+	header    http.Header // of the RPC
+	epoch     string
+	committed bool
+	pending   *item // a progress row that has not been worth a header yet
+	last      time.Time
+	buf       []byte
+}
+
+// serveStream runs a stream until it ends or its caller goes.
+func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, route *streamRoute, media string, values []string) {
+	o, violations := route.open(r, media, values)
+	if len(violations) > 0 {
+		invalid(w, violations...)
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	items := make(chan item, itemsAhead)
+	emit := func(it item) bool {
+		select {
+		case items <- it:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	pass := &passage{outer: r, idle: func() { emit(item{kind: itemIdle}) }}
+	header := make(http.Header)
+	forward(header, r.Header)
+	go func() {
+		defer close(items)
+		o.run(context.WithValue(ctx, passageKey{}, pass), header, emit)
+	}()
+	// The handler uses what belongs to this request, so it must have returned first.
+	defer func() {
+		cancel()
+		for range items { //nolint:revive // until the reader has gone
+		}
+		pass.done.Wait()
+		if pass.fault != nil {
+			h.opts.Logger.LogAttrs(r.Context(), slog.LevelError, "a stream's handler panicked", slog.Any("error", pass.fault))
+		}
+	}()
+	s := &session{h: h, w: w, r: r, opened: o, format: formats[media], pass: pass, last: time.Now()}
+	s.run(ctx, items)
+}
+
+func (s *session) run(ctx context.Context, items <-chan item) {
+	beat := time.NewTimer(s.h.opts.Heartbeat)
+	defer beat.Stop()
+	for {
+		var ok bool
+		select {
+		case it, open := <-items:
+			if !open {
+				return
+			}
+			ok = s.take(ctx, it)
+		case now := <-beat.C:
+			silent := now.Sub(s.last)
+			if silent < s.h.opts.Heartbeat {
+				beat.Reset(s.h.opts.Heartbeat - silent)
+				continue
+			}
+			beat.Reset(s.h.opts.Heartbeat)
+			ok = s.commit() && s.write(s.format.heartbeat(s.buf[:0])) && s.flush()
+		case <-ctx.Done():
+			return
+		}
+		if !ok {
+			return
+		}
+	}
+}
+
+// take does what an item asks for; ok is false when there is nothing more to do.
+func (s *session) take(ctx context.Context, it item) (ok bool) {
+	switch it.kind {
+	case itemHeader:
+		s.header = it.header
+		position := it.header.Get(intercept.PositionHeader)
+		s.epoch, _, _ = strings.Cut(position, ":")
+		return true
+	case itemIdle:
+		return s.commit() && s.flush()
+	case itemRow:
+		if it.progress && !s.committed {
+			// It may be all there is; an end that follows at once is told otherwise.
+			s.pending = &it
+			return true
+		}
+		return s.commit() && s.row(&it)
+	case itemEnd:
+		s.end(ctx, it.err)
+	}
+	return false
+}
+
+// commit sends the header, and what was kept back until then.
+func (s *session) commit() bool {
+	if s.committed {
+		return true
+	}
+	s.committed = true
+	header := s.w.Header()
+	forward(header, s.header)
+	header.Set("Content-Type", s.format.contentType)
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Accel-Buffering", "no")
+	header.Set("X-Content-Type-Options", "nosniff")
+	s.w.WriteHeader(http.StatusOK)
+	head := s.format.begin(s.buf[:0])
+	if s.opened.anchored {
+		head = s.format.anchor(head, s.header.Get(intercept.PositionHeader))
+	}
+	if !s.write(head) {
+		return false
+	}
+	if s.pending != nil {
+		pending := s.pending
+		s.pending = nil
+		if !s.row(pending) {
+			return false
+		}
+	}
+	return s.flush()
+}
+
+func (s *session) row(it *item) bool {
+	id := ""
+	if s.epoch != "" && it.position > 0 {
+		id = formatPosition(s.epoch, it.position)
+	}
+	if it.progress && !s.opened.progress {
+		return s.write(s.format.anchor(s.buf[:0], id))
+	}
+	return s.write(s.format.row(s.buf[:0], id, it.data))
+}
+
+// write sends bytes; they go when a buffer is full or with the next flush.
+func (s *session) write(data []byte) bool {
+	s.buf = data[:0]
+	if len(data) == 0 {
+		return true
+	}
+	s.last = time.Now()
+	_, err := s.w.Write(data)
+	return err == nil
+}
+
+func (s *session) flush() bool {
+	return http.NewResponseController(s.w).Flush() == nil
+}
+
+// end tells the caller how the stream ended.
+func (s *session) end(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil: // the caller has gone
+	case err == nil && !s.committed && s.opened.resumed && s.format.gone:
+		// There will be nothing more after the event that the caller has.
+		forward(s.w.Header(), s.header)
+		s.w.Header().Set("Cache-Control", "no-store")
+		s.w.WriteHeader(http.StatusNoContent)
+	case err == nil:
+		s.commit()
+	case !s.committed:
+		forward(s.w.Header(), s.header)
+		what := s.explain(ctx, err)
+		writeStatus(s.w, httpCode(what.GetCode()), what)
+	default:
+		s.write(s.format.failure(s.buf[:0], s.explain(ctx, err)))
+		s.flush()
+	}
+}
+
+// explain gives what a caller may know of an error. One that the RPC did not send is
+// a fault of the way from it.
+func (s *session) explain(ctx context.Context, err error) *status.Status {
+	if sent, ok := asSent(err); ok {
+		return statusOf(sent)
+	}
+	incident := rand.Text()
+	s.h.opts.Logger.LogAttrs(ctx, slog.LevelError, "a REST stream broke within the process",
+		slog.String("incident", incident), slog.Any("error", err))
+	return rpcstatus.Internal(incident)
+}
+
+// runStream calls a server stream and emits its rows.
+func runStream[Req, Res any](
+	ctx context.Context, client *connect.Client[Req, Res], req *connect.Request[Req],
+	emit func(item) bool, row func(*Res) (item, error),
+) {
+	stream, err := client.CallServerStream(ctx, req)
+	if err != nil {
+		emit(item{kind: itemEnd, err: err})
+		return
+	}
+	defer func() { _ = stream.Close() }() // how it ended is known by then
+	if !emit(item{kind: itemHeader, header: stream.ResponseHeader()}) {
+		return
+	}
+	for stream.Receive() {
+		it, err := row(stream.Msg())
+		if err != nil {
+			emit(item{kind: itemEnd, err: err})
+			return
+		}
+		if !emit(it) {
+			return
+		}
+	}
+	emit(item{kind: itemEnd, err: stream.Err()})
+}

@@ -1,0 +1,521 @@
+package rest_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/rest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// wire is a caller's end of a stream: it shows only what was flushed.
+type wire struct {
+	header http.Header
+
+	mu      sync.Mutex
+	status  int
+	written strings.Builder
+	sent    int
+	flushes int
+	broken  error
+	full    chan struct{} // not nil: Write waits for it to be closed
+}
+
+func newWire() *wire { return &wire{header: make(http.Header)} }
+
+func (w *wire) Header() http.Header { return w.header }
+
+func (w *wire) WriteHeader(status int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status = status
+}
+
+func (w *wire) Write(data []byte) (int, error) {
+	w.mu.Lock()
+	full := w.full
+	w.mu.Unlock()
+	if full != nil {
+		<-full
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.broken != nil {
+		return 0, w.broken
+	}
+	return w.written.Write(data)
+}
+
+func (w *wire) FlushError() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent = w.written.Len()
+	w.flushes++
+	return w.broken
+}
+
+func (w *wire) got() (status int, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.status, w.written.String()[:w.sent]
+}
+
+// events parses what has arrived so far.
+func (w *wire) events(t *testing.T) *sseStream {
+	t.Helper()
+	_, text := w.got()
+	s, err := parseEvents(text)
+	if err != nil {
+		t.Fatalf("%v in %q", err, text)
+	}
+	return s
+}
+
+// connection is a request that is being served.
+type connection struct {
+	*wire
+
+	leave context.CancelFunc
+	done  chan struct{}
+}
+
+// dial serves a request in a goroutine, within a synctest bubble.
+func dial(t *testing.T, h http.Handler, q request) *connection {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	c := &connection{wire: newWire(), leave: cancel, done: make(chan struct{})}
+	r := q.make(t).WithContext(ctx)
+	go func() {
+		defer close(c.done)
+		h.ServeHTTP(c.wire, r)
+	}()
+	synctest.Wait()
+	return c
+}
+
+// ended reports whether the handler has returned.
+func (c *connection) ended() bool {
+	synctest.Wait()
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func sse(path string, more ...string) request {
+	header := map[string]string{"Accept": "text/event-stream"}
+	for i := 0; i < len(more); i += 2 {
+		header[more[i]] = more[i+1]
+	}
+	return request{method: "GET", path: path, header: header}
+}
+
+func ndjson(path string) request {
+	return request{method: "GET", path: path, header: map[string]string{"Accept": "application/x-ndjson"}}
+}
+
+func activity(position int64) *userv1.UserActivity {
+	return &userv1.UserActivity{
+		ActivityId: position, UserId: 7, Action: "user.updated",
+		Timestamp: timestamppb.New(time.Unix(1_700_000_000, 0)), Details: map[string]string{"new.username": "a\nb\u2028\r"},
+	}
+}
+
+type activities = connect.ServerStream[userv1.UserActivity]
+
+// feed is a StreamUserActivities that does as the service's does: it holds while it
+// has more at hand. Positions come from live; the end, once live is closed, is err.
+type feed struct {
+	replay   []int64
+	progress int64 // position of a progress row after the replay, if it was asked for
+	live     chan int64
+	err      error
+}
+
+func (f *feed) serve(ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *activities) error {
+	stream.ResponseHeader().Set("Userd-Position", "ep:och:99")
+	flush := flusher(ctx)
+	flush.Hold()
+	for _, position := range f.replay {
+		if err := stream.Send(activity(position)); err != nil {
+			return err
+		}
+	}
+	if req.GetProgress() && f.progress > 0 {
+		if err := stream.Send(&userv1.UserActivity{ActivityId: f.progress}); err != nil {
+			return err
+		}
+	}
+	if f.live == nil {
+		return f.err
+	}
+	for {
+		if err := stream.Send(nil); err != nil {
+			return err
+		}
+		flush.Release()
+		select {
+		case position, open := <-f.live:
+			if !open {
+				return f.err
+			}
+			flush.Hold()
+			row := activity(position)
+			if position < 0 {
+				row = &userv1.UserActivity{ActivityId: -position}
+			}
+			if err := stream.Send(row); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+const activitiesPath = "/api/v1/users/7/activities"
+
+func TestEventStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &feed{replay: []int64{3, 5}, progress: 9, live: make(chan int64)}
+		c := dial(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
+		status, _ := c.got()
+		if status != 200 || c.header.Get("Content-Type") != "text/event-stream" || c.header.Get("Cache-Control") != "no-store" ||
+			c.header.Get("X-Accel-Buffering") != "no" || c.header.Get("Vary") != "Accept" || c.header.Get("Userd-Position") != "ep:och:99" {
+			t.Fatalf("%d %v", status, c.header)
+		}
+		for _, name := range []string{"Content-Encoding", "Connect-Accept-Encoding", "Accept-Encoding", "Content-Length"} {
+			if c.header.Get(name) != "" {
+				t.Errorf("%s: %q", name, c.header.Get(name))
+			}
+		}
+		s := c.events(t)
+		if len(s.events) != 2 || s.lastID != "ep:9" || len(s.retry) != 1 || s.comments != 0 {
+			t.Fatalf("%+v", s)
+		}
+		got := &userv1.UserActivity{}
+		if err := protojson.Unmarshal([]byte(s.events[1].data), got); err != nil || !proto.Equal(got, activity(5)) {
+			t.Errorf("%v: %s", err, s.events[1].data)
+		}
+		if e := s.events[1]; e.id != "ep:5" || e.name != "message" {
+			t.Errorf("%+v", e)
+		}
+		source.live <- 12
+		synctest.Wait()
+		if s := c.events(t); len(s.events) != 3 || s.lastID != "ep:12" {
+			t.Errorf("%+v", s)
+		}
+		c.leave()
+		if !c.ended() {
+			t.Error("the handler goes on after its caller has gone")
+		}
+	})
+}
+
+func TestHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &feed{live: make(chan int64)}
+		c := dial(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
+		expect := func(after time.Duration, comments int) {
+			t.Helper()
+			time.Sleep(after) // of the bubble's clock
+			synctest.Wait()
+			if s := c.events(t); s.comments != comments {
+				t.Errorf("%d comments, expected %d", s.comments, comments)
+			}
+		}
+		if status, _ := c.got(); status != 200 {
+			t.Fatal("the header does not come at once")
+		}
+		expect(15*time.Second-1, 0)
+		expect(1, 1)
+		expect(15*time.Second, 2)
+		expect(10*time.Second, 2)
+		source.live <- 1 // data resets the time
+		expect(10*time.Second, 2)
+		expect(5*time.Second, 3)
+		c.leave()
+		c.ended()
+	})
+}
+
+// TestSilentHandler: the header comes with the first heartbeat at the latest.
+func TestSilentHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, _ *activities) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		c := dial(t, newHandler(t, f, func(o *rest.Options) { o.Heartbeat = time.Second }), sse(activitiesPath))
+		if status, _ := c.got(); status != 0 {
+			t.Errorf("%d before anything is known", status)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if status, _ := c.got(); status != 200 || c.events(t).comments != 1 {
+			t.Errorf("%d", status)
+		}
+		c.leave()
+		c.ended()
+	})
+}
+
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for query, want := range map[string]int{"": 1, "?progress=false": 1, "?progress=true": 3} {
+			source := &feed{replay: []int64{3}, progress: 9, live: make(chan int64)}
+			f := &fake{stream: source.serve}
+			c := dial(t, newHandler(t, f), sse(activitiesPath+query))
+			source.live <- -11
+			synctest.Wait()
+			s := c.events(t)
+			if len(s.events) != want || s.lastID != "ep:11" {
+				t.Errorf("%q: %+v", query, s)
+			}
+			if want == 3 && s.events[1].id != "ep:9" {
+				t.Errorf("%+v", s)
+			}
+			c.leave()
+			c.ended()
+		}
+	})
+}
+
+func TestStreamRequests(t *testing.T) {
+	since := timestamppb.New(time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC))
+	for name, test := range map[string]struct {
+		request
+
+		want proto.Message
+	}{
+		"all parameters": {
+			ndjson(activitiesPath + "?since=2026-01-02T05:04:05.6%2B02:00&actions=a&actions=b,c&replay_only=true&epoch=e&progress=true"),
+			&userv1.StreamUserActivitiesRequest{UserId: 7, Since: since, Actions: []string{"a", "b", "c"}, ReplayOnly: true, Epoch: "e", Progress: true},
+		},
+		"in JSON's names": {
+			ndjson("/api/v1/users/0/activities?afterActivityId=4&replayOnly=false&fromHead=true"),
+			&userv1.StreamUserActivitiesRequest{AfterActivityId: 4, FromHead: true},
+		},
+		"a plus as it is": {
+			ndjson(activitiesPath + "?since=2026-01-02T05:04:05.6+02:00"),
+			&userv1.StreamUserActivitiesRequest{UserId: 7, Since: since},
+		},
+		"resumed": {
+			sse(activitiesPath+"?since=2026-01-02T03:04:05.6Z&after_activity_id=4&epoch=old&from_head=true&actions=a", "Last-Event-ID", "e:p:17"),
+			&userv1.StreamUserActivitiesRequest{UserId: 7, AfterActivityId: 17, Epoch: "e:p", Actions: []string{"a"}, Progress: true},
+		},
+		"statuses": {
+			sse("/api/v1/users:watchStatus?user_ids=1,2&userIds=3&after_activity_id=4&epoch=e"), nil,
+		},
+		"statuses of some": {
+			sse("/api/v1/users:watchStatus?user_ids=1,2&user_ids=3&after_activity_id=4&epoch=e"),
+			&userv1.WatchUserStatusRequest{UserIds: []int64{1, 2, 3}, AfterActivityId: 4, Epoch: "e"},
+		},
+		"statuses, resumed": {
+			sse("/api/v1/users:watchStatus?all=true&after_activity_id=4", "Last-Event-ID", "e:17"),
+			&userv1.WatchUserStatusRequest{All: true, AfterActivityId: 17, Epoch: "e"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{}
+			w := serve(t, newHandler(t, f), test.request)
+			came := f.taken()
+			if test.want == nil {
+				if w.Code != http.StatusBadRequest || len(came) > 0 {
+					t.Errorf("%d, %v", w.Code, came)
+				}
+				return
+			}
+			if len(came) != 1 || !proto.Equal(came[0], test.want) {
+				t.Errorf("%d %s, the handler got %v", w.Code, w.Body, came)
+			}
+		})
+	}
+}
+
+// TestEndOfAStream: a resumed stream that has nothing more is 204, and only that.
+func TestEndOfAStream(t *testing.T) {
+	for name, test := range map[string]struct {
+		feed   feed
+		query  string
+		resume bool
+		format string
+		status int
+		events int
+		lastID string
+	}{
+		"over at once":                       {feed{}, "", true, "text/event-stream", 204, 0, ""},
+		"caught up at once":                  {feed{progress: 9}, "?replay_only=true", true, "text/event-stream", 204, 0, ""},
+		"caught up, progress is asked for":   {feed{progress: 9}, "?replay_only=true&progress=true", true, "text/event-stream", 204, 0, ""},
+		"there is more":                      {feed{replay: []int64{5}, progress: 9}, "", true, "text/event-stream", 200, 1, "ep:9"},
+		"not resumed":                        {feed{}, "", false, "text/event-stream", 200, 0, ""},
+		"not resumed, with a place to go on": {feed{progress: 9}, "", false, "text/event-stream", 200, 0, "ep:9"},
+		"lines":                              {feed{}, "", true, "application/x-ndjson", 200, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := sse(activitiesPath+test.query, "Accept", test.format)
+			if test.resume {
+				q.header["Last-Event-ID"] = "ep:4"
+			}
+			w := serve(t, newHandler(t, &fake{stream: test.feed.serve}), q)
+			if w.Code != test.status {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+			if w.Header().Get("Userd-Position") == "" {
+				t.Error("no position")
+			}
+			if test.format != "text/event-stream" || test.status == http.StatusNoContent {
+				if w.Body.Len() > 0 {
+					t.Errorf("%q", w.Body)
+				}
+				return
+			}
+			s, err := parseEvents(w.Body.String())
+			if err != nil || len(s.events) != test.events || s.lastID != test.lastID {
+				t.Errorf("%v %+v", err, s)
+			}
+		})
+	}
+}
+
+func TestErrorBeforeTheFirstRow(t *testing.T) {
+	for _, accept := range []string{"text/event-stream", "application/x-ndjson"} {
+		for _, test := range []struct {
+			err    *user.Error
+			status int
+			retry  string
+		}{
+			{user.ErrNotFound(7), 404, ""},
+			{user.ErrPosition("e", 1, 2, "ahead"), 400, ""},
+			{user.ErrDraining("e", 4), 503, "1"},
+		} {
+			f := &fake{stream: (&feed{err: test.err, progress: 9}).serve}
+			w := serve(t, newHandler(t, f), sse(activitiesPath, "Accept", accept))
+			p := readProblem(t, w.Body.Bytes())
+			if w.Code != test.status || p.reason != string(test.err.Reason) || w.Header().Get("Retry-After") != test.retry ||
+				w.Header().Get("Content-Type") != "application/json" {
+				t.Errorf("%d %+v %v", w.Code, p, w.Header())
+			}
+			for key, value := range test.err.Metadata {
+				if p.meta[key] != value {
+					t.Errorf("%s: %q", key, p.meta[key])
+				}
+			}
+		}
+	}
+}
+
+func TestBadEnd(t *testing.T) {
+	source := feed{replay: []int64{3}, err: user.ErrDraining("ep", 3)}
+	w := serve(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
+	s, err := parseEvents(w.Body.String())
+	if err != nil || len(s.events) != 2 || s.events[1].name != "error" || s.lastID != "ep:3" {
+		t.Fatalf("%v %+v", err, s)
+	}
+	if p := readProblem(t, []byte(s.events[1].data)); p.reason != string(user.ServerDraining) || p.meta["position"] != "3" {
+		t.Errorf("%+v", p)
+	}
+	if len(s.retry) != 2 || s.retry[1] != 1000 {
+		t.Errorf("%v", s.retry)
+	}
+
+	w = serve(t, newHandler(t, &fake{stream: source.serve}), ndjson(activitiesPath))
+	lines := strings.Split(strings.TrimSuffix(w.Body.String(), "\n"), "\n")
+	last, found := strings.CutPrefix(lines[len(lines)-1], `{"error":`)
+	if len(lines) != 2 || !found {
+		t.Fatalf("%q", lines)
+	}
+	if p := readProblem(t, []byte(strings.TrimSuffix(last, "}"))); p.reason != string(user.ServerDraining) {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &feed{replay: []int64{3, 5}, progress: 9, live: make(chan int64)}
+		c := dial(t, newHandler(t, &fake{stream: source.serve}), ndjson(activitiesPath))
+		source.live <- 6
+		time.Sleep(time.Hour) // nothing but rows is ever sent
+		synctest.Wait()
+		status, text := c.got()
+		if status != 200 || c.header.Get("Content-Type") != "application/x-ndjson" {
+			t.Errorf("%d %v", status, c.header)
+		}
+		lines := strings.Split(text, "\n")
+		if len(lines) != 4 || lines[3] != "" {
+			t.Fatalf("%q", text)
+		}
+		for i, position := range []int64{3, 5, 6} {
+			got := &userv1.UserActivity{}
+			if err := protojson.Unmarshal([]byte(lines[i]), got); err != nil || !proto.Equal(got, activity(position)) {
+				t.Errorf("%v: %s", err, lines[i])
+			}
+		}
+		c.leave()
+		c.ended()
+	})
+}
+
+func TestStatuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		updates := make(chan *userv1.UserStatusUpdate)
+		f := &fake{watch: func(ctx context.Context, _ *userv1.WatchUserStatusRequest, stream *connect.ServerStream[userv1.UserStatusUpdate]) error {
+			stream.ResponseHeader().Set("Userd-Position", "ep:40")
+			for {
+				select {
+				case update := <-updates:
+					if err := stream.Send(update); err != nil {
+						return err
+					}
+				case <-ctx.Done():
+					return ctx.Err()
+				default:
+					if err := stream.Send(nil); err != nil {
+						return err
+					}
+					flusher(ctx).Release()
+					select {
+					case update := <-updates:
+						if err := stream.Send(update); err != nil {
+							return err
+						}
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+			}
+		}}
+		for query, before := range map[string]string{"?all=true": "ep:40", "?user_ids=7": "", "?all=true&after_activity_id=3": ""} {
+			c := dial(t, newHandler(t, f), request{method: "GET", path: "/api/v1/users:watchStatus" + query})
+			if s := c.events(t); s.lastID != before || len(s.events) > 0 || len(s.retry) != 1 {
+				t.Errorf("%s: %+v", query, s)
+			}
+			update := &userv1.UserStatusUpdate{UserId: 7, Status: userv1.UserStatus_USER_STATUS_INACTIVE, ActivityId: 41, Epoch: "ep"}
+			updates <- update
+			synctest.Wait()
+			s := c.events(t)
+			if s.lastID != "ep:41" || len(s.events) != 1 {
+				t.Fatalf("%+v", s)
+			}
+			got := &userv1.UserStatusUpdate{}
+			if err := protojson.Unmarshal([]byte(s.events[0].data), got); err != nil || !proto.Equal(got, update) {
+				t.Errorf("%v: %s", err, s.events[0].data)
+			}
+			c.leave()
+			c.ended()
+		}
+	})
+}

@@ -1,0 +1,166 @@
+package server_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/servertest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestMessageTooLarge(t *testing.T) {
+	t.Parallel()
+	const limit = 64 << 10
+	s := servertest.Start(t, servertest.Parallel(),
+		servertest.Config(func(c *server.Config) { c.MaxMessageBytes = limit }))
+	for _, compress := range []bool{false, true} {
+		for _, p := range servertest.Protocols() {
+			name := p.Name
+			if compress {
+				name += ", compressed"
+				p.Options = append(p.Options, connect.WithSendGzip())
+			}
+			client := s.Client(p)
+			t.Run(name, func(t *testing.T) {
+				_, err := client.CreateUser(t.Context(), &userv1.CreateUserRequest{
+					Username: strings.Repeat("a", 2*limit), Email: "ada@example.com",
+				})
+				info := wantError(t, err, connect.CodeResourceExhausted, user.MessageTooLarge)
+				if info.GetMetadata()["limit"] != "65536" {
+					t.Errorf("got metadata %v", info.GetMetadata())
+				}
+			})
+			t.Run(name+", stream", func(t *testing.T) {
+				wantStreamTooLarge(t, client, 2*limit)
+			})
+		}
+	}
+}
+
+func wantStreamTooLarge(t *testing.T, client userv1connect.UserServiceClient, size int) {
+	t.Helper()
+	stream, err := client.BatchUpdateUsers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The server may end the call before it has read all; the answer says why.
+	_ = stream.Send(&userv1.UpdateUserRequest{UserId: 1, User: &userv1.User{Username: strings.Repeat("a", size)}})
+	_, err = stream.CloseAndReceive()
+	wantError(t, err, connect.CodeResourceExhausted, user.MessageTooLarge)
+}
+
+// A message that says it is large is refused before it comes.
+func TestTooLargeIsNotRead(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel())
+	for contentType, body := range map[string]string{
+		"application/proto":      "",
+		"application/grpc+proto": "\x00\x7f\xff\xff\xff",
+	} {
+		never, end := io.Pipe()
+		t.Cleanup(func() { _ = end.Close() })
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+			"http://userd.test/user.v1.UserService/GetUser", io.MultiReader(strings.NewReader(body), never))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", contentType)
+		if body == "" {
+			request.ContentLength = 1 << 40
+		}
+		answer, err := s.HTTP(true).Do(request)
+		if err != nil {
+			t.Fatalf("%s: %v", contentType, err)
+		}
+		text, _ := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		said := string(text) + answer.Header.Get("Grpc-Message") + answer.Trailer.Get("Grpc-Message")
+		if !strings.Contains(said, "larger than") {
+			t.Errorf("%s: got %v %s", contentType, answer, said)
+		}
+	}
+}
+
+// A small message that inflates to a large one stops at the limit.
+func TestGzipBomb(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel())
+	var bomb bytes.Buffer
+	w := gzip.NewWriter(&bomb)
+	zeros := make([]byte, 1<<20)
+	for range 256 {
+		if _, err := w.Write(zeros); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+		"http://userd.test/user.v1.UserService/GetUser", &bomb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/proto")
+	request.Header.Set("Content-Encoding", "gzip")
+	answer, err := s.HTTP(false).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	if answer.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(text), "MESSAGE_TOO_LARGE") {
+		t.Errorf("got %d %s", answer.StatusCode, text)
+	}
+}
+
+func TestSmallAnswersAreNotCompressed(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel())
+	for body, want := range map[string]string{`{}`: ""} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+			"http://userd.test/user.v1.UserService/ListUsers", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("Accept-Encoding", "gzip")
+		answer, err := s.HTTP(false).Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if got := answer.Header.Get("Content-Encoding"); got != want {
+			t.Errorf("got encoding %q, want %q", got, want)
+		}
+	}
+}
+
+// post sends a body and returns the answer's status and body.
+func post(t *testing.T, s *servertest.Server, path, contentType string, body io.Reader) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://userd.test"+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", contentType)
+	answer, err := s.HTTP(false).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(text)
+}

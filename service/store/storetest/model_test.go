@@ -1,0 +1,27 @@
+package storetest_test
+
+import (
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/yourorg/userservice/service/store/storetest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestModel shows that the model keeps the contract that it stands for.
+func TestModel(t *testing.T) {
+	var models sync.Map // what stands for the data in a folder
+	storetest.Run(t, func(t *testing.T, opts storetest.Options) user.Store {
+		t.Helper()
+		m := storetest.NewModel(opts.Clock)
+		if old, ok := models.Load(opts.Dir); ok {
+			m = old.(*storetest.Model).Reopen(opts.Clock)
+		}
+		models.Store(opts.Dir, m)
+		return m
+	})
+}

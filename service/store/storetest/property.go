@@ -1,0 +1,243 @@
+package storetest
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// compareWithModel carries random batches out on the store and on the model and
+// wants the same results, the same log and the same users, the ids aside.
+func compareWithModel(t *testing.T, open Open) {
+	rapid.Check(t, func(r *rapid.T) {
+		dir, err := os.MkdirTemp(t.TempDir(), "")
+		if err != nil {
+			r.Fatal(err)
+		}
+		clock := NewClock()
+		p := &pair{
+			t: r, clock: clock, model: NewModel(clock.Now),
+			store: open(t, Options{Dir: dir, Clock: clock.Now}), toStore: map[int64]int64{4711: 4711},
+		}
+		defer func() {
+			if err := p.store.Close(); err != nil {
+				r.Error(err)
+			}
+		}()
+		r.Repeat(map[string]func(*rapid.T){
+			"batch":  p.batch,
+			"time":   p.time,
+			"purge":  p.purge,
+			"reopen": func(r *rapid.T) { p.reopen(r, t, open, dir) },
+			"":       p.compare,
+		})
+	})
+}
+
+// pair is a store beside the model. An id of the model stands for the store's.
+type pair struct {
+	t       *rapid.T
+	clock   *Clock
+	model   *Model
+	store   user.Store
+	ids     []int64         // of the model, in the order of creation
+	toStore map[int64]int64 // the model's id -> the store's
+}
+
+func (p *pair) time(r *rapid.T) {
+	p.clock.Advance(rapid.SampledFrom([]time.Duration{
+		time.Microsecond, time.Second, time.Hour, 25 * time.Hour, -time.Hour,
+	}).Draw(r, "step"))
+}
+
+func (p *pair) reopen(r *rapid.T, t *testing.T, open Open, dir string) {
+	if err := p.store.Close(); err != nil {
+		r.Fatal(err)
+	}
+	p.store = open(t, Options{Dir: dir, Clock: p.clock.Now})
+}
+
+// purge redacts a user and purges it, if its time has come.
+func (p *pair) purge(r *rapid.T) {
+	ctx := r.Context()
+	due, err := p.model.DuePurges(ctx, p.clock.Now(), 1)
+	if err != nil {
+		r.Fatal(err)
+	}
+	for _, id := range due {
+		for store, id := range map[user.Store]int64{p.model: id, p.store: p.toStore[id]} {
+			for more := true; more; {
+				if more, err = store.Redact(ctx, id, 2); err != nil {
+					r.Fatal(err)
+				}
+			}
+			if _, err := user.ApplyOne(ctx, store, user.Change{Op: &user.Purge{ID: id}}); err != nil && !user.HasReason(err, user.UserNotDeleted) {
+				r.Fatal(err)
+			}
+		}
+	}
+}
+
+func (p *pair) batch(r *rapid.T) {
+	ofModel := user.Batch{Atomic: rapid.IntRange(0, 3).Draw(r, "atomic") == 0}
+	ofStore := ofModel
+	for range rapid.IntRange(1, 6).Draw(r, "changes") {
+		op := p.op(r)
+		c := user.Change{
+			By:           user.Author{Actor: "actor"},
+			OnConflict:   user.Conflict(rapid.IntRange(0, 2).Draw(r, "policy")),
+			ValidateOnly: rapid.IntRange(0, 5).Draw(r, "validate") == 0,
+		}
+		if rapid.Bool().Draw(r, "once") {
+			c.Once = once(rapid.SampledFrom([]string{"1", "2", "3", "4"}).Draw(r, "request"))
+			c.Once.Fingerprint[0] = byte(rapid.IntRange(0, 1).Draw(r, "fingerprint"))
+		}
+		c.Op = op(func(id int64) int64 { return id })
+		ofModel.Changes = append(ofModel.Changes, c)
+		c.Op = op(func(id int64) int64 { return p.toStore[id] })
+		ofStore.Changes = append(ofStore.Changes, c)
+	}
+	want, wantErr := user.Apply(r.Context(), p.model, ofModel)
+	got, gotErr := user.Apply(r.Context(), p.store, ofStore)
+	if errorText(wantErr) != errorText(gotErr) || len(want) != len(got) {
+		r.Fatalf("the model gave %v, the store %v", wantErr, gotErr)
+	}
+	for i := range want {
+		p.learn(want[i], got[i])
+		p.same(r, fmt.Sprintf("result %d", i), p.plainResult(want[i], true), p.plainResult(got[i], false))
+	}
+}
+
+// learn notes which id of the store stands for a new one of the model.
+func (p *pair) learn(want, got user.Result) {
+	if want.Outcome == user.OutcomeCreated && got.Outcome == user.OutcomeCreated && p.toStore[want.User.ID] == 0 {
+		p.ids = append(p.ids, want.User.ID)
+		p.toStore[want.User.ID] = got.User.ID
+	}
+}
+
+var names = []string{"anna", "ANNA", "berta", "Ｂｅｒｔａ", "carla", "dora emil", "Dora  Emil", "straße", "STRASSE"}
+
+// op draws an op, whose user is named by the model's id and given by the function.
+func (p *pair) op(r *rapid.T) func(func(int64) int64) user.Op {
+	name := rapid.SampledFrom(names).Draw(r, "name")
+	mail := rapid.SampledFrom([]string{"a@example.org", "A@EXAMPLE.ORG", "b@example.org", "c@example.org", "d@example.org"}).Draw(r, "mail")
+	tags := rapid.SampledFrom([][]string{nil, {"x"}, {"x", "y"}}).Draw(r, "tags")
+	id := rapid.SampledFrom(append(slices.Clone(p.ids), 4711)).Draw(r, "user")
+	kind := rapid.IntRange(0, 9).Draw(r, "kind")
+	status := user.Status(rapid.IntRange(1, 3).Draw(r, "status"))
+	at := time.Time{}
+	if kind == 6 {
+		at = p.clock.Now().Add(time.Duration(rapid.IntRange(-90, 90).Draw(r, "at")) * time.Second)
+	}
+	return func(of func(int64) int64) user.Op {
+		switch id := of(id); kind {
+		case 0, 1, 2:
+			op, err := user.NewCreate(name, mail, tags, map[string]string{"k": name})
+			if err != nil {
+				r.Fatal(err)
+			}
+			return op
+		case 3:
+			return updating(id, user.Patch{Username: &name, Tags: &tags})
+		case 4:
+			return updating(id, user.Patch{Email: &mail, Status: &status})
+		case 5:
+			return noting(id, "k", name)
+		case 6, 7:
+			return &user.SetStatus{ID: id, Status: status, Time: at}
+		case 8:
+			if tags == nil {
+				return &user.Undelete{ID: id}
+			}
+			return &user.Delete{ID: id, Retention: time.Hour}
+		default:
+			if tags == nil {
+				return breaking(id)[len(name)%2]
+			}
+			return &user.Record{ID: id, Action: "app.seen", Details: map[string]string{"name": name}}
+		}
+	}
+}
+
+// compare compares the whole log and all users.
+func (p *pair) compare(r *rapid.T) {
+	ctx := r.Context()
+	want, wantErr := p.model.Log(ctx, user.LogQuery{MaxRows: 1000})
+	got, gotErr := p.store.Log(ctx, user.LogQuery{MaxRows: 1000})
+	if wantErr != nil || gotErr != nil {
+		r.Fatal(wantErr, gotErr)
+	}
+	p.same(r, "log", p.plainRows(want.Rows, true), p.plainRows(got.Rows, false))
+	for order := user.ByUsername; order <= user.ByEmail; order++ {
+		q := user.ListQuery{Order: order, MaxUsers: 1000, MaxLooked: 1000, MaxBytes: 1 << 20, ShowDeleted: true}
+		want, wantErr := p.model.List(ctx, q)
+		got, gotErr := p.store.List(ctx, q)
+		if wantErr != nil || gotErr != nil {
+			r.Fatal(wantErr, gotErr)
+		}
+		p.same(r, "users", p.plainUsers(want.Users, true), p.plainUsers(got.Users, false))
+	}
+}
+
+func (p *pair) same(r *rapid.T, what string, want, got any) {
+	if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		r.Fatalf("%s (-model +store):\n%s", what, diff)
+	}
+}
+
+// plain replaces an id of the model by the store's.
+func (p *pair) plain(id int64, ofModel bool) int64 {
+	if ofModel {
+		return cmp.Or(p.toStore[id], id)
+	}
+	return id
+}
+
+func (p *pair) plainRows(rows []user.Activity, ofModel bool) []user.Activity {
+	rows = slices.Clone(rows)
+	for i := range rows {
+		rows[i].UserID = p.plain(rows[i].UserID, ofModel)
+	}
+	return rows
+}
+
+func (p *pair) plainUsers(users []*user.User, ofModel bool) []*user.User {
+	users = slices.Clone(users)
+	for i, u := range users {
+		if u != nil {
+			users[i] = u.Clone()
+			users[i].ID = p.plain(u.ID, ofModel)
+		}
+	}
+	return users
+}
+
+// plainResult is a result whose error is its text.
+type plainResult struct {
+	Outcome  user.Outcome
+	Users    []*user.User
+	Rows     []user.Activity
+	Position int64
+	Err      string
+}
+
+func (p *pair) plainResult(r user.Result, ofModel bool) plainResult {
+	return plainResult{r.Outcome, p.plainUsers([]*user.User{r.User}, ofModel), p.plainRows(r.Rows, ofModel), r.Position, errorText(r.Err)}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

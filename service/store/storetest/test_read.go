@@ -1,0 +1,191 @@
+package storetest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// sameRows and sameUsers compare; a list or map without elements is like none.
+func (h *harness) sameRows(got, want []user.Activity) {
+	h.Helper()
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		h.Fatalf("rows (-want +got):\n%s", diff)
+	}
+}
+
+func (h *harness) sameUsers(got, want []*user.User) {
+	h.Helper()
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		h.Fatalf("users (-want +got):\n%s", diff)
+	}
+}
+
+var readTests = map[string]func(*harness){
+	"a read sees what was acknowledged before it": func(h *harness) {
+		together(8, func(i int) {
+			for k := range 20 {
+				r, err := h.apply(user.Change{Op: creating(fmt.Sprintf("user%d-%d", i, k))})
+				if err != nil {
+					h.Error(err)
+					return
+				}
+				if _, err := h.store.Get(h.ctx(), r.User.ID); err != nil {
+					h.Error(err)
+				}
+				if head := h.head(); head.Position < r.Position {
+					h.Errorf("the head is %d after a result at %d", head.Position, r.Position)
+				}
+				page, err := h.store.Log(h.ctx(), user.LogQuery{After: r.Position - 1, MaxRows: 1})
+				if err != nil || len(page.Rows) != 1 || page.Rows[0].UserID != r.User.ID {
+					h.Errorf("log: %+v %v", page, err)
+				}
+			}
+		})
+	},
+	"what reads and results give belongs to the caller": func(h *harness) {
+		change := user.Change{Op: h.full("anna"), Once: once("1")}
+		first, err := h.apply(change)
+		h.check(err)
+		want, rows := h.get(first.User.ID), h.checkLog()
+		spoil := func(u *user.User) {
+			u.Username, u.Version, u.Tags[0], u.Metadata["k"] = "spoilt", 99, "spoilt", "spoilt"
+		}
+		spoilRows := func(rows []user.Activity) {
+			rows[0].Action, rows[0].Details["new.username"] = "spoilt", "spoilt"
+		}
+		spoil(first.User)
+		spoilRows(first.Rows)
+		spoil(h.get(first.User.ID))
+		many, err := h.store.GetMany(h.ctx(), []int64{first.User.ID})
+		h.check(err)
+		spoil(many[0])
+		page, err := h.store.List(h.ctx(), user.ListQuery{MaxUsers: 1, MaxLooked: 1})
+		h.check(err)
+		spoil(page.Users[0])
+		spoilRows(h.log(user.LogQuery{}))
+		again, err := h.apply(change)
+		h.check(err)
+		h.sameUsers([]*user.User{h.get(want.ID), again.User}, []*user.User{want, want})
+		h.sameRows(h.checkLog(), rows)
+		h.sameRows(again.Rows, rows)
+	},
+	"unknown users are not found": func(h *harness) {
+		for _, id := range []int64{0, -1, 1, 1 << 62} {
+			_, err := h.store.Get(h.ctx(), id)
+			h.wantReason(err, user.UserNotFound)
+		}
+	},
+	"deleted users are found": func(h *harness) {
+		u := h.create("anna")
+		h.do(&user.Delete{ID: u.ID, Retention: time.Hour})
+		got := h.get(u.ID)
+		if !got.DeletedAt.Equal(h.clock.Now()) || !got.PurgeAt.Equal(h.clock.Now().Add(time.Hour)) {
+			h.Fatalf("%+v", got)
+		}
+		h.do(&user.Undelete{ID: u.ID})
+		if got := h.get(u.ID); got.Deleted() || !got.PurgeAt.IsZero() || got.Version != 3 {
+			h.Fatalf("%+v", got)
+		}
+	},
+	"get many keeps the order of the ids": func(h *harness) {
+		var ids []int64
+		for i := range 20 {
+			ids = append(ids, h.create(fmt.Sprintf("user%d", i)).ID)
+		}
+		ask := []int64{ids[3], 4711, ids[19], ids[0], ids[3], -1}
+		users, err := h.store.GetMany(h.ctx(), ask)
+		h.check(err)
+		var got []int64
+		for _, u := range users {
+			got = append(got, u.ID)
+		}
+		if !slices.Equal(got, []int64{ids[3], ids[19], ids[0], ids[3]}) {
+			h.Fatalf("got %v of %v", got, ids)
+		}
+	},
+	"pages of users are a full sort, in every order and direction": func(h *harness) {
+		reference := h.fillUsers(120)
+		short := func(u *user.User, k user.Keys) bool { return len(k.Username) < 7 && u.Username != "" && k.Email != "" }
+		for order := user.ByID; order <= user.ByUpdated; order++ {
+			for _, desc := range []bool{false, true} {
+				for _, q := range []user.ListQuery{
+					{MaxUsers: 1000, MaxLooked: 1000, MaxBytes: 1 << 20},
+					{MaxUsers: 7, MaxLooked: 1000, MaxBytes: 1 << 20, ShowDeleted: true},
+					{MaxUsers: 7, MaxLooked: 5, MaxBytes: 1 << 20, Match: short},
+					{MaxUsers: 50, MaxLooked: 50, MaxBytes: 400, ShowDeleted: true},
+					{MaxUsers: 1, MaxLooked: 1, MaxBytes: 1},
+					{MaxUsers: 3, MaxLooked: 9, MaxBytes: 1 << 20, Prefix: "a"},
+					{MaxUsers: 3, MaxLooked: 9, MaxBytes: 1 << 20, Prefix: "äb"},
+					{MaxUsers: 3, MaxLooked: 9, MaxBytes: 1 << 20, Prefix: "zzzz"},
+				} {
+					if q.Prefix != "" && order != user.ByUsername && order != user.ByEmail {
+						continue
+					}
+					q.Order, q.Desc = order, desc
+					h.comparePages(reference, q)
+				}
+			}
+		}
+	},
+}
+
+// fillUsers makes users with random names and returns a model that holds the same.
+func (h *harness) fillUsers(n int) *modelData {
+	h.Helper()
+	random := rand.New(rand.NewPCG(1, 2))
+	d := NewModel(nil).data
+	word := func() string {
+		letters := []rune("abABäöÄz")
+		b := make([]rune, 3+random.IntN(8))
+		for i := range b {
+			b[i] = letters[random.IntN(len(letters))]
+		}
+		return string(b)
+	}
+	for len(d.users) < n {
+		if random.IntN(3) == 0 {
+			h.clock.Advance(time.Duration(random.IntN(3)) * time.Millisecond)
+		}
+		op, err := user.NewCreate(word(), word()+"@example.org", nil, map[string]string{"k": strings.Repeat("x", random.IntN(300))})
+		h.check(err)
+		r, err := h.apply(user.Change{Op: op})
+		if err != nil {
+			continue // taken
+		}
+		u := r.User
+		if random.IntN(5) == 0 {
+			u = h.do(&user.Delete{ID: u.ID, Retention: time.Hour}).User
+		}
+		d.users[u.ID] = u
+	}
+	return d
+}
+
+// comparePages walks all pages and compares each with the model's.
+func (h *harness) comparePages(reference *modelData, q user.ListQuery) {
+	h.Helper()
+	m := NewModel(nil)
+	m.data = reference
+	for range 1000 {
+		want, err := m.List(h.ctx(), q)
+		h.check(err)
+		got, err := h.store.List(h.ctx(), q)
+		h.check(err)
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			h.Fatalf("page of %+v (-want +got):\n%s", q, diff)
+		}
+		if got.Next == nil {
+			return
+		}
+		q.After = got.Next
+	}
+	h.Fatalf("the pages of %+v do not end", q)
+}

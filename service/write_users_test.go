@@ -1,0 +1,312 @@
+package service_test
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/user"
+)
+
+const (
+	someID  = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+	otherID = "6ba7b811-9dad-11d1-80b4-00c04fd430c8"
+)
+
+func TestCreateUserRefuses(t *testing.T) {
+	r := newRig(t)
+	r.create(t, "Ann")
+	_, err := r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "a\x00b", Email: "nobody"})
+	wantInvalid(t, err, "username", "email")
+	_, err = r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ＡＮＮ", Email: "other@example.org"})
+	if e := wantReason(t, err, user.UsernameTaken); e.Metadata["holder_deleted"] != "false" {
+		t.Errorf("got %v", e.Metadata)
+	}
+	_, err = r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "other", Email: "ANN@EXAMPLE.org"})
+	wantReason(t, err, user.EmailTaken)
+}
+
+func TestCreateUserValidateOnly(t *testing.T) {
+	r := newRig(t)
+	r.create(t, "Ann")
+	head := r.feed.Head()
+	req := &userv1.CreateUserRequest{
+		Username: "Bob", Email: "bob@example.org", Tags: []string{"a"}, ValidateOnly: true, RequestId: someID,
+	}
+	for range 2 {
+		res, err := r.CreateUser(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &userv1.User{
+			Username: "Bob", Email: "bob@example.org", Tags: []string{"a"}, Status: userv1.UserStatus_USER_STATUS_ACTIVE,
+		}
+		if !proto.Equal(res.GetUser(), want) {
+			t.Errorf("got %v, want %v", res.GetUser(), want)
+		}
+	}
+	if r.feed.Head() != head {
+		t.Error("the log has grown")
+	}
+	_, err := r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ann", Email: "b@example.org", ValidateOnly: true})
+	wantReason(t, err, user.UsernameTaken)
+	req.ValidateOnly = false
+	if _, err := r.CreateUser(t.Context(), req); err != nil {
+		t.Errorf("the id of a call that stored nothing is used up: %v", err)
+	}
+}
+
+func TestRequestIDs(t *testing.T) {
+	r := newRig(t)
+	req := func() *userv1.CreateUserRequest {
+		return &userv1.CreateUserRequest{
+			Username: "Ann", Email: "ann@example.org", RequestId: someID, Metadata: map[string]string{"a": "1", "b": "2", "c": "3"},
+		}
+	}
+	alice := as(t.Context(), "alice")
+	first, err := r.CreateUser(alice, req())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := req()
+	again.RequestId = strings.ToUpper(someID)
+	second, err := r.CreateUser(alice, again)
+	if err != nil || !proto.Equal(first, second) {
+		t.Errorf("repeated: got %v, %v; want %v", second, err, first)
+	}
+	other := req()
+	other.Metadata["c"] = "4"
+	_, err = r.CreateUser(alice, other)
+	wantReason(t, err, user.RequestIDReused)
+	_, err = r.CreateUser(as(t.Context(), "bob"), req())
+	wantReason(t, err, user.UsernameTaken)
+	if got := other.GetRequestId(); got != someID {
+		t.Errorf("the request was changed: %q", got)
+	}
+	id := first.GetUser().GetUserId()
+	if _, err := r.DeleteUser(alice, &userv1.DeleteUserRequest{UserId: id, RequestId: someID}); err != nil {
+		t.Errorf("the same id for another procedure: %v", err)
+	}
+	if _, err := r.DeleteUser(alice, &userv1.DeleteUserRequest{UserId: id, RequestId: someID}); err != nil {
+		t.Errorf("a delete repeated: %v", err)
+	}
+	page, err := r.store.Log(t.Context(), user.LogQuery{UserID: id, MaxRows: 10})
+	if err != nil || len(page.Rows) != 2 {
+		t.Fatalf("got %d rows, %v", len(page.Rows), err)
+	}
+	if d := page.Rows[0].Details; d["actor"] != "alice" || d["request_id"] != someID {
+		t.Errorf("the log says %v", d)
+	}
+}
+
+// filled is what most updates below are made of.
+func filled() *userv1.User {
+	return &userv1.User{
+		Username: "Anna", Email: "anna@example.org", Status: userv1.UserStatus_USER_STATUS_INACTIVE,
+		Tags: []string{"new"}, Metadata: map[string]string{"desk": "4", "a.b": "c"},
+		// What the server alone sets is ignored where there is no mask.
+		Version: 99, Etag: "x", CreatedAt: &timestamppb.Timestamp{Nanos: -1},
+	}
+}
+
+func TestUpdateUserMask(t *testing.T) {
+	type want struct {
+		username, email string
+		status          userv1.UserStatus
+		tags            []string
+		metadata        map[string]string
+	}
+	const active, inactive = userv1.UserStatus_USER_STATUS_ACTIVE, userv1.UserStatus_USER_STATUS_INACTIVE
+	vip, team := []string{"vip"}, map[string]string{"team": "red", "floor": "2"}
+	for _, test := range []struct {
+		name string
+		user *userv1.User
+		mask []string
+		want want
+	}{
+		{"no mask", filled(), nil, want{"Anna", "anna@example.org", inactive, []string{"new"}, map[string]string{"desk": "4", "a.b": "c"}}},
+		{"empty mask, one field", &userv1.User{Email: "x@example.org"}, []string{}, want{"Ann", "x@example.org", active, vip, team}},
+		{"nothing named", &userv1.User{}, nil, want{"Ann", "Ann@example.org", active, vip, team}},
+		{"one field", filled(), []string{"email"}, want{"Ann", "anna@example.org", active, vip, team}},
+		{"one field twice", filled(), []string{"status", "status"}, want{"Ann", "Ann@example.org", inactive, vip, team}},
+		{"everything", filled(), []string{"*"}, want{"Anna", "anna@example.org", inactive, []string{"new"}, map[string]string{"desk": "4", "a.b": "c"}}},
+		{"cleared tags", &userv1.User{}, []string{"tags"}, want{"Ann", "Ann@example.org", active, nil, team}},
+		{"cleared metadata", &userv1.User{}, []string{"metadata"}, want{"Ann", "Ann@example.org", active, vip, nil}},
+		{"an entry", filled(), []string{"metadata.desk"}, want{"Ann", "Ann@example.org", active, vip, map[string]string{"team": "red", "floor": "2", "desk": "4"}}},
+		{"an entry with a dot", filled(), []string{"metadata.a.b"}, want{"Ann", "Ann@example.org", active, vip, map[string]string{"team": "red", "floor": "2", "a.b": "c"}}},
+		{"a removed entry", filled(), []string{"metadata.team", "metadata.none"}, want{"Ann", "Ann@example.org", active, vip, map[string]string{"floor": "2"}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			made := r.create(t, "Ann", func(req *userv1.CreateUserRequest) { req.Tags, req.Metadata = vip, team })
+			req := &userv1.UpdateUserRequest{UserId: made.GetUserId(), User: test.user}
+			if test.mask != nil {
+				req.UpdateMask = &fieldmaskpb.FieldMask{Paths: test.mask}
+			}
+			res, err := r.UpdateUser(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			u := res.GetUser()
+			if u.GetUsername() != test.want.username || u.GetEmail() != test.want.email || u.GetStatus() != test.want.status ||
+				!slices.Equal(u.GetTags(), test.want.tags) || !maps.Equal(u.GetMetadata(), test.want.metadata) {
+				t.Errorf("got %v, want %+v", u, test.want)
+			}
+			got, err := r.GetUser(t.Context(), &userv1.GetUserRequest{UserId: made.GetUserId()})
+			if err != nil || !proto.Equal(got.GetUser(), u) {
+				t.Errorf("answered %v, stored %v, %v", u, got, err)
+			}
+			changed := test.name != "nothing named"
+			if (u.GetVersion() == 2) != changed || (u.GetEtag() != made.GetEtag()) != changed {
+				t.Errorf("version %d, etag %s after %s", u.GetVersion(), u.GetEtag(), made.GetEtag())
+			}
+		})
+	}
+}
+
+func TestUpdateUserRefuses(t *testing.T) {
+	r := newRig(t)
+	id := r.create(t, "Ann").GetUserId()
+	for _, test := range []struct {
+		name  string
+		user  *userv1.User
+		mask  []string
+		wrong []string
+		says  string
+	}{
+		{"no user", nil, nil, []string{"user"}, "must be set"},
+		{"another user id", &userv1.User{UserId: id + 1}, nil, []string{"user.user_id"}, "equal user_id"},
+		{"bad values", &userv1.User{Username: "a\x00b", Email: "nobody"}, nil, []string{"user.username", "user.email"}, "RFC 8266"},
+		{"an unknown path", filled(), []string{"email", "nickname"}, []string{"update_mask"}, `"nickname", which is no field`},
+		{"an output-only path", filled(), []string{"version", "etag"}, []string{"update_mask", "update_mask"}, "etag, which the server alone sets"},
+		{"a path in a field", filled(), []string{"tags.0"}, []string{"update_mask"}, "a mask may name"},
+		{"an empty path", filled(), []string{""}, []string{"update_mask"}, "a mask may name"},
+		{"all and more", filled(), []string{"*", "email"}, []string{"update_mask"}, "only path"},
+		{"metadata and an entry", filled(), []string{"metadata.desk", "metadata"}, []string{"update_mask"}, "not both"},
+		{"an entry without a key", filled(), []string{"metadata."}, []string{"update_mask"}, "1 to 64 characters"},
+		{"a long key", filled(), []string{"metadata." + strings.Repeat("k", 65)}, []string{"update_mask"}, "1 to 64 characters"},
+		{"a key that JSON has changed", &userv1.User{Metadata: map[string]string{"fooBar": "x"}}, []string{"metadata.foo_bar"}, []string{"update_mask"}, "metadata as a whole"},
+		{"a cleared username and e-mail", &userv1.User{}, []string{"username", "email"}, []string{"user.email", "user.username"}, "cannot be cleared"},
+		{"a cleared status", &userv1.User{}, []string{"status"}, []string{"user.status"}, "cannot be cleared"},
+		{"all of nothing", &userv1.User{}, []string{"*"}, []string{"user.email", "user.username", "user.status"}, "cannot be cleared"},
+		{"everything wrong", &userv1.User{UserId: 1}, []string{"x", "status"}, []string{"user.user_id", "update_mask", "user.status"}, "equal user_id"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			req := &userv1.UpdateUserRequest{UserId: id, User: test.user}
+			if test.mask != nil {
+				req.UpdateMask = &fieldmaskpb.FieldMask{Paths: test.mask}
+			}
+			_, err := r.UpdateUser(t.Context(), req)
+			if e := wantInvalid(t, err, test.wrong...); !strings.Contains(e.Violations[0].Message, test.says) {
+				t.Errorf("%q does not say %q", e.Violations[0].Message, test.says)
+			}
+		})
+	}
+}
+
+func TestEtagMismatchSaysWhatHasChanged(t *testing.T) {
+	r := newRig(t)
+	made := r.create(t, "Ann")
+	id := made.GetUserId()
+	update := func(u *userv1.User, etag string) (*userv1.User, error) {
+		res, err := r.UpdateUser(t.Context(), &userv1.UpdateUserRequest{UserId: id, User: u, Etag: etag})
+		return res.GetUser(), err
+	}
+	second, err := update(&userv1.User{Tags: []string{"vip"}}, made.GetEtag())
+	if err != nil {
+		t.Fatal(err)
+	}
+	third, err := update(&userv1.User{Email: "a@example.org", Status: userv1.UserStatus_USER_STATUS_INACTIVE}, second.GetEtag())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ etag, want string }{
+		{made.GetEtag(), "email,status,tags"},
+		{second.GetEtag(), "email,status"},
+	} {
+		calls := map[string]func() error{
+			"update": func() error { _, err := update(&userv1.User{Username: "Anna"}, test.etag); return err },
+			"delete": func() error {
+				_, err := r.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: id, Etag: test.etag})
+				return err
+			},
+			"update several": func() error {
+				_, err := r.UpdateUsers(t.Context(), &userv1.UpdateUsersRequest{Atomic: true, Requests: []*userv1.UpdateUserRequest{
+					{UserId: id, Etag: test.etag, User: &userv1.User{Username: "Anna"}},
+				}})
+				return err
+			},
+		}
+		for name, call := range calls {
+			e := wantReason(t, call(), user.EtagMismatch)
+			if e.Metadata["changed_fields"] != test.want || e.Metadata["etag"] != third.GetEtag() || e.Code != user.Aborted {
+				t.Errorf("%s with %s: got %v", name, test.etag, e.Metadata)
+			}
+		}
+	}
+	_, err = update(&userv1.User{}, "no etag")
+	e := wantReason(t, err, user.EtagMismatch)
+	if _, told := e.Metadata["changed_fields"]; told || e.Metadata["etag"] != third.GetEtag() {
+		t.Errorf("for what is no etag: got %v", e.Metadata)
+	}
+}
+
+func TestDeleteAndUndelete(t *testing.T) {
+	r := newRig(t, func(o *service.Options) { o.Retention = time.Hour })
+	made := r.create(t, "Ann")
+	id := made.GetUserId()
+	gone, err := r.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: id, Etag: made.GetEtag()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := gone.GetUser()
+	if at := u.GetDeletedAt().AsTime(); at.IsZero() || !u.GetPurgeAt().AsTime().Equal(at.Add(time.Hour)) || u.GetVersion() != 2 {
+		t.Errorf("got %v", u)
+	}
+	_, err = r.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: id})
+	wantReason(t, err, user.UserDeleted)
+	_, err = r.UpdateUser(t.Context(), &userv1.UpdateUserRequest{UserId: id, User: &userv1.User{}})
+	wantReason(t, err, user.UserDeleted)
+	_, err = r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ann", Email: "b@example.org"})
+	if e := wantReason(t, err, user.UsernameTaken); e.Metadata["holder_deleted"] != "true" {
+		t.Errorf("got %v", e.Metadata)
+	}
+	_, err = r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: id, Etag: made.GetEtag()})
+	if e := wantReason(t, err, user.EtagMismatch); e.Metadata["changed_fields"] != "deleted_at,purge_at" {
+		t.Errorf("got %v", e.Metadata)
+	}
+	back, err := r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: id, Etag: u.GetEtag()})
+	if err != nil || back.GetUser().GetDeletedAt() != nil || back.GetUser().GetPurgeAt() != nil || back.GetUser().GetVersion() != 3 {
+		t.Errorf("got %v, %v", back, err)
+	}
+	_, err = r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: id})
+	wantReason(t, err, user.UserNotDeleted)
+}
+
+// What is not expected of a store reaches the interceptor as it is.
+func TestUnexpectedFailuresAreNotDressedUp(t *testing.T) {
+	broken := errors.New("broken")
+	base := newRig(t)
+	r := newRigOver(t, spyStore{Store: base.store, batches: func(user.Batch) ([]user.Result, error, bool) {
+		return nil, broken, true
+	}}, base.clock)
+	_, err := r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "Ann", Email: "ann@example.org"})
+	if !errors.Is(err, broken) {
+		t.Errorf("create: %v", err)
+	}
+	_, err = r.UpdateUsers(t.Context(), &userv1.UpdateUsersRequest{Atomic: true, Requests: []*userv1.UpdateUserRequest{
+		{UserId: 7, User: &userv1.User{}},
+	}})
+	if !errors.Is(err, broken) {
+		t.Errorf("update several: %v", err)
+	}
+}
