@@ -252,7 +252,7 @@ func TestUpdateUsersFitsAMessage(t *testing.T) {
 
 func TestUnexpectedFailureOfAnItemShowsNothing(t *testing.T) {
 	base := newRig(t)
-	r := newRigOver(t, spyStore{Store: base.store, batches: func(b user.Batch) ([]user.Result, error, bool) {
+	r := newRigOver(t, spyStore{Store: base.store, batches: func(user.Batch) ([]user.Result, error, bool) {
 		return []user.Result{{Err: errors.New("secret of the store")}}, nil, true
 	}}, base.clock)
 	res, err := r.CreateUsers(t.Context(), &userv1.CreateUsersRequest{Requests: []*userv1.CreateUserRequest{newUser("Ann")}})

@@ -133,7 +133,7 @@ func (c *clock) move(by time.Duration) {
 }
 
 // wantInvalid checks for an INVALID_FIELD error on exactly the fields, in order.
-func wantInvalid(t testing.TB, err error, fields ...string) *user.Error {
+func wantInvalid(t testing.TB, err error, fields ...string) user.Error {
 	t.Helper()
 	e, ok := user.AsError(err)
 	if !ok || e.Reason != user.InvalidField {
@@ -147,14 +147,14 @@ func wantInvalid(t testing.TB, err error, fields ...string) *user.Error {
 			t.Errorf("violation %d is %+v, want of %s", i, v, fields[i])
 		}
 	}
-	return e
+	return *e
 }
 
-func wantReason(t testing.TB, err error, reason user.Reason) *user.Error {
+func wantReason(t testing.TB, err error, reason user.Reason) user.Error {
 	t.Helper()
 	e, ok := user.AsError(err)
 	if !ok || e.Reason != reason {
 		t.Fatalf("got error %v, want %s", err, reason)
 	}
-	return e
+	return *e
 }

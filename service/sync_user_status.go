@@ -46,7 +46,8 @@ func (s *Service) SyncUserStatus(
 // statusAnswer is the place of an answer in the order of the messages.
 type statusAnswer struct {
 	message *userv1.UserStatusUpdate
-	pending *user.Pending // of a status to apply; nil: there was none
+	pending *user.Pending // of what the store is to do; nil: there was nothing
+	present *user.User    // as of the message, where the store had nothing to do
 	holds   bool          // the user's changes are kept back until this answer
 	fresh   bool          // the user was not followed before this message
 	err     error         // the message failed before it reached the store
@@ -94,14 +95,30 @@ func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdat
 	if message.GetUserId() == 0 {
 		return answer
 	}
-	if answer.fresh, answer.err = r.followed.Hold(message.GetUserId()); answer.err != nil {
+	held, err := r.followed.Hold(message.GetUserId())
+	if err != nil {
+		answer.err = err
 		return answer
 	}
-	answer.holds = true
-	if op != nil {
-		answer.pending = r.service.store.Submit(ctx, user.Batch{Changes: []user.Change{{Op: op, By: r.by}}})
+	answer.holds, answer.fresh = true, held.Fresh
+	if op == nil && held.Outstanding == 0 {
+		answer.present, answer.err = r.service.present(ctx, message.GetUserId())
+		return answer
 	}
+	if op == nil {
+		op = &user.Look{ID: message.GetUserId()} // after what is under way
+	}
+	answer.pending = r.service.store.Submit(ctx, user.Batch{Changes: []user.Change{{Op: op, By: r.by}}})
 	return answer
+}
+
+// present returns a user who is not deleted.
+func (s *Service) present(ctx context.Context, id int64) (*user.User, error) {
+	u, err := s.store.Get(ctx, id)
+	if err == nil && u.Deleted() {
+		err = user.ErrDeleted(id)
+	}
+	return u, err
 }
 
 func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpdate) (user.Op, error) {
@@ -215,18 +232,12 @@ func (w *statusWriter) outcome(ctx context.Context, a *statusAnswer) (*userv1.Us
 			return nil, results[0].Err
 		}
 		return w.service.statusUpdate(results[0].User), nil
-	case a.message.GetUserId() == 0:
+	case a.present != nil:
+		return w.service.statusUpdate(a.present), nil
+	default: // to follow everybody
 		head := w.service.feed.Head()
 		return &userv1.UserStatusUpdate{ActivityId: head.Position, Epoch: head.Epoch}, nil
 	}
-	u, err := w.service.store.Get(ctx, a.message.GetUserId())
-	if err != nil {
-		return nil, err
-	}
-	if u.Deleted() {
-		return nil, user.ErrDeleted(u.ID)
-	}
-	return w.service.statusUpdate(u), nil
 }
 
 // releaseUnless lets what was written go before a wait, unless there is none.

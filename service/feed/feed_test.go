@@ -106,7 +106,7 @@ func (b *bench) drainCursor(c *feed.Cursor) (actions []string, last feed.Page) {
 
 func TestCursorHasNoGapAndNoRepeatAtTheSeam(t *testing.T) {
 	b := newBench(t)
-	const rows = 3000
+	const rows = 1500
 	id := b.create()
 	var writers sync.WaitGroup
 	for range 3 {

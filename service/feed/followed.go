@@ -87,25 +87,31 @@ func (s *Followed) Close() {
 	delete(s.feed.everybody, s)
 }
 
+// Held is what Hold found.
+type Held struct {
+	Fresh       bool // the user was not followed before
+	Outstanding int  // answers that the user already waited for
+}
+
 // Hold follows a user from now on, but keeps its changes back until Release, so
-// that the outstanding answer comes before them; fresh reports that the user was
-// not followed before. ErrTooMany: the set has MaxFollows users.
-func (s *Followed) Hold(id int64) (fresh bool, err error) {
+// that the outstanding answer comes before them. ErrTooMany: the set has MaxFollows
+// users.
+func (s *Followed) Hold(id int64) (Held, error) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.users[id]; !known {
+	outstanding, known := s.users[id]
+	if !known {
 		if len(s.users) >= MaxFollows {
-			return false, user.ErrTooMany(user.TooManyFollows, "followed users on one stream", MaxFollows)
+			return Held{}, user.ErrTooMany(user.TooManyFollows, "followed users on one stream", MaxFollows)
 		}
-		fresh = true
 		if !s.all {
 			enter(s.feed.followers, id, s)
 		}
 	}
 	s.users[id]++
-	return fresh, nil
+	return Held{Fresh: !known, Outstanding: outstanding}, nil
 }
 
 // Release ends a Hold: the answer at hand tells of the user's status as of the

@@ -80,8 +80,8 @@ func TestHoldKeepsChangesBehindTheAnswer(t *testing.T) {
 	s := b.feed.Follow(0)
 	defer s.Close()
 	b.follow(s, id)
-	if fresh, err := s.Hold(id); fresh || err != nil {
-		t.Fatalf("fresh = %t, %v", fresh, err)
+	if held, err := s.Hold(id); held.Fresh || held.Outstanding != 0 || err != nil {
+		t.Fatalf("%+v, %v", held, err)
 	}
 	answered := b.setStatus(id, user.StatusInactive, 0)
 	if got := b.take(s); len(got) != 0 {
@@ -130,8 +130,8 @@ func TestFollowedBoundsItsUsers(t *testing.T) {
 	if _, err := s.Hold(feed.MaxFollows + 1); !user.HasReason(err, user.TooManyFollows) {
 		t.Errorf("got %v", err)
 	}
-	if fresh, err := s.Hold(1); fresh || err != nil {
-		t.Errorf("a user followed already was refused: %t, %v", fresh, err)
+	if held, err := s.Hold(1); held.Fresh || err != nil {
+		t.Errorf("a user followed already was refused: %+v, %v", held, err)
 	}
 }
 

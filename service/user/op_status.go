@@ -35,6 +35,18 @@ func (op *SetStatus) Decide(cur *User, in Moment, by Author) (Decision, error) {
 	return d, nil
 }
 
+// Look changes nothing: its result is the user as of its turn among the changes. It
+// is for whoever has changes of the same user under way, and must see them.
+type Look struct{ ID int64 }
+
+// Target is the user to look at.
+func (op *Look) Target() int64 { return op.ID }
+
+// Decide gives the user as it is, or why it cannot be changed.
+func (op *Look) Decide(cur *User, _ Moment, _ Author) (Decision, error) {
+	return Decision{User: cur}, live(cur, op.ID)
+}
+
 // setStatus gives next the status with its time, and notes a row if it changes.
 func setStatus(d *Decision, cur, next *User, status Status, at time.Time, in Moment, by Author) {
 	if !at.Equal(cur.StatusTime) {

@@ -1,0 +1,309 @@
+package service_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/user"
+)
+
+const (
+	active    = userv1.UserStatus_USER_STATUS_ACTIVE
+	inactive  = userv1.UserStatus_USER_STATUS_INACTIVE
+	suspended = userv1.UserStatus_USER_STATUS_SUSPENDED
+	none      = userv1.UserStatus_USER_STATUS_UNSPECIFIED
+)
+
+// syncing is an open SyncUserStatus stream.
+type syncing struct {
+	t      testing.TB
+	stream interface {
+		Send(*userv1.UserStatusUpdate) error
+		Receive() (*userv1.UserStatusUpdate, error)
+		CloseRequest() error
+	}
+}
+
+func (r *rig) sync(t testing.TB) *syncing {
+	t.Helper()
+	stream, err := r.client(t).SyncUserStatus(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &syncing{t: t, stream: stream}
+}
+
+func (s *syncing) send(update *userv1.UserStatusUpdate) {
+	s.t.Helper()
+	if err := s.stream.Send(update); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *syncing) receive() *userv1.UserStatusUpdate {
+	s.t.Helper()
+	update, err := s.stream.Receive()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return update
+}
+
+// end closes the sending side and reads the rest, which must end with OK.
+func (s *syncing) end() (rest []*userv1.UserStatusUpdate) {
+	s.t.Helper()
+	if err := s.stream.CloseRequest(); err != nil {
+		s.t.Fatal(err)
+	}
+	for {
+		update, err := s.stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return rest
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		rest = append(rest, update)
+	}
+}
+
+func (r *rig) setStatus(t testing.TB, id int64, status userv1.UserStatus, at *timestamppb.Timestamp) *userv1.UserStatusUpdate {
+	t.Helper()
+	res, err := r.UpdateUserStatus(t.Context(), &userv1.UpdateUserStatusRequest{UserId: id, Status: status, Timestamp: at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.GetStatusUpdate()
+}
+
+func TestEveryMessageGetsOneAnswerInOrder(t *testing.T) {
+	r := newRig(t)
+	a, b := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId()
+	s := r.sync(t)
+	statuses := []userv1.UserStatus{active, inactive, suspended}
+	const messages = 500
+	for i := range messages {
+		update := &userv1.UserStatusUpdate{UserId: []int64{a, b}[i%2], ClientSeq: int64(i + 1)}
+		switch i % 10 {
+		case 8: // a bad item among them
+			update.Status = 77
+		case 9: // a follow among them
+		default:
+			update.Status = statuses[i%3]
+		}
+		s.send(update)
+	}
+	last := map[int64]userv1.UserStatus{a: active, b: active}
+	for i, answer := range s.end() {
+		id := []int64{a, b}[i%2]
+		if answer.GetClientSeq() != int64(i+1) || answer.GetUserId() != id {
+			t.Fatalf("answer %d is %v", i, answer)
+		}
+		switch i % 10 {
+		case 8:
+			if answer.GetError().GetCode() != int32(user.InvalidArgument) || answer.GetStatus() != none {
+				t.Fatalf("answer %d is %v", i, answer)
+			}
+			continue
+		case 9:
+		default:
+			last[id] = statuses[i%3]
+		}
+		if answer.GetStatus() != last[id] || answer.GetError() != nil || answer.GetTimestamp() == nil {
+			t.Fatalf("answer %d is %v, want %v", i, answer, last[id])
+		}
+		if i == messages-1 {
+			return
+		}
+	}
+	t.Fatal("answers are missing")
+}
+
+func TestStreamIsToldWhatOthersChangeAndNotItsOwn(t *testing.T) {
+	r := newRig(t)
+	a, b := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId()
+	s := r.sync(t)
+	s.send(&userv1.UserStatusUpdate{UserId: a, Status: inactive, ClientSeq: 1})
+	own := s.receive()
+	s.send(&userv1.UserStatusUpdate{UserId: b, ClientSeq: 2})
+	if snapshot := s.receive(); snapshot.GetClientSeq() != 2 || snapshot.GetStatus() != active || snapshot.GetActivityId() != 2 {
+		t.Fatalf("got %v", snapshot)
+	}
+	r.setStatus(t, b, suspended, nil)
+	if told := s.receive(); told.GetUserId() != b || told.GetStatus() != suspended || told.GetClientSeq() != 0 {
+		t.Fatalf("got %v", told)
+	}
+	changed := r.setStatus(t, a, active, nil)
+	if told := s.receive(); told.GetActivityId() != changed.GetActivityId() || told.GetActivityId() <= own.GetActivityId() {
+		t.Fatalf("got %v", told)
+	}
+	if rest := s.end(); len(rest) != 0 {
+		t.Errorf("got %v", rest)
+	}
+}
+
+func TestDeletedUserIsFollowedNoMore(t *testing.T) {
+	r := newRig(t)
+	a := r.create(t, "ann").GetUserId()
+	s := r.sync(t)
+	s.send(&userv1.UserStatusUpdate{UserId: a})
+	s.receive()
+	if _, err := r.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: a}); err != nil {
+		t.Fatal(err)
+	}
+	if told := s.receive(); told.GetError().GetCode() != int32(user.FailedPrecondition) || told.GetStatus() != none {
+		t.Fatalf("got %v", told)
+	}
+	if _, err := r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: a}); err != nil {
+		t.Fatal(err)
+	}
+	s.send(&userv1.UserStatusUpdate{UserId: 4711, ClientSeq: 5})
+	if answer := s.receive(); answer.GetClientSeq() != 5 || answer.GetError().GetCode() != int32(user.NotFound) {
+		t.Fatalf("got %v", answer)
+	}
+	s.send(&userv1.UserStatusUpdate{UserId: a, Status: suspended, ClientSeq: 6})
+	if answer := s.receive(); answer.GetClientSeq() != 6 || answer.GetStatus() != suspended {
+		t.Fatalf("got %v", answer)
+	}
+	s.end()
+}
+
+func TestLastWriterWinsByTimestamp(t *testing.T) {
+	r := newRig(t)
+	id := r.create(t, "ann").GetUserId()
+	at := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(started.Add(d)) }
+	for _, c := range []struct {
+		name   string
+		status userv1.UserStatus
+		time   *timestamppb.Timestamp
+		want   userv1.UserStatus
+		at     time.Duration
+		rows   int64
+	}{
+		{"newer", inactive, at(time.Second), inactive, time.Second, 1},
+		{"older changes nothing", suspended, at(0), inactive, time.Second, 0},
+		{"equal applies", suspended, at(time.Second), suspended, time.Second, 1},
+		{"same status moves the time, without a row", suspended, at(30 * time.Second), suspended, 30 * time.Second, 0},
+		{"absent is the later of now and that time", active, nil, active, 30 * time.Second, 1},
+		{"older than the moved time", inactive, at(29 * time.Second), active, 30 * time.Second, 0},
+	} {
+		before := r.feed.Head().Position
+		got := r.setStatus(t, id, c.status, c.time)
+		if got.GetStatus() != c.want || !got.GetTimestamp().AsTime().Equal(started.Add(c.at)) {
+			t.Errorf("%s: got %v", c.name, got)
+		}
+		if rows := r.feed.Head().Position - before; rows != c.rows {
+			t.Errorf("%s: %d rows, want %d", c.name, rows, c.rows)
+		}
+	}
+	_, err := r.UpdateUserStatus(t.Context(), &userv1.UpdateUserStatusRequest{
+		UserId: id, Status: active, Timestamp: at(time.Minute + time.Second),
+	})
+	wantInvalid(t, err, "timestamp")
+}
+
+func TestFollowEverybody(t *testing.T) {
+	r := newRig(t)
+	a := r.create(t, "ann").GetUserId()
+	after := r.setStatus(t, a, inactive, nil).GetActivityId()
+	b := r.create(t, "bob").GetUserId()
+	s := r.sync(t)
+	s.send(&userv1.UserStatusUpdate{ActivityId: after, Epoch: r.feed.Head().Epoch, ClientSeq: 1})
+	if answer := s.receive(); answer.GetClientSeq() != 1 || answer.GetUserId() != 0 || answer.GetStatus() != none || answer.GetError() != nil {
+		t.Fatalf("got %v", answer)
+	}
+	if told := s.receive(); told.GetUserId() != b || told.GetStatus() != active {
+		t.Fatalf("got %v", told)
+	}
+	c := r.create(t, "cid").GetUserId()
+	if told := s.receive(); told.GetUserId() != c {
+		t.Fatalf("got %v", told)
+	}
+	s.send(&userv1.UserStatusUpdate{ActivityId: 4711, ClientSeq: 2})
+	if answer := s.receive(); answer.GetClientSeq() != 2 || answer.GetError().GetCode() != int32(user.OutOfRange) {
+		t.Fatalf("got %v", answer)
+	}
+	s.send(&userv1.UserStatusUpdate{Status: active, ClientSeq: 3})
+	if answer := s.receive(); answer.GetClientSeq() != 3 || answer.GetError().GetCode() != int32(user.InvalidArgument) {
+		t.Fatalf("got %v", answer)
+	}
+	s.end()
+}
+
+func TestSyncIsToldOfTheDrainAfterItsAnswers(t *testing.T) {
+	r := newRig(t)
+	a := r.create(t, "ann").GetUserId()
+	s := r.sync(t)
+	s.send(&userv1.UserStatusUpdate{UserId: a, Status: inactive, ClientSeq: 1})
+	s.receive()
+	r.feed.Drain()
+	_, err := s.stream.Receive()
+	if reasonOf(t, err) != user.ServerDraining {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWatchUserStatus(t *testing.T) {
+	r := newRig(t)
+	a, b, c := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId(), r.create(t, "cid").GetUserId()
+	r.setStatus(t, a, suspended, nil) // its position is behind that of b now
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	client := r.client(t)
+	open := func(req *userv1.WatchUserStatusRequest) func() *userv1.UserStatusUpdate {
+		stream, err := client.WatchUserStatus(ctx, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() *userv1.UserStatusUpdate {
+			t.Helper()
+			if !stream.Receive() {
+				t.Fatal(stream.Err())
+			}
+			return stream.Msg()
+		}
+	}
+	next := open(&userv1.WatchUserStatusRequest{UserIds: []int64{a, b, 4711}})
+	if got := next(); got.GetUserId() != 4711 || got.GetError().GetCode() != int32(user.NotFound) {
+		t.Fatalf("got %v", got)
+	}
+	if got := next(); got.GetUserId() != b || got.GetActivityId() != 2 {
+		t.Fatalf("got %v", got)
+	}
+	if got := next(); got.GetUserId() != a || got.GetActivityId() != 4 || got.GetStatus() != suspended {
+		t.Fatalf("got %v", got)
+	}
+	r.setStatus(t, c, suspended, nil) // not followed
+	r.setStatus(t, b, inactive, nil)
+	if got := next(); got.GetUserId() != b || got.GetStatus() != inactive || got.GetActivityId() != 6 {
+		t.Fatalf("got %v", got)
+	}
+	resumed := open(&userv1.WatchUserStatusRequest{UserIds: []int64{a, b}, AfterActivityId: 4, Epoch: r.feed.Head().Epoch})
+	if got := resumed(); got.GetUserId() != b || got.GetActivityId() != 6 {
+		t.Fatalf("got %v", got)
+	}
+	all := open(&userv1.WatchUserStatusRequest{All: true, AfterActivityId: 4})
+	if got := all(); got.GetUserId() != c || got.GetActivityId() != 5 {
+		t.Fatalf("got %v", got)
+	}
+}
+
+func TestWatchNeedsUsersOrAll(t *testing.T) {
+	r := newRig(t)
+	client := r.client(t)
+	for _, req := range []*userv1.WatchUserStatusRequest{{}, {All: true, UserIds: []int64{1}}} {
+		stream, err := client.WatchUserStatus(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stream.Receive() || reasonOf(t, stream.Err()) != user.InvalidField {
+			t.Errorf("got %v", stream.Err())
+		}
+	}
+}
