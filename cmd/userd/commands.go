@@ -32,12 +32,20 @@ type commands struct {
 	LogFormat string `default:"" enum:",text,json" placeholder:"text|json" help:"Form of the log. Default: text on a terminal, json elsewhere."`
 
 	Serve   serveCommand   `cmd:"" default:"withargs" help:"Serve. This is what userd does when no command is named."`
+	Backup  backupCommand  `cmd:"" help:"Write a copy of the store to a new file. The store must not be in use."`
+	Check   checkCommand   `cmd:"" help:"Check that the store is sound, and say what is not. It must not be in use."`
 	Version versionCommand `cmd:"" help:"Say which version this is."`
 }
 
 const description = `A user directory with a live activity feed, over gRPC, gRPC-Web, Connect and REST on one port.
 
-Without arguments it serves on 127.0.0.1:8080 from userservice.db in the current folder. Every flag can be set by a variable of the environment, too: --max-message-bytes is USERD_MAX_MESSAGE_BYTES.`
+Without arguments it serves on 127.0.0.1:8080 from userservice.db in the current folder; userd serve --help lists what can be set. Every flag can be set by a variable of the environment, too: --max-message-bytes is USERD_MAX_MESSAGE_BYTES.`
+
+// Validate says which setting cannot be.
+func (c *commands) Validate() error {
+	_, err := server.StorePath(c.Store)
+	return err
+}
 
 // run parses the arguments, carries the command out and returns the status.
 func run(ctx context.Context, args []string, to console) int {

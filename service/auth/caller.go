@@ -1,14 +1,50 @@
-// Package auth says who is calling.
 package auth
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
-// Caller is who makes a call.
-type Caller struct {
-	// Subject names the caller in the log and owns its request ids. Empty: nobody
-	// is known.
-	Subject string
+// Kind is how a caller was recognized.
+type Kind uint8
+
+// The kinds.
+const (
+	Anonymous   Kind = iota // not at all
+	Token                   // by a bearer token
+	Certificate             // by a client certificate
+)
+
+// String names the kind for logs.
+func (k Kind) String() string {
+	switch k {
+	case Token:
+		return "token"
+	case Certificate:
+		return "certificate"
+	default:
+		return "anonymous"
+	}
 }
+
+// Caller is who makes a call. The zero Caller is nobody and may do nothing.
+type Caller struct {
+	// Subject names the caller in the log and owns its request ids: the "sub" of a
+	// token, or "cert:" and a name from a certificate. At most 255 bytes, without
+	// control characters. Empty: nobody is known.
+	Subject string
+	// Kind is how the caller was recognized.
+	Kind Kind
+	// Permissions are what the caller may do.
+	Permissions Permissions
+	// Expires is when the credentials do: calls made before may end, streams end
+	// then. Zero: never.
+	Expires time.Time
+}
+
+// Everybody is the caller where authentication is off: nobody is known, and everything
+// is allowed. It is for development on a loopback address.
+func Everybody() Caller { return Caller{Permissions: AllPermissions()} }
 
 type callerKey struct{}
 

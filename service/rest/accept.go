@@ -33,7 +33,7 @@ func (res *resource) negotiate(r *http.Request) (format string, ok bool) {
 	best := 0.0
 	for _, offer := range offers {
 		group, _, _ := strings.Cut(offer, "/")
-		if quality, _ := qualityOf(accept, offer, group+"/*", "*/*"); quality > best {
+		if quality := qualityOf(accept, offer, group+"/*", "*/*"); quality > best {
 			best, format = quality, offer
 		}
 	}
@@ -42,21 +42,21 @@ func (res *resource) negotiate(r *http.Request) (format string, ok bool) {
 
 // qualityOf returns the quality that a header such as Accept gives to a value. names
 // are what the value may be called there, the most specific name first, which
-// decides. found is false where the header has none of them.
-func qualityOf(lines []string, names ...string) (quality float64, found bool) {
+// decides; 0 where the header has none of them.
+func qualityOf(lines []string, names ...string) float64 {
+	quality := 0.0
 	rank := len(names)
 	for element := range strings.SplitSeq(strings.Join(lines, ","), ",") {
 		name, parameters, _ := strings.Cut(element, ";")
 		name = strings.ToLower(strings.TrimSpace(name))
 		for i := range rank {
 			if names[i] == name {
-				rank, found = i, true
-				quality = parseQuality(parameters)
+				rank, quality = i, parseQuality(parameters)
 				break
 			}
 		}
 	}
-	return quality, found
+	return quality
 }
 
 // parseQuality finds q among parameters. Without one it is 1, and 0 where it cannot

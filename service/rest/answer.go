@@ -3,6 +3,7 @@ package rest
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/rand"
 	"log/slog"
 	"net/http"
@@ -41,6 +42,7 @@ func (a *answer) Flush() {}
 // Unwrap lets http.ResponseController find the writer below.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
+// WriteHeader decides what becomes of the answer.
 func (a *answer) WriteHeader(status int) {
 	if a.started || status < http.StatusOK {
 		return
@@ -75,6 +77,7 @@ func (a *answer) compress(header http.Header) {
 	a.packed = a.compressors.get(a.ResponseWriter)
 }
 
+// Write takes a part of the answer's body.
 func (a *answer) Write(data []byte) (int, error) {
 	if !a.started {
 		a.WriteHeader(http.StatusOK)
@@ -90,17 +93,17 @@ func (a *answer) Write(data []byte) (int, error) {
 }
 
 // finish completes the answer once the call has returned.
-func (a *answer) finish() {
+func (a *answer) finish(ctx context.Context) {
 	switch {
 	case a.failure != nil:
-		a.fail()
+		a.fail(ctx)
 	case a.packed != nil:
 		_ = a.packed.Close() // a caller who has gone cannot be told
 		a.compressors.put(a.packed)
 	}
 }
 
-func (a *answer) fail() {
+func (a *answer) fail(ctx context.Context) {
 	header := a.Header()
 	for _, name := range []string{"Content-Encoding", EtagHeader} {
 		header.Del(name)
@@ -108,7 +111,7 @@ func (a *answer) fail() {
 	s := &status.Status{}
 	if err := protojson.Unmarshal(a.failure.Bytes(), s); err != nil {
 		// A refusal of the transcoder, which is plain text.
-		a.log.LogAttrs(a.request.Context(), slog.LevelWarn, "a REST call was refused by the transcoder",
+		a.log.LogAttrs(ctx, slog.LevelWarn, "a REST call was refused by the transcoder",
 			slog.Int("status", a.status), slog.String("text", echo(a.failure.String())))
 		if a.status < http.StatusInternalServerError {
 			refuse(a.ResponseWriter, a.status, http.StatusText(a.status))
@@ -118,7 +121,7 @@ func (a *answer) fail() {
 	}
 	if !a.accounted(s) {
 		incident := rand.Text()
-		a.log.LogAttrs(a.request.Context(), slog.LevelError, "a REST call failed outside its handler",
+		a.log.LogAttrs(ctx, slog.LevelError, "a REST call failed outside its handler",
 			slog.String("incident", incident), slog.String("error", s.GetMessage()))
 		writeStatus(a.ResponseWriter, http.StatusInternalServerError, rpcstatus.Internal(incident))
 		return

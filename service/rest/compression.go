@@ -11,42 +11,34 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // compressMinBytes is the least an answer has to have to be worth compressing.
 const compressMinBytes = 1024
 
-// limitedGzip decompresses up to a limit and then fails, instead of making whatever
-// a few bytes ask for. Its errors are answers to the caller.
-type limitedGzip struct {
-	gzip  gzip.Reader
-	limit int64
-	left  int64
+// gunzip decompresses up to the limit of a message. Its errors are answers to the
+// caller.
+type gunzip struct{ limited *transport.Gunzip }
+
+var _ connect.Decompressor = gunzip{}
+
+func newGunzip(limit int64) gunzip {
+	return gunzip{transport.NewGunzip(limit, func(limit int64) error { return intercept.TooLarge(limit) })}
 }
 
-var _ connect.Decompressor = (*limitedGzip)(nil)
+// Reset begins with another source.
+func (g gunzip) Reset(source io.Reader) error { return gzipFault(g.limited.Reset(source)) }
 
-func (g *limitedGzip) Reset(source io.Reader) error {
-	g.left = g.limit
-	return gzipFault(g.gzip.Reset(source))
-}
-
-func (g *limitedGzip) Read(data []byte) (int, error) {
-	if g.left <= 0 {
-		var more [1]byte
-		n, err := g.gzip.Read(more[:])
-		if n > 0 {
-			return 0, intercept.TooLarge(g.limit)
-		}
-		return 0, gzipFault(err)
-	}
-	n, err := g.gzip.Read(data[:min(int64(len(data)), g.left)])
-	g.left -= int64(n)
+// Read decompresses.
+func (g gunzip) Read(data []byte) (int, error) {
+	n, err := g.limited.Read(data)
 	return n, gzipFault(err)
 }
 
-func (g *limitedGzip) Close() error { return gzipFault(g.gzip.Close()) }
+// Close ends the decompression.
+func (g gunzip) Close() error { return gzipFault(g.limited.Close()) }
 
 // gzipFault makes an answer of what is wrong with compressed data; the transcoder
 // would take it for a fault of the server.
@@ -78,6 +70,7 @@ type limitedBody struct {
 	limit, left int64
 }
 
+// Read reads within the limit.
 func (b *limitedBody) Read(data []byte) (int, error) {
 	if b.left < 0 {
 		return 0, intercept.TooLarge(b.limit)
@@ -92,8 +85,7 @@ func (b *limitedBody) Read(data []byte) (int, error) {
 
 // takesGzip reports whether the caller takes a compressed answer.
 func takesGzip(r *http.Request) bool {
-	quality, _ := qualityOf(r.Header["Accept-Encoding"], "gzip", "*")
-	return quality > 0
+	return qualityOf(r.Header["Accept-Encoding"], "gzip", "*") > 0
 }
 
 // codingOf returns the one coding of a request's body, empty for none; ok is false

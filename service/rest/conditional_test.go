@@ -74,16 +74,23 @@ func TestHead(t *testing.T) {
 	server := httptest.NewServer(newHandler(t, &fake{}))
 	defer server.Close()
 	get, head := do(t, server, "GET", "/api/v1/users/7"), do(t, server, "HEAD", "/api/v1/users/7")
-	if head.StatusCode != http.StatusOK || head.ContentLength != get.ContentLength || head.Header.Get("Etag") != get.Header.Get("Etag") {
-		t.Errorf("%v, but GET %v", head.Header, get.Header)
+	if head.status != http.StatusOK || head != get || head.etag == "" || head.length <= 0 {
+		t.Errorf("%v, but GET %v", head, get)
 	}
-	if missing := do(t, server, "HEAD", "/api/v1/nothing"); missing.StatusCode != http.StatusNotFound {
-		t.Errorf("%d", missing.StatusCode)
+	if missing := do(t, server, "HEAD", "/api/v1/nothing"); missing.status != http.StatusNotFound {
+		t.Errorf("%d", missing.status)
 	}
 	server.Client().CloseIdleConnections()
 }
 
-func do(t *testing.T, server *httptest.Server, method, path string) *http.Response {
+// seen is what matters of an answer without its body.
+type seen struct {
+	status int
+	length int64
+	etag   string
+}
+
+func do(t *testing.T, server *httptest.Server, method, path string) seen {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, http.NoBody)
 	if err != nil {
@@ -96,7 +103,7 @@ func do(t *testing.T, server *httptest.Server, method, path string) *http.Respon
 	if err := res.Body.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return res
+	return seen{res.StatusCode, res.ContentLength, res.Header.Get("Etag")}
 }
 
 // TestETagHasItsCoding: a compressed answer is another representation.

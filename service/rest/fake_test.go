@@ -168,9 +168,9 @@ func flusher(ctx context.Context) rest.FlushControl {
 }
 
 // connectHandler is the handler set with the interceptor that errors pass.
-func connectHandler(f *fake, opts ...connect.HandlerOption) http.Handler {
-	opts = append(opts, connect.WithInterceptors(intercept.NewErrors(slog.New(slog.DiscardHandler))))
-	_, handler := userv1connect.NewUserServiceHandler(f, opts...)
+func connectHandler(f *fake) http.Handler {
+	errors := intercept.NewErrors(slog.New(slog.DiscardHandler))
+	_, handler := userv1connect.NewUserServiceHandler(f, connect.WithInterceptors(errors))
 	return handler
 }
 

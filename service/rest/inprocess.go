@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -35,15 +34,12 @@ func (c inProcess) Do(r *http.Request) (*http.Response, error) {
 	}
 	body := newPipe(p.idle)
 	w := &streamWriter{pipe: body, header: make(http.Header), sent: make(chan struct{})}
-	// What was read of an ended call has no reader any more.
-	stop := context.AfterFunc(r.Context(), func() { _ = body.Close() })
 	in := r.WithContext(c.opts.WithFlusher(r.Context(), w))
 	in.URL = &url.URL{Path: r.URL.Path}
 	in.RequestURI = r.URL.Path
 	in.Proto, in.ProtoMajor, in.ProtoMinor = "HTTP/2.0", 2, 0
 	in.Host, in.RemoteAddr, in.TLS = p.outer.Host, p.outer.RemoteAddr, p.outer.TLS
 	p.done.Go(func() {
-		defer stop()
 		// net/http would catch a panic of a handler; here nobody else does.
 		defer func() {
 			var err error
@@ -59,6 +55,7 @@ func (c inProcess) Do(r *http.Request) (*http.Response, error) {
 	select {
 	case <-w.sent:
 	case <-r.Context().Done():
+		_ = body.Close() // there will be no reader whom the handler could wait for
 		return nil, r.Context().Err()
 	}
 	return &http.Response{
@@ -79,8 +76,10 @@ type streamWriter struct {
 	final  http.Header
 }
 
+// Header gives the handler's header.
 func (w *streamWriter) Header() http.Header { return w.header }
 
+// WriteHeader lets the caller of the handler go on.
 func (w *streamWriter) WriteHeader(status int) {
 	if w.begun || status < http.StatusOK {
 		return
@@ -90,6 +89,7 @@ func (w *streamWriter) WriteHeader(status int) {
 	close(w.sent)
 }
 
+// Write hands on what the handler writes, and waits while too much is ahead.
 func (w *streamWriter) Write(data []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return w.pipe.Write(data)

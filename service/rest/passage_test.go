@@ -84,18 +84,13 @@ func TestSlowReader(t *testing.T) {
 				}
 			}
 		}}
-		ctx, cancel := context.WithCancel(t.Context())
-		c := &connection{wire: newWire(), leave: cancel, done: make(chan struct{})}
-		c.full = make(chan struct{})
-		go func() {
-			defer close(c.done)
-			newHandler(t, f).ServeHTTP(c.wire, sse(activitiesPath).make(t).WithContext(ctx))
-		}()
-		synctest.Wait()
+		w := newWire()
+		w.full = make(chan struct{})
+		c := dialOver(t, w, newHandler(t, f), sse(activitiesPath))
 		if n, most := sent.Load(), int64((64<<10)/proto.Size(activity(1))+300); n > most || n < 100 {
 			t.Errorf("%d rows ahead", n)
 		}
-		cancel()
+		c.leave()
 		c.mu.Lock()
 		close(c.full)
 		c.broken = context.Canceled
@@ -117,6 +112,39 @@ func TestBrokenConnection(t *testing.T) {
 		source.live <- 1
 		if !c.ended() {
 			t.Error("the handler goes on")
+		}
+	})
+}
+
+// TestHandlerIsWaitedFor: the handler uses what belongs to the request, so the request
+// is not over before it has returned; and it is not kept from returning.
+func TestHandlerIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, begun := range []bool{false, true} {
+			release := make(chan struct{})
+			f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
+				if begun {
+					if err := stream.Send(activity(1)); err != nil {
+						return err
+					}
+				}
+				<-ctx.Done()
+				<-release
+				for {
+					if err := stream.Send(activity(2)); err != nil {
+						return err
+					}
+				}
+			}}
+			c := dial(t, newHandler(t, f), sse(activitiesPath))
+			c.leave()
+			if c.ended() {
+				t.Error("the handler was left behind")
+			}
+			close(release)
+			if !c.ended() {
+				t.Error("the handler does not return")
+			}
 		}
 	})
 }
@@ -225,7 +253,7 @@ func TestOverTheNetwork(t *testing.T) {
 		server := httptest.NewUnstartedServer(newHandler(t, &fake{stream: source.serve}))
 		server.EnableHTTP2 = h2
 		server.StartTLS()
-		r, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+activitiesPath, http.NoBody)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+activitiesPath, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -254,3 +282,37 @@ func TestOverTheNetwork(t *testing.T) {
 		server.Close()
 	}
 }
+
+// BenchmarkReplay measures a row of a replay, from the handler to the network's edge.
+func BenchmarkReplay(b *testing.B) {
+	for name, accept := range map[string]string{"events": "text/event-stream", "lines": "application/x-ndjson"} {
+		b.Run(name, func(b *testing.B) {
+			row := activity(1)
+			f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
+				flusher(ctx).Hold()
+				for range b.N {
+					if err := stream.Send(row); err != nil {
+						return err
+					}
+				}
+				return nil
+			}}
+			handler, err := rest.New(rest.Options{Handler: connectHandler(f), WithFlusher: withFlusher})
+			if err != nil {
+				b.Fatal(err)
+			}
+			r := httptest.NewRequestWithContext(b.Context(), "GET", activitiesPath, http.NoBody)
+			r.Header.Set("Accept", accept)
+			b.ReportAllocs()
+			handler.ServeHTTP(nowhere{}, r)
+		})
+	}
+}
+
+// nowhere is a caller who takes everything.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header            { return http.Header{} }
+func (nowhere) WriteHeader(int)                {}
+func (nowhere) Write(data []byte) (int, error) { return len(data), nil }
+func (nowhere) Flush()                         {}

@@ -38,6 +38,7 @@ func newPipe(idle func()) *pipe {
 	return p
 }
 
+// Write waits while there is too much ahead of the reader.
 func (p *pipe) Write(data []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,6 +61,7 @@ func (p *pipe) ready() bool {
 	return p.ended || !p.held || p.reading || p.buf.Len() >= wakeBytes
 }
 
+// Read waits until it is worth it.
 func (p *pipe) Read(data []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

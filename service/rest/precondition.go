@@ -101,6 +101,7 @@ func (c *conditionalWriter) Flush() {
 	_ = http.NewResponseController(c.ResponseWriter).Flush()
 }
 
+// WriteHeader sends the status, which is 304 where the caller has the answer.
 func (c *conditionalWriter) WriteHeader(status int) {
 	if !c.started && status >= http.StatusOK {
 		c.started = true
@@ -141,6 +142,7 @@ func holds(tags []entityTag, etag string) bool {
 	return false
 }
 
+// Write sends a part of the body, if there is to be one.
 func (c *conditionalWriter) Write(data []byte) (int, error) {
 	if !c.started {
 		c.WriteHeader(http.StatusOK)

@@ -157,6 +157,8 @@ func (q *query) mask(field protoreflect.FieldDescriptor, values []string, commas
 	q.canonical[name] = mask.Paths
 }
 
+const cannot = "cannot be given here"
+
 // parseScalar reads one value; text is its canonical form, problem says what was
 // expected.
 func parseScalar(field protoreflect.FieldDescriptor, in string) (value protoreflect.Value, text, problem string) {
@@ -189,8 +191,10 @@ func parseScalar(field protoreflect.FieldDescriptor, in string) (value protorefl
 		if field.Message().FullName() == timestampName {
 			return parseTime(in)
 		}
+		return value, "", cannot
+	default:
+		return value, "", cannot
 	}
-	return value, "", "cannot be given here"
 }
 
 func parseEnum(field protoreflect.FieldDescriptor, in string) (value protoreflect.Value, text, problem string) {

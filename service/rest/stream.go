@@ -100,17 +100,20 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, route *str
 		o.run(context.WithValue(ctx, passageKey{}, pass), header, emit)
 	}()
 	// The handler uses what belongs to this request, so it must have returned first.
-	defer func() {
-		cancel()
-		for range items { //nolint:revive // until the reader has gone
-		}
-		pass.done.Wait()
-		if pass.fault != nil {
-			h.opts.Logger.LogAttrs(r.Context(), slog.LevelError, "a stream's handler panicked", slog.Any("error", pass.fault))
-		}
-	}()
+	defer h.settle(ctx, pass, items)
+	defer cancel()
 	s := &session{h: h, w: w, r: r, opened: o, format: formats[media], pass: pass, last: time.Now()}
 	s.run(ctx, items)
+}
+
+// settle waits until the reader and the handler of a canceled stream have gone.
+func (h *handler) settle(ctx context.Context, pass *passage, items <-chan item) {
+	for range items {
+	}
+	pass.done.Wait()
+	if pass.fault != nil {
+		h.opts.Logger.LogAttrs(ctx, slog.LevelError, "a stream's handler panicked", slog.Any("error", pass.fault))
+	}
 }
 
 func (s *session) run(ctx context.Context, items <-chan item) {

@@ -40,7 +40,7 @@ func newTranscoder(service protoreflect.ServiceDescriptor, opts Options) (http.H
 		vanguard.WithCodec(newCodec),
 		vanguard.WithCompression(vanguard.CompressionGzip,
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
-			func() connect.Decompressor { return &limitedGzip{limit: limit} },
+			func() connect.Decompressor { return newGunzip(limit) },
 		),
 	)
 }
@@ -63,6 +63,7 @@ type guardedBody struct {
 	answer *answer
 }
 
+// Read gives an error in place of the end of a body that was refused.
 func (b *guardedBody) Read(data []byte) (int, error) {
 	n, err := b.ReadCloser.Read(data)
 	if errors.Is(err, io.EOF) && b.answer.started {
@@ -85,10 +86,12 @@ func newCodec(types vanguard.TypeResolver) vanguard.Codec {
 	}}
 }
 
+// Unmarshal reads a message.
 func (c codec) Unmarshal(data []byte, message proto.Message) error {
 	return jsonFault(c.JSONCodec.Unmarshal(data, message), message)
 }
 
+// UnmarshalField reads one field of a message.
 func (c codec) UnmarshalField(data []byte, message proto.Message, field protoreflect.FieldDescriptor) error {
 	return jsonFault(c.JSONCodec.UnmarshalField(data, message, field), message)
 }

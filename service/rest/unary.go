@@ -60,7 +60,7 @@ func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, 
 		conditional: len(r.Header["If-Match"]) > 0,
 	}
 	h.unary.ServeHTTP(a, c.request(r, body, a))
-	a.finish()
+	a.finish(r.Context())
 }
 
 // readPath reads the variables and the query.
@@ -183,7 +183,7 @@ func (h *handler) readBody(r *http.Request, c *call) (io.ReadCloser, error) {
 // may repeat what they say, and must not contradict.
 func (h *handler) readObject(r *http.Request, c *call, body io.Reader) (io.ReadCloser, error) {
 	if coding, _ := codingOf(r); coding != "" {
-		unpacked := &limitedGzip{limit: int64(h.opts.MaxMessageBytes)}
+		unpacked := newGunzip(int64(h.opts.MaxMessageBytes))
 		if err := unpacked.Reset(body); err != nil {
 			return nil, err
 		}

@@ -1,12 +1,10 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -69,7 +67,7 @@ func TestErrorsLookTheSameOverEveryProtocol(t *testing.T) {
 				if strings.Contains(err.Error(), "secret") {
 					t.Errorf("the answer tells what happened inside: %v", err)
 				}
-				line := log.lineWith(incident)
+				line, _ := log.lineWith(incident)
 				if incident == "" || !strings.Contains(line, "secret") {
 					t.Errorf("the log has no line on incident %q", incident)
 				}
@@ -154,27 +152,4 @@ func metaOf(t *testing.T, err error, key string) []string {
 		t.Fatalf("not an answer of the server: %v", err)
 	}
 	return e.Meta().Values(key)
-}
-
-// lockedBuffer is a log that a test reads while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) lineWith(text string) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for line := range strings.Lines(b.b.String()) {
-		if strings.Contains(line, text) {
-			return line
-		}
-	}
-	return ""
 }

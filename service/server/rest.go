@@ -1,6 +1,26 @@
 package server
 
-import "net/http"
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/rest"
+)
 
 // resources returns the REST side of the RPC handler.
-func (s *Server) resources(rpc http.Handler) (http.Handler, error) { return nil, nil }
+func (s *Server) resources(rpc http.Handler) (http.Handler, error) {
+	handler, err := rest.New(rest.Options{
+		Handler: rpc,
+		WithFlusher: func(ctx context.Context, control rest.FlushControl) context.Context {
+			return service.WithFlusher(ctx, control)
+		},
+		MaxMessageBytes: int(s.cfg.MaxMessageBytes),
+		Logger:          s.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up REST: %w", err)
+	}
+	return handler, nil
+}

@@ -40,9 +40,19 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	case FormatText:
 		return slog.New(slog.NewTextHandler(w, &opts)), nil
 	case FormatJSON:
+		opts.ReplaceAttr = durationsInSeconds
 		return slog.New(slog.NewJSONHandler(w, &opts)), nil
 	}
 	return nil, fmt.Errorf("log format %q: expected %s or %s", format, FormatText, FormatJSON)
+}
+
+// durationsInSeconds gives durations a unit that programs expect; slog's own are in
+// nanoseconds.
+func durationsInSeconds(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+	}
+	return a
 }
 
 // IsTerminal reports whether w is a terminal, that is, whether a person reads it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/yourorg/userservice/service/telemetry"
 )
@@ -33,5 +34,17 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 	}
 	if _, err := telemetry.NewLogger(nil, "info", "xml"); err == nil || !strings.Contains(err.Error(), "expected text or json") {
 		t.Errorf("format: got %v", err)
+	}
+}
+
+func TestJSONDurationsAreInSeconds(t *testing.T) {
+	var out bytes.Buffer
+	log, err := telemetry.NewLogger(&out, "info", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Info("took", "duration", 1500*time.Millisecond)
+	if !strings.Contains(out.String(), `"duration":1.5`) {
+		t.Errorf("got %s", out.String())
 	}
 }

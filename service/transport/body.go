@@ -2,6 +2,7 @@ package transport
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"strings"
 )
@@ -88,11 +89,11 @@ func (b *limitedBody) readFrames(p []byte) (int, error) {
 		f.left -= int64(n)
 		return n, err
 	}
-	if f.have < len(f.prefix) {
+	if f.given == f.have {
 		// The prefix is looked at as a whole before any of it is given out.
 		n, err := io.ReadFull(b.ReadCloser, f.prefix[f.have:])
 		f.have += n
-		if err == io.ErrUnexpectedEOF && f.given < f.have {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
 			err = nil // let the reader see the stump, and the end after it
 		}
 		if err != nil {

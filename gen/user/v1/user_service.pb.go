@@ -723,9 +723,10 @@ type UpdateUserRequest struct {
 	User *User `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	// Which fields to apply: username, email, status, tags, metadata, or
 	// metadata.<key> for one entry. A named field that is empty in user is
-	// cleared, where it may be empty. Default: every writable field that is not
-	// empty in user, tags and metadata as a whole; output-only fields are then
-	// ignored.
+	// cleared, where it may be empty. In JSON a mask reaches only metadata keys of
+	// lower-case letters and digits, because of how JSON spells masks. Default:
+	// every writable field that is not empty in user, tags and metadata as a whole;
+	// output-only fields are then ignored.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Applies the change only if this is still the user's etag; otherwise ABORTED.
 	// Default: unconditional.
@@ -1279,7 +1280,9 @@ func (x *BatchCreateUsersResult) GetOutcome() ItemOutcome {
 	return ItemOutcome_ITEM_OUTCOME_UNSPECIFIED
 }
 
-// BatchCreateUsersResponse sums an import up.
+// BatchCreateUsersResponse sums an import up. Since every item has a result, an
+// import carries no more items than fit into an answer: about 150,000 at 4 MiB, or
+// the server's limit of items (100,000 by default) where that is less.
 type BatchCreateUsersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many users were created.
@@ -1554,7 +1557,9 @@ func (x *CreateUsersResponse) GetResults() []*UserResult {
 	return nil
 }
 
-// UserResult is what became of one item.
+// UserResult is what became of one item. Where all results together would exceed the
+// message limit, the later ones carry less: of a user only user_id, version, etag
+// and updated_at, of a failure only index, code, reason and a short message.
 type UserResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What became of the item.

@@ -64,6 +64,8 @@ func connect(ctx context.Context, name string) (*conn, error) {
 
 // prepare compiles a statement that lives as long as the connection. After the
 // first failure, which err keeps, it does nothing.
+//
+//nolint:contextcheck // see stmt: a context would cost more than the call
 func (c *conn) prepare(err *error, query string) *stmt {
 	if *err != nil {
 		return nil
@@ -147,12 +149,17 @@ func (s *stmt) bind(args []driver.Value) []driver.NamedValue {
 	return s.args
 }
 
+// exec carries the statement out.
+//
+//nolint:contextcheck // see stmt: a context would cost more than the call
 func (s *stmt) exec(args ...driver.Value) error {
 	_, err := s.execer.ExecContext(context.Background(), s.bind(args))
 	return err
 }
 
 // each visits the rows until visit returns false. A row is good until the visit ends.
+//
+//nolint:contextcheck // see stmt: a context would cost more than the call
 func (s *stmt) each(visit func(row []driver.Value) (more bool, err error), args ...driver.Value) (err error) {
 	rows, err := s.queryer.QueryContext(context.Background(), s.bind(args))
 	if err != nil {

@@ -174,6 +174,7 @@ func (l *lister) look(row []driver.Value) error {
 		l.place.Key = keys.Email
 	case user.ByUpdated:
 		l.place.Time = u.UpdatedAt
+	case user.ByID:
 	}
 	return nil
 }

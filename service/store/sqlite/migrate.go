@@ -26,7 +26,9 @@ const minSQLite = "3.51.3"
 
 // migrate creates the tables or brings them to the present form.
 func migrate(ctx context.Context, path string) (err error) {
-	connector, err := driverpkg.NewConnector(dsn(path, readerCacheKiB))
+	// The close below copies the write-ahead log into the database and syncs it, once
+	// for all: nothing is acknowledged before.
+	connector, err := driverpkg.NewConnector(dsn(path, readerCacheKiB, "synchronous(NORMAL)"))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package sqlite_test
 
 import (
-	"io"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -20,7 +19,7 @@ func TestStore(t *testing.T) {
 		t.Helper()
 		s, err := sqlite.Open(t.Context(), sqlite.Options{
 			Path: filepath.Join(opts.Dir, "users.db"), Clock: opts.Clock,
-			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -34,6 +34,7 @@ var _ user.Store = (*Model)(nil)
 type modelData struct {
 	epoch    string
 	users    map[int64]*user.User
+	keys     map[int64]user.Keys // of each user
 	log      []user.Activity
 	requests map[requestKey]request
 }
@@ -49,7 +50,7 @@ type request struct {
 
 func (d *modelData) clone() *modelData {
 	return &modelData{
-		epoch: d.epoch, users: maps.Clone(d.users),
+		epoch: d.epoch, users: maps.Clone(d.users), keys: maps.Clone(d.keys),
 		log: slices.Clone(d.log), requests: maps.Clone(d.requests),
 	}
 }
@@ -62,7 +63,7 @@ func NewModel(clock func() time.Time) *Model {
 	return &Model{
 		clock: clock, ids: user.NewIDs(nil),
 		data: &modelData{
-			epoch: "model", users: map[int64]*user.User{}, requests: map[requestKey]request{},
+			epoch: "model", users: map[int64]*user.User{}, keys: map[int64]user.Keys{}, requests: map[requestKey]request{},
 		},
 	}
 }
@@ -226,8 +227,10 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 	if d.Store {
 		if d.User == nil {
 			delete(tx.data.users, id)
+			delete(tx.data.keys, id)
 		} else {
 			tx.data.users[id] = d.User.Clone()
+			tx.data.keys[id] = keysOf(d.User)
 		}
 	}
 	tx.data.log = append(tx.data.log, ownRows(d.Rows)...)
@@ -258,9 +261,9 @@ func (tx *modelTx) unique(u *user.User, id int64) error {
 
 // holder returns who has the username or the e-mail address.
 func (tx *modelTx) holder(username, email string) *user.User {
-	for _, u := range tx.data.users {
-		if keys := keysOf(u); keys.Username == username || keys.Email == email {
-			return u
+	for id, keys := range tx.data.keys {
+		if keys.Username == username || keys.Email == email {
+			return tx.data.users[id]
 		}
 	}
 	return nil

@@ -86,40 +86,47 @@ func (m *Model) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) 
 	return users, nil
 }
 
-func markOf(order user.Order, u *user.User) *user.Mark {
-	mark, keys := &user.Mark{ID: u.ID}, keysOf(u)
-	switch order {
-	case user.ByUsername:
-		mark.Key = keys.Username
-	case user.ByEmail:
-		mark.Key = keys.Email
-	case user.ByUpdated:
-		mark.Time = u.UpdatedAt
-	case user.ByID:
-	}
-	return mark
+// place is a user with its place in an order.
+type place struct {
+	user *user.User
+	keys user.Keys
+	mark user.Mark
 }
 
-func compareMarks(a, b *user.Mark) int {
+func (d *modelData) place(order user.Order, id int64) place {
+	p := place{user: d.users[id], keys: d.keys[id], mark: user.Mark{ID: id}}
+	switch order {
+	case user.ByUsername:
+		p.mark.Key = p.keys.Username
+	case user.ByEmail:
+		p.mark.Key = p.keys.Email
+	case user.ByUpdated:
+		p.mark.Time = p.user.UpdatedAt
+	case user.ByID:
+	}
+	return p
+}
+
+func compareMarks(a, b user.Mark) int {
 	return cmp.Or(cmp.Compare(a.Key, b.Key), a.Time.Compare(b.Time), cmp.Compare(a.ID, b.ID))
 }
 
 // sorted returns the users that a query walks over, whatever its page.
-func (d *modelData) sorted(query user.ListQuery) []*user.User {
-	var users []*user.User
-	for _, u := range d.users {
-		if strings.HasPrefix(markOf(query.Order, u).Key, query.Prefix) {
-			users = append(users, u)
+func (d *modelData) sorted(query user.ListQuery) []place {
+	var places []place
+	for id := range d.users {
+		if p := d.place(query.Order, id); strings.HasPrefix(p.mark.Key, query.Prefix) {
+			places = append(places, p)
 		}
 	}
-	slices.SortFunc(users, func(a, b *user.User) int {
-		c := compareMarks(markOf(query.Order, a), markOf(query.Order, b))
+	slices.SortFunc(places, func(a, b place) int {
+		c := compareMarks(a.mark, b.mark)
 		if query.Desc {
 			return -c
 		}
 		return c
 	})
-	return users
+	return places
 }
 
 // List sorts all users, and goes through them.
@@ -130,14 +137,14 @@ func (m *Model) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 	}
 	var page user.ListPage
 	last, looked, bytes := query.After, 0, 0
-	for _, u := range d.sorted(query) {
-		mark := markOf(query.Order, u)
+	for _, p := range d.sorted(query) {
+		u := p.user
 		if query.After != nil {
-			if c := compareMarks(mark, query.After); c == 0 || c < 0 != query.Desc {
+			if c := compareMarks(p.mark, *query.After); c == 0 || c < 0 != query.Desc {
 				continue
 			}
 		}
-		keep := (query.ShowDeleted || !u.Deleted()) && (query.Match == nil || query.Match(u.Clone(), keysOf(u)))
+		keep := (query.ShowDeleted || !u.Deleted()) && (query.Match == nil || query.Match(u.Clone(), p.keys))
 		full := looked == query.MaxLooked || len(page.Users) == query.MaxUsers ||
 			keep && len(page.Users) > 0 && bytes+u.Size() > query.MaxBytes
 		if full {
@@ -148,7 +155,7 @@ func (m *Model) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 			page.Users = append(page.Users, u.Clone())
 			bytes += u.Size()
 		}
-		last = mark
+		last = &p.mark
 		looked++
 	}
 	return page, nil

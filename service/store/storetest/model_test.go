@@ -19,7 +19,8 @@ func TestModel(t *testing.T) {
 		t.Helper()
 		m := storetest.NewModel(opts.Clock)
 		if old, ok := models.Load(opts.Dir); ok {
-			m = old.(*storetest.Model).Reopen(opts.Clock)
+			closed, _ := old.(*storetest.Model)
+			m = closed.Reopen(opts.Clock)
 		}
 		models.Store(opts.Dir, m)
 		return m

@@ -233,8 +233,10 @@ type opFunc struct {
 	decide func(cur *user.User, in user.Moment, by user.Author) (user.Decision, error)
 }
 
+// Target is the user.
 func (op opFunc) Target() int64 { return op.id }
 
+// Decide calls the function.
 func (op opFunc) Decide(cur *user.User, in user.Moment, by user.Author) (user.Decision, error) {
 	return op.decide(cur, in, by)
 }

@@ -14,9 +14,9 @@ func once(id string) *user.Once {
 	return &user.Once{Caller: "caller", Procedure: "procedure", ID: id, Fingerprint: [32]byte{1}}
 }
 
-// full gives a user everything that an answer must remember.
-func (h *harness) full(name string) user.Op {
-	op, err := user.NewCreate(name, name+"@example.org", []string{"a", "b"}, map[string]string{"k": "v"})
+// full creates anna with everything that an answer must remember.
+func (h *harness) full() user.Op {
+	op, err := user.NewCreate("anna", "anna@example.org", []string{"a", "b"}, map[string]string{"k": "v"})
 	h.check(err)
 	return op
 }
@@ -24,7 +24,7 @@ func (h *harness) full(name string) user.Op {
 var onceTests = map[string]func(*harness){
 	"a request takes effect once and gives its first success again, over restarts too": func(h *harness) {
 		by := user.Author{Actor: "somebody", RequestID: "1"}
-		create := user.Change{Op: h.full("anna"), Once: once("1"), By: by}
+		create := user.Change{Op: h.full(), Once: once("1"), By: by}
 		made, err := h.apply(create)
 		h.check(err)
 		note := user.Change{Op: noting(made.User.ID, "n", "1"), Once: once("2")}

@@ -51,7 +51,7 @@ var readTests = map[string]func(*harness){
 		})
 	},
 	"what reads and results give belongs to the caller": func(h *harness) {
-		change := user.Change{Op: h.full("anna"), Once: once("1")}
+		change := user.Change{Op: h.full(), Once: once("1")}
 		first, err := h.apply(change)
 		h.check(err)
 		want, rows := h.get(first.User.ID), h.checkLog()
@@ -164,7 +164,7 @@ func (h *harness) fillUsers(n int) *modelData {
 		if random.IntN(5) == 0 {
 			u = h.do(&user.Delete{ID: u.ID, Retention: time.Hour}).User
 		}
-		d.users[u.ID] = u
+		d.users[u.ID], d.keys[u.ID] = u, op.Keys
 	}
 	return d
 }

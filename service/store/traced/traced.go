@@ -42,6 +42,7 @@ func (s *Store) begin(ctx context.Context, operation string) (context.Context, t
 	if !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx, nil
 	}
+	//nolint:spancheck // finish ends it
 	return s.tracer.Start(ctx, "store."+operation, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		attribute.String("db.system.name", s.system),
 		attribute.String("db.operation.name", operation),
@@ -49,14 +50,14 @@ func (s *Store) begin(ctx context.Context, operation string) (context.Context, t
 }
 
 // finish ends a span, which may be nil. What the domain expects to fail is an answer,
-// not a fault of the store.
+// not a fault of the store, and neither is a caller who goes away.
 func finish(span trace.Span, err error, about ...attribute.KeyValue) {
 	if span == nil {
 		return
 	}
 	if err != nil {
 		about = append(about, attribute.String("error.type", kindOf(err)))
-		if _, expected := user.AsError(err); !expected {
+		if _, expected := user.AsError(err); !expected && !errors.Is(err, context.Canceled) {
 			// The text stays in the log: it may hold what no trace should.
 			span.SetStatus(codes.Error, "")
 		}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/store/sqlite"
+	"github.com/yourorg/userservice/service/telemetry"
+)
+
+// backupCommand is userd backup.
+type backupCommand struct {
+	Path string `arg:"" help:"The file to write. It must not exist yet."`
+}
+
+// Run writes the copy.
+func (c *backupCommand) Run(ctx context.Context, all *commands, to console) error {
+	return withStore(ctx, all, to, func(store *sqlite.Store) error {
+		bar := newBar(to, "pages")
+		if err := store.Backup(ctx, c.Path, bar.set); err != nil {
+			return bar.end(err)
+		}
+		_, err := fmt.Fprintf(to.out, "wrote %s\n", c.Path)
+		return bar.end(err)
+	})
+}
+
+// checkCommand is userd check.
+type checkCommand struct{}
+
+// Run checks the store, and fails if it finds anything.
+func (checkCommand) Run(ctx context.Context, all *commands, to console) error {
+	return withStore(ctx, all, to, func(store *sqlite.Store) error {
+		bar := newBar(to, "rows and users")
+		findings, err := store.Check(ctx, bar.set)
+		if err := bar.end(err); err != nil {
+			return err
+		}
+		for _, finding := range findings {
+			if _, err := fmt.Fprintln(to.out, finding); err != nil {
+				return err
+			}
+		}
+		if len(findings) > 0 {
+			return fmt.Errorf("%s is damaged", all.Store)
+		}
+		_, err = fmt.Fprintf(to.out, "%s is sound\n", all.Store)
+		return err
+	})
+}
+
+// withStore opens the store for one job. A store that is not there is not created: a
+// backup of nothing helps nobody.
+func withStore(ctx context.Context, all *commands, to console, job func(*sqlite.Store) error) error {
+	log, err := all.logger(to)
+	if err != nil {
+		return err
+	}
+	path, err := server.StorePath(all.Store)
+	if err != nil {
+		return err
+	}
+	if err := mustExist(path); err != nil {
+		return err
+	}
+	store, err := sqlite.Open(ctx, sqlite.Options{Path: path, Logger: log})
+	if err != nil {
+		return err
+	}
+	return errors.Join(job(store), store.Close())
+}
+
+// bar shows how far a job has come, on a terminal.
+type bar struct{ shown *progressbar.ProgressBar }
+
+func newBar(to console, unit string) *bar {
+	return &bar{progressbar.NewOptions(-1,
+		progressbar.OptionSetWriter(to.err),
+		progressbar.OptionSetVisibility(telemetry.IsTerminal(to.err)),
+		progressbar.OptionSetDescription(unit),
+		progressbar.OptionShowCount(),
+		progressbar.OptionClearOnFinish(),
+	)}
+}
+
+func (b *bar) set(done, total int) {
+	b.shown.ChangeMax(total)
+	_ = b.shown.Set(done) // a bar that cannot be drawn is no failure of the job
+}
+
+func (b *bar) end(err error) error {
+	_ = b.shown.Finish()
+	return err
+}
+
+func mustExist(path string) error {
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no store at %s", path)
+	}
+	return err
+}

@@ -1,0 +1,122 @@
+package auth
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// certificatePrefix begins the subjects of certificates.
+const certificatePrefix = "cert:"
+
+// caller returns who the connection's client certificate says is calling. Errors are
+// *RefusedError.
+//
+// Only a chain that the TLS layer has verified counts. The identity is the first name
+// that a rule matches, URIs before DNS names, each in the certificate's order; where no
+// rule matches it is the first name, who may do nothing. The common name, addresses
+// and e-mail addresses are no identity.
+func (r *CertificateRules) caller(state *tls.ConnectionState, now time.Time) (Caller, error) {
+	if len(state.VerifiedChains) == 0 {
+		return Caller{}, refuse(CauseUnverified, nil)
+	}
+	from, until := validity(state.VerifiedChains)
+	// The handshake may be long ago.
+	switch {
+	case !now.Before(until):
+		return Caller{}, refuse(CauseExpired, nil)
+	case now.Before(from):
+		return Caller{}, refuse(CauseNotYetValid, nil)
+	}
+	names := namesOf(state.VerifiedChains[0][0])
+	if len(names) == 0 {
+		return Caller{}, refuse(CauseNameless, nil)
+	}
+	caller := Caller{Kind: Certificate, Subject: certificatePrefix + names[0].text, Expires: until}
+	rules := r.rules()
+	for _, name := range names {
+		if permissions, ok := rules.match(name); ok {
+			caller.Subject, caller.Permissions = certificatePrefix+name.text, permissions
+			break
+		}
+	}
+	return caller, nil
+}
+
+// validity is how long the chain counts that counts longest. A chain does while all of
+// its certificates do.
+func validity(chains [][]*x509.Certificate) (from, until time.Time) {
+	for _, chain := range chains {
+		first, last := chain[0].NotBefore, chain[0].NotAfter
+		for _, c := range chain[1:] {
+			if c.NotBefore.After(first) {
+				first = c.NotBefore
+			}
+			if c.NotAfter.Before(last) {
+				last = c.NotAfter
+			}
+		}
+		if last.After(until) {
+			from, until = first, last
+		}
+	}
+	return from, until
+}
+
+// certificateName is a name as patterns are compared with it.
+type certificateName struct {
+	text  string
+	dns   bool
+	parts []string
+}
+
+// namesOf gives the names of a certificate that can be an identity.
+func namesOf(c *x509.Certificate) []certificateName {
+	var names []certificateName
+	for _, u := range c.URIs {
+		if name, ok := uriName(u); ok {
+			names = append(names, name)
+		}
+	}
+	for _, dns := range c.DNSNames {
+		// A name for many is nobody's.
+		if name, ok := dnsName(dns); ok && !strings.Contains(dns, "*") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// uriName takes a URI apart at its slashes: scheme and host, then each segment of the
+// path. One with a user, a query or a fragment is no identity (as SPIFFE has it), nor
+// is one in which a path could be spelled in two ways.
+func uriName(u *url.URL) (certificateName, bool) {
+	if u.Scheme == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return certificateName{}, false
+	}
+	name := certificateName{text: strings.ToLower(u.Scheme) + ":" + u.Opaque}
+	if u.Opaque == "" {
+		name.text = strings.ToLower(u.Scheme+"://"+u.Host) + u.EscapedPath()
+	}
+	name.parts = strings.Split(name.text, "/")
+	for _, part := range name.parts[min(3, len(name.parts)):] {
+		if part == "" || part == "." || part == ".." {
+			return certificateName{}, false
+		}
+	}
+	return name, !strings.Contains(name.text, "%") && validSubject(name.text)
+}
+
+// dnsName takes a DNS name apart at its dots.
+func dnsName(s string) (certificateName, bool) {
+	text := strings.ToLower(strings.TrimSuffix(s, "."))
+	name := certificateName{text: text, dns: true, parts: strings.Split(text, ".")}
+	for _, part := range name.parts {
+		if part == "" {
+			return certificateName{}, false
+		}
+	}
+	return name, validSubject(text)
+}

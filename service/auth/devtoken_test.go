@@ -1,0 +1,83 @@
+package auth_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/auth"
+)
+
+// A token is taken by a server that is given the set beside it, also a second one, and
+// the key stays the same and private.
+func TestDevelopmentToken(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	first, path, err := auth.NewDevelopmentToken(dir, "ann", []string{"users.read", "status.write"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := must(auth.NewKeys(auth.KeysOptions{Location: path, Logger: new(logged).logger()}))
+	if err := keys.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v := must(auth.NewVerifier(auth.VerifierOptions{
+		Keys: keys, Issuer: auth.DevelopmentIssuer, Audience: auth.DevelopmentAudience,
+	}))
+	second, _, err := auth.NewDevelopmentToken(dir, "ann", []string{"users.read", "status.write"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []string{first, second} {
+		c, err := v.Verify(t.Context(), token, nil)
+		if err != nil || c.Subject != "ann" || c.Permissions != auth.PermissionsOf(auth.UsersRead, auth.StatusWrite) {
+			t.Errorf("got %+v, %v", c, err)
+		}
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 2 {
+		t.Fatalf("the folder has %v, %v", files, err)
+	}
+	for _, file := range files {
+		info := must(file.Info())
+		if strings.HasSuffix(file.Name(), ".pem") && info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %o", file.Name(), info.Mode().Perm())
+		}
+	}
+	if strings.Contains(string(must(os.ReadFile(path))), `"d"`) {
+		t.Error("the set has the private key")
+	}
+}
+
+func TestDevelopmentTokenThatCannotBe(t *testing.T) {
+	for name, err := range map[string]error{
+		"no subject":         second(auth.NewDevelopmentToken(t.TempDir(), "", nil, time.Hour)),
+		"certificate's":      second(auth.NewDevelopmentToken(t.TempDir(), "cert:ann", nil, time.Hour)),
+		"unknown permission": second(auth.NewDevelopmentToken(t.TempDir(), "ann", []string{"users.raed"}, time.Hour)),
+		"no time":            second(auth.NewDevelopmentToken(t.TempDir(), "ann", nil, 0)),
+	} {
+		if err == nil {
+			t.Errorf("%s: made", name)
+		}
+	}
+	dir := t.TempDir()
+	if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(dir, "userd-development-key.pem")
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil {
+		t.Error("a key that others can read was used")
+	}
+	if err := os.WriteFile(key, []byte("nonsense"), 0o600); err != nil || os.Chmod(key, 0o600) != nil {
+		t.Fatal(err)
+	}
+	if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil {
+		t.Error("a key that is none was used")
+	}
+}
+
+func second(_, _ string, err error) error { return err }

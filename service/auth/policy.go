@@ -1,0 +1,197 @@
+package auth
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// row says what a call of one procedure needs.
+type row struct {
+	procedure string
+	access    access
+	needs     Permission
+	// also holds what some requests need beside that.
+	also []condition
+}
+
+// access is what has to be known of the caller. The zero value is the strictest.
+type access uint8
+
+const (
+	permitted  access = iota // the row's permission
+	open                     // nothing
+	reflection               // what the configuration says
+)
+
+// condition is a row below the procedure: it holds for a request in which all of
+// these fields are set, or not set. A field of the default value counts as not set.
+type condition struct {
+	set   []protoreflect.Name
+	unset []protoreflect.Name
+	needs Permission
+}
+
+// fields names fields of a request.
+func fields(names ...protoreflect.Name) []protoreflect.Name { return names }
+
+const (
+	service = "/user.v1.UserService/"
+	health  = "/grpc.health.v1.Health/"
+)
+
+// rows are the policy: the one place that says what a call needs. It is read when the
+// program starts, never changed.
+var rows = []row{
+	{procedure: service + "GetUser", needs: UsersRead},
+	{procedure: service + "BatchGetUsers", needs: UsersRead},
+	{procedure: service + "ListUsers", needs: UsersRead, also: []condition{
+		{set: fields("show_deleted"), needs: UsersReadDeleted},
+	}},
+	{procedure: service + "CreateUser", needs: UsersWrite},
+	{procedure: service + "CreateUsers", needs: UsersWrite},
+	{procedure: service + "BatchCreateUsers", needs: UsersWrite},
+	{procedure: service + "UpdateUser", needs: UsersWrite},
+	{procedure: service + "UpdateUsers", needs: UsersWrite},
+	{procedure: service + "BatchUpdateUsers", needs: UsersWrite},
+	{procedure: service + "DeleteUser", needs: UsersDelete},
+	{procedure: service + "UndeleteUser", needs: UsersDelete},
+	{procedure: service + "StreamUserActivities", needs: ActivitiesRead, also: []condition{
+		{unset: fields("user_id"), needs: ActivitiesReadAll},
+	}},
+	{procedure: service + "ListUserActivities", needs: ActivitiesRead, also: []condition{
+		{unset: fields("user_id"), needs: ActivitiesReadAll},
+	}},
+	{procedure: service + "RecordUserActivity", needs: ActivitiesRecord},
+	// A status that is set is followed as well, so the stream as such needs
+	// status.read; who may only write has UpdateUserStatus.
+	{procedure: service + "SyncUserStatus", needs: StatusRead, also: []condition{
+		{set: fields("status"), needs: StatusWrite},
+		{unset: fields("status", "user_id"), needs: UsersWatchAll},
+	}},
+	{procedure: service + "UpdateUserStatus", needs: StatusWrite},
+	{procedure: service + "WatchUserStatus", needs: StatusRead, also: []condition{
+		{set: fields("all"), needs: UsersWatchAll},
+	}},
+
+	{procedure: health + "Check", access: open},
+	{procedure: health + "Watch", access: open},
+	{procedure: "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", access: reflection},
+	{procedure: "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", access: reflection},
+}
+
+var table = func() map[string]*row {
+	t := make(map[string]*row, len(rows))
+	for i := range rows {
+		t[rows[i].procedure] = &rows[i]
+	}
+	return t
+}()
+
+// Reflection says who may ask the server which RPCs it has.
+type Reflection uint8
+
+// Who may.
+const (
+	ReflectionOff     Reflection = iota // nobody
+	ReflectionCallers                   // whoever is recognized
+	ReflectionOpen                      // everybody
+)
+
+// Policy is the table with what the configuration says. It is safe for use by many
+// goroutines.
+type Policy struct{ reflection Reflection }
+
+// NewPolicy returns the policy.
+func NewPolicy(r Reflection) *Policy { return &Policy{reflection: r} }
+
+// Open reports whether the procedure needs no credentials.
+func (p *Policy) Open(procedure string) bool {
+	r := table[procedure]
+	return r != nil && (r.access == open || r.access == reflection && p.reflection == ReflectionOpen)
+}
+
+// Call says whether the caller in the context may call the procedure at all. Errors:
+// CREDENTIALS_MISSING for a caller who is nobody, otherwise PERMISSION_MISSING. Ask it
+// for the procedure that a handler serves, never for a path, which has many spellings.
+func (p *Policy) Call(ctx context.Context, procedure string) error {
+	r := table[procedure]
+	switch {
+	case r == nil, r.access == reflection && p.reflection == ReflectionOff:
+		return &user.Error{
+			Code: user.PermissionDenied, Reason: user.PermissionMissing, Message: "nobody may call this",
+		}
+	case p.Open(procedure):
+		return nil
+	case r.access == reflection:
+		if c := FromContext(ctx); c.Kind == Anonymous && c.Permissions != AllPermissions() {
+			return missing()
+		}
+		return nil
+	default:
+		return Require(ctx, r.needs)
+	}
+}
+
+// RequireFor returns nil if the caller in the context may ask what the message asks of
+// the procedure: it reads the rows below the procedure. A request is one message; so is
+// each item of SyncUserStatus, whose handler asks for each by itself. Errors: as Require.
+func RequireFor(ctx context.Context, procedure string, message any) error {
+	r := table[procedure]
+	if r == nil || len(r.also) == 0 {
+		return nil
+	}
+	m, ok := message.(proto.Message)
+	for i := range r.also {
+		if ok && !r.also[i].holds(m.ProtoReflect()) {
+			continue
+		}
+		// What cannot be looked into is taken for asking everything.
+		if err := Require(ctx, r.also[i].needs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Require returns nil if the caller in the context has the permission. Errors, both
+// *user.Error: CREDENTIALS_MISSING for a caller who is nobody, otherwise
+// PERMISSION_MISSING, which names the permission.
+func Require(ctx context.Context, p Permission) error {
+	c := FromContext(ctx)
+	switch {
+	case c.Permissions.Has(p):
+		return nil
+	case c.Kind == Anonymous:
+		return missing()
+	}
+	return &user.Error{
+		Code: user.PermissionDenied, Reason: user.PermissionMissing,
+		Message:  "this needs the permission " + string(p),
+		Metadata: map[string]string{"permission": string(p)},
+	}
+}
+
+func (c *condition) holds(m protoreflect.Message) bool {
+	for _, name := range c.set {
+		if field, ok := lookUp(m, name); ok && !m.Has(field) {
+			return false
+		}
+	}
+	for _, name := range c.unset {
+		if field, ok := lookUp(m, name); ok && m.Has(field) {
+			return false
+		}
+	}
+	return true
+}
+
+// lookUp finds a field. Where there is none the condition counts as met: what cannot
+// be looked into needs the permission.
+func lookUp(m protoreflect.Message, name protoreflect.Name) (protoreflect.FieldDescriptor, bool) {
+	field := m.Descriptor().Fields().ByName(name)
+	return field, field != nil
+}

@@ -1,0 +1,67 @@
+package intercept
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+
+	"github.com/yourorg/userservice/service/auth"
+)
+
+// Authorize asks the policy whether the caller in the context may make the call, and
+// then, for unary calls and server streams, whether the caller may ask what the request
+// asks. The messages of client and bidi streams are items: what an item needs beside the
+// call itself is that item's failure, so their handlers ask, by auth.RequireFor.
+//
+// It goes by the procedure that the handler was made for, not by the request's path.
+type Authorize struct {
+	serverOnly
+
+	policy *auth.Policy
+}
+
+// NewAuthorize returns an interceptor that asks the policy.
+func NewAuthorize(policy *auth.Policy) *Authorize { return &Authorize{policy: policy} }
+
+// WrapUnary authorizes unary calls.
+func (a *Authorize) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		procedure := req.Spec().Procedure
+		if err := a.policy.Call(ctx, procedure); err != nil {
+			return nil, err
+		}
+		if err := auth.RequireFor(ctx, procedure, req.Any()); err != nil {
+			return nil, err
+		}
+		return next(ctx, req)
+	}
+}
+
+// WrapStreamingHandler authorizes streams.
+func (a *Authorize) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if err := a.policy.Call(ctx, conn.Spec().Procedure); err != nil {
+			return err
+		}
+		if conn.Spec().StreamType == connect.StreamTypeServer {
+			conn = &authorizedConn{StreamingHandlerConn: conn, ctx: ctx}
+		}
+		return next(ctx, conn)
+	}
+}
+
+// authorizedConn lets the one request of a server stream pass only if the caller may ask
+// what it asks.
+type authorizedConn struct {
+	connect.StreamingHandlerConn
+
+	ctx context.Context //nolint:containedctx // the stream's own; Receive is given none
+}
+
+// Receive receives the request and asks for it.
+func (c *authorizedConn) Receive(message any) error {
+	if err := c.StreamingHandlerConn.Receive(message); err != nil {
+		return err
+	}
+	return auth.RequireFor(c.ctx, c.Spec().Procedure, message)
+}

@@ -1,0 +1,95 @@
+package intercept_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestToConnect(t *testing.T) {
+	limit := connect.NewError(connect.CodeResourceExhausted, errors.New("message size 9 is larger than configured max 8"))
+	for name, test := range map[string]struct {
+		err    error
+		code   connect.Code
+		reason string
+		known  bool
+	}{
+		"domain":               {fmt.Errorf("get: %w", user.ErrNotFound(7)), connect.CodeNotFound, "USER_NOT_FOUND", true},
+		"deadline":             {context.DeadlineExceeded, connect.CodeDeadlineExceeded, "", true},
+		"canceled":             {fmt.Errorf("wait: %w", context.Canceled), connect.CodeCanceled, "", true},
+		"kept":                 {connect.NewError(connect.CodeUnimplemented, errors.New("no")), connect.CodeUnimplemented, "", true},
+		"read limit":           {fmt.Errorf("receive: %w", limit), connect.CodeResourceExhausted, "MESSAGE_TOO_LARGE", true},
+		"our limit":            {intercept.TooLarge(8), connect.CodeResourceExhausted, "MESSAGE_TOO_LARGE", true},
+		"without code":         {connect.NewError(connect.CodeUnknown, errors.New("inside")), connect.CodeInternal, "INTERNAL", false},
+		"unknown":              {io.ErrUnexpectedEOF, connect.CodeInternal, "INTERNAL", false},
+		"not modified":         {connect.NewNotModifiedError(nil), connect.CodeUnknown, "", true},
+		"domain, as cause of":  {connect.NewError(connect.CodeInternal, user.ErrStoreFull()), connect.CodeResourceExhausted, "STORE_FULL", true},
+		"retry is not lost on": {user.ErrOverloaded(), connect.CodeUnavailable, "OVERLOADED", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, known := intercept.ToConnect(test.err)
+			if got.Code() != test.code || known != test.known {
+				t.Errorf("got %v, known %v", got, known)
+			}
+			if reason := reasonOf(t, got); reason != test.reason {
+				t.Errorf("got reason %q", reason)
+			}
+		})
+	}
+}
+
+func reasonOf(t *testing.T, err *connect.Error) string {
+	t.Helper()
+	for _, d := range err.Details() {
+		value, err := d.Value()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, ok := value.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+// A driver's error of a call that has ended is no fault.
+func TestErrorAfterTheEndOfACall(t *testing.T) {
+	var log strings.Builder
+	e := intercept.NewErrors(slog.New(slog.NewTextHandler(&log, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := e.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
+		return errors.New("interrupted (9)")
+	})(ctx, newConn(connect.StreamTypeServer, nil))
+	if connect.CodeOf(err) != connect.CodeCanceled || strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("got %v", err)
+	}
+	if !strings.Contains(log.String(), "interrupted") || strings.Contains(log.String(), "incident") {
+		t.Errorf("got log %s", log.String())
+	}
+}
+
+func TestPanics(t *testing.T) {
+	run := intercept.Recover{}.WrapStreamingHandler
+	err := run(func(context.Context, connect.StreamingHandlerConn) error { panic("oh") })(t.Context(), nil)
+	if err == nil || !strings.Contains(err.Error(), "oh") {
+		t.Errorf("got %v", err)
+	}
+	defer func() {
+		if got := recover(); got != http.ErrAbortHandler {
+			t.Errorf("the wish to cut the connection was lost: %v", got)
+		}
+	}()
+	_ = run(func(context.Context, connect.StreamingHandlerConn) error { panic(http.ErrAbortHandler) })(t.Context(), nil)
+}

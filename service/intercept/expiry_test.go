@@ -1,0 +1,261 @@
+package intercept_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// waiting handlers do nothing but wait: for the end of their context, or for their
+// callers' next message.
+type waiting struct {
+	userv1connect.UnimplementedUserServiceHandler
+}
+
+func (waiting) WatchUserStatus(
+	ctx context.Context, _ *userv1.WatchUserStatusRequest, stream *connect.ServerStream[userv1.UserStatusUpdate],
+) error {
+	if err := stream.Send(nil); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// StreamUserActivities gives its error the name of something else, as a driver might.
+func (waiting) StreamUserActivities(
+	ctx context.Context, _ *userv1.StreamUserActivitiesRequest, _ *connect.ServerStream[userv1.UserActivity],
+) error {
+	<-ctx.Done()
+	return errors.New("interrupted")
+}
+
+func (waiting) SyncUserStatus(
+	_ context.Context, stream *connect.BidiStream[userv1.UserStatusUpdate, userv1.UserStatusUpdate],
+) error {
+	for {
+		if _, err := stream.Receive(); err != nil {
+			return err
+		}
+	}
+}
+
+func (waiting) BatchUpdateUsers(
+	_ context.Context, stream *connect.ClientStream[userv1.UpdateUserRequest],
+) (*userv1.BatchUpdateUsersResponse, error) {
+	for stream.Receive() {
+	}
+	return nil, stream.Err()
+}
+
+// pipes is a network of its own.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.done) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "pipe"} }
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case p.conns <- far:
+		return near, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// exchange ends the reading of a request's body.
+type exchange struct {
+	control *http.ResponseController
+
+	mu   sync.Mutex
+	over bool
+}
+
+func (x *exchange) StopReading() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		_ = x.control.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// serveInBubble runs the waiting handlers for a caller whose credentials expire, and
+// tells of every handler that has returned.
+func serveInBubble(t *testing.T, expires time.Time, http2 bool) (client userv1connect.UserServiceClient, returned <-chan struct{}) {
+	t.Helper()
+	ended := make(chan struct{}, 10)
+	mux := http.NewServeMux()
+	mux.Handle(userv1connect.NewUserServiceHandler(waiting{}, connect.WithInterceptors(
+		intercept.NewErrors(slog.New(slog.DiscardHandler)),
+		intercept.NewAuthorize(auth.NewPolicy(auth.ReflectionOff)), intercept.Expiry{},
+	)))
+	caller := auth.Caller{Subject: "ann", Kind: auth.Token, Permissions: auth.AllPermissions(), Expires: expires}
+	var protocols http.Protocols
+	protocols.SetHTTP1(!http2)
+	protocols.SetUnencryptedHTTP2(http2)
+	server := &http.Server{
+		Protocols: &protocols, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			x := &exchange{control: http.NewResponseController(w)}
+			defer func() {
+				x.mu.Lock()
+				defer x.mu.Unlock()
+				x.over = true
+				ended <- struct{}{}
+			}()
+			mux.ServeHTTP(w, r.WithContext(intercept.WithBody(auth.WithCaller(r.Context(), caller), x)))
+		}),
+	}
+	network := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(network) })
+	transport := &http.Transport{Protocols: &protocols, DialContext: network.dial}
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		_ = server.Close()
+		serving.Wait()
+	})
+	return userv1connect.NewUserServiceClient(&http.Client{Transport: transport}, "http://pipes"), ended
+}
+
+// streams opens a stream of each kind and returns how it ends, without the caller saying
+// anything more.
+var streams = map[string]func(context.Context, userv1connect.UserServiceClient) error{
+	"server stream": func(ctx context.Context, c userv1connect.UserServiceClient) error {
+		stream, err := c.WatchUserStatus(ctx, &userv1.WatchUserStatusRequest{UserIds: []int64{1}})
+		return drained(stream, err)
+	},
+	"server stream with an error of its own": func(ctx context.Context, c userv1connect.UserServiceClient) error {
+		stream, err := c.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{UserId: 1})
+		return drained(stream, err)
+	},
+	"bidi stream": func(ctx context.Context, c userv1connect.UserServiceClient) error {
+		stream, err := c.SyncUserStatus(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = stream.CloseResponse() }()
+		if err := stream.Send(&userv1.UserStatusUpdate{UserId: 1}); err != nil {
+			return err
+		}
+		_, err = stream.Receive()
+		return err
+	},
+	"client stream": func(ctx context.Context, c userv1connect.UserServiceClient) error {
+		stream, err := c.BatchUpdateUsers(ctx)
+		if err != nil {
+			return err
+		}
+		// The end is seen when a further item cannot be sent.
+		for {
+			if err := stream.Send(&userv1.UpdateUserRequest{UserId: 1}); err != nil {
+				break
+			}
+			time.Sleep(time.Second) // of the bubble
+		}
+		_, err = stream.CloseAndReceive()
+		return err
+	},
+}
+
+// A stream ends when the credentials do, with the reason, though neither side says
+// anything.
+func TestStreamsEndWithTheirCredentials(t *testing.T) {
+	for kind, open := range streams {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				client, _ := serveInBubble(t, began.Add(10*time.Minute), true)
+				err := open(t.Context(), client)
+				if connect.CodeOf(err) != connect.CodeUnauthenticated || errorInfo(err).GetReason() != string(user.CredentialsExpired) {
+					t.Errorf("ended with %v", err)
+				}
+				if took := time.Since(began); took < 10*time.Minute || took > 10*time.Minute+30*time.Second {
+					t.Errorf("ended after %v", took)
+				}
+			})
+		})
+	}
+}
+
+// Over HTTP/1.1 too a handler does not wait for a message longer than the credentials
+// last.
+func TestClientStreamOverHTTP1EndsWithItsCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		client, returned := serveInBubble(t, began.Add(10*time.Minute), false)
+		ctx, cancel := context.WithCancel(t.Context())
+		var calling sync.WaitGroup
+		calling.Go(func() {
+			if stream, err := client.BatchUpdateUsers(ctx); err == nil {
+				_ = stream.Send(&userv1.UpdateUserRequest{UserId: 1})
+				<-ctx.Done()
+				_, _ = stream.CloseAndReceive()
+			}
+		})
+		defer calling.Wait()
+		defer cancel()
+		<-returned
+		if took := time.Since(began); took < 10*time.Minute || took > 10*time.Minute+30*time.Second {
+			t.Errorf("ended after %v", took)
+		}
+	})
+}
+
+// A token counts a little longer than it says, for a call; a stream does not begin then.
+func TestNoStreamBeginsAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, _ := serveInBubble(t, time.Now().Add(-time.Second), true)
+		err := streams["server stream"](t.Context(), client)
+		if errorInfo(err).GetReason() != string(user.CredentialsExpired) {
+			t.Errorf("ended with %v", err)
+		}
+		if _, err := client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1}); connect.CodeOf(err) != through {
+			t.Errorf("the call: %v", err)
+		}
+	})
+}
+
+// An end that comes before that of the credentials is what it is.
+func TestOtherEndsOfStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, _ := serveInBubble(t, time.Now().Add(time.Hour), true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := streams["server stream"](ctx, client); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+			t.Errorf("ended with %v", err)
+		}
+	})
+}

@@ -1,0 +1,82 @@
+package intercept
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// reasons are all that an error of the domain may have.
+var reasons = []user.Reason{
+	user.InvalidField, user.UserNotFound, user.UsernameTaken, user.EmailTaken, user.UserDeleted, user.UserNotDeleted,
+	user.EtagMismatch, user.RequestIDReused, user.PositionOutOfRange, user.PositionNotReached,
+	user.CredentialsMissing, user.CredentialsInvalid, user.CredentialsExpired, user.PermissionMissing,
+	user.MessageTooLarge, user.TooManyItems, user.TooManyStreams, user.TooManyFollows, user.RateLimited,
+	user.ServerDraining, user.StoreUnavailable, user.Overloaded, user.StoreFull, user.StoreReadOnly, user.InternalFault,
+}
+
+// Reasons counts the errors of calls by their reasons, which say more than codes: a
+// disk that is full and a caller who is too fast have one code. It belongs just inside
+// Errors, where errors are still the domain's.
+//
+// Callers who go away, deadlines that pass and what the protocol itself refuses have
+// no reason and are not counted here. Items of streams that fail are no failed calls.
+type Reasons struct {
+	serverOnly
+
+	counts map[user.Reason]prometheus.Counter // never changed
+}
+
+// NewReasons returns an interceptor that counts in userd_errors_total, by reason. An
+// unexpected failure counts as INTERNAL.
+func NewReasons(registry prometheus.Registerer) (*Reasons, error) {
+	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "userd_errors_total", Help: "Calls that failed, by the reason that the caller was given.",
+	}, []string{"reason"})
+	if err := registry.Register(vec); err != nil {
+		return nil, err
+	}
+	r := &Reasons{counts: make(map[user.Reason]prometheus.Counter)}
+	for _, reason := range reasons {
+		r.counts[reason] = vec.WithLabelValues(string(reason))
+	}
+	return r, nil
+}
+
+// WrapUnary counts the errors of unary calls.
+func (r *Reasons) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		res, err := next(ctx, req)
+		if err != nil {
+			r.count(err)
+		}
+		return res, err
+	}
+}
+
+// WrapStreamingHandler counts the errors of streams.
+func (r *Reasons) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		err := next(ctx, conn)
+		if err != nil {
+			r.count(err)
+		}
+		return err
+	}
+}
+
+func (r *Reasons) count(err error) {
+	reason := user.InternalFault
+	if known, ok := user.AsError(err); ok {
+		reason = known.Reason
+	} else if errors.As(err, new(*connect.Error)) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return
+	}
+	if counter := r.counts[reason]; counter != nil {
+		counter.Inc()
+	}
+}

@@ -1,0 +1,66 @@
+package intercept_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/intercept"
+)
+
+func TestSamplerTakesTheFirstOfEachInterval(t *testing.T) {
+	s := intercept.NewSampler(time.Second)
+	start := time.Unix(1000, 0)
+	for i, step := range []struct {
+		procedure string
+		after     time.Duration
+		skipped   int64
+		ok        bool
+	}{
+		{"/a", 0, 0, true},
+		{"/a", time.Millisecond, 0, false},
+		{"/a", 999 * time.Millisecond, 0, false},
+		{"/b", 999 * time.Millisecond, 0, true}, // its first
+		{"/a", time.Second, 2, true},
+		{"/a", 1500 * time.Millisecond, 0, false},
+		{"/a", time.Hour, 1, true},
+	} {
+		if skipped, ok := s.Take(step.procedure, start.Add(step.after)); skipped != step.skipped || ok != step.ok {
+			t.Errorf("step %d: got %d, %v; want %d, %v", i, skipped, ok, step.skipped, step.ok)
+		}
+	}
+}
+
+func TestSamplerLetsAllPassWithoutInterval(t *testing.T) {
+	s := intercept.NewSampler(0)
+	for range 3 {
+		if _, ok := s.Take("/a", time.Unix(0, 0)); !ok {
+			t.Error("left one out")
+		}
+	}
+}
+
+func TestSamplerLosesNoneOfMany(t *testing.T) {
+	s := intercept.NewSampler(time.Millisecond)
+	var counted atomic.Int64
+	var callers sync.WaitGroup
+	start := time.Unix(1000, 0)
+	for range 4 {
+		callers.Go(func() {
+			for i := range 1000 {
+				if skipped, ok := s.Take("/a", start.Add(time.Duration(i)*10*time.Microsecond)); ok {
+					counted.Add(skipped + 1)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	// The last line tells of all that came after the line before it.
+	if skipped, ok := s.Take("/a", start.Add(time.Hour)); ok {
+		counted.Add(skipped + 1)
+	}
+	if got := counted.Load(); got != 4001 {
+		t.Errorf("accounted for %d of 4001 calls", got)
+	}
+}

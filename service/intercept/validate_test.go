@@ -1,0 +1,74 @@
+package intercept_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+	"github.com/google/go-cmp/cmp"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestItemNamesFieldAndRule(t *testing.T) {
+	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := intercept.Item(validator)
+	if err := check(&userv1.UpdateUserRequest{UserId: 1, User: &userv1.User{Email: "ada@example.com"}}); err != nil {
+		t.Errorf("a partial update: %v", err)
+	}
+	err = check(&userv1.UpdateUserRequest{UserId: 1, User: &userv1.User{
+		Tags:     []string{"a", "b", strings.Repeat("c", 65)},
+		Metadata: map[string]string{"k": strings.Repeat("v", 1025)},
+	}})
+	e, ok := user.AsError(err)
+	if !ok || e.Reason != user.InvalidField {
+		t.Fatalf("got %v", err)
+	}
+	type place struct{ Field, Rule string }
+	var got []place
+	for _, v := range e.Violations {
+		if v.Message == "" {
+			t.Errorf("%s: no message", v.Field)
+		}
+		got = append(got, place{v.Field, v.Rule})
+	}
+	want := []place{{"user.tags[2]", "string.max_len"}, {`user.metadata["k"]`, "string.max_bytes"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, ok := user.AsError(check("text")); ok {
+		t.Error("what is no message is taken for a caller's mistake")
+	}
+}
+
+// The one request of a server stream is checked; the items of the others are left to
+// their handlers.
+func TestWhichStreamsAreChecked(t *testing.T) {
+	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, refused := range map[connect.StreamType]bool{
+		connect.StreamTypeServer: true, connect.StreamTypeClient: false, connect.StreamTypeBidi: false,
+	} {
+		c := newConn(kind, func(message any) error {
+			if m, ok := message.(*userv1.GetUserRequest); ok {
+				m.UserId = -1
+			}
+			return nil
+		})
+		err := intercept.NewValidate(validator).WrapStreamingHandler(
+			func(_ context.Context, conn connect.StreamingHandlerConn) error {
+				return conn.Receive(&userv1.GetUserRequest{})
+			})(t.Context(), c)
+		if user.HasReason(err, user.InvalidField) != refused {
+			t.Errorf("%v: got %v", kind, err)
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package server_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/yourorg/userservice/service/server"
+)
+
+func TestDefaultsAreValid(t *testing.T) {
+	t.Parallel()
+	config, err := server.Defaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := config.Validate(); err != nil {
+		t.Error(err)
+	}
+	if config.Listen != "127.0.0.1:8080" || config.MaxMessageBytes != 4<<20 || config.StallTimeout.Seconds() != 15 {
+		t.Errorf("got %+v", config)
+	}
+}
+
+func TestBadSettingsSayWhatWasExpected(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		change func(*server.Config)
+		want   string // empty: it is fine
+	}{
+		"everywhere":           {func(c *server.Config) { c.Listen = ":8080" }, "nothing asks callers who they are"},
+		"everywhere, accepted": {func(c *server.Config) { c.Listen, c.InsecureNoAuth = ":8080", true }, ""},
+		"a name":               {func(c *server.Config) { c.Listen = "example.com:80" }, "--insecure-no-auth"},
+		"localhost":            {func(c *server.Config) { c.Listen = "localhost:0" }, ""},
+		"IPv6 loopback":        {func(c *server.Config) { c.Listen = "[::1]:0" }, ""},
+		"no port":              {func(c *server.Config) { c.Listen = "127.0.0.1" }, "expected HOST:PORT"},
+		"bad port":             {func(c *server.Config) { c.AdminListen = "127.0.0.1:http" }, "--admin-listen=127.0.0.1:http: expected HOST:PORT"},
+		"no admin":             {func(c *server.Config) { c.AdminListen = "" }, ""},
+		"origin with a path":   {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin without a path"},
+		"any origin":           {func(c *server.Config) { c.CORSOrigin = []string{"*"} }, "expected an origin"},
+		"small messages":       {func(c *server.Config) { c.MaxMessageBytes = 3 }, "expected 1KiB to 1GiB"},
+		"no streams":           {func(c *server.Config) { c.MaxConcurrentStreams = 0 }, "--max-concurrent-streams=0"},
+		"no patience":          {func(c *server.Config) { c.StallTimeout = 0 }, "--stall-timeout=0s: expected 100ms to 1h"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			config, err := server.Defaults()
+			if err != nil {
+				t.Fatal(err)
+			}
+			test.change(&config)
+			err = config.Validate()
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]server.Bytes{"4MiB": 4 << 20, "512 KiB": 512 << 10, "77": 77, "5B": 5, "1GiB": 1 << 30} {
+		var b server.Bytes
+		if err := b.UnmarshalText([]byte(text)); err != nil || b != want {
+			t.Errorf("%s: got %d, %v", text, b, err)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "4MB", "9999999999GiB", "1.5MiB"} {
+		var b server.Bytes
+		if err := b.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q: got %d", text, b)
+		}
+	}
+	if got := server.Bytes(4 << 20).String(); got != "4MiB" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestStoreAddress(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"sqlite:/var/x.db": "/var/x.db", "sqlite:x.db": "x.db",
+	} {
+		if got, err := server.StorePath(address); err != nil || got != want {
+			t.Errorf("%s: got %q, %v", address, got, err)
+		}
+	}
+	for address, want := range map[string]string{
+		"sqlite:": "names no file", "postgres://host/db": "not supported by this build", "x.db": "expected sqlite:PATH",
+	} {
+		if _, err := server.StorePath(address); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", address, err)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/yourorg/userservice/service/store/sqlite"
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestJanitorPurgesWhoIsDue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		log := slog.New(slog.DiscardHandler)
+		store, err := sqlite.Open(ctx, sqlite.Options{Path: path, Logger: log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := store.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		create, err := user.NewCreate("ada", "ada@example.com", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		created, err := user.ApplyOne(ctx, store, user.Change{Op: create})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := created.User.ID
+		if _, err := user.ApplyOne(ctx, store, user.Change{Op: &user.Delete{ID: id, Retention: time.Hour}}); err != nil {
+			t.Fatal(err)
+		}
+
+		var ended = make(chan struct{})
+		j := &janitor{store: store, clock: time.Now, log: log}
+		go func() { defer close(ended); j.run(ctx) }()
+		time.Sleep(time.Hour - time.Second)
+		if _, err := store.Get(ctx, id); err != nil {
+			t.Fatalf("before its time: %v", err)
+		}
+		time.Sleep(tidyEvery + 2*time.Second)
+		if _, err := store.Get(ctx, id); !user.HasReason(err, user.UserNotFound) {
+			t.Errorf("after its time: %v", err)
+		}
+		page, err := store.Log(ctx, user.LogQuery{UserID: id, MaxRows: 10})
+		if err != nil || len(page.Rows) != 3 {
+			t.Fatalf("got %v, %v", page.Rows, err)
+		}
+		if got := page.Rows[0].Details["new.username"]; got != user.RedactedMark {
+			t.Errorf("got username %q in the log", got)
+		}
+		if last := page.Rows[2]; last.Action != user.ActionPurged || last.Details[user.DetailActor] != janitorActor {
+			t.Errorf("got %v", last)
+		}
+		cancel()
+		<-ended
+	})
+}
+
+// stuckStore has users who are due, one of whom cannot be purged.
+type stuckStore struct {
+	user.Store
+
+	redacted []int64
+}
+
+func (s *stuckStore) DuePurges(context.Context, time.Time, int) ([]int64, error) {
+	return []int64{1, 2, 3}, nil
+}
+
+func (s *stuckStore) Redact(_ context.Context, id int64, _ int) (bool, error) {
+	if id == 1 {
+		return false, errors.New("stuck")
+	}
+	s.redacted = append(s.redacted, id)
+	return false, nil
+}
+
+func (s *stuckStore) Submit(context.Context, user.Batch) *user.Pending {
+	p, end := user.NewPending()
+	end([]user.Result{{Outcome: user.OutcomeUpdated}}, nil)
+	return p
+}
+
+func TestJanitorGoesOnAfterAFailure(t *testing.T) {
+	store := &stuckStore{}
+	j := &janitor{store: store, clock: time.Now, log: slog.New(slog.DiscardHandler)}
+	purged, err := j.purgeAll(t.Context())
+	if purged != 2 || err == nil || len(store.redacted) != 2 {
+		t.Errorf("got %d, %v, redacted %v", purged, err, store.redacted)
+	}
+}

@@ -1,0 +1,237 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/servertest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// startStalling starts a server with a log of about a megabyte, connections that
+// buffer little, and a short patience.
+func startStalling(t *testing.T, log io.Writer) *servertest.Server {
+	t.Helper()
+	s := servertest.Start(t, servertest.Parallel(),
+		servertest.Log(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		servertest.Config(func(c *server.Config) { c.StallTimeout = 300 * time.Millisecond }),
+		servertest.Listen(func() (net.Listener, error) {
+			inner, err := net.Listen("tcp", "127.0.0.1:0")
+			return narrowListener{inner}, err
+		}))
+	create, err := user.NewCreate("ada", "ada@example.com", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	created, err := user.ApplyOne(t.Context(), s.Store(), user.Change{Op: create})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batch user.Batch
+	for range 400 {
+		op, err := user.NewRecord(created.User.ID, "app.noise", map[string]string{"text": strings.Repeat("x", 3000)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch.Changes = append(batch.Changes, user.Change{Op: op})
+	}
+	if _, err := user.Apply(t.Context(), s.Store(), batch); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// narrowListener gives connections that buffer little of what is written.
+type narrowListener struct{ net.Listener }
+
+func (l narrowListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(8 << 10)
+	}
+	return conn, err
+}
+
+const replayed = "/user.v1.UserService/StreamUserActivities"
+
+// A reader who never opens its window is cut, and its connection goes on.
+func TestStalledWindowIsCut(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := startStalling(t, &log)
+	peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{})
+	reset, ok := peer.await(t, func(f http2.Frame) bool { _, ok := f.(*http2.RSTStreamFrame); return ok }).(*http2.RSTStreamFrame)
+	if !ok || reset.StreamID != 1 {
+		t.Errorf("got %v", reset)
+	}
+	log.await(t, "cut a reader that takes nothing")
+	log.await(t, "procedure="+replayed) // the handler has returned
+
+	peer.call(t, 3, "/user.v1.UserService/ListUsers", &userv1.ListUsersRequest{})
+	peer.await(t, func(f http2.Frame) bool {
+		headers, ok := f.(*http2.MetaHeadersFrame)
+		return ok && headers.StreamID == 3
+	})
+}
+
+// A reader who reads slowly, but reads, is not cut.
+func TestSlowReaderIsNotCut(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := startStalling(t, &log)
+	peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 16 << 10})
+	peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{ReplayOnly: true})
+	end := time.Now().Add(1500 * time.Millisecond) // five times the patience
+	got := 0
+	for time.Now().Before(end) {
+		frame, err := peer.ReadFrame()
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", got, err)
+		}
+		switch frame := frame.(type) {
+		case *http2.RSTStreamFrame:
+			t.Fatalf("cut after %d bytes", got)
+		case *http2.DataFrame:
+			n := len(frame.Data())
+			got += n
+			time.Sleep(100 * time.Millisecond) // what a slow reader does
+			if err := errors.Join(peer.WriteWindowUpdate(0, uint32(n)), peer.WriteWindowUpdate(1, uint32(n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got == 0 {
+		t.Error("nothing came")
+	}
+}
+
+// A peer that stops reading its TCP connection is cut, over HTTP/2 by the
+// connection's own guard.
+func TestStalledConnectionIsCut(t *testing.T) {
+	t.Parallel()
+	t.Run("HTTP/2", func(t *testing.T) {
+		t.Parallel()
+		var log lockedBuffer
+		s := startStalling(t, &log)
+		peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+		if err := peer.WriteWindowUpdate(0, 1<<30); err != nil {
+			t.Fatal(err)
+		}
+		peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{})
+		log.await(t, "procedure="+replayed) // the handler has returned
+	})
+	t.Run("HTTP/1.1", func(t *testing.T) {
+		t.Parallel()
+		var log lockedBuffer
+		s := startStalling(t, &log)
+		conn := dialNarrow(t, s.Addr())
+		body := envelope([]byte(`{}`))
+		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/connect+json\r\nContent-Length: %d\r\n\r\n%s",
+			replayed, len(body), body); err != nil {
+			t.Fatal(err)
+		}
+		log.await(t, "cut a reader that takes nothing")
+		log.await(t, "procedure="+replayed)
+	})
+}
+
+func dialNarrow(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{}
+	conn, err := dialer.DialContext(context.Background(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		if err := tcp.SetReadBuffer(8 << 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return conn
+}
+
+// http2Peer speaks HTTP/2 frame by frame.
+type http2Peer struct {
+	*http2.Framer
+
+	conn net.Conn
+}
+
+func dialHTTP2(t *testing.T, addr string, settings ...http2.Setting) *http2Peer {
+	t.Helper()
+	conn := dialNarrow(t, addr)
+	peer := &http2Peer{Framer: http2.NewFramer(conn, conn), conn: conn}
+	peer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	if err := peer.WriteSettings(settings...); err != nil {
+		t.Fatal(err)
+	}
+	return peer
+}
+
+// call begins a gRPC call of one message.
+func (p *http2Peer) call(t *testing.T, id uint32, path string, message proto.Message) {
+	t.Helper()
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for _, f := range []hpack.HeaderField{
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"},
+		{Name: ":authority", Value: "x"}, {Name: ":path", Value: path},
+		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+	} {
+		if err := encoder.WriteField(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	body, err := proto.Marshal(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(
+		p.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true}),
+		p.WriteData(id, true, envelope(body)),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// await reads frames up to one that is wanted.
+func (p *http2Peer) await(t *testing.T, wanted func(http2.Frame) bool) http2.Frame {
+	t.Helper()
+	for {
+		frame, err := p.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wanted(frame) {
+			return frame
+		}
+	}
+}
+
+func envelope(message []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+}

@@ -1,0 +1,197 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+const (
+	checkChunk  = 2000 // rows of one read
+	maxFindings = 100  // more of them say nothing new
+)
+
+// Check looks for damage: SQLite's own integrity check, and then what the store
+// promises of its log and its users. It returns what it found, in sentences for an
+// operator; none means that all is well. progress, which may be nil, is told of the
+// log rows and users looked at. The store serves meanwhile; what is written after
+// Check began is not looked at.
+func (s *Store) Check(ctx context.Context, progress func(done, total int)) (findings []string, err error) {
+	if progress == nil {
+		progress = func(int, int) {}
+	}
+	c, err := connect(ctx, dsn(s.opts.Path, readerCacheKiB, "query_only(ON)"))
+	if err != nil {
+		return nil, fmt.Errorf("check: %w", translate(err))
+	}
+	k := &checker{conn: c, head: *s.head.Load(), progress: progress}
+	defer func() { err = errors.Join(err, c.close()) }()
+	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.users} {
+		if err := ctx.Err(); err != nil {
+			return k.findings, context.Cause(ctx)
+		}
+		if err := step(ctx); err != nil && !errors.Is(err, errEnough) {
+			return k.findings, fmt.Errorf("check: %w", translate(err))
+		}
+	}
+	return k.findings, nil
+}
+
+var errEnough = errors.New("enough findings")
+
+// checker is one check under way.
+type checker struct {
+	conn     *conn
+	head     user.Head
+	progress func(done, total int)
+	findings []string
+	done     int
+	total    int
+}
+
+func (k *checker) found(format string, args ...any) error {
+	if len(k.findings) == maxFindings {
+		return errEnough
+	}
+	k.findings = append(k.findings, fmt.Sprintf(format, args...))
+	return nil
+}
+
+func (k *checker) integrity(context.Context) error {
+	err := k.conn.rows("PRAGMA integrity_check(20)", func(row []driver.Value) error {
+		if text := asText(row[0]); text != "ok" {
+			return k.found("SQLite: %s", text)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return k.conn.rows("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM log)", func(row []driver.Value) error {
+		k.total = int(asNumber(row[0]))
+		return nil
+	})
+}
+
+// meta checks the noted head. The log may be ahead of the head that was known when
+// the check began, never behind it.
+func (k *checker) meta(context.Context) error {
+	return k.conn.rows("SELECT m.position, m.time, coalesce((SELECT max(position) FROM log), 0), "+
+		"coalesce((SELECT time FROM log WHERE position = m.position), 0) FROM meta m",
+		func(row []driver.Value) error {
+			noted, last := asNumber(row[0]), asNumber(row[2])
+			switch {
+			case noted != last:
+				return k.found("the noted head of the log is %d, its last row %d", noted, last)
+			case asNumber(row[1]) != asNumber(row[3]):
+				return k.found("the noted time of the log's last row %d is not that row's", noted)
+			}
+			return nil
+		})
+}
+
+// log checks that positions have no gap, that times never go back, and that details
+// can be read.
+func (k *checker) log(ctx context.Context) error {
+	var err error
+	chunk := k.conn.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position <= ? ORDER BY position LIMIT ?")
+	if err != nil {
+		return err
+	}
+	last := user.Activity{}
+	for more := true; more; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		more = false
+		err := chunk.each(func(row []driver.Value) (bool, error) {
+			more = true
+			a, err := scanRow(row)
+			if err != nil {
+				err = k.found("log row %d: its details cannot be read", a.Position)
+			}
+			if err == nil && a.Position != last.Position+1 && last.Position > 0 {
+				err = k.found("the log has a gap: row %d follows row %d", a.Position, last.Position)
+			}
+			if err == nil && a.Time.Before(last.Time) {
+				err = k.found("log row %d has an earlier time than row %d", a.Position, last.Position)
+			}
+			last = a
+			k.done++
+			return true, err
+		}, last.Position, k.head.Position, int64(checkChunk))
+		if err != nil {
+			return err
+		}
+		k.progress(k.done, max(k.done, k.total))
+	}
+	if last.Position != k.head.Position {
+		return k.found("the log ends at row %d, its head is %d", last.Position, k.head.Position)
+	}
+	return nil
+}
+
+// users checks what each user says against the log and against its own names.
+func (k *checker) users(ctx context.Context) error {
+	var err error
+	chunk := k.conn.prepare(&err, listQueries[byID])
+	rowAt := k.conn.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position = ?")
+	if err != nil {
+		return err
+	}
+	id := int64(0)
+	for more := true; more; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		more = false
+		err := chunk.each(func(row []driver.Value) (bool, error) {
+			more = true
+			id = asNumber(row[0])
+			k.done++
+			u, err := scanUser(row)
+			if err != nil {
+				return true, k.found("user %d: its tags or metadata cannot be read", id)
+			}
+			keys := user.Keys{Username: asText(row[userColumnCount]), Email: asText(row[userColumnCount+1])}
+			return true, k.user(u, keys, rowAt)
+		}, id, int64(checkChunk))
+		if err != nil {
+			return err
+		}
+		k.progress(k.done, max(k.done, k.total))
+	}
+	return nil
+}
+
+func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {
+	if u.Version < 1 || !u.Status.Valid() {
+		return k.found("user %d: version %d, status %d", u.ID, u.Version, u.Status)
+	}
+	if u.Deleted() == u.PurgeAt.IsZero() {
+		return k.found("user %d: deleted at %v, to be purged at %v", u.ID, u.DeletedAt, u.PurgeAt)
+	}
+	name, err := user.UsernameKey(u.Username)
+	email, err2 := user.EmailKey(u.Email)
+	if err != nil || err2 != nil || name != keys.Username || email != keys.Email {
+		if err := k.found("user %d: the normal forms of its names are not those it is stored under", u.ID); err != nil {
+			return err
+		}
+	}
+	if u.StatusPosition > k.head.Position {
+		return nil // changed after the check began
+	}
+	row, failure := rowAt.one(u.StatusPosition)
+	if failure != nil {
+		return failure
+	}
+	setsStatus := []string{user.ActionCreated, user.ActionStatusChanged}
+	if len(row) == 0 || asNumber(row[1]) != u.ID || !slices.Contains(setsStatus, asText(row[3])) {
+		return k.found("user %d: log row %d, said to have set its status, did not", u.ID, u.StatusPosition)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package sqlite
+
+import (
+	"bytes"
+	"math"
+	"reflect"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+func drawTime(r *rapid.T, label string) time.Time {
+	n := rapid.Int64Range(-1<<50, 1<<52).Draw(r, label)
+	if n%3 == 0 {
+		return time.Time{}
+	}
+	return moment(n)
+}
+
+func drawMap(r *rapid.T, label string) map[string]string {
+	m := rapid.MapOf(rapid.String(), rapid.String()).Draw(r, label)
+	if len(m) == 0 {
+		return nil
+	}
+	return m
+}
+
+func drawList(r *rapid.T, label string) []string {
+	list := rapid.SliceOf(rapid.String()).Draw(r, label)
+	if len(list) == 0 {
+		return nil
+	}
+	return list
+}
+
+// TestWhatIsEncodedIsReadBack is the round trip of every form.
+func TestWhatIsEncodedIsReadBack(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		list, m := drawList(r, "list"), drawMap(r, "map")
+		if got, err := decodeList(encodeList(list)); err != nil || !reflect.DeepEqual(got, list) {
+			r.Fatalf("%q became %q, %v", list, got, err)
+		}
+		for _, form := range []byte{formMap, formRedacted} {
+			b := encodeMap(form, m)
+			if got, err := decodeMap(b); err != nil || !reflect.DeepEqual(got, m) {
+				r.Fatalf("%q became %q, %v", m, got, err)
+			}
+			if !bytes.Equal(b, encodeMap(form, m)) {
+				r.Fatal("one map has two encodings")
+			}
+		}
+		a := answer{
+			outcome: user.Outcome(rapid.IntRange(0, 4).Draw(r, "outcome")), position: rapid.Int64().Draw(r, "position"),
+			first: rapid.Int64().Draw(r, "first"), rows: rapid.IntRange(0, math.MaxInt32).Draw(r, "rows"),
+		}
+		if rapid.Bool().Draw(r, "user") {
+			a.user = &user.User{
+				ID: rapid.Int64().Draw(r, "id"), Username: rapid.String().Draw(r, "name"), Email: rapid.String().Draw(r, "mail"),
+				Status: user.Status(rapid.IntRange(0, 3).Draw(r, "status")), StatusTime: drawTime(r, "status time"),
+				StatusPosition: rapid.Int64().Draw(r, "status position"), CreatedAt: drawTime(r, "created"),
+				UpdatedAt: drawTime(r, "updated"), Tags: list, Metadata: m, Version: rapid.Int64().Draw(r, "version"),
+				DeletedAt: drawTime(r, "deleted"), PurgeAt: drawTime(r, "purge"),
+			}
+		}
+		if got, err := decodeAnswer(encodeAnswer(a)); err != nil || !reflect.DeepEqual(got, a) {
+			r.Fatalf("%+v became %+v, %v", a, got, err)
+		}
+	})
+}
+
+// TestBrokenEncodingsAreErrors shows that no bytes make a reader panic, and that a
+// cut is noticed.
+func TestBrokenEncodingsAreErrors(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		b := rapid.SliceOf(rapid.Byte()).Draw(r, "bytes")
+		for _, form := range []byte{formList, formMap, formAnswer} {
+			all := append([]byte{form}, b...)
+			_, _ = decodeList(all)
+			_, _ = decodeMap(all)
+			_, _ = decodeAnswer(all)
+		}
+		m := map[string]string{"key": rapid.String().Draw(r, "value")}
+		whole := encodeMap(formMap, m)
+		cut := rapid.IntRange(1, len(whole)-1).Draw(r, "cut")
+		if _, err := decodeMap(whole[:cut]); err == nil {
+			r.Fatalf("%d of %d bytes were read as a map", cut, len(whole))
+		}
+		if _, err := decodeMap(append(whole, 0)); err == nil {
+			r.Fatal("a byte too many was not noticed")
+		}
+	})
+	for _, form := range []byte{0, 'Z', 'l'} {
+		_, err := decodeList([]byte{form, 0})
+		_, err2 := decodeMap([]byte{form, 0})
+		_, err3 := decodeAnswer([]byte{form, 0})
+		if err == nil || err2 == nil || err3 == nil {
+			t.Errorf("form %q was read", form)
+		}
+	}
+}
+
+func BenchmarkDecodeDetails(b *testing.B) {
+	in := encodeMap(formMap, map[string]string{
+		"actor": "somebody", "request_id": "0190c1f6-7b1a-7000-8000-000000000000",
+		"new.username": "anna", "new.email": "anna@example.org", "new.status": "USER_STATUS_ACTIVE",
+	})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeMap(in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

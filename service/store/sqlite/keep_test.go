@@ -1,0 +1,384 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+func openTest(t testing.TB, path string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Options{Path: path, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func createUser(t testing.TB, s *Store, name string) *user.User {
+	t.Helper()
+	op, err := user.NewCreate(name, strings.ReplaceAll(name, " ", ".")+"@example.org", []string{"tag"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := user.ApplyOne(t.Context(), s, user.Change{Op: op})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.User
+}
+
+func TestBackupIsAConsistentCopyWithAnEpochOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, filepath.Join(dir, "users.db"))
+	for i := range 300 {
+		createUser(t, s, fmt.Sprintf("user%d", i))
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				createUser(t, s, fmt.Sprintf("later%d", i))
+			}
+		}
+	}()
+	path := filepath.Join(dir, "a copy?.db")
+	var last [2]int
+	err := s.Backup(t.Context(), path, func(done, total int) { last = [2]int{done, total} })
+	close(stop)
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last[0] == 0 || last[0] != last[1] {
+		t.Errorf("progress ended at %v", last)
+	}
+	if err := s.Backup(t.Context(), path, nil); !errors.Is(err, os.ErrExist) {
+		t.Errorf("a second backup to the same file: %v", err)
+	}
+	copied := openTest(t, path)
+	if copied.epoch == s.epoch || copied.epoch == "" {
+		t.Errorf("epochs %q and %q", s.epoch, copied.epoch)
+	}
+	findings, err := copied.Check(t.Context(), nil)
+	if err != nil || len(findings) > 0 {
+		t.Errorf("%v %v", findings, err)
+	}
+	if head := *copied.head.Load(); head.Position < 300 || head.Position > s.head.Load().Position {
+		t.Errorf("head of the copy: %+v", head)
+	}
+	createUser(t, copied, "only in the copy")
+	epoch := copied.epoch
+	if err := copied.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again := openTest(t, path); again.epoch != epoch {
+		t.Errorf("the epoch changed from %q to %q when the copy was opened again", epoch, again.epoch)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.Contains(e.Name(), "partial") {
+			t.Errorf("left behind: %s", e.Name())
+		}
+	}
+}
+
+func TestBackupThatIsGivenUpLeavesNothing(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	createUser(t, s, "anna")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	dir := t.TempDir()
+	if err := s.Backup(ctx, filepath.Join(dir, "copy.db"), nil); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Fatalf("left behind: %v %v", entries, err)
+	}
+}
+
+func TestCheckFindsDamage(t *testing.T) {
+	for name, damage := range map[string]string{
+		"gap":                   "DELETE FROM log WHERE position = 2",
+		"earlier time":          "UPDATE log SET time = time - 1000000 WHERE position = 2",
+		"noted head":            "UPDATE meta SET position = 7",
+		"details cannot":        "UPDATE log SET details = x'4D05' WHERE position = 2",
+		"tags or metadata":      "UPDATE users SET tags = x'00'",
+		"normal forms":          "UPDATE users SET username_key = 'x' WHERE username = 'anna'",
+		"did not":               "UPDATE users SET status_position = 2 WHERE username = 'anna'",
+		"version 0":             "UPDATE users SET version = 0 WHERE username = 'anna'",
+		"to be purged":          "UPDATE users SET deleted_at = 1 WHERE username = 'anna'",
+		"the log ends at row 2": "DELETE FROM log WHERE position = 3",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+			for _, name := range []string{"anna", "berta", "carla"} {
+				createUser(t, s, name)
+			}
+			looked := 0
+			findings, err := s.Check(t.Context(), func(done, _ int) { looked = done })
+			if err != nil || len(findings) > 0 || looked != 6 {
+				t.Fatalf("before the damage: %v %v, looked at %d", findings, err, looked)
+			}
+			if err := s.do(t.Context(), func(w *writer) error { return w.conn.run(damage) }); err != nil {
+				t.Fatal(err)
+			}
+			findings, err = s.Check(t.Context(), nil)
+			if err != nil || !strings.Contains(strings.Join(findings, "\n"), name) {
+				t.Fatalf("findings %q, %v", findings, err)
+			}
+		})
+	}
+}
+
+func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	foreign := filepath.Join(dir, "foreign.db")
+	c, err := connect(t.Context(), dsn(foreign, 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.run("CREATE TABLE other (x)"), c.close()); err != nil {
+		t.Fatal(err)
+	}
+	newer := filepath.Join(dir, "newer.db")
+	s := openTest(t, newer)
+	err = s.do(t.Context(), func(w *writer) error {
+		return w.conn.run("INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)")
+	})
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		write("text.db", "this is a text, and a longer one"):                 "not a SQLite database",
+		write("short.db", "short"):                                           "not a SQLite database",
+		write("broken.db", "SQLite format 3\x00"+strings.Repeat("x", 20000)): "not a SQLite database",
+		dir:     "folder",
+		foreign: "another program",
+		newer:   "newer",
+		filepath.Join(dir, "missing", "users.db"): "no such file",
+	} {
+		s, err := Open(t.Context(), Options{Path: path})
+		if err == nil {
+			t.Errorf("%s was opened", path)
+			_ = s.Close()
+		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v; want %q", path, err, want)
+		}
+	}
+}
+
+func TestOpenRefusesASecondProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	createUser(t, s, "anna")
+	_, err := Open(t.Context(), Options{Path: path})
+	if err == nil || !strings.Contains(err.Error(), "another process") || !strings.Contains(err.Error(), path) {
+		t.Fatalf("a second open: %v", err)
+	}
+	createUser(t, s, "berta") // the first goes on
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openTest(t, path)
+}
+
+func TestAFullDiskIsSaidAndPasses(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	u := createUser(t, s, "anna")
+	limit := func(pages int) {
+		err := s.do(t.Context(), func(w *writer) error {
+			return w.conn.rows(fmt.Sprint("PRAGMA max_page_count = ", pages), func([]driver.Value) error { return nil })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(1) // SQLite makes of it the pages that there are
+	var err error
+	for i := 0; i < 1000 && err == nil; i++ {
+		op, failure := user.NewCreate(fmt.Sprint("user", i), fmt.Sprint(i, "@example.org"), nil, map[string]string{"k": strings.Repeat("x", 1000)})
+		if failure != nil {
+			t.Fatal(failure)
+		}
+		_, err = user.ApplyOne(t.Context(), s, user.Change{Op: op})
+	}
+	if !user.HasReason(err, user.StoreFull) {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(t.Context(), u.ID); err != nil || s.ReadOnly() != nil {
+		t.Fatal(err, s.ReadOnly())
+	}
+	limit(1 << 30)
+	createUser(t, s, "berta")
+	if findings, err := s.Check(t.Context(), nil); err != nil || len(findings) > 0 {
+		t.Fatal(findings, err)
+	}
+}
+
+func TestAFailedSyncStopsWritesForGood(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	u := createUser(t, s, "anna")
+	head, err := s.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := s.writer.commit
+	err = s.do(t.Context(), func(w *writer) error {
+		w.commit = func() error { return errors.New("planned failure of the sync") }
+		return nil
+	})
+	for range 2 {
+		if !user.HasReason(err, user.StoreReadOnly) || s.ReadOnly() == nil {
+			t.Fatal(err, s.ReadOnly())
+		}
+		_, err = user.ApplyOne(t.Context(), s, user.Change{Op: &user.Delete{ID: u.ID}})
+		// A commit that would work again changes nothing.
+		s.writer.commit = commit
+	}
+	if err := s.Probe(t.Context()); !user.HasReason(err, user.StoreReadOnly) {
+		t.Fatal(err)
+	}
+	if got, err := s.Get(t.Context(), u.ID); err != nil || got.Deleted() {
+		t.Fatal(got, err)
+	}
+	if now, err := s.Head(t.Context()); err != nil || now != head {
+		t.Fatal(now, err)
+	}
+	if findings, err := s.Check(t.Context(), nil); err != nil || len(findings) > 0 {
+		t.Fatal(findings, err)
+	}
+}
+
+func TestSubmitWaitsForRoom(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	held, let := make(chan struct{}), make(chan struct{})
+	pending, end := user.NewPending()
+	if err := s.enqueue(&item{ctx: t.Context(), end: end, job: func(*writer) error { close(held); <-let; return nil }}); err != nil {
+		t.Fatal(err)
+	}
+	<-held
+	for range queueLength {
+		s.Submit(t.Context(), user.Batch{})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := s.Submit(ctx, user.Batch{}).Wait(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	waiting := make(chan *user.Pending)
+	go func() { waiting <- s.Submit(t.Context(), user.Batch{}) }()
+	runtime.Gosched()
+	close(let)
+	for _, p := range []*user.Pending{pending, <-waiting} {
+		if _, err := p.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestVersions(t *testing.T) {
+	for version, older := range map[string]bool{
+		"3.51.2": true, "3.51.3": false, "3.51.10": false, "3.6.0": true, "4.0": false, "3.52": false, "3.51": true, "x": true,
+	} {
+		if got := olderVersion(version, minSQLite); got != older {
+			t.Errorf("%s is older than %s: %v", version, minSQLite, got)
+		}
+	}
+}
+
+// TestSettings shows that each connection has the settings that the promises rest on.
+func TestSettings(t *testing.T) {
+	var stats []CommitStats
+	s, err := Open(t.Context(), Options{
+		Path: filepath.Join(t.TempDir(), "users.db"), OnCommit: func(c CommitStats) { stats = append(stats, c) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	createUser(t, s, "anna")
+	r, err := s.pool.take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.pool.give(r)
+	check := func(c *conn) error {
+		for name, want := range map[string]driver.Value{"journal_mode": "wal", "synchronous": int64(2), "wal_autocheckpoint": int64(0), "busy_timeout": int64(5000)} {
+			err := c.rows("PRAGMA "+name, func(row []driver.Value) error {
+				if row[0] != want {
+					t.Errorf("%s = %v, want %v", name, row[0], want)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := errors.Join(check(r.conn), s.do(t.Context(), func(w *writer) error { return check(w.conn) })); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.conn.run("DELETE FROM log"); err == nil {
+		t.Error("a reader wrote")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(stats) != 1 || stats[0].Changes != 1 || stats[0].Sync <= 0 {
+		t.Errorf("stats %+v", stats)
+	}
+}
+
+// TestTheWriteAheadLogIsCopied shows that the log file does not grow with the writes.
+func TestTheWriteAheadLogIsCopied(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	u := createUser(t, s, "anna")
+	text := strings.Repeat("x", 1000)
+	for range 40 {
+		var batch user.Batch
+		for range 1000 {
+			batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: u.ID, Action: "app.seen", Details: map[string]string{"k": text}}})
+		}
+		if _, err := user.Apply(t.Context(), s, batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if limit := int64(2 * checkpointPages * 4300); info.Size() > limit {
+		t.Errorf("the write-ahead log has %d bytes after 40 MB of writes, want at most %d", info.Size(), limit)
+	}
+}

@@ -1,0 +1,60 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestPlans shows that what must not grow with the store walks an index from a place
+// in it, and sorts nothing.
+func TestPlans(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	logUser := "SELECT " + logColumns + " FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position LIMIT ?"
+	for query, want := range map[string]string{
+		listQueries[byID]:            "SEARCH users USING INTEGER PRIMARY KEY (rowid>?)",
+		listQueries[byID+1]:          "SEARCH users USING INTEGER PRIMARY KEY (rowid<?)",
+		listQueries[byUsername]:      "SEARCH users USING INDEX users_username (username_key>? AND username_key<?)",
+		listQueries[byUsername+1]:    "SEARCH users USING INDEX users_username (username_key>? AND username_key<?)",
+		listQueries[byEmail]:         "SEARCH users USING INDEX users_email (email_key>? AND email_key<?)",
+		listQueries[byEmail+1]:       "SEARCH users USING INDEX users_email (email_key>? AND email_key<?)",
+		listQueries[byUpdatedSame]:   "SEARCH users USING INDEX users_updated (updated_at=? AND rowid>?)",
+		listQueries[byUpdatedSame+1]: "SEARCH users USING INDEX users_updated (updated_at=? AND rowid<?)",
+		listQueries[byUpdated]:       "SEARCH users USING INDEX users_updated (updated_at>?)",
+		listQueries[byUpdated+1]:     "SEARCH users USING INDEX users_updated (updated_at<?)",
+		logUser:                      "SEARCH log USING INDEX log_user (user_id=? AND rowid>? AND rowid<?)",
+		strings.Replace(logUser, "position LIMIT", "position DESC LIMIT", 1): "SEARCH log USING INDEX log_user (user_id=? AND rowid>? AND rowid<?)",
+		strings.Replace(logUser, "user_id = ? AND ", "", 1):                  "SEARCH log USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+		dueQuery: "SEARCH users USING COVERING INDEX users_purge (purge_at<?)",
+		"SELECT seq FROM request_ids WHERE user_id = ? LIMIT ?":                     "SEARCH request_ids USING COVERING INDEX request_ids_user (user_id=?)",
+		"SELECT seq FROM request_ids WHERE id = ? AND procedure = ? AND caller = ?": "SEARCH request_ids USING COVERING INDEX request_ids_key (id=? AND procedure=? AND caller=?)",
+	} {
+		var plan []string
+		args := make([]driver.Value, strings.Count(query, "?"))
+		for i := range args {
+			args[i] = int64(1)
+		}
+		err := s.do(t.Context(), func(w *writer) error {
+			return w.conn.rows("EXPLAIN QUERY PLAN "+query, func(row []driver.Value) error {
+				plan = append(plan, asText(row[3]))
+				return nil
+			}, args...)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(plan) != 1 || plan[0] != want {
+			t.Errorf("%s\n got plan %q\n want %q", query, plan, want)
+		}
+	}
+}
+
+// TestTheLeastGreaterText checks the end of a prefix's range.
+func TestTheLeastGreaterText(t *testing.T) {
+	for prefix, want := range map[string]string{"": "\xff", "a": "b", "az": "a{", "ä": "\xc3\xa5", "a\x7f": "a\x80"} {
+		if got := afterPrefix(prefix); got != want {
+			t.Errorf("%q: %q, want %q", prefix, got, want)
+		}
+	}
+}

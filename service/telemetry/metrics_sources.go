@@ -1,0 +1,130 @@
+package telemetry
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Sources are the parts of the service that metrics ask when they are read. Each is
+// called on the goroutine of a scrape, several at once, and must return quickly. One
+// that is nil leaves its metric out.
+type Sources struct {
+	// StoreHead is the end of the log as the store has it, FeedHead as streams have
+	// been told of it; each as the last position and its time, zero where there is
+	// no row.
+	StoreHead, FeedHead func() (position int64, at time.Time)
+
+	StoreBytes func() int64 // size of the database
+	WALBytes   func() int64 // size of its write-ahead log
+
+	StoreReadOnly func() bool // the store takes no more writes until it is opened again
+	ServesReads   func() bool // as health says
+	ServesWrites  func() bool // as health says
+	Draining      func() bool // the server is about to stop
+
+	// StalledReaders is how many streams and answers were cut since their readers
+	// took nothing, LateBodies how many requests since their bodies did not come;
+	// both since the start.
+	StalledReaders, LateBodies func() int64
+}
+
+// Watch registers the metrics that the sources give. It is to be called once.
+func (m *Metrics) Watch(s Sources) error {
+	w := watcher{registry: m.registry}
+	if s.StoreHead != nil {
+		w.gauge("userd_log_position", "Position of the last row of the log.", func() float64 {
+			position, _ := s.StoreHead()
+			return float64(position)
+		})
+		w.gauge("userd_log_last_commit_timestamp_seconds", "Commit time of the last row of the log; 0: there is none.", func() float64 {
+			_, at := s.StoreHead()
+			return unixSeconds(at)
+		})
+	}
+	if s.FeedHead != nil {
+		w.gauge("userd_feed_position", "Position up to which streams have been told of the log.", func() float64 {
+			position, _ := s.FeedHead()
+			return float64(position)
+		})
+	}
+	if s.StoreHead != nil && s.FeedHead != nil {
+		w.gauge("userd_feed_lag_rows", "Rows of the log that streams have not been told of.", func() float64 {
+			// The feed is asked first: rows that come in between are no lag below zero.
+			told, _ := s.FeedHead()
+			there, _ := s.StoreHead()
+			return float64(there - told)
+		})
+	}
+	w.bytes("userd_store_size_bytes", "Size of the database.", s.StoreBytes)
+	w.bytes("userd_store_wal_size_bytes", "Size of the write-ahead log, which shrinks at a checkpoint or not at all.", s.WALBytes)
+	w.flag("userd_store_read_only", "1: the store takes no more writes until it is opened again.", s.StoreReadOnly)
+	w.flag("userd_serves_reads", "1: calls are served, reads at least.", s.ServesReads)
+	w.flag("userd_serves_writes", "1: writes are served.", s.ServesWrites)
+	w.flag("userd_draining", "1: the server is about to stop.", s.Draining)
+	w.cuts("stalled_reader", s.StalledReaders)
+	w.cuts("late_body", s.LateBodies)
+	return w.failures
+}
+
+// watcher registers metrics that are asked for when they are read.
+type watcher struct {
+	registry *prometheus.Registry
+	failures error
+}
+
+func (w *watcher) add(c prometheus.Collector) {
+	w.failures = errors.Join(w.failures, w.registry.Register(c))
+}
+
+func (w *watcher) gauge(name, help string, value func() float64) {
+	w.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+func (w *watcher) bytes(name, help string, size func() int64) {
+	if size != nil {
+		w.gauge(name, help, func() float64 { return float64(size()) })
+	}
+}
+
+func (w *watcher) flag(name, help string, set func() bool) {
+	if set == nil {
+		return
+	}
+	w.gauge(name, help, func() float64 {
+		if set() {
+			return 1
+		}
+		return 0
+	})
+}
+
+func (w *watcher) cuts(reason string, count func() int64) {
+	if count == nil {
+		return
+	}
+	w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "userd_cut_total", Help: "Requests cut since the peer took nothing, or sent nothing, for too long.",
+		ConstLabels: prometheus.Labels{"reason": reason},
+	}, func() float64 { return float64(count()) }))
+}
+
+// FileSize returns a function that gives the size of a file, 0 where there is none.
+func FileSize(path string) func() int64 {
+	return func() int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+}
+
+func unixSeconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMicro()) / 1e6
+}

@@ -1,0 +1,204 @@
+package telemetry_test
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/yourorg/userservice/service/telemetry"
+)
+
+// gathered returns the value of each series, as name{label="value",…}. Histograms
+// give their counts.
+func gathered(t *testing.T, from prometheus.Gatherer) map[string]float64 {
+	t.Helper()
+	families, err := from.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]float64)
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			all[seriesName(family, m)] = m.GetCounter().GetValue() + m.GetGauge().GetValue() +
+				float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return all
+}
+
+func seriesName(family *dto.MetricFamily, m *dto.Metric) string {
+	labels := make([]string, 0, len(m.GetLabel()))
+	for _, l := range m.GetLabel() {
+		labels = append(labels, l.GetName()+"="+l.GetValue())
+	}
+	return family.GetName() + "{" + strings.Join(labels, ",") + "}"
+}
+
+func want(t *testing.T, all map[string]float64, series string, value float64) {
+	t.Helper()
+	if got, ok := all[series]; !ok || got != value {
+		t.Errorf("%s: got %v (there: %v), want %v", series, got, ok, value)
+	}
+}
+
+func TestLabelsTakeKnownValuesOnly(t *testing.T) {
+	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
+	before := len(gathered(t, m.Gatherer()))
+	m.AuthRefused("expired")
+	m.Limited("RATE_LIMITED")
+	for _, stranger := range []string{"", "nonsense", "X\nY", strings.Repeat("z", 1<<16)} {
+		m.AuthRefused(stranger)
+		m.Limited(stranger)
+		m.Tidied(stranger, 1, time.Unix(1, 0), nil)
+	}
+	all := gathered(t, m.Gatherer())
+	if len(all) != before {
+		t.Errorf("%d series became %d", before, len(all))
+	}
+	want(t, all, "userd_auth_refusals_total{cause=expired}", 1)
+	want(t, all, "userd_auth_refusals_total{cause=missing}", 0)
+	want(t, all, "userd_auth_refusals_total{cause=other}", 4)
+	want(t, all, "userd_limited_total{reason=RATE_LIMITED}", 1)
+	want(t, all, "userd_limited_total{reason=other}", 4)
+}
+
+// TestEveryCauseOfARefusalHasItsSeries reads the causes where they are declared, since
+// this package may not import that one.
+func TestEveryCauseOfARefusalHasItsSeries(t *testing.T) {
+	source, err := os.ReadFile("../auth/refused.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := gathered(t, telemetry.NewMetrics(telemetry.Build{}).Gatherer())
+	causes := regexp.MustCompile(`(?m)^\tCause\w+\s+Cause = "(\w+)"`).FindAllSubmatch(source, -1)
+	if len(causes) < 10 {
+		t.Fatalf("found %d causes", len(causes))
+	}
+	for _, cause := range causes {
+		want(t, all, "userd_auth_refusals_total{cause="+string(cause[1])+"}", 0)
+	}
+}
+
+func TestCommitsAndHousekeeping(t *testing.T) {
+	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
+	m.ObserveCommit(1, time.Millisecond)
+	m.ObserveCommit(300, 20*time.Millisecond)
+	m.Tidied(telemetry.StepPurge, 7, time.Unix(1700000000, 0), nil)
+	m.Tidied(telemetry.StepForget, 2, time.Unix(1700000001, 0), errors.New("disk full"))
+	all := gathered(t, m.Gatherer())
+	want(t, all, "userd_commit_changes{}", 2)
+	want(t, all, "userd_commit_sync_seconds{}", 2)
+	want(t, all, "userd_housekeeping_done_total{step=purge}", 7)
+	want(t, all, "userd_housekeeping_done_total{step=forget}", 2)
+	want(t, all, "userd_housekeeping_failures_total{step=purge}", 0)
+	want(t, all, "userd_housekeeping_failures_total{step=forget}", 1)
+	want(t, all, "userd_housekeeping_last_success_timestamp_seconds{step=purge}", 1700000000)
+	want(t, all, "userd_housekeeping_last_success_timestamp_seconds{step=forget}", 0)
+}
+
+func TestSourcesAreAskedWhenRead(t *testing.T) {
+	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
+	wal := filepath.Join(t.TempDir(), "db-wal")
+	there, told, readOnly, cut := int64(10), int64(8), false, int64(0)
+	at := time.Unix(1700000000, 500_000_000)
+	err := m.Watch(telemetry.Sources{
+		StoreHead:      func() (int64, time.Time) { return there, at },
+		FeedHead:       func() (int64, time.Time) { return told, at },
+		StoreBytes:     func() int64 { return 4096 },
+		WALBytes:       telemetry.FileSize(wal),
+		StoreReadOnly:  func() bool { return readOnly },
+		StalledReaders: func() int64 { return cut },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := gathered(t, m.Gatherer())
+	want(t, all, "userd_log_position{}", 10)
+	want(t, all, "userd_log_last_commit_timestamp_seconds{}", 1700000000.5)
+	want(t, all, "userd_feed_position{}", 8)
+	want(t, all, "userd_feed_lag_rows{}", 2)
+	want(t, all, "userd_store_size_bytes{}", 4096)
+	want(t, all, "userd_store_wal_size_bytes{}", 0)
+	want(t, all, "userd_store_read_only{}", 0)
+	want(t, all, "userd_cut_total{reason=stalled_reader}", 0)
+	if _, ok := all["userd_draining{}"]; ok {
+		t.Error("a source that is not there gave a metric")
+	}
+	if err := os.WriteFile(wal, make([]byte, 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	told, readOnly, cut, at = 10, true, 3, time.Time{}
+	all = gathered(t, m.Gatherer())
+	want(t, all, "userd_feed_lag_rows{}", 0)
+	want(t, all, "userd_store_wal_size_bytes{}", 100)
+	want(t, all, "userd_store_read_only{}", 1)
+	want(t, all, "userd_cut_total{reason=stalled_reader}", 3)
+	want(t, all, "userd_log_last_commit_timestamp_seconds{}", 0)
+	if m.Watch(telemetry.Sources{StoreReadOnly: func() bool { return false }}) == nil {
+		t.Error("sources given twice: want an error")
+	}
+}
+
+func scrape(t *testing.T, handler http.Handler, accept string) (contentType, text string) {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody)
+	r.Header.Set("Accept", accept)
+	answer := httptest.NewRecorder()
+	handler.ServeHTTP(answer, r)
+	if answer.Code != http.StatusOK {
+		t.Fatalf("status %d: %s", answer.Code, answer.Body)
+	}
+	return answer.Header().Get("Content-Type"), answer.Body.String()
+}
+
+func TestHandlerGivesExamplesToThoseWhoAskForOpenMetrics(t *testing.T) {
+	m := telemetry.NewMetrics(telemetry.Build{Version: `v1"}`, Revision: "abc"})
+	histogram := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "h", Help: "h", Buckets: []float64{1}})
+	m.Registry().MustRegister(histogram)
+	histogram.(prometheus.ExemplarObserver).ObserveWithExemplar(.5, prometheus.Labels{"trace_id": "0102"}) //nolint:errcheck // every histogram is one
+	handler := m.Handler(slog.New(slog.DiscardHandler))
+
+	kind, text := scrape(t, handler, "application/openmetrics-text;version=1.0.0")
+	if !strings.HasPrefix(kind, "application/openmetrics-text") || !strings.Contains(text, `# {trace_id="0102"} 0.5`) ||
+		!strings.HasSuffix(text, "# EOF\n") {
+		t.Errorf("OpenMetrics: got %s\n%s", kind, text)
+	}
+	kind, text = scrape(t, handler, "text/plain")
+	if !strings.HasPrefix(kind, "text/plain") || strings.Contains(text, "0102") {
+		t.Errorf("text: got %s\n%s", kind, text)
+	}
+	for _, needed := range []string{
+		`version="v1\"}"`, `revision="abc"`, "go_goroutines ", "process_open_fds ", "promhttp_metric_handler_requests_total",
+	} {
+		if !strings.Contains(text, needed) {
+			t.Errorf("%s is missing", needed)
+		}
+	}
+}
+
+func TestOneFailingCollectorIsLoggedAndDoesNotHideTheRest(t *testing.T) {
+	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
+	m.Registry().MustRegister(failing{})
+	var out strings.Builder
+	_, text := scrape(t, m.Handler(slog.New(slog.NewTextHandler(&out, nil))), "text/plain")
+	if !strings.Contains(text, "userd_build_info") || !strings.Contains(out.String(), "cannot be asked") {
+		t.Errorf("log: %s\nmetrics: %s", &out, text)
+	}
+}
+
+type failing struct{}
+
+func (failing) Describe(chan<- *prometheus.Desc) {}
+func (failing) Collect(to chan<- prometheus.Metric) {
+	to <- prometheus.NewInvalidMetric(prometheus.NewDesc("broken", "b", nil, nil), errors.New("cannot be asked"))
+}

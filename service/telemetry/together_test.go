@@ -1,0 +1,68 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+	"go.uber.org/goleak"
+
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/telemetry"
+)
+
+// TestOneTraceIDLeadsFromTheGraphToTheLogAndTheTrace puts the parts together as a
+// server does.
+func TestOneTraceIDLeadsFromTheGraphToTheLogAndTheTrace(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	t.Setenv("OTEL_SDK_DISABLED", "")
+	t.Setenv("OTEL_TRACES_EXPORTER", "console")
+	t.Setenv("OTEL_TRACES_SAMPLER", "always_on")
+	var spans, lines bytes.Buffer
+	tracing, err := telemetry.SetUpTracing(t.Context(), telemetry.TracingOptions{Service: "userd", Version: "v1", Console: &spans})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(telemetry.Plain(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	metrics := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
+	counted, err := intercept.NewMetrics(metrics.Registry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := tracing.Interceptors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain = append(chain, counted, intercept.NewLog(log))
+	_, handler := userv1connect.NewUserServiceHandler(userv1connect.UnimplementedUserServiceHandler{}, connect.WithInterceptors(chain...))
+	for _, procedure := range []string{userv1connect.UserServiceGetUserProcedure, userv1connect.UserServiceUndeleteUserProcedure} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, procedure, strings.NewReader("{}"))
+		r.Header.Set("Content-Type", "application/json")
+		handler.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	if err := tracing.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, text := scrape(t, metrics.Handler(log), "application/openmetrics-text;version=1.0.0")
+	ids := func(pattern, in string) []string {
+		var found []string
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(in, -1) {
+			found = append(found, m[1])
+		}
+		slices.Sort(found)
+		return slices.Compact(found)
+	}
+	inGraph := ids(`grpc_server_handling_seconds_bucket.*# \{trace_id="([0-9a-f]{32})"\}`, text)
+	inLog := ids(`msg=call .*trace_id=([0-9a-f]{32})`, lines.String())
+	inTraces := ids(`"SpanContext":\{"TraceID":"([0-9a-f]{32})"`, spans.String())
+	if len(inGraph) != 2 || !slices.Equal(inGraph, inLog) || !slices.Equal(inGraph, inTraces) {
+		t.Errorf("graph %v\nlog %v\ntraces %v\n%s\n%s", inGraph, inLog, inTraces, &lines, &spans)
+	}
+}

@@ -1,0 +1,262 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+)
+
+// setenv sets the variables and clears the others that decide on exporters.
+func setenv(t *testing.T, set map[string]string) {
+	t.Helper()
+	for _, name := range []string{
+		"OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+		"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES",
+		"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",
+	} {
+		t.Setenv(name, set[name])
+	}
+}
+
+func TestTheEnvironmentDecidesWhetherSpansAreExported(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	for _, c := range []struct {
+		env     map[string]string
+		enabled bool
+		err     string
+	}{
+		{env: nil},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "none"}},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}},
+		{env: map[string]string{"OTEL_SDK_DISABLED": "TRUE", "OTEL_TRACES_EXPORTER": "console"}},
+		{env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, enabled: true},
+		{env: map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1/x"}, enabled: true},
+		{env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, enabled: true},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "otlp"}, enabled: true},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console, none"}, enabled: true},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"}, err: "OTEL_TRACES_EXPORTER=zipkin: expected otlp, console or none"},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console,zipkin"}, err: "OTEL_TRACES_EXPORTER=zipkin"},
+		{
+			env: map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+			err: "OTEL_EXPORTER_OTLP_PROTOCOL=http/json: expected http/protobuf or grpc",
+		},
+	} {
+		setenv(t, c.env)
+		tracing, err := SetUpTracing(t.Context(), TracingOptions{Service: "userd", Console: io.Discard})
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%v: got %v, want %s", c.env, err, c.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%v: %v", c.env, err)
+			continue
+		}
+		interceptors, err := tracing.Interceptors()
+		if err != nil || tracing.Enabled() != c.enabled || (len(interceptors) > 0) != c.enabled {
+			t.Errorf("%v: got enabled %v, %d interceptors, %v", c.env, tracing.Enabled(), len(interceptors), err)
+		}
+		if err := tracing.Shutdown(t.Context()); err != nil {
+			t.Errorf("%v: %v", c.env, err)
+		}
+	}
+}
+
+func TestSpansReachTheCollectorWithWhoTheyAreFrom(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	var got collector.ExportTraceServiceRequest
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = proto.Unmarshal(body, &got)
+		}
+		if err != nil || r.URL.Path != "/v1/traces" {
+			t.Errorf("%s: %v", r.URL.Path, err)
+		}
+		w.WriteHeader(http.StatusOK)
+	}))
+	setenv(t, map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL, "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test,service.name=mine",
+	})
+	tracing, err := SetUpTracing(t.Context(), TracingOptions{Service: "userd", Version: "v9", Instance: "i1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, span := tracing.Provider().Tracer("test").Start(t.Context(), "hello")
+	span.End()
+	if err := tracing.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	about := make(map[string]string)
+	for _, a := range got.GetResourceSpans()[0].GetResource().GetAttributes() {
+		about[a.GetKey()] = a.GetValue().GetStringValue()
+	}
+	for key, value := range map[string]string{
+		"service.name": "mine", "service.version": "v9", "service.instance.id": "i1", "deployment.environment.name": "test",
+		"telemetry.sdk.language": "go",
+	} {
+		if about[key] != value {
+			t.Errorf("%s: got %q, want %q", key, about[key], value)
+		}
+	}
+	if name := got.GetResourceSpans()[0].GetScopeSpans()[0].GetSpans()[0].GetName(); name != "hello" {
+		t.Errorf("got span %q", name)
+	}
+}
+
+type brokenExporter struct {
+	sdktrace.SpanExporter
+
+	err error
+}
+
+func (e *brokenExporter) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error { return e.err }
+
+func TestACollectorThatFailsIsLoggedOnce(t *testing.T) {
+	var out bytes.Buffer
+	inner := &brokenExporter{err: errors.New("refused")}
+	e := &loudExporter{SpanExporter: inner, log: slog.New(slog.NewTextHandler(&out, nil))}
+	batch := make([]sdktrace.ReadOnlySpan, 5)
+	for range 3 {
+		if err := e.ExportSpans(t.Context(), batch); err != nil {
+			t.Error(err)
+		}
+	}
+	inner.err = nil
+	_ = e.ExportSpans(t.Context(), batch)
+	_ = e.ExportSpans(t.Context(), batch)
+	if lines := strings.Split(strings.TrimSpace(out.String()), "\n"); len(lines) != 2 ||
+		!strings.Contains(lines[0], "refused") || !strings.Contains(lines[1], "lost=15") {
+		t.Errorf("got %q", lines)
+	}
+}
+
+// recording returns tracing into a recorder.
+func recording(trust bool, options ...sdktrace.TracerProviderOption) (*Tracing, *tracetest.SpanRecorder) {
+	recorder := tracetest.NewSpanRecorder()
+	provider := sdktrace.NewTracerProvider(append(options, sdktrace.WithSpanProcessor(recorder))...)
+	return newTracing(provider, trust, provider.Shutdown), recorder
+}
+
+const (
+	remoteTrace = "0af7651916cd43dd8448eb211c80319c"
+	remoteSpan  = "00-" + remoteTrace + "-b7ad6b7169203331-01"
+)
+
+// call sends a call with a remote parent through a real handler at the procedure.
+func call(t *testing.T, tracing *Tracing, procedure string, inside func(context.Context) error) {
+	t.Helper()
+	interceptors, err := tracing.Interceptors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := connect.NewUnaryHandler(procedure,
+		func(ctx context.Context, _ *connect.Request[emptypb.Empty]) (*connect.Response[emptypb.Empty], error) {
+			if err := inside(ctx); err != nil {
+				return nil, err
+			}
+			return connect.NewResponse(new(emptypb.Empty)), nil
+		}, connect.WithInterceptors(interceptors...))
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, procedure, strings.NewReader("{}"))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Traceparent", remoteSpan)
+	r.Header.Set("User-Agent", "secret-agent")
+	r.Header.Set("Authorization", "Bearer abcdefghijklmnop")
+	handler.ServeHTTP(httptest.NewRecorder(), r)
+}
+
+func TestACallersSpanIsLinkedOrTrusted(t *testing.T) {
+	for _, trust := range []bool{false, true} {
+		tracing, recorder := recording(trust)
+		var inside trace.SpanContext
+		call(t, tracing, "/x.Y/Z", func(ctx context.Context) error {
+			inside = trace.SpanContextFromContext(ctx)
+			return connect.NewError(connect.CodeNotFound, errors.New("no"))
+		})
+		spans := recorder.Ended()
+		if len(spans) != 1 || spans[0].Name() != "x.Y/Z" || spans[0].SpanKind() != trace.SpanKindServer {
+			t.Fatalf("got %v", spans)
+		}
+		span := spans[0]
+		if !inside.Equal(span.SpanContext()) {
+			t.Error("the handler did not run within the span")
+		}
+		joined := span.SpanContext().TraceID().String() == remoteTrace
+		linked := slices.ContainsFunc(span.Links(), func(l sdktrace.Link) bool { return l.SpanContext.TraceID().String() == remoteTrace })
+		if joined != trust || linked == trust {
+			t.Errorf("trust %v: joined %v, linked %v", trust, joined, linked)
+		}
+		for _, a := range span.Attributes() {
+			if !slices.Contains([]attribute.Key{"rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"}, a.Key) {
+				t.Errorf("the span tells %s=%s", a.Key, a.Value.String())
+			}
+		}
+	}
+}
+
+func TestAStrangerCannotForceATraceToBeKept(t *testing.T) {
+	never := sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.NeverSample()))
+	for _, trust := range []bool{false, true} {
+		tracing, recorder := recording(trust, never)
+		call(t, tracing, "/x.Y/Z", func(context.Context) error { return nil })
+		if got := len(recorder.Ended()) == 1; got != trust {
+			t.Errorf("trust %v: kept %v", trust, got)
+		}
+	}
+}
+
+func TestHealthAndReflectionMakeNoSpans(t *testing.T) {
+	tracing, recorder := recording(true)
+	var calls atomic.Int32
+	for _, procedure := range []string{"/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"} {
+		call(t, tracing, procedure, func(context.Context) error { calls.Add(1); return nil })
+	}
+	if len(recorder.Started()) != 0 || calls.Load() != 2 {
+		t.Errorf("%d spans, %d calls", len(recorder.Started()), calls.Load())
+	}
+}
+
+func BenchmarkTracedUnary(b *testing.B) {
+	off := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
+	on := sdktrace.NewTracerProvider()
+	for name, provider := range map[string]*sdktrace.TracerProvider{"unsampled": off, "recorded": on} {
+		interceptors, err := newTracing(provider, false, nil).Interceptors()
+		if err != nil {
+			b.Fatal(err)
+		}
+		next := connect.UnaryFunc(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+			return connect.NewResponse(new(emptypb.Empty)), nil
+		})
+		for _, interceptor := range slices.Backward(interceptors) {
+			next = interceptor.WrapUnary(next)
+		}
+		request := connect.NewRequest(new(emptypb.Empty))
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = next(b.Context(), request)
+			}
+		})
+	}
+}

@@ -1,0 +1,122 @@
+package transport
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"io"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var errTooLarge = errors.New("too large")
+
+func tooLargeForTest(int64) error { return errTooLarge }
+
+func newBody(r io.Reader, limit int64, row bool) *limitedBody {
+	b := &limitedBody{
+		ReadCloser: io.NopCloser(r), exchange: &Exchange{born: time.Now()},
+		limit: limit, tooLarge: tooLargeForTest,
+	}
+	if row {
+		b.frames = new(frames)
+	}
+	return b
+}
+
+func TestWholeBody(t *testing.T) {
+	for size, want := range map[int]error{0: nil, 9: nil, 10: nil, 11: errTooLarge, 5000: errTooLarge} {
+		got, err := io.ReadAll(newBody(bytes.NewReader(make([]byte, size)), 10, false))
+		if !errors.Is(err, want) || len(got) != min(size, 10) {
+			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
+		}
+	}
+}
+
+func TestBytesBeyondTheLimitAreNotRead(t *testing.T) {
+	source := bytes.NewReader(make([]byte, 1000))
+	if _, err := io.ReadAll(newBody(source, 10, false)); !errors.Is(err, errTooLarge) {
+		t.Fatal(err)
+	}
+	if left := source.Len(); left != 1000-11 {
+		t.Errorf("%d bytes are left", left)
+	}
+}
+
+// Whatever the sizes of messages and of reads, a row of messages within the limit
+// passes as it is, and one beyond it ends the row in front of it.
+func TestRowOfMessages(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const limit = 20
+		sizes := rapid.SliceOfN(rapid.IntRange(0, limit+2), 0, 8).Draw(t, "sizes")
+		var row, passes []byte
+		var want error
+		for i, size := range sizes {
+			row = binary.BigEndian.AppendUint32(append(row, byte(i)), uint32(size))
+			row = append(row, bytes.Repeat([]byte{byte(i)}, size)...)
+			if size > limit && want == nil {
+				want = errTooLarge
+			}
+			if want == nil {
+				passes = row
+			}
+		}
+		if cut := rapid.IntRange(0, 3).Draw(t, "cut"); want == nil && cut < len(row) {
+			row = row[:len(row)-cut] // a peer that breaks off
+			passes = row
+		}
+		source := io.Reader(bytes.NewReader(row))
+		switch rapid.IntRange(0, 2).Draw(t, "source") {
+		case 1:
+			source = iotest.OneByteReader(source)
+		case 2:
+			source = iotest.DataErrReader(source)
+		}
+		body := newBody(source, limit, true)
+		var got []byte
+		var err error
+		for err == nil {
+			p := make([]byte, rapid.IntRange(1, 30).Draw(t, "read"))
+			var n int
+			n, err = body.Read(p)
+			got = append(got, p[:n]...)
+		}
+		if want == nil {
+			want = io.EOF
+		}
+		if !errors.Is(err, want) || !bytes.Equal(got, passes) {
+			t.Fatalf("got %v, %v, want %v, %v", got, err, passes, want)
+		}
+	})
+}
+
+func TestGunzipStopsAtTheLimit(t *testing.T) {
+	g := NewGunzip(10, tooLargeForTest)
+	if err := g.Close(); err != nil {
+		t.Errorf("close what was never used: %v", err)
+	}
+	for size, want := range map[int]error{0: nil, 10: nil, 11: errTooLarge, 1 << 20: errTooLarge} {
+		var packed bytes.Buffer
+		w := gzip.NewWriter(&packed)
+		if _, err := w.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Reset(&packed); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(g)
+		if !errors.Is(err, want) || len(got) != min(size, 10) {
+			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
+		}
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

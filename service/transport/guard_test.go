@@ -1,0 +1,217 @@
+package transport_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/transport"
+)
+
+// flusher is the control over flushes that a handler finds in its context.
+type flusher struct{}
+
+func options() transport.GuardOptions {
+	return transport.GuardOptions{
+		StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: 1 << 20,
+		TooLarge: func(int64) error { return errors.New("too large") },
+		Streams:  func(r *http.Request) bool { return r.URL.Path == "/stream" },
+		Context: func(ctx context.Context, x *transport.Exchange) context.Context {
+			return context.WithValue(ctx, flusher{}, x)
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+// serve runs a guarded handler on a port until the test ends.
+func serve(t *testing.T, opts transport.GuardOptions, handler http.HandlerFunc) (guard *transport.Guard, addr string) {
+	t.Helper()
+	guard = transport.NewGuard(opts)
+	server := transport.NewServer(guard.Wrap(handler), transport.ServerOptions{
+		MaxConcurrentStreams: 10, Logger: opts.Logger,
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-ended
+		if err := guard.WaitIdle(context.Background()); err != nil {
+			t.Error(err)
+		}
+		guard.Close()
+	})
+	return guard, listener.Addr().String()
+}
+
+func TestHeldFlush(t *testing.T) {
+	guard := transport.NewGuard(options())
+	defer guard.Close()
+	recorder := &countingRecorder{ResponseRecorder: httptest.NewRecorder()}
+	guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x, ok := r.Context().Value(flusher{}).(*transport.Exchange)
+		if !ok {
+			t.Fatal("no control in the context")
+		}
+		send := func() {
+			_, _ = io.WriteString(w, "row")
+			w.(http.Flusher).Flush()
+		}
+		expect := func(want int) {
+			t.Helper()
+			if recorder.flushes != want {
+				t.Errorf("got %d flushes, want %d", recorder.flushes, want)
+			}
+		}
+		send()
+		expect(1)
+		x.Hold()
+		send()
+		send()
+		expect(1)
+		x.Release()
+		expect(2)
+		x.Release() // there is nothing more to send
+		expect(2)
+		send()
+		expect(3)
+	})).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
+	if recorder.Body.Len() != 4*len("row") {
+		t.Errorf("got %q", recorder.Body)
+	}
+}
+
+type countingRecorder struct {
+	*httptest.ResponseRecorder
+
+	flushes int
+}
+
+func (r *countingRecorder) Flush() { r.flushes++ }
+
+// A body that does not come ends the request, over both versions of HTTP; one that is
+// a stream may take its time.
+func TestBodyThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		opts := options()
+		opts.BodyTimeout = 100 * time.Millisecond
+		read := make(chan error, 1)
+		guard, addr := serve(t, opts, func(_ http.ResponseWriter, r *http.Request) {
+			_, err := io.ReadAll(r.Body)
+			read <- err
+		})
+		never, end := io.Pipe()
+		sent := send(t, http2, addr, "/call", never)
+		if err := <-read; err == nil {
+			t.Errorf("HTTP/2 %v: the body ended well", http2)
+		}
+		if guard.LateBodies() != 1 {
+			t.Errorf("HTTP/2 %v: got %d late bodies", http2, guard.LateBodies())
+		}
+		_ = end.Close()
+		<-sent
+
+		never, end = io.Pipe()
+		sent = send(t, http2, addr, "/stream", never)
+		if _, err := io.WriteString(end, "slow"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * opts.BodyTimeout) // a caller who thinks
+		_ = end.Close()
+		if err := <-read; err != nil {
+			t.Errorf("HTTP/2 %v: a stream was cut: %v", http2, err)
+		}
+		<-sent
+	}
+}
+
+// A handler that does not read the body of an HTTP/1.1 request leaves that to
+// net/http, which must not wait for ever either.
+func TestBodyThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	opts := options()
+	opts.BodyTimeout = 100 * time.Millisecond
+	_, addr := serve(t, opts, http.NotFound)
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /call HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(conn); err != nil {
+		t.Errorf("the connection stays open: %v", err)
+	}
+}
+
+// send begins a request; the channel is closed when it has ended in whatever way.
+func send(t *testing.T, http2 bool, addr, path string, body io.Reader) <-chan struct{} {
+	t.Helper()
+	var protocols http.Protocols
+	protocols.SetHTTP1(!http2)
+	protocols.SetUnencryptedHTTP2(http2)
+	client := &http.Transport{Protocols: &protocols}
+	t.Cleanup(client.CloseIdleConnections)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		answer, err := client.RoundTrip(request)
+		if err == nil {
+			_ = answer.Body.Close()
+		}
+	}()
+	return sent
+}
+
+// The controller of a request is not touched once its handler has returned: net/http
+// reuses or drops what is behind it.
+func TestAnswersAreWholeAndGuardForgets(t *testing.T) {
+	t.Parallel()
+	opts := options()
+	opts.StallTimeout, opts.BodyTimeout = 100*time.Millisecond, 100*time.Millisecond
+	big := strings.Repeat("x", 1<<20)
+	guard, addr := serve(t, opts, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			t.Error(err)
+		}
+		_, _ = io.WriteString(w, big)
+	})
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{Protocols: &protocols}}
+	defer client.CloseIdleConnections()
+	end := time.Now().Add(500 * time.Millisecond)
+	for time.Now().Before(end) {
+		answer, err := client.Post("http://"+addr+"/call", "text/plain", strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		if err != nil || len(got) != len(big) {
+			t.Fatalf("got %d bytes, %v", len(got), err)
+		}
+	}
+	if guard.Stalls() != 0 || guard.LateBodies() != 0 {
+		t.Errorf("got %d stalls, %d late bodies", guard.Stalls(), guard.LateBodies())
+	}
+}

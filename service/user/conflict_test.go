@@ -1,0 +1,67 @@
+package user_test
+
+import (
+	"maps"
+	"testing"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestResolve(t *testing.T) {
+	op, err := user.NewCreate("Ann", "ann@example.org", nil, map[string]string{"k": "v"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := ann(func(u *user.User) { u.ID = 8 })
+	for _, test := range []struct {
+		name            string
+		policy          user.Conflict
+		byName, byEmail *user.User
+		skip            *user.User
+		reason          user.Reason
+		holderDeleted   string
+	}{
+		{name: "fail by name", byName: ann(), byEmail: bob, reason: user.UsernameTaken, holderDeleted: "false"},
+		{name: "fail by e-mail", byEmail: bob, reason: user.EmailTaken, holderDeleted: "false"},
+		{name: "fail by one who is deleted", byName: ann(deleted), reason: user.UsernameTaken, holderDeleted: "true"},
+		{name: "skip", policy: user.ConflictSkip, byEmail: bob, skip: bob},
+		{name: "update", policy: user.ConflictUpdate, byName: bob},
+		{name: "update one who holds both", policy: user.ConflictUpdate, byName: bob, byEmail: bob},
+		{name: "update two holders", policy: user.ConflictUpdate, byName: ann(), byEmail: bob, reason: user.UsernameTaken, holderDeleted: "false"},
+		{name: "update one who is deleted", policy: user.ConflictUpdate, byEmail: ann(deleted), reason: user.EmailTaken, holderDeleted: "true"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			skip, instead, err := op.Resolve(test.policy, test.byName, test.byEmail)
+			if test.reason != "" {
+				e, ok := user.AsError(err)
+				if !ok || e.Reason != test.reason || e.Metadata["holder_deleted"] != test.holderDeleted {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil || skip != test.skip || (instead == nil) != (skip != nil) {
+				t.Fatalf("got %v, %v, %v", skip, instead, err)
+			}
+			if update, ok := instead.(*user.Update); ok {
+				if update.ID != 8 || update.Keys != op.Keys || update.Patch.Tags != nil || update.Patch.Metadata == nil {
+					t.Errorf("got %+v", update)
+				}
+			}
+		})
+	}
+}
+
+func TestRedacted(t *testing.T) {
+	got := user.Redacted("user.updated", map[string]string{
+		"old.status": "USER_STATUS_ACTIVE", "new.purge_at": "2026-01-01T00:00:00Z",
+		"old.username": "Ann", "new.email": "ann@example.org", "new.tags": `["vip"]`,
+		"new.metadata.phone": "+49", "actor": "ann", "ip": "192.0.2.1",
+	})
+	want := map[string]string{
+		"old.status": "USER_STATUS_ACTIVE", "new.purge_at": "2026-01-01T00:00:00Z",
+		"old.username": user.RedactedMark, "new.email": user.RedactedMark, "new.tags": user.RedactedMark,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
