@@ -3,6 +3,8 @@ package service
 import (
 	"context"
 
+	"connectrpc.com/connect"
+
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
@@ -16,6 +18,12 @@ func (s *Service) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*use
 	u, err := s.store.Get(ctx, req.GetUserId())
 	if err != nil {
 		return nil, err
+	}
+	if len(req.GetFields()) == 0 {
+		// The tag is that of the whole user, so an answer with some of it has none.
+		if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
+			info.ResponseHeader().Set("Etag", `"`+u.Etag()+`"`)
+		}
 	}
 	return &userv1.GetUserResponse{User: userToProto(u, fields)}, nil
 }

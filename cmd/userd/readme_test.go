@@ -22,7 +22,7 @@ func TestReadmeCommandsWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := program{dir: t.TempDir()}.start(t)
-	blocks := shellBlocks(string(text))
+	blocks := shellBlocks(strings.ReplaceAll(string(text), "localhost:8080", run.addr))
 	if len(blocks) < 6 {
 		t.Fatalf("only %d blocks of commands found", len(blocks))
 	}
@@ -31,7 +31,7 @@ func TestReadmeCommandsWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := shellScript(blocks, t.TempDir())
-	cmd := exec.Command("bash", "-c", strings.ReplaceAll(script, "localhost:8080", run.addr))
+	cmd := exec.Command("bash", "-c", script)
 	cmd.Env = append(os.Environ(), "PATH="+tools+"/bin:"+tools+"/node_modules/.bin:"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
