@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ import (
 func reasonOf(t testing.TB, err error) user.Reason {
 	t.Helper()
 	var failure *connect.Error
-	if failure, _ = err.(*connect.Error); failure == nil {
+	if !errors.As(err, &failure) {
 		t.Fatalf("got %v, want an error of the service", err)
 	}
 	for _, detail := range failure.Details() {
@@ -41,7 +42,7 @@ func replay(t testing.TB, r *rig, req *userv1.StreamUserActivitiesRequest) (rows
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stream.Close()
+	defer func() { _ = stream.Close() }() // it has ended
 	for stream.Receive() {
 		rows = append(rows, stream.Msg())
 	}
@@ -175,7 +176,7 @@ func TestIdleStreamTellsItsProgress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stream.Close()
+	defer func() { _ = stream.Close() }()    // how it ends does not matter here
 	for want := int64(2); want < 5; want++ { // rows of others move the progress too
 		for stream.Receive() && stream.Msg().GetActivityId() < want {
 			if stream.Msg().GetAction() != "" {

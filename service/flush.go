@@ -34,5 +34,8 @@ func flusher(ctx context.Context) FlushControl {
 
 type sendAtOnce struct{}
 
-func (sendAtOnce) Hold()    {}
+// Hold does nothing.
+func (sendAtOnce) Hold() {}
+
+// Release does nothing: there is nothing kept.
 func (sendAtOnce) Release() {}

@@ -89,7 +89,9 @@ func (r *rig) client(t testing.TB) userv1connect.UserServiceClient {
 	mux.Handle(userv1connect.NewUserServiceHandler(r.Service, connect.WithInterceptors(
 		intercept.NewErrors(slog.New(slog.DiscardHandler)),
 	)))
-	server := httptest.NewUnstartedServer(mux)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		mux.ServeHTTP(w, req.WithContext(auth.WithCaller(req.Context(), auth.Everybody())))
+	}))
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)

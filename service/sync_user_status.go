@@ -11,6 +11,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -123,6 +124,9 @@ func (s *Service) present(ctx context.Context, id int64) (*user.User, error) {
 
 func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpdate) (user.Op, error) {
 	if err := r.service.opts.Validate(message); err != nil {
+		return nil, err
+	}
+	if err := auth.RequireFor(ctx, userv1connect.UserServiceSyncUserStatusProcedure, message); err != nil {
 		return nil, err
 	}
 	if message.GetStatus() == userv1.UserStatus_USER_STATUS_UNSPECIFIED {

@@ -130,7 +130,7 @@ func BenchmarkBatchUpdate(b *testing.B) {
 	dir, ids := filled(b)
 	client := program{dir: dir}.start(b).client(b, 1<<20)
 	b.ResetTimer()
-	updateUsers(b, client, b.N, func(i int) *userv1.UpdateUserRequest {
+	updateUsers(b, client, b.N, func(int) *userv1.UpdateUserRequest {
 		return &userv1.UpdateUserRequest{
 			UserId: ids[rand.IntN(len(ids))], User: &userv1.User{Tags: []string{strconv.FormatUint(rand.Uint64(), 36)}},
 		}
@@ -417,7 +417,7 @@ func syncRate(b testing.TB, dir string) float64 {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it has been synced, and is thrown away
 	block := make([]byte, 4096)
 	n, began := 0, time.Now()
 	for ; time.Since(began) < 500*time.Millisecond; n++ {

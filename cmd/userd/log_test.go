@@ -311,9 +311,10 @@ var rowSeed = maphash.MakeSeed()
 func sumRow(row *userv1.UserActivity) readRow {
 	var h maphash.Hash
 	h.SetSeed(rowSeed)
-	fmt.Fprint(&h, row.GetUserId(), row.GetAction(), row.GetTimestamp().AsTime().UnixNano())
+	// Writing to a hash does not fail.
+	_, _ = fmt.Fprint(&h, row.GetUserId(), row.GetAction(), row.GetTimestamp().AsTime().UnixNano())
 	for _, key := range slices.Sorted(maps.Keys(row.GetDetails())) {
-		fmt.Fprintf(&h, "%q=%q", key, row.GetDetails()[key])
+		_, _ = fmt.Fprintf(&h, "%q=%q", key, row.GetDetails()[key])
 	}
 	return readRow{position: row.GetActivityId(), sum: h.Sum64()}
 }
@@ -410,11 +411,11 @@ func (r *logRun) compare(ctx context.Context, t testing.TB, readers []*logReader
 			if want := int64(len(log[0]) + 1); row.GetActivityId() != want {
 				return fmt.Errorf("the log has position %d in the place of %d", row.GetActivityId(), want)
 			}
-			if at := row.GetTimestamp().AsTime(); at.Before(last) {
+			at := row.GetTimestamp().AsTime()
+			if at.Before(last) {
 				return fmt.Errorf("the time of row %d is before that of the row in front of it", row.GetActivityId())
-			} else {
-				last = at
 			}
+			last = at
 			log[0] = append(log[0], sumRow(row))
 			log[row.GetUserId()] = append(log[row.GetUserId()], sumRow(row))
 		}

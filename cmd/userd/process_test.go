@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,7 +35,9 @@ var binaries struct {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if binaries.dir != "" {
-		os.RemoveAll(binaries.dir)
+		if err := os.RemoveAll(binaries.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 	}
 	os.Exit(code)
 }
@@ -48,14 +51,15 @@ func build(t testing.TB, tags string) string {
 		return path
 	}
 	if binaries.dir == "" {
-		dir, err := os.MkdirTemp("", "userd-test-")
+		// Not the test's own folder: the program outlives the test that built it.
+		dir, err := os.MkdirTemp("", "userd-test-") //nolint:usetesting // see above
 		if err != nil {
 			t.Fatal(err)
 		}
 		binaries.dir, binaries.built = dir, make(map[string]string)
 	}
 	path := filepath.Join(binaries.dir, "userd-"+tags)
-	out, err := exec.Command("go", "build", "-tags", tags, "-o", path, ".").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", tags, "-o", path, ".").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build userd with tags %q: %v\n%s", tags, err, out)
 	}
@@ -87,9 +91,9 @@ func (p program) start(t testing.TB) *process {
 	if p.fault != "" {
 		tags = "faults"
 	}
-	argv := append(p.wrap, build(t, tags), "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "text")
-	argv = append(argv, p.flags...)
-	cmd := exec.Command(argv[0], argv[1:]...)
+	own := []string{build(t, tags), "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "text"}
+	argv := slices.Concat(p.wrap, own, p.flags)
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it is ended by signals, which is what is tested
 	cmd.Dir = p.dir
 	cmd.Env = append(os.Environ(), "USERD_FAULT="+p.fault)
 	// A group of its own, so that what runs in front of it ends with it.
@@ -197,7 +201,7 @@ func (o *output) String() string {
 // broken reports whether an error may come of the server being killed or stopped:
 // anything else is a fault of the server's.
 func broken(err error) bool {
-	switch connect.CodeOf(err) {
+	switch connect.CodeOf(err) { //nolint:exhaustive // all others are faults
 	case connect.CodeUnavailable, connect.CodeCanceled, connect.CodeDeadlineExceeded:
 		return true
 	case connect.CodeUnknown, connect.CodeInternal:

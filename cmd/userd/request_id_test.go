@@ -135,14 +135,14 @@ type cutter struct {
 }
 
 func newCutter(t testing.TB) *cutter {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &cutter{t: t, listener: listener}
 	c.conns.Go(c.serve)
 	t.Cleanup(func() {
-		listener.Close()
+		_ = listener.Close() // it was open
 		c.conns.Wait()
 	})
 	return c
@@ -180,9 +180,9 @@ func (c *cutter) serve() {
 		if err != nil {
 			return
 		}
-		service, err := net.Dial("tcp", c.process().addr)
+		service, err := new(net.Dialer).DialContext(context.Background(), "tcp", c.process().addr)
 		if err != nil {
-			caller.Close()
+			_ = caller.Close() // the service is down
 			continue
 		}
 		limit := func() int64 {
@@ -204,6 +204,5 @@ func (c *cutter) pass(to, from net.Conn, limit int64) {
 		c.cut++
 		c.mu.Unlock()
 	}
-	to.Close()
-	from.Close()
+	_, _ = to.Close(), from.Close() // the other direction may have come first
 }

@@ -139,15 +139,16 @@ func (s *Server) Run(ctx context.Context) error {
 		slog.Int64("position", s.feed.Head().Position))
 	failed := make(chan error, 2)
 	var serving sync.WaitGroup
-	for _, e := range []endpoint{s.public, s.admin} {
-		if e.server == nil {
-			continue
-		}
+	serve := func(server *http.Server, listener net.Listener) {
 		serving.Go(func() {
-			if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
-				failed <- fmt.Errorf("serve %s: %w", e.listener.Addr(), err)
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve %s: %w", listener.Addr(), err)
 			}
 		})
+	}
+	serve(s.public.server, transport.Gather(s.public.listener, s.cfg.StallTimeout))
+	if s.admin.server != nil {
+		serve(s.admin.server, s.admin.listener)
 	}
 	var err error
 	select {

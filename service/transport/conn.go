@@ -5,16 +5,20 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"time"
 )
 
 const (
-	// readBuffer has room for the frames of several small calls.
-	readBuffer = 8 << 10
+	// readBuffer has room for the frames of several small calls. Every connection
+	// has one.
+	readBuffer = 4 << 10
 	// gatherBytes bounds what a connection gathers; whoever writes more waits.
 	gatherBytes = 64 << 10
+	// keptBytes is the most that a connection keeps for later.
+	keptBytes = 8 << 10
 	// closeGrace is how long the last bytes of a connection may take once it is
 	// closed.
 	closeGrace = time.Second
@@ -135,15 +139,16 @@ func (c *gatherConn) flush() {
 	for len(c.out) > 0 && c.err == nil {
 		batch := c.out
 		c.out, c.spare = c.spare[:0], nil
-		limit := c.stall
-		if c.closing {
-			limit = min(limit, closeGrace)
-		}
 		c.mu.Unlock()
-		err := c.writeAll(batch, limit)
+		err := c.writeAll(batch)
 		c.mu.Lock()
-		c.spare, c.err = batch[:0], err
+		if c.err = err; cap(batch) <= keptBytes {
+			c.spare = batch[:0]
+		}
 		c.room.Broadcast()
+	}
+	if cap(c.out) > keptBytes {
+		c.out = nil
 	}
 	c.flushing = false
 	if c.err != nil || c.closing {
@@ -152,19 +157,30 @@ func (c *gatherConn) flush() {
 }
 
 // writeAll writes the batch. It fails if no byte at all is taken for the limit.
-func (c *gatherConn) writeAll(batch []byte, limit time.Duration) error {
+func (c *gatherConn) writeAll(batch []byte) error {
 	for len(batch) > 0 {
-		if err := c.Conn.SetWriteDeadline(time.Now().Add(limit)); err != nil {
+		if err := c.arm(); err != nil {
 			return err
 		}
 		n, err := c.Conn.Write(batch)
 		batch = batch[n:]
-		var timeout net.Error
-		if err != nil && (n == 0 || !errors.As(err, &timeout) || !timeout.Timeout()) {
+		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			return err
 		}
 	}
 	return nil
+}
+
+// arm sets the deadline of the next write: the stall limit, or, once the connection
+// is closed, its grace.
+func (c *gatherConn) arm() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	limit := c.stall
+	if c.closing {
+		limit = min(limit, closeGrace)
+	}
+	return c.Conn.SetWriteDeadline(time.Now().Add(limit))
 }
 
 // Close closes the connection. What waits to be written still is, for a moment; the
@@ -172,11 +188,13 @@ func (c *gatherConn) writeAll(batch []byte, limit time.Duration) error {
 func (c *gatherConn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing || !c.flushing {
-		c.closing = true
-		return c.Conn.Close()
+	if c.closing {
+		return nil // net/http closes twice
 	}
 	c.closing = true
+	if !c.flushing {
+		return c.Conn.Close()
+	}
 	c.room.Broadcast()
 	// A write that is stuck gets no more than its grace, a reader none.
 	return errors.Join(

@@ -52,7 +52,7 @@ func TestResolve(t *testing.T) {
 }
 
 func TestRedacted(t *testing.T) {
-	got := user.Redacted("user.updated", map[string]string{
+	got := user.Redacted(map[string]string{
 		"old.status": "USER_STATUS_ACTIVE", "new.purge_at": "2026-01-01T00:00:00Z",
 		"old.username": "Ann", "new.email": "ann@example.org", "new.tags": `["vip"]`,
 		"new.metadata.phone": "+49", "actor": "ann", "ip": "192.0.2.1",

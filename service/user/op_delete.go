@@ -86,7 +86,7 @@ func (op *Purge) Decide(cur *User, in Moment, by Author) (Decision, error) {
 // Redacted returns what is left of a log row's details when its user is purged:
 // which fields had changed, and the status, which says nothing of the person.
 // Everything else is replaced by a mark.
-func Redacted(action string, in map[string]string) map[string]string {
+func Redacted(in map[string]string) map[string]string {
 	if len(in) == 0 {
 		return nil
 	}

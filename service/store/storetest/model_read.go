@@ -241,7 +241,7 @@ func (m *Model) Redact(ctx context.Context, id int64, _ int) (more bool, err err
 	return false, m.change(ctx, func(d *modelData) {
 		for i, row := range d.log {
 			if row.UserID == id {
-				d.log[i].Details = user.Redacted(row.Action, row.Details)
+				d.log[i].Details = user.Redacted(row.Details)
 			}
 		}
 		for key, r := range d.requests {

@@ -58,7 +58,7 @@ var keepTests = map[string]func(*harness){
 		want := slices.Clone(before)
 		for i, row := range want {
 			if row.UserID == id {
-				want[i].Details = user.Redacted(row.Action, row.Details)
+				want[i].Details = user.Redacted(row.Details)
 			}
 		}
 		h.sameRows(after[:len(before)], want)
