@@ -7,6 +7,7 @@ import (
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 
+	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/transport"
@@ -19,7 +20,7 @@ const longestCall = time.Minute
 
 // chain is what every call of the service passes, from the outside in. The order
 // carries meaning:
-func chain(log *slog.Logger, store user.Store, f *feed.Feed, validator protovalidate.Validator) []connect.Interceptor {
+func chain(log *slog.Logger, store user.Store, f *feed.Feed, validator protovalidate.Validator, policy *auth.Policy) []connect.Interceptor {
 	return []connect.Interceptor{
 		// The line comes first, so that it has the code that the caller gets and the
 		// time that the caller waited.
@@ -28,6 +29,10 @@ func chain(log *slog.Logger, store user.Store, f *feed.Feed, validator protovali
 		intercept.NewErrors(log),
 		// A panic becomes such an error. What is further out must not panic.
 		intercept.Recover{},
+		// Who may not call does not wait, and learns nothing of positions and rules.
+		intercept.NewAuthorize(policy),
+		// A stream ends when the caller's credentials do.
+		intercept.Expiry{},
 		// The deadline comes before anything that waits.
 		intercept.NewDeadline(longestCall),
 		// The position is taken before the handler reads, so that the answer reflects
@@ -40,11 +45,13 @@ func chain(log *slog.Logger, store user.Store, f *feed.Feed, validator protovali
 
 // plainChain is the chain of the services beside the one proper: health and
 // reflection.
-func plainChain(log *slog.Logger) []connect.Interceptor {
+func plainChain(log *slog.Logger, policy *auth.Policy) []connect.Interceptor {
 	return []connect.Interceptor{
 		intercept.NewLog(log),
 		intercept.NewErrors(log),
 		intercept.Recover{},
+		intercept.NewAuthorize(policy),
+		intercept.Expiry{},
 	}
 }
 

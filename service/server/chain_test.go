@@ -13,11 +13,11 @@ import (
 // answer and a log line, a refusal carries a position.
 func TestOrderOfTheChain(t *testing.T) {
 	want := []string{
-		"*intercept.Log", "*intercept.Errors", "intercept.Recover",
+		"*intercept.Log", "*intercept.Errors", "intercept.Recover", "*intercept.Authorize", "intercept.Expiry",
 		"*intercept.Deadline", "*intercept.Position", "*intercept.Validate",
 	}
 	var got []string
-	for _, interceptor := range chain(slog.New(slog.DiscardHandler), nopStore{}, nil, nil) {
+	for _, interceptor := range chain(slog.New(slog.DiscardHandler), nopStore{}, nil, nil, nil) {
 		got = append(got, fmt.Sprintf("%T", interceptor))
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -8,6 +8,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/transport"
 )
@@ -26,14 +27,18 @@ func (s *Server) handler() (http.Handler, error) {
 		Logger:          s.log,
 		Validate:        intercept.Item(validator),
 	})
+	policy := auth.NewPolicy(auth.ReflectionOpen)
 	rpc := rpcMux(rpcs, s.health,
-		handlerOptions(limit, chain(s.log, s.store, s.feed, validator)),
-		handlerOptions(limit, plainChain(s.log)))
+		handlerOptions(limit, chain(s.log, s.store, s.feed, validator, policy)),
+		handlerOptions(limit, plainChain(s.log, policy)))
 	resources, err := s.resources(rpc)
 	if err != nil {
 		return nil, err
 	}
-	return crossOrigin(s.cfg.CORSOrigin, routes(rpc, resources))
+	identified := auth.Middleware(auth.MiddlewareOptions{
+		Policy: policy, Pages: []string{"/", "/openapi.yaml"},
+	})
+	return crossOrigin(s.cfg.CORSOrigin, identified(routes(rpc, resources)))
 }
 
 // newGuard returns the guard of the public port.

@@ -182,8 +182,8 @@ func (s *Server) Stop() {
 // port; the clients find it.
 func (s *Server) Restart() {
 	s.t.Helper()
-	s.Stop()
 	s.closeIdle()
+	s.Stop()
 	s.start()
 }
 

@@ -15,9 +15,9 @@ import (
 // Sizes of the page caches, in KiB. Together with the rest of the process they
 // keep a store of a million users well under 150 MiB.
 const (
-	writerCacheKiB = 32 << 10
+	writerCacheKiB = 24 << 10
 	readerCacheKiB = 6 << 10
-	readers        = 6
+	readers        = 4
 )
 
 // dsn names the file and the settings that every connection of its kind has. Being
