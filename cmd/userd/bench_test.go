@@ -224,6 +224,8 @@ func follow(ctx context.Context, b *testing.B, client userv1connect.UserServiceC
 		b.Error(err)
 		return
 	}
+	// net/http does not look at the context while it waits for more of a body.
+	defer context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })()
 	for {
 		if _, err := stream.Receive(); err != nil {
 			return // the benchmark is over

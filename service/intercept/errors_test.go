@@ -87,7 +87,7 @@ func TestPanics(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	defer func() {
-		if got := recover(); got != http.ErrAbortHandler {
+		if got, ok := recover().(error); !ok || !errors.Is(got, http.ErrAbortHandler) {
 			t.Errorf("the wish to cut the connection was lost: %v", got)
 		}
 	}()

@@ -90,6 +90,7 @@ type validatedConn struct {
 	validator protovalidate.Validator
 }
 
+// Receive receives a message and checks it.
 func (c *validatedConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err

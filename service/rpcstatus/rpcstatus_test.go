@@ -78,13 +78,13 @@ func TestTextThatIsNotUTF8KeepsTheCode(t *testing.T) {
 
 func detail[T proto.Message](t *testing.T, s *status.Status) T {
 	t.Helper()
-	for _, any := range s.GetDetails() {
-		if m, err := any.UnmarshalNew(); err == nil {
+	for _, packed := range s.GetDetails() {
+		if m, err := packed.UnmarshalNew(); err == nil {
 			if d, ok := m.(T); ok {
 				return d
 			}
 		}
 	}
 	t.Fatalf("no such detail in %v", s)
-	panic("unreachable")
+	return *new(T)
 }

@@ -14,7 +14,11 @@ func TestPagesFromElsewhere(t *testing.T) {
 	const friend, stranger = "https://app.example.com", "https://evil.example.com"
 	s := servertest.Start(t, servertest.Parallel(),
 		servertest.Config(func(c *server.Config) { c.CORSOrigin = []string{friend} }))
-	ask := func(method, origin, wants string) *http.Response {
+	type result struct {
+		status int
+		header http.Header
+	}
+	ask := func(method, origin, wants string) result {
 		request, err := http.NewRequestWithContext(t.Context(), method,
 			"http://userd.test/user.v1.UserService/ListUsers", strings.NewReader("{}"))
 		if err != nil {
@@ -33,24 +37,24 @@ func TestPagesFromElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = answer.Body.Close()
-		return answer
+		return result{answer.StatusCode, answer.Header}
 	}
-	if got := ask(http.MethodPost, "", ""); got.StatusCode != http.StatusOK {
-		t.Errorf("no browser: got %v", got.Status)
+	if got := ask(http.MethodPost, "", ""); got.status != http.StatusOK {
+		t.Errorf("no browser: got %v", got.status)
 	}
-	if got := ask(http.MethodPost, stranger, ""); got.StatusCode != http.StatusForbidden || got.Header.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("stranger: got %v %v", got.Status, got.Header)
+	if got := ask(http.MethodPost, stranger, ""); got.status != http.StatusForbidden || got.header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("stranger: got %v %v", got.status, got.header)
 	}
-	if got := ask(http.MethodOptions, stranger, "POST"); got.Header.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("stranger's preflight: got %v %v", got.Status, got.Header)
+	if got := ask(http.MethodOptions, stranger, "POST"); got.header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("stranger's preflight: got %v %v", got.status, got.header)
 	}
-	if got := ask(http.MethodPost, friend, ""); got.StatusCode != http.StatusOK ||
-		got.Header.Get("Access-Control-Allow-Origin") != friend ||
-		!strings.Contains(got.Header.Get("Access-Control-Expose-Headers"), "Userd-Position") {
-		t.Errorf("friend: got %v %v", got.Status, got.Header)
+	if got := ask(http.MethodPost, friend, ""); got.status != http.StatusOK ||
+		got.header.Get("Access-Control-Allow-Origin") != friend ||
+		!strings.Contains(got.header.Get("Access-Control-Expose-Headers"), "Userd-Position") {
+		t.Errorf("friend: got %v %v", got.status, got.header)
 	}
-	if got := ask(http.MethodOptions, friend, "PATCH"); got.StatusCode != http.StatusNoContent ||
-		!strings.Contains(got.Header.Get("Access-Control-Allow-Methods"), "PATCH") {
-		t.Errorf("friend's preflight: got %v %v", got.Status, got.Header)
+	if got := ask(http.MethodOptions, friend, "PATCH"); got.status != http.StatusNoContent ||
+		!strings.Contains(got.header.Get("Access-Control-Allow-Methods"), "PATCH") {
+		t.Errorf("friend's preflight: got %v %v", got.status, got.header)
 	}
 }

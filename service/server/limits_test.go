@@ -116,7 +116,7 @@ func TestGzipBomb(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	text, _ := io.ReadAll(answer.Body)
 	if answer.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(text), "MESSAGE_TOO_LARGE") {
 		t.Errorf("got %d %s", answer.StatusCode, text)
@@ -157,7 +157,7 @@ func post(t *testing.T, s *servertest.Server, path, contentType string, body io.
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(answer.Body)
 	if err != nil {
 		t.Fatal(err)

@@ -73,7 +73,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if err := s.listen(ctx, parts); err != nil {
 		return nil, err
 	}
-	s.guard = newGuard(cfg, parts.Logger)
+	s.guard = newGuard(cfg, parts.Logger) //nolint:contextcheck // the guard outlives the context; its log lines belong to no call
 	s.public.server = transport.NewServer(s.guard.Wrap(handler), transport.ServerOptions{
 		MaxConcurrentStreams: cfg.MaxConcurrentStreams,
 		PingAfter:            cfg.KeepaliveTime,
@@ -87,7 +87,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 			ErrorLog: slog.NewLogLogger(parts.Logger.Handler(), slog.LevelWarn),
 		}
 	}
-	s.startBackground(parts)
+	s.startBackground(ctx, parts)
 	return s, nil
 }
 
@@ -108,8 +108,9 @@ func (s *Server) listen(ctx context.Context, parts Parts) (err error) {
 
 // startBackground starts what runs beside the calls. It has probed the store once when
 // it returns: a server that takes its first call knows how it is.
-func (s *Server) startBackground(parts Parts) {
-	ctx, stop := context.WithCancel(context.Background())
+func (s *Server) startBackground(ctx context.Context, parts Parts) {
+	// It goes on when the context of New has ended; drain ends it.
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	probe := &prober{store: s.store, health: s.health, log: s.log}
 	probe.probe(ctx)

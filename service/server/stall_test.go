@@ -31,7 +31,8 @@ func startStalling(t *testing.T, log io.Writer) *servertest.Server {
 		servertest.Log(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		servertest.Config(func(c *server.Config) { c.StallTimeout = 300 * time.Millisecond }),
 		servertest.Listen(func() (net.Listener, error) {
-			inner, err := net.Listen("tcp", "127.0.0.1:0")
+			var config net.ListenConfig
+			inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 			return narrowListener{inner}, err
 		}))
 	create, err := user.NewCreate("ada", "ada@example.com", nil, nil)

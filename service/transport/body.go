@@ -42,7 +42,7 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 	if err != nil {
 		b.err = err
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		b.exchange.bodyEnded()
 	}
 	return n, err

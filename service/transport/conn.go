@@ -43,6 +43,7 @@ type gatherListener struct {
 	stall time.Duration
 }
 
+// Accept waits for a connection.
 func (l *gatherListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
@@ -199,7 +200,7 @@ func (c *gatherConn) Close() error {
 	// A write that is stuck gets no more than its grace, a reader none.
 	return errors.Join(
 		c.Conn.SetWriteDeadline(time.Now().Add(closeGrace)),
-		c.Conn.SetReadDeadline(longAgo),
+		c.SetReadDeadline(longAgo),
 	)
 }
 

@@ -37,12 +37,13 @@ const (
 // reads in steps of its own; Close loses nothing of it.
 func TestGatherLosesNothing(t *testing.T) {
 	t.Parallel()
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	var config net.ListenConfig
+	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	listener := Gather(inner, stallLimit)
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
 		want := make([]byte, random.IntN(1<<20))
@@ -55,7 +56,8 @@ func TestGatherLosesNothing(t *testing.T) {
 			sizes = append(sizes, n)
 			left -= n
 		}
-		peer, err := net.Dial("tcp", inner.Addr().String())
+		var dialer net.Dialer
+		peer, err := dialer.DialContext(t.Context(), "tcp", inner.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,8 @@ func serve(t *testing.T, opts transport.GuardOptions, handler http.HandlerFunc) 
 	server := transport.NewServer(guard.Wrap(handler), transport.ServerOptions{
 		MaxConcurrentStreams: 10, Logger: opts.Logger,
 	})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	var config net.ListenConfig
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,9 @@ func serve(t *testing.T, opts transport.GuardOptions, handler http.HandlerFunc) 
 	go func() { ended <- server.Serve(listener) }()
 	t.Cleanup(func() {
 		_ = server.Close()
-		<-ended
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 		if err := guard.WaitIdle(context.Background()); err != nil {
 			t.Error(err)
 		}
@@ -65,7 +68,7 @@ func TestHeldFlush(t *testing.T) {
 		}
 		send := func() {
 			_, _ = io.WriteString(w, "row")
-			w.(http.Flusher).Flush()
+			_ = http.NewResponseController(w).Flush()
 		}
 		expect := func(want int) {
 			t.Helper()
@@ -85,7 +88,7 @@ func TestHeldFlush(t *testing.T) {
 		expect(2)
 		send()
 		expect(3)
-	})).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
+	})).ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
 	if recorder.Body.Len() != 4*len("row") {
 		t.Errorf("got %q", recorder.Body)
 	}
@@ -143,11 +146,12 @@ func TestBodyThatNobodyReads(t *testing.T) {
 	opts := options()
 	opts.BodyTimeout = 100 * time.Millisecond
 	_, addr := serve(t, opts, http.NotFound)
-	conn, err := net.Dial("tcp", addr)
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if _, err := io.WriteString(conn, "POST /call HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +205,11 @@ func TestAnswersAreWholeAndGuardForgets(t *testing.T) {
 	defer client.CloseIdleConnections()
 	end := time.Now().Add(500 * time.Millisecond)
 	for time.Now().Before(end) {
-		answer, err := client.Post("http://"+addr+"/call", "text/plain", strings.NewReader("hello"))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+"/call", strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -159,26 +158,6 @@ func BenchmarkList(b *testing.B) {
 			}
 		})
 	}
-}
-
-// BenchmarkSync is what the disk gives: appends of 4 KiB, each synced. All rates of
-// single writes are to be seen beside it.
-func BenchmarkSync(b *testing.B) {
-	f, err := os.Create(filepath.Join(b.TempDir(), "sync"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	page := make([]byte, 4096)
-	for b.Loop() {
-		if _, err := f.Write(page); err != nil {
-			b.Fatal(err)
-		}
-		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "syncs/s")
 }
 
 func BenchmarkCreate(b *testing.B) {

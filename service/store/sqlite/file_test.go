@@ -1,0 +1,119 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// TestSettings shows that each connection has the settings that the promises rest on.
+func TestSettings(t *testing.T) {
+	var stats []CommitStats
+	s, err := Open(t.Context(), Options{
+		Path: filepath.Join(t.TempDir(), "users.db"), OnCommit: func(c CommitStats) { stats = append(stats, c) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	createUser(t, s, "anna")
+	r, err := s.pool.take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.pool.give(r)
+	check := func(c *conn) error {
+		for name, want := range map[string]driver.Value{"journal_mode": "wal", "synchronous": int64(2), "wal_autocheckpoint": int64(0), "busy_timeout": int64(5000)} {
+			err := c.rows("PRAGMA "+name, func(row []driver.Value) error {
+				if row[0] != want {
+					t.Errorf("%s = %v, want %v", name, row[0], want)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := errors.Join(check(r.conn), s.do(t.Context(), func(w *writer) error { return check(w.conn) })); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.conn.run("DELETE FROM log"); err == nil {
+		t.Error("a reader wrote")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(stats) != 1 || stats[0].Changes != 1 || stats[0].Sync <= 0 {
+		t.Errorf("stats %+v", stats)
+	}
+}
+
+// TestTheWriteAheadLogIsCopied shows that the log file does not grow with the writes.
+func TestTheWriteAheadLogIsCopied(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	u := createUser(t, s, "anna")
+	text := strings.Repeat("x", 1000)
+	for range 40 {
+		var batch user.Batch
+		for range 1000 {
+			batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: u.ID, Action: "app.seen", Details: map[string]string{"k": text}}})
+		}
+		if _, err := user.Apply(t.Context(), s, batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if limit := int64(2 * checkpointPages * 4300); info.Size() > limit {
+		t.Errorf("the write-ahead log has %d bytes after 40 MB of writes, want at most %d", info.Size(), limit)
+	}
+}
+
+// TestADamagedFileIsToldOf shows that damage to the file itself is found, when the
+// store is opened or when it is checked, and is said in words.
+func TestADamagedFileIsToldOf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	var batch user.Batch
+	for i := range 500 {
+		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, "user"+strings.Repeat("x", i%40)+string(rune('a'+i%26))+string(rune('a'+i/26)))})
+	}
+	mustEnd(t, s.Submit(t.Context(), batch))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for page := range 20 {
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		damaged := append([]byte(nil), whole...)
+		at := (page + 1) * 4096
+		copy(damaged[at:at+4096], strings.Repeat("damage", 700))
+		copyPath := filepath.Join(t.TempDir(), "damaged.db")
+		if err := os.WriteFile(copyPath, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(t.Context(), Options{Path: copyPath})
+		if err != nil {
+			if !strings.Contains(err.Error(), "damaged") {
+				t.Errorf("page %d, open: %v", page+2, err)
+			}
+			continue
+		}
+		findings, err := s.Check(t.Context(), nil)
+		if len(findings) == 0 && (err == nil || !strings.Contains(err.Error(), "damaged")) {
+			t.Errorf("page %d, check: %v %v", page+2, findings, err)
+		}
+		_ = s.Close()
+	}
+}
