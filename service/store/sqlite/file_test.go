@@ -21,11 +21,10 @@ func TestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	createUser(t, s, "anna")
-	r, err := s.pool.take(t.Context())
+	r, err := read(t.Context(), s.pool, func(r *reader) (*reader, error) { return r, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.pool.give(r)
 	check := func(c *conn) error {
 		for name, want := range map[string]driver.Value{"journal_mode": "wal", "synchronous": int64(2), "wal_autocheckpoint": int64(0), "busy_timeout": int64(5000)} {
 			err := c.rows("PRAGMA "+name, func(row []driver.Value) error {

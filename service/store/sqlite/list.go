@@ -39,21 +39,18 @@ var listQueries = [10]string{
 
 // List returns a page of users.
 func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, error) {
-	r, err := s.pool.take(ctx)
-	if err != nil {
-		return user.ListPage{}, err
-	}
-	defer s.pool.give(r)
-	l := lister{query: query, place: query.After}
-	for !l.done {
-		if err := ctx.Err(); err != nil {
-			return user.ListPage{}, context.Cause(ctx)
+	return read(ctx, s.pool, func(r *reader) (user.ListPage, error) {
+		l := lister{query: query, place: query.After}
+		for !l.done {
+			if err := ctx.Err(); err != nil {
+				return user.ListPage{}, context.Cause(ctx)
+			}
+			if err := l.chunk(r); err != nil {
+				return user.ListPage{}, translate(err)
+			}
 		}
-		if err := l.chunk(r); err != nil {
-			return user.ListPage{}, translate(err)
-		}
-	}
-	return l.page, nil
+		return l.page, nil
+	})
 }
 
 // lister gathers one page, a chunk at a time.

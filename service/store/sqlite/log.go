@@ -28,16 +28,13 @@ func scanRow(row []driver.Value) (user.Activity, error) {
 // and no transaction has to hold it still.
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
 	head := s.head.Load().Position
-	r, err := s.pool.take(ctx)
-	if err != nil {
-		return user.LogPage{}, err
-	}
-	defer s.pool.give(r)
-	page, err := readLog(r, query, head)
-	if err != nil {
-		return user.LogPage{}, translate(err)
-	}
-	return page, nil
+	return read(ctx, s.pool, func(r *reader) (user.LogPage, error) {
+		page, err := readLog(r, query, head)
+		if err != nil {
+			return user.LogPage{}, translate(err)
+		}
+		return page, nil
+	})
 }
 
 func readLog(r *reader, query user.LogQuery, head int64) (user.LogPage, error) {
@@ -97,19 +94,16 @@ func queryLog(r *reader, query user.LogQuery, before, limit int64, visit func([]
 
 // First returns the position of the oldest row kept.
 func (s *Store) First(ctx context.Context) (int64, error) {
-	r, err := s.pool.take(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer s.pool.give(r)
-	position, ok, err := r.first.number()
-	if err != nil {
-		return 0, translate(err)
-	}
-	if !ok {
-		return 1, nil
-	}
-	return position, nil
+	return read(ctx, s.pool, func(r *reader) (int64, error) {
+		position, ok, err := r.first.number()
+		if err != nil {
+			return 0, translate(err)
+		}
+		if !ok {
+			return 1, nil
+		}
+		return position, nil
+	})
 }
 
 // Before returns the position of the last row whose time is before t. Times never
@@ -123,24 +117,21 @@ func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	r, err := s.pool.take(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer s.pool.give(r)
-	n := sort.Search(int(head.Position-first+1), func(i int) bool {
+	return read(ctx, s.pool, func(r *reader) (int64, error) {
+		n := sort.Search(int(head.Position-first+1), func(i int) bool {
+			if err != nil {
+				return true
+			}
+			var at int64
+			at, _, err = r.timeAt.number(first + int64(i))
+			return !time.UnixMicro(at).Before(t)
+		})
 		if err != nil {
-			return true
+			return 0, translate(err)
 		}
-		var at int64
-		at, _, err = r.timeAt.number(first + int64(i))
-		return !time.UnixMicro(at).Before(t)
+		if n == 0 {
+			return 0, nil
+		}
+		return first + int64(n) - 1, nil
 	})
-	if err != nil {
-		return 0, translate(err)
-	}
-	if n == 0 {
-		return 0, nil
-	}
-	return first + int64(n) - 1, nil
 }

@@ -3,6 +3,9 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -42,55 +45,80 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 	return r, nil
 }
 
-// pool lends readers. A reader is held for one short read, so few of them do.
+// pool carries out reads. Each reader has a goroutine of its own, whose stack has
+// grown once to what SQLite needs: on the goroutines of calls and streams it would
+// have to grow for every one of them, and would stay that large while a stream
+// waits.
 type pool struct {
-	free   chan *reader
+	work   chan *errand
 	closed chan struct{}
+	ended  sync.WaitGroup
+	failed [readers]error // of closing the connections; valid once ended
 }
 
+// errand is one short read on its way to a reader and back.
+type errand struct {
+	run  func(*reader)
+	done chan struct{}
+}
+
+var errands = sync.Pool{New: func() any { return &errand{done: make(chan struct{}, 1)} }}
+
 func newPool(ctx context.Context, path string) (*pool, error) {
-	p := &pool{free: make(chan *reader, readers), closed: make(chan struct{})}
-	for range readers {
+	p := &pool{work: make(chan *errand), closed: make(chan struct{})}
+	for i := range readers {
 		r, err := newReader(ctx, path)
 		if err != nil {
-			for range len(p.free) {
-				err = errors.Join(err, (<-p.free).conn.close())
-			}
-			return nil, err
+			return nil, errors.Join(err, p.close())
 		}
-		p.free <- r
+		p.ended.Go(func() { p.failed[i] = p.serve(r) })
 	}
 	return p, nil
 }
 
-// take lends a reader, which the caller gives back.
-func (p *pool) take(ctx context.Context) (*reader, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, context.Cause(ctx)
-	}
-	select {
-	case r := <-p.free:
-		return r, nil
-	default:
-	}
-	select {
-	case r := <-p.free:
-		return r, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-p.closed:
-		return nil, user.ErrStoreUnavailable()
+func (p *pool) serve(r *reader) error {
+	for {
+		select {
+		case e := <-p.work:
+			e.run(r)
+			e.done <- struct{}{}
+		case <-p.closed:
+			return r.conn.close()
+		}
 	}
 }
 
-func (p *pool) give(r *reader) { p.free <- r }
-
-// close waits until every reader has been given back.
+// close waits until every read that has begun is done.
 func (p *pool) close() error {
 	close(p.closed)
-	var errs []error
-	for range readers {
-		errs = append(errs, (<-p.free).conn.close())
+	p.ended.Wait()
+	return errors.Join(p.failed[:]...)
+}
+
+// read carries f out on a reader and waits for it. f must be short: there are few
+// readers. A panic within it is an unexpected error of this read.
+func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (result T, err error) {
+	if err := ctx.Err(); err != nil {
+		return result, context.Cause(ctx)
 	}
-	return errors.Join(errs...)
+	e, _ := errands.Get().(*errand)
+	e.run = func(r *reader) {
+		defer func() {
+			if value := recover(); value != nil {
+				err = fmt.Errorf("read: panic: %v\n%s", value, debug.Stack())
+			}
+		}()
+		result, err = f(r)
+	}
+	select {
+	case p.work <- e:
+	case <-ctx.Done():
+		return result, context.Cause(ctx)
+	case <-p.closed:
+		return result, user.ErrStoreUnavailable()
+	}
+	<-e.done
+	e.run = nil
+	errands.Put(e)
+	return result, err
 }

@@ -63,56 +63,47 @@ func (s *stmt) oneUser(arg driver.Value) (*user.User, error) {
 
 // Get returns a user, a deleted one too.
 func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
-	r, err := s.pool.take(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.pool.give(r)
-	u, err := r.get.oneUser(id)
-	if err != nil {
-		return nil, translate(err)
-	}
-	if u == nil {
-		return nil, user.ErrNotFound(id)
-	}
-	return u, nil
-}
-
-// GetMany returns the users that there are, in the order of the ids.
-func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
-	r, err := s.pool.take(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.pool.give(r)
-	users := make([]*user.User, 0, len(ids))
-	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return nil, context.Cause(ctx)
-		}
+	return read(ctx, s.pool, func(r *reader) (*user.User, error) {
 		u, err := r.get.oneUser(id)
 		if err != nil {
 			return nil, translate(err)
 		}
-		if u != nil {
-			users = append(users, u)
+		if u == nil {
+			return nil, user.ErrNotFound(id)
 		}
-	}
-	return users, nil
+		return u, nil
+	})
+}
+
+// GetMany returns the users that there are, in the order of the ids.
+func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
+	return read(ctx, s.pool, func(r *reader) ([]*user.User, error) {
+		users := make([]*user.User, 0, len(ids))
+		for _, id := range ids {
+			if err := ctx.Err(); err != nil {
+				return nil, context.Cause(ctx)
+			}
+			u, err := r.get.oneUser(id)
+			if err != nil {
+				return nil, translate(err)
+			}
+			if u != nil {
+				users = append(users, u)
+			}
+		}
+		return users, nil
+	})
 }
 
 // DuePurges returns at most limit deleted users whose time to be purged has come,
 // those first that have waited longest.
 func (s *Store) DuePurges(ctx context.Context, at time.Time, limit int) ([]int64, error) {
-	r, err := s.pool.take(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.pool.give(r)
-	var ids []int64
-	err = r.due.each(func(row []driver.Value) (bool, error) {
-		ids = append(ids, asNumber(row[0]))
-		return true, nil
-	}, at.UnixMicro(), int64(limit))
-	return ids, translate(err)
+	return read(ctx, s.pool, func(r *reader) ([]int64, error) {
+		var ids []int64
+		err := r.due.each(func(row []driver.Value) (bool, error) {
+			ids = append(ids, asNumber(row[0]))
+			return true, nil
+		}, at.UnixMicro(), int64(limit))
+		return ids, translate(err)
+	})
 }
