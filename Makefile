@@ -40,7 +40,7 @@ help: ## List the targets
 ##### The programs
 
 .PHONY: build
-build: ## Build userd and userctl into this folder
+build: ## Build userd into this folder
 	CGO_ENABLED=0 go build -trimpath -o . ./cmd/...
 
 .PHONY: run
@@ -75,6 +75,20 @@ breaking: $(buf) $(protodeps) ## Check that no caller breaks: against the fixed 
 release-image: $(buf) $(protodeps) ## Make the present proto the last release that `breaking` compares with
 	@mkdir -p $(dir $(release))
 	$(buf) build proto --exclude-source-info -o $(release)
+
+.PHONY: readme
+readme: $(buf) $(protodeps) $(bin)/grpcurl ## Paste the README's commands beside a fresh server (needs curl)
+	go test -tags readme -count=1 -run Readme ./cmd/userd
+
+##### Figures
+
+.PHONY: bench
+bench: ## Measure the program with a million users, on this machine (BENCH=Replay picks some)
+	go test -run '^$$' -bench '$(or $(BENCH),.)' -benchtime 2s -timeout 30m ./cmd/userd | grep -v level=
+
+.PHONY: bench-parts
+bench-parts: ## Measure the parts: the store, the interceptors, the transport
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./service/...
 
 ##### Generated code
 

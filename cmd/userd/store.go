@@ -21,7 +21,7 @@ type backupCommand struct {
 
 // Run writes the copy.
 func (c *backupCommand) Run(ctx context.Context, all *commands, to console) error {
-	return withStore(ctx, all, to, func(store *sqlite.Store) error {
+	return withStore(ctx, all, func(store *sqlite.File) error {
 		bar := newBar(to, "pages")
 		if err := store.Backup(ctx, c.Path, bar.set); err != nil {
 			return bar.end(err)
@@ -36,7 +36,7 @@ type checkCommand struct{}
 
 // Run checks the store, and fails if it finds anything.
 func (checkCommand) Run(ctx context.Context, all *commands, to console) error {
-	return withStore(ctx, all, to, func(store *sqlite.Store) error {
+	return withStore(ctx, all, func(store *sqlite.File) error {
 		bar := newBar(to, "rows and users")
 		findings, err := store.Check(ctx, bar.set)
 		if err := bar.end(err); err != nil {
@@ -55,13 +55,9 @@ func (checkCommand) Run(ctx context.Context, all *commands, to console) error {
 	})
 }
 
-// withStore opens the store for one job. A store that is not there is not created: a
-// backup of nothing helps nobody.
-func withStore(ctx context.Context, all *commands, to console, job func(*sqlite.Store) error) error {
-	log, err := all.logger(to)
-	if err != nil {
-		return err
-	}
+// withStore opens the store for one job, beside a server that may be using it. A store
+// that is not there is not created: a backup of nothing helps nobody.
+func withStore(ctx context.Context, all *commands, job func(*sqlite.File) error) error {
 	path, err := server.StorePath(all.Store)
 	if err != nil {
 		return err
@@ -69,11 +65,11 @@ func withStore(ctx context.Context, all *commands, to console, job func(*sqlite.
 	if err := mustExist(path); err != nil {
 		return err
 	}
-	store, err := sqlite.Open(ctx, sqlite.Options{Path: path, Logger: log})
+	store, err := sqlite.OpenFile(ctx, path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(job(store), store.Close())
+	return job(store)
 }
 
 // bar shows how far a job has come, on a terminal.

@@ -15,14 +15,15 @@ import (
 // backupStep is how many pages are copied between two looks at the context.
 const backupStep = 512
 
-// Backup writes a consistent copy of the store to path while the store serves. The
+// Backup writes a consistent copy of the store to path, while a process may serve
+// from it. The
 // copy is synced before Backup returns, and gets an epoch of its own when it is
 // first opened. A file that is there is not overwritten, and after an error none is
 // left. progress, which may be nil, is told of the pages copied so far.
 //
 // The copy is what the store was when the backup began. Until it ends the write-ahead
 // log grows, because what the copy is read from may not be overwritten.
-func (s *Store) Backup(ctx context.Context, path string, progress func(done, total int)) (err error) {
+func (f *File) Backup(ctx context.Context, path string, progress func(done, total int)) (err error) {
 	if progress == nil {
 		progress = func(int, int) {}
 	}
@@ -44,7 +45,7 @@ func (s *Store) Backup(ctx context.Context, path string, progress func(done, tot
 	if err := removeAll(partial, partial+"-journal"); err != nil {
 		return err
 	}
-	if err := s.copyTo(ctx, partial, progress); err != nil {
+	if err := f.copyTo(ctx, partial, progress); err != nil {
 		return err
 	}
 	if err := syncFile(partial); err != nil {
@@ -57,8 +58,8 @@ func (s *Store) Backup(ctx context.Context, path string, progress func(done, tot
 }
 
 // copyTo copies the store's pages from one instant.
-func (s *Store) copyTo(ctx context.Context, path string, progress func(done, total int)) (err error) {
-	source, err := connect(ctx, dsn(s.opts.Path, readerCacheKiB))
+func (f *File) copyTo(ctx context.Context, path string, progress func(done, total int)) (err error) {
+	source, err := connect(ctx, dsn(f.path, readerCacheKiB))
 	if err != nil {
 		return err
 	}

@@ -18,17 +18,21 @@ const (
 // Check looks for damage: SQLite's own integrity check, and then what the store
 // promises of its log and its users. It returns what it found, in sentences for an
 // operator; none means that all is well. progress, which may be nil, is told of the
-// log rows and users looked at. The store serves meanwhile; what is written after
+// log rows and users looked at. A process may serve from the file meanwhile; what is written after
 // Check began is not looked at.
-func (s *Store) Check(ctx context.Context, progress func(done, total int)) (findings []string, err error) {
+func (f *File) Check(ctx context.Context, progress func(done, total int)) (findings []string, err error) {
 	if progress == nil {
 		progress = func(int, int) {}
 	}
-	c, err := connect(ctx, dsn(s.opts.Path, readerCacheKiB, "query_only(ON)"))
+	head, err := f.head(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("check: %w", translate(err))
 	}
-	k := &checker{conn: c, head: *s.head.Load(), progress: progress}
+	c, err := connect(ctx, dsn(f.path, readerCacheKiB, "query_only(ON)"))
+	if err != nil {
+		return nil, fmt.Errorf("check: %w", translate(err))
+	}
+	k := &checker{conn: c, head: head, progress: progress}
 	defer func() { err = errors.Join(err, c.close()) }()
 	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.users} {
 		if err := ctx.Err(); err != nil {

@@ -1,0 +1,59 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// File is a store's file as an operator's command sees it: to be copied or looked
+// over, beside a process that may be serving from it.
+type File struct{ path string }
+
+// OpenFile returns the file of a store that is there. It takes no lock and changes
+// nothing. The error is meant for the person who gave the name.
+func OpenFile(ctx context.Context, path string) (*File, error) {
+	absolute, err := filepath.Abs(path)
+	if err == nil {
+		err = checkFile(absolute)
+	}
+	f := &File{path: absolute}
+	if err == nil {
+		_, err = f.head(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, translate(err))
+	}
+	return f, nil
+}
+
+// head reads the end of the log as the file has it.
+func (f *File) head(ctx context.Context) (head user.Head, err error) {
+	c, err := connect(ctx, dsn(f.path, readerCacheKiB, "query_only(ON)"))
+	if err != nil {
+		return head, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	err = c.rows("SELECT epoch, position, time FROM meta", func(row []driver.Value) error {
+		head.Epoch, head.Position = asText(row[0]), asNumber(row[1])
+		if head.Position > 0 {
+			head.Time = moment(asNumber(row[2]))
+		}
+		return nil
+	})
+	return head, err
+}
+
+// Backup is File.Backup on the store's own file.
+func (s *Store) Backup(ctx context.Context, path string, progress func(done, total int)) error {
+	return (&File{path: s.opts.Path}).Backup(ctx, path, progress)
+}
+
+// Check is File.Check on the store's own file.
+func (s *Store) Check(ctx context.Context, progress func(done, total int)) ([]string, error) {
+	return (&File{path: s.opts.Path}).Check(ctx, progress)
+}
