@@ -118,5 +118,5 @@ func validate(validator protovalidate.Validator, message proto.Message) error {
 			Rule:    v.Proto.GetRuleId(),
 		})
 	}
-	return user.Invalid(violations...)
+	return user.Invalid(complete(violations, message)...)
 }
