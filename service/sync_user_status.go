@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
@@ -138,16 +137,6 @@ func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpda
 	return setStatusOp(message.GetUserId(), message.GetStatus(), message.GetTimestamp())
 }
 
-func setStatusOp(id int64, status userv1.UserStatus, at *timestamppb.Timestamp) (user.Op, error) {
-	op := &user.SetStatus{ID: id, Status: user.Status(status)}
-	if at == nil {
-		return op, nil
-	}
-	var err error
-	op.Time, err = timeFromProto("timestamp", at)
-	return op, err
-}
-
 // answerAll sends answers and changes until there are no more answers to come.
 func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
 	w.flush.Hold()
@@ -252,24 +241,4 @@ func (w *statusWriter) releaseUnless(ready <-chan struct{}) {
 		w.flush.Release()
 		w.flush.Hold()
 	}
-}
-
-// UpdateUserStatus sets one user's status.
-func (s *Service) UpdateUserStatus(
-	ctx context.Context, req *userv1.UpdateUserStatusRequest,
-) (*userv1.UpdateUserStatusResponse, error) {
-	op, err := setStatusOp(req.GetUserId(), req.GetStatus(), req.GetTimestamp())
-	if err != nil {
-		return nil, err
-	}
-	repeat, err := once(ctx, userv1connect.UserServiceUpdateUserStatusProcedure, req)
-	if err != nil {
-		return nil, err
-	}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), Once: repeat})
-	if err != nil {
-		return nil, err
-	}
-	s.answerReflects(ctx, result.Position)
-	return &userv1.UpdateUserStatusResponse{StatusUpdate: s.statusUpdate(result.User)}, nil
 }
