@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/user"
 )
 
 // crashRun kills a loaded service again and again, and after each restart looks for
@@ -21,6 +23,7 @@ type crashRun struct {
 	kills   int
 	callers int
 	random  *rand.Rand
+	weight  map[string]string // of each user, so that a commit takes its time
 
 	mu    sync.Mutex
 	acked []int64 // users whose creation was acknowledged and has yet to be looked for
@@ -32,7 +35,7 @@ type crashRun struct {
 
 func TestKillLosesNothingAcknowledged(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	run := crashRun{program: program{dir: t.TempDir()}, kills: 25, callers: 16, random: rand.New(rand.NewPCG(seed, 0))}
+	run := crashRun{program: program{dir: t.TempDir()}, kills: 25, callers: 32, random: rand.New(rand.NewPCG(seed, 0))}
 	if err := run.run(t); err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
@@ -43,7 +46,7 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 // answers before it commits must be caught.
 func TestCrashHarnessFindsPlantedFault(t *testing.T) {
 	run := crashRun{
-		program: program{dir: t.TempDir(), fault: "ack-before-commit"}, kills: 60, callers: 16,
+		program: program{dir: t.TempDir(), fault: "ack-before-commit"}, kills: 150, callers: 32,
 		random: rand.New(rand.NewPCG(1, 1)),
 	}
 	err := run.run(t)
@@ -55,12 +58,16 @@ func TestCrashHarnessFindsPlantedFault(t *testing.T) {
 
 func (r *crashRun) run(t testing.TB) error {
 	ctx := within(t, 4*time.Minute)
+	r.weight = make(map[string]string)
+	for i := range user.MaxMetadata {
+		r.weight[fmt.Sprint(i)] = strings.Repeat("x", user.MaxMetadataValue)
+	}
 	for i := range r.kills {
 		p := r.program.start(t)
 		if err := r.check(ctx, t, p); err != nil {
 			return fmt.Errorf("after kill %d: %w", i, err)
 		}
-		if err := r.loadAndKill(ctx, t, p, r.random.IntN(600)); err != nil {
+		if err := r.loadAndKill(ctx, t, p, r.random.IntN(300)); err != nil {
 			return err
 		}
 	}
@@ -70,7 +77,6 @@ func (r *crashRun) run(t testing.TB) error {
 // loadAndKill lets all callers create users and kills the service in the midst of
 // it, after some acknowledgements.
 func (r *crashRun) loadAndKill(ctx context.Context, t testing.TB, p *process, acks int) error {
-	enough := make(chan struct{})
 	var once sync.Once
 	var load errgroup.Group
 	for range r.callers {
@@ -86,15 +92,14 @@ func (r *crashRun) loadAndKill(ctx context.Context, t testing.TB, p *process, ac
 				}
 				r.mu.Lock()
 				r.acked = append(r.acked, id)
-				if len(r.acked) >= acks {
-					once.Do(func() { close(enough) })
-				}
+				enough := len(r.acked) >= acks
 				r.mu.Unlock()
+				if enough { // at once, while what was acknowledged is as fresh as can be
+					once.Do(p.kill)
+				}
 			}
 		})
 	}
-	<-enough
-	p.kill()
 	return load.Wait()
 }
 
@@ -103,7 +108,9 @@ func (r *crashRun) create(ctx context.Context, client userv1connect.UserServiceC
 	r.next++
 	name := fmt.Sprintf("crash-%06d", r.next)
 	r.mu.Unlock()
-	resp, err := client.CreateUser(ctx, &userv1.CreateUserRequest{Username: name, Email: name + "@example.org"})
+	resp, err := client.CreateUser(ctx, &userv1.CreateUserRequest{
+		Username: name, Email: name + "@example.org", Metadata: r.weight,
+	})
 	return resp.GetUser().GetUserId(), err
 }
 
