@@ -72,8 +72,8 @@ func (f *Feed) Draining() <-chan struct{} { return f.draining }
 // NewOrigin returns a number that tells the changes of one stream from others'.
 func (f *Feed) NewOrigin() uint64 { return f.origins.Add(1) }
 
-// WaitFor returns once the log has reached the position, or with the context's
-// error.
+// WaitFor returns once the log has reached the position, with ErrDraining once the
+// server is about to stop, or with the context's error.
 func (f *Feed) WaitFor(ctx context.Context, position int64) error {
 	for {
 		f.mu.Lock()
@@ -88,6 +88,8 @@ func (f *Feed) WaitFor(ctx context.Context, position int64) error {
 		f.mu.Unlock()
 		select {
 		case <-moved:
+		case <-f.draining:
+			return user.ErrDraining(f.Head().Epoch, f.Head().Position)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

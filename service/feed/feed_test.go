@@ -220,6 +220,10 @@ func TestWaitForReturnsWhenThePositionIsReached(t *testing.T) {
 	if err := b.feed.WaitFor(ctx, 3); err == nil {
 		t.Error("a position that is not reached was waited for in vain, without an error")
 	}
+	b.feed.Drain()
+	if err := b.feed.WaitFor(t.Context(), 3); !user.HasReason(err, user.ServerDraining) {
+		t.Errorf("while the server stops: %v", err)
+	}
 }
 
 func TestCheckRefusesPositionsThatTheLogCannotServe(t *testing.T) {

@@ -51,6 +51,7 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 // waits.
 type pool struct {
 	work   chan *errand
+	spare  sync.Pool // of *errand
 	closed chan struct{}
 	ended  sync.WaitGroup
 	failed [readers]error // of closing the connections; valid once ended
@@ -62,10 +63,10 @@ type errand struct {
 	done chan struct{}
 }
 
-var errands = sync.Pool{New: func() any { return &errand{done: make(chan struct{}, 1)} }}
-
 func newPool(ctx context.Context, path string) (*pool, error) {
 	p := &pool{work: make(chan *errand), closed: make(chan struct{})}
+	p.errands.New = func() any { return &errand{done: make(chan struct{}, 1)} }
+	p.spare.New = func() any { return &errand{done: make(chan struct{}, 1)} }
 	for i := range readers {
 		r, err := newReader(ctx, path)
 		if err != nil {
@@ -101,7 +102,7 @@ func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (resu
 	if err := ctx.Err(); err != nil {
 		return result, context.Cause(ctx)
 	}
-	e, _ := errands.Get().(*errand)
+	e, _ := p.spare.Get().(*errand)
 	e.run = func(r *reader) {
 		defer func() {
 			if value := recover(); value != nil {
@@ -119,6 +120,6 @@ func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (resu
 	}
 	<-e.done
 	e.run = nil
-	errands.Put(e)
+	p.spare.Put(e)
 	return result, err
 }
