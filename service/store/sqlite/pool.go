@@ -65,7 +65,6 @@ type errand struct {
 
 func newPool(ctx context.Context, path string) (*pool, error) {
 	p := &pool{work: make(chan *errand), closed: make(chan struct{})}
-	p.errands.New = func() any { return &errand{done: make(chan struct{}, 1)} }
 	p.spare.New = func() any { return &errand{done: make(chan struct{}, 1)} }
 	for i := range readers {
 		r, err := newReader(ctx, path)
