@@ -64,6 +64,11 @@ func receiveAll[T any, M interface {
 		}
 	}
 	if err := stream.Err(); err != nil {
+		select {
+		case <-in.service.feed.Draining(): // why nothing more can be read
+			return in.stopForDrain(ctx)
+		default:
+		}
 		return fmt.Errorf("receive item %d: %w", in.received, err)
 	}
 	if err := in.handIn(ctx); err != nil {

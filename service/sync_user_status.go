@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 
 	"connectrpc.com/connect"
 
@@ -66,6 +68,12 @@ type statusReader struct {
 // server is about to stop.
 func (r *statusReader) receive(ctx context.Context, next func() (*userv1.UserStatusUpdate, error)) {
 	defer close(r.answers)
+	defer func() {
+		// On a goroutine of its own nobody further out catches a panic.
+		if value := recover(); value != nil {
+			r.end = fmt.Errorf("panic: %v\n%s", value, debug.Stack())
+		}
+	}()
 	for {
 		message, err := next()
 		if errors.Is(err, io.EOF) {
@@ -86,6 +94,7 @@ func (r *statusReader) receive(ctx context.Context, next func() (*userv1.UserSta
 
 // take does what a message asks as far as that needs no waiting.
 func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdate) statusAnswer {
+	panicIfPlanted(message.GetUserId())
 	answer := statusAnswer{message: message}
 	op, err := r.check(ctx, message)
 	if err != nil {

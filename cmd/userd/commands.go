@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,8 +33,9 @@ type commands struct {
 	LogFormat string `default:"" enum:",text,json" placeholder:"text|json" help:"Form of the log. Default: text on a terminal, json elsewhere."`
 
 	Serve   serveCommand   `cmd:"" default:"withargs" help:"Serve. This is what userd does when no command is named."`
-	Backup  backupCommand  `cmd:"" help:"Write a copy of the store to a new file. The store must not be in use."`
-	Check   checkCommand   `cmd:"" help:"Check that the store is sound, and say what is not. It must not be in use."`
+	Backup  backupCommand  `cmd:"" help:"Write a copy of the store to a new file. A server may be using it meanwhile."`
+	Check   checkCommand   `cmd:"" help:"Check that the store is sound, and say what is not. A server may be using it meanwhile."`
+	Token   tokenCommand   `cmd:"" help:"Make a development key and a token, and say how to try them."`
 	Version versionCommand `cmd:"" help:"Say which version this is."`
 }
 
@@ -73,7 +75,11 @@ func run(ctx context.Context, args []string, to console) int {
 }
 
 func (c *commands) logger(to console) (*slog.Logger, error) {
-	return telemetry.NewLogger(to.err, c.LogLevel, c.LogFormat)
+	log, err := telemetry.NewLogger(to.err, c.LogLevel, c.LogFormat)
+	if err != nil {
+		return nil, err
+	}
+	return slog.New(telemetry.Plain(log.Handler())), nil
 }
 
 // serveCommand is userd serve.
@@ -87,14 +93,22 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	if err != nil {
 		return err
 	}
-	store, err := server.OpenStore(ctx, all.Store, log)
+	build := telemetry.Build{Version: version(), Revision: revision()}
+	metrics := telemetry.NewMetrics(build)
+	tracing, err := telemetry.SetUpTracing(ctx, telemetry.TracingOptions{Service: "userd", Version: build.Version, Logger: log})
 	if err != nil {
 		return err
 	}
-	s, err := server.New(ctx, c.Config, server.Parts{Store: store, Logger: log})
+	store, storage, err := server.OpenStore(ctx, all.Store, log, metrics)
+	if err != nil {
+		return errors.Join(err, tracing.Shutdown(ctx))
+	}
+	s, err := server.New(ctx, c.Config, server.Parts{
+		Store: store, Storage: storage, Logger: log, Metrics: metrics, Tracing: tracing,
+	})
 	if err != nil {
 		_ = store.Close() // nothing was written; the error to tell is the other one
-		return err
+		return errors.Join(err, tracing.Shutdown(ctx))
 	}
 	if telemetry.IsTerminal(to.out) && all.LogFormat != telemetry.FormatJSON {
 		s.Welcome(to.out)

@@ -116,7 +116,7 @@ func (r *logRun) restartAll(ctx context.Context, t testing.TB) error {
 		} else {
 			old.terminate(t)
 		}
-		next := r.program.start(t) //nolint:contextcheck // the process is the test's, not this run's
+		next := r.program.start(t)
 		r.mu.Lock()
 		r.now = next
 		r.mu.Unlock()

@@ -59,7 +59,7 @@ func build(t testing.TB, tags string) string {
 		binaries.dir, binaries.built = dir, make(map[string]string)
 	}
 	path := filepath.Join(binaries.dir, "userd-"+tags)
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", tags, "-o", path, ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-tags", tags, "-o", path, ".").CombinedOutput() //nolint:noctx // it ends by itself
 	if err != nil {
 		t.Fatalf("build userd with tags %q: %v\n%s", tags, err, out)
 	}
@@ -166,6 +166,14 @@ func (p *process) client(t testing.TB, window int) userv1connect.UserServiceClie
 }
 
 func (p *process) newClient(window int) (client userv1connect.UserServiceClient, closeIdle func()) {
+	http2, closeIdle := newHTTP2(window)
+	return userv1connect.NewUserServiceClient(http2, p.url(), connect.WithGRPC()), closeIdle
+}
+
+func (p *process) url() string { return "http://" + p.addr }
+
+// newHTTP2 returns a client that speaks HTTP/2 without TLS.
+func newHTTP2(window int) (client *http.Client, closeIdle func()) {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{
@@ -174,21 +182,53 @@ func (p *process) newClient(window int) (client userv1connect.UserServiceClient,
 			MaxReceiveBufferPerConnection: max(window, 1<<16), MaxReceiveBufferPerStream: window,
 		},
 	}
-	return userv1connect.NewUserServiceClient(
-		&http.Client{Transport: transport}, "http://"+p.addr, connect.WithGRPC(),
-	), transport.CloseIdleConnections
+	return &http.Client{Transport: transport}, transport.CloseIdleConnections
 }
 
 // output keeps what a process printed.
 type output struct {
-	mu    sync.Mutex
-	lines []string
+	mu      sync.Mutex
+	lines   []string
+	changed chan struct{} // closed at the next line; nil: nobody waits for one
 }
 
 func (o *output) add(line string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.lines = append(o.lines, line)
+	if o.changed != nil {
+		close(o.changed)
+		o.changed = nil
+	}
+}
+
+// await returns once a line is printed, or was, that has all the parts.
+func (o *output) await(t testing.TB, parts ...string) {
+	t.Helper()
+	late := time.After(time.Minute)
+	for seen := 0; ; {
+		o.mu.Lock()
+		for ; seen < len(o.lines); seen++ {
+			if hasAll(o.lines[seen], parts) {
+				o.mu.Unlock()
+				return
+			}
+		}
+		if o.changed == nil {
+			o.changed = make(chan struct{})
+		}
+		changed := o.changed
+		o.mu.Unlock()
+		select {
+		case <-changed:
+		case <-late:
+			t.Fatalf("no line with %q was printed:\n%s", parts, o)
+		}
+	}
+}
+
+func hasAll(line string, parts []string) bool {
+	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) })
 }
 
 // String gives the last lines.
@@ -211,7 +251,9 @@ func broken(err error) bool {
 }
 
 func transportError(err error) bool {
-	for _, part := range []string{"EOF", "connection", "reset", "closed", "broken pipe", "trailers", "GOAWAY", "stream error"} {
+	for _, part := range []string{
+		"EOF", "connection", "client conn", "reset", "closed", "broken pipe", "trailers", "GOAWAY", "stream error",
+	} {
 		if strings.Contains(err.Error(), part) {
 			return true
 		}

@@ -25,10 +25,22 @@ func version() string {
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" {
-			return "commit " + setting.Value
-		}
+	if commit := revision(); commit != "" {
+		return "commit " + commit
 	}
 	return "(devel)"
+}
+
+// revision is the commit that the program was built from; empty: nobody knows.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return setting.Value
+		}
+	}
+	return ""
 }

@@ -3,6 +3,7 @@ package intercept
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -11,19 +12,30 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// slow is how long a unary call may take without being worth a line above debug.
-const slow = time.Second
+const (
+	// slow is how long a call may take without being worth a line of its own.
+	slow = time.Second
+	// longestID bounds the request ids that are logged: what is longer is none.
+	longestID = 128
+)
 
 // Log writes one line a call. It belongs outside Errors, where the code of the
 // answer is known.
+//
+// Of the calls that went well and fast it writes those that the sampler takes, each
+// with how many were skipped since the last; the others show at debug. Everything else
+// is always written.
 type Log struct {
 	serverOnly
 
-	log *slog.Logger
+	log     *slog.Logger
+	sampler *Sampler // nil: takes none
 }
 
-// NewLog returns an interceptor that writes to the logger.
-func NewLog(log *slog.Logger) *Log { return &Log{log: log} }
+// NewLog returns an interceptor that writes to the logger. Without a sampler calls that
+// went well and fast show at debug only, which is right for what balancers ask all the
+// time.
+func NewLog(log *slog.Logger, sampler *Sampler) *Log { return &Log{log: log, sampler: sampler} }
 
 // WrapUnary logs unary calls.
 func (l *Log) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
@@ -31,7 +43,13 @@ func (l *Log) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		markSeen(ctx)
 		began := time.Now()
 		res, err := next(ctx, req)
-		l.line(ctx, req.Spec(), req.Peer(), time.Since(began), err)
+		level, skipped, ok := l.level(ctx, req.Spec(), began, err)
+		if ok {
+			l.line(ctx, logged{
+				spec: req.Spec(), peer: req.Peer(), level: level, skipped: skipped, began: began, err: err,
+				requestID: requestID(req.Any(), req.Header()),
+			})
+		}
 		return res, err
 	}
 }
@@ -42,50 +60,102 @@ func (l *Log) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.St
 		markSeen(ctx)
 		began := time.Now()
 		err := next(ctx, conn)
-		l.line(ctx, conn.Spec(), conn.Peer(), time.Since(began), err)
+		level, skipped, ok := l.level(ctx, conn.Spec(), began, err)
+		if ok {
+			l.line(ctx, logged{
+				spec: conn.Spec(), peer: conn.Peer(), level: level, skipped: skipped, began: began, err: err,
+				requestID: requestID(nil, conn.RequestHeader()),
+			})
+		}
 		return err
 	}
 }
 
-func (l *Log) line(ctx context.Context, spec connect.Spec, peer connect.Peer, took time.Duration, err error) {
-	level := levelOf(spec, took, err)
-	if !l.log.Enabled(ctx, level) {
-		return
+// logged is a call that is worth a line.
+type logged struct {
+	spec      connect.Spec
+	peer      connect.Peer
+	level     slog.Level
+	skipped   int64
+	began     time.Time
+	err       error
+	requestID string
+}
+
+// level says whether a call that has ended is worth a line, and at which level.
+func (l *Log) level(ctx context.Context, spec connect.Spec, began time.Time, err error) (level slog.Level, skipped int64, ok bool) {
+	level = levelOf(err)
+	if now := time.Now(); level == slog.LevelInfo && isGood(err) && now.Sub(began) < slow {
+		taken := false
+		if l.sampler != nil {
+			skipped, taken = l.sampler.Take(spec.Procedure, now)
+		}
+		if !taken {
+			level = slog.LevelDebug
+		}
 	}
-	code, attrs := "ok", make([]slog.Attr, 0, 8)
-	if err != nil {
-		code = connect.CodeOf(err).String()
+	return level, skipped, l.log.Enabled(ctx, level)
+}
+
+func (l *Log) line(ctx context.Context, call logged) {
+	code, attrs := "ok", make([]slog.Attr, 0, 10)
+	if !isGood(call.err) {
+		code = connect.CodeOf(call.err).String()
 	}
 	attrs = append(attrs,
-		slog.String("procedure", spec.Procedure),
-		slog.String("protocol", peer.Protocol),
+		slog.String("procedure", call.spec.Procedure),
+		slog.String("protocol", call.peer.Protocol),
 		slog.String("code", code),
-		slog.Duration("duration", took),
-		slog.String("peer", peer.Addr),
+		slog.Duration("duration", time.Since(call.began)),
+		slog.String("peer", call.peer.Addr),
 	)
 	if caller := auth.FromContext(ctx).Subject; caller != "" {
 		attrs = append(attrs, slog.String("caller", caller))
 	}
-	if err != nil {
-		attrs = append(attrs, slog.String("error", err.Error()))
+	if call.requestID != "" {
+		attrs = append(attrs, slog.String("request_id", call.requestID))
 	}
-	l.log.LogAttrs(ctx, level, "call", attrs...)
+	switch {
+	case isGood(call.err) && call.err != nil:
+		attrs = append(attrs, slog.Bool("not_modified", true))
+	case call.err != nil:
+		attrs = append(attrs, slog.String("error", call.err.Error()))
+	}
+	if call.skipped > 0 {
+		attrs = append(attrs, slog.Int64("skipped", call.skipped))
+	}
+	l.log.LogAttrs(ctx, call.level, "call", attrs...)
 }
 
-func levelOf(spec connect.Spec, took time.Duration, err error) slog.Level {
-	if err == nil {
-		if spec.StreamType == connect.StreamTypeUnary && took >= slow {
-			return slog.LevelInfo
-		}
-		return slog.LevelDebug
+// requestID is what the caller knows the request by: the id that makes it safe to
+// repeat, or else what a proxy in front has given it.
+func requestID(message any, header http.Header) string {
+	id := ""
+	if m, ok := message.(interface{ GetRequestId() string }); ok {
+		id = m.GetRequestId()
+	}
+	if id == "" {
+		id = header.Get("X-Request-Id")
+	}
+	if len(id) > longestID {
+		return ""
+	}
+	return id
+}
+
+// isGood reports whether a call went well. That the caller has the answer already, which
+// travels as an error, is no failure.
+func isGood(err error) bool { return err == nil || connect.IsNotModifiedError(err) }
+
+func levelOf(err error) slog.Level {
+	if isGood(err) {
+		return slog.LevelInfo
 	}
 	switch connect.CodeOf(err) {
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
 		return slog.LevelError
 	case connect.CodeUnavailable, connect.CodeResourceExhausted, connect.CodeDeadlineExceeded:
 		return slog.LevelWarn
-	case connect.CodeCanceled: // callers go away; that is how most streams end
-		return slog.LevelDebug
 	default:
 		return slog.LevelInfo
 	}

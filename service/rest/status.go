@@ -68,6 +68,10 @@ func invalid(w http.ResponseWriter, violations ...user.Violation) {
 	writeError(w, user.Invalid(violations...))
 }
 
+// WriteError answers a request that must not reach the routes as they answer what is
+// wrong.
+func WriteError(w http.ResponseWriter, err *user.Error) { writeError(w, err) }
+
 // writeError answers with an error of the domain.
 func writeError(w http.ResponseWriter, err *user.Error) {
 	s, _ := rpcstatus.From(err)

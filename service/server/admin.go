@@ -6,18 +6,24 @@ import (
 )
 
 // adminRoutes are what the operator's port serves: whether the process lives,
-// whether it is ready for calls, and what it is busy with.
-func adminRoutes(ready func() bool) *http.ServeMux {
+// whether it is ready for calls and what it does not serve, what it counts, and what it
+// is busy with.
+func adminRoutes(ready func() (ok bool, why string), metrics http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, "alive\n")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if ready() {
-			answer(w, http.StatusOK, "ready\n")
+		ok, why := ready()
+		if why != "" {
+			why += "\n"
+		}
+		if ok {
+			answer(w, http.StatusOK, "ready\n"+why)
 			return
 		}
-		answer(w, http.StatusServiceUnavailable, "not ready\n")
+		answer(w, http.StatusServiceUnavailable, "not ready\n"+why)
 	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

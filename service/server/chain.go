@@ -2,6 +2,7 @@ package server
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -18,40 +19,63 @@ import (
 // thousand items); what takes longer waits for something that does not come.
 const longestCall = time.Minute
 
+// links are what the chains are made of.
+type links struct {
+	observers
+
+	log       *slog.Logger
+	store     user.Store
+	feed      *feed.Feed
+	validator protovalidate.Validator
+	policy    *auth.Policy
+	limits    *limits
+}
+
 // chain is what every call of the service passes, from the outside in. The order
 // carries meaning:
-func chain(log *slog.Logger, store user.Store, f *feed.Feed, validator protovalidate.Validator, policy *auth.Policy) []connect.Interceptor {
-	return []connect.Interceptor{
-		// The line comes first, so that it has the code that the caller gets and the
-		// time that the caller waited.
-		intercept.NewLog(log),
+func chain(l links) []connect.Interceptor {
+	// Spans come first, so that metrics and lines know of which trace they are.
+	return append(slices.Clone(l.traces),
+		// Metrics and the line have the code that the caller gets and the time that the
+		// caller waited.
+		l.calls,
+		l.observers.log,
 		// All that is further in returns domain errors; here they become answers.
-		intercept.NewErrors(log),
+		intercept.NewErrors(l.log),
+		// Reasons are counted while they are still to be seen.
+		l.reasons,
 		// A panic becomes such an error. What is further out must not panic.
 		intercept.Recover{},
+		// A client that has more to say is not waited for when the server stops.
+		drained{l.feed},
 		// Who may not call does not wait, and learns nothing of positions and rules.
-		intercept.NewAuthorize(policy),
+		intercept.NewAuthorize(l.policy),
 		// A stream ends when the caller's credentials do.
 		intercept.Expiry{},
+		// Nobody has too many streams, and none is too large.
+		l.limits.streams,
 		// The deadline comes before anything that waits.
 		intercept.NewDeadline(longestCall),
 		// The position is taken before the handler reads, so that the answer reflects
 		// it; and before the rules are checked, so that a refusal carries it too.
-		intercept.NewPosition(f, store.First),
+		intercept.NewPosition(l.feed, l.store.First),
 		// The rules of the proto come last: what they let pass the handler may trust.
-		intercept.NewValidate(validator),
-	}
+		intercept.NewValidate(l.validator),
+	)
 }
 
 // plainChain is the chain of the services beside the one proper: health and
-// reflection.
-func plainChain(log *slog.Logger, policy *auth.Policy) []connect.Interceptor {
+// reflection. Balancers and tools ask them all the time, so that what goes well is no
+// news.
+func plainChain(l links) []connect.Interceptor {
 	return []connect.Interceptor{
-		intercept.NewLog(log),
-		intercept.NewErrors(log),
+		intercept.NewLog(l.log, nil),
+		intercept.NewErrors(l.log),
 		intercept.Recover{},
-		intercept.NewAuthorize(policy),
+		drained{l.feed},
+		intercept.NewAuthorize(l.policy),
 		intercept.Expiry{},
+		l.limits.watches,
 	}
 }
 

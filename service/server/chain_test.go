@@ -2,10 +2,13 @@ package server
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/yourorg/userservice/service/telemetry"
 )
 
 // The order of the chain is a decision, see chain. Whoever changes it changes this,
@@ -13,11 +16,23 @@ import (
 // answer and a log line, a refusal carries a position.
 func TestOrderOfTheChain(t *testing.T) {
 	want := []string{
-		"*intercept.Log", "*intercept.Errors", "intercept.Recover", "*intercept.Authorize", "intercept.Expiry",
-		"*intercept.Deadline", "*intercept.Position", "*intercept.Validate",
+		"*otelconnect.Interceptor", "*telemetry.streamSpans", "*intercept.Metrics", "*intercept.Log", "*intercept.Errors",
+		"*intercept.Reasons", "intercept.Recover", "server.drained", "*intercept.Authorize", "intercept.Expiry",
+		"*intercept.StreamLimits", "*intercept.Deadline", "*intercept.Position", "*intercept.Validate",
+	}
+	t.Setenv("OTEL_TRACES_EXPORTER", "console")
+	tracing, err := telemetry.SetUpTracing(t.Context(), telemetry.TracingOptions{Console: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tracing.Shutdown(t.Context()) }()
+	log := slog.New(slog.DiscardHandler)
+	watching, err := newObservers(log, telemetry.NewMetrics(telemetry.Build{}), tracing)
+	if err != nil {
+		t.Fatal(err)
 	}
 	var got []string
-	for _, interceptor := range chain(slog.New(slog.DiscardHandler), nopStore{}, nil, nil, nil) {
+	for _, interceptor := range chain(links{observers: watching, log: log, store: nopStore{}, limits: &limits{}}) {
 		got = append(got, fmt.Sprintf("%T", interceptor))
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

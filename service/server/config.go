@@ -16,10 +16,12 @@ import (
 // Config is what an operator may set. The tags give each flag of userd its name, its
 // default and its help.
 type Config struct {
-	Listen         string   `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"The one port for gRPC, gRPC-Web, Connect and REST. :0 picks a free one and prints it."`
-	AdminListen    string   `default:"127.0.0.1:2112" placeholder:"ADDRESS" help:"Port for /livez, /readyz and /debug/pprof. Empty turns it off."`
-	CORSOrigin     []string `name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin, such as https://app.example.com, call the service. May be repeated."`
-	InsecureNoAuth bool     `help:"Serve without any authentication on an address that is not loopback."`
+	Listen      string   `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"The one port for gRPC, gRPC-Web, Connect and REST. :0 picks a free one and prints it."`
+	AdminListen string   `default:"127.0.0.1:2112" placeholder:"ADDRESS" help:"Port for /metrics, /livez, /readyz and /debug/pprof. Empty turns it off."`
+	CORSOrigin  []string `name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin, such as https://app.example.com, call the service. May be repeated."`
+
+	CallerConfig `embed:""`
+	LimitConfig  `embed:""`
 
 	MaxMessageBytes      Bytes         `default:"4MiB" help:"Largest message, both ways, after decompression."`
 	MaxConcurrentStreams int           `default:"1000" help:"Calls that one HTTP/2 connection may have open."`
@@ -47,6 +49,8 @@ func (c *Config) Validate() error {
 		c.validateListen(),
 		validateAddress("admin-listen", c.AdminListen, true),
 		c.validateOrigins(),
+		c.validate(),
+		c.validateLimits(),
 		within("max-message-bytes", c.MaxMessageBytes, 1<<10, 1<<30),
 		within("max-concurrent-streams", c.MaxConcurrentStreams, 1, math.MaxInt32),
 		within("max-stream-items", c.MaxStreamItems, 1, math.MaxInt32),
@@ -63,9 +67,10 @@ func (c *Config) validateListen() error {
 	if err := validateAddress("listen", c.Listen, false); err != nil {
 		return err
 	}
-	if !c.InsecureNoAuth && !loopback(c.Listen) {
+	if !c.InsecureNoAuth && !c.identifies() && !loopback(c.Listen) {
 		return fmt.Errorf("--listen=%s can be reached from other machines, and nothing asks callers who they are: "+
-			"listen on a loopback address such as 127.0.0.1:8080, or accept that with --insecure-no-auth", c.Listen)
+			"ask them, with --jwt-jwks or --tls-client-rules, listen on a loopback address such as 127.0.0.1:8080, "+
+			"or accept that with --insecure-no-auth", c.Listen)
 	}
 	return nil
 }

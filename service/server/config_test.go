@@ -34,12 +34,28 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 		"IPv6 loopback":        {func(c *server.Config) { c.Listen = "[::1]:0" }, ""},
 		"no port":              {func(c *server.Config) { c.Listen = "127.0.0.1" }, "expected HOST:PORT"},
 		"bad port":             {func(c *server.Config) { c.AdminListen = "127.0.0.1:http" }, "--admin-listen=127.0.0.1:http: expected HOST:PORT"},
-		"no admin":             {func(c *server.Config) { c.AdminListen = "" }, ""},
-		"origin with a path":   {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin without a path"},
-		"any origin":           {func(c *server.Config) { c.CORSOrigin = []string{"*"} }, "expected an origin"},
-		"small messages":       {func(c *server.Config) { c.MaxMessageBytes = 3 }, "expected 1KiB to 1GiB"},
-		"no streams":           {func(c *server.Config) { c.MaxConcurrentStreams = 0 }, "--max-concurrent-streams=0"},
-		"no patience":          {func(c *server.Config) { c.StallTimeout = 0 }, "--stall-timeout=0s: expected 100ms to 1h"},
+		"everywhere, with tokens": {func(c *server.Config) {
+			c.Listen, c.JWTJWKS, c.JWTIssuer, c.JWTAudience = ":8080", "keys.json", "i", "a"
+		}, ""},
+		"everywhere, with rules": {func(c *server.Config) {
+			c.Listen, c.TLSCert, c.TLSKey, c.TLSClientCA, c.TLSClientRules = ":8080", "c", "k", "ca", "rules"
+		}, ""},
+		"everywhere, with TLS alone": {func(c *server.Config) { c.Listen, c.TLSCert, c.TLSKey = ":8080", "c", "k" }, "nothing asks callers"},
+		"keys without an issuer":     {func(c *server.Config) { c.JWTJWKS, c.JWTAudience = "keys.json", "a" }, "--jwt-jwks needs --jwt-issuer"},
+		"keys without an audience":   {func(c *server.Config) { c.JWTJWKS, c.JWTIssuer = "keys.json", "i" }, "--jwt-jwks needs --jwt-audience"},
+		"an issuer without keys":     {func(c *server.Config) { c.JWTIssuer = "i" }, "--jwt-issuer needs --jwt-jwks"},
+		"a certificate without key":  {func(c *server.Config) { c.TLSCert = "c" }, "--tls-cert needs --tls-key"},
+		"a key without certificate":  {func(c *server.Config) { c.TLSKey = "k" }, "--tls-key needs --tls-cert"},
+		"rules without authorities":  {func(c *server.Config) { c.TLSCert, c.TLSKey, c.TLSClientRules = "c", "k", "r" }, "--tls-client-rules needs --tls-client-ca"},
+		"authorities alone":          {func(c *server.Config) { c.TLSCert, c.TLSKey, c.TLSClientCA = "c", "k", "ca" }, "keeps nobody out"},
+		"authorities without TLS":    {func(c *server.Config) { c.TLSClientCA, c.TLSClientRules = "ca", "r" }, "--tls-client-ca needs --tls-cert"},
+		"reflection for friends":     {func(c *server.Config) { c.Reflection = "friends" }, "expected off, callers or open"},
+		"no admin":                   {func(c *server.Config) { c.AdminListen = "" }, ""},
+		"origin with a path":         {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin without a path"},
+		"any origin":                 {func(c *server.Config) { c.CORSOrigin = []string{"*"} }, "expected an origin"},
+		"small messages":             {func(c *server.Config) { c.MaxMessageBytes = 3 }, "expected 1KiB to 1GiB"},
+		"no streams":                 {func(c *server.Config) { c.MaxConcurrentStreams = 0 }, "--max-concurrent-streams=0"},
+		"no patience":                {func(c *server.Config) { c.StallTimeout = 0 }, "--stall-timeout=0s: expected 100ms to 1h"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -22,7 +22,7 @@ const module = "github.com/yourorg/userservice/"
 // service. Handlers see the store by its contract alone. What lies below the mux
 // knows no users. Only package server sees all, and decides what goes where.
 var mayImport = map[string][]string{
-	"cmd/userd":   {"service/server", "service/telemetry", "service/store/...", "service/user"},
+	"cmd/userd":   {"service/server", "service/auth", "service/telemetry", "service/store/...", "service/user"},
 	"cmd/userctl": {"client", "gen/..."},
 	"client":      {"gen/..."},
 

@@ -8,8 +8,13 @@ import (
 	"time"
 )
 
-// lastGrace is how long handlers get to return once their connections are closed.
-const lastGrace = 5 * time.Second
+const (
+	// lastGrace is how long handlers get to return once their connections are closed.
+	lastGrace = 5 * time.Second
+	// hurry is the part of the time for the calls that a peer gets who takes nothing
+	// of what is written to it: one in so many.
+	hurry = 10
+)
 
 // step is one step of the way down.
 type step struct {
@@ -29,6 +34,7 @@ func (s *Server) drain(ctx context.Context) error {
 		{"close the admin port", s.closeAdmin},
 		{"stop the background work", s.stopBackground},
 		{"close the store", s.closeStore},
+		{"export the last spans", s.exportSpans},
 	}
 	began := time.Now()
 	var failures error
@@ -67,6 +73,10 @@ func (s *Server) waitForBalancers(ctx context.Context) error {
 func (s *Server) tellStreams(context.Context) error {
 	s.feed.Drain()
 	s.health.endWatches()
+	s.guard.StopStreams() // those who listen to their callers hear of it in no other way
+	// A stream that is blocked in a write hears nothing. Its reader has taken nothing
+	// for a while already, and goes on elsewhere after the last row that it has.
+	s.guard.Hurry(s.cfg.ShutdownTimeout / hurry)
 	return nil
 }
 

@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,9 +22,11 @@ const (
 	healthReads  = userv1connect.UserServiceName
 	healthWrites = userv1connect.UserServiceName + ".Write"
 
-	// probeEvery is how often the store is probed, probeTimeout what a probe may
-	// take.
+	// probeEvery is how often the store is probed, and probeAgain while it does not
+	// serve all, so that callers soon hear that it does again; probeTimeout is what a
+	// probe may take.
 	probeEvery   = 5 * time.Second
+	probeAgain   = time.Second
 	probeTimeout = 3 * time.Second
 )
 
@@ -32,11 +37,13 @@ type health struct {
 	head func() user.Head
 
 	mu       sync.Mutex
-	reads    bool
-	writes   bool
+	reads    error // why reads are not served, nil if they are
+	writes   error // the same for writes
 	draining bool
 	ended    bool
 }
+
+var errUnknown = errors.New("the store has not been asked yet")
 
 // newHealth returns the health of a server that has yet to be probed: it serves
 // nothing.
@@ -44,6 +51,8 @@ func newHealth(head func() user.Head) *health {
 	h := &health{
 		StaticChecker: grpchealth.NewStaticChecker(healthReads, healthWrites),
 		head:          head,
+		reads:         errUnknown,
+		writes:        errUnknown,
 	}
 	h.publish()
 	return h
@@ -62,16 +71,25 @@ func (h *health) Check(ctx context.Context, req *grpchealth.CheckRequest) (*grpc
 	return h.StaticChecker.Check(ctx, req)
 }
 
-// set notes what the store can do, and reports whether that is news.
-func (h *health) set(reads, writes bool) (news bool) {
+// set notes why the store does not serve reads and writes, nil where it does, and
+// reports whether that is news.
+func (h *health) set(reads, writes error) (news bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	news = h.reads != reads || h.writes != writes
+	news = !sameText(h.reads, reads) || !sameText(h.writes, writes)
+	changed := (h.reads == nil) != (reads == nil) || (h.writes == nil) != (writes == nil)
 	h.reads, h.writes = reads, writes
-	if news {
+	if changed {
 		h.publish()
 	}
 	return news
+}
+
+func sameText(a, b error) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return a.Error() == b.Error()
 }
 
 // drain says from now on that nothing is served.
@@ -92,11 +110,40 @@ func (h *health) endWatches() {
 	}
 }
 
-// ready reports whether calls should be sent here.
-func (h *health) ready() bool {
+// ready reports whether calls should be sent here, and what is not served and why; it
+// is empty if all is.
+func (h *health) ready() (ok bool, why string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.reads && !h.draining
+	var faults []string
+	if h.draining {
+		faults = append(faults, "the server is about to stop")
+	}
+	if h.reads != nil {
+		faults = append(faults, "reads: "+h.reads.Error())
+	}
+	if h.writes != nil {
+		faults = append(faults, "writes: "+h.writes.Error())
+	}
+	return h.reads == nil && !h.draining, strings.Join(faults, "\n")
+}
+
+func (h *health) servesReads() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.reads == nil
+}
+
+func (h *health) servesWrites() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.reads == nil && h.writes == nil
+}
+
+func (h *health) isDraining() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.draining
 }
 
 func (h *health) publish() {
@@ -106,9 +153,9 @@ func (h *health) publish() {
 		}
 		return grpchealth.StatusNotServing
 	}
-	h.SetStatus(healthWhole, status(h.reads))
-	h.SetStatus(healthReads, status(h.reads))
-	h.SetStatus(healthWrites, status(h.reads && h.writes))
+	h.SetStatus(healthWhole, status(h.reads == nil))
+	h.SetStatus(healthReads, status(h.reads == nil))
+	h.SetStatus(healthWrites, status(h.reads == nil && h.writes == nil))
 }
 
 // prober finds out what the store can do.
@@ -120,33 +167,41 @@ type prober struct {
 
 // run probes at once and then again and again, until the context ends.
 func (p *prober) run(ctx context.Context) {
-	ticker := time.NewTicker(probeEvery)
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		p.probe(ctx)
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
+		}
+		if p.probe(ctx) {
+			timer.Reset(probeEvery)
+		} else {
+			timer.Reset(probeAgain)
 		}
 	}
 }
 
-func (p *prober) probe(ctx context.Context) {
-	probing, cancel := context.WithTimeout(ctx, probeTimeout)
+// probe asks the store once, and reports whether it serves all.
+func (p *prober) probe(ctx context.Context) bool {
+	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeLate)
 	defer cancel()
 	_, readErr := p.store.First(probing)
 	writeErr := p.store.Probe(probing)
 	if ctx.Err() != nil {
-		return // the server stops; that says nothing of the store
+		return false // the server stops; that says nothing of the store
 	}
-	if !p.health.set(readErr == nil, writeErr == nil) {
-		return
-	}
-	if readErr == nil && writeErr == nil {
+	all := readErr == nil && writeErr == nil
+	switch news := p.health.set(readErr, writeErr); {
+	case !news:
+	case all:
 		p.log.LogAttrs(ctx, slog.LevelInfo, "the store serves reads and writes")
-		return
+	default:
+		p.log.LogAttrs(ctx, slog.LevelError, "the store does not serve all",
+			slog.Any("reads", readErr), slog.Any("writes", writeErr))
 	}
-	p.log.LogAttrs(ctx, slog.LevelError, "the store does not serve all",
-		slog.Any("reads", readErr), slog.Any("writes", writeErr))
+	return all
 }
+
+var errProbeLate = fmt.Errorf("no answer within %v", probeTimeout)

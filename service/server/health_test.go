@@ -55,8 +55,9 @@ func TestHealthFollowsTheStore(t *testing.T) {
 					t.Errorf("%q: got %v, %v, want %v", name, got, err, want)
 				}
 			}
-			if h.ready() != (reads == grpchealth.StatusServing) {
-				t.Errorf("ready: got %v", h.ready())
+			all := reads == grpchealth.StatusServing && writes == grpchealth.StatusServing
+			if ok, why := h.ready(); ok != (reads == grpchealth.StatusServing) || (why == "") != all {
+				t.Errorf("ready: got %v, %q", ok, why)
 			}
 		}
 		const up, down = grpchealth.StatusServing, grpchealth.StatusNotServing

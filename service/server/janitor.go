@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -24,9 +25,10 @@ const (
 // janitor purges users whose time has come and drops request ids past their
 // lifetime. Everything it does may be interrupted anywhere and done again.
 type janitor struct {
-	store user.Store
-	clock func() time.Time
-	log   *slog.Logger
+	store   user.Store
+	clock   func() time.Time
+	log     *slog.Logger
+	metrics *telemetry.Metrics
 }
 
 // run tidies at once and then again and again, until the context ends.
@@ -46,10 +48,19 @@ func (j *janitor) run(ctx context.Context) {
 func (j *janitor) tidy(ctx context.Context) {
 	began := j.clock()
 	purged, err := j.purgeAll(ctx)
+	j.count(ctx, telemetry.StepPurge, purged, err)
 	j.tell(ctx, "purged users", purged, j.clock().Sub(began), err)
 	began = j.clock()
 	forgotten, err := j.forgetAll(ctx)
+	j.count(ctx, telemetry.StepForget, forgotten, err)
 	j.tell(ctx, "forgot request ids", forgotten, j.clock().Sub(began), err)
+}
+
+// count leaves out the failure of a step that the server's end cut short.
+func (j *janitor) count(ctx context.Context, step string, count int, err error) {
+	if err == nil || ctx.Err() == nil {
+		j.metrics.Tidied(step, count, j.clock(), err)
+	}
 }
 
 func (j *janitor) tell(ctx context.Context, what string, count int, took time.Duration, err error) {

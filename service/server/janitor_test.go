@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/store/sqlite"
+	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -42,7 +43,7 @@ func TestJanitorPurgesWhoIsDue(t *testing.T) {
 		}
 
 		var ended = make(chan struct{})
-		j := &janitor{store: store, clock: time.Now, log: log}
+		j := &janitor{store: store, clock: time.Now, log: log, metrics: telemetry.NewMetrics(telemetry.Build{})}
 		go func() { defer close(ended); j.run(ctx) }()
 		time.Sleep(time.Hour - time.Second)
 		if _, err := store.Get(ctx, id); err != nil {
@@ -94,7 +95,7 @@ func (s *stuckStore) Submit(context.Context, user.Batch) *user.Pending {
 
 func TestJanitorGoesOnAfterAFailure(t *testing.T) {
 	store := &stuckStore{}
-	j := &janitor{store: store, clock: time.Now, log: slog.New(slog.DiscardHandler)}
+	j := &janitor{store: store, clock: time.Now, log: slog.New(slog.DiscardHandler), metrics: telemetry.NewMetrics(telemetry.Build{})}
 	purged, err := j.purgeAll(t.Context())
 	if purged != 2 || err == nil || len(store.redacted) != 2 {
 		t.Errorf("got %d, %v, redacted %v", purged, err, store.redacted)

@@ -41,6 +41,13 @@ func (b *lockedBuffer) lineWith(text string) (string, <-chan struct{}) {
 	return "", b.written
 }
 
+// String gives all that was written.
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
 // await waits for a line with the text.
 func (b *lockedBuffer) await(t *testing.T, text string) string {
 	t.Helper()

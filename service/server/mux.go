@@ -7,10 +7,12 @@ import (
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
+	_ "google.golang.org/grpc/health/grpc_health_v1" // what reflection says of health
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/rest"
 )
 
 // rpcMux returns what serves RPCs, by their paths.
@@ -21,7 +23,7 @@ func rpcMux(
 	mux := http.NewServeMux()
 	mux.Handle(userv1connect.NewUserServiceHandler(service, serviceOptions))
 	mux.Handle(grpchealth.NewHandler(checker, plainOptions))
-	reflector := grpcreflect.NewStaticReflector(userv1connect.UserServiceName)
+	reflector := grpcreflect.NewStaticReflector(userv1connect.UserServiceName, grpchealth.HealthV1ServiceName)
 	// Tools still ask for the older form of reflection.
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, plainOptions))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, plainOptions))
@@ -29,14 +31,13 @@ func rpcMux(
 }
 
 // routes are all that the public port serves.
-func routes(rpc, rest http.Handler) *http.ServeMux {
+func routes(rpc, resources http.Handler, asksWho bool) *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.Handle("/", rpc)
-	mux.HandleFunc("GET /{$}", servePage)
-	if rest != nil {
-		mux.Handle("/api/v1/", rest)
-		mux.Handle("/openapi.yaml", rest)
-	}
+	// Connect GET is as conditional as the resource, which sees to it by itself.
+	mux.Handle("/", rest.ConditionalGet(rpc))
+	mux.HandleFunc("GET /{$}", servePage(asksWho))
+	mux.Handle(rest.Prefix, resources)
+	mux.Handle(rest.OpenAPIPath, resources)
 	return mux
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/store/traced"
+	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -21,8 +24,11 @@ const bodyTimeout = 30 * time.Second
 
 // Parts are what a server takes from outside, beside its configuration.
 type Parts struct {
-	Store  user.Store   // Run closes it
-	Logger *slog.Logger // required
+	Store   user.Store         // Run closes it
+	Storage Storage            // what is known of it
+	Logger  *slog.Logger       // required
+	Metrics *telemetry.Metrics // nil: of its own; a registry serves one server
+	Tracing *telemetry.Tracing // Run ends it; nil: off
 	// Listener and AdminListener are used in place of the configured addresses.
 	Listener, AdminListener net.Listener
 	Clock                   func() time.Time // for housekeeping; nil: time.Now
@@ -31,14 +37,18 @@ type Parts struct {
 // Server is the service, put together and listening. Its methods are safe for use by
 // many goroutines.
 type Server struct {
-	cfg    Config
-	log    *slog.Logger
-	store  user.Store
-	feed   *feed.Feed
-	health *health
-	guard  *transport.Guard
-	public endpoint
-	admin  endpoint // its server is nil where there is none
+	cfg     Config
+	log     *slog.Logger
+	store   user.Store
+	metrics *telemetry.Metrics
+	tracing *telemetry.Tracing
+	callers *callers
+	limits  *limits
+	feed    *feed.Feed
+	health  *health
+	guard   *transport.Guard
+	public  endpoint
+	admin   endpoint // its server is nil where there is none
 
 	background sync.WaitGroup
 	stop       context.CancelFunc // ends what runs in the background
@@ -51,8 +61,8 @@ type endpoint struct {
 }
 
 // New puts a server together and lets it listen, so that callers who come now wait
-// until Run serves them. If it fails, nothing is left but the store, which is then the
-// caller's to close.
+// until Run serves them. If it fails, nothing is left but the store and the tracing,
+// which are then the caller's to close.
 func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -60,35 +70,73 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if parts.Clock == nil {
 		parts.Clock = time.Now
 	}
-	f, err := feed.Open(ctx, parts.Store)
-	if err != nil {
+	if parts.Metrics == nil {
+		parts.Metrics = telemetry.NewMetrics(telemetry.Build{})
+	}
+	if parts.Tracing == nil {
+		parts.Tracing = telemetry.TracingOff()
+	}
+	s := &Server{cfg: cfg, log: parts.Logger, store: parts.Store, metrics: parts.Metrics, tracing: parts.Tracing}
+	var err error
+	if s.callers, err = loadCallers(ctx, &cfg, parts.Logger); err != nil {
+		return nil, err
+	}
+	if s.limits, err = newLimits(&s.cfg, parts.Logger, parts.Metrics); err != nil {
+		return nil, err
+	}
+	// What calls ask of the store shows in their traces; what the server asks for its
+	// own sake belongs to no call.
+	store := parts.Store
+	if parts.Tracing.Enabled() {
+		store = traced.New(store, parts.Tracing.Provider(), parts.Storage.System)
+	}
+	if s.feed, err = feed.Open(ctx, store); err != nil {
 		return nil, fmt.Errorf("open feed: %w", err)
 	}
-	s := &Server{cfg: cfg, log: parts.Logger, store: parts.Store, feed: f}
-	s.health = newHealth(f.Head)
-	handler, err := s.handler()
+	s.health = newHealth(s.feed.Head)
+	handler, err := s.handler(store)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.listen(ctx, parts); err != nil {
 		return nil, err
 	}
-	s.guard = newGuard(cfg, parts.Logger) //nolint:contextcheck // the guard outlives the context; its log lines belong to no call
-	s.public.server = transport.NewServer(s.guard.Wrap(handler), transport.ServerOptions{
-		MaxConcurrentStreams: cfg.MaxConcurrentStreams,
-		PingAfter:            cfg.KeepaliveTime,
-		PingTimeout:          cfg.KeepaliveTimeout,
-		WriteTimeout:         cfg.StallTimeout,
-		Logger:               parts.Logger,
-	})
-	if s.admin.listener != nil {
-		s.admin.server = &http.Server{
-			Handler: adminRoutes(s.health.ready), ReadHeaderTimeout: 10 * time.Second,
-			ErrorLog: slog.NewLogLogger(parts.Logger.Handler(), slog.LevelWarn),
-		}
+	s.guard = newGuard(cfg, parts.Logger, parts.Metrics) //nolint:contextcheck // the guard outlives the context; its log lines belong to no call
+	if err := s.watch(parts.Storage); err != nil {
+		s.guard.Close()
+		return nil, errors.Join(err, s.closeListeners())
 	}
+	s.serveWith(handler)
 	s.startBackground(ctx, parts)
 	return s, nil
+}
+
+// serveWith makes the HTTP servers of the ports.
+func (s *Server) serveWith(handler http.Handler) {
+	options := transport.ServerOptions{
+		MaxConcurrentStreams: s.cfg.MaxConcurrentStreams,
+		PingAfter:            s.cfg.KeepaliveTime,
+		PingTimeout:          s.cfg.KeepaliveTimeout,
+		WriteTimeout:         s.cfg.StallTimeout,
+		Logger:               s.log,
+	}
+	s.public.server = transport.NewServer(transport.WithTLS(s.guard.Wrap(handler)), options)
+	s.public.server.ConnContext = transport.ConnContext
+	if s.admin.listener != nil {
+		s.admin.server = &http.Server{
+			Handler:           adminRoutes(s.health.ready, s.metrics.Handler(s.log)),
+			ReadHeaderTimeout: 10 * time.Second,
+			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		}
+	}
+}
+
+func (s *Server) closeListeners() error {
+	err := s.public.listener.Close()
+	if s.admin.listener != nil {
+		err = errors.Join(err, s.admin.listener.Close())
+	}
+	return err
 }
 
 func (s *Server) listen(ctx context.Context, parts Parts) (err error) {
@@ -114,7 +162,8 @@ func (s *Server) startBackground(ctx context.Context, parts Parts) {
 	s.stop = stop
 	probe := &prober{store: s.store, health: s.health, log: s.log}
 	probe.probe(ctx)
-	tidy := &janitor{store: s.store, clock: parts.Clock, log: s.log}
+	tidy := &janitor{store: s.store, clock: parts.Clock, log: s.log, metrics: s.metrics}
+	s.background.Go(func() { s.callers.run(ctx) })
 	s.background.Go(func() { probe.run(ctx) })
 	s.background.Go(func() { tidy.run(ctx) })
 }
@@ -124,12 +173,33 @@ func (s *Server) Addr() net.Addr { return s.public.listener.Addr() }
 
 // Welcome writes where the service listens and what to try.
 func (s *Server) Welcome(w io.Writer) {
-	_, _ = fmt.Fprintf(w, "userd listens on http://%s\n", s.Addr())
+	scheme, tls := "http", s.callers.certificates != nil
+	if tls {
+		scheme = "https"
+	}
+	_, _ = fmt.Fprintf(w, "userd listens on %s://%s\n", scheme, s.Addr())
 	if s.admin.listener != nil {
 		_, _ = fmt.Fprintf(w, "for operators: http://%s/readyz\n", s.admin.listener.Addr())
 	}
 	_, _ = fmt.Fprintln(w)
-	writeHints(w, s.Addr().String())
+	writeHints(w, s.Addr().String(), tls, s.callers.authenticator != nil)
+}
+
+// AdminAddr is where operators ask, nil where they cannot.
+func (s *Server) AdminAddr() net.Addr {
+	if s.admin.listener == nil {
+		return nil
+	}
+	return s.admin.listener.Addr()
+}
+
+// servePublic serves the service.
+func (s *Server) servePublic(listener net.Listener) error {
+	var secure *tls.Config
+	if s.callers.certificates != nil {
+		secure = s.callers.certificates.Config()
+	}
+	return s.public.server.Serve(s.limits.listener(listener, secure))
 }
 
 // Run serves until the context ends, or until a port fails, and then stops in good
@@ -138,18 +208,21 @@ func (s *Server) Run(ctx context.Context) error {
 	s.log.LogAttrs(ctx, slog.LevelInfo, "listening",
 		slog.String("address", s.Addr().String()), slog.String("epoch", s.feed.Head().Epoch),
 		slog.Int64("position", s.feed.Head().Position))
+	if at := s.AdminAddr(); at != nil {
+		s.log.LogAttrs(ctx, slog.LevelInfo, "listening for operators", slog.String("address", at.String()))
+	}
 	failed := make(chan error, 2)
 	var serving sync.WaitGroup
-	serve := func(server *http.Server, listener net.Listener) {
+	serve := func(listener net.Listener, serve func(net.Listener) error) {
 		serving.Go(func() {
-			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("serve %s: %w", listener.Addr(), err)
 			}
 		})
 	}
-	serve(s.public.server, transport.Gather(s.public.listener, s.cfg.StallTimeout))
+	serve(s.public.listener, s.servePublic)
 	if s.admin.server != nil {
-		serve(s.admin.server, s.admin.listener)
+		serve(s.admin.listener, s.admin.server.Serve)
 	}
 	var err error
 	select {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/yourorg/userservice/service/store/sqlite"
+	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -25,11 +26,31 @@ func StorePath(address string) (string, error) {
 	return "", fmt.Errorf("--store=%s: expected sqlite:PATH", address)
 }
 
-// OpenStore opens the store at the address.
-func OpenStore(ctx context.Context, address string, log *slog.Logger) (user.Store, error) {
+// Storage says of a store what only its own kind can tell. What is nil is not known.
+type Storage struct {
+	System   string       // the kind, as traces name it
+	ReadOnly func() bool  // it takes no more writes until it is opened again
+	Bytes    func() int64 // size of the database
+	LogBytes func() int64 // size of its write-ahead log
+}
+
+// OpenStore opens the store at the address. Commits are counted in the metrics.
+func OpenStore(ctx context.Context, address string, log *slog.Logger, metrics *telemetry.Metrics) (user.Store, Storage, error) {
 	path, err := StorePath(address)
 	if err != nil {
-		return nil, err
+		return nil, Storage{}, err
 	}
-	return sqlite.Open(ctx, sqlite.Options{Path: path, Logger: log})
+	store, err := sqlite.Open(ctx, sqlite.Options{
+		Path: path, Logger: log,
+		OnCommit: func(c sqlite.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) },
+	})
+	if err != nil {
+		return nil, Storage{}, err
+	}
+	return store, Storage{
+		System:   "sqlite",
+		ReadOnly: func() bool { return store.ReadOnly() != nil },
+		Bytes:    telemetry.FileSize(path),
+		LogBytes: telemetry.FileSize(path + "-wal"),
+	}, nil
 }

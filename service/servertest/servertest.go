@@ -21,6 +21,7 @@ import (
 
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -33,6 +34,7 @@ type Server struct {
 
 	mu    sync.Mutex // guards what Restart replaces
 	addr  string
+	admin string
 	store user.Store
 	stop  func() error
 }
@@ -42,6 +44,7 @@ type options struct {
 	wrap     []func(user.Store) user.Store
 	log      slog.Handler
 	clock    func() time.Time
+	tracing  *telemetry.Tracing
 	listen   func() (net.Listener, error)
 	path     string
 	parallel bool
@@ -65,6 +68,16 @@ func Log(handler slog.Handler) Option { return func(o *options) { o.log = handle
 
 // Clock sets the clock of the housekeeping.
 func Clock(clock func() time.Time) Option { return func(o *options) { o.clock = clock } }
+
+// Tracing makes spans, which otherwise nobody does. It lasts for one start.
+func Tracing(tracing *telemetry.Tracing) Option {
+	return func(o *options) { o.tracing = tracing }
+}
+
+// Admin gives the server a port for operators, which otherwise it has not.
+func Admin() Option {
+	return Config(func(c *server.Config) { c.AdminListen = "127.0.0.1:0" })
+}
 
 // Listen gives the server its listeners, one a start, in place of a port of the
 // loopback interface. Its addresses must be such that TCP can dial them.
@@ -126,8 +139,9 @@ func verifyNoneLeft(t testing.TB, others goleak.Option) {
 func (s *Server) start() {
 	s.t.Helper()
 	ctx := context.Background()
-	log := slog.New(s.options.log)
-	store, err := server.OpenStore(ctx, "sqlite:"+s.options.path, log)
+	log := slog.New(telemetry.Plain(s.options.log))
+	metrics := telemetry.NewMetrics(telemetry.Build{Version: "test"})
+	store, storage, err := server.OpenStore(ctx, "sqlite:"+s.options.path, log, metrics)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -143,7 +157,9 @@ func (s *Server) start() {
 	for _, change := range s.options.config {
 		change(&config)
 	}
-	parts := server.Parts{Store: store, Logger: log, Clock: s.options.clock}
+	parts := server.Parts{
+		Store: store, Storage: storage, Logger: log, Metrics: metrics, Tracing: s.options.tracing, Clock: s.options.clock,
+	}
 	if s.options.listen != nil {
 		if parts.Listener, err = s.options.listen(); err != nil {
 			s.t.Fatal(err)
@@ -160,6 +176,9 @@ func (s *Server) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.addr, s.store = running.Addr().String(), store
+	if admin := running.AdminAddr(); admin != nil {
+		s.admin = admin.String()
+	}
 	s.stop = sync.OnceValue(func() error {
 		cancel()
 		return <-ended
@@ -192,6 +211,13 @@ func (s *Server) Addr() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.addr
+}
+
+// AdminURL is the base of the addresses for operators, see Admin.
+func (s *Server) AdminURL() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return "http://" + s.admin
 }
 
 // URL is the base of the server's addresses at present.

@@ -40,7 +40,7 @@ func TestOneTraceIDLeadsFromTheGraphToTheLogAndTheTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain = append(chain, counted, intercept.NewLog(log))
+	chain = append(chain, counted, intercept.NewLog(log, nil))
 	_, handler := userv1connect.NewUserServiceHandler(userv1connect.UnimplementedUserServiceHandler{}, connect.WithInterceptors(chain...))
 	for _, procedure := range []string{userv1connect.UserServiceGetUserProcedure, userv1connect.UserServiceUndeleteUserProcedure} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, procedure, strings.NewReader("{}"))

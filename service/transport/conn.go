@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -22,44 +23,28 @@ const (
 	// closeGrace is how long the last bytes of a connection may take once it is
 	// closed.
 	closeGrace = time.Second
+	// drainBytes is the most that is read of a connection that has been dismissed.
+	drainBytes = 1 << 20
 )
 
-// preface is how a client begins HTTP/2.
-var preface = []byte("PRI * HTTP/2.0")
-
-// Gather returns a listener whose HTTP/2 connections read and write in larger steps
-// than net/http does, which makes a system call for each frame, and for reading two.
-// What is written is gathered while other goroutines have their turn, and then
-// written at once. Connections that do not begin as HTTP/2 does are left as they are.
-//
-// A connection that takes no byte for the stall limit is closed.
-func Gather(l net.Listener, stall time.Duration) net.Listener {
-	return &gatherListener{Listener: l, stall: stall}
-}
-
-type gatherListener struct {
-	net.Listener
-
-	stall time.Duration
-}
-
-// Accept waits for a connection.
-func (l *gatherListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return newGatherConn(c, l.stall), nil
-}
+// preface is how a client begins HTTP/2, and fullPreface all that is in front of its
+// first frame.
+var (
+	fullPreface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	preface     = fullPreface[:len("PRI * HTTP/2.0")]
+)
 
 // gatherConn is one connection. As any net.Conn it is safe for one reader and
 // several writers.
 type gatherConn struct {
 	net.Conn
 
-	reader *bufio.Reader
-	seen   []byte // of the preface; the reader's own
-	stall  time.Duration
+	listener *Listener
+	reader   *bufio.Reader
+	seen     []byte       // of the preface; the reader's own
+	state    tlsState     // of a connection with TLS
+	left     func()       // called once, when the connection is closed
+	budget   *frameBudget // of HTTP/2; nil: nothing is counted
 
 	mu       sync.Mutex
 	room     sync.Cond // told when there is room, or an error
@@ -68,11 +53,12 @@ type gatherConn struct {
 	spare    []byte    // what was written before, to be used again
 	flushing bool      // a goroutine writes
 	closing  bool
+	ended    bool  // the budget is spent: nothing more is taken
 	err      error // of a write; the connection is of no use any more
 }
 
-func newGatherConn(c net.Conn, stall time.Duration) *gatherConn {
-	g := &gatherConn{Conn: c, reader: bufio.NewReaderSize(c, readBuffer), stall: stall}
+func newGatherConn(c net.Conn, l *Listener) *gatherConn {
+	g := &gatherConn{Conn: c, listener: l, reader: bufio.NewReaderSize(c, readBuffer)}
 	g.room.L = &g.mu
 	return g
 }
@@ -80,22 +66,67 @@ func newGatherConn(c net.Conn, stall time.Duration) *gatherConn {
 // Read reads what has come. The first bytes tell HTTP/2 from HTTP/1.
 func (c *gatherConn) Read(p []byte) (int, error) {
 	n, err := c.reader.Read(p)
-	if len(c.seen) < len(preface) && n > 0 {
+	if err != nil && c.state.conn != nil {
+		c.state.failed(c.listener, err)
+	}
+	if n > 0 && len(c.seen) < len(preface) {
 		c.look(p[:n])
+	}
+	if n > 0 && c.budget != nil {
+		if cause := c.budget.received(p[:n]); cause != "" {
+			c.dismiss(cause)
+			return 0, net.ErrClosed
+		}
 	}
 	return n, err
 }
 
 func (c *gatherConn) look(p []byte) {
-	c.seen = append(c.seen, p[:min(len(p), len(preface)-len(c.seen))]...)
+	before := len(c.seen)
+	c.seen = append(c.seen, p[:min(len(p), len(preface)-before)]...)
 	if !bytes.HasPrefix(preface, c.seen) {
 		c.seen = preface // it is something else: look no more
 		return
 	}
-	if len(c.seen) == len(preface) {
-		c.mu.Lock()
-		c.gather = true
-		c.mu.Unlock()
+	if len(c.seen) < len(preface) {
+		return
+	}
+	c.mu.Lock()
+	c.gather = true
+	if c.state.below != nil {
+		arm := c.arm
+		c.state.below.arm.Store(&arm)
+	}
+	if limits := c.listener.opts.Frames; !limits.off() {
+		c.budget = newFrameBudget(limits, before)
+	}
+	c.mu.Unlock()
+}
+
+// dismiss ends a connection that has spent its budget. The peer is told why, if
+// the frame that is being written is whole; and what it has sent is read for a
+// moment, since a connection that is closed over unread bytes takes back what it sent
+// last.
+func (c *gatherConn) dismiss(cause Cause) {
+	c.listener.overdrawn(c, cause)
+	c.mu.Lock()
+	c.ended = true
+	if c.budget.out.between() && c.err == nil && !c.closing {
+		c.out = append(c.out, farewell(cause)...)
+		if !c.flushing {
+			c.flushing = true
+			go c.flush()
+		}
+	}
+	c.room.Broadcast()
+	soon := time.Now().Add(closeGrace)
+	_ = c.Conn.SetDeadline(soon) // if it fails the connection is gone already
+	for c.flushing && c.err == nil {
+		c.room.Wait()
+	}
+	c.mu.Unlock()
+	if c.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, drainBytes))
 	}
 }
 
@@ -111,17 +142,20 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 		return n, err
 	}
 	for n < len(p) {
-		for len(c.out) >= gatherBytes && c.err == nil && !c.closing {
+		for len(c.out) >= gatherBytes && c.err == nil && !c.closing && !c.ended {
 			c.room.Wait()
 		}
 		if c.err != nil {
 			return n, c.err
 		}
-		if c.closing {
+		if c.closing || c.ended {
 			return n, net.ErrClosed
 		}
 		more := min(gatherBytes-len(c.out), len(p)-n)
 		c.out = append(c.out, p[n:n+more]...)
+		if c.budget != nil {
+			c.budget.sent(p[n : n+more])
+		}
 		n += more
 		if !c.flushing {
 			c.flushing = true
@@ -152,24 +186,36 @@ func (c *gatherConn) flush() {
 		c.out = nil
 	}
 	c.flushing = false
+	c.room.Broadcast()
 	if c.err != nil || c.closing {
-		_ = c.Conn.Close() // the error of the write is the one that counts
+		_ = c.end() // the error of the write is the one that counts
 	}
 }
 
 // writeAll writes the batch. It fails if no byte at all is taken for the limit.
-func (c *gatherConn) writeAll(batch []byte) error {
-	for len(batch) > 0 {
-		if err := c.arm(); err != nil {
-			return err
+func (c *gatherConn) writeAll(batch []byte) (err error) {
+	if c.state.below != nil {
+		_, err = c.Conn.Write(batch) // what is below TLS keeps the limit
+	} else {
+		_, err = writeArmed(c.Conn, c.arm, batch)
+	}
+	return err
+}
+
+// writeArmed writes it all with a deadline that is set anew for as long as there is
+// progress.
+func writeArmed(to net.Conn, arm func() error, p []byte) (written int, err error) {
+	for written < len(p) {
+		if err := arm(); err != nil {
+			return written, err
 		}
-		n, err := c.Conn.Write(batch)
-		batch = batch[n:]
+		n, err := to.Write(p[written:])
+		written += n
 		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
-			return err
+			return written, err
 		}
 	}
-	return nil
+	return written, nil
 }
 
 // arm sets the deadline of the next write: the stall limit, or, once the connection
@@ -177,11 +223,15 @@ func (c *gatherConn) writeAll(batch []byte) error {
 func (c *gatherConn) arm() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	limit := c.stall
-	if c.closing {
+	limit := c.listener.opts.StallTimeout
+	if c.closing || c.ended {
 		limit = min(limit, closeGrace)
 	}
-	return c.Conn.SetWriteDeadline(time.Now().Add(limit))
+	below := c.Conn
+	if c.state.below != nil {
+		below = c.state.below.Conn
+	}
+	return below.SetWriteDeadline(time.Now().Add(limit))
 }
 
 // Close closes the connection. What waits to be written still is, for a moment; the
@@ -194,7 +244,7 @@ func (c *gatherConn) Close() error {
 	}
 	c.closing = true
 	if !c.flushing {
-		return c.Conn.Close()
+		return c.end()
 	}
 	c.room.Broadcast()
 	// A write that is stuck gets no more than its grace, a reader none.
@@ -202,6 +252,18 @@ func (c *gatherConn) Close() error {
 		c.Conn.SetWriteDeadline(time.Now().Add(closeGrace)),
 		c.SetReadDeadline(longAgo),
 	)
+}
+
+// end closes what is below. It is called with the lock, which it lets go meanwhile:
+// TLS says goodbye through arm. It may be called twice.
+func (c *gatherConn) end() error {
+	if c.left != nil {
+		c.left()
+		c.left = nil
+	}
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	return c.Conn.Close()
 }
 
 // SetDeadline sets the deadline of reads, and that of writes where it is kept.

@@ -20,7 +20,7 @@ const stallLimit = 10 * time.Second
 func pair(t *testing.T, begins string) (*gatherConn, net.Conn) {
 	t.Helper()
 	inner, peer := net.Pipe()
-	c := newGatherConn(inner, stallLimit)
+	c := newGatherConn(inner, Listen(nil, ListenOptions{StallTimeout: stallLimit}))
 	go func() { _, _ = io.WriteString(peer, begins) }()
 	if _, err := io.ReadFull(c, make([]byte, len(begins))); err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func TestGatherLosesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener := Gather(inner, stallLimit)
+	listener := Listen(inner, ListenOptions{StallTimeout: stallLimit})
 	defer func() { _ = listener.Close() }()
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 50 {

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,8 @@ type Exchange struct {
 	// guard compares it from sweep to sweep, so a write costs no look at the clock.
 	ops    atomic.Uint64
 	held   atomic.Bool
-	unsent atomic.Bool // something was written since the last flush
+	unsent atomic.Bool // something was written, or a flush held, since the last flush
+	stream bool        // the body is a stream; set before the guard knows of it
 	status int
 
 	// due is when the rest of the body has begun to be waited for, as nanoseconds
@@ -37,6 +39,7 @@ type Exchange struct {
 	over     bool       // the handler has returned: the controller is not to be touched
 	cutRead  bool       // the guard has ended the reading
 	cutWrite bool       // the guard has ended the writing
+	cutConn  bool       // the guard has closed the connection
 
 	// The guard's own, under its lock.
 	sweepOps   uint64
@@ -89,6 +92,7 @@ func (x *Exchange) Flush() { _ = x.FlushError() }
 // FlushError is Flush with its error.
 func (x *Exchange) FlushError() error {
 	if x.held.Load() {
+		x.unsent.Store(true) // Release owes it: there may be a header to send, and no more
 		return nil
 	}
 	x.unsent.Store(false)
@@ -148,6 +152,25 @@ func (x *Exchange) endWrite() bool {
 	x.cutWrite = true
 	return x.control.SetWriteDeadline(longAgo) == nil
 }
+
+// closeConn closes the connection below, and with it all that goes on there.
+func (x *Exchange) closeConn() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	conn, ok := x.request.Context().Value(netConn{}).(net.Conn)
+	if !ok || x.over || x.cutConn {
+		return false
+	}
+	x.cutConn = true
+	return conn.Close() == nil
+}
+
+// netConn is the key of the connection in the context of its requests.
+type netConn struct{}
+
+// StopReading makes the Read of the body that waits fail, and every further one. It is
+// safe for any goroutine, also when the handler has returned.
+func (x *Exchange) StopReading() { _ = x.endRead() }
 
 // endRead makes the reading of the body fail.
 func (x *Exchange) endRead() bool {

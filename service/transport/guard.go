@@ -37,9 +37,14 @@ type Guard struct {
 	opts   GuardOptions
 	stalls atomic.Int64
 	late   atomic.Int64
+	// patience is how long a peer may take nothing: the stall limit, and less once
+	// the server is in a hurry.
+	patience atomic.Int64
+	hurried  chan struct{}
 
 	mu    sync.Mutex
 	first *Exchange     // all that go on
+	ended bool          // StopStreams was called
 	idle  chan struct{} // closed when there are none; nil: nobody waits
 
 	stop    chan struct{}
@@ -48,9 +53,29 @@ type Guard struct {
 
 // NewGuard returns a guard, whose one goroutine runs until Close.
 func NewGuard(opts GuardOptions) *Guard {
-	g := &Guard{opts: opts, stop: make(chan struct{}), stopped: make(chan struct{})}
+	g := &Guard{
+		opts: opts, hurried: make(chan struct{}, 1),
+		stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	g.patience.Store(int64(opts.StallTimeout))
 	go g.run()
 	return g
+}
+
+// Hurry shortens the time for which a peer may take nothing of what is being
+// written, for what goes on as well. A server that stops calls it: a handler that is
+// blocked in a write cannot be told so, and would hold the stop up for as long as the
+// stall limit. Who takes what comes, however slowly, is not cut. A grace above the
+// stall limit changes nothing.
+func (g *Guard) Hurry(grace time.Duration) {
+	if int64(grace) >= g.patience.Load() {
+		return
+	}
+	g.patience.Store(int64(grace))
+	select {
+	case g.hurried <- struct{}{}:
+	default: // the one before has yet to be seen, and will find this grace
+	}
 }
 
 // Close ends the guard's goroutine. It is called once, after the last request.
@@ -80,6 +105,24 @@ func (g *Guard) WaitIdle(ctx context.Context) error {
 	}
 }
 
+// StopStreams ends the reading of all bodies that are streams, those that are yet to
+// come too: a handler that waits for its caller's next message would wait past any
+// drain.
+func (g *Guard) StopStreams() {
+	g.mu.Lock()
+	g.ended = true
+	var streams []*Exchange
+	for x := g.first; x != nil; x = x.next {
+		if x.stream {
+			streams = append(streams, x)
+		}
+	}
+	g.mu.Unlock()
+	for _, x := range streams {
+		x.StopReading()
+	}
+}
+
 // Stalls is how many exchanges were cut since their peers took nothing.
 func (g *Guard) Stalls() int64 { return g.stalls.Load() }
 
@@ -95,9 +138,11 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		}
 		x.request = r
 		g.limitBody(x, r)
-		g.enter(x)
+		if g.enter(x) && x.stream {
+			x.StopReading()
+		}
 		defer func() {
-			x.finish(g.opts.StallTimeout, g.opts.BodyTimeout)
+			x.finish(time.Duration(g.patience.Load()), g.opts.BodyTimeout)
 			if g.opts.Done != nil {
 				g.opts.Done(r, x)
 			}
@@ -121,19 +166,21 @@ func (g *Guard) limitBody(x *Exchange, r *http.Request) {
 	} else if r.ContentLength > body.limit {
 		body.err = body.tooLarge(body.limit)
 	}
-	if !g.opts.Streams(r) {
+	if x.stream = g.opts.Streams(r); !x.stream {
 		x.bodyDue()
 	}
 	r.Body = body
 }
 
-func (g *Guard) enter(x *Exchange) {
+// enter reports whether streams are no longer read.
+func (g *Guard) enter(x *Exchange) (ended bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if x.next = g.first; x.next != nil {
 		x.next.prev = x
 	}
 	g.first = x
+	return g.ended
 }
 
 func (g *Guard) leave(x *Exchange) {
@@ -155,26 +202,39 @@ func (g *Guard) leave(x *Exchange) {
 
 func (g *Guard) run() {
 	defer close(g.stopped)
-	shorter := min(g.opts.StallTimeout, g.opts.BodyTimeout)
-	ticker := time.NewTicker(max(min(shorter/4, time.Second), 5*time.Millisecond))
+	ticker := time.NewTicker(g.sweepEvery())
 	defer ticker.Stop()
 	for {
 		select {
 		case <-g.stop:
 			return
+		case <-g.hurried:
+			ticker.Reset(g.sweepEvery())
+			g.sweep(time.Now())
 		case now := <-ticker.C:
 			g.sweep(now)
 		}
 	}
 }
 
+func (g *Guard) sweepEvery() time.Duration {
+	shorter := min(time.Duration(g.patience.Load()), g.opts.BodyTimeout)
+	return max(min(shorter/4, time.Second), 5*time.Millisecond)
+}
+
 // sweep cuts the exchanges that have stood still for too long.
 func (g *Guard) sweep(now time.Time) {
 	stalled, late := g.look(now)
+	patience := time.Duration(g.patience.Load())
 	for _, x := range stalled {
-		if x.endWrite() {
+		switch {
+		case x.endWrite():
 			g.stalls.Add(1)
 			g.tell(x, now, "cut a reader that takes nothing")
+		case now.Sub(x.sweepSince) >= 2*patience && x.closeConn():
+			// To end the write HTTP/2 has to send a frame. If it cannot do that either,
+			// the connection is at a standstill with all that is on it.
+			g.tell(x, now, "closed a connection that takes nothing")
 		}
 	}
 	for _, x := range late {
@@ -188,12 +248,13 @@ func (g *Guard) sweep(now time.Time) {
 // look finds what has to be cut. Cutting comes after, without the lock: it waits for
 // the connection.
 func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
+	patience := time.Duration(g.patience.Load())
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for x := g.first; x != nil; x = x.next {
 		if ops := x.ops.Load(); ops != x.sweepOps {
 			x.sweepOps, x.sweepSince = ops, now
-		} else if ops%2 == 1 && now.Sub(x.sweepSince) >= g.opts.StallTimeout {
+		} else if ops%2 == 1 && now.Sub(x.sweepSince) >= patience {
 			stalled = append(stalled, x)
 			continue
 		}

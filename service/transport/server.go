@@ -31,7 +31,8 @@ type ServerOptions struct {
 	Logger       *slog.Logger // for what net/http has to say
 }
 
-// NewServer returns a server for HTTP/1.1 and for HTTP/2 without TLS, on one port.
+// NewServer returns a server for HTTP/1.1 and HTTP/2 on one port, told apart by how a
+// connection begins. TLS is the listener's, see ListenOptions.
 // It has no timeout for a whole request or answer: streams last.
 func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 	var protocols http.Protocols

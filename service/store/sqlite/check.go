@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 
+	codes "modernc.org/sqlite/lib"
+
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -38,7 +40,11 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 		if err := ctx.Err(); err != nil {
 			return k.findings, context.Cause(ctx)
 		}
-		if err := step(ctx); err != nil && !errors.Is(err, errEnough) {
+		err := step(ctx)
+		if code(err)&0xff == codes.SQLITE_CORRUPT {
+			err = k.found("SQLite: %v", err) // what the next step looks at may be sound
+		}
+		if err != nil && !errors.Is(err, errEnough) {
 			return k.findings, fmt.Errorf("check: %w", translate(err))
 		}
 	}

@@ -38,6 +38,10 @@ func translate(err error) error {
 	switch c := code(err); c & 0xff {
 	case codes.SQLITE_FULL:
 		return user.ErrStoreFull()
+	case codes.SQLITE_IOERR:
+		if c == codes.SQLITE_IOERR_SHMSIZE { // no room for the index of the write-ahead log
+			return user.ErrStoreFull()
+		}
 	case codes.SQLITE_BUSY, codes.SQLITE_LOCKED:
 		return user.ErrStoreUnavailable()
 	case codes.SQLITE_CORRUPT:

@@ -52,6 +52,10 @@ type Store struct {
 	queue    chan *item
 	finished chan struct{} // closed when the writer has ended
 
+	// The writer's own: why transactions fail at present, and how many have.
+	failing  string
+	failures int
+
 	redacting sync.Map // user id -> position up to which its rows are redacted
 }
 

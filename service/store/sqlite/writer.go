@@ -114,8 +114,8 @@ func (s *Store) carryOut(group []*item) {
 		s.opts.Logger.Warn("a change failed unexpectedly; its transaction is carried out again change by change", "error", err)
 		err = s.transaction(group, true)
 	}
+	s.noteOutcome(err)
 	if err != nil {
-		s.opts.Logger.Error("a transaction failed", "error", err, "batches", len(group))
 		if s.ReadOnly() != nil {
 			err = user.ErrStoreReadOnly()
 		}
@@ -126,6 +126,23 @@ func (s *Store) carryOut(group []*item) {
 		return
 	}
 	answerAll(group)
+}
+
+// noteOutcome logs the failure of a transaction. While one follows the other for the
+// same reason, as on a full disk, only the first is logged, and the end of it all.
+func (s *Store) noteOutcome(err error) {
+	if err == nil {
+		if s.failures > 0 {
+			s.opts.Logger.Info("transactions succeed again", "failed", s.failures)
+		}
+		s.failing, s.failures = "", 0
+		return
+	}
+	s.failures++
+	if text := err.Error(); text != s.failing {
+		s.failing = text
+		s.opts.Logger.Error("a transaction failed", "error", err)
+	}
 }
 
 // dropEnded ends the items whose callers have gone.

@@ -1,0 +1,171 @@
+package main_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+)
+
+// Readers who take nothing do not hold up a stop: they cannot be told, and are cut soon.
+// Others are told.
+func TestStopDoesNotWaitForStalledReaders(t *testing.T) {
+	for name, stall := range map[string]func(context.Context, *testing.T, *process) error{
+		"a window that stays shut": stallWindow, "a connection that is not read": stallConnection,
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := within(t, time.Minute)
+			p := program{dir: t.TempDir()}.start(t)
+			client := p.client(t, 1<<20)
+			id := createOne(ctx, t, p)
+			for range 3 {
+				if err := writeMegabytes(ctx, client, id); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 3 {
+				if err := stall(ctx, t, p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			live, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{FromHead: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			p.terminate(t)
+			took := time.Since(began)
+			t.Logf("stopped in %v", took)
+			if p.err != nil || took > 6*time.Second {
+				t.Errorf("it took %v to stop, and it ended with %v\n%s", took, p.err, p.output)
+			}
+			for live.Receive() {
+			}
+			mustBe(t, live.Err(), connect.CodeUnavailable, "SERVER_DRAINING")
+		})
+	}
+}
+
+// stallWindow opens a stream, takes a row, and opens the window no further.
+func stallWindow(ctx context.Context, t *testing.T, p *process) error {
+	stream, err := p.client(t, 1<<16).StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{})
+	if err == nil && !stream.Receive() {
+		err = stream.Err()
+	}
+	return err
+}
+
+// stallConnection opens a stream with a window that holds all, and does not read from
+// its connection once rows come.
+func stallConnection(ctx context.Context, t *testing.T, p *process) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.addr)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		if err := tcp.SetReadBuffer(16 << 10); err != nil {
+			return err
+		}
+	}
+	stalled := &stalledConn{Conn: conn, closed: make(chan struct{})}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{
+		Protocols:   protocols,
+		HTTP2:       &http.HTTP2Config{MaxReceiveBufferPerConnection: 1 << 30, MaxReceiveBufferPerStream: 1 << 30},
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return stalled, nil },
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := userv1connect.NewUserServiceClient(&http.Client{Transport: transport}, p.url(), connect.WithGRPC())
+	stream, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{})
+	if err != nil {
+		return err
+	}
+	if !stream.Receive() {
+		return stream.Err()
+	}
+	var before int64
+	eventually(ctx, t, func(context.Context) error {
+		now, err := queued(conn.RemoteAddr(), conn.LocalAddr())
+		if err == nil && (now == 0 || now != before) {
+			before, err = now, errors.New("the connection still takes something")
+		}
+		return err
+	})
+	return nil
+}
+
+// queued returns how many bytes the kernel keeps that one end of a connection has sent
+// and the other has not taken.
+func queued(from, to net.Addr) (bytes int64, err error) {
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(table)) {
+		fields := strings.Fields(line)
+		if len(fields) > 4 && hasPort(fields[1], from) && hasPort(fields[2], to) {
+			sent, _, _ := strings.Cut(fields[4], ":")
+			return strconv.ParseInt(sent, 16, 64)
+		}
+	}
+	return 0, fmt.Errorf("no connection from %v to %v", from, to)
+}
+
+func hasPort(field string, addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && strings.HasSuffix(field, fmt.Sprintf(":%04X", tcp.Port))
+}
+
+// stalledConn reads no more after the first quarter of a megabyte.
+type stalledConn struct {
+	net.Conn
+
+	read   int
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *stalledConn) Read(b []byte) (int, error) {
+	if c.read > 1<<18 {
+		<-c.closed
+		return 0, net.ErrClosed
+	}
+	n, err := c.Conn.Read(b)
+	c.read += n
+	return n, err
+}
+
+func (c *stalledConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// writeMegabytes makes the log longer than what connections buffer, also when it is
+// compressed on its way.
+func writeMegabytes(ctx context.Context, client userv1connect.UserServiceClient, id int64) error {
+	req := &userv1.UpdateUsersRequest{}
+	for range 1000 { // rows of 4 KiB each
+		tags := make([]string, 40)
+		for i := range tags {
+			tags[i] = rand.Text() + rand.Text()
+		}
+		req.Requests = append(req.Requests, &userv1.UpdateUserRequest{UserId: id, User: &userv1.User{Tags: tags}})
+	}
+	_, err := client.UpdateUsers(ctx, req)
+	return err
+}

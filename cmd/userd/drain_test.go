@@ -1,0 +1,318 @@
+package main_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+)
+
+// drainRun asks a loaded service to stop. What it holds it to:
+//
+//   - A call that was answered with success has taken effect, once; one that was
+//     answered with an error has not, and the error is UNAVAILABLE: the server refused
+//     it or was no longer there. So no call was cut: what the server had begun it
+//     has finished, and has told the caller.
+//   - Every stream ends with UNAVAILABLE, SERVER_DRAINING and a position, which is not
+//     behind what the stream has told.
+//   - The program ends within its time, with status 0.
+type drainRun struct {
+	process     *process
+	connections []userv1connect.UserServiceClient
+	users       []int64
+
+	open   sync.WaitGroup // the streams that have yet to stand
+	next   atomic.Int64
+	enough chan struct{} // closed after so many acknowledgements
+
+	mu      sync.Mutex
+	acked   []string // user names
+	refused []string
+}
+
+const (
+	drainConnections = 6
+	drainStreams     = 1020
+	drainCallers     = 16
+	drainAcks        = 1000
+)
+
+func TestStopUnderLoad(t *testing.T) {
+	const patience = 10 * time.Second
+	ctx := within(t, 90*time.Second)
+	program := program{dir: t.TempDir(), flags: []string{"--shutdown-timeout", patience.String()}}
+	run := &drainRun{process: program.start(t), enough: make(chan struct{})}
+	for range drainConnections {
+		run.connections = append(run.connections, run.process.client(t, 1<<20))
+	}
+	if err := run.createUsers(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var streams, callers errgroup.Group
+	run.open.Add(drainStreams)
+	for i := range drainStreams {
+		streams.Go(func() error { return run.stream(ctx, i) })
+	}
+	run.open.Wait()
+	for i := range drainCallers {
+		callers.Go(func() error { return run.call(ctx, run.connections[i%drainConnections]) })
+	}
+	<-run.enough
+	began := time.Now()
+	run.process.terminate(t)
+	took := time.Since(began)
+	if run.process.err != nil || took > patience {
+		t.Errorf("it took %v to stop, and it ended with %v\n%s", took, run.process.err, run.process.output)
+	}
+	for kind, err := range map[string]error{"streams": streams.Wait(), "callers": callers.Wait()} {
+		if err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	run.compare(ctx, t, program.start(t))
+	t.Logf("stopped in %v with %d streams; %d writes acknowledged, %d refused", took, drainStreams, len(run.acked), len(run.refused))
+}
+
+func (r *drainRun) createUsers(ctx context.Context) error {
+	for i := range 50 {
+		name := fmt.Sprintf("followed-%d", i)
+		resp, err := r.connections[0].CreateUser(ctx, &userv1.CreateUserRequest{Username: name, Email: name + "@example.org"})
+		if err != nil {
+			return err
+		}
+		r.users = append(r.users, resp.GetUser().GetUserId())
+	}
+	return nil
+}
+
+// call makes writes until one is refused.
+func (r *drainRun) call(ctx context.Context, client userv1connect.UserServiceClient) error {
+	for {
+		n := r.next.Add(1)
+		name := fmt.Sprintf("drained-%06d", n)
+		_, err := client.CreateUser(ctx, &userv1.CreateUserRequest{Username: name, Email: name + "@example.org"})
+		r.mu.Lock()
+		if err == nil {
+			r.acked = append(r.acked, name)
+		} else {
+			r.refused = append(r.refused, name)
+		}
+		if err == nil && len(r.acked) == drainAcks {
+			close(r.enough)
+		}
+		r.mu.Unlock()
+		switch connect.CodeOf(err) {
+		case connect.CodeUnavailable:
+			return nil
+		default:
+			if err != nil {
+				return fmt.Errorf("create %s: %w", name, err)
+			}
+		}
+		// For those who follow somebody.
+		_, err = client.UpdateUserStatus(ctx, &userv1.UpdateUserStatusRequest{
+			UserId: r.users[n%int64(len(r.users))], Status: userv1.UserStatus(1 + n%3),
+		})
+		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
+			return fmt.Errorf("update a status: %w", err)
+		}
+	}
+}
+
+// stream opens the stream of a number, waits for its end, and says what is wrong with
+// that. A few streams follow everybody, most a single user.
+func (r *drainRun) stream(ctx context.Context, i int) error {
+	client, id := r.connections[i%drainConnections], r.users[i%len(r.users)]
+	everybody := i/drainConnections%20 == 0
+	if everybody {
+		id = 0
+	}
+	stood := sync.OnceFunc(r.open.Done)
+	defer stood() // if it never does, its error tells
+	var last int64
+	var err error
+	kinds := []string{"StreamUserActivities", "WatchUserStatus", "SyncUserStatus"}
+	switch i / drainConnections % len(kinds) {
+	case 0:
+		last, err = followLog(ctx, client, id, stood)
+	case 1:
+		last, err = followStatus(ctx, client, id, stood)
+	default:
+		last, err = syncStatus(ctx, client, id, stood)
+	}
+	info := infoOf(err)
+	position, _ := strconv.ParseInt(info.GetMetadata()["position"], 10, 64) // 0 is wrong as well
+	if connect.CodeOf(err) != connect.CodeUnavailable || info.GetReason() != "SERVER_DRAINING" ||
+		info.GetMetadata()["epoch"] == "" || position < max(last, 1) {
+		return fmt.Errorf("stream %d (%s) of user %d ended after position %d: %w (%v)",
+			i, kinds[i/drainConnections%len(kinds)], id, last, err, info)
+	}
+	return nil
+}
+
+func followLog(ctx context.Context, client userv1connect.UserServiceClient, id int64, stood func()) (last int64, err error) {
+	stream, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{UserId: id, FromHead: true})
+	if err != nil {
+		return 0, err
+	}
+	for stood(); stream.Receive(); {
+		last = stream.Msg().GetActivityId()
+	}
+	return last, stream.Err()
+}
+
+func followStatus(ctx context.Context, client userv1connect.UserServiceClient, id int64, stood func()) (last int64, err error) {
+	req := &userv1.WatchUserStatusRequest{All: true}
+	if id != 0 {
+		req = &userv1.WatchUserStatusRequest{UserIds: []int64{id}}
+	}
+	stream, err := client.WatchUserStatus(ctx, req)
+	if err != nil {
+		return 0, err
+	}
+	for stood(); stream.Receive(); {
+		last = stream.Msg().GetActivityId()
+	}
+	return last, stream.Err()
+}
+
+func syncStatus(ctx context.Context, client userv1connect.UserServiceClient, id int64, stood func()) (last int64, err error) {
+	stream, err := client.SyncUserStatus(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := stream.Send(&userv1.UserStatusUpdate{UserId: id}); err != nil {
+		return 0, err
+	}
+	for {
+		update, err := stream.Receive()
+		if err != nil {
+			return last, err
+		}
+		stood()
+		last = max(last, update.GetActivityId())
+	}
+}
+
+// compare holds what callers were told against what has taken effect.
+func (r *drainRun) compare(ctx context.Context, t *testing.T, p *process) {
+	t.Helper()
+	created := make(map[string]int)
+	stream, err := p.client(t, 1<<20).StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{
+		ReplayOnly: true, Actions: []string{"user.created"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for stream.Receive() {
+		created[stream.Msg().GetDetails()["new.username"]]++
+	}
+	if err := stream.Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range r.acked {
+		if created[name] != 1 {
+			t.Errorf("the creation of %s was acknowledged and has taken effect %d times", name, created[name])
+		}
+	}
+	for _, name := range r.refused {
+		if created[name] != 0 {
+			t.Errorf("the creation of %s was refused and has taken effect", name)
+		}
+	}
+	if len(created) != len(r.acked)+len(r.users) {
+		t.Errorf("%d users were created, %d acknowledged", len(created)-len(r.users), len(r.acked))
+	}
+}
+
+// A caller who has yet to send the rest of its items is told, too.
+func TestStopTellsClientStreams(t *testing.T) {
+	ctx := within(t, time.Minute)
+	p := program{dir: t.TempDir()}.start(t)
+	client := p.client(t, 1<<20)
+	id := createOne(ctx, t, p)
+	creates, err := client.BatchCreateUsers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	updates, err := client.BatchUpdateUsers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		name := fmt.Sprintf("imported-%d", i)
+		err := errors.Join(
+			creates.Send(&userv1.BatchCreateUsersRequest{
+				User: &userv1.CreateUserRequest{Username: name, Email: name + "@example.org"},
+			}),
+			updates.Send(&userv1.UpdateUserRequest{UserId: id, User: &userv1.User{Tags: []string{name}}}),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The server has begun both once it answers a call that came after them.
+	if _, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: id}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	p.terminate(t)
+	if took := time.Since(began); p.err != nil || took > 5*time.Second {
+		t.Errorf("it took %v to stop, and it ended with %v\n%s", took, p.err, p.output)
+	}
+	_, err = creates.CloseAndReceive()
+	mustBe(t, err, connect.CodeUnavailable, "SERVER_DRAINING")
+	_, err = updates.CloseAndReceive()
+	mustBe(t, err, connect.CodeUnavailable, "SERVER_DRAINING")
+}
+
+// A second signal ends the program at once, however much there is to wait for.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	ctx := within(t, time.Minute)
+	p := program{dir: t.TempDir(), flags: []string{"--drain-wait", "1h"}}.start(t)
+	client := p.client(t, 1<<20)
+	id := createOne(ctx, t, p)
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.output.await(t, "stopping", "say not ready")
+	if _, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: id}); err != nil {
+		t.Errorf("a call during the wait: %v", err)
+	}
+	began := time.Now()
+	eventually(ctx, t, func(context.Context) error {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		select {
+		case <-p.exited:
+			return nil
+		default:
+			return io.ErrNoProgress
+		}
+	})
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ended with %v, not by the signal", p.err)
+	}
+	mustStillHave(ctx, t, program{dir: p.cmd.Dir}, id)
+}
+
+func mustStillHave(ctx context.Context, t *testing.T, p program, id int64) {
+	t.Helper()
+	if _, err := p.start(t).client(t, 1<<20).GetUser(ctx, &userv1.GetUserRequest{UserId: id}); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+}

@@ -1,0 +1,160 @@
+package main_test
+
+import (
+	"context"
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+	_ "modernc.org/sqlite" // a second process, as far as the locks of the file go
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+)
+
+const databaseFile = "userservice.db"
+
+// A second program on the same file is refused, and the first does not notice.
+func TestSecondProgramIsRefused(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	s := startTroubled(ctx, t, t.TempDir())
+	out := s.program.mustFail(ctx, t)
+	if !hasAll(out, []string{databaseFile, "another process (process", "stop that one first"}) {
+		t.Errorf("does not say who has the file:\n%s", out)
+	}
+	s.mustCreate(ctx, t)
+	s.mustSurvive(ctx, t)
+}
+
+// While another process holds the lock of the database for itself, writes are refused
+// in such a way that callers try again, and work once it lets go.
+func TestLockedDatabase(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	s := startTroubled(ctx, t, t.TempDir())
+	writes := s.watch(ctx, writesName)
+	s.awaitServing(ctx, t, writes)
+	unlock := lockDatabase(ctx, t, filepath.Join(s.program.dir, databaseFile))
+	for _, err := range s.createUntilRefused(ctx) {
+		mustBe(t, err, connect.CodeUnavailable, "STORE_UNAVAILABLE")
+	}
+	s.mustRead(ctx, t)
+	s.awaitRefusing(ctx, t, writes, "writes: ")
+	unlock()
+	s.awaitServing(ctx, t, writes)
+	s.mustCreate(ctx, t)
+	s.mustSurvive(ctx, t)
+}
+
+func lockDatabase(ctx context.Context, t *testing.T, path string) (unlock func()) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() }) // it has written nothing
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if _, err := conn.ExecContext(ctx, "ROLLBACK"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A file whose beginning is damaged is refused in words that help.
+func TestDamagedHeader(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	for name, damage := range map[string]struct {
+		from, to int64
+		says     []string
+	}{
+		"the mark of the format": {0, 16, []string{databaseFile, "this file is not a SQLite database"}},
+		"the header behind it":   {16, 100, []string{databaseFile, "not a SQLite database"}},
+		"the first page":         {100, 4096, []string{databaseFile, "the database is damaged; restore a backup"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startTroubled(ctx, t, t.TempDir())
+			s.process.terminate(t)
+			overwrite(t, filepath.Join(s.program.dir, databaseFile), damage.from, damage.to)
+			for _, args := range [][]string{nil, {"check"}} {
+				if out := s.program.mustFail(ctx, t, args...); !hasAll(out, damage.says) {
+					t.Errorf("userd %v: does not say %q:\n%s", args, damage.says, out)
+				}
+			}
+		})
+	}
+}
+
+// overwrite damages a file.
+func overwrite(t *testing.T, path string, from, to int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte(strings.Repeat("\xa5", int(to-from))), from)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Damage in the midst of a file is met only by those who read there: they get INTERNAL
+// and an incident, the program lives on, and userd check finds the damage.
+func TestDamagedPages(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	s := startTroubled(ctx, t, t.TempDir())
+	for range 500 {
+		s.mustCreate(ctx, t)
+	}
+	s.process.terminate(t)
+	path := filepath.Join(s.program.dir, databaseFile)
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, path, info.Size()/2&^4095, info.Size()*3/4&^4095)
+	s.restart(t)
+	sound, incident := 0, ""
+	for _, id := range s.acked {
+		_, err := s.client.GetUser(ctx, &userv1.GetUserRequest{UserId: id})
+		switch connect.CodeOf(err) {
+		case connect.CodeInternal:
+			incident = mustBe(t, err, connect.CodeInternal, "INTERNAL").GetMetadata()["incident"]
+			if strings.Contains(err.Error(), "damaged") || strings.Contains(err.Error(), "malformed") {
+				t.Fatalf("the caller is told of the inside: %v", err)
+			}
+		default:
+			if err != nil {
+				t.Fatalf("user %d: %v", id, err)
+			}
+			sound++
+		}
+	}
+	if sound == 0 || incident == "" {
+		t.Errorf("%d of %d users could be read, the last incident is %q", sound, len(s.acked), incident)
+	}
+	s.process.output.await(t, incident, "the database is damaged; restore a backup")
+	s.mustCheck(ctx, t, "", grpchealth.StatusServing)
+	s.process.terminate(t)
+	if out := s.program.mustFail(ctx, t, "check"); !hasAll(out, []string{"SQLite: ", databaseFile + " is damaged"}) {
+		t.Errorf("userd check does not find the damage:\n%s", out)
+	} else {
+		t.Logf("userd check: %.600s", out)
+	}
+}

@@ -1,0 +1,177 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"testing"
+
+	"golang.org/x/net/http2"
+
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+)
+
+// flood is a way to keep a server busy that costs the client little.
+type flood struct {
+	name  string
+	cause string // as the server counts and names it
+	// begin readies the connection; again is sent over and over. id is that of the
+	// next stream; it goes up by two.
+	begin func(p *rawPeer) error
+	again func(p *rawPeer, id uint32) error
+}
+
+func floodsOfFrames() []flood {
+	const get, batch = userv1connect.UserServiceGetUserProcedure, userv1connect.UserServiceBatchCreateUsersProcedure
+	nothing := func(*rawPeer) error { return nil }
+	return []flood{
+		{
+			"rapid reset", "resets", nothing,
+			func(p *rawPeer, id uint32) error {
+				return errors.Join(p.open(id, get), p.WriteRSTStream(id, http2.ErrCodeCancel))
+			},
+		},
+		{
+			// The client makes the server reset the stream, which no count of the
+			// client's own resets sees. The frames that do it are counted.
+			"made to reset", "window_updates", nothing,
+			func(p *rawPeer, id uint32) error {
+				zero := []byte{0, 0, 0, 0}
+				return errors.Join(p.open(id, get), p.WriteRawFrame(http2.FrameWindowUpdate, 0, id, zero))
+			},
+		},
+		{
+			"resets of a closed stream", "resets",
+			func(p *rawPeer) error { return p.open(1, get) },
+			func(p *rawPeer, _ uint32) error { return p.WriteRSTStream(1, http2.ErrCodeCancel) },
+		},
+		{"PING", "pings", nothing, func(p *rawPeer, _ uint32) error { return p.WritePing(false, [8]byte{}) }},
+		{"SETTINGS", "settings", nothing, func(p *rawPeer, _ uint32) error {
+			return p.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 16})
+		}},
+		{
+			"CONTINUATION", "continuations",
+			func(p *rawPeer) error {
+				return p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block(get)})
+			},
+			func(p *rawPeer, _ uint32) error { return p.WriteContinuation(1, false, nil) },
+		},
+		{"WINDOW_UPDATE", "window_updates", nothing, func(p *rawPeer, _ uint32) error { return p.WriteWindowUpdate(0, 1) }},
+		{
+			"empty DATA", "empty_data",
+			func(p *rawPeer) error { return p.open(1, batch) },
+			func(p *rawPeer, _ uint32) error { return p.WriteData(1, false, nil) },
+		},
+		{
+			"padding alone", "empty_data",
+			func(p *rawPeer) error { return p.open(1, batch) },
+			func(p *rawPeer, _ uint32) error { return p.WriteDataPadded(1, false, nil, []byte{}) },
+		},
+		{"PRIORITY", "other_frames", nothing, func(p *rawPeer, _ uint32) error {
+			return p.WritePriority(1, http2.PriorityParam{StreamDep: 3})
+		}},
+		{"unknown frames", "other_frames", nothing, func(p *rawPeer, _ uint32) error {
+			return p.WriteRawFrame(0xbe, 0, 0, nil)
+		}},
+		{"answers to no PING", "other_frames", nothing, func(p *rawPeer, _ uint32) error { return p.WritePing(true, [8]byte{}) }},
+	}
+}
+
+// A connection that floods the server with frames is sent away and told why; it is
+// counted and logged, and nothing of it is left.
+func TestFloodsOfFrames(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t)
+	for _, f := range floodsOfFrames() {
+		t.Run(f.name, func(t *testing.T) {
+			counter := `userd_connections_sent_away_total{cause="` + f.cause + `"}`
+			before := x.metric(t, counter)
+			x.withstands(t, func(t *testing.T) {
+				p := x.peer(t)
+				if err := f.begin(p); err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan *http2.GoAwayFrame, 1)
+				go func() { ended <- p.end() }()
+				sent := 0
+				for id := uint32(3); sent < 1_000_000; id += 2 {
+					if f.again(p, id) != nil {
+						break // the connection is closed
+					}
+					sent++
+				}
+				goAway := <-ended
+				if goAway == nil || goAway.ErrCode != http2.ErrCodeEnhanceYourCalm {
+					t.Errorf("after %d: got %v", sent, goAway)
+				}
+				t.Logf("sent away after at most %d", sent)
+			})
+			if got := x.metric(t, counter); got != before+1 {
+				t.Errorf("%s: got %d, was %d", counter, got, before)
+			}
+		})
+	}
+}
+
+// A client that floods and reads no answer cannot make the server keep them.
+func TestFloodWithoutReading(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t, "--stall-timeout", "1s", "--keepalive-min-time", "0s", "--max-control-frames", "0")
+	x.withstands(t, func(t *testing.T) {
+		p := x.peer(t)
+		var wire bytes.Buffer
+		if err := http2.NewFramer(&wire, nil).WritePing(false, [8]byte{}); err != nil {
+			t.Fatal(err)
+		}
+		pings := bytes.Repeat(wire.Bytes(), 1000)
+		for {
+			if _, err := p.conn.Write(pings); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// Headers that never end are cut at their limit, without a look at what they would
+// unpack to.
+func TestHeadersWithoutEnd(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t)
+	x.withstands(t, func(t *testing.T) {
+		p := x.peer(t)
+		if err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block("/")}); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan *http2.GoAwayFrame, 1)
+		go func() { ended <- p.end() }()
+		// A literal header field whose value is as long as the frame has room.
+		const room = 16 << 10
+		field := append([]byte{0x00, 1, 'a', 0x7f}, binary.AppendUvarint(nil, room-8-0x7f)...)
+		field = append(field, bytes.Repeat([]byte("v"), room-len(field))...)
+		sent := 0
+		for sent < 1<<30 && p.WriteContinuation(1, false, field) == nil {
+			sent += len(field)
+		}
+		<-ended
+		if sent > 16<<20 {
+			t.Errorf("%d bytes of headers were taken", sent)
+		}
+	})
+}
+
+// A well-behaved client may be busy: none of its frames counts against it.
+func TestBusyClientIsNotSentAway(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t, "--max-control-frames", "1", "--keepalive-min-time", "1h")
+	for range 2000 {
+		x.get(t)
+	}
+	stream, err := x.client.BatchCreateUsers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.CloseAndReceive(); err != nil && !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}

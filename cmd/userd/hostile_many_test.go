@@ -1,0 +1,155 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+)
+
+// Connections beyond the limit are told so in their own protocol, in all and from one
+// address; when others have gone there is room again.
+func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
+	for name, flags := range map[string][]string{
+		"in all":   {"--max-connections", "20"},
+		"per peer": {"--max-connections-per-peer", "20"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := newTarget(t, flags...)
+			x.withstands(t, func(t *testing.T) {
+				var held []net.Conn
+				for range 30 {
+					held = append(held, x.dial(t, http2.ClientPreface))
+				}
+				p := x.peer(t)
+				if last := p.end(); last == nil || last.ErrCode != http2.ErrCodeEnhanceYourCalm ||
+					string(last.DebugData()) != "too_many_connections" {
+					t.Errorf("HTTP/2: got %v", last)
+				}
+				old := x.dial(t, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+				if text, err := io.ReadAll(old); err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 503 ") {
+					t.Errorf("HTTP/1.1: got %q, %v", text, err)
+				}
+				elsewhere := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+				other, err := elsewhere.DialContext(t.Context(), "tcp", x.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = other.Close() }()
+				if _, err := io.WriteString(other, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				text, err := io.ReadAll(other)
+				if err != nil || strings.HasPrefix(string(text), "HTTP/1.0 200 ") != (name == "per peer") {
+					t.Errorf("from elsewhere: got %.40q, %v", text, err)
+				}
+				for _, conn := range held {
+					_ = conn.Close()
+				}
+				await(t, "room", func() bool { return x.metric(t, "userd_connections") <= 2 })
+				if text, err := io.ReadAll(x.dial(t, "GET / HTTP/1.0\r\n\r\n")); err != nil || !strings.HasPrefix(string(text), "HTTP/1.0 200 ") {
+					t.Errorf("when there is room again: got %.40q, %v", text, err)
+				}
+			})
+		})
+	}
+}
+
+// Near its memory limit the server refuses new calls, gives up what grows, says by
+// health that it is there, and serves again when the memory is back.
+func TestMemoryPressure(t *testing.T) {
+	t.Parallel()
+	const limit, body = 96 << 20, 4<<20 - 1000
+	x := newTarget(t, "--memory-limit", "96MiB")
+	client := web(true)
+	defer client.CloseIdleConnections()
+	x.peakReset(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var calling sync.WaitGroup
+	for range 60 { // each keeps almost a message's size, and never ends
+		calling.Go(func() {
+			never, end := io.Pipe()
+			defer func() { _ = end.Close() }()
+			request, err := http.NewRequestWithContext(ctx, http.MethodPost, x.url()+userv1connect.UserServiceCreateUserProcedure,
+				io.MultiReader(bytes.NewReader(make([]byte, body)), never))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			request.Header.Set("Content-Type", "application/proto")
+			own := web(true)
+			defer own.CloseIdleConnections()
+			if answer, err := own.Do(request); err == nil {
+				_ = answer.Body.Close()
+			}
+		})
+	}
+	var refused *connect.Error
+	await(t, "a refusal", func() bool {
+		_, err := x.client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: x.id})
+		return errors.As(err, &refused)
+	})
+	if refused.Code() != connect.CodeUnavailable || !hasDetail[*errdetails.RetryInfo](refused) ||
+		!strings.Contains(reasonOf(refused), "OVERLOADED") {
+		t.Errorf("got %v, %v", refused, reasonOf(refused))
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, x.url()+"/grpc.health.v1.Health/Check", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	if got := said(t.Context(), t, client, request); !strings.Contains(got, "SERVING") || strings.Contains(got, "NOT_SERVING") {
+		t.Errorf("health: got %s", got)
+	}
+	stop()
+	calling.Wait()
+	client.CloseIdleConnections()
+	await(t, "calls to be served again", func() bool {
+		_, err := x.client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: x.id})
+		return err == nil
+	})
+	if peak := x.peak(t); peak > limit*3/2 {
+		t.Errorf("the memory grew to %d bytes", peak)
+	} else {
+		t.Logf("at most %d MiB", peak>>20)
+	}
+	x.rests(t)
+}
+
+func hasDetail[T proto.Message](err *connect.Error) bool {
+	for _, packed := range err.Details() {
+		if message, err := packed.Value(); err == nil {
+			if _, ok := message.(T); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func reasonOf(err *connect.Error) string {
+	for _, packed := range err.Details() {
+		if message, err := packed.Value(); err == nil {
+			if info, ok := message.(*errdetails.ErrorInfo); ok {
+				return info.GetReason()
+			}
+		}
+	}
+	return ""
+}

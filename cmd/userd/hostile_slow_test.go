@@ -1,0 +1,195 @@
+package main_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+)
+
+// ends reads until the server closes the connection.
+func ends(t *testing.T, conn net.Conn) {
+	t.Helper()
+	_, err := io.Copy(io.Discard, conn)
+	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+		t.Error("the connection stays open")
+	}
+}
+
+// Connections on which nothing comes, or less than a whole of anything, are closed.
+func TestHalfOfAnything(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it waits for limits that cannot be set")
+	}
+	x := newTarget(t, "--keepalive-time", "1s", "--keepalive-timeout", "1s")
+	const headers = http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	x.withstands(t, func(t *testing.T) {
+		var conns []net.Conn
+		for _, begins := range []string{
+			"",
+			"PRI * HTT",
+			"PRI * HTTP/2.0\r\n\r\n",
+			http2.ClientPreface,                  // and no SETTINGS
+			headers,                              // and no answer to a ping
+			headers + "\x00\x40",                 // half the header of a frame
+			headers + "\x00\x40\x00\x00\x00\x00", // a frame without its payload
+			headers + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82", // a header block without its end
+			"G",
+			"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+		} {
+			for range 20 {
+				conns = append(conns, x.dial(t, begins))
+			}
+		}
+		for _, conn := range conns {
+			ends(t, conn)
+		}
+	})
+}
+
+// Bodies that do not come free their handlers, over both versions of HTTP.
+func TestBodiesThatNeverCome(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it waits for a limit that cannot be set")
+	}
+	x := newTarget(t)
+	const path = userv1connect.UserServiceGetUserProcedure
+	x.withstands(t, func(t *testing.T) {
+		p := x.peer(t)
+		for i := range uint32(100) {
+			id := 2*i + 1
+			err := p.open(id, path)
+			if err == nil && i%2 == 0 { // nothing, or the beginning of a message
+				err = p.WriteData(id, false, []byte{0, 0, 0, 0, 9, 1})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var conns []net.Conn
+		for range 20 {
+			conns = append(conns, x.dial(t, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"))
+		}
+		x.allEnd(t, p)
+		for _, conn := range conns {
+			ends(t, conn)
+		}
+	})
+}
+
+// allEnd reads until all streams of the peer's have ended.
+func (x *target) allEnd(t *testing.T, p *rawPeer) {
+	t.Helper()
+	for ended := 0; ended < 100; {
+		frame, err := p.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.MetaHeadersFrame:
+			if frame.StreamEnded() {
+				ended++
+			}
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				_ = p.WriteSettingsAck()
+			}
+		default:
+		}
+	}
+}
+
+// Readers that never open their window are cut, each by itself: their connection goes
+// on.
+func TestWindowsThatStayClosed(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t, "--stall-timeout", "1s")
+	message, err := proto.Marshal(&userv1.StreamUserActivitiesRequest{UserId: x.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.withstands(t, func(t *testing.T) {
+		const streams = 100
+		p := x.peer(t, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		for i := range uint32(streams) {
+			id := 2*i + 1
+			err := errors.Join(
+				p.open(id, userv1connect.UserServiceStreamUserActivitiesProcedure),
+				p.WriteData(id, true, enveloped(0, message)),
+			)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for cut := 0; cut < streams; {
+			frame, err := p.ReadFrame()
+			if err != nil {
+				t.Fatalf("after %d: %v", cut, err)
+			}
+			if _, ok := frame.(*http2.RSTStreamFrame); ok {
+				cut++
+			}
+		}
+		x.goesOn(t, p, 2*streams+1)
+	})
+}
+
+// goesOn makes a call over the peer's connection.
+func (x *target) goesOn(t *testing.T, p *rawPeer, id uint32) {
+	t.Helper()
+	message, err := proto.Marshal(&userv1.GetUserRequest{UserId: x.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(
+		p.open(id, userv1connect.UserServiceGetUserProcedure, hpack.HeaderField{Name: "x-last", Value: "1"}),
+		p.WriteData(id, true, enveloped(0, message)),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		frame, err := p.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if headers, ok := frame.(*http2.MetaHeadersFrame); ok && headers.StreamID == id {
+			return
+		}
+	}
+}
+
+// Peers that read nothing of what they asked for are cut with their connections.
+func TestAnswersThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t, "--stall-timeout", "1s")
+	importUsers(t, x.client, 2000)
+	x.heap = x.heapNow(t)
+	message, err := proto.Marshal(&userv1.ListUsersRequest{PageSize: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.withstands(t, func(t *testing.T) {
+		p := x.peer(t, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+		if err := p.WriteWindowUpdate(0, 1<<30); err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint32(500) {
+			id := 2*i + 1
+			if p.open(id, userv1connect.UserServiceListUsersProcedure) != nil ||
+				p.WriteData(id, true, enveloped(0, message)) != nil {
+				break // it is cut already
+			}
+		}
+		x.rests(t) // while the peer holds on
+	})
+}

@@ -1,0 +1,151 @@
+package intercept_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// limitConn is the server's end of a stream of so many items.
+type limitConn struct {
+	connect.StreamingHandlerConn
+
+	kind  connect.StreamType
+	peer  string
+	items int
+}
+
+func (c *limitConn) Spec() connect.Spec { return connect.Spec{StreamType: c.kind} }
+func (c *limitConn) Peer() connect.Peer { return connect.Peer{Addr: c.peer} }
+
+func (c *limitConn) Receive(message any) error {
+	if c.items == 0 {
+		return io.EOF
+	}
+	c.items--
+	if m, ok := message.(*userv1.BatchCreateUsersRequest); ok {
+		m.User = &userv1.CreateUserRequest{Username: strings.Repeat("a", 96)} // 100 bytes in all
+	}
+	return nil
+}
+
+func host(addr string) string { host, _, _ := strings.Cut(addr, ":"); return host }
+
+func TestStreamsOfACaller(t *testing.T) {
+	t.Parallel()
+	limits := intercept.NewStreamLimits(intercept.StreamLimitOptions{PerCaller: 2, Peer: host})
+	ada := auth.WithCaller(t.Context(), auth.Caller{Subject: "ada"})
+	// open opens a stream within a stream, and so on; it returns the last one's error.
+	var open func(ctx context.Context, peer string, more int) error
+	open = func(ctx context.Context, peer string, more int) error {
+		next := func(context.Context, connect.StreamingHandlerConn) error {
+			if more == 1 {
+				return nil
+			}
+			return open(ctx, peer, more-1)
+		}
+		return limits.WrapStreamingHandler(next)(ctx, &limitConn{peer: peer, kind: connect.StreamTypeServer})
+	}
+	for range 3 { // those that have ended do not count
+		if err := open(ada, "10.0.0.1:1", 2); err != nil {
+			t.Errorf("within the limit: %v", err)
+		}
+		err := open(ada, "10.0.0.1:1", 3)
+		if e, ok := user.AsError(err); !ok || e.Reason != user.TooManyStreams || e.RetryAfter == 0 {
+			t.Errorf("beyond the limit: %v", err)
+		}
+	}
+	within := limits.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
+		return errors.Join(
+			open(t.Context(), "10.0.0.1:3", 1), // the second of the address
+			open(t.Context(), "10.0.0.2:1", 2), // another address
+			open(ada, "10.0.0.1:1", 2),         // a caller who is known is not his address
+		)
+	})
+	if err := within(t.Context(), &limitConn{peer: "10.0.0.1:2"}); err != nil {
+		t.Errorf("callers stand in each other's way: %v", err)
+	}
+}
+
+func TestBytesOfAClientStream(t *testing.T) {
+	t.Parallel()
+	limits := intercept.NewStreamLimits(intercept.StreamLimitOptions{Bytes: 1000, Peer: host})
+	for _, c := range []struct {
+		kind     connect.StreamType
+		items    int
+		received int
+		reason   user.Reason
+	}{
+		{connect.StreamTypeClient, 10, 10, ""},
+		{connect.StreamTypeClient, 11, 10, user.TooManyItems},
+		{connect.StreamTypeBidi, 5000, 5000, ""}, // it lasts as long as the caller likes
+	} {
+		received := 0
+		err := limits.WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			for {
+				if err := conn.Receive(new(userv1.BatchCreateUsersRequest)); err != nil {
+					return err
+				}
+				received++
+			}
+		})(t.Context(), &limitConn{kind: c.kind, items: c.items})
+		if received != c.received || c.reason == "" && !errors.Is(err, io.EOF) || c.reason != "" && !user.HasReason(err, c.reason) {
+			t.Errorf("%+v: got %d, %v", c, received, err)
+		}
+	}
+}
+
+// A unary call ends at the limit or at its caller's deadline, whichever is sooner; a
+// stream has its caller's alone.
+func TestDeadlineIsClamped(t *testing.T) {
+	t.Parallel()
+	const limit = time.Minute
+	deadline := intercept.NewDeadline(limit)
+	for _, own := range []time.Duration{0, time.Second, time.Hour} {
+		ctx := t.Context()
+		if own > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, own)
+			defer cancel()
+		}
+		left := func(ctx context.Context) time.Duration {
+			end, ok := ctx.Deadline()
+			if !ok {
+				return 0
+			}
+			return time.Until(end).Round(10 * time.Second)
+		}
+		var unary, stream time.Duration
+		_, err := deadline.WrapUnary(func(ctx context.Context, _ connect.AnyRequest) (connect.AnyResponse, error) {
+			unary = left(ctx)
+			return connect.NewResponse(&userv1.GetUserResponse{}), nil
+		})(ctx, connect.NewRequest(&userv1.GetUserRequest{}))
+		if err != nil {
+			t.Error(err)
+		}
+		err = deadline.WrapStreamingHandler(func(ctx context.Context, _ connect.StreamingHandlerConn) error {
+			stream = left(ctx)
+			return nil
+		})(ctx, &limitConn{})
+		if err != nil {
+			t.Error(err)
+		}
+		want := limit
+		if own == time.Second {
+			want = 0
+		}
+		if own = own.Round(10 * time.Second); unary != want || stream != own {
+			t.Errorf("%v: a unary call has %v, a stream %v", own, unary, stream)
+		}
+	}
+}

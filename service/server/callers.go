@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/transport"
+)
+
+// callers is what tells who is calling, and the certificate that the server itself
+// shows.
+type callers struct {
+	policy        *auth.Policy
+	authenticator *auth.Authenticator     // nil: nobody is asked
+	certificates  *transport.Certificates // nil: there is no TLS
+}
+
+// loadCallers reads the files and keys that the configuration names. A file that cannot
+// be used is an error. Keys that have to be fetched may come later: until then every
+// token is refused.
+func loadCallers(ctx context.Context, cfg *Config, log *slog.Logger) (*callers, error) {
+	c := &callers{policy: auth.NewPolicy(cfg.reflection())}
+	var err error
+	if cfg.TLSCert != "" {
+		c.certificates, err = transport.LoadCertificates(ctx, transport.CertificatesOptions{
+			Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCA: cfg.TLSClientCA, Logger: log,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert: %w", err)
+		}
+	}
+	if !cfg.identifies() {
+		return c, nil
+	}
+	var opts auth.Options
+	if opts.Tokens, err = loadTokens(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	if cfg.TLSClientRules != "" {
+		opts.Certificates, err = auth.LoadCertificateRules(ctx, auth.CertificateRulesOptions{
+			Path: cfg.TLSClientRules, Logger: log,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("--tls-client-rules: %w", err)
+		}
+	}
+	c.authenticator, err = auth.NewAuthenticator(opts)
+	return c, err
+}
+
+// loadTokens returns nil where tokens are not taken.
+func loadTokens(ctx context.Context, cfg *Config, log *slog.Logger) (*auth.Verifier, error) {
+	if cfg.JWTJWKS == "" {
+		return nil, nil //nolint:nilnil // there is none, and nothing is wrong with that
+	}
+	if cfg.TLSCert == "" && !loopback(cfg.Listen) {
+		log.LogAttrs(ctx, slog.LevelWarn, "tokens are taken without TLS: whoever sees the traffic can use them, "+
+			"unless something in front of this server speaks TLS", slog.String("address", cfg.Listen))
+	}
+	keys, err := auth.NewKeys(auth.KeysOptions{Location: cfg.JWTJWKS, Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("--jwt-jwks: %w", err)
+	}
+	// A failure to fetch has been logged, and is mended by trying again.
+	if err := keys.Load(ctx); err != nil && !strings.Contains(cfg.JWTJWKS, "://") {
+		return nil, fmt.Errorf("--jwt-jwks: %w", err)
+	}
+	return auth.NewVerifier(auth.VerifierOptions{
+		Keys: keys, Issuer: cfg.JWTIssuer, Audience: cfg.JWTAudience, PermissionsClaim: cfg.JWTPermissionsClaim,
+	})
+}
+
+// middleware finds out who calls before anything of a request's body is read.
+func (c *callers) middleware(refused func(*http.Request, *auth.RefusedError)) func(http.Handler) http.Handler {
+	opts := auth.MiddlewareOptions{Policy: c.policy, Pages: []string{"/", "/openapi.yaml"}, Refused: refused}
+	if c.authenticator != nil {
+		opts.Authenticate = c.authenticator.Authenticate
+	}
+	return auth.Middleware(opts)
+}
+
+// run keeps keys, rules and certificates up to date, until the context ends.
+func (c *callers) run(ctx context.Context) {
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	if c.authenticator != nil {
+		loops.Go(func() { c.authenticator.Run(ctx) })
+	}
+	if c.certificates != nil {
+		loops.Go(func() { c.certificates.Run(ctx) })
+	}
+}

@@ -1,0 +1,194 @@
+package server_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/servertest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+func wantPermission(t *testing.T, err error, p auth.Permission) {
+	t.Helper()
+	if got := wantError(t, err, connect.CodePermissionDenied, user.PermissionMissing).GetMetadata()["permission"]; got != string(p) {
+		t.Errorf("got %q, want %s", got, p)
+	}
+}
+
+// What a request asks for may need more than its procedure does.
+func TestRowsBelowTheProcedure(t *testing.T) {
+	t.Parallel()
+	g := startGuarded(t, servertest.Parallel())
+	create := g.grpc(g.token(t, "root", time.Hour, auth.UsersWrite))
+	created, err := create.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := created.GetUser().GetUserId()
+
+	t.Run("whole log", func(t *testing.T) {
+		t.Parallel()
+		client := g.grpc(g.token(t, "reader", time.Hour, auth.ActivitiesRead))
+		for userID, whole := range map[int64]bool{0: true, id: false} {
+			stream, err := client.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{UserId: userID, ReplayOnly: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows := 0
+			for stream.Receive() {
+				rows++
+			}
+			if whole {
+				wantPermission(t, stream.Err(), auth.ActivitiesReadAll)
+			} else if stream.Err() != nil || rows != 1 {
+				t.Errorf("a user's own rows: got %d, %v", rows, stream.Err())
+			}
+			_ = stream.Close()
+			_, err = client.ListUserActivities(t.Context(), &userv1.ListUserActivitiesRequest{UserId: userID})
+			if whole {
+				wantPermission(t, err, auth.ActivitiesReadAll)
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		for _, accept := range []string{"text/event-stream", "application/x-ndjson", "application/json"} {
+			answer, body := g.rest(t, g.token(t, "reader", time.Hour, auth.ActivitiesRead),
+				resource{method: "GET", path: "/api/v1/users/0/activities", accept: accept})
+			if answer.StatusCode != http.StatusForbidden || !strings.Contains(body, string(auth.ActivitiesReadAll)) {
+				t.Errorf("%s: got %d %s", accept, answer.StatusCode, body)
+			}
+		}
+	})
+	t.Run("deleted users", func(t *testing.T) {
+		t.Parallel()
+		client := g.grpc(g.token(t, "reader", time.Hour, auth.UsersRead))
+		if _, err := client.ListUsers(t.Context(), &userv1.ListUsersRequest{}); err != nil {
+			t.Error(err)
+		}
+		_, err := client.ListUsers(t.Context(), &userv1.ListUsersRequest{ShowDeleted: true})
+		wantPermission(t, err, auth.UsersReadDeleted)
+	})
+	t.Run("everybody's status", func(t *testing.T) {
+		t.Parallel()
+		client := g.grpc(g.token(t, "watcher", time.Hour, auth.StatusRead))
+		stream, err := client.WatchUserStatus(t.Context(), &userv1.WatchUserStatusRequest{All: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stream.Receive() {
+			t.Errorf("got %v", stream.Msg())
+		}
+		wantPermission(t, stream.Err(), auth.UsersWatchAll)
+		_ = stream.Close()
+	})
+	t.Run("messages of the bidi stream", func(t *testing.T) {
+		t.Parallel()
+		follow := &userv1.UserStatusUpdate{UserId: id}
+		everybody := &userv1.UserStatusUpdate{}
+		set := &userv1.UserStatusUpdate{UserId: id, Status: userv1.UserStatus_USER_STATUS_ACTIVE}
+		for _, test := range []struct {
+			has     []auth.Permission
+			send    *userv1.UserStatusUpdate
+			missing auth.Permission // empty: it is answered
+		}{
+			{[]auth.Permission{auth.StatusRead}, follow, ""},
+			{[]auth.Permission{auth.StatusRead}, set, auth.StatusWrite},
+			{[]auth.Permission{auth.StatusRead}, everybody, auth.UsersWatchAll},
+			{[]auth.Permission{auth.StatusRead, auth.StatusWrite}, set, ""},
+			{[]auth.Permission{auth.StatusRead, auth.StatusWrite}, everybody, auth.UsersWatchAll},
+			{[]auth.Permission{auth.StatusRead, auth.UsersWatchAll}, everybody, ""},
+		} {
+			stream, err := g.grpc(g.token(t, "syncer", time.Hour, test.has...)).SyncUserStatus(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.Send(test.send); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := stream.Receive()
+			if err != nil {
+				t.Fatalf("%v: the stream ended: %v", test, err)
+			}
+			missing := ""
+			for _, packed := range answer.GetError().GetDetails() {
+				info := new(errdetails.ErrorInfo)
+				if packed.UnmarshalTo(info) == nil {
+					missing = info.GetMetadata()["permission"]
+				}
+			}
+			if missing != string(test.missing) || (answer.GetError() != nil) != (test.missing != "") {
+				t.Errorf("%v %v: got %v", test.has, test.send, answer)
+			}
+			if err := stream.CloseRequest(); err != nil {
+				t.Error(err)
+			}
+			_ = stream.CloseResponse()
+		}
+	})
+}
+
+// Streams end when their callers' tokens do, also those that wait for their callers.
+func TestStreamsEndWithTheirTokens(t *testing.T) {
+	g := startGuarded(t)
+	token := g.token(t, "short", 2*time.Second, auth.Known()...)
+	client := g.grpc(token)
+	rows, err := client.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	statuses, err := client.SyncUserStatus(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	updates := g.openUpdates(t, token)
+	if err := updates.Send(&userv1.UpdateUserRequest{UserId: 1, User: &userv1.User{Username: "ada"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := statuses.Send(&userv1.UserStatusUpdate{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := statuses.Receive(); err != nil {
+		t.Fatal(err)
+	}
+	ends := map[string]error{}
+	rows.Receive()
+	ends["server stream"] = rows.Err()
+	_, ends["bidi stream"] = statuses.Receive()
+	// The client keeps its side open, and hears of the end all the same.
+	ends["client stream"] = receiveBeforeClosing(updates)
+	for name, err := range ends {
+		t.Run(name, func(t *testing.T) {
+			wantError(t, err, connect.CodeUnauthenticated, user.CredentialsExpired)
+		})
+	}
+	_ = rows.Close()
+	_ = statuses.CloseRequest()
+	_ = statuses.CloseResponse()
+}
+
+// openUpdates opens a client stream whose two sides can be used by themselves.
+func (g guarded) openUpdates(t *testing.T, token string) *connect.ClientStreamForClient[userv1.UpdateUserRequest, userv1.BatchUpdateUsersResponse] {
+	t.Helper()
+	return connect.NewClient[userv1.UpdateUserRequest, userv1.BatchUpdateUsersResponse](g.as(true, token),
+		"http://userd.test"+userv1connect.UserServiceBatchUpdateUsersProcedure, connect.WithGRPC()).CallClientStream(t.Context())
+}
+
+// receiveBeforeClosing receives the answer while the client's side stays open.
+func receiveBeforeClosing(stream *connect.ClientStreamForClient[userv1.UpdateUserRequest, userv1.BatchUpdateUsersResponse]) error {
+	conn, err := stream.Conn()
+	if err != nil {
+		return err
+	}
+	err = conn.Receive(new(userv1.BatchUpdateUsersResponse))
+	_ = conn.CloseRequest()
+	_ = conn.CloseResponse()
+	return err
+}

@@ -1,0 +1,42 @@
+package server
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+
+	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// drained tells a client stream, or a bidi stream, that was cut off by the drain that
+// this is why. Its handler only sees that nothing more can be read.
+type drained struct{ feed *feed.Feed }
+
+// WrapUnary returns next as it is.
+func (d drained) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
+
+// WrapStreamingClient returns next as it is.
+func (d drained) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler replaces the errors that are none of the domain's.
+func (d drained) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		err := next(ctx, conn)
+		if err == nil || conn.Spec().StreamType&connect.StreamTypeClient == 0 {
+			return err
+		}
+		if _, known := user.AsError(err); known {
+			return err
+		}
+		select {
+		case <-d.feed.Draining():
+			head := d.feed.Head()
+			return user.ErrDraining(head.Epoch, head.Position)
+		default:
+			return err
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/rest"
+	"github.com/yourorg/userservice/service/telemetry"
+	"github.com/yourorg/userservice/service/transport"
+	"github.com/yourorg/userservice/service/user"
+)
+
+const (
+	// burstTime is how much of a caller's rate may be used at once, where the
+	// configuration does not say.
+	burstTime = 2
+	// leastMemory is the smallest limit of the memory that leaves room for calls.
+	leastMemory = 48 << 20
+	// giveUpBytes is what a body has to have brought before its request is given up
+	// since the memory is full: ending small ones would free nothing.
+	giveUpBytes = 64 << 10
+
+	healthPath = "/grpc.health.v1.Health/"
+
+	memoryAuto, memoryOff = "auto", "off"
+)
+
+// LimitConfig says how much callers may ask for.
+type LimitConfig struct {
+	MaxConnections        int           `default:"10000" help:"Connections at a time. 0: no limit."`
+	MaxConnectionsPerPeer int           `default:"0" help:"Connections at a time from one address, or from one /64 of IPv6. 0: no limit. Callers behind one proxy share its address."`
+	MaxStreamsPerCaller   int           `default:"10000" help:"Streams that one caller may have open over all connections. A caller is a subject, or an address where nobody is known. 0: no limit."`
+	MaxRequestsPerSecond  int           `default:"0" help:"Requests that one caller may make. 0: no limit."`
+	MaxRequestBurst       int           `default:"0" help:"Requests that one caller may make at once. 0: those of two seconds."`
+	MaxStreamBytes        Bytes         `default:"1GiB" help:"Largest client stream, all its messages together. 0: no limit."`
+	MaxControlFrames      int           `default:"100" help:"HTTP/2 frames a second, of each kind, that a connection may send beyond what its calls give reason for, ten times as many at once: RST_STREAM, PING, WINDOW_UPDATE, CONTINUATION, empty DATA and others; of SETTINGS a tenth. 0: no limit."`
+	KeepaliveMinTime      time.Duration `default:"30s" help:"The least that a client may wait between its own pings while it is sent nothing. Who pings more often is sent away with too_many_pings. 0: no limit."`
+	MemoryLimit           string        `default:"auto" placeholder:"SIZE|auto|off" help:"Memory that the process may use. Near it new calls are refused, before the system ends the process. auto: GOMEMLIMIT, else nine tenths of the container's limit, else none."`
+}
+
+func (c *LimitConfig) validateLimits() error {
+	_, err := c.memoryLimit()
+	return errors.Join(
+		within("max-connections", c.MaxConnections, 0, math.MaxInt32),
+		within("max-connections-per-peer", c.MaxConnectionsPerPeer, 0, math.MaxInt32),
+		within("max-streams-per-caller", c.MaxStreamsPerCaller, 0, math.MaxInt32),
+		within("max-requests-per-second", c.MaxRequestsPerSecond, 0, 1_000_000),
+		within("max-request-burst", c.MaxRequestBurst, 0, 10_000_000),
+		within("max-stream-bytes", c.MaxStreamBytes, 0, 1<<50),
+		within("max-control-frames", c.MaxControlFrames, 0, 1_000_000),
+		within("keepalive-min-time", c.KeepaliveMinTime, 0, 24*time.Hour),
+		err,
+	)
+}
+
+// memoryLimit gives the limit in bytes, 0 for none.
+func (c *LimitConfig) memoryLimit() (int64, error) {
+	switch c.MemoryLimit {
+	case memoryAuto:
+		return transport.ProcessMemoryLimit(), nil
+	case memoryOff, "":
+		return 0, nil
+	}
+	var limit Bytes
+	if err := limit.UnmarshalText([]byte(c.MemoryLimit)); err != nil {
+		return 0, fmt.Errorf("--memory-limit=%s: %w", c.MemoryLimit, err)
+	}
+	return int64(limit), within("memory-limit", limit, leastMemory, 1<<50)
+}
+
+// limits keep the configured limits of connections, requests, streams and memory. Those
+// of messages are kept below, by the guard and the codecs.
+type limits struct {
+	cfg     *Config
+	memory  *transport.Memory // nil: no limit
+	rate    *transport.Rate   // nil: no limit
+	streams *intercept.StreamLimits
+	// watches are the streams of the services beside the one proper. They count by
+	// themselves: whoever is at his limit may still ask how the server is.
+	watches *intercept.StreamLimits
+	conns   *connWatch
+	// counted is told the reason of each request that is refused.
+	counted func(reason string)
+	errors  *connect.ErrorWriter
+}
+
+// newLimits builds what the configuration asks for. It tells the runtime of the memory
+// limit, so that garbage is collected in time.
+func newLimits(cfg *Config, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
+	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter()}
+	var err error
+	if l.conns, err = newConnWatch(log, metrics.Registry()); err != nil {
+		return nil, fmt.Errorf("observe the connections: %w", err)
+	}
+	limit, err := cfg.memoryLimit()
+	if err != nil {
+		return nil, err
+	}
+	if limit > 0 {
+		l.memory = transport.NewMemory(limit)
+		debug.SetMemoryLimit(limit)
+	}
+	if rate := cfg.MaxRequestsPerSecond; rate > 0 {
+		burst := cfg.MaxRequestBurst
+		if burst == 0 {
+			burst = burstTime * rate
+		}
+		l.rate = transport.NewRate(float64(rate), burst)
+	}
+	l.streams = intercept.NewStreamLimits(intercept.StreamLimitOptions{
+		PerCaller: cfg.MaxStreamsPerCaller, Bytes: int64(cfg.MaxStreamBytes), Peer: transport.Peer,
+	})
+	l.watches = intercept.NewStreamLimits(intercept.StreamLimitOptions{
+		PerCaller: cfg.MaxStreamsPerCaller, Peer: transport.Peer,
+	})
+	return l, nil
+}
+
+// shed returns the handler as it is reached while there is memory. It belongs outside
+// whatever reads a body. Health is always answered.
+func (l *limits) shed(next http.Handler) http.Handler {
+	if l.memory == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, healthPath) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if l.memory.Shed() {
+			l.refuse(w, r, user.ErrOverloaded())
+			return
+		}
+		if r.Body != nil && r.Body != http.NoBody {
+			r.Body = &memoryBody{ReadCloser: r.Body, memory: l.memory}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// slow returns the handler as callers reach it who do not ask too often. It belongs
+// inside what finds out who is calling. Health is always answered.
+func (l *limits) slow(next http.Handler) http.Handler {
+	if l.rate == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, healthPath) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		caller := intercept.CallerKey(r.Context(), r.RemoteAddr, transport.Peer)
+		if wait, ok := l.rate.Take(caller); !ok {
+			l.refuse(w, r, errRateLimited(wait))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func errRateLimited(wait time.Duration) *user.Error {
+	return &user.Error{
+		Code: user.ResourceExhausted, Reason: user.RateLimited, RetryAfter: wait,
+		Message: "the caller makes more requests than it may",
+	}
+}
+
+// refuse answers in the caller's own protocol, without a look at the body.
+func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
+	l.counted(string(err.Reason))
+	if strings.HasPrefix(r.URL.Path, rest.Prefix) {
+		rest.WriteError(w, err)
+		return
+	}
+	answer, _ := intercept.ToConnect(err)
+	_ = l.errors.Write(w, r, answer) // a caller who has gone cannot be told
+}
+
+// memoryBody is a body whose reading is given up when the memory is full. Admitting
+// requests one by one is not enough: many may begin while there is room, and grow.
+type memoryBody struct {
+	io.ReadCloser
+
+	memory *transport.Memory
+	read   int
+}
+
+// Read reads while there is memory.
+func (b *memoryBody) Read(p []byte) (int, error) {
+	if b.read > giveUpBytes && b.memory.Full() {
+		answer, _ := intercept.ToConnect(user.ErrOverloaded())
+		return 0, answer
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.read += n
+	return n, err
+}

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/yourorg/userservice/service/transport"
+)
+
+// linesPerCause is how many connections are told of in the log, of each cause, in a
+// second: who floods the server shall not flood the log.
+const linesPerCause = 5
+
+const (
+	refusedInAll   = "too_many"
+	refusedPerPeer = "too_many_of_peer"
+)
+
+// listener returns the listener whose connections are within the limits. With TLS it
+// speaks that too, so that the frames can be seen; the server above must not.
+func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Listener {
+	listener := transport.Listen(inner, transport.ListenOptions{
+		StallTimeout:   l.cfg.StallTimeout,
+		TLS:            secure,
+		MaxConnections: l.cfg.MaxConnections,
+		MaxPerPeer:     l.cfg.MaxConnectionsPerPeer,
+		Frames: transport.FrameLimits{
+			PerSecond: l.cfg.MaxControlFrames,
+			// All streams of a connection may be given up at once, and once again.
+			Resets:    2 * l.cfg.MaxConcurrentStreams,
+			PingEvery: l.cfg.KeepaliveMinTime,
+		},
+		Refused:       l.conns.refusedConn,
+		Overdrawn:     l.conns.overdrawnConn,
+		NotHandshaken: l.conns.notHandshaken,
+	})
+	l.conns.open.Store(listener)
+	return listener
+}
+
+// connWatch logs and counts connections that are refused or sent away.
+type connWatch struct {
+	log       *slog.Logger
+	lines     *transport.Rate
+	open      atomic.Pointer[transport.Listener]
+	refused   map[string]prometheus.Counter
+	overdrawn map[transport.Cause]prometheus.Counter
+}
+
+// newConnWatch returns a watch whose metrics are in the registry: userd_connections,
+// userd_connections_refused_total by cause, and userd_connections_sent_away_total by
+// cause, which is the kind of frames that there were too many of.
+func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch, error) {
+	w := &connWatch{
+		log: log, lines: transport.NewRate(linesPerCause, linesPerCause),
+		refused:   make(map[string]prometheus.Counter),
+		overdrawn: make(map[transport.Cause]prometheus.Counter),
+	}
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "userd_connections_refused_total", Help: "Connections that were refused since there were too many.",
+	}, []string{"cause"})
+	for _, cause := range []string{refusedInAll, refusedPerPeer} {
+		w.refused[cause] = refused.WithLabelValues(cause)
+	}
+	sentAway := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "userd_connections_sent_away_total", Help: "HTTP/2 connections that were closed since they sent too many frames of a kind.",
+	}, []string{"cause"})
+	for _, cause := range transport.Causes() {
+		w.overdrawn[cause] = sentAway.WithLabelValues(string(cause))
+	}
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "userd_connections", Help: "Connections of callers that are open.",
+	}, func() float64 {
+		if listener := w.open.Load(); listener != nil {
+			return float64(listener.Open())
+		}
+		return 0
+	})
+	return w, errors.Join(registry.Register(refused), registry.Register(sentAway), registry.Register(open))
+}
+
+func (w *connWatch) refusedConn(peer net.Addr, perPeer bool) {
+	cause := refusedInAll
+	if perPeer {
+		cause = refusedPerPeer
+	}
+	w.refused[cause].Inc()
+	w.line("refused a connection", peer, cause)
+}
+
+func (w *connWatch) overdrawnConn(peer net.Addr, cause transport.Cause) {
+	w.overdrawn[cause].Inc()
+	w.line("sent away a connection that sends too many frames", peer, string(cause))
+}
+
+func (w *connWatch) notHandshaken(peer net.Addr, err error) {
+	const cause = "handshake"
+	if _, ok := w.lines.Take(cause); ok {
+		w.log.LogAttrs(context.Background(), slog.LevelInfo, "a TLS handshake failed",
+			slog.String("peer", peer.String()), slog.Any("error", err))
+	}
+}
+
+func (w *connWatch) line(what string, peer net.Addr, cause string) {
+	if _, ok := w.lines.Take(cause); !ok {
+		return
+	}
+	w.log.LogAttrs(context.Background(), slog.LevelWarn, what,
+		slog.String("cause", cause), slog.String("peer", peer.String()))
+}

@@ -1,0 +1,145 @@
+package servertest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Authority issues certificates for a test.
+type Authority struct {
+	PEM []byte // its own certificate
+
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+// Issued is a certificate with its key.
+type Issued struct{ Cert, Key []byte } // PEM
+
+// NewAuthority returns a new authority.
+func NewAuthority(t testing.TB) *Authority {
+	t.Helper()
+	a := &Authority{}
+	template := newTemplate(t)
+	template.IsCA, template.BasicConstraintsValid = true, true
+	template.KeyUsage = x509.KeyUsageCertSign
+	issued, key := a.sign(t, template)
+	a.PEM, a.key = issued.Cert, key
+	block, _ := pem.Decode(issued.Cert)
+	var err error
+	if a.certificate, err = x509.ParseCertificate(block.Bytes); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// Server issues a certificate for 127.0.0.1 and userd.test.
+func (a *Authority) Server(t testing.TB) Issued {
+	t.Helper()
+	template := newTemplate(t)
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	template.DNSNames, template.IPAddresses = []string{"userd.test"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	issued, _ := a.sign(t, template)
+	return issued
+}
+
+// Client issues a certificate to a caller with the name, a URI.
+func (a *Authority) Client(t testing.TB, name string) Issued {
+	t.Helper()
+	uri, err := url.Parse(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := newTemplate(t)
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	template.URIs = []*url.URL{uri}
+	issued, _ := a.sign(t, template)
+	return issued
+}
+
+// Trust returns settings of a client that trusts the authority.
+func (a *Authority) Trust() *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.certificate)
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12, ServerName: "userd.test"}
+}
+
+// Pair returns the certificate for a client to show.
+func (i Issued) Pair(t testing.TB) tls.Certificate {
+	t.Helper()
+	pair, err := tls.X509KeyPair(i.Cert, i.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
+// Write writes the certificate and the key into the folder, in place of those that
+// are there.
+func (i Issued) Write(t testing.TB, dir string) (cert, key string) {
+	t.Helper()
+	return WriteFile(t, dir, "cert.pem", i.Cert), WriteFile(t, dir, "key.pem", i.Key)
+}
+
+// WriteFile writes a file as a whole: nobody sees a part of it.
+func WriteFile(t testing.TB, dir, name string, body []byte) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path+".new", body, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func newTemplate(t testing.TB) *x509.Certificate {
+	t.Helper()
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature,
+	}
+}
+
+// sign issues what the template says; an authority without a certificate, its own.
+func (a *Authority) sign(t testing.TB, template *x509.Certificate) (Issued, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, signer := a.certificate, a.key
+	if parent == nil {
+		parent, signer = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Issued{
+		Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		Key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}),
+	}, key
+}

@@ -1,0 +1,279 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// refusalsAtOnce is how many connections are told at a time that there are too
+	// many; further ones are closed without a word.
+	refusalsAtOnce = 64
+	// peerPrefix is how much of an IPv6 address stands for one peer: that is what one
+	// customer is given.
+	peerPrefix = 64
+)
+
+// ListenOptions are the limits of connections.
+type ListenOptions struct {
+	// StallTimeout is how long a connection may take no byte at all.
+	StallTimeout time.Duration
+	// TLS makes the connections use TLS, which is told to handlers by WithTLS; nil: none.
+	// The server above must be one without TLS.
+	TLS *tls.Config
+	// MaxConnections and MaxPerPeer bound the connections in all and from one address,
+	// which of IPv6 is a /64. 0: no bound.
+	MaxConnections, MaxPerPeer int
+	// Frames bound what an HTTP/2 connection may send beside its calls.
+	Frames FrameLimits
+	// Refused, if set, is told of connections beyond the bounds, Overdrawn of those that
+	// were closed since their budget was spent.
+	Refused   func(peer net.Addr, perPeer bool)
+	Overdrawn func(peer net.Addr, cause Cause)
+	// NotHandshaken, if set, is told of TLS handshakes that failed.
+	NotHandshaken func(peer net.Addr, err error)
+}
+
+// Listener is a listener whose HTTP/2 connections read and write in larger steps
+// than net/http does, which makes a system call for each frame, and for reading two.
+// What is written is gathered while other goroutines have their turn, and then
+// written at once. Connections that do not begin as HTTP/2 does are left as they are.
+//
+// A connection that takes no byte for the stall limit is closed, and so is one that
+// spends its budget of frames; where there are too many it does not begin.
+type Listener struct {
+	net.Listener
+
+	opts     ListenOptions
+	open     atomic.Int64
+	refusing chan struct{}
+
+	mu    sync.Mutex
+	peers map[netip.Addr]int
+}
+
+// Listen returns a listener that keeps the limits.
+func Listen(l net.Listener, opts ListenOptions) *Listener {
+	return &Listener{
+		Listener: l, opts: opts,
+		refusing: make(chan struct{}, refusalsAtOnce), peers: make(map[netip.Addr]int),
+	}
+}
+
+// Open is how many connections there are.
+func (l *Listener) Open() int64 { return l.open.Load() }
+
+// Accept waits for a connection within the bounds.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		inner, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		left, perPeer := l.admit(inner.RemoteAddr())
+		if left == nil {
+			if l.opts.Refused != nil {
+				l.opts.Refused(inner.RemoteAddr(), perPeer)
+			}
+			l.refuse(inner)
+			continue
+		}
+		var conn *gatherConn
+		if l.opts.TLS != nil {
+			below := &belowTLS{Conn: inner}
+			secure := tls.Server(below, l.opts.TLS)
+			conn = newGatherConn(secure, l)
+			conn.state.conn, conn.state.below = secure, below
+		} else {
+			conn = newGatherConn(inner, l)
+		}
+		conn.left = left
+		return conn, nil
+	}
+}
+
+// admit counts a connection in, and returns what counts it out again; nil: there are
+// too many, of its peer alone or in all.
+func (l *Listener) admit(addr net.Addr) (left func(), perPeer bool) {
+	if n := l.open.Add(1); l.opts.MaxConnections > 0 && n > int64(l.opts.MaxConnections) {
+		l.open.Add(-1)
+		return nil, false
+	}
+	leave := func() { l.open.Add(-1) }
+	if l.opts.MaxPerPeer <= 0 {
+		return leave, false
+	}
+	peer := peerOf(addr.String())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.peers[peer] >= l.opts.MaxPerPeer {
+		leave()
+		return nil, true
+	}
+	l.peers[peer]++
+	return func() {
+		leave()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.peers[peer]--; l.peers[peer] == 0 {
+			delete(l.peers, peer)
+		}
+	}, false
+}
+
+// peerOf gives what stands for the peer at an address with its port.
+func peerOf(addr string) netip.Addr {
+	at, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return netip.Addr{} // those that have no such address count as one
+	}
+	ip := at.Addr().Unmap().WithZone("")
+	if ip.Is4() {
+		return ip
+	}
+	prefix, err := ip.Prefix(peerPrefix)
+	if err != nil {
+		return ip
+	}
+	return prefix.Addr()
+}
+
+// Peer gives what stands for the peer at an address with its port, in limits: the
+// address itself, or the first half of one of IPv6.
+func Peer(addr string) string { return peerOf(addr).String() }
+
+func (l *Listener) overdrawn(c net.Conn, cause Cause) {
+	if l.opts.Overdrawn != nil {
+		l.opts.Overdrawn(c.RemoteAddr(), cause)
+	}
+}
+
+// refuse tells a peer in its own protocol that there are too many connections, if it
+// says soon which one it speaks.
+func (l *Listener) refuse(conn net.Conn) {
+	select {
+	case l.refusing <- struct{}{}:
+	default:
+		_ = conn.Close()
+		return
+	}
+	go func() {
+		defer func() { <-l.refusing }()
+		defer func() { _ = conn.Close() }()
+		if l.opts.TLS != nil {
+			return // a handshake is more than the peer shall have
+		}
+		if conn.SetDeadline(time.Now().Add(closeGrace)) != nil {
+			return
+		}
+		begins := make([]byte, drainBytes>>10)
+		n, _ := conn.Read(begins)
+		if _, err := conn.Write(refusal(begins[:n])); err != nil {
+			return
+		}
+		if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+			for n := 1; n > 0; { // until the peer has gone, or its second is over
+				n, _ = conn.Read(begins)
+			}
+		}
+	}()
+}
+
+// refusal is what a peer is told that begins so.
+func refusal(begins []byte) []byte {
+	if !bytes.HasPrefix(begins, preface) {
+		return []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n" +
+			"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n")
+	}
+	settings := []byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0}
+	return append(settings, farewell("connections")...)
+}
+
+// tlsState is what the handshake of a connection has come to.
+type tlsState struct {
+	conn  *tls.Conn
+	below *belowTLS
+	once  sync.Once
+	got   tls.ConnectionState
+}
+
+// belowTLS is a connection below TLS. Above it a write whose deadline passes is the
+// last, however much of it was taken, so it is here that progress is seen.
+type belowTLS struct {
+	net.Conn
+
+	arm atomic.Pointer[func() error] // sets the deadline of the next write; nil: none
+}
+
+// notHTTPS is what a peer is told that speaks HTTP where TLS is spoken, as net/http
+// says it.
+const notHTTPS = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+
+// failed notes an error of reading if it comes of the handshake.
+func (s *tlsState) failed(l *Listener, err error) {
+	if s.conn.ConnectionState().HandshakeComplete || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		return
+	}
+	var notTLS tls.RecordHeaderError
+	if errors.As(err, &notTLS) && notTLS.Conn != nil && speaksHTTP(notTLS.RecordHeader[:]) {
+		_, _ = io.WriteString(notTLS.Conn, notHTTPS) // it is closed next in any case
+	}
+	if l.opts.NotHandshaken != nil {
+		l.opts.NotHandshaken(s.conn.RemoteAddr(), err)
+	}
+}
+
+func speaksHTTP(begins []byte) bool {
+	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "PATCH", "DELET", "PRI *"} {
+		if string(begins) == method {
+			return true
+		}
+	}
+	return false
+}
+
+// Write writes it all, for as long as there is progress.
+func (c *belowTLS) Write(p []byte) (int, error) {
+	if arm := c.arm.Load(); arm != nil {
+		return writeArmed(c.Conn, *arm, p)
+	}
+	return c.Conn.Write(p)
+}
+
+type connKey struct{}
+
+// ConnContext is for http.Server: with it WithTLS finds the connection, and so does a
+// Guard that has to close it.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	ctx = context.WithValue(ctx, netConn{}, c)
+	if g, ok := c.(*gatherConn); ok && g.state.conn != nil {
+		return context.WithValue(ctx, connKey{}, &g.state)
+	}
+	return ctx
+}
+
+// WithTLS returns a handler that sees the TLS of its requests where the listener
+// keeps it from net/http. Whoever has sent a request is past the handshake.
+func WithTLS(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if state, ok := r.Context().Value(connKey{}).(*tlsState); ok && r.TLS == nil {
+			state.once.Do(func() { state.got = state.conn.ConnectionState() })
+			r.TLS = &state.got
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Gather returns a listener without limits but that of stalls.
+func Gather(l net.Listener, stall time.Duration) net.Listener {
+	return Listen(l, ListenOptions{StallTimeout: stall})
+}
