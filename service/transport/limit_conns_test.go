@@ -1,0 +1,111 @@
+package transport_test
+
+import (
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/yourorg/userservice/service/transport"
+)
+
+// The frames are seen through TLS too, and handlers see the TLS that net/http does not.
+func TestFloodThroughTLS(t *testing.T) {
+	t.Parallel()
+	issuer := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
+	defer issuer.Close()
+	known, ok := issuer.Client().Transport.(*http.Transport)
+	if !ok {
+		t.Fatal("the client has another transport")
+	}
+	var config net.ListenConfig
+	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	causes := make(chan transport.Cause, 1)
+	listener := transport.Listen(inner, transport.ListenOptions{
+		StallTimeout: 10 * time.Second, Frames: transport.FrameLimits{PerSecond: 10},
+		TLS:       &tls.Config{Certificates: issuer.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12},
+		Overdrawn: func(_ net.Addr, cause transport.Cause) { causes <- cause },
+	})
+	version := make(chan uint16, 1)
+	server := transport.NewServer(transport.WithTLS(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		version <- r.TLS.Version
+	})), transport.ServerOptions{MaxConcurrentStreams: 10, Logger: slog.New(slog.DiscardHandler)})
+	server.ConnContext = transport.ConnContext
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	defer func() {
+		_ = server.Close()
+		<-ended
+	}()
+
+	secure := known.TLSClientConfig.Clone()
+	secure.NextProtos = []string{"h2"}
+	dialer := tls.Dialer{Config: secure}
+	conn, err := dialer.DialContext(t.Context(), "tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	framer := http2.NewFramer(conn, conn)
+	// GET https / with an authority of one letter, from the static table of HPACK.
+	get := []byte{0x82, 0x87, 0x84, 0x01, 1, 'x'}
+	if err := framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: get, EndHeaders: true, EndStream: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-version; got < tls.VersionTLS12 {
+		t.Errorf("the handler saw version %x", got)
+	}
+	go func() {
+		for framer.WritePriority(3, http2.PriorityParam{StreamDep: 5}) == nil { // until it is closed
+			continue
+		}
+	}()
+	if got := <-causes; got != transport.CauseOther {
+		t.Errorf("got %s", got)
+	}
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatalf("no farewell: %v", err)
+		}
+		if goAway, ok := frame.(*http2.GoAwayFrame); ok {
+			if goAway.ErrCode != http2.ErrCodeEnhanceYourCalm {
+				t.Errorf("got %v", goAway)
+			}
+			return
+		}
+	}
+}
+
+func TestPeer(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		"192.0.2.1:80":                "192.0.2.1",
+		"[::ffff:192.0.2.1]:80":       "192.0.2.1",
+		"[2001:db8:1:2:3:4:5:6]:80":   "2001:db8:1:2::",
+		"[2001:db8:1:2:ffff::1%x]:80": "2001:db8:1:2::",
+		"pipe":                        "invalid IP",
+	} {
+		if got := transport.Peer(addr); got != want {
+			t.Errorf("%s: got %s, want %s", addr, got, want)
+		}
+	}
+}
