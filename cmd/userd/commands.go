@@ -110,7 +110,8 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 		_ = store.Close() // nothing was written; the error to tell is the other one
 		return errors.Join(err, tracing.Shutdown(ctx))
 	}
-	if telemetry.IsTerminal(to.out) && all.LogFormat != telemetry.FormatJSON {
+	// The log goes to the other stream. Whoever asked for JSON feeds both to a program.
+	if all.LogFormat != telemetry.FormatJSON {
 		s.Welcome(to.out)
 	}
 	return s.Run(ctx)
