@@ -9,8 +9,8 @@ import (
 )
 
 // pageRows is how many rows a cursor reads at once: enough to make a read's own
-// cost small, few enough to keep it short.
-const pageRows = 512
+// cost small, few enough that a reader who stalls holds little.
+const pageRows = 128
 
 // CursorOptions say what a cursor follows.
 type CursorOptions struct {
@@ -29,8 +29,9 @@ type Cursor struct {
 	opts   CursorOptions
 	query  user.LogQuery
 	woken  chan struct{}
-	gone   bool // the user is deleted as far as the rows read tell
-	seamed bool // the head has been reached once
+	ahead  chan pageRead // the next page on its way; nil: it is not
+	gone   bool          // the user is deleted as far as the rows read tell
+	seamed bool          // the head has been reached once
 }
 
 // Page is what a cursor reads at once.
@@ -70,7 +71,7 @@ func (c *Cursor) Position() int64 { return c.query.After }
 
 // Read returns the next rows, in order. There may be none although more follow.
 func (c *Cursor) Read(ctx context.Context) (Page, error) {
-	read, err := c.feed.store.Log(ctx, c.query)
+	read, err := c.log(ctx)
 	if err != nil {
 		return Page{}, err
 	}
@@ -78,6 +79,9 @@ func (c *Cursor) Read(ctx context.Context) (Page, error) {
 	if read.Done && !c.seamed {
 		c.seamed = true
 		c.query.After += plantedSkip
+	}
+	if !read.Done {
+		c.readAhead(ctx)
 	}
 	page := Page{AtHead: read.Done, Rows: read.Rows}
 	if c.opts.UserID != wholeLog {
@@ -88,6 +92,33 @@ func (c *Cursor) Read(ctx context.Context) (Page, error) {
 		page.Rows = slices.DeleteFunc(page.Rows, c.leavesOut)
 	}
 	return page, nil
+}
+
+// pageRead is what the store answered.
+type pageRead struct {
+	page user.LogPage
+	err  error
+}
+
+// log returns the next page, which may have been read ahead. A row that was committed
+// since then has left its signal, so that it is read after the next Wait.
+func (c *Cursor) log(ctx context.Context) (user.LogPage, error) {
+	if c.ahead == nil {
+		return c.feed.store.Log(ctx, c.query)
+	}
+	read := <-c.ahead
+	c.ahead = nil
+	return read.page, read.err
+}
+
+// readAhead lets the store read the next page while the caller sends this one.
+func (c *Cursor) readAhead(ctx context.Context) {
+	ahead, query := make(chan pageRead, 1), c.query
+	go func() {
+		page, err := c.feed.store.Log(ctx, query)
+		ahead <- pageRead{page, err}
+	}()
+	c.ahead = ahead
 }
 
 // Wait returns nil when there may be something to read, or when the timer fires;
