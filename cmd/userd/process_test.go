@@ -33,6 +33,10 @@ var binaries struct {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(bareVariable) != "" {
+		fmt.Fprintln(os.Stderr, serveBare())
+		os.Exit(1)
+	}
 	code := m.Run()
 	if binaries.dir != "" {
 		if err := os.RemoveAll(binaries.dir); err != nil {
@@ -73,12 +77,14 @@ type program struct {
 	fault string   // a planted fault, which needs the build tag faults; empty: none
 	wrap  []string // a command in front of it, such as strace
 	flags []string // further flags
+	env   []string // further variables of its environment
 }
 
 // process is a running userd.
 type process struct {
 	cmd    *exec.Cmd
 	addr   string
+	token  string // that its clients send; empty: none
 	output *output
 	exited chan struct{}
 	err    error // of Wait; valid once exited is closed
@@ -92,10 +98,15 @@ func (p program) start(t testing.TB) *process {
 		tags = "faults"
 	}
 	own := []string{build(t, tags), "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "text"}
-	argv := slices.Concat(p.wrap, own, p.flags)
+	return launch(t, slices.Concat(p.wrap, own, p.flags), p.dir, append(p.env, "USERD_FAULT="+p.fault))
+}
+
+// launch runs a program in the folder and returns once it has said where it serves.
+func launch(t testing.TB, argv []string, dir string, env []string) *process {
+	t.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it is ended by signals, which is what is tested
-	cmd.Dir = p.dir
-	cmd.Env = append(os.Environ(), "USERD_FAULT="+p.fault)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), env...)
 	// A group of its own, so that what runs in front of it ends with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out := &output{}
@@ -167,7 +178,15 @@ func (p *process) client(t testing.TB, window int) userv1connect.UserServiceClie
 
 func (p *process) newClient(window int) (client userv1connect.UserServiceClient, closeIdle func()) {
 	http2, closeIdle := newHTTP2(window)
-	return userv1connect.NewUserServiceClient(http2, p.url(), connect.WithGRPC()), closeIdle
+	send := connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			if p.token != "" {
+				req.Header().Set("Authorization", "Bearer "+p.token)
+			}
+			return next(ctx, req)
+		}
+	})
+	return userv1connect.NewUserServiceClient(http2, p.url(), connect.WithGRPC(), connect.WithInterceptors(send)), closeIdle
 }
 
 func (p *process) url() string { return "http://" + p.addr }
