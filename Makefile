@@ -50,10 +50,13 @@ run: ## Run the server from source (ARGS="--listen :8080" passes flags)
 ##### Checks
 
 .PHONY: test
+# The tests of the programs run them as processes, built as users build them. They
+# come last and by themselves, since a busy machine hides what they look for.
 test: ## Vet and test, with the race detector; Go alone (TESTFLAGS="-run X -v" adds flags)
 	go vet ./...
 	$(if $(race),,@echo 'no C compiler: without the race detector')
-	go test $(race) -timeout 9m $(TESTFLAGS) ./...
+	go test $(race) -timeout 9m $(TESTFLAGS) $$(go list ./... | grep -v /cmd/)
+	go test -timeout 9m $(TESTFLAGS) ./cmd/...
 
 .PHONY: lint
 lint: $(golangci) $(buf) $(protodeps) ## Judge the Go code, the proto files and their layout

@@ -36,13 +36,13 @@ func inject(t *testing.T, p *process, args ...string) *tracer {
 		t.Fatal(err)
 	}
 	attached, said := make(chan struct{}), &output{}
+	attach := sync.OnceFunc(func() { close(attached) })
 	go func() {
 		defer close(tr.ended)
 		for lines := bufio.NewScanner(pipe); lines.Scan(); {
 			said.add(lines.Text())
-			if strings.Contains(lines.Text(), "attached") && attached != nil {
-				close(attached)
-				attached = nil
+			if strings.Contains(lines.Text(), "attached") {
+				attach()
 			}
 		}
 		_ = tr.cmd.Wait() // it ends by a signal

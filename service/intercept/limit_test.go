@@ -65,14 +65,15 @@ func TestStreamsOfACaller(t *testing.T) {
 			t.Errorf("beyond the limit: %v", err)
 		}
 	}
+	nobody := t.Context()
 	within := limits.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
 		return errors.Join(
-			open(t.Context(), "10.0.0.1:3", 1), // the second of the address
-			open(t.Context(), "10.0.0.2:1", 2), // another address
-			open(ada, "10.0.0.1:1", 2),         // a caller who is known is not his address
+			open(nobody, "10.0.0.1:3", 1), // the second of the address
+			open(nobody, "10.0.0.2:1", 2), // another address
+			open(ada, "10.0.0.1:1", 2),    // a caller who is known is not his address
 		)
 	})
-	if err := within(t.Context(), &limitConn{peer: "10.0.0.1:2"}); err != nil {
+	if err := within(nobody, &limitConn{peer: "10.0.0.1:2"}); err != nil {
 		t.Errorf("callers stand in each other's way: %v", err)
 	}
 }
@@ -116,7 +117,7 @@ func TestDeadlineIsClamped(t *testing.T) {
 		if own > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, own)
-			defer cancel()
+			t.Cleanup(cancel)
 		}
 		left := func(ctx context.Context) time.Duration {
 			end, ok := ctx.Deadline()

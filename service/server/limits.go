@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -29,6 +30,10 @@ const (
 	// giveUpBytes is what a body has to have brought before its request is given up
 	// since the memory is full: ending small ones would free nothing.
 	giveUpBytes = 64 << 10
+	// bodyShare is the part of the memory limit, one in so many, that the bodies of
+	// unary calls may have brought at a time. A buffer that doubles as it grows holds
+	// three times what has come, and all may grow at once.
+	bodyShare = 8
 
 	healthPath = "/grpc.health.v1.Health/"
 
@@ -89,6 +94,11 @@ type limits struct {
 	// themselves: whoever is at his limit may still ask how the server is.
 	watches *intercept.StreamLimits
 	conns   *connWatch
+	// bodies is how much the bodies of unary calls have brought that go on.
+	bodies atomic.Int64
+	// openEnded reports whether a request's body is a stream, which nobody keeps as a
+	// whole.
+	openEnded func(*http.Request) bool
 	// counted is told the reason of each request that is refused.
 	counted func(reason string)
 	errors  *connect.ErrorWriter
@@ -97,7 +107,7 @@ type limits struct {
 // newLimits builds what the configuration asks for. It tells the runtime of the memory
 // limit, so that garbage is collected in time.
 func newLimits(cfg *Config, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
-	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter()}
+	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter(), openEnded: openEnded()}
 	var err error
 	if l.conns, err = newConnWatch(log, metrics.Registry()); err != nil {
 		return nil, fmt.Errorf("observe the connections: %w", err)
@@ -142,7 +152,9 @@ func (l *limits) shed(next http.Handler) http.Handler {
 			return
 		}
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = &memoryBody{ReadCloser: r.Body, memory: l.memory}
+			body := &memoryBody{ReadCloser: r.Body, limits: l, kept: !l.openEnded(r)}
+			defer body.forget()
+			r.Body = body
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -191,17 +203,29 @@ func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error)
 type memoryBody struct {
 	io.ReadCloser
 
-	memory *transport.Memory
+	limits *limits
+	kept   bool // it is read as a whole before anything is done with it
 	read   int
 }
 
 // Read reads while there is memory.
 func (b *memoryBody) Read(p []byte) (int, error) {
-	if b.read > giveUpBytes && b.memory.Full() {
+	if b.read > giveUpBytes && (b.limits.memory.Full() || b.kept && b.limits.bodies.Load() > b.limits.memory.Limit()/bodyShare) {
 		answer, _ := intercept.ToConnect(user.ErrOverloaded())
 		return 0, answer
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.read += n
+	b.limits.memory.Received(n)
+	if b.kept {
+		b.limits.bodies.Add(int64(n))
+	}
 	return n, err
+}
+
+// forget is called when the handler has returned.
+func (b *memoryBody) forget() {
+	if b.kept {
+		b.limits.bodies.Add(-int64(b.read))
+	}
 }

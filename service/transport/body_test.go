@@ -112,7 +112,8 @@ func TestGunzipStopsAtTheLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := io.ReadAll(g)
-		if !errors.Is(err, want) || len(got) != min(size, 10) {
+		// Of one that is too large it gives out as much as it likes, up to the limit.
+		if !errors.Is(err, want) || len(got) > 10 || size <= 10 && len(got) != size {
 			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
 		}
 		if err := g.Close(); err != nil {

@@ -53,8 +53,9 @@ type gatherConn struct {
 	spare    []byte    // what was written before, to be used again
 	flushing bool      // a goroutine writes
 	closing  bool
-	ended    bool  // the budget is spent: nothing more is taken
-	err      error // of a write; the connection is of no use any more
+	ended    bool   // the budget is spent: nothing more is taken
+	goodbye  []byte // what the peer is told at the end of the present frame, if it ends
+	err      error  // of a write; the connection is of no use any more
 }
 
 func newGatherConn(c net.Conn, l *Listener) *gatherConn {
@@ -111,22 +112,40 @@ func (c *gatherConn) dismiss(cause Cause) {
 	c.listener.overdrawn(c, cause)
 	c.mu.Lock()
 	c.ended = true
-	if c.budget.out.between() && c.err == nil && !c.closing {
-		c.out = append(c.out, farewell(cause)...)
-		if !c.flushing {
-			c.flushing = true
-			go c.flush()
-		}
-	}
+	c.goodbye = farewell(cause)
+	c.finish(nil)
 	c.room.Broadcast()
-	soon := time.Now().Add(closeGrace)
-	_ = c.Conn.SetDeadline(soon) // if it fails the connection is gone already
-	for c.flushing && c.err == nil {
+	_ = c.Conn.SetDeadline(time.Now().Add(closeGrace)) // if it fails the connection is gone already
+	late := time.AfterFunc(closeGrace, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.goodbye = nil
+		c.room.Broadcast()
+	})
+	for (c.flushing || c.goodbye != nil) && c.err == nil && !c.closing {
 		c.room.Wait()
 	}
+	late.Stop()
 	c.mu.Unlock()
 	if c.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, drainBytes))
+	}
+}
+
+// finish takes what is left of the present frame from p, and when it is whole says
+// goodbye. It is called with the lock.
+func (c *gatherConn) finish(p []byte) {
+	n := 0
+	for ; n < len(p) && !c.budget.out.between(); n++ {
+		c.budget.sent(p[n : n+1])
+	}
+	if c.out = append(c.out, p[:n]...); c.budget.out.between() {
+		c.out = append(c.out, c.goodbye...)
+		c.goodbye = nil
+	}
+	if !c.flushing && len(c.out) > 0 {
+		c.flushing = true
+		go c.flush()
 	}
 }
 
@@ -147,6 +166,9 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 		}
 		if c.err != nil {
 			return n, c.err
+		}
+		if c.goodbye != nil && !c.closing {
+			c.finish(p[n:])
 		}
 		if c.closing || c.ended {
 			return n, net.ErrClosed

@@ -183,8 +183,12 @@ func (b *frameBudget) received(p []byte) Cause {
 func (b *frameBudget) spend(h frameHead) Cause {
 	switch h.kind {
 	case frameData:
-		if h.has(flagEndStream) || h.length > shortData && (!h.has(flagPadded) || h.length > shortPadded) ||
-			take(&b.freeData) {
+		if brings(h) {
+			// connect-go sends a message's prefix by itself: a short message follows.
+			b.freeData = max(b.freeData, 1)
+			return ""
+		}
+		if take(&b.freeData) {
 			return ""
 		}
 		return b.charge(bucketEmptyData, 1)
@@ -206,27 +210,37 @@ func (b *frameBudget) spend(h frameHead) Cause {
 		}
 		return b.charge(bucketResets, 1)
 	case frameWindow:
-		if b.usedWindows < windowsPerData*b.dataSent.Load() {
-			b.usedWindows++
-			return ""
-		}
-		if cause := b.charge(bucketWindows, 1); cause != "" {
-			return cause
-		}
-		return b.chargeSentResets() // a bad one makes the server reset the stream
+		return b.window()
 	case framePing:
-		if h.has(flagAck) {
-			return b.charge(bucketOther, 1)
+		if !h.has(flagAck) {
+			return b.ping()
 		}
-		return b.ping()
 	case frameSettings:
-		if h.has(flagAck) {
-			return b.charge(bucketOther, 1)
+		if !h.has(flagAck) {
+			return b.charge(bucketSettings, 1)
 		}
-		return b.charge(bucketSettings, 1)
-	default:
-		return b.charge(bucketOther, 1)
 	}
+	return b.charge(bucketOther, 1)
+}
+
+// brings reports whether a frame of DATA has any to speak of, or ends its stream.
+func brings(h frameHead) bool {
+	least := uint32(shortData)
+	if h.has(flagPadded) {
+		least = shortPadded
+	}
+	return h.has(flagEndStream) || h.length > least
+}
+
+func (b *frameBudget) window() Cause {
+	if b.usedWindows < windowsPerData*b.dataSent.Load() {
+		b.usedWindows++
+		return ""
+	}
+	if cause := b.charge(bucketWindows, 1); cause != "" {
+		return cause
+	}
+	return b.chargeSentResets() // a bad one makes the server reset the stream
 }
 
 func take(free *int64) bool {

@@ -272,8 +272,3 @@ func WithTLS(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
-
-// Gather returns a listener without limits but that of stalls.
-func Gather(l net.Listener, stall time.Duration) net.Listener {
-	return Listen(l, ListenOptions{StallTimeout: stall})
-}

@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -44,7 +45,9 @@ func TestFloodThroughTLS(t *testing.T) {
 	go func() { ended <- server.Serve(listener) }()
 	defer func() {
 		_ = server.Close()
-		<-ended
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	}()
 
 	secure := known.TLSClientConfig.Clone()

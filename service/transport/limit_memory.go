@@ -18,6 +18,9 @@ import (
 const (
 	// memoryEvery is how old a look at the memory may be.
 	memoryEvery = 20 * time.Millisecond
+	// memoryShare is the part of the limit, one in so many, that may come in before the
+	// next look: buffers that grow hold a few times what has come.
+	memoryShare = 64
 	// collectEvery is how often garbage is collected while work is shed: without work
 	// nobody else would, and the memory would look full for ever.
 	collectEvery = time.Second
@@ -30,12 +33,13 @@ const (
 )
 
 // Memory watches how near the process is to a limit of its memory. It looks when it is
-// asked, and at most every 20 ms. It is safe for use by many goroutines.
+// asked, every 20 ms at most, and sooner when much has come in. It is safe for use by many goroutines.
 type Memory struct {
 	limit int64
 	born  time.Time
 
 	looked  atomic.Int64 // when, after born
+	unseen  atomic.Int64 // bytes that have come in since
 	shed    atomic.Bool
 	broken  atomic.Bool
 	mu      sync.Mutex // held while looking
@@ -78,15 +82,21 @@ func (m *Memory) Full() bool {
 	return m.broken.Load()
 }
 
+// Received notes that bytes have come in that are being kept.
+func (m *Memory) Received(n int) { m.unseen.Add(int64(n)) }
+
 // Limit is the limit in bytes.
 func (m *Memory) Limit() int64 { return m.limit }
 
 func (m *Memory) look() {
 	now := time.Since(m.born)
-	if last := m.looked.Load(); last != 0 && now-time.Duration(last) < memoryEvery || !m.mu.TryLock() {
+	last := m.looked.Load()
+	recent := last != 0 && now-time.Duration(last) < memoryEvery && m.unseen.Load() < m.limit/memoryShare
+	if recent || !m.mu.TryLock() {
 		return
 	}
 	defer m.mu.Unlock()
+	m.unseen.Store(0)
 	m.looked.Store(int64(now) + 1)
 	live, held := m.usage(m)
 	m.broken.Store(held > m.limit/100*breakBeyond)

@@ -35,6 +35,9 @@ func TestMemorySheds(t *testing.T) {
 		if m.Shed() {
 			t.Error("it looks more often than it says")
 		}
+		if m.Received(limit / 2); !m.Shed() {
+			t.Error("it does not look when much comes in")
+		}
 	})
 	if (*Memory)(nil).Shed() || (*Memory)(nil).Full() {
 		t.Error("without a limit there is work to be shed")

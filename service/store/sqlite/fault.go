@@ -1,5 +1,11 @@
 package sqlite
 
+import "time"
+
+// plantedGap lies between the results and the commit where the two have changed
+// places: long enough for a kill to meet it on any machine.
+const plantedGap = 20 * time.Millisecond
+
 // fault names a way in which the store can be made to break its promises, so that
 // a test harness can show that it would notice. Only a build with the tag "faults"
 // has them, see USERD_FAULT there.

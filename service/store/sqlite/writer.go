@@ -196,6 +196,7 @@ func (s *Store) transaction(group []*item, careful bool) error {
 	}
 	if planted(faultAckBeforeCommit) {
 		answerAll(group)
+		time.Sleep(plantedGap)
 	}
 	start := time.Now()
 	if err := w.commit(); err != nil {
