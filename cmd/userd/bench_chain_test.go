@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -31,7 +32,7 @@ const bareVariable = "USERD_BENCH_BARE"
 // limits, metrics, sampled traces that are sent off, logs) with the bare handlers on
 // net/http. Its figure is the processor time of the serving process.
 func BenchmarkChain(b *testing.B) {
-	traces := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	traces := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}))
 	defer traces.Close()
@@ -44,7 +45,7 @@ func BenchmarkChain(b *testing.B) {
 	b.Run("userd-all-on", func(b *testing.B) {
 		p := program{dir: b.TempDir()}
 		token, flags := issueToken(b, p.dir)
-		p.flags = append(flags, "--max-requests-per-second", "1000000")
+		p.flags = slices.Concat(flags, []string{"--max-requests-per-second", "1000000"})
 		p.env = []string{
 			"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_ENDPOINT=" + traces.URL,
 			"OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=0.01",
@@ -121,6 +122,6 @@ func serveBare() error {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: mux, Protocols: &protocols} //nolint:gosec // no limits is what it is for
+	server := &http.Server{Handler: mux, Protocols: &protocols} // without limits, which is what it is for
 	return server.Serve(listener)
 }
