@@ -130,6 +130,11 @@ func (c *gatherConn) dismiss(cause Cause) {
 	if c.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, drainBytes))
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = net.ErrClosed
+	}
 }
 
 // finish takes what is left of the present frame from p, and when it is whole says
@@ -167,11 +172,15 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 		if c.err != nil {
 			return n, c.err
 		}
-		if c.goodbye != nil && !c.closing {
-			c.finish(p[n:])
-		}
-		if c.closing || c.ended {
+		if c.closing {
 			return n, net.ErrClosed
+		}
+		if c.ended {
+			// An error would have net/http close the connection before its time.
+			if c.goodbye != nil {
+				c.finish(p[n:])
+			}
+			return len(p), nil
 		}
 		more := min(gatherBytes-len(c.out), len(p)-n)
 		c.out = append(c.out, p[n:n+more]...)
