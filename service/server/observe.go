@@ -125,6 +125,9 @@ func logUnseen(log *slog.Logger, r *http.Request, x *transport.Exchange) {
 	n, _ := ctx.Value(noteKey{}).(*note)
 	refused := n != nil && n.refused != nil
 	switch {
+	case status == http.StatusServiceUnavailable, status == http.StatusTooManyRequests:
+		// Refused by a limit, which counts and says so itself: a line each would
+		// make a flood of calls a flood of lines.
 	case status >= http.StatusInternalServerError:
 		level = slog.LevelError
 	case status >= http.StatusBadRequest, code != "" && code != "0", refused:
