@@ -64,7 +64,9 @@ func TestIdentityByCertificate(t *testing.T) {
 			wantError(t, err, connect.CodePermissionDenied, user.PermissionMissing)
 			_, err = dial(nil, "").GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1})
 			wantError(t, err, connect.CodeUnauthenticated, user.CredentialsMissing)
-			if _, err = dial(stranger, "spiffe://example.org/writer").GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1}); connect.CodeOf(err) != connect.CodeUnavailable {
+			// The connection ends in the handshake; how the client learns of it is a matter of
+			// timing, but the service has not answered.
+			if _, err = dial(stranger, "spiffe://example.org/writer").GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1}); err == nil || connect.IsWireError(err) {
 				t.Errorf("a certificate of another authority: got %v", err)
 			}
 		})

@@ -143,13 +143,14 @@ func (x *Exchange) finish(stall, body time.Duration) {
 }
 
 // endWrite makes the write that goes on fail, and every further one.
-func (x *Exchange) endWrite() bool {
+func (x *Exchange) endWrite(count func()) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.over || x.cutWrite {
 		return false
 	}
 	x.cutWrite = true
+	count()
 	return x.control.SetWriteDeadline(longAgo) == nil
 }
 
@@ -170,15 +171,17 @@ type netConn struct{}
 
 // StopReading makes the Read of the body that waits fail, and every further one. It is
 // safe for any goroutine, also when the handler has returned.
-func (x *Exchange) StopReading() { _ = x.endRead() }
+func (x *Exchange) StopReading() { _ = x.endRead(func() {}) }
 
-// endRead makes the reading of the body fail.
-func (x *Exchange) endRead() bool {
+// endRead makes the reading of the body fail. It counts before, so that whoever sees
+// the failure sees it counted.
+func (x *Exchange) endRead(count func()) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.over || x.cutRead {
 		return false
 	}
 	x.cutRead = true
+	count()
 	return x.control.SetReadDeadline(longAgo) == nil
 }

@@ -228,8 +228,7 @@ func (g *Guard) sweep(now time.Time) {
 	patience := time.Duration(g.patience.Load())
 	for _, x := range stalled {
 		switch {
-		case x.endWrite():
-			g.stalls.Add(1)
+		case x.endWrite(func() { g.stalls.Add(1) }):
 			g.tell(x, now, "cut a reader that takes nothing")
 		case now.Sub(x.sweepSince) >= 2*patience && x.closeConn():
 			// To end the write HTTP/2 has to send a frame. If it cannot do that either,
@@ -238,8 +237,7 @@ func (g *Guard) sweep(now time.Time) {
 		}
 	}
 	for _, x := range late {
-		if x.endRead() {
-			g.late.Add(1)
+		if x.endRead(func() { g.late.Add(1) }) {
 			g.tell(x, now, "cut a request whose body does not come")
 		}
 	}
