@@ -272,32 +272,47 @@ func BenchmarkIdleStreams(b *testing.B) {
 // spread makes b.N calls from as many goroutines as there are callers, over at most
 // eight connections.
 func spread(b *testing.B, p *process, callers int, call func(context.Context, userv1connect.UserServiceClient, int) error) {
+	clients := connectedClients(b, p, callers)
+	before := processorTime(b, p)
+	b.ResetTimer()
+	err := share(callers, b.N, func(caller, i int) error {
+		return call(b.Context(), clients[caller%len(clients)], i)
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64((processorTime(b, p)-before).Nanoseconds())/float64(b.N)/1e3, "server-µs/call")
+}
+
+// connectedClients returns the clients of so many callers, each with one connection, of
+// which there are at most eight.
+func connectedClients(b *testing.B, p *process, callers int) []userv1connect.UserServiceClient {
 	clients := make([]userv1connect.UserServiceClient, min(callers, 8))
 	for i := range clients {
 		clients[i] = connected(b, p)
 	}
+	return clients
+}
+
+// share lets the callers make n calls, each the next one as soon as its last is done.
+func share(callers, n int, call func(caller, i int) error) error {
 	var next atomic.Int64
 	var all errgroup.Group
-	before := processorTime(b, p)
-	b.ResetTimer()
-	for c := range callers {
+	for caller := range callers {
 		all.Go(func() error {
 			for {
 				i := int(next.Add(1)) - 1
-				if i >= b.N {
+				if i >= n {
 					return nil
 				}
-				if err := call(b.Context(), clients[c%len(clients)], i); err != nil {
+				if err := call(caller, i); err != nil {
 					return err
 				}
 			}
 		})
 	}
-	if err := all.Wait(); err != nil {
-		b.Fatal(err)
-	}
-	b.StopTimer()
-	b.ReportMetric(float64((processorTime(b, p)-before).Nanoseconds())/float64(b.N)/1e3, "server-µs/call")
+	return all.Wait()
 }
 
 // connected returns a client whose one connection stands, so that calls that begin at

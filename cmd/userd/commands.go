@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 
 	"github.com/alecthomas/kong"
 
@@ -114,5 +115,6 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	if all.LogFormat != telemetry.FormatJSON {
 		s.Welcome(to.out)
 	}
+	defer runtime.KeepAlive(reserveHeap()) // New has told the runtime of the memory limit
 	return s.Run(ctx)
 }
