@@ -160,12 +160,14 @@ func (h *health) publish() {
 
 // prober finds out what the store can do.
 type prober struct {
-	store  user.Store
-	health *health
-	log    *slog.Logger
+	store   user.Store
+	trouble <-chan struct{} // says that writes have begun to fail; nil: nobody does
+	health  *health
+	log     *slog.Logger
 }
 
-// run probes at once and then again and again, until the context ends.
+// run probes at once and then again and again, and as soon as there is trouble, until
+// the context ends.
 func (p *prober) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -174,6 +176,10 @@ func (p *prober) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-p.trouble:
+			if !p.health.servesWrites() {
+				continue // that is known, and asked again in a moment
+			}
 		}
 		if p.probe(ctx) {
 			timer.Reset(probeEvery)

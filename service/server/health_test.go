@@ -63,7 +63,8 @@ func TestHealthFollowsTheStore(t *testing.T) {
 		const up, down = grpchealth.StatusServing, grpchealth.StatusNotServing
 		expect(down, down) // nobody has asked the store yet
 
-		p := &prober{store: store, health: h, log: slog.New(slog.DiscardHandler)}
+		trouble := make(chan struct{}, 1)
+		p := &prober{store: store, trouble: trouble, health: h, log: slog.New(slog.DiscardHandler)}
 		go p.run(ctx)
 		synctest.Wait()
 		expect(up, up)
@@ -83,6 +84,17 @@ func TestHealthFollowsTheStore(t *testing.T) {
 		expect(down, down)
 		after(func() { store.readsFail.Store(false); store.writesFail.Store(false) })
 		expect(up, up)
+
+		// Trouble is looked into at once.
+		store.writesFail.Store(true)
+		trouble <- struct{}{}
+		synctest.Wait()
+		expect(up, down)
+		trouble <- struct{}{}
+		synctest.Wait()
+		after(func() { store.writesFail.Store(false) })
+		expect(up, up)
+
 		after(h.drain)
 		expect(down, down)
 		time.Sleep(probeEvery) // a probe that finds all well changes nothing now

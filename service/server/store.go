@@ -32,6 +32,8 @@ type Storage struct {
 	ReadOnly func() bool  // it takes no more writes until it is opened again
 	Bytes    func() int64 // size of the database
 	LogBytes func() int64 // size of its write-ahead log
+	// Trouble tells that writes have begun to fail; it is never closed.
+	Trouble <-chan struct{}
 }
 
 // OpenStore opens the store at the address. Commits are counted in the metrics.
@@ -40,9 +42,16 @@ func OpenStore(ctx context.Context, address string, log *slog.Logger, metrics *t
 	if err != nil {
 		return nil, Storage{}, err
 	}
+	trouble := make(chan struct{}, 1)
 	store, err := sqlite.Open(ctx, sqlite.Options{
 		Path: path, Logger: log,
 		OnCommit: func(c sqlite.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) },
+		OnTrouble: func() {
+			select {
+			case trouble <- struct{}{}:
+			default: // the one before has yet to be looked into, and will find this as well
+			}
+		},
 	})
 	if err != nil {
 		return nil, Storage{}, err
@@ -52,5 +61,6 @@ func OpenStore(ctx context.Context, address string, log *slog.Logger, metrics *t
 		ReadOnly: func() bool { return store.ReadOnly() != nil },
 		Bytes:    telemetry.FileSize(path),
 		LogBytes: telemetry.FileSize(path + "-wal"),
+		Trouble:  trouble,
 	}, nil
 }

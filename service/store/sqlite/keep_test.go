@@ -252,14 +252,15 @@ func TestAFailedSyncStopsWritesForGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commit := s.writer.commit
+	commit, told := s.writer.commit, false
 	err = s.do(t.Context(), func(w *writer) error {
+		w.store.opts.OnTrouble = func() { told = true }
 		w.commit = func() error { return errors.New("planned failure of the sync") }
 		return nil
 	})
 	for range 2 {
-		if !user.HasReason(err, user.StoreReadOnly) || s.ReadOnly() == nil {
-			t.Fatal(err, s.ReadOnly())
+		if !user.HasReason(err, user.StoreReadOnly) || s.ReadOnly() == nil || !told {
+			t.Fatal(err, s.ReadOnly(), told)
 		}
 		_, err = user.ApplyOne(t.Context(), s, user.Change{Op: &user.Delete{ID: u.ID}})
 		// A commit that would work again changes nothing.

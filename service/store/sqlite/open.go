@@ -26,6 +26,9 @@ type Options struct {
 	Logger *slog.Logger     // nil: slog.Default
 	// OnCommit is told of each commit with changes; it must return quickly.
 	OnCommit func(CommitStats)
+	// OnTrouble is told when writes begin to fail, not of each that does; it must
+	// return quickly.
+	OnTrouble func()
 }
 
 // CommitStats says what one commit took.

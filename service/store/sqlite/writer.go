@@ -142,6 +142,13 @@ func (s *Store) noteOutcome(err error) {
 	if text := err.Error(); text != s.failing {
 		s.failing = text
 		s.opts.Logger.Error("a transaction failed", "error", err)
+		s.inTrouble()
+	}
+}
+
+func (s *Store) inTrouble() {
+	if s.opts.OnTrouble != nil {
+		s.opts.OnTrouble()
 	}
 }
 
@@ -239,6 +246,7 @@ func (s *Store) rollback(err error) error {
 func (s *Store) stopWrites(err error) {
 	if s.failed.CompareAndSwap(nil, &err) {
 		s.opts.Logger.Error("the store takes no more writes: it cannot be known whether the last commit is on disk", "error", err)
+		s.inTrouble()
 	}
 }
 
