@@ -110,12 +110,15 @@ type weighedConn struct {
 
 // Receive receives a message within the limit.
 func (c *weighedConn) Receive(message any) error {
-	if err := c.StreamingHandlerConn.Receive(message); err != nil {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return c.StreamingHandlerConn.Receive(message)
+	}
+	weighed := &weighedMessage{Message: m}
+	if err := c.StreamingHandlerConn.Receive(weighed); err != nil {
 		return err
 	}
-	if m, ok := message.(proto.Message); ok {
-		c.got += int64(proto.Size(m))
-	}
+	c.got += int64(weighed.bytes)
 	if c.got > c.limit {
 		limit := strconv.FormatInt(c.limit, 10)
 		return &user.Error{
@@ -126,3 +129,14 @@ func (c *weighedConn) Receive(message any) error {
 	}
 	return nil
 }
+
+// weighedMessage learns from its codec how many bytes it had, spaces and all: the size of
+// what was decoded would tell less.
+type weighedMessage struct {
+	proto.Message
+
+	bytes int
+}
+
+// Weigh notes the bytes.
+func (m *weighedMessage) Weigh(bytes int) { m.bytes = bytes }

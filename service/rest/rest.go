@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/bounds"
 )
 
 const (
@@ -69,6 +70,7 @@ type handler struct {
 	opts        Options
 	resources   []*resource
 	unary       http.Handler // transcodes; gets requests that are known to be sound
+	bounds      *bounds.Bounds
 	document    http.Handler
 	streams     streamClients
 	compressors compressors
@@ -96,12 +98,16 @@ func New(opts Options) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rest: %w", err)
 	}
-	unary, err := newTranscoder(service, opts)
+	held, err := bounds.New(service.ParentFile())
+	if err != nil {
+		return nil, fmt.Errorf("rest: %w", err)
+	}
+	unary, err := newTranscoder(service, held, opts)
 	if err != nil {
 		return nil, fmt.Errorf("rest: %w", err)
 	}
 	h := &handler{
-		opts: opts, resources: resources, unary: unary,
+		opts: opts, resources: resources, unary: unary, bounds: held,
 		document: documentHandler(), streams: newStreamClients(opts),
 	}
 	if err := h.addStreams(service.Methods()); err != nil {

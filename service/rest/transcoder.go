@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/yourorg/userservice/service/bounds"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -25,7 +26,7 @@ const jsonGrowth = 8
 
 // newTranscoder returns the handler that turns REST calls, whose path and query are
 // sound already, into calls of the handler.
-func newTranscoder(service protoreflect.ServiceDescriptor, opts Options) (http.Handler, error) {
+func newTranscoder(service protoreflect.ServiceDescriptor, held *bounds.Bounds, opts Options) (http.Handler, error) {
 	limit := int64(opts.MaxMessageBytes)
 	// The transcoder holds answers to the same limit as requests, and an answer once
 	// more as JSON; a request has met its own limit before it gets here.
@@ -37,7 +38,7 @@ func newTranscoder(service protoreflect.ServiceDescriptor, opts Options) (http.H
 		vanguard.WithMaxMessageBufferBytes(buffered),
 	)
 	return vanguard.NewTranscoder([]*vanguard.Service{served},
-		vanguard.WithCodec(newCodec),
+		vanguard.WithCodec(func(types vanguard.TypeResolver) vanguard.Codec { return newCodec(types, held) }),
 		vanguard.WithCompression(vanguard.CompressionGzip,
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
 			func() connect.Decompressor { return newGunzip(limit) },
@@ -74,13 +75,17 @@ func (b *guardedBody) Read(data []byte) (int, error) {
 
 // codec is JSON as requests bring it and answers show it. Unlike the transcoder's own
 // it does not pass over unknown fields, and says whose fault it is when something
-// cannot be read.
-type codec struct{ vanguard.JSONCodec }
+// cannot be read. It decodes no more than the bounds say.
+type codec struct {
+	vanguard.JSONCodec
+
+	bounds *bounds.Bounds
+}
 
 var _ vanguard.RESTCodec = codec{}
 
-func newCodec(types vanguard.TypeResolver) vanguard.Codec {
-	return codec{vanguard.JSONCodec{
+func newCodec(types vanguard.TypeResolver, held *bounds.Bounds) codec {
+	return codec{bounds: held, JSONCodec: vanguard.JSONCodec{
 		MarshalOptions:   protojson.MarshalOptions{Resolver: types},
 		UnmarshalOptions: protojson.UnmarshalOptions{Resolver: types},
 	}}
@@ -88,11 +93,21 @@ func newCodec(types vanguard.TypeResolver) vanguard.Codec {
 
 // Unmarshal reads a message.
 func (c codec) Unmarshal(data []byte, message proto.Message) error {
+	data, err := c.bounds.JSON(message.ProtoReflect().Descriptor().FullName(), data)
+	if err != nil {
+		return bodyFault(err.Error())
+	}
 	return jsonFault(c.JSONCodec.Unmarshal(data, message), message)
 }
 
 // UnmarshalField reads one field of a message.
 func (c codec) UnmarshalField(data []byte, message proto.Message, field protoreflect.FieldDescriptor) error {
+	if within := field.Message(); within != nil && !field.IsList() && !field.IsMap() {
+		var err error
+		if data, err = c.bounds.JSON(within.FullName(), data); err != nil {
+			return bodyFault(err.Error())
+		}
+	}
 	return jsonFault(c.JSONCodec.UnmarshalField(data, message, field), message)
 }
 

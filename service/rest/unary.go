@@ -183,8 +183,13 @@ func (h *handler) readBody(r *http.Request, c *call) (io.ReadCloser, error) {
 // may repeat what they say, and must not contradict.
 func (h *handler) readObject(r *http.Request, c *call, body io.Reader) (io.ReadCloser, error) {
 	if coding, _ := codingOf(r); coding != "" {
+		// As a whole, so that it can be measured before it is inflated.
+		packed := new(bytes.Buffer)
+		if _, err := packed.ReadFrom(body); err != nil {
+			return nil, err
+		}
 		unpacked := newGunzip(int64(h.opts.MaxMessageBytes))
-		if err := unpacked.Reset(body); err != nil {
+		if err := unpacked.Reset(packed); err != nil {
 			return nil, err
 		}
 		body = unpacked
@@ -192,6 +197,9 @@ func (h *handler) readObject(r *http.Request, c *call, body io.Reader) (io.ReadC
 	data, err := io.ReadAll(body)
 	if err != nil {
 		return nil, err
+	}
+	if data, err = h.bounds.JSON(c.route.input.Descriptor().FullName(), data); err != nil {
+		return nil, bodyFault(err.Error())
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
 		data = []byte("{}")

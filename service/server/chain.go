@@ -80,10 +80,10 @@ func plainChain(l links) []connect.Interceptor {
 }
 
 // handlerOptions are the options of every RPC handler.
-func handlerOptions(maxMessageBytes int64, chain []connect.Interceptor) connect.HandlerOption {
+func handlerOptions(maxMessageBytes int64, bounds transport.Bounds, chain []connect.Interceptor) connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithInterceptors(chain...),
-		transport.JSON(),
+		transport.Codecs(bounds),
 		transport.Gzip(maxMessageBytes, tooLarge),
 		// The limit itself is kept below, by readers that say why in the service's
 		// own terms. This one would only show if they failed.

@@ -7,6 +7,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/bounds"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
@@ -17,6 +18,10 @@ import (
 // the store as calls see it.
 func (s *Server) handler(store user.Store) (http.Handler, error) {
 	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
+	if err != nil {
+		return nil, err
+	}
+	held, err := bounds.New(userv1.File_user_v1_user_service_proto)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +38,7 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 		return nil, err
 	}
 	l := links{observers: watching, log: s.log, store: store, feed: s.feed, validator: validator, policy: s.callers.policy, limits: s.limits}
-	rpc := rpcMux(rpcs, s.health, handlerOptions(limit, chain(l)), handlerOptions(limit, plainChain(l)))
+	rpc := rpcMux(rpcs, s.health, handlerOptions(limit, held, chain(l)), handlerOptions(limit, held, plainChain(l)))
 	resources, err := s.resources(rpc)
 	if err != nil {
 		return nil, err

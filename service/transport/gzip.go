@@ -1,8 +1,10 @@
 package transport
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 
 	"connectrpc.com/connect"
@@ -19,26 +21,94 @@ func Gzip(limit int64, tooLarge func(limit int64) error) connect.HandlerOption {
 	)
 }
 
-// ahead is the part of the limit, one in so many, beyond which a message is measured
-// before more of it is given out.
-const ahead = 4
+const (
+	// ahead is the part of the limit, one in so many, beyond which a message is measured
+	// before more of it is given out.
+	ahead = 4
+	// slack is how many bytes a part of a compressed message may have beyond what it
+	// inflates to. Honest compression adds a few bytes in a thousand.
+	slack = 64 << 10
+)
+
+// errNoGain is the error for what is larger compressed than inflated: such data cost
+// work, byte for byte, a hundred times what honest data do.
+var errNoGain = errors.New("gzip: the message is larger compressed than it is")
 
 // Gunzip inflates up to a limit and then fails, so that a small message cannot
 // become a large one, in memory or in work.
+//
+// Nor can it become work alone: what inflates to nothing, which is to say to less than it
+// takes compressed, fails soon.
 //
 // Whoever reads into a buffer that doubles as it grows holds four times the limit before
 // it is told that there is too much. So a message that is in memory is inflated to
 // nowhere first, once it has come to a part of the limit.
 type Gunzip struct {
-	reader   gzip.Reader
+	reader   gainReader
 	limit    int64
 	tooLarge func(limit int64) error
-	measurer gzip.Reader
+	measurer gainReader
 	packed   []byte // the source, if it is in memory and has not been measured
 
-	read  int64
 	err   error
 	ready bool // the reader has seen a source
+}
+
+// gainReader inflates as long as that is worth it.
+type gainReader struct {
+	gzip.Reader
+
+	source  *bufio.Reader
+	out     int64
+	in      int64 // taken from the source for the present part
+	outPart int64 // what that has given
+}
+
+// Reset begins with another source.
+func (r *gainReader) Reset(source io.Reader) error {
+	if r.source == nil {
+		r.source = bufio.NewReader(source)
+	} else {
+		r.source.Reset(source)
+	}
+	r.in, r.out, r.outPart = 0, 0, 0
+	return r.Reader.Reset((*gainSource)(r))
+}
+
+// Read inflates.
+func (r *gainReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.out += int64(n)
+	if r.outPart += int64(n); r.outPart >= slack {
+		r.in, r.outPart = 0, 0
+	}
+	return n, err
+}
+
+// gainSource is the source as the inflating reader sees it, which within one Read of its
+// own may take any number of bytes without giving one.
+type gainSource gainReader
+
+// Read takes bytes.
+func (s *gainSource) Read(p []byte) (int, error) {
+	if s.in > s.outPart+slack {
+		return 0, errNoGain
+	}
+	n, err := s.source.Read(p)
+	s.in += int64(n)
+	return n, err
+}
+
+// ReadByte takes one.
+func (s *gainSource) ReadByte() (byte, error) {
+	if s.in > s.outPart+slack {
+		return 0, errNoGain
+	}
+	b, err := s.source.ReadByte()
+	if err == nil {
+		s.in++
+	}
+	return b, err
 }
 
 // NewGunzip returns a decompressor that gives the error for what is beyond the
@@ -52,10 +122,10 @@ func (g *Gunzip) Read(p []byte) (int, error) {
 	if g.err != nil {
 		return 0, g.err
 	}
-	if room := g.limit - g.read; int64(len(p)) > room+1 {
+	if room := g.limit - g.reader.out; int64(len(p)) > room+1 {
 		p = p[:room+1]
 	}
-	if g.packed != nil && g.read > g.limit/ahead {
+	if g.packed != nil && g.reader.out > g.limit/ahead {
 		large := g.measure()
 		if g.packed = nil; large {
 			g.err = g.tooLarge(g.limit)
@@ -63,8 +133,7 @@ func (g *Gunzip) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := g.reader.Read(p)
-	g.read += int64(n)
-	if g.read > g.limit {
+	if g.reader.out > g.limit {
 		n--
 		err = g.tooLarge(g.limit)
 	}
@@ -93,7 +162,7 @@ func (g *Gunzip) Close() error {
 
 // Reset begins with another source.
 func (g *Gunzip) Reset(source io.Reader) error {
-	g.read, g.err, g.packed = 0, nil, nil
+	g.err, g.packed = nil, nil
 	if b, ok := source.(*bytes.Buffer); ok {
 		g.packed = b.Bytes()
 	}

@@ -7,21 +7,15 @@ import (
 	"fmt"
 	"strings"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 )
 
-// JSON returns the option for JSON messages whose fields must all be known. A
-// misspelt field that is dropped in silence becomes a wrong write.
-func JSON() connect.HandlerOption {
-	return connect.WithHandlerOptions(
-		connect.WithCodec(jsonCodec{name: "json"}),
-		connect.WithCodec(jsonCodec{name: "json; charset=utf-8"}),
-	)
+// jsonCodec reads and writes JSON. All fields must be known: a misspelt field that is
+// dropped in silence becomes a wrong write.
+type jsonCodec struct {
+	name   string
+	bounds Bounds
 }
-
-type jsonCodec struct{ name string }
 
 // Name is what the codec is asked for by.
 func (c jsonCodec) Name() string { return c.name }
@@ -58,8 +52,11 @@ func (c jsonCodec) MarshalStable(message any) ([]byte, error) {
 
 // Unmarshal reads a message, every field of which must be known.
 func (c jsonCodec) Unmarshal(text []byte, message any) error {
-	m, err := protoMessage(message)
+	m, err := weighed(message, len(text))
 	if err != nil {
+		return err
+	}
+	if text, err = c.bounds.JSON(m.ProtoReflect().Descriptor().FullName(), text); err != nil {
 		return err
 	}
 	if len(text) == 0 {
@@ -76,12 +73,4 @@ func (c jsonCodec) Unmarshal(text []byte, message any) error {
 func plain(err error) string {
 	text := strings.TrimPrefix(err.Error(), "proto:")
 	return strings.TrimLeft(text, " \u00a0")
-}
-
-func protoMessage(message any) (proto.Message, error) {
-	m, ok := message.(proto.Message)
-	if !ok {
-		return nil, fmt.Errorf("%T is not a proto message", message)
-	}
-	return m, nil
 }
