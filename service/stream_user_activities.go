@@ -103,7 +103,7 @@ func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
 		if err != nil {
 			return err
 		}
-		if err := a.send(page.Rows); err != nil {
+		if err := a.send(ctx, cursor, page.Rows); err != nil {
 			return err
 		}
 		if !page.AtHead {
@@ -124,8 +124,13 @@ func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
 	}
 }
 
-func (a *activityStream) send(rows []user.Activity) error {
+// send sends a page. When half of it has been taken the next is read ahead: a reader who
+// takes nothing holds one page.
+func (a *activityStream) send(ctx context.Context, cursor *feed.Cursor, rows []user.Activity) error {
 	for i := range rows {
+		if i == len(rows)/2 {
+			cursor.ReadAhead(ctx)
+		}
 		if err := a.stream.Send(activityToProto(&rows[i])); err != nil {
 			return err
 		}

@@ -8,9 +8,12 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// pageRows is how many rows a cursor reads at once: enough to make a read's own
-// cost small, few enough that a reader who stalls holds little.
-const pageRows = 128
+// pageRows and pageBytes bound what a cursor reads at once: enough to make a read's own
+// cost small, little enough that a reader who stalls holds little.
+const (
+	pageRows  = 128
+	pageBytes = 32 << 10
+)
 
 // CursorOptions say what a cursor follows.
 type CursorOptions struct {
@@ -29,6 +32,7 @@ type Cursor struct {
 	opts   CursorOptions
 	query  user.LogQuery
 	woken  chan struct{}
+	more   bool          // there was more than the last page
 	ahead  chan pageRead // the next page on its way; nil: it is not
 	gone   bool          // the user is deleted as far as the rows read tell
 	seamed bool          // the head has been reached once
@@ -47,7 +51,7 @@ type Page struct {
 func (f *Feed) Cursor(opts CursorOptions) *Cursor {
 	c := &Cursor{
 		feed: f, opts: opts, woken: make(chan struct{}, 1), gone: opts.Deleted,
-		query: user.LogQuery{UserID: opts.UserID, After: opts.After, MaxRows: pageRows, Actions: opts.Actions},
+		query: user.LogQuery{UserID: opts.UserID, After: opts.After, MaxRows: pageRows, MaxBytes: pageBytes, Actions: opts.Actions},
 	}
 	if len(opts.Actions) > 0 && opts.UserID != wholeLog {
 		// Whatever the caller keeps, the cursor must see its user's life end.
@@ -80,9 +84,7 @@ func (c *Cursor) Read(ctx context.Context) (Page, error) {
 		c.seamed = true
 		c.query.After += plantedSkip
 	}
-	if !read.Done {
-		c.readAhead(ctx)
-	}
+	c.more = !read.Done
 	page := Page{AtHead: read.Done, Rows: read.Rows}
 	if c.opts.UserID != wholeLog {
 		c.followLife(read.Rows)
@@ -111,8 +113,12 @@ func (c *Cursor) log(ctx context.Context) (user.LogPage, error) {
 	return read.page, read.err
 }
 
-// readAhead lets the store read the next page while the caller sends this one.
-func (c *Cursor) readAhead(ctx context.Context) {
+// ReadAhead lets the store read the next page, if there is one, while the caller sends
+// what is left of this one.
+func (c *Cursor) ReadAhead(ctx context.Context) {
+	if !c.more || c.ahead != nil {
+		return
+	}
 	ahead, query := make(chan pageRead, 1), c.query
 	go func() {
 		page, err := c.feed.store.Log(ctx, query)

@@ -42,6 +42,11 @@ func TooLarge(limit int64) *connect.Error {
 	return fromStatus(s)
 }
 
+// ErrLateBody is the answer to a message that did not come in its time.
+func ErrLateBody() *connect.Error {
+	return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the message did not come within its time"))
+}
+
 // Errors turns the errors of handlers into answers.
 type Errors struct {
 	serverOnly

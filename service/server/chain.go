@@ -56,6 +56,8 @@ func chain(l links) []connect.Interceptor {
 		l.limits.streams,
 		// The deadline comes before anything that waits.
 		intercept.NewDeadline(longestCall),
+		// Nobody's answer is made that there is no room for.
+		l.limits.answers,
 		// The position is taken before the handler reads, so that the answer reflects
 		// it; and before the rules are checked, so that a refusal carries it too.
 		intercept.NewPosition(l.feed, l.store.First),
@@ -92,3 +94,5 @@ func handlerOptions(maxMessageBytes int64, bounds transport.Bounds, chain []conn
 }
 
 func tooLarge(limit int64) error { return intercept.TooLarge(limit) }
+
+func late() error { return intercept.ErrLateBody() }

@@ -48,17 +48,28 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 }
 
 // newGuard returns the guard of the public port.
-func newGuard(cfg Config, log *slog.Logger, metrics *telemetry.Metrics) *transport.Guard {
-	return transport.NewGuard(transport.GuardOptions{
+func newGuard(cfg Config, limits *limits, log *slog.Logger, metrics *telemetry.Metrics) *transport.Guard {
+	done := requestDone(log, metrics)
+	opts := transport.GuardOptions{
 		StallTimeout:    cfg.StallTimeout,
 		BodyTimeout:     bodyTimeout,
-		MaxMessageBytes: int64(cfg.MaxMessageBytes),
+		MaxMessageBytes: limits.messageBytes,
 		TooLarge:        tooLarge,
+		Late:            late,
 		Streams:         openEnded(),
-		Context:         requestContext,
-		Done:            requestDone(log, metrics),
-		Logger:          log,
-	})
+		Context: func(ctx context.Context, x *transport.Exchange) context.Context {
+			return limits.answers.enter(requestContext(ctx, x))
+		},
+		Done: func(r *http.Request, x *transport.Exchange) {
+			limits.answers.leave(r.Context())
+			done(r, x)
+		},
+		Logger: log,
+	}
+	if limits.memory != nil {
+		opts.Hold, opts.Crowded = limits.hold, limits.crowded
+	}
+	return transport.NewGuard(opts)
 }
 
 // withFlusher lets a stream say when it is to be flushed.

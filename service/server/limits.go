@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -27,15 +26,22 @@ const (
 	burstTime = 2
 	// leastMemory is the smallest limit of the memory that leaves room for calls.
 	leastMemory = 48 << 20
-	// giveUpBytes is what a body has to have brought before its request is given up
-	// since the memory is full: ending small ones would free nothing.
+	// giveUpBytes is what a message has to have brought before it is given up since the
+	// memory is full: ending small ones would free nothing.
 	giveUpBytes = 64 << 10
-	// bodyShare is the part of the memory limit, one in so many, that the bodies of
-	// unary calls may have brought at a time. A buffer that doubles as it grows holds
+	// bodyShare is the part of the memory limit, one in so many, that messages may have
+	// brought at a time that are not whole yet. A buffer that doubles as it grows holds
 	// three times what has come, and all may grow at once.
 	bodyShare = 8
 
-	healthPath = "/grpc.health.v1.Health/"
+	// What is beside the service proper takes small messages: those who ask need not
+	// say who they are.
+	healthBytes     = 4 << 10
+	reflectionBytes = 64 << 10
+
+	healthPath     = "/grpc.health.v1.Health/"
+	healthWatch    = healthPath + "Watch"
+	reflectionPath = "/grpc.reflection."
 
 	memoryAuto, memoryOff = "auto", "off"
 )
@@ -50,7 +56,7 @@ type LimitConfig struct {
 	MaxStreamBytes        Bytes         `default:"1GiB" help:"Largest client stream, all its messages together. 0: no limit."`
 	MaxControlFrames      int           `default:"100" help:"HTTP/2 frames a second, of each kind, that a connection may send beyond what its calls give reason for, ten times as many at once: RST_STREAM, PING, WINDOW_UPDATE, CONTINUATION, empty DATA and others; of SETTINGS a tenth. 0: no limit."`
 	KeepaliveMinTime      time.Duration `default:"30s" help:"The least that a client may wait between its own pings while it is sent nothing. Who pings more often is sent away with too_many_pings. 0: no limit."`
-	MemoryLimit           string        `default:"auto" placeholder:"SIZE|auto|off" help:"Memory that the process may use. Near it new calls are refused, before the system ends the process. auto: GOMEMLIMIT, else nine tenths of the container's limit, else none."`
+	MemoryLimit           string        `default:"auto" placeholder:"SIZE|auto|off" help:"Memory that the process may use. Near it new calls are refused, before the system ends the process. auto: GOMEMLIMIT, else nine tenths of the container's limit, else three quarters of the machine's memory."`
 }
 
 func (c *LimitConfig) validateLimits() error {
@@ -94,11 +100,9 @@ type limits struct {
 	// themselves: whoever is at his limit may still ask how the server is.
 	watches *intercept.StreamLimits
 	conns   *connWatch
-	// bodies is how much the bodies of unary calls have brought that go on.
-	bodies atomic.Int64
-	// openEnded reports whether a request's body is a stream, which nobody keeps as a
-	// whole.
-	openEnded func(*http.Request) bool
+	// bodies is how much has come of messages that are not whole yet.
+	bodies  atomic.Int64
+	answers *answers
 	// counted is told the reason of each request that is refused.
 	counted func(reason string)
 	errors  *connect.ErrorWriter
@@ -107,7 +111,7 @@ type limits struct {
 // newLimits builds what the configuration asks for. It tells the runtime of the memory
 // limit, so that garbage is collected in time.
 func newLimits(cfg *Config, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
-	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter(), openEnded: openEnded()}
+	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter()}
 	var err error
 	if l.conns, err = newConnWatch(log, metrics.Registry()); err != nil {
 		return nil, fmt.Errorf("observe the connections: %w", err)
@@ -120,6 +124,7 @@ func newLimits(cfg *Config, log *slog.Logger, metrics *telemetry.Metrics) (*limi
 		l.memory = transport.NewMemory(limit)
 		debug.SetMemoryLimit(limit)
 	}
+	l.answers = newAnswers(limit, int64(cfg.MaxMessageBytes))
 	if rate := cfg.MaxRequestsPerSecond; rate > 0 {
 		burst := cfg.MaxRequestBurst
 		if burst == 0 {
@@ -136,32 +141,58 @@ func newLimits(cfg *Config, log *slog.Logger, metrics *telemetry.Metrics) (*limi
 	return l, nil
 }
 
+// messageBytes is how large a message of the request may be.
+func (l *limits) messageBytes(r *http.Request) int64 {
+	limit := int64(l.cfg.MaxMessageBytes)
+	switch {
+	case strings.HasPrefix(r.URL.Path, healthPath):
+		return min(limit, healthBytes)
+	case strings.HasPrefix(r.URL.Path, reflectionPath):
+		return min(limit, reflectionBytes)
+	}
+	return limit
+}
+
 // shed returns the handler as it is reached while there is memory. It belongs outside
-// whatever reads a body. Health is always answered.
+// whatever reads a body. Health is always answered, but not watched.
 func (l *limits) shed(next http.Handler) http.Handler {
 	if l.memory == nil {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, healthPath) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		if l.memory.Shed() {
+		health := strings.HasPrefix(r.URL.Path, healthPath) && r.URL.Path != healthWatch
+		if l.memory.Shed() && !health {
 			l.refuse(w, r, user.ErrOverloaded())
 			return
-		}
-		if r.Body != nil && r.Body != http.NoBody {
-			body := &memoryBody{ReadCloser: r.Body, limits: l, kept: !l.openEnded(r)}
-			defer body.forget()
-			r.Body = body
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
+// hold notes what has come of a message. It refuses one that has brought much when the
+// memory is full, or when all together have brought too much: admitting requests one by
+// one is not enough, since many may begin while there is room, and grow.
+func (l *limits) hold(bytes, kept int64) error {
+	all := l.bodies.Add(bytes)
+	if bytes <= 0 {
+		return nil
+	}
+	l.memory.Received(int(bytes))
+	if kept > giveUpBytes && (l.memory.Full() || all > l.memory.Limit()/bodyShare) {
+		answer, _ := intercept.ToConnect(user.ErrOverloaded())
+		return answer
+	}
+	return nil
+}
+
+// crowded reports whether there is no room to wait for messages that do not come.
+func (l *limits) crowded() bool {
+	return l.memory.Shed() || l.bodies.Load() > l.memory.Limit()/bodyShare
+}
+
 // slow returns the handler as callers reach it who do not ask too often. It belongs
-// inside what finds out who is calling. Health is always answered.
+// inside what finds out who is calling. Health is always answered: a balancer that is
+// refused would take the server for dead.
 func (l *limits) slow(next http.Handler) http.Handler {
 	if l.rate == nil {
 		return next
@@ -196,36 +227,4 @@ func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error)
 	}
 	answer, _ := intercept.ToConnect(err)
 	_ = l.errors.Write(w, r, answer) // a caller who has gone cannot be told
-}
-
-// memoryBody is a body whose reading is given up when the memory is full. Admitting
-// requests one by one is not enough: many may begin while there is room, and grow.
-type memoryBody struct {
-	io.ReadCloser
-
-	limits *limits
-	kept   bool // it is read as a whole before anything is done with it
-	read   int
-}
-
-// Read reads while there is memory.
-func (b *memoryBody) Read(p []byte) (int, error) {
-	if b.read > giveUpBytes && (b.limits.memory.Full() || b.kept && b.limits.bodies.Load() > b.limits.memory.Limit()/bodyShare) {
-		answer, _ := intercept.ToConnect(user.ErrOverloaded())
-		return 0, answer
-	}
-	n, err := b.ReadCloser.Read(p)
-	b.read += n
-	b.limits.memory.Received(n)
-	if b.kept {
-		b.limits.bodies.Add(int64(n))
-	}
-	return n, err
-}
-
-// forget is called when the handler has returned.
-func (b *memoryBody) forget() {
-	if b.kept {
-		b.limits.bodies.Add(-int64(b.read))
-	}
 }

@@ -101,7 +101,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if err := s.listen(ctx, parts); err != nil {
 		return nil, err
 	}
-	s.guard = newGuard(cfg, parts.Logger, parts.Metrics) //nolint:contextcheck // the guard outlives the context; its log lines belong to no call
+	s.guard = newGuard(cfg, s.limits, parts.Logger, parts.Metrics) //nolint:contextcheck // the guard outlives the context; its log lines belong to no call
 	if err := s.watch(parts.Storage); err != nil {
 		s.guard.Close()
 		return nil, errors.Join(err, s.closeListeners())

@@ -21,11 +21,12 @@ type limitedBody struct {
 	io.ReadCloser
 
 	limit    int64
-	tooLarge func(limit int64) error
+	opts     *GuardOptions
 	frames   *frames // nil: the body is one message
 	exchange *Exchange
 
 	read int64 // of a body that is one message
+	kept int64 // of the message that is not whole, or of the whole body of a call
 	err  error // given to every further Read
 }
 
@@ -39,13 +40,51 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 	} else {
 		n, err = b.readWhole(p)
 	}
-	if err != nil {
-		b.err = err
-	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
 		b.exchange.bodyEnded()
+	case b.exchange.late.Load():
+		err = b.opts.Late() // that of the connection tells of its addresses
+	}
+	b.err = err
+	return n, err
+}
+
+// take reads bytes of a message, which are kept until it is whole.
+func (b *limitedBody) take(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.opts.Hold == nil || n == 0 {
+		return n, err
+	}
+	b.kept += int64(n)
+	if refused := b.opts.Hold(int64(n), b.kept); refused != nil {
+		return n, refused
 	}
 	return n, err
+}
+
+// forget lets go of what was kept.
+func (b *limitedBody) forget() {
+	if b.kept > 0 {
+		_ = b.opts.Hold(-b.kept, 0) // it refuses only what comes
+		b.kept = 0
+	}
+}
+
+// begun notes that a message of a stream has to come as a whole from now on.
+func (b *limitedBody) begun() {
+	if b.exchange.stream {
+		b.exchange.bodyDue()
+	}
+}
+
+// whole notes that a message of a stream has come, and that the next may take its time.
+func (b *limitedBody) whole() {
+	if b.exchange.stream {
+		b.exchange.bodyClosed()
+		b.forget()
+	}
 }
 
 // Close closes the body. Over HTTP/1.1 this reads what is left, if it is little, and
@@ -63,10 +102,10 @@ func (b *limitedBody) readWhole(p []byte) (int, error) {
 	if int64(len(p)) > room+1 {
 		p = p[:room+1]
 	}
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.take(p)
 	b.read += int64(n)
 	if b.read > b.limit {
-		return n - 1, b.tooLarge(b.limit)
+		return n - 1, b.opts.TooLarge(b.limit)
 	}
 	return n, err
 }
@@ -79,37 +118,57 @@ type frames struct {
 	given  int     // of prefix
 }
 
+// size is that of the message, as the prefix has it.
+func (f *frames) size() int64 { return int64(binary.BigEndian.Uint32(f.prefix[1:])) }
+
 func (b *limitedBody) readFrames(p []byte) (int, error) {
 	f := b.frames
 	if len(p) == 0 {
 		return 0, nil
 	}
 	if f.left > 0 {
-		n, err := b.ReadCloser.Read(p[:min(int64(len(p)), f.left)])
-		f.left -= int64(n)
+		b.begun()
+		n, err := b.take(p[:min(int64(len(p)), f.left)])
+		if f.left -= int64(n); f.left == 0 {
+			b.whole()
+		}
 		return n, err
 	}
 	if f.given == f.have {
-		// The prefix is looked at as a whole before any of it is given out.
-		n, err := io.ReadFull(b.ReadCloser, f.prefix[f.have:])
-		f.have += n
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = nil // let the reader see the stump, and the end after it
-		}
-		if err != nil {
+		if err := b.readPrefix(); err != nil {
 			return 0, err
-		}
-		if f.have == len(f.prefix) {
-			if size := int64(binary.BigEndian.Uint32(f.prefix[1:])); size > b.limit {
-				return 0, b.tooLarge(b.limit)
-			}
 		}
 	}
 	n := copy(p, f.prefix[f.given:f.have])
 	f.given += n
 	if f.given == len(f.prefix) {
-		f.left = int64(binary.BigEndian.Uint32(f.prefix[1:]))
+		f.left = f.size()
 		f.have, f.given = 0, 0
+		if f.left == 0 {
+			b.whole()
+		}
 	}
 	return n, nil
+}
+
+// readPrefix reads the next prefix as a whole, before any of it is given out.
+func (b *limitedBody) readPrefix() error {
+	f := b.frames
+	for f.have < len(f.prefix) {
+		if f.have > 0 {
+			b.begun()
+		}
+		n, err := b.ReadCloser.Read(f.prefix[f.have:])
+		f.have += n
+		switch {
+		case errors.Is(err, io.EOF) && f.have > f.given:
+			return nil // let the reader see the stump, and the end after it
+		case err != nil && f.have < len(f.prefix):
+			return err
+		}
+	}
+	if f.size() > b.limit {
+		return b.opts.TooLarge(b.limit)
+	}
+	return nil
 }

@@ -20,7 +20,7 @@ func tooLargeForTest(int64) error { return errTooLarge }
 func newBody(r io.Reader, limit int64, row bool) *limitedBody {
 	b := &limitedBody{
 		ReadCloser: io.NopCloser(r), exchange: &Exchange{born: time.Now()},
-		limit: limit, tooLarge: tooLargeForTest,
+		limit: limit, opts: &GuardOptions{TooLarge: tooLargeForTest},
 	}
 	if row {
 		b.frames = new(frames)

@@ -34,6 +34,7 @@ type Exchange struct {
 	// after born and one; 0: it is not waited for.
 	due      atomic.Int64
 	bodyLeft atomic.Bool // the body has not been read to its end
+	late     atomic.Bool // the guard has ended the reading since the body did not come
 
 	mu       sync.Mutex // held while the controller is used by others than the handler
 	over     bool       // the handler has returned: the controller is not to be touched

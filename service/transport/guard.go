@@ -12,16 +12,28 @@ import (
 // longAgo is a deadline that has passed. Setting it ends a blocked read or write.
 var longAgo = time.Unix(1, 0)
 
+// crowdedBodyTimeout is how long a body may take while there is no room to spare.
+const crowdedBodyTimeout = 2 * time.Second
+
 // GuardOptions are the limits that a Guard keeps, and what it tells of requests.
 type GuardOptions struct {
 	// StallTimeout is how long a peer may take nothing of what is being written.
 	StallTimeout time.Duration
-	// BodyTimeout is how long a request body may take that is not a stream.
+	// BodyTimeout is how long a request body may take, and of a stream each message that
+	// has begun.
 	BodyTimeout time.Duration
-	// MaxMessageBytes bounds a message as it comes in, still compressed.
-	MaxMessageBytes int64
-	// TooLarge is the error for a message beyond the limit.
+	// Crowded, if set, reports whether there is so little room that nobody can be waited
+	// for: bodies then get hardly more than a moment.
+	Crowded func() bool
+	// MaxMessageBytes bounds a message of a request as it comes in, still compressed.
+	MaxMessageBytes func(*http.Request) int64
+	// TooLarge is the error for a message beyond the limit, Late for one that did not come.
 	TooLarge func(limit int64) error
+	Late     func() error
+	// Hold, if set, is told how many bytes of a message have come that is not whole yet,
+	// and how many that makes; and, by a negative number, how many are not kept any more.
+	// An error refuses the message.
+	Hold func(bytes, kept int64) error
 	// Streams reports whether the request's body is a stream, which may take as
 	// long as the caller wants.
 	Streams func(*http.Request) bool
@@ -137,7 +149,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			r = r.WithContext(g.opts.Context(r.Context(), x))
 		}
 		x.request = r
-		g.limitBody(x, r)
+		body := g.limitBody(x, r)
 		if g.enter(x) && x.stream {
 			x.StopReading()
 		}
@@ -146,30 +158,32 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			if g.opts.Done != nil {
 				g.opts.Done(r, x)
 			}
+			if body != nil {
+				body.forget()
+			}
 			g.leave(x)
 		}()
 		next.ServeHTTP(x, r)
 	})
 }
 
-func (g *Guard) limitBody(x *Exchange, r *http.Request) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return
+// limitBody returns the body as the handler reads it, nil where there is none.
+func (g *Guard) limitBody(x *Exchange, r *http.Request) *limitedBody {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return nil
 	}
-	body := &limitedBody{
-		ReadCloser: r.Body, exchange: x,
-		limit: g.opts.MaxMessageBytes, tooLarge: g.opts.TooLarge,
-	}
+	body := &limitedBody{ReadCloser: r.Body, exchange: x, limit: g.opts.MaxMessageBytes(r), opts: &g.opts}
 	x.bodyLeft.Store(true)
 	if enveloped(r.Header.Get("Content-Type")) {
 		body.frames = new(frames)
 	} else if r.ContentLength > body.limit {
-		body.err = body.tooLarge(body.limit)
+		body.err = g.opts.TooLarge(body.limit)
 	}
 	if x.stream = g.opts.Streams(r); !x.stream {
 		x.bodyDue()
 	}
 	r.Body = body
+	return body
 }
 
 // enter reports whether streams are no longer read.
@@ -237,7 +251,7 @@ func (g *Guard) sweep(now time.Time) {
 		}
 	}
 	for _, x := range late {
-		if x.endRead(func() { g.late.Add(1) }) {
+		if x.endRead(func() { g.late.Add(1); x.late.Store(true) }) {
 			g.tell(x, now, "cut a request whose body does not come")
 		}
 	}
@@ -246,7 +260,10 @@ func (g *Guard) sweep(now time.Time) {
 // look finds what has to be cut. Cutting comes after, without the lock: it waits for
 // the connection.
 func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
-	patience := time.Duration(g.patience.Load())
+	patience, bodyTimeout := time.Duration(g.patience.Load()), g.opts.BodyTimeout
+	if g.opts.Crowded != nil && g.opts.Crowded() {
+		bodyTimeout = min(bodyTimeout, crowdedBodyTimeout)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for x := g.first; x != nil; x = x.next {
@@ -256,7 +273,7 @@ func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
 			stalled = append(stalled, x)
 			continue
 		}
-		if due := x.due.Load(); due > 0 && now.Sub(x.born)-time.Duration(due) >= g.opts.BodyTimeout {
+		if due := x.due.Load(); due > 0 && now.Sub(x.born)-time.Duration(due) >= bodyTimeout {
 			late = append(late, x)
 		}
 	}

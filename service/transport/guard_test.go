@@ -15,14 +15,18 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
+var errLate = errors.New("late")
+
 // flusher is the control over flushes that a handler finds in its context.
 type flusher struct{}
 
 func options() transport.GuardOptions {
 	return transport.GuardOptions{
-		StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: 1 << 20,
-		TooLarge: func(int64) error { return errors.New("too large") },
-		Streams:  func(r *http.Request) bool { return r.URL.Path == "/stream" },
+		StallTimeout: time.Minute, BodyTimeout: time.Minute,
+		MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
+		TooLarge:        func(int64) error { return errors.New("too large") },
+		Late:            func() error { return errLate },
+		Streams:         func(r *http.Request) bool { return r.URL.Path == "/stream" },
 		Context: func(ctx context.Context, x *transport.Exchange) context.Context {
 			return context.WithValue(ctx, flusher{}, x)
 		},
@@ -116,8 +120,8 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 		})
 		never, end := io.Pipe()
 		sent := send(t, http2, addr, "/call", never)
-		if err := <-read; err == nil {
-			t.Errorf("HTTP/2 %v: the body ended well", http2)
+		if err := <-read; !errors.Is(err, errLate) {
+			t.Errorf("HTTP/2 %v: the body ended with %v", http2, err)
 		}
 		if guard.LateBodies() != 1 {
 			t.Errorf("HTTP/2 %v: got %d late bodies", http2, guard.LateBodies())

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -146,12 +147,34 @@ func anonymousBytes() int64 {
 }
 
 // ProcessMemoryLimit is the limit that the process has been given from outside: that of
-// GOMEMLIMIT, else nine tenths of that of its control group, the container's. 0: none.
+// GOMEMLIMIT, else nine tenths of that of its control group, the container's, else three
+// quarters of the machine's memory. 0: none is known.
 func ProcessMemoryLimit() int64 {
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
 		return limit
 	}
-	return groupMemoryLimit(os.DirFS("/")) / 10 * 9
+	return outerMemoryLimit(os.DirFS("/"))
+}
+
+func outerMemoryLimit(root fs.FS) int64 {
+	machine := machineMemory(root) / 4 * 3
+	if group := groupMemoryLimit(root) / 10 * 9; group > 0 && (machine == 0 || group < machine) {
+		return group
+	}
+	return machine
+}
+
+// machineMemory reads how much memory there is.
+func machineMemory(root fs.FS) int64 {
+	text, err := fs.ReadFile(root, "proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	var kibibytes int64
+	if _, err := fmt.Sscanf(string(text), "MemTotal: %d kB", &kibibytes); err != nil {
+		return 0
+	}
+	return kibibytes << 10
 }
 
 // groupMemoryLimit reads the limit of the control group, of version 2 or 1, as a

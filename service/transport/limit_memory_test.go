@@ -75,6 +75,26 @@ func TestGroupMemoryLimit(t *testing.T) {
 	}
 }
 
+func TestOuterMemoryLimit(t *testing.T) {
+	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
+	const machine, group = "proc/meminfo", "sys/fs/cgroup/memory.max"
+	for _, c := range []struct {
+		files fstest.MapFS
+		want  int64
+	}{
+		{fstest.MapFS{}, 0},
+		{fstest.MapFS{machine: file("MemTotal:       4000 kB\nMemFree: 1 kB\n")}, 3000 << 10},
+		{fstest.MapFS{machine: file("MemTotal:  4000 kB\n"), group: file("max\n")}, 3000 << 10},
+		{fstest.MapFS{machine: file("MemTotal:  4000 kB\n"), group: file("1000000\n")}, 900_000},
+		{fstest.MapFS{machine: file("MemTotal:  4000 kB\n"), group: file("1000000000\n")}, 3000 << 10},
+		{fstest.MapFS{group: file("1000000\n")}, 900_000},
+	} {
+		if got := outerMemoryLimit(c.files); got != c.want {
+			t.Errorf("%v: got %d, want %d", c.files, got, c.want)
+		}
+	}
+}
+
 func BenchmarkMemoryShed(b *testing.B) {
 	m := NewMemory(1 << 40)
 	for b.Loop() {

@@ -24,6 +24,14 @@ type Activity struct {
 	Details  map[string]string
 }
 
+// DetailBytes is how many bytes the details have.
+func (a *Activity) DetailBytes() (bytes int) {
+	for key, value := range a.Details {
+		bytes += len(key) + len(value)
+	}
+	return bytes
+}
+
 // Head is the end of the log.
 type Head struct {
 	Epoch    string    // which log this is

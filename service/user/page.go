@@ -66,6 +66,9 @@ type LogQuery struct {
 	Desc          bool     // newest first
 	Actions       []string // keep only these; empty: all
 	MaxRows       int      // rows to return, at least 1
+	// MaxBytes ends the page behind the row with which the details of its rows have so
+	// many bytes; 0: no bound. So a page has a row all the same.
+	MaxBytes int
 	// MaxLooked bounds the rows looked at when Actions leaves most out; 0: no
 	// bound beyond what the store itself keeps to stay short.
 	MaxLooked int

@@ -54,9 +54,10 @@ func readLog(r *reader, query user.LogQuery, head int64) (user.LogPage, error) {
 	if query.Desc {
 		page.Reached = before
 	}
-	looked, full := 0, false
+	looked, bytes, full := 0, 0, false
 	visit := func(row []driver.Value) (bool, error) {
-		if full = len(page.Rows) == query.MaxRows || looked == limit; full {
+		full = len(page.Rows) == query.MaxRows || looked == limit || query.MaxBytes > 0 && bytes >= query.MaxBytes
+		if full {
 			return false, nil
 		}
 		looked++
@@ -66,6 +67,7 @@ func readLog(r *reader, query user.LogQuery, head int64) (user.LogPage, error) {
 		}
 		activity, err := scanRow(row)
 		page.Rows = append(page.Rows, activity)
+		bytes += activity.DetailBytes()
 		return true, err
 	}
 	// One row more than is wanted tells whether there is more.

@@ -177,18 +177,20 @@ func (m *Model) Log(ctx context.Context, query user.LogQuery) (user.LogPage, err
 		slices.Reverse(rows)
 		page.Reached = end + 1
 	}
-	looked := 0
+	looked, bytes := 0, 0
 	for _, row := range rows {
 		if query.UserID != 0 && row.UserID != query.UserID {
 			continue
 		}
-		if len(page.Rows) == query.MaxRows || query.MaxLooked > 0 && looked == query.MaxLooked {
+		if len(page.Rows) == query.MaxRows || query.MaxLooked > 0 && looked == query.MaxLooked ||
+			query.MaxBytes > 0 && bytes >= query.MaxBytes {
 			return page, nil
 		}
 		looked++
 		page.Reached = row.Position
 		if len(query.Actions) == 0 || slices.Contains(query.Actions, row.Action) {
 			page.Rows = append(page.Rows, row)
+			bytes += row.DetailBytes()
 		}
 	}
 	page.Done, page.Reached = true, max(end, query.After)

@@ -181,6 +181,13 @@ func (h *harness) log(query user.LogQuery) []user.Activity {
 		if len(page.Rows) > query.MaxRows {
 			h.Fatalf("a page of %d rows, at most %d were asked for", len(page.Rows), query.MaxRows)
 		}
+		bytes := 0
+		for i := range page.Rows[:max(0, len(page.Rows)-1)] {
+			bytes += page.Rows[i].DetailBytes()
+		}
+		if query.MaxBytes > 0 && bytes >= query.MaxBytes {
+			h.Fatalf("a page of %d bytes and a row more, when it was to end at %d", bytes, query.MaxBytes)
+		}
 		rows = append(rows, page.Rows...)
 		switch {
 		case page.Done:
