@@ -59,6 +59,7 @@ func (s *Server) watch(storage Storage) error {
 		Draining:       s.health.isDraining,
 		StalledReaders: s.guard.Stalls,
 		LateBodies:     s.guard.LateBodies,
+		LostSpans:      s.tracing.Lost,
 	})
 }
 

@@ -29,6 +29,10 @@ type Sources struct {
 	// took nothing, LateBodies how many requests since their bodies did not come;
 	// both since the start.
 	StalledReaders, LateBodies func() int64
+
+	// LostSpans is how many spans are lost since the start: for want of room in the
+	// queue, and since the collector did not take them.
+	LostSpans func() (crowded, unserved int64)
 }
 
 // Watch registers the metrics that the sources give. It is to be called once.
@@ -66,6 +70,10 @@ func (m *Metrics) Watch(s Sources) error {
 	w.flag("userd_draining", "1: the server is about to stop.", s.Draining)
 	w.cuts("stalled_reader", s.StalledReaders)
 	w.cuts("late_body", s.LateBodies)
+	if s.LostSpans != nil {
+		w.lost("queue_full", func() int64 { crowded, _ := s.LostSpans(); return crowded })
+		w.lost("not_taken", func() int64 { _, unserved := s.LostSpans(); return unserved })
+	}
 	return w.failures
 }
 
@@ -107,6 +115,13 @@ func (w *watcher) cuts(reason string, count func() int64) {
 	}
 	w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "userd_cut_total", Help: "Requests cut since the peer took nothing, or sent nothing, for too long.",
+		ConstLabels: prometheus.Labels{"reason": reason},
+	}, func() float64 { return float64(count()) }))
+}
+
+func (w *watcher) lost(reason string, count func() int64) {
+	w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "userd_spans_lost_total", Help: "Spans that were recorded and never exported: the queue was full, or the collector did not take them.",
 		ConstLabels: prometheus.Labels{"reason": reason},
 	}, func() float64 { return float64(count()) }))
 }
