@@ -123,7 +123,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 
 // trace sets up tracing, and with it what the SDK keeps for the whole process.
 func (c *serveCommand) trace(ctx context.Context, version string, log *slog.Logger, to console) (*telemetry.Tracing, error) {
-	failed, sdkLog := telemetry.SDKLog(log)
+	failed, sdkLog := telemetry.SDKLog(log) //nolint:contextcheck // what the SDK says belongs to no call
 	otel.SetErrorHandler(failed)
 	otel.SetLogger(sdkLog)
 	return telemetry.SetUpTracing(ctx, telemetry.TracingOptions{

@@ -40,7 +40,7 @@ func newTranscoder(service protoreflect.ServiceDescriptor, opts Options) (http.H
 		vanguard.WithCodec(newCodec),
 		vanguard.WithCompression(vanguard.CompressionGzip,
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
-			func() connect.Decompressor { return newGunzip(limit) },
+			func() connect.Decompressor { return newGunzip(limit, opts.TooLarge) },
 		),
 	)
 }

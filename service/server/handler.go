@@ -2,13 +2,11 @@ package server
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service"
 	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -33,27 +31,36 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 		return nil, err
 	}
 	l := links{observers: watching, log: s.log, store: store, feed: s.feed, validator: validator, policy: s.callers.policy, limits: s.limits}
-	rpc := rpcMux(rpcs, s.health, handlerOptions(limit, chain(l)), handlerOptions(limit, plainChain(l)))
-	resources, err := s.resources(rpc)
+	rpc := rpcMux(rpcs, s.health, s.handlerOptions(chain(l)), s.handlerOptions(plainChain(l)))
+	resources, err := s.resources(rpc, l.reasons)
 	if err != nil {
 		return nil, err
 	}
 	identified := s.callers.middleware(noteRefusal(s.metrics))
-	return crossOrigin(s.cfg.CORSOrigin, s.limits.shed(identified(s.limits.slow(routes(rpc, resources, s.callers.authenticator != nil)))))
+	return crossOrigin(s.cfg.CORSOrigin, s.limits.shed(identified(noteCaller(s.limits.slow(
+		routes(rpc, resources, s.callers.authenticator != nil))))))
 }
 
 // newGuard returns the guard of the public port.
-func newGuard(cfg Config, log *slog.Logger, metrics *telemetry.Metrics) *transport.Guard {
+func (s *Server) newGuard() *transport.Guard {
+	cfg, watch := s.cfg, newRequestWatch(s.log, s.metrics)
 	return transport.NewGuard(transport.GuardOptions{
 		StallTimeout:    cfg.StallTimeout,
 		BodyTimeout:     bodyTimeout,
 		MaxMessageBytes: int64(cfg.MaxMessageBytes),
-		TooLarge:        tooLarge,
+		TooLarge:        s.tooLarge,
 		Streams:         openEnded(),
-		Context:         requestContext,
-		Done:            requestDone(log, metrics),
-		Logger:          log,
+		Context:         requestContext(s.tracing),
+		Done:            watch.done,
+		Logger:          s.log,
 	})
+}
+
+// tooLarge counts a message that is too large, and gives the answer to it. It is called
+// once for each: where one limit has stopped a message no other sees it.
+func (s *Server) tooLarge(limit int64) error {
+	s.metrics.Limited(string(user.MessageTooLarge))
+	return intercept.TooLarge(limit)
 }
 
 // withFlusher lets a stream say when it is to be flushed.

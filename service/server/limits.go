@@ -152,7 +152,7 @@ func (l *limits) shed(next http.Handler) http.Handler {
 			return
 		}
 		if r.Body != nil && r.Body != http.NoBody {
-			body := &memoryBody{ReadCloser: r.Body, limits: l, kept: !l.openEnded(r)}
+			body := &memoryBody{ReadCloser: r.Body, limits: l, note: noteOf(r.Context()), kept: !l.openEnded(r)}
 			defer body.forget()
 			r.Body = body
 		}
@@ -190,6 +190,7 @@ func errRateLimited(wait time.Duration) *user.Error {
 // refuse answers in the caller's own protocol, without a look at the body.
 func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
 	l.counted(string(err.Reason))
+	noteOf(r.Context()).limited = err
 	if strings.HasPrefix(r.URL.Path, rest.Prefix) {
 		rest.WriteError(w, err)
 		return
@@ -204,15 +205,16 @@ type memoryBody struct {
 	io.ReadCloser
 
 	limits *limits
-	kept   bool // it is read as a whole before anything is done with it
+	note   *note // of the request
+	kept   bool  // it is read as a whole before anything is done with it
 	read   int
+	err    error // given to every further Read
 }
 
 // Read reads while there is memory.
 func (b *memoryBody) Read(p []byte) (int, error) {
-	if b.read > giveUpBytes && (b.limits.memory.Full() || b.kept && b.limits.bodies.Load() > b.limits.memory.Limit()/bodyShare) {
-		answer, _ := intercept.ToConnect(user.ErrOverloaded())
-		return 0, answer
+	if b.err != nil || b.read > giveUpBytes && (b.limits.memory.Full() || b.kept && b.limits.bodies.Load() > b.limits.memory.Limit()/bodyShare) {
+		return 0, b.giveUp()
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.read += n
@@ -221,6 +223,20 @@ func (b *memoryBody) Read(p []byte) (int, error) {
 		b.limits.bodies.Add(int64(n))
 	}
 	return n, err
+}
+
+// giveUp gives the answer, which is counted once. Of a stream an interceptor sees it;
+// what is kept as a whole never becomes a call.
+func (b *memoryBody) giveUp() error {
+	if b.err == nil {
+		overloaded := user.ErrOverloaded()
+		b.limits.counted(string(overloaded.Reason))
+		if b.kept {
+			b.note.limited = overloaded
+		}
+		b.err, _ = intercept.ToConnect(overloaded)
+	}
+	return b.err
 }
 
 // forget is called when the handler has returned.

@@ -35,10 +35,11 @@ func everything(t *testing.T) existing {
 		t.Fatal(err)
 	}
 	head := func() (int64, time.Time) { return 1, time.Unix(1, 0) }
+	stored := func() (int64, time.Time, bool) { return 1, time.Unix(1, 0), true }
 	flag := func() bool { return true }
 	count := func() int64 { return 1 }
 	err := m.Watch(telemetry.Sources{
-		StoreHead: head, FeedHead: head, StoreBytes: count, WALBytes: count, StoreReadOnly: flag,
+		StoreHead: stored, FeedHead: head, StoreBytes: count, WALBytes: count, StoreReadOnly: flag,
 		ServesReads: flag, ServesWrites: flag, Draining: flag, StalledReaders: count, LateBodies: count,
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"errors"
+	"math"
 	"os"
 	"time"
 
@@ -14,8 +15,9 @@ import (
 type Sources struct {
 	// StoreHead is the end of the log as the store has it, FeedHead as streams have
 	// been told of it; each as the last position and its time, zero where there is
-	// no row.
-	StoreHead, FeedHead func() (position int64, at time.Time)
+	// no row. ok is false where the store does not answer.
+	StoreHead func() (position int64, at time.Time, ok bool)
+	FeedHead  func() (position int64, at time.Time)
 
 	StoreBytes func() int64 // size of the database
 	WALBytes   func() int64 // size of its write-ahead log
@@ -40,12 +42,12 @@ func (m *Metrics) Watch(s Sources) error {
 	w := watcher{registry: m.registry}
 	if s.StoreHead != nil {
 		w.gauge("userd_log_position", "Position of the last row of the log.", func() float64 {
-			position, _ := s.StoreHead()
-			return float64(position)
+			position, _, ok := s.StoreHead()
+			return known(float64(position), ok)
 		})
 		w.gauge("userd_log_last_commit_timestamp_seconds", "Commit time of the last row of the log; 0: there is none.", func() float64 {
-			_, at := s.StoreHead()
-			return unixSeconds(at)
+			_, at, ok := s.StoreHead()
+			return known(unixSeconds(at), ok)
 		})
 	}
 	if s.FeedHead != nil {
@@ -58,8 +60,8 @@ func (m *Metrics) Watch(s Sources) error {
 		w.gauge("userd_feed_lag_rows", "Rows of the log that streams have not been told of.", func() float64 {
 			// The feed is asked first: rows that come in between are no lag below zero.
 			told, _ := s.FeedHead()
-			there, _ := s.StoreHead()
-			return float64(there - told)
+			there, _, ok := s.StoreHead()
+			return known(float64(there-told), ok)
 		})
 	}
 	w.bytes("userd_store_size_bytes", "Size of the database.", s.StoreBytes)
@@ -135,6 +137,14 @@ func FileSize(path string) func() int64 {
 		}
 		return info.Size()
 	}
+}
+
+// known gives what is not known as such: a zero would look like an empty log.
+func known(value float64, ok bool) float64 {
+	if !ok {
+		return math.NaN()
+	}
+	return value
 }
 
 func unixSeconds(t time.Time) float64 {

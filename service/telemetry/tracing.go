@@ -139,10 +139,11 @@ func (t *Tracing) Shutdown(ctx context.Context) error {
 // Interceptors are what makes spans of calls; they belong outside all others. There
 // are none when tracing is off.
 //
-// Unary calls and client streams have one span from beginning to end. Streams to the
-// caller, which may last for days, have short ones, see StreamSpans. Health and
-// reflection have none. Spans carry neither addresses nor headers of callers.
-func (t *Tracing) Interceptors() ([]connect.Interceptor, error) {
+// Unary calls have one span from beginning to end. Streams, which may last for days,
+// have short ones, see streamSpans. Health and
+// reflection have none. Spans carry neither addresses nor headers of callers; protocol
+// says what the caller of a call speaks, since REST looks like Connect from here.
+func (t *Tracing) Interceptors(protocol func(context.Context, connect.Peer) string) ([]connect.Interceptor, error) {
 	if !t.enabled {
 		return nil, nil
 	}
@@ -151,7 +152,7 @@ func (t *Tracing) Interceptors() ([]connect.Interceptor, error) {
 		otelconnect.WithPropagator(t.propagator),
 		otelconnect.WithoutMetrics(), // Prometheus has them
 		otelconnect.WithFilter(func(_ context.Context, spec connect.Spec) bool {
-			return !lasting(spec) && traced(spec)
+			return spec.StreamType == connect.StreamTypeUnary && traced(spec)
 		}),
 	}
 	if t.trust {
@@ -161,12 +162,7 @@ func (t *Tracing) Interceptors() ([]connect.Interceptor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trace calls: %w", err)
 	}
-	return []connect.Interceptor{calls, newStreamSpans(t)}, nil
-}
-
-// lasting reports whether a call has no end of its own.
-func lasting(spec connect.Spec) bool {
-	return spec.StreamType == connect.StreamTypeServer || spec.StreamType == connect.StreamTypeBidi
+	return []connect.Interceptor{calls, newStreamSpans(t, protocol)}, nil
 }
 
 // traced leaves out what balancers and tools ask all the time.

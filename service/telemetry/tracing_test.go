@@ -98,7 +98,7 @@ func TestTheEnvironmentDecidesWhetherSpansAreExported(t *testing.T) {
 			t.Errorf("%v: %v", c.env, err)
 			continue
 		}
-		interceptors, err := tracing.Interceptors()
+		interceptors, err := tracing.Interceptors(speaks)
 		if err != nil || tracing.Enabled() != c.enabled || (len(interceptors) > 0) != c.enabled {
 			t.Errorf("%v: got enabled %v, %d interceptors, %v", c.env, tracing.Enabled(), len(interceptors), err)
 		}
@@ -245,6 +245,9 @@ func TestABadAttributeOfTheResourceIsAWarning(t *testing.T) {
 	}
 }
 
+// speaks is what the peer of a call speaks.
+func speaks(_ context.Context, peer connect.Peer) string { return peer.Protocol }
+
 // newTracing returns tracing by a provider.
 func newTracing(provider trace.TracerProvider, trust bool, shutdown func(context.Context) error) *Tracing {
 	return &Tracing{
@@ -268,7 +271,7 @@ const (
 // call sends a call with a remote parent through a real handler at the procedure.
 func call(t *testing.T, tracing *Tracing, procedure string, inside func(context.Context) error) {
 	t.Helper()
-	interceptors, err := tracing.Interceptors()
+	interceptors, err := tracing.Interceptors(speaks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +312,7 @@ func TestACallersSpanIsLinkedOrTrusted(t *testing.T) {
 			t.Errorf("trust %v: joined %v, linked %v", trust, joined, linked)
 		}
 		for _, a := range span.Attributes() {
-			if !slices.Contains([]attribute.Key{"rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"}, a.Key) {
+			if !slices.Contains([]attribute.Key{"rpc.system.name", "rpc.method", "userd.protocol", "rpc.response.status_code", "error.type"}, a.Key) {
 				t.Errorf("the span tells %s=%s", a.Key, a.Value.String())
 			}
 		}
@@ -342,7 +345,7 @@ func BenchmarkTracedUnary(b *testing.B) {
 	off := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
 	on := sdktrace.NewTracerProvider()
 	for name, provider := range map[string]*sdktrace.TracerProvider{"unsampled": off, "recorded": on} {
-		interceptors, err := newTracing(provider, false, nil).Interceptors()
+		interceptors, err := newTracing(provider, false, nil).Interceptors(speaks)
 		if err != nil {
 			b.Fatal(err)
 		}

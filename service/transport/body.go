@@ -25,8 +25,9 @@ type limitedBody struct {
 	frames   *frames // nil: the body is one message
 	exchange *Exchange
 
-	read int64 // of a body that is one message
-	err  error // given to every further Read
+	known bool  // a body that is one message says itself that it is too large
+	read  int64 // of a body that is one message
+	err   error // given to every further Read
 }
 
 // Read reads within the limit.
@@ -34,9 +35,12 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	if b.frames != nil {
+	switch {
+	case b.known:
+		err = b.tooLarge(b.limit)
+	case b.frames != nil:
 		n, err = b.readFrames(p)
-	} else {
+	default:
 		n, err = b.readWhole(p)
 	}
 	if err != nil {
