@@ -48,6 +48,7 @@ func (s *Server) watch(storage Storage) error {
 	return s.metrics.Watch(telemetry.Sources{
 		StoreHead:      s.storeHead,
 		FeedHead:       func() (int64, time.Time) { head := s.feed.Head(); return head.Position, head.Time },
+		StreamLag:      s.feed.Lag,
 		StoreBytes:     storage.Bytes,
 		WALBytes:       storage.LogBytes,
 		StoreReadOnly:  storage.ReadOnly,

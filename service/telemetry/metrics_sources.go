@@ -18,6 +18,9 @@ type Sources struct {
 	// no row. ok is false where the store does not answer.
 	StoreHead func() (position int64, at time.Time, ok bool)
 	FeedHead  func() (position int64, at time.Time)
+	// StreamLag is how many rows the activity stream that is furthest behind has yet to
+	// read.
+	StreamLag func() int64
 
 	StoreBytes func() int64 // size of the database
 	WALBytes   func() int64 // size of its write-ahead log
@@ -64,8 +67,9 @@ func (m *Metrics) Watch(s Sources) error {
 			return known(float64(there-told), ok)
 		})
 	}
-	w.bytes("userd_store_size_bytes", "Size of the database.", s.StoreBytes)
-	w.bytes("userd_store_wal_size_bytes", "Size of the write-ahead log, which shrinks at a checkpoint or not at all.", s.WALBytes)
+	w.amount("userd_stream_lag_rows", "Rows of the log that the open activity stream which is furthest behind has yet to read.", s.StreamLag)
+	w.amount("userd_store_size_bytes", "Size of the database.", s.StoreBytes)
+	w.amount("userd_store_wal_size_bytes", "Size of the write-ahead log, which shrinks at a checkpoint or not at all.", s.WALBytes)
 	w.flag("userd_store_read_only", "1: the store takes no more writes until it is opened again.", s.StoreReadOnly)
 	w.flag("userd_serves_reads", "1: calls are served, reads at least.", s.ServesReads)
 	w.flag("userd_serves_writes", "1: writes are served.", s.ServesWrites)
@@ -93,9 +97,9 @@ func (w *watcher) gauge(name, help string, value func() float64) {
 	w.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 }
 
-func (w *watcher) bytes(name, help string, size func() int64) {
-	if size != nil {
-		w.gauge(name, help, func() float64 { return float64(size()) })
+func (w *watcher) amount(name, help string, amount func() int64) {
+	if amount != nil {
+		w.gauge(name, help, func() float64 { return float64(amount()) })
 	}
 }
 
