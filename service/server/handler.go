@@ -37,8 +37,7 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 		return nil, err
 	}
 	identified := s.callers.middleware(noteRefusal(s.metrics))
-	return crossOrigin(s.cfg.CORSOrigin, s.limits.shed(identified(noteCaller(s.limits.slow(
-		routes(rpc, resources, s.callers.authenticator != nil))))))
+	return crossOrigin(s.cfg.CORSOrigin, s.limits.shed(identified(s.limits.slow(routes(rpc, resources, s.callers.authenticator != nil)))))
 }
 
 // newGuard returns the guard of the public port.

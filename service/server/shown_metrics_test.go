@@ -194,7 +194,7 @@ func (all existing) labelsLeft(expr string) map[string]bool {
 	if len(metrics) == 0 {
 		return left
 	}
-	before := expr[:strings.Index(expr, metrics[0].name)]
+	before, _, _ := strings.Cut(expr, metrics[0].name)
 	if by := grouping.FindAllStringSubmatch(before, -1); by != nil {
 		for name := range strings.SplitSeq(by[len(by)-1][1], ",") {
 			left[strings.TrimSpace(name)] = true
