@@ -67,6 +67,11 @@ lint: $(golangci) $(buf) $(protodeps) ## Judge the Go code, the proto files and 
 	cd $(tools) && go vet ./...
 	$(golangci) run ./...
 
+.PHONY: alerts
+alerts: ## Check the alerts, and that each fires when it should (needs promtool, which comes with Prometheus)
+	promtool check rules service/telemetry/alerts/userd.yaml
+	promtool test rules service/telemetry/alerts/userd_test.yaml
+
 .PHONY: breaking
 breaking: $(buf) $(protodeps) ## Check that no caller breaks: against the fixed contract and the last release
 	@if [[ -f $(contract_source) ]] && ! cmp $(contract_source) $(contract)/user/v1/user.proto; then \

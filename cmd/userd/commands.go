@@ -9,6 +9,8 @@ import (
 	"runtime"
 
 	"github.com/alecthomas/kong"
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel"
 
 	"github.com/yourorg/userservice/service/server"
 	"github.com/yourorg/userservice/service/telemetry"
@@ -96,7 +98,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	}
 	build := telemetry.Build{Version: version(), Revision: revision()}
 	metrics := telemetry.NewMetrics(build)
-	tracing, err := telemetry.SetUpTracing(ctx, telemetry.TracingOptions{Service: "userd", Version: build.Version, Logger: log})
+	tracing, err := c.trace(ctx, build.Version, log, to)
 	if err != nil {
 		return err
 	}
@@ -117,4 +119,15 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	}
 	defer runtime.KeepAlive(reserveHeap()) // New has told the runtime of the memory limit
 	return s.Run(ctx)
+}
+
+// trace sets up tracing, and with it what the SDK keeps for the whole process.
+func (c *serveCommand) trace(ctx context.Context, version string, log *slog.Logger, to console) (*telemetry.Tracing, error) {
+	failed, sdkLog := telemetry.SDKLog(log) //nolint:contextcheck // what the SDK says belongs to no call
+	otel.SetErrorHandler(failed)
+	otel.SetLogger(sdkLog)
+	return telemetry.SetUpTracing(ctx, telemetry.TracingOptions{
+		Service: "userd", Version: version, Instance: uuid.NewString(),
+		TrustRemote: c.TrustTraceParent, Console: to.out, Logger: log,
+	})
 }

@@ -257,6 +257,13 @@ func (o *output) String() string {
 	return strings.Join(o.lines[max(0, len(o.lines)-40):], "\n")
 }
 
+// all gives every line.
+func (o *output) all() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.Join(o.lines, "\n")
+}
+
 // broken reports whether an error may come of the server being killed or stopped:
 // anything else is a fault of the server's.
 func broken(err error) bool {

@@ -28,6 +28,9 @@ type MiddlewareOptions struct {
 	REST string
 	// Refused, if set, is told of every refusal, to count and to log it.
 	Refused func(*http.Request, *RefusedError)
+	// Known, if set, is told who makes a request before it is served; not of those that
+	// need no credentials.
+	Known func(*http.Request, Caller)
 	// ErrorWriter answers RPCs. nil: one without options.
 	ErrorWriter *connect.ErrorWriter
 }
@@ -64,6 +67,9 @@ func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
 			if err != nil {
 				opts.refuse(w, r, err)
 				return
+			}
+			if opts.Known != nil {
+				opts.Known(r, caller)
 			}
 			next.ServeHTTP(w, r.WithContext(WithCaller(r.Context(), caller)))
 		})

@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/yourorg/userservice/service/user"
@@ -26,7 +27,7 @@ type CursorOptions struct {
 	Deleted bool
 }
 
-// Cursor is a place in the log that moves on. It is for one goroutine.
+// Cursor is a place in the log that moves on. It is for one goroutine; at is for all.
 type Cursor struct {
 	feed   *Feed
 	opts   CursorOptions
@@ -36,7 +37,14 @@ type Cursor struct {
 	ahead  chan pageRead // the next page on its way; nil: it is not
 	gone   bool          // the user is deleted as far as the rows read tell
 	seamed bool          // the head has been reached once
+
+	// at is the position up to which everything was read, or waits: it has all there is
+	// for it.
+	at atomic.Int64
 }
+
+// waits is where a cursor is that has all there is for it.
+const waits = -1
 
 // Page is what a cursor reads at once.
 type Page struct {
@@ -53,6 +61,7 @@ func (f *Feed) Cursor(opts CursorOptions) *Cursor {
 		feed: f, opts: opts, woken: make(chan struct{}, 1), gone: opts.Deleted,
 		query: user.LogQuery{UserID: opts.UserID, After: opts.After, MaxRows: pageRows, MaxBytes: pageBytes, Actions: opts.Actions},
 	}
+	c.at.Store(opts.After)
 	if len(opts.Actions) > 0 && opts.UserID != wholeLog {
 		// Whatever the caller keeps, the cursor must see its user's life end.
 		c.query.Actions = slices.Concat(opts.Actions, lifeActions)
@@ -84,6 +93,7 @@ func (c *Cursor) Read(ctx context.Context) (Page, error) {
 		c.seamed = true
 		c.query.After += plantedSkip
 	}
+	c.at.Store(c.query.After)
 	c.more = !read.Done
 	page := Page{AtHead: read.Done, Rows: read.Rows}
 	if c.opts.UserID != wholeLog {
@@ -135,6 +145,9 @@ func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
 		return c.Drained()
 	default:
 	}
+	c.at.Store(waits)
+	// Nothing older than what wakes it is missing.
+	defer func() { c.at.Store(c.feed.Head().Position) }()
 	select {
 	case <-c.woken:
 		return nil

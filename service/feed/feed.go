@@ -63,6 +63,23 @@ func Open(ctx context.Context, store user.Store) (*Feed, error) {
 // the store after this call sees at least that much.
 func (f *Feed) Head() user.Head { return *f.head.Load() }
 
+// Lag is how many rows of the log the cursor that is furthest behind has yet to read,
+// whether they are for it or not. One that waits has all there is for it. What a cursor
+// has read and its stream still sends, a page at most, does not count.
+func (f *Feed) Lag() int64 {
+	head, most := f.Head().Position, int64(0)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, cursors := range f.cursors {
+		for c := range cursors {
+			if at := c.at.Load(); at != waits {
+				most = max(most, head-at)
+			}
+		}
+	}
+	return most
+}
+
 // Drain tells every stream, once and for all, that the server is about to stop.
 func (f *Feed) Drain() { f.drain.Do(func() { close(f.draining) }) }
 

@@ -84,7 +84,7 @@ type logged struct {
 
 // level says whether a call that has ended is worth a line, and at which level.
 func (l *Log) level(ctx context.Context, spec connect.Spec, began time.Time, err error) (level slog.Level, skipped int64, ok bool) {
-	level = levelOf(err)
+	level = levelOf(err, spec)
 	if now := time.Now(); level == slog.LevelInfo && isGood(err) && now.Sub(began) < slow {
 		taken := false
 		if l.sampler != nil {
@@ -104,7 +104,7 @@ func (l *Log) line(ctx context.Context, call logged) {
 	}
 	attrs = append(attrs,
 		slog.String("procedure", call.spec.Procedure),
-		slog.String("protocol", call.peer.Protocol),
+		slog.String("protocol", Protocol(ctx, call.peer)),
 		slog.String("code", code),
 		slog.Duration("duration", time.Since(call.began)),
 		slog.String("peer", call.peer.Addr),
@@ -147,15 +147,21 @@ func requestID(message any, header http.Header) string {
 // travels as an error, is no failure.
 func isGood(err error) bool { return err == nil || connect.IsNotModifiedError(err) }
 
-func levelOf(err error) slog.Level {
+func levelOf(err error, spec connect.Spec) slog.Level {
 	if isGood(err) {
 		return slog.LevelInfo
 	}
 	switch connect.CodeOf(err) {
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
 		return slog.LevelError
-	case connect.CodeUnavailable, connect.CodeResourceExhausted, connect.CodeDeadlineExceeded:
+	case connect.CodeUnavailable, connect.CodeResourceExhausted:
 		return slog.LevelWarn
+	case connect.CodeDeadlineExceeded:
+		// The deadline of a stream is its caller's way to say how long it wants to listen.
+		if spec.StreamType == connect.StreamTypeUnary {
+			return slog.LevelWarn
+		}
+		return slog.LevelInfo
 	default:
 		return slog.LevelInfo
 	}
@@ -164,7 +170,13 @@ func levelOf(err error) slog.Level {
 // Seen is where Log marks that it has seen a request. Refusals below the
 // interceptors, such as a message that cannot be decoded, it does not see; whoever
 // serves the request logs those.
-type Seen struct{ yes atomic.Bool }
+type Seen struct {
+	// Protocol is what the caller speaks where the call itself does not tell: REST is
+	// turned into Connect before it gets here.
+	Protocol string
+
+	yes atomic.Bool
+}
 
 type seenKey struct{}
 
@@ -177,6 +189,14 @@ func WithSeen(ctx context.Context, s *Seen) context.Context {
 func IsSeen(ctx context.Context) bool {
 	s, ok := ctx.Value(seenKey{}).(*Seen)
 	return ok && s.yes.Load()
+}
+
+// Protocol is what the caller of a call speaks: grpc, grpcweb, connect or rest.
+func Protocol(ctx context.Context, peer connect.Peer) string {
+	if s, ok := ctx.Value(seenKey{}).(*Seen); ok && s.Protocol != "" {
+		return s.Protocol
+	}
+	return peer.Protocol
 }
 
 func markSeen(ctx context.Context) {

@@ -35,7 +35,7 @@ type Reasons struct {
 // unexpected failure counts as INTERNAL.
 func NewReasons(registry prometheus.Registerer) (*Reasons, error) {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "userd_errors_total", Help: "Calls that failed, by the reason that the caller was given.",
+		Name: "userd_errors_total", Help: "Calls that failed, and REST requests refused before they became one, by the reason that the caller was given.",
 	}, []string{"reason"})
 	if err := registry.Register(vec); err != nil {
 		return nil, err
@@ -69,6 +69,13 @@ func (r *Reasons) WrapStreamingHandler(next connect.StreamingHandlerFunc) connec
 	}
 }
 
+// Refused counts the reason of an answer that was given before there was a call.
+func (r *Reasons) Refused(reason user.Reason) {
+	if counter := r.counts[reason]; counter != nil {
+		counter.Inc()
+	}
+}
+
 func (r *Reasons) count(err error) {
 	reason := user.InternalFault
 	if known, ok := user.AsError(err); ok {
@@ -76,7 +83,5 @@ func (r *Reasons) count(err error) {
 	} else if errors.As(err, new(*connect.Error)) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return
 	}
-	if counter := r.counts[reason]; counter != nil {
-		counter.Inc()
-	}
+	r.Refused(reason)
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -29,6 +30,7 @@ type answer struct {
 	compressors *compressors
 	request     *http.Request
 	conditional bool // an etag mismatch is a failed precondition of HTTP
+	refused     func(*status.Status)
 
 	started bool
 	status  int           // of an error
@@ -125,6 +127,9 @@ func (a *answer) fail(ctx context.Context) {
 			slog.String("incident", incident), slog.String("error", s.GetMessage()))
 		writeStatus(a.ResponseWriter, http.StatusInternalServerError, rpcstatus.Internal(incident))
 		return
+	}
+	if !intercept.IsSeen(ctx) {
+		a.refused(s) // by the transcoder, which saw what is wrong before there was a call
 	}
 	httpStatus := httpCode(s.GetCode())
 	if a.conditional && reason(s) == user.EtagMismatch {

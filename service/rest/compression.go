@@ -24,8 +24,8 @@ type gunzip struct{ limited *transport.Gunzip }
 
 var _ connect.Decompressor = gunzip{}
 
-func newGunzip(limit int64) gunzip {
-	return gunzip{transport.NewGunzip(limit, func(limit int64) error { return intercept.TooLarge(limit) })}
+func newGunzip(limit int64, tooLarge func(limit int64) error) gunzip {
+	return gunzip{transport.NewGunzip(limit, tooLarge)}
 }
 
 // Reset begins with another source.
@@ -68,17 +68,20 @@ type limitedBody struct {
 	io.ReadCloser
 
 	limit, left int64
+	tooLarge    func(limit int64) error
+	err         error // once there is too much
 }
 
 // Read reads within the limit.
 func (b *limitedBody) Read(data []byte) (int, error) {
-	if b.left < 0 {
-		return 0, intercept.TooLarge(b.limit)
+	if b.err != nil {
+		return 0, b.err
 	}
 	// One byte more than allowed, to tell the limit from what is beyond.
 	n, err := b.ReadCloser.Read(data[:min(int64(len(data)), b.left+1)])
 	if b.left -= int64(n); b.left < 0 {
-		return 0, intercept.TooLarge(b.limit)
+		b.err = b.tooLarge(b.limit)
+		return 0, b.err
 	}
 	return n, err
 }

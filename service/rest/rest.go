@@ -27,6 +27,8 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/bounds"
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/user"
 )
 
 const (
@@ -61,6 +63,11 @@ type Options struct {
 	MaxMessageBytes int
 	// Heartbeat is how long an event stream stays silent at most. 0: 15 s.
 	Heartbeat time.Duration
+	// TooLarge is the answer to a message beyond the limit. nil: intercept.TooLarge.
+	TooLarge func(limit int64) error
+	// Refused, if set, is told the reason of each refusal that is given before an RPC is
+	// reached, but for what TooLarge answers.
+	Refused func(user.Reason)
 	// Logger gets failures that no caller can be told of. nil: none does.
 	Logger *slog.Logger
 }
@@ -89,6 +96,12 @@ func New(opts Options) (http.Handler, error) {
 	}
 	if opts.Heartbeat <= 0 {
 		opts.Heartbeat = defaultHeartbeat
+	}
+	if opts.TooLarge == nil {
+		opts.TooLarge = func(limit int64) error { return intercept.TooLarge(limit) }
+	}
+	if opts.Refused == nil {
+		opts.Refused = func(user.Reason) {}
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)

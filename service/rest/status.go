@@ -64,8 +64,14 @@ func refuse(w http.ResponseWriter, httpStatus int, message string) {
 }
 
 // invalid answers that fields of the request are wrong.
-func invalid(w http.ResponseWriter, violations ...user.Violation) {
-	writeError(w, user.Invalid(violations...))
+func (h *handler) invalid(w http.ResponseWriter, violations ...user.Violation) {
+	h.refuseError(w, user.Invalid(violations...))
+}
+
+// refuseError answers a request that does not reach an RPC.
+func (h *handler) refuseError(w http.ResponseWriter, err *user.Error) {
+	h.opts.Refused(err.Reason)
+	writeError(w, err)
 }
 
 // WriteError answers a request that must not reach the routes as they answer what is

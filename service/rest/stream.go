@@ -79,7 +79,7 @@ type session struct {
 func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, route *streamRoute, media string, values []string) {
 	o, violations := route.open(r, media, values)
 	if len(violations) > 0 {
-		invalid(w, violations...)
+		h.invalid(w, violations...)
 		return
 	}
 	ctx, cancel := context.WithCancel(r.Context())

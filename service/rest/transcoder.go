@@ -41,7 +41,7 @@ func newTranscoder(service protoreflect.ServiceDescriptor, held *bounds.Bounds, 
 		vanguard.WithCodec(func(types vanguard.TypeResolver) vanguard.Codec { return newCodec(types, held) }),
 		vanguard.WithCompression(vanguard.CompressionGzip,
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
-			func() connect.Decompressor { return newGunzip(limit) },
+			func() connect.Decompressor { return newGunzip(limit, opts.TooLarge) },
 		),
 	)
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/yourorg/userservice/service/user"
@@ -40,7 +41,7 @@ func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, 
 	violations = append(violations, c.readPrecondition(r)...)
 	violations = append(violations, readTimeout(r)...)
 	if len(violations) > 0 {
-		invalid(w, violations...)
+		h.invalid(w, violations...)
 		return
 	}
 	if refused, message := c.refuseBody(r); refused != 0 {
@@ -56,7 +57,7 @@ func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, 
 		return
 	}
 	a := &answer{
-		ResponseWriter: w, log: h.opts.Logger, compressors: &h.compressors, request: r,
+		ResponseWriter: w, log: h.opts.Logger, compressors: &h.compressors, request: r, refused: h.refusedAs,
 		conditional: len(r.Header["If-Match"]) > 0,
 	}
 	h.unary.ServeHTTP(a, c.request(r, body, a))
@@ -162,7 +163,7 @@ func (c *call) refuseBody(r *http.Request) (status int, message string) {
 // readBody returns the body to hand on, within its limit.
 func (h *handler) readBody(r *http.Request, c *call) (io.ReadCloser, error) {
 	limit := int64(h.opts.MaxMessageBytes)
-	body := &limitedBody{ReadCloser: r.Body, limit: limit, left: limit}
+	body := &limitedBody{ReadCloser: r.Body, limit: limit, left: limit, tooLarge: h.opts.TooLarge}
 	switch {
 	case c.route.body == "":
 		var first [1]byte
@@ -188,7 +189,7 @@ func (h *handler) readObject(r *http.Request, c *call, body io.Reader) (io.ReadC
 		if _, err := packed.ReadFrom(body); err != nil {
 			return nil, err
 		}
-		unpacked := newGunzip(int64(h.opts.MaxMessageBytes))
+		unpacked := newGunzip(int64(h.opts.MaxMessageBytes), h.opts.TooLarge)
 		if err := unpacked.Reset(packed); err != nil {
 			return nil, err
 		}
@@ -260,12 +261,23 @@ func (h *handler) bodyFailed(w http.ResponseWriter, err error) {
 	var answer *connect.Error
 	switch known, ok := user.AsError(err); {
 	case ok:
-		writeError(w, known)
+		h.refuseError(w, known)
 	case errors.As(err, &answer):
 		s := statusOf(answer)
+		h.refusedAs(s)
 		writeStatus(w, httpCode(s.GetCode()), s)
 	default:
-		invalid(w, user.Violation{Field: "body", Message: "the body broke off"})
+		h.invalid(w, user.Violation{Field: "body", Message: "the body broke off"})
+	}
+}
+
+// refusedAs tells the reason of a refusal, but for those that were told where they were
+// made.
+func (h *handler) refusedAs(s *status.Status) {
+	switch why := reason(s); why {
+	case user.MessageTooLarge, user.Overloaded:
+	default:
+		h.opts.Refused(why)
 	}
 }
 

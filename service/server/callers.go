@@ -77,7 +77,7 @@ func loadTokens(ctx context.Context, cfg *Config, log *slog.Logger) (*auth.Verif
 
 // middleware finds out who calls before anything of a request's body is read.
 func (c *callers) middleware(refused func(*http.Request, *auth.RefusedError)) func(http.Handler) http.Handler {
-	opts := auth.MiddlewareOptions{Policy: c.policy, Pages: []string{"/", "/openapi.yaml"}, Refused: refused}
+	opts := auth.MiddlewareOptions{Policy: c.policy, Pages: []string{"/", "/openapi.yaml"}, Refused: refused, Known: noteCaller}
 	if c.authenticator != nil {
 		opts.Authenticate = c.authenticator.Authenticate
 	}

@@ -82,17 +82,16 @@ func plainChain(l links) []connect.Interceptor {
 }
 
 // handlerOptions are the options of every RPC handler.
-func handlerOptions(maxMessageBytes int64, bounds transport.Bounds, chain []connect.Interceptor) connect.HandlerOption {
+func (s *Server) handlerOptions(bounds transport.Bounds, chain []connect.Interceptor) connect.HandlerOption {
+	limit := int64(s.cfg.MaxMessageBytes)
 	return connect.WithHandlerOptions(
 		connect.WithInterceptors(chain...),
 		transport.Codecs(bounds),
-		transport.Gzip(maxMessageBytes, tooLarge),
+		transport.Gzip(limit, s.tooLarge),
 		// The limit itself is kept below, by readers that say why in the service's
 		// own terms. This one would only show if they failed.
-		connect.WithReadMaxBytes(int(maxMessageBytes)),
+		connect.WithReadMaxBytes(int(limit)),
 	)
 }
-
-func tooLarge(limit int64) error { return intercept.TooLarge(limit) }
 
 func late() error { return intercept.ErrLateBody() }

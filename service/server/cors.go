@@ -27,7 +27,8 @@ func crossOrigin(origins []string, next http.Handler) (http.Handler, error) {
 	}
 	allowMethods := strings.Join(append(cors.AllowedMethods(), "PATCH", "PUT", "DELETE"), ", ")
 	allowHeaders := strings.Join(append(cors.AllowedHeaders(),
-		"Authorization", "If-Match", "If-None-Match", "Last-Event-ID", intercept.MinPositionHeader), ", ")
+		"Authorization", "If-Match", "If-None-Match", "Last-Event-ID", "Traceparent", "Tracestate", "X-Request-Id",
+		intercept.MinPositionHeader), ", ")
 	exposeHeaders := strings.Join(append(cors.ExposedHeaders(), "ETag", intercept.PositionHeader), ", ")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
@@ -42,6 +43,7 @@ func crossOrigin(origins []string, next http.Handler) (http.Handler, error) {
 			header.Set("Access-Control-Allow-Methods", allowMethods)
 			header.Set("Access-Control-Allow-Headers", allowHeaders)
 			header.Set("Access-Control-Max-Age", "7200") // the most that a browser keeps
+			noteOf(r.Context()).plain = true
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}

@@ -56,5 +56,7 @@ func TestPagesFromElsewhere(t *testing.T) {
 	if got := ask(http.MethodOptions, friend, "PATCH"); got.status != http.StatusNoContent ||
 		!strings.Contains(got.header.Get("Access-Control-Allow-Methods"), "PATCH") {
 		t.Errorf("friend's preflight: got %v %v", got.status, got.header)
+	} else if headers := got.header.Get("Access-Control-Allow-Headers"); !strings.Contains(headers, "Traceparent") || !strings.Contains(headers, "X-Request-Id") {
+		t.Errorf("a page may not say which trace and request it is: got %s", headers)
 	}
 }

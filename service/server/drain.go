@@ -20,6 +20,9 @@ const (
 type step struct {
 	name string
 	do   func(context.Context) error
+	// minor: if it fails nothing of the service's own is lost, and the stop is still a
+	// good one.
+	minor bool
 }
 
 // drain stops the server. The order carries meaning: first nobody new is sent here,
@@ -27,14 +30,14 @@ type step struct {
 // only when nobody is left does the store close.
 func (s *Server) drain(ctx context.Context) error {
 	steps := []step{
-		{"say not ready", s.sayNotReady},
-		{"wait for load balancers", s.waitForBalancers},
-		{"tell the streams", s.tellStreams},
-		{"finish the calls", s.finishCalls},
-		{"close the admin port", s.closeAdmin},
-		{"stop the background work", s.stopBackground},
-		{"close the store", s.closeStore},
-		{"export the last spans", s.exportSpans},
+		{name: "say not ready", do: s.sayNotReady},
+		{name: "wait for load balancers", do: s.waitForBalancers},
+		{name: "tell the streams", do: s.tellStreams},
+		{name: "finish the calls", do: s.finishCalls},
+		{name: "close the admin port", do: s.closeAdmin},
+		{name: "stop the background work", do: s.stopBackground},
+		{name: "close the store", do: s.closeStore},
+		{name: "export the last spans", do: s.exportSpans, minor: true},
 	}
 	began := time.Now()
 	var failures error
@@ -43,7 +46,11 @@ func (s *Server) drain(ctx context.Context) error {
 		err := step.do(ctx)
 		attrs := []slog.Attr{slog.String("step", step.name), slog.Duration("duration", time.Since(stepBegan))}
 		level := slog.LevelInfo
-		if err != nil {
+		switch {
+		case err == nil:
+		case step.minor:
+			level, attrs = slog.LevelWarn, append(attrs, slog.Any("error", err))
+		default:
 			level, attrs = slog.LevelError, append(attrs, slog.Any("error", err))
 			failures = errors.Join(failures, fmt.Errorf("%s: %w", step.name, err))
 		}

@@ -2,14 +2,12 @@ package server
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service"
 	"github.com/yourorg/userservice/service/bounds"
 	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -38,8 +36,8 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 		return nil, err
 	}
 	l := links{observers: watching, log: s.log, store: store, feed: s.feed, validator: validator, policy: s.callers.policy, limits: s.limits}
-	rpc := rpcMux(rpcs, s.health, handlerOptions(limit, held, chain(l)), handlerOptions(limit, held, plainChain(l)))
-	resources, err := s.resources(rpc)
+	rpc := rpcMux(rpcs, s.health, s.handlerOptions(held, chain(l)), s.handlerOptions(held, plainChain(l)))
+	resources, err := s.resources(rpc, l.reasons)
 	if err != nil {
 		return nil, err
 	}
@@ -48,28 +46,35 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 }
 
 // newGuard returns the guard of the public port.
-func newGuard(cfg Config, limits *limits, log *slog.Logger, metrics *telemetry.Metrics) *transport.Guard {
-	done := requestDone(log, metrics)
+func (s *Server) newGuard() *transport.Guard {
+	watch, enter, answers := newRequestWatch(s.log, s.metrics), requestContext(s.tracing), s.limits.answers
 	opts := transport.GuardOptions{
-		StallTimeout:    cfg.StallTimeout,
+		StallTimeout:    s.cfg.StallTimeout,
 		BodyTimeout:     bodyTimeout,
-		MaxMessageBytes: limits.messageBytes,
-		TooLarge:        tooLarge,
+		MaxMessageBytes: s.limits.messageBytes,
+		TooLarge:        s.tooLarge,
 		Late:            late,
 		Streams:         openEnded(),
-		Context: func(ctx context.Context, x *transport.Exchange) context.Context {
-			return limits.answers.enter(requestContext(ctx, x))
+		Context: func(r *http.Request, x *transport.Exchange) context.Context {
+			return answers.enter(enter(r, x))
 		},
 		Done: func(r *http.Request, x *transport.Exchange) {
-			limits.answers.leave(r.Context())
-			done(r, x)
+			answers.leave(r.Context())
+			watch.done(r, x)
 		},
-		Logger: log,
+		Logger: s.log,
 	}
-	if limits.memory != nil {
-		opts.Hold, opts.Crowded = limits.hold, limits.crowded
+	if s.limits.memory != nil {
+		opts.Hold, opts.Crowded = s.limits.hold, s.limits.crowded
 	}
 	return transport.NewGuard(opts)
+}
+
+// tooLarge counts a message that is too large, and gives the answer to it. It is called
+// once for each: where one limit has stopped a message no other sees it.
+func (s *Server) tooLarge(limit int64) error {
+	s.metrics.Limited(string(user.MessageTooLarge))
+	return intercept.TooLarge(limit)
 }
 
 // withFlusher lets a stream say when it is to be flushed.

@@ -103,6 +103,8 @@ type limits struct {
 	// bodies is how much has come of messages that are not whole yet.
 	bodies  atomic.Int64
 	answers *answers
+	// openEnded reports whether a request's body is a stream.
+	openEnded func(*http.Request) bool
 	// counted is told the reason of each request that is refused.
 	counted func(reason string)
 	errors  *connect.ErrorWriter
@@ -111,7 +113,7 @@ type limits struct {
 // newLimits builds what the configuration asks for. It tells the runtime of the memory
 // limit, so that garbage is collected in time.
 func newLimits(cfg *Config, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
-	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter()}
+	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter(), openEnded: openEnded()}
 	var err error
 	if l.conns, err = newConnWatch(log, metrics.Registry()); err != nil {
 		return nil, fmt.Errorf("observe the connections: %w", err)
@@ -172,14 +174,19 @@ func (l *limits) shed(next http.Handler) http.Handler {
 // hold notes what has come of a message. It refuses one that has brought much when the
 // memory is full, or when all together have brought too much: admitting requests one by
 // one is not enough, since many may begin while there is room, and grow.
-func (l *limits) hold(bytes, kept int64) error {
+func (l *limits) hold(r *http.Request, bytes, kept int64) error {
 	all := l.bodies.Add(bytes)
 	if bytes <= 0 {
 		return nil
 	}
 	l.memory.Received(int(bytes))
 	if kept > giveUpBytes && (l.memory.Full() || all > l.memory.Limit()/bodyShare) {
-		answer, _ := intercept.ToConnect(user.ErrOverloaded())
+		overloaded := user.ErrOverloaded()
+		l.counted(string(overloaded.Reason))
+		if !l.openEnded(r) { // of a stream an interceptor sees it; the others never become calls
+			noteOf(r.Context()).limited = overloaded
+		}
+		answer, _ := intercept.ToConnect(overloaded)
 		return answer
 	}
 	return nil
@@ -221,6 +228,7 @@ func errRateLimited(wait time.Duration) *user.Error {
 // refuse answers in the caller's own protocol, without a look at the body.
 func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
 	l.counted(string(err.Reason))
+	noteOf(r.Context()).limited = err
 	if strings.HasPrefix(r.URL.Path, rest.Prefix) {
 		rest.WriteError(w, err)
 		return

@@ -39,6 +39,7 @@ func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Lis
 		Refused:       l.conns.refusedConn,
 		Overdrawn:     l.conns.overdrawnConn,
 		NotHandshaken: l.conns.notHandshaken,
+		Unserved:      l.conns.unservedConn,
 	})
 	l.conns.open.Store(listener)
 	return listener
@@ -49,18 +50,24 @@ type connWatch struct {
 	log       *slog.Logger
 	lines     *transport.Rate
 	open      atomic.Pointer[transport.Listener]
+	unserved  prometheus.Counter
 	refused   map[string]prometheus.Counter
 	overdrawn map[transport.Cause]prometheus.Counter
 }
 
 // newConnWatch returns a watch whose metrics are in the registry: userd_connections,
-// userd_connections_refused_total by cause, and userd_connections_sent_away_total by
-// cause, which is the kind of frames that there were too many of.
+// userd_connections_unserved_total, userd_connections_refused_total by cause, and
+// userd_connections_sent_away_total by cause, which is the kind of frames that there
+// were too many of.
 func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch, error) {
 	w := &connWatch{
 		log: log, lines: transport.NewRate(linesPerCause, linesPerCause),
 		refused:   make(map[string]prometheus.Counter),
 		overdrawn: make(map[transport.Cause]prometheus.Counter),
+		unserved: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "userd_connections_unserved_total",
+			Help: "HTTP/1 connections that brought something, and no request that could be served.",
+		}),
 	}
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "userd_connections_refused_total", Help: "Connections that were refused since there were too many.",
@@ -82,7 +89,7 @@ func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch,
 		}
 		return 0
 	})
-	return w, errors.Join(registry.Register(refused), registry.Register(sentAway), registry.Register(open))
+	return w, errors.Join(registry.Register(refused), registry.Register(sentAway), registry.Register(open), registry.Register(w.unserved))
 }
 
 func (w *connWatch) refusedConn(peer net.Addr, perPeer bool) {
@@ -97,6 +104,17 @@ func (w *connWatch) refusedConn(peer net.Addr, perPeer bool) {
 func (w *connWatch) overdrawnConn(peer net.Addr, cause transport.Cause) {
 	w.overdrawn[cause].Inc()
 	w.line("sent away a connection that sends too many frames", peer, string(cause))
+}
+
+// unservedConn tells of what net/http answers by itself, such as a header that is too
+// large, or what was no request at all.
+func (w *connWatch) unservedConn(peer net.Addr) {
+	w.unserved.Inc()
+	const cause = "unserved"
+	if _, ok := w.lines.Take(cause); ok {
+		w.log.LogAttrs(context.Background(), slog.LevelInfo, "a connection brought no request that could be served",
+			slog.String("peer", peer.String()))
+	}
 }
 
 func (w *connWatch) notHandshaken(peer net.Addr, err error) {

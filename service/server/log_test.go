@@ -41,6 +41,23 @@ func (b *lockedBuffer) lineWith(text string) (string, <-chan struct{}) {
 	return "", b.written
 }
 
+// awaitAll waits until what was written is as it should be.
+func (b *lockedBuffer) awaitAll(t *testing.T, good func(text string) bool) {
+	t.Helper()
+	tooLate := time.After(20 * time.Second)
+	for {
+		_, more := b.lineWith("\x00") // no line has that
+		if good(b.String()) {
+			return
+		}
+		select {
+		case <-more:
+		case <-tooLate:
+			t.Fatalf("the log is not as it should be:\n%s", b)
+		}
+	}
+}
+
 // String gives all that was written.
 func (b *lockedBuffer) String() string {
 	b.mu.Lock()

@@ -35,28 +35,33 @@ func routes(rpc, resources http.Handler, asksWho bool) *http.ServeMux {
 	mux := http.NewServeMux()
 	// Connect GET is as conditional as the resource, which sees to it by itself.
 	mux.Handle("/", rest.ConditionalGet(rpc))
-	mux.HandleFunc("GET /{$}", servePage(asksWho))
+	mux.Handle("GET /{$}", notePlain(servePage(asksWho)))
 	mux.Handle(rest.Prefix, resources)
-	mux.Handle(rest.OpenAPIPath, resources)
+	mux.Handle(rest.OpenAPIPath, notePlain(resources))
 	return mux
 }
 
-// openEnded returns a function that reports whether the body of a request is a
-// stream. What it does not know is taken for a call of one message.
-func openEnded() func(*http.Request) bool {
-	open := make(map[string]bool)
+// procedures are all that can be called, each with whether the body of its requests is
+// a stream.
+func procedures() map[string]bool {
+	open := map[string]bool{healthPath + "Check": false, healthPath + "Watch": false}
 	services := userv1.File_user_v1_user_service_proto.Services()
 	for i := range services.Len() {
 		methods := services.Get(i).Methods()
 		for j := range methods.Len() {
-			if method := methods.Get(j); method.IsStreamingClient() {
-				open[procedure(method)] = true
-			}
+			open[procedure(methods.Get(j))] = methods.Get(j).IsStreamingClient()
 		}
 	}
 	for _, version := range []string{"v1", "v1alpha"} {
 		open["/grpc.reflection."+version+".ServerReflection/ServerReflectionInfo"] = true
 	}
+	return open
+}
+
+// openEnded returns a function that reports whether the body of a request is a
+// stream. What it does not know is taken for a call of one message.
+func openEnded() func(*http.Request) bool {
+	open := procedures()
 	return func(r *http.Request) bool { return open[r.URL.Path] }
 }
 

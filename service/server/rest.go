@@ -6,17 +6,20 @@ import (
 	"net/http"
 
 	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rest"
 )
 
 // resources returns the REST side of the RPC handler.
-func (s *Server) resources(rpc http.Handler) (http.Handler, error) {
+func (s *Server) resources(rpc http.Handler, reasons *intercept.Reasons) (http.Handler, error) {
 	handler, err := rest.New(rest.Options{
 		Handler: rpc,
 		WithFlusher: func(ctx context.Context, control rest.FlushControl) context.Context {
 			return service.WithFlusher(ctx, control)
 		},
 		MaxMessageBytes: int(s.cfg.MaxMessageBytes),
+		TooLarge:        s.tooLarge,
+		Refused:         reasons.Refused,
 		Logger:          s.log,
 	})
 	if err != nil {

@@ -101,7 +101,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if err := s.listen(ctx, parts); err != nil {
 		return nil, err
 	}
-	s.guard = newGuard(cfg, s.limits, parts.Logger, parts.Metrics) //nolint:contextcheck // the guard outlives the context; its log lines belong to no call
+	s.guard = s.newGuard() //nolint:contextcheck // the guard outlives the context; its log lines belong to no call
 	if err := s.watch(parts.Storage); err != nil {
 		s.guard.Close()
 		return nil, errors.Join(err, s.closeListeners())
@@ -123,11 +123,7 @@ func (s *Server) serveWith(handler http.Handler) {
 	s.public.server = transport.NewServer(transport.WithTLS(s.guard.Wrap(handler)), options)
 	s.public.server.ConnContext = transport.ConnContext
 	if s.admin.listener != nil {
-		s.admin.server = &http.Server{
-			Handler:           adminRoutes(s.health.ready, s.metrics.Handler(s.log)),
-			ReadHeaderTimeout: 10 * time.Second,
-			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-		}
+		s.admin.server = s.newAdmin()
 	}
 }
 
@@ -210,6 +206,10 @@ func (s *Server) Run(ctx context.Context) error {
 		slog.Int64("position", s.feed.Head().Position))
 	if at := s.AdminAddr(); at != nil {
 		s.log.LogAttrs(ctx, slog.LevelInfo, "listening for operators", slog.String("address", at.String()))
+		if !loopback(at.String()) {
+			s.log.LogAttrs(ctx, slog.LevelWarn, "other machines can reach the port for operators, which asks nobody who they are "+
+				"and shows profiles of the memory: keep it behind a firewall", slog.String("address", at.String()))
+		}
 	}
 	failed := make(chan error, 2)
 	var serving sync.WaitGroup

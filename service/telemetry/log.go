@@ -1,8 +1,11 @@
-// Package telemetry sets up what the service tells of itself. At present that is its
-// log: one line an event, as text for people or as JSON for programs.
+// Package telemetry sets up what the service tells of itself: its log, one line an
+// event, as text for people or as JSON for programs; its metrics, in a registry of
+// their own; and its traces, which go where the environment says. The dashboard and
+// the alerts that go with the metrics are beside it.
 //
-// It decides on form alone. What is told, and at which level, is decided where it
-// happens; every package is handed its logger.
+// It decides on form, and promises that nothing a caller sends can forge a line, make a
+// series or have a trace kept. What is told, and at which level, is decided where it
+// happens; every package is handed its logger. It sets nothing for the whole process.
 package telemetry
 
 import (

@@ -27,13 +27,15 @@ const redacted = "[redacted]"
 type plainHandler struct{ next slog.Handler }
 
 // Plain returns a handler whose records carry the ids of the trace in their context,
-// as trace_id and span_id, and whose texts can neither forge a line nor steer the
+// as trace_id and span_id, and of the one that the caller names, see WithCaller; and
+// whose texts can neither forge a line nor steer the
 // terminal it is read on: control characters, line breaks of any script and marks
 // that change the direction of writing are written as escapes, what looks like a
 // token is replaced, and what is overlong is cut. Line breaks and tabs of a "stack"
 // are kept, since package slog itself escapes them and a stack is nobody's input.
 //
-// Values of other kinds than text, errors and fmt.Stringer pass as they are.
+// Numbers, times and truth values pass as they are. What is none of these is written as
+// package fmt does, and made plain like any text.
 func Plain(next slog.Handler) slog.Handler { return plainHandler{next} }
 
 // Enabled reports what the next handler does.
@@ -58,8 +60,15 @@ func (h plainHandler) Handle(ctx context.Context, r slog.Record) error {
 		plain.AddAttrs(plainAttr(a))
 		return true
 	})
-	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+	span := trace.SpanContextFromContext(ctx)
+	caller, named := ctx.Value(callerTraceKey{}).(callerTrace)
+	if span.IsValid() {
 		plain.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+	} else if named && caller.trusted {
+		plain.AddAttrs(slog.String("trace_id", caller.id))
+	}
+	if named && !caller.trusted {
+		plain.AddAttrs(slog.String("caller_trace_id", caller.id))
 	}
 	return h.next.Handle(ctx, plain)
 }
@@ -86,8 +95,10 @@ func plainAttr(a slog.Attr) slog.Attr {
 			a.Value = slog.StringValue(plainText(textOf(v.Error)))
 		case fmt.Stringer:
 			a.Value = slog.StringValue(plainText(textOf(v.String)))
-		default:
+		case nil:
 			a.Value = value
+		default:
+			a.Value = slog.StringValue(plainText(fmt.Sprint(v)))
 		}
 	default:
 		a.Value = value

@@ -132,6 +132,33 @@ func TestNoTokenIsWritten(t *testing.T) {
 	})
 }
 
+// pair is a value of no kind that package slog knows.
+type pair struct {
+	Name  string
+	Count int
+}
+
+// What is no text may hold texts all the same.
+func TestValuesOfAnyKindArePlain(t *testing.T) {
+	const hostile = "a\nlevel=ERROR msg=forged\x1b[2J Bearer c2VjcmV0LXRoYXQ"
+	bothForms(t, func(t *testing.T, log *slog.Logger, line func() string) {
+		for name, value := range map[string]any{
+			"slice": []string{hostile}, "map": map[string]string{hostile: hostile}, "struct": pair{Name: hostile},
+			"pointer": &pair{Name: hostile}, "bytes": []byte(hostile), "nested": [][]any{{hostile}},
+		} {
+			log.Info("call", slog.Any("value", value))
+			got := line()
+			if strings.Count(strings.TrimRight(got, "\n"), "\n") != 0 || strings.ContainsAny(got, "\x1b") || strings.Contains(got, "c2VjcmV0") {
+				t.Errorf("%s: got %q", name, got)
+			}
+		}
+		log.Info("call", slog.Any("value", nil), slog.Int("count", 7), slog.Any("list", []int{1, 2}))
+		if got := line(); !strings.Contains(got, "[1 2]") || !strings.Contains(got, "7") {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
 func TestOverlongValuesAreCut(t *testing.T) {
 	bothForms(t, func(t *testing.T, log *slog.Logger, line func() string) {
 		log.Info("call", slog.String("user_agent", strings.Repeat("ü", 1<<20)))

@@ -87,14 +87,14 @@ func NewMetrics(build Build) *Metrics {
 		m.tidySuccess.WithLabelValues(step)
 	}
 	m.authRefusals = m.labelled("userd_auth_refusals_total", "Requests whose credentials were refused, by the cause.", "cause", authCauses...)
-	m.limited = m.labelled("userd_limited_total", "Requests refused for a limit before they became a call.", "reason",
-		"MESSAGE_TOO_LARGE", "TOO_MANY_STREAMS", "RATE_LIMITED", "OVERLOADED")
+	m.limited = m.labelled("userd_limited_total", "Messages that were too large, and requests that were refused for another limit before they became a call.",
+		"reason", "MESSAGE_TOO_LARGE", "RATE_LIMITED", "OVERLOADED")
 	m.tidied = m.labelled("userd_housekeeping_done_total", "Users purged and request ids forgotten.", "step", steps...)
 	m.tidyFailures = m.labelled("userd_housekeeping_failures_total", "Steps of housekeeping that failed.", "step", steps...)
 	m.requests = m.httpCounters("userd_http_requests_total",
 		"HTTP requests by the protocol they speak and the status of the answer.")
 	m.unhandled = m.httpCounters("userd_http_unhandled_total",
-		"HTTP requests that were answered before they became a call: wrong paths and methods, refused callers, messages that cannot be decoded.")
+		"HTTP requests that should have become a call and did not: wrong paths and methods, refused callers, messages that cannot be decoded.")
 	return m
 }
 
@@ -142,8 +142,9 @@ func (m *Metrics) ObserveCommit(changes int, sync time.Duration) {
 // tells more than the reason that callers are given.
 func (m *Metrics) AuthRefused(cause string) { m.authRefusals.of(cause).Inc() }
 
-// Limited counts a refusal for a limit, by its reason in the proto. What an
-// interceptor or a handler refuses is counted with the errors of calls.
+// Limited counts a refusal for a limit, by its reason in the proto, whether the message
+// was to begin a call or came within a stream. What an interceptor or a handler
+// refuses is counted with the errors of calls.
 func (m *Metrics) Limited(reason string) { m.limited.of(reason).Inc() }
 
 // Tidied notes the end of a step of housekeeping: how much it did, and its error. now

@@ -22,7 +22,11 @@ const (
 	protocols
 )
 
-var protocolNames = [protocols]string{"other", "grpc", "grpc_web", "connect", "rest"}
+// Package connect, whose names are in the lines of calls, has no underscore in one.
+var (
+	protocolNames = [protocols]string{"other", "grpc", "grpc_web", "connect", "rest"}
+	lineNames     = [protocols]string{"other", "grpc", "grpcweb", "connect", "rest"}
+)
 
 // Codes of answers: those of HTTP as their numbers, those of gRPC, which answers
 // failures too with 200, as grpc_1 to grpc_16.
@@ -75,8 +79,8 @@ func slotName(slot int) string {
 
 // HTTPDone counts a request once its handler has returned: the status of the answer,
 // its header with what was put there as trailers, and whether the request became a
-// call, that is, whether an interceptor saw it. Those that did not are counted a
-// second time by themselves, since no metric of RPCs has them.
+// call, that is, whether an interceptor saw it, or was not meant to. Those that did
+// not are counted a second time by themselves, since no metric of RPCs has them.
 //
 // A failure over gRPC has the status 200, so its code is taken from the trailers.
 // Over gRPC-Web and streaming Connect a failure that comes after the first message is
@@ -88,6 +92,10 @@ func (m *Metrics) HTTPDone(r *http.Request, status int, header http.Header, call
 		m.unhandled.of(p, slot).Inc()
 	}
 }
+
+// Protocol is what a request speaks, as far as its header tells, by the names that
+// the lines of calls have.
+func Protocol(r *http.Request) string { return lineNames[protocolOf(r)] }
 
 // protocolOf follows the rules by which the handlers themselves choose.
 func protocolOf(r *http.Request) protocol {
@@ -109,7 +117,7 @@ func protocolOf(r *http.Request) protocol {
 }
 
 func slotOf(status int, header http.Header) int {
-	if code := grpcStatus(header); code > 0 {
+	if code := GRPCStatus(header); code > 0 {
 		return endStatus - firstStatus + code
 	}
 	if status < firstStatus || status >= endStatus {
@@ -118,9 +126,10 @@ func slotOf(status int, header http.Header) int {
 	return status - firstStatus
 }
 
-// grpcStatus returns the code that the trailers carry, 0 for none. They stand under
-// either name, since gRPC-Web sends them as a header where there is no body.
-func grpcStatus(header http.Header) int {
+// GRPCStatus returns the code of a failure that the trailers in an answer's header
+// carry, 0 for none. They stand under either name: an answer that is trailers alone has
+// them in its header.
+func GRPCStatus(header http.Header) int {
 	for _, name := range [...]string{http.TrailerPrefix + "Grpc-Status", "Grpc-Status"} {
 		values := header[name]
 		if len(values) == 0 {

@@ -3,6 +3,7 @@ package telemetry_test
 import (
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -110,9 +111,9 @@ func TestSourcesAreAskedWhenRead(t *testing.T) {
 	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
 	wal := filepath.Join(t.TempDir(), "db-wal")
 	there, told, readOnly, cut := int64(10), int64(8), false, int64(0)
-	at := time.Unix(1700000000, 500_000_000)
+	at, answers := time.Unix(1700000000, 500_000_000), true
 	err := m.Watch(telemetry.Sources{
-		StoreHead:      func() (int64, time.Time) { return there, at },
+		StoreHead:      func() (int64, time.Time, bool) { return there, at, answers },
 		FeedHead:       func() (int64, time.Time) { return told, at },
 		StoreBytes:     func() int64 { return 4096 },
 		WALBytes:       telemetry.FileSize(wal),
@@ -144,6 +145,13 @@ func TestSourcesAreAskedWhenRead(t *testing.T) {
 	want(t, all, "userd_store_read_only{}", 1)
 	want(t, all, "userd_cut_total{reason=stalled_reader}", 3)
 	want(t, all, "userd_log_last_commit_timestamp_seconds{}", 0)
+	answers = false
+	all = gathered(t, m.Gatherer())
+	for _, name := range []string{"userd_log_position{}", "userd_log_last_commit_timestamp_seconds{}", "userd_feed_lag_rows{}"} {
+		if value, ok := all[name]; !ok || !math.IsNaN(value) {
+			t.Errorf("%s of a store that does not answer: got %v", name, value)
+		}
+	}
 	if m.Watch(telemetry.Sources{StoreReadOnly: func() bool { return false }}) == nil {
 		t.Error("sources given twice: want an error")
 	}

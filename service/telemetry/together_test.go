@@ -36,7 +36,7 @@ func TestOneTraceIDLeadsFromTheGraphToTheLogAndTheTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := tracing.Interceptors()
+	chain, err := tracing.Interceptors(intercept.Protocol)
 	if err != nil {
 		t.Fatal(err)
 	}

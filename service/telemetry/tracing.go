@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,9 +11,6 @@ import (
 	"connectrpc.com/connect"
 	"connectrpc.com/otelconnect"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
-	"go.opentelemetry.io/otel/exporters/stdout/stdouttrace"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -32,7 +28,7 @@ type TracingOptions struct {
 	// caller whether the trace is kept. Otherwise a caller's span is linked only: a
 	// stranger must neither make the service record everything nor join traces.
 	TrustRemote bool
-	Console     io.Writer    // for the exporter "console"; nil: standard error
+	Console     io.Writer    // for the exporter "console"; nil: standard output
 	Logger      *slog.Logger // for failures to export
 }
 
@@ -42,6 +38,8 @@ type Tracing struct {
 	propagator propagation.TextMapPropagator
 	trust      bool
 	enabled    bool
+	joins      bool // a caller's traceparent is understood
+	lost       lostSpans
 	shutdown   func(context.Context) error
 }
 
@@ -51,54 +49,56 @@ type Tracing struct {
 //     otlp if an endpoint is named, and otherwise none;
 //   - OTEL_EXPORTER_OTLP_PROTOCOL and OTEL_EXPORTER_OTLP_TRACES_PROTOCOL:
 //     http/protobuf, the default, or grpc;
+//   - OTEL_PROPAGATORS: tracecontext, baggage or none; without it the first two;
 //   - OTEL_SDK_DISABLED: true turns tracing off;
 //   - OTEL_EXPORTER_OTLP_*, OTEL_TRACES_SAMPLER, OTEL_BSP_*, OTEL_SPAN_* and
 //     OTEL_RESOURCE_ATTRIBUTES as the SDK reads them.
 //
-// It sets nothing for the whole process. It does not wait for a collector: one that
-// cannot be reached is logged, and its spans are lost. The error is meant for the
-// person who starts the program.
+// A value among the first four, or of a sampler or an endpoint, that is not known is an
+// error, meant for the person who starts the program. An attribute of the resource that
+// cannot be read is left out, with a warning.
+//
+// It sets nothing for the whole process; see SDKLog for what the program should. It does
+// not wait for a collector: one that cannot be reached is logged, and its spans are lost.
 func SetUpTracing(ctx context.Context, opts TracingOptions) (*Tracing, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	if opts.Console == nil {
-		opts.Console = os.Stderr
+		opts.Console = os.Stdout // not among the lines of the log
 	}
-	exporters, err := newExporters(ctx, opts)
+	env, err := readEnvironment()
 	if err != nil {
 		return nil, err
 	}
-	if len(exporters) == 0 {
-		return TracingOff(), nil
-	}
-	about, err := newResource(ctx, opts)
+	exporters, err := env.newExporters(ctx, opts)
 	if err != nil {
-		return nil, fmt.Errorf("describe the service for traces: %w", err)
+		return nil, err
 	}
-	settings := []sdktrace.TracerProviderOption{sdktrace.WithResource(about)}
+	t := &Tracing{propagator: env.propagator, joins: env.joins, trust: opts.TrustRemote}
+	if len(exporters) == 0 {
+		t.provider, t.shutdown = noop.NewTracerProvider(), endNothing
+		return t, nil
+	}
+	settings := []sdktrace.TracerProviderOption{sdktrace.WithResource(newResource(ctx, opts))}
 	for _, exporter := range exporters {
-		settings = append(settings, sdktrace.WithBatcher(&loudExporter{SpanExporter: exporter, log: opts.Logger}))
+		settings = append(settings, sdktrace.WithSpanProcessor(newQueue(exporter, env.queue, opts.Logger, &t.lost)))
 	}
 	provider := sdktrace.NewTracerProvider(settings...)
-	return newTracing(provider, opts.TrustRemote, provider.Shutdown), nil
+	t.provider, t.shutdown, t.enabled = provider, provider.Shutdown, true
+	return t, nil
 }
 
-// TracingOff returns tracing that makes no spans.
+// TracingOff returns tracing that makes no spans, and trusts nobody's.
 func TracingOff() *Tracing {
-	t := newTracing(noop.NewTracerProvider(), false, func(context.Context) error { return nil })
-	t.enabled = false
-	return t
-}
-
-func newTracing(provider trace.TracerProvider, trust bool, shutdown func(context.Context) error) *Tracing {
 	return &Tracing{
-		provider: provider, trust: trust, enabled: true, shutdown: shutdown,
-		propagator: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
+		provider: noop.NewTracerProvider(), propagator: propagation.TraceContext{}, joins: true, shutdown: endNothing,
 	}
 }
 
-func newResource(ctx context.Context, opts TracingOptions) (*resource.Resource, error) {
+func endNothing(context.Context) error { return nil }
+
+func newResource(ctx context.Context, opts TracingOptions) *resource.Resource {
 	own := []attribute.KeyValue{
 		attribute.String("service.name", opts.Service),
 		attribute.String("service.version", opts.Version),
@@ -107,64 +107,12 @@ func newResource(ctx context.Context, opts TracingOptions) (*resource.Resource, 
 		own = append(own, attribute.String("service.instance.id", opts.Instance))
 	}
 	// What the environment says comes last, and so wins.
-	return resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(own...), resource.WithFromEnv())
-}
-
-func newExporters(ctx context.Context, opts TracingOptions) (exporters []sdktrace.SpanExporter, err error) {
-	for _, name := range exporterNames() {
-		var exporter sdktrace.SpanExporter
-		switch name {
-		case "none", "":
-			continue
-		case "otlp":
-			exporter, err = newOTLP(ctx)
-		case "console":
-			exporter, err = stdouttrace.New(stdouttrace.WithWriter(opts.Console))
-		default:
-			err = errors.New("expected otlp, console or none")
-		}
-		if err != nil {
-			for _, made := range exporters {
-				err = errors.Join(err, made.Shutdown(ctx))
-			}
-			return nil, fmt.Errorf("OTEL_TRACES_EXPORTER=%s: %w", name, err)
-		}
-		exporters = append(exporters, exporter)
+	about, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(own...), resource.WithFromEnv())
+	if err != nil {
+		// The rest describes the service well enough.
+		opts.Logger.LogAttrs(ctx, slog.LevelWarn, "a part of OTEL_RESOURCE_ATTRIBUTES is left out: expected key=value pairs with commas between them")
 	}
-	return exporters, nil
-}
-
-// exporterNames follows the standard but for one thing: without any variable nothing
-// is exported, in place of trying a collector on this machine for ever.
-func exporterNames() []string {
-	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
-		return nil
-	}
-	names := os.Getenv("OTEL_TRACES_EXPORTER")
-	if names == "" && (os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != "") {
-		names = "otlp"
-	}
-	list := strings.Split(names, ",")
-	for i := range list {
-		list[i] = strings.TrimSpace(list[i])
-	}
-	return list
-}
-
-func newOTLP(ctx context.Context) (sdktrace.SpanExporter, error) {
-	name := "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
-	protocol := os.Getenv(name)
-	if protocol == "" {
-		name = "OTEL_EXPORTER_OTLP_PROTOCOL"
-		protocol = os.Getenv(name)
-	}
-	switch protocol {
-	case "", "http/protobuf":
-		return otlptracehttp.New(ctx)
-	case "grpc":
-		return otlptracegrpc.New(ctx)
-	}
-	return nil, fmt.Errorf("%s=%s: expected http/protobuf or grpc", name, protocol)
+	return about
 }
 
 // Enabled reports whether spans are made.
@@ -173,11 +121,17 @@ func (t *Tracing) Enabled() bool { return t.enabled }
 // Provider makes tracers, for the parts that make spans of their own.
 func (t *Tracing) Provider() trace.TracerProvider { return t.provider }
 
+// Lost is how many spans were recorded and are lost: for want of room in the queue,
+// and since the collector did not take them.
+func (t *Tracing) Lost() (crowded, unserved int64) {
+	return t.lost.crowded.Load(), t.lost.unserved.Load()
+}
+
 // Shutdown exports what is left, as long as the context allows, and ends tracing. It
 // comes after the last call.
 func (t *Tracing) Shutdown(ctx context.Context) error {
 	if err := t.shutdown(ctx); err != nil {
-		return fmt.Errorf("export the last spans: %w", err)
+		return fmt.Errorf("export the last spans: %w", withoutValues(err))
 	}
 	return nil
 }
@@ -185,10 +139,11 @@ func (t *Tracing) Shutdown(ctx context.Context) error {
 // Interceptors are what makes spans of calls; they belong outside all others. There
 // are none when tracing is off.
 //
-// Unary calls and client streams have one span from beginning to end. Streams to the
-// caller, which may last for days, have short ones, see StreamSpans. Health and
-// reflection have none. Spans carry neither addresses nor headers of callers.
-func (t *Tracing) Interceptors() ([]connect.Interceptor, error) {
+// Unary calls have one span from beginning to end. Streams, which may last for days,
+// have short ones, see streamSpans. Health and
+// reflection have none. Spans carry neither addresses nor headers of callers; protocol
+// says what the caller of a call speaks, since REST looks like Connect from here.
+func (t *Tracing) Interceptors(protocol func(context.Context, connect.Peer) string) ([]connect.Interceptor, error) {
 	if !t.enabled {
 		return nil, nil
 	}
@@ -197,7 +152,7 @@ func (t *Tracing) Interceptors() ([]connect.Interceptor, error) {
 		otelconnect.WithPropagator(t.propagator),
 		otelconnect.WithoutMetrics(), // Prometheus has them
 		otelconnect.WithFilter(func(_ context.Context, spec connect.Spec) bool {
-			return !lasting(spec) && traced(spec)
+			return spec.StreamType == connect.StreamTypeUnary && traced(spec)
 		}),
 	}
 	if t.trust {
@@ -207,12 +162,7 @@ func (t *Tracing) Interceptors() ([]connect.Interceptor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trace calls: %w", err)
 	}
-	return []connect.Interceptor{calls, newStreamSpans(t)}, nil
-}
-
-// lasting reports whether a call has no end of its own.
-func lasting(spec connect.Spec) bool {
-	return spec.StreamType == connect.StreamTypeServer || spec.StreamType == connect.StreamTypeBidi
+	return []connect.Interceptor{calls, newStreamSpans(t, protocol)}, nil
 }
 
 // traced leaves out what balancers and tools ask all the time.

@@ -21,51 +21,65 @@ const (
 	longestBurst = 30 * time.Second
 )
 
-// streamSpans makes the spans of streams to the caller. One span for a whole stream
-// would be seen only when it ends, hours later, and its trace would grow all the
-// time. So a stream has:
+// streamSpans makes the spans of streams. One span for a whole stream would be seen
+// only when it ends, hours later, and its trace would grow all the time. So a stream
+// has:
 //
 //   - an opening span, as any call has, which ends with the first message to the
-//     caller (the header counts as one): authorization, the start point and the
-//     first read are within it;
+//     caller (the header counts as one), or from it where the caller alone sends:
+//     authorization, the start point and the first read are within it;
 //   - a span "… burst" for each time that messages pass, both ways, until nothing
 //     has passed for two seconds or thirty are over: the replay, then each piece of
-//     live traffic;
+//     live traffic, with how often the store was asked for it and how many rows it
+//     read or wrote;
 //   - a span "… end" with the code, the age and the totals, unless the stream failed
 //     before it stood: then the opening span says why.
 //
 // Bursts and ends are traces of their own, sampled each by itself, with a link to
-// the opening span. Reads of the store are spans of the opening only.
+// the opening span. What the store does has spans within the opening only: a burst is
+// known for one when its first read is over.
 type streamSpans struct {
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
 	trust      bool
+	protocol   func(context.Context, connect.Peer) string
 }
 
-func newStreamSpans(t *Tracing) *streamSpans {
+func newStreamSpans(t *Tracing, protocol func(context.Context, connect.Peer) string) *streamSpans {
 	return &streamSpans{
 		tracer:     t.provider.Tracer("github.com/yourorg/userservice/service/telemetry"),
-		propagator: t.propagator, trust: t.trust,
+		propagator: t.propagator, trust: t.trust, protocol: protocol,
 	}
 }
 
-// WrapUnary returns next as it is.
-func (s *streamSpans) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
+// WrapUnary adds to the span of a unary call what its caller speaks.
+func (s *streamSpans) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if span := trace.SpanFromContext(ctx); traced(req.Spec()) && span.IsRecording() {
+			span.SetAttributes(attribute.String(protocolAttribute, s.protocol(ctx, req.Peer())))
+		}
+		return next(ctx, req)
+	}
+}
+
+const protocolAttribute = "userd.protocol"
 
 // WrapStreamingClient returns next as it is.
 func (s *streamSpans) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
 
-// WrapStreamingHandler traces streams that last.
+// WrapStreamingHandler traces streams.
 func (s *streamSpans) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
 		spec := conn.Spec()
-		if !lasting(spec) || !traced(spec) {
+		if !traced(spec) {
 			return next(ctx, conn)
 		}
-		ctx, opening := s.open(ctx, conn)
-		stream := &tracedConn{StreamingHandlerConn: conn, spans: s, opening: opening, began: time.Now()}
+		protocol := s.protocol(ctx, conn.Peer())
+		ctx, opening := s.open(ctx, conn, protocol)
+		stream := &tracedConn{StreamingHandlerConn: conn, spans: s, opening: opening, began: time.Now(), protocol: protocol}
+		ctx = trace.ContextWithSpan(ctx, &openingSpan{opening, stream})
 		stream.name = strings.TrimPrefix(spec.Procedure, "/")
 		// Deferred for the panics that nobody recovers from.
 		code := "UNKNOWN"
@@ -77,10 +91,10 @@ func (s *streamSpans) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 }
 
 // open begins the opening span as otelconnect begins those of other calls.
-func (s *streamSpans) open(ctx context.Context, conn connect.StreamingHandlerConn) (context.Context, trace.Span) {
+func (s *streamSpans) open(ctx context.Context, conn connect.StreamingHandlerConn, protocol string) (context.Context, trace.Span) {
 	options := []trace.SpanStartOption{
 		trace.WithSpanKind(trace.SpanKindServer),
-		trace.WithAttributes(rpcAttributes(conn)...),
+		trace.WithAttributes(rpcAttributes(conn, protocol)...),
 	}
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = s.propagator.Extract(ctx, propagation.HeaderCarrier(conn.RequestHeader()))
@@ -91,7 +105,7 @@ func (s *streamSpans) open(ctx context.Context, conn connect.StreamingHandlerCon
 	return s.tracer.Start(ctx, strings.TrimPrefix(conn.Spec().Procedure, "/"), options...) //nolint:spancheck // tracedConn ends it
 }
 
-func rpcAttributes(conn connect.StreamingHandlerConn) []attribute.KeyValue {
+func rpcAttributes(conn connect.StreamingHandlerConn, protocol string) []attribute.KeyValue {
 	system := "grpc"
 	if conn.Peer().Protocol == connect.ProtocolConnect {
 		system = "connectrpc"
@@ -99,7 +113,25 @@ func rpcAttributes(conn connect.StreamingHandlerConn) []attribute.KeyValue {
 	return []attribute.KeyValue{
 		attribute.String("rpc.system.name", system),
 		attribute.String("rpc.method", strings.TrimPrefix(conn.Spec().Procedure, "/")),
+		attribute.String(protocolAttribute, protocol),
 	}
+}
+
+// openingSpan is the opening span in the context of its stream. What asks the store has
+// spans of its own while it records, and afterwards tells it.
+type openingSpan struct {
+	trace.Span
+
+	stream *tracedConn
+}
+
+// StoreDid counts what the store did for the stream. It is found by its name: the store
+// and this package do not know each other.
+func (s *openingSpan) StoreDid(rows int) {
+	s.stream.mu.Lock()
+	defer s.stream.mu.Unlock()
+	s.stream.burst.asked++
+	s.stream.burst.rows += int64(rows)
 }
 
 // tracedConn is a stream and its spans. Its two directions are used by a goroutine
@@ -107,9 +139,10 @@ func rpcAttributes(conn connect.StreamingHandlerConn) []attribute.KeyValue {
 type tracedConn struct {
 	connect.StreamingHandlerConn
 
-	spans *streamSpans
-	name  string
-	began time.Time
+	spans    *streamSpans
+	name     string
+	protocol string
+	began    time.Time
 
 	mu             sync.Mutex
 	opening        trace.Span
@@ -120,10 +153,12 @@ type tracedConn struct {
 	sent, received int64
 }
 
-// burst is what has passed since the stream was last quiet.
+// burst is what has passed since the stream was last quiet, and what the store did for
+// it.
 type burst struct {
 	first, last    time.Time // zero: nothing has
 	sent, received int64
+	asked, rows    int64 // of the store
 }
 
 // Receive notes what comes.
@@ -148,7 +183,8 @@ func (c *tracedConn) Send(message any) error {
 	return err
 }
 
-// passed counts messages. What comes before anything goes belongs to the opening.
+// passed counts messages. What comes before anything goes belongs to the opening, unless
+// nothing goes before the end.
 func (c *tracedConn) passed(sent, received int64) {
 	now := time.Now()
 	c.mu.Lock()
@@ -156,7 +192,7 @@ func (c *tracedConn) passed(sent, received int64) {
 	c.sent += sent
 	c.received += received
 	if !c.stands {
-		if received > 0 {
+		if received > 0 && c.Spec().StreamType != connect.StreamTypeClient {
 			return
 		}
 		c.stands = true
@@ -209,7 +245,9 @@ func (c *tracedConn) endBurst() {
 	span := c.linked("burst", b.first,
 		attribute.Int("userd.stream.burst", c.bursts),
 		attribute.Int64("userd.stream.sent", b.sent),
-		attribute.Int64("userd.stream.received", b.received))
+		attribute.Int64("userd.stream.received", b.received),
+		attribute.Int64("userd.store.calls", b.asked),
+		attribute.Int64("userd.store.rows", b.rows))
 	span.End(trace.WithTimestamp(b.last))
 }
 
@@ -246,16 +284,16 @@ func (c *tracedConn) linked(what string, at time.Time, about ...attribute.KeyVal
 	_, span := c.spans.tracer.Start(context.Background(), c.name+" "+what,
 		trace.WithNewRoot(), trace.WithTimestamp(at),
 		trace.WithLinks(trace.Link{SpanContext: c.opening.SpanContext()}),
-		trace.WithAttributes(rpcAttributes(c.StreamingHandlerConn)...),
+		trace.WithAttributes(rpcAttributes(c.StreamingHandlerConn, c.protocol)...),
 		trace.WithAttributes(about...))
 	return span //nolint:spancheck // see above
 }
 
 // setStatus marks the failures that are the server's; the caller's own are none of
-// the span's.
+// the span's, and the deadline of a stream is its caller's.
 func setStatus(span trace.Span, code string) {
 	switch code {
-	case "UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS":
+	case "UNKNOWN", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS":
 		span.SetStatus(codes.Error, "")
 		span.SetAttributes(attribute.String("error.type", code))
 	}

@@ -41,7 +41,7 @@ func (c *quietConn) Send(any) error              { return c.fail }
 // runStream runs a handler under the interceptors that trace.
 func runStream(t *testing.T, tracing *Tracing, conn *quietConn, handler connect.StreamingHandlerFunc) error {
 	t.Helper()
-	interceptors, err := tracing.Interceptors()
+	interceptors, err := tracing.Interceptors(speaks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +63,8 @@ func tell(span sdktrace.ReadOnlySpan) string {
 	text := fmt.Sprintf("%s %v", name, span.EndTime().Sub(span.StartTime()))
 	for _, a := range span.Attributes() {
 		if key, ok := strings.CutPrefix(string(a.Key), "userd.stream."); ok {
+			text += " " + key + "=" + a.Value.String()
+		} else if key, ok := strings.CutPrefix(string(a.Key), "userd.store."); ok && a.Value.AsInt64() > 0 {
 			text += " " + key + "=" + a.Value.String()
 		} else if a.Key == "rpc.response.status_code" {
 			text += " " + a.Value.String()
@@ -208,24 +210,57 @@ func TestStreamsTrustRemoteSpansAsCallsDo(t *testing.T) {
 	}
 }
 
-func TestAClientStreamHasOneSpan(t *testing.T) {
-	tracing, recorder := recording(false)
-	_ = runStream(t, tracing, &quietConn{kind: connect.StreamTypeClient, procedure: "/user.v1.UserService/BatchCreateUsers"},
-		func(_ context.Context, conn connect.StreamingHandlerConn) error {
-			for range 100 {
-				_ = conn.Receive(new(int))
-			}
-			return conn.Send(new(int))
-		})
-	if spans := recorder.Ended(); len(spans) != 1 || spans[0].Name() != "user.v1.UserService/BatchCreateUsers" {
-		t.Errorf("got %v", spans)
+// A client stream may last for days, too. What the store does for it is in its bursts.
+func TestAClientStreamShowsAsItGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracing, recorder := recording(false)
+		_ = runStream(t, tracing, &quietConn{kind: connect.StreamTypeClient, procedure: "/user.v1.UserService/BatchCreateUsers"},
+			func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+				time.Sleep(time.Second)
+				for range 100 {
+					_ = conn.Receive(new(int))
+				}
+				storeDid(ctx, 100)
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				wantSpans(t, recorder.Ended(), "BatchCreateUsers 1s", "BatchCreateUsers burst 0s burst=1 sent=0 received=100 calls=1 rows=100")
+				storeDid(ctx, 7) // what leads to a message belongs to its burst
+				return conn.Send(new(int))
+			})
+		wantSpans(t, recorder.Ended(), "BatchCreateUsers 1s",
+			"BatchCreateUsers burst 0s burst=1 sent=0 received=100 calls=1 rows=100",
+			"BatchCreateUsers burst 0s burst=2 sent=1 received=0 calls=1 rows=7",
+			"BatchCreateUsers end 0s OK age_seconds=3601 sent=1 received=100")
+		if len(recorder.Started()) != len(recorder.Ended()) {
+			t.Error("a span was left open")
+		}
+	})
+}
+
+// storeDid tells the stream of the context what the store did, as the store's own
+// spans do.
+func storeDid(ctx context.Context, rows int) {
+	if stream, ok := trace.SpanFromContext(ctx).(interface{ StoreDid(rows int) }); ok {
+		stream.StoreDid(rows)
 	}
+}
+
+// That a stream ends at its caller's deadline is no failure.
+func TestTheDeadlineOfAStreamIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracing, recorder := recording(false)
+		_ = runStream(t, tracing, &quietConn{kind: connect.StreamTypeServer}, func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			_ = conn.Send(nil)
+			return connect.NewError(connect.CodeDeadlineExceeded, errors.New("late"))
+		})
+		wantSpans(t, recorder.Ended(), "StreamUserActivities 0s", "StreamUserActivities end 0s DEADLINE_EXCEEDED age_seconds=0 sent=0 received=0")
+	})
 }
 
 func BenchmarkTracedMessage(b *testing.B) {
 	tracing, _ := recording(false, sdktrace.WithSampler(sdktrace.NeverSample()))
 	message := new(int)
-	_ = newStreamSpans(tracing).WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+	_ = newStreamSpans(tracing, speaks).WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 		b.ReportAllocs()
 		for b.Loop() {
 			_ = conn.Send(message)

@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -31,7 +32,7 @@ func setenv(t *testing.T, set map[string]string) {
 	for _, name := range []string{
 		"OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
 		"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES",
-		"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",
+		"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_PROPAGATORS", "OTEL_BSP_MAX_QUEUE_SIZE",
 	} {
 		t.Setenv(name, set[name])
 	}
@@ -59,11 +60,36 @@ func TestTheEnvironmentDecidesWhetherSpansAreExported(t *testing.T) {
 			env: map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
 			err: "OTEL_EXPORTER_OTLP_PROTOCOL=http/json: expected http/protobuf or grpc",
 		},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": " OTLP ", "OTEL_EXPORTER_OTLP_PROTOCOL": "GRPC"}, enabled: true},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "otlp,otlp,"}, enabled: true},
+		{env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, err: "OTEL_EXPORTER_OTLP_ENDPOINT: expected an address such as http://"},
+		{env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"}, err: "OTEL_EXPORTER_OTLP_ENDPOINT: expected"},
+		{env: map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "ftp://u:hunter2@x"}, err: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: expected"},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "localhost"}},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "always"}, err: "OTEL_TRACES_SAMPLER=always: expected always_on"},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "ParentBased_TraceIDRatio"}, enabled: true},
+		{
+			env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10%"},
+			err: "OTEL_TRACES_SAMPLER_ARG=10%: expected a share from 0 to 1",
+		},
+		{
+			env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "NaN"},
+			err: "expected a share from 0 to 1",
+		},
+		{env: map[string]string{"OTEL_TRACES_SAMPLER": "always"}}, // there is nothing to sample
+		{env: map[string]string{"OTEL_PROPAGATORS": "b3"}, err: "OTEL_PROPAGATORS=b3: expected tracecontext, baggage or none"},
+		{env: map[string]string{"OTEL_PROPAGATORS": "none"}},
+		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_RESOURCE_ATTRIBUTES": "a=b,nonsense"}, enabled: true},
+		{
+			env: map[string]string{"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_PROPAGATORS": "jaeger"},
+			err: "OTEL_PROPAGATORS=jaeger: expected tracecontext, baggage or none\nOTEL_TRACES_EXPORTER=zipkin",
+		},
+		{env: map[string]string{"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "zipkin", "OTEL_PROPAGATORS": "b3"}},
 	} {
 		setenv(t, c.env)
 		tracing, err := SetUpTracing(t.Context(), TracingOptions{Service: "userd", Console: io.Discard})
 		if c.err != "" {
-			if err == nil || !strings.Contains(err.Error(), c.err) {
+			if err == nil || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%v: got %v, want %s", c.env, err, c.err)
 			}
 			continue
@@ -72,7 +98,7 @@ func TestTheEnvironmentDecidesWhetherSpansAreExported(t *testing.T) {
 			t.Errorf("%v: %v", c.env, err)
 			continue
 		}
-		interceptors, err := tracing.Interceptors()
+		interceptors, err := tracing.Interceptors(speaks)
 		if err != nil || tracing.Enabled() != c.enabled || (len(interceptors) > 0) != c.enabled {
 			t.Errorf("%v: got enabled %v, %d interceptors, %v", c.env, tracing.Enabled(), len(interceptors), err)
 		}
@@ -136,7 +162,8 @@ func (e *brokenExporter) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) e
 func TestACollectorThatFailsIsLoggedOnce(t *testing.T) {
 	var out bytes.Buffer
 	inner := &brokenExporter{err: errors.New("refused")}
-	e := &loudExporter{SpanExporter: inner, log: slog.New(slog.NewTextHandler(&out, nil))}
+	var lost lostSpans
+	e := &loudExporter{SpanExporter: inner, log: slog.New(slog.NewTextHandler(&out, nil)), all: &lost, waiting: new(atomic.Int64)}
 	batch := make([]sdktrace.ReadOnlySpan, 5)
 	for range 3 {
 		if err := e.ExportSpans(t.Context(), batch); err != nil {
@@ -149,6 +176,83 @@ func TestACollectorThatFailsIsLoggedOnce(t *testing.T) {
 	if lines := strings.Split(strings.TrimSpace(out.String()), "\n"); len(lines) != 2 ||
 		!strings.Contains(lines[0], "refused") || !strings.Contains(lines[1], "lost=15") {
 		t.Errorf("got %q", lines)
+	}
+	if got := lost.unserved.Load(); got != 15 {
+		t.Errorf("%d spans count as lost", got)
+	}
+}
+
+// stuckExporter takes a batch when it is let go.
+type stuckExporter struct {
+	sdktrace.SpanExporter
+
+	letGo chan struct{}
+	taken atomic.Int64
+}
+
+func (e *stuckExporter) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) error {
+	<-e.letGo
+	e.taken.Add(int64(len(spans)))
+	return nil
+}
+
+func (e *stuckExporter) Shutdown(context.Context) error { return nil }
+
+// What the queue has no room for is counted, and each span is either that or exported.
+func TestSpansThatFindNoRoomAreCounted(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	stuck := &stuckExporter{letGo: make(chan struct{})}
+	tracing := &Tracing{}
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(
+		newQueue(stuck, 8, slog.New(slog.DiscardHandler), &tracing.lost)))
+	for range 20 {
+		_, span := provider.Tracer("test").Start(t.Context(), "hello")
+		span.End()
+	}
+	crowded, unserved := tracing.Lost()
+	close(stuck.letGo)
+	if err := provider.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if taken := stuck.taken.Load(); crowded != 12 || unserved != 0 || taken != 8 {
+		t.Errorf("%d found no room, %d were not taken, %d were exported", crowded, unserved, taken)
+	}
+}
+
+// A part of the resource that cannot be read does not take the rest along, nor is it
+// repeated.
+func TestABadAttributeOfTheResourceIsAWarning(t *testing.T) {
+	var out, spans bytes.Buffer
+	setenv(t, map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_RESOURCE_ATTRIBUTES": "team=blue,hunter2"})
+	tracing, err := SetUpTracing(t.Context(), TracingOptions{
+		Service: "userd", Console: &spans, Logger: slog.New(slog.NewTextHandler(&out, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, span := tracing.Provider().Tracer("test").Start(t.Context(), "hello")
+	span.End()
+	if err := tracing.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if line := out.String(); strings.Count(line, "level=WARN") != 1 || strings.Contains(line, "hunter2") {
+		t.Errorf("got %q", line)
+	}
+	for _, want := range []string{`"team"`, `"blue"`, `"userd"`} {
+		if !strings.Contains(spans.String(), want) {
+			t.Errorf("no %s in %s", want, spans.String())
+		}
+	}
+}
+
+// speaks is what the peer of a call speaks.
+func speaks(_ context.Context, peer connect.Peer) string { return peer.Protocol }
+
+// newTracing returns tracing by a provider.
+func newTracing(provider trace.TracerProvider, trust bool, shutdown func(context.Context) error) *Tracing {
+	return &Tracing{
+		provider: provider, trust: trust, enabled: true, joins: true, shutdown: shutdown,
+		propagator: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
 	}
 }
 
@@ -167,7 +271,7 @@ const (
 // call sends a call with a remote parent through a real handler at the procedure.
 func call(t *testing.T, tracing *Tracing, procedure string, inside func(context.Context) error) {
 	t.Helper()
-	interceptors, err := tracing.Interceptors()
+	interceptors, err := tracing.Interceptors(speaks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +312,7 @@ func TestACallersSpanIsLinkedOrTrusted(t *testing.T) {
 			t.Errorf("trust %v: joined %v, linked %v", trust, joined, linked)
 		}
 		for _, a := range span.Attributes() {
-			if !slices.Contains([]attribute.Key{"rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"}, a.Key) {
+			if !slices.Contains([]attribute.Key{"rpc.system.name", "rpc.method", "userd.protocol", "rpc.response.status_code", "error.type"}, a.Key) {
 				t.Errorf("the span tells %s=%s", a.Key, a.Value.String())
 			}
 		}
@@ -241,7 +345,7 @@ func BenchmarkTracedUnary(b *testing.B) {
 	off := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
 	on := sdktrace.NewTracerProvider()
 	for name, provider := range map[string]*sdktrace.TracerProvider{"unsampled": off, "recorded": on} {
-		interceptors, err := newTracing(provider, false, nil).Interceptors()
+		interceptors, err := newTracing(provider, false, nil).Interceptors(speaks)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -25,9 +25,10 @@ type limitedBody struct {
 	frames   *frames // nil: the body is one message
 	exchange *Exchange
 
-	read int64 // of a body that is one message
-	kept int64 // of the message that is not whole, or of the whole body of a call
-	err  error // given to every further Read
+	known bool  // a body that is one message says itself that it is too large
+	read  int64 // of a body that is one message
+	kept  int64 // of the message that is not whole, or of the whole body of a call
+	err   error // given to every further Read
 }
 
 // Read reads within the limit.
@@ -35,9 +36,12 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	if b.frames != nil {
+	switch {
+	case b.known:
+		err = b.opts.TooLarge(b.limit)
+	case b.frames != nil:
 		n, err = b.readFrames(p)
-	} else {
+	default:
 		n, err = b.readWhole(p)
 	}
 	switch {
@@ -58,7 +62,7 @@ func (b *limitedBody) take(p []byte) (int, error) {
 		return n, err
 	}
 	b.kept += int64(n)
-	if refused := b.opts.Hold(int64(n), b.kept); refused != nil {
+	if refused := b.opts.Hold(b.exchange.request, int64(n), b.kept); refused != nil {
 		return n, refused
 	}
 	return n, err
@@ -67,7 +71,7 @@ func (b *limitedBody) take(p []byte) (int, error) {
 // forget lets go of what was kept.
 func (b *limitedBody) forget() {
 	if b.kept > 0 {
-		_ = b.opts.Hold(-b.kept, 0) // it refuses only what comes
+		_ = b.opts.Hold(b.exchange.request, -b.kept, 0) // it refuses only what comes
 		b.kept = 0
 	}
 }

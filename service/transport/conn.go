@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,6 +46,8 @@ type gatherConn struct {
 	state    tlsState     // of a connection with TLS
 	left     func()       // called once, when the connection is closed
 	budget   *frameBudget // of HTTP/2; nil: nothing is counted
+	talked   atomic.Bool  // the peer has sent something
+	asked    atomic.Bool  // a request has come to the handler
 
 	mu       sync.Mutex
 	room     sync.Cond // told when there is room, or an error
@@ -83,6 +86,7 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 }
 
 func (c *gatherConn) look(p []byte) {
+	c.talked.Store(true)
 	before := len(c.seen)
 	c.seen = append(c.seen, p[:min(len(p), len(preface)-before)]...)
 	if !bytes.HasPrefix(preface, c.seen) {
@@ -288,12 +292,18 @@ func (c *gatherConn) Close() error {
 // end closes what is below. It is called with the lock, which it lets go meanwhile:
 // TLS says goodbye through arm. It may be called twice.
 func (c *gatherConn) end() error {
-	if c.left != nil {
+	first := c.left != nil
+	if first {
 		c.left()
 		c.left = nil
 	}
+	// HTTP/2 is left out: a client may open a connection and wait with its calls.
+	unserved := first && !c.gather && c.talked.Load() && !c.asked.Load()
 	c.mu.Unlock()
 	defer c.mu.Lock()
+	if told := c.listener.opts.Unserved; unserved && told != nil {
+		told(c.RemoteAddr())
+	}
 	return c.Conn.Close()
 }
 

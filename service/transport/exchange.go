@@ -29,6 +29,7 @@ type Exchange struct {
 	unsent atomic.Bool // something was written, or a flush held, since the last flush
 	stream bool        // the body is a stream; set before the guard knows of it
 	status int
+	broken bool // the handler has panicked
 
 	// due is when the rest of the body has begun to be waited for, as nanoseconds
 	// after born and one; 0: it is not waited for.
@@ -48,14 +49,22 @@ type Exchange struct {
 	prev, next *Exchange
 }
 
-// Status is the HTTP status of the answer, 200 where the handler named none. It is
-// to be asked for by the handler's goroutine.
+// Status is the HTTP status of the answer, 200 where the handler named none, and 500
+// where it panicked, whatever it had sent by then. It is to be asked for by the
+// handler's goroutine.
 func (x *Exchange) Status() int {
-	if x.status == 0 {
+	switch {
+	case x.broken:
+		return http.StatusInternalServerError
+	case x.status == 0:
 		return http.StatusOK
 	}
 	return x.status
 }
+
+// Broken reports whether the handler has panicked. It is to be asked for when it has
+// ended, by its goroutine.
+func (x *Exchange) Broken() bool { return x.broken }
 
 // Born is when the request came in.
 func (x *Exchange) Born() time.Time { return x.born }

@@ -33,13 +33,14 @@ type GuardOptions struct {
 	// Hold, if set, is told how many bytes of a message have come that is not whole yet,
 	// and how many that makes; and, by a negative number, how many are not kept any more.
 	// An error refuses the message.
-	Hold func(bytes, kept int64) error
+	Hold func(r *http.Request, bytes, kept int64) error
 	// Streams reports whether the request's body is a stream, which may take as
 	// long as the caller wants.
 	Streams func(*http.Request) bool
-	// Context, if set, returns the context for the handler.
-	Context func(context.Context, *Exchange) context.Context
-	// Done, if set, is told when a handler has returned, on its goroutine.
+	// Context, if set, returns the context for the handler of a request.
+	Context func(*http.Request, *Exchange) context.Context
+	// Done, if set, is told when a handler has returned or has panicked, on its
+	// goroutine.
 	Done   func(*http.Request, *Exchange)
 	Logger *slog.Logger
 }
@@ -145,8 +146,11 @@ func (g *Guard) LateBodies() int64 { return g.late.Load() }
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), born: time.Now()}
+		if conn, ok := r.Context().Value(netConn{}).(*gatherConn); ok {
+			conn.asked.Store(true)
+		}
 		if g.opts.Context != nil {
-			r = r.WithContext(g.opts.Context(r.Context(), x))
+			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // it is made of the request's own
 		}
 		x.request = r
 		body := g.limitBody(x, r)
@@ -154,6 +158,9 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			x.StopReading()
 		}
 		defer func() {
+			fault := recover()
+			// A handler's way to cut the connection is not a fault.
+			x.broken = fault != nil && fault != http.ErrAbortHandler //nolint:errorlint // the very value
 			x.finish(time.Duration(g.patience.Load()), g.opts.BodyTimeout)
 			if g.opts.Done != nil {
 				g.opts.Done(r, x)
@@ -162,6 +169,9 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 				body.forget()
 			}
 			g.leave(x)
+			if fault != nil {
+				panic(fault) // net/http ends the exchange, and shows the stack
+			}
 		}()
 		next.ServeHTTP(x, r)
 	})
@@ -176,8 +186,8 @@ func (g *Guard) limitBody(x *Exchange, r *http.Request) *limitedBody {
 	x.bodyLeft.Store(true)
 	if enveloped(r.Header.Get("Content-Type")) {
 		body.frames = new(frames)
-	} else if r.ContentLength > body.limit {
-		body.err = g.opts.TooLarge(body.limit)
+	} else {
+		body.known = r.ContentLength > body.limit
 	}
 	if x.stream = g.opts.Streams(r); !x.stream {
 		x.bodyDue()

@@ -1,6 +1,7 @@
 package transport_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -27,8 +28,8 @@ func options() transport.GuardOptions {
 		TooLarge:        func(int64) error { return errors.New("too large") },
 		Late:            func() error { return errLate },
 		Streams:         func(r *http.Request) bool { return r.URL.Path == "/stream" },
-		Context: func(ctx context.Context, x *transport.Exchange) context.Context {
-			return context.WithValue(ctx, flusher{}, x)
+		Context: func(r *http.Request, x *transport.Exchange) context.Context {
+			return context.WithValue(r.Context(), flusher{}, x)
 		},
 		Logger: slog.New(slog.DiscardHandler),
 	}
@@ -225,5 +226,43 @@ func TestAnswersAreWholeAndGuardForgets(t *testing.T) {
 	}
 	if guard.Stalls() != 0 || guard.LateBodies() != 0 {
 		t.Errorf("got %d stalls, %d late bodies", guard.Stalls(), guard.LateBodies())
+	}
+}
+
+// A handler that panics has failed, whatever it had sent by then; one that cuts the
+// connection has not.
+func TestAPanicIsNoticed(t *testing.T) {
+	type seen struct {
+		status int
+		broken bool
+	}
+	opts := options()
+	done := make(chan seen, 1)
+	opts.Done = func(_ *http.Request, x *transport.Exchange) { done <- seen{x.Status(), x.Broken()} }
+	var lines bytes.Buffer
+	opts.Logger = slog.New(slog.NewTextHandler(&lines, nil))
+	_, addr := serve(t, opts, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/late":
+			_, _ = io.WriteString(w, "so far so good")
+			fallthrough
+		case "/early":
+			panic("planted")
+		default:
+			panic(http.ErrAbortHandler)
+		}
+	})
+	for path, want := range map[string]seen{"/early": {500, true}, "/late": {500, true}, "/cut": {200, false}} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+		if err == nil {
+			_ = answer.Body.Close()
+		}
+		if got := <-done; got != want {
+			t.Errorf("%s: got %+v, want %+v", path, got, want)
+		}
 	}
 }

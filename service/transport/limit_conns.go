@@ -39,6 +39,10 @@ type ListenOptions struct {
 	// were closed since their budget was spent.
 	Refused   func(peer net.Addr, perPeer bool)
 	Overdrawn func(peer net.Addr, cause Cause)
+	// Unserved, if set, is told of HTTP/1 connections that have ended, brought bytes, and
+	// no request that came to the handler: what was not HTTP, or what net/http refused by
+	// itself, as it does with 400, 431, 501 and 505 before any handler runs.
+	Unserved func(peer net.Addr)
 	// NotHandshaken, if set, is told of TLS handshakes that failed.
 	NotHandshaken func(peer net.Addr, err error)
 }

@@ -3,8 +3,10 @@
 //
 // It promises to change nothing of what the store does, and to make a span only where
 // somebody records: without a recorded span in the context a call goes straight
-// through, so that housekeeping and probes make no traces of their own. Spans say how
-// much was read or changed and why it failed, never whom it was about.
+// through, so that housekeeping and probes make no traces of their own. A stream, whose
+// own span ended with its beginning, is told how much was done, to say so where it
+// shows what it does. Spans say how much was read or changed and why it failed, never
+// whom it was about.
 package traced
 
 import (
@@ -47,6 +49,17 @@ func (s *Store) begin(ctx context.Context, operation string) (context.Context, t
 		attribute.String("db.system.name", s.system),
 		attribute.String("db.operation.name", operation),
 	))
+}
+
+// tell tells the stream that asks, if one does and has no span that records, how many
+// rows were read or written for it.
+func tell(ctx context.Context, span trace.Span, rows int) {
+	if span != nil {
+		return
+	}
+	if stream, ok := trace.SpanFromContext(ctx).(interface{ StoreDid(rows int) }); ok {
+		stream.StoreDid(rows)
+	}
 }
 
 // finish ends a span, which may be nil. What the domain expects to fail is an answer,
@@ -93,6 +106,7 @@ func (s *Store) First(ctx context.Context) (int64, error) {
 func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 	ctx, span := s.begin(ctx, "Get")
 	u, err := s.Store.Get(ctx, id)
+	tell(ctx, span, 1)
 	finish(span, err)
 	return u, err
 }
@@ -101,6 +115,7 @@ func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
 	ctx, span := s.begin(ctx, "GetMany")
 	users, err := s.Store.GetMany(ctx, ids)
+	tell(ctx, span, len(users))
 	if span != nil {
 		finish(span, err, attribute.Int("db.operation.batch.size", len(ids)), rows(len(users)))
 	}
@@ -121,6 +136,7 @@ func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
 	ctx, span := s.begin(ctx, "Log")
 	page, err := s.Store.Log(ctx, query)
+	tell(ctx, span, len(page.Rows))
 	if span != nil {
 		finish(span, err, rows(len(page.Rows)))
 	}
@@ -140,6 +156,7 @@ func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	ctx, span := s.begin(ctx, "Submit")
 	pending := s.Store.Submit(ctx, batch)
+	tell(ctx, span, len(batch.Changes))
 	if span == nil {
 		return pending
 	}

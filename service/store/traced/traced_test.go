@@ -142,6 +142,38 @@ func TestWithoutARecordedSpanNothingIsMade(t *testing.T) {
 	}
 }
 
+// toldSpan is a span that is over, of a stream that goes on.
+type toldSpan struct {
+	trace.Span
+
+	calls, rows int
+}
+
+func (s *toldSpan) StoreDid(rows int) { s.calls, s.rows = s.calls+1, s.rows+rows }
+
+func TestAStreamIsToldWhatWasDoneForIt(t *testing.T) {
+	provider, recorder := recording()
+	ctx, span := provider.Tracer("test").Start(t.Context(), "stream")
+	stream := &toldSpan{Span: span}
+	ctx = trace.ContextWithSpan(ctx, stream)
+	store := traced.New(&fakeStore{}, provider, "sqlite")
+	for _, read := range reads {
+		_ = read(ctx, store)
+	}
+	if stream.calls != 0 || len(recorder.Ended()) == 0 {
+		t.Errorf("%d calls were told of while the stream had spans of its own", stream.calls)
+	}
+	span.End()
+	recorder.Reset()
+	if _, err := store.Log(ctx, user.LogQuery{}); err != nil {
+		t.Fatal(err)
+	}
+	store.Submit(ctx, user.Batch{Changes: make([]user.Change, 5)})
+	if stream.calls != 2 || stream.rows < 5 || len(recorder.Started()) != 0 {
+		t.Errorf("got %d calls, %d rows, %d spans", stream.calls, stream.rows, len(recorder.Started()))
+	}
+}
+
 func TestFailuresSayWhyButNotWhom(t *testing.T) {
 	for want, err := range map[string]error{
 		"store.Get type=USER_NOT_FOUND":           user.ErrNotFound(5),

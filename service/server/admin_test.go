@@ -1,0 +1,213 @@
+package server_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/servertest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// hosted sends a GET that names a host of its own.
+func hosted(t *testing.T, url, host string) int {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Host = host
+	answer, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	return answer.StatusCode
+}
+
+// A page from elsewhere whose name was made to mean this machine gets nothing of the
+// port for operators.
+func TestTheAdminPortServesItsOwnMachine(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel(), servertest.Admin())
+	if status, text := fetch(t, s.AdminURL()+"/livez"); status != http.StatusOK || text != "alive\n" {
+		t.Errorf("got %d %q", status, text)
+	}
+	if status, text := fetch(t, s.AdminURL()+"/readyz"); status != http.StatusOK || !strings.HasPrefix(text, "ready") {
+		t.Errorf("got %d %q", status, text)
+	}
+	for host, want := range map[string]int{
+		"localhost": 200, "localhost:2112": 200, "127.0.0.1": 200, "127.1.2.3:80": 200, "[::1]": 200, "[::1]:2112": 200,
+		"rebound.example.com": 421, "rebound.example.com:2112": 421, "192.0.2.1": 421, "localhost.example.com": 421, "0.0.0.0": 421,
+	} {
+		for _, path := range []string{"/metrics", "/debug/pprof/cmdline", "/readyz"} {
+			if got := hosted(t, s.AdminURL()+path, host); got != want {
+				t.Errorf("%s as %s: got %d, want %d", path, host, got, want)
+			}
+		}
+	}
+}
+
+func TestAnAdminPortThatOthersReachIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	for address, warned := range map[string]bool{"127.0.0.1:0": false, ":0": true} {
+		var log lockedBuffer
+		s := servertest.Start(t, servertest.Parallel(), servertest.Log(slog.NewTextHandler(&log, nil)),
+			servertest.Config(func(c *server.Config) { c.AdminListen = address }))
+		log.await(t, "listening for operators")
+		_, port, err := net.SplitHostPort(strings.TrimPrefix(s.AdminURL(), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Its names are not known here, so all are served.
+		if got := hosted(t, "http://127.0.0.1:"+port+"/livez", "userd.internal"); (got == http.StatusOK) != warned {
+			t.Errorf("%s: got %d", address, got)
+		}
+		s.Stop()
+		if got := strings.Contains(log.String(), "other machines can reach the port for operators"); got != warned {
+			t.Errorf("%s: warned %v", address, got)
+		}
+	}
+}
+
+// What is for operators is nowhere on the public port.
+func TestThePublicPortHasNothingForOperators(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel())
+	for _, path := range []string{"/metrics", "/livez", "/readyz", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline"} {
+		if status, text := fetch(t, s.URL()+path); status != http.StatusNotFound {
+			t.Errorf("%s: got %d %s", path, status, text)
+		}
+	}
+}
+
+// heldStore lets a read wait until it is let go.
+type heldStore struct {
+	user.Store
+
+	entered chan struct{}
+	letGo   chan struct{}
+}
+
+func (s *heldStore) Get(ctx context.Context, id int64) (*user.User, error) {
+	close(s.entered)
+	<-s.letGo
+	return s.Store.Get(ctx, id)
+}
+
+// While a server finishes its calls it lives, and says that it is not ready.
+func TestNotReadyWhileDraining(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	held := &heldStore{entered: make(chan struct{}), letGo: make(chan struct{})}
+	s := servertest.Start(t, servertest.Parallel(), servertest.Admin(), servertest.Log(slog.NewTextHandler(&log, nil)),
+		servertest.Config(func(c *server.Config) { c.ShutdownTimeout = time.Minute }),
+		servertest.Store(func(store user.Store) user.Store { held.Store = store; return held }))
+	called := make(chan error, 1)
+	go func() {
+		_, err := s.GRPC().GetUser(t.Context(), &userv1.GetUserRequest{UserId: 42})
+		called <- err
+	}()
+	<-held.entered
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.Stop()
+	}()
+	log.await(t, "say not ready")
+	status, text := fetch(t, s.AdminURL()+"/readyz")
+	if status != http.StatusServiceUnavailable || !strings.Contains(text, "about to stop") {
+		t.Errorf("got %d %s", status, text)
+	}
+	if status, _ := fetch(t, s.AdminURL()+"/livez"); status != http.StatusOK {
+		t.Errorf("it lives, and says %d", status)
+	}
+	close(held.letGo)
+	if err := <-called; connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("the call ended with %v", err)
+	}
+	<-stopped
+}
+
+// Whatever a caller sends, a line of the log is one line, and begins as lines do.
+func TestHostileTextInAServedRequest(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := servertest.Start(t, servertest.Parallel(), servertest.Log(slog.NewTextHandler(&log, nil)))
+	const hostile = "a\ntime=2026 level=ERROR msg=forged \x1b[2J\u202e\u2028"
+	_, err := s.GRPC().CreateUser(t.Context(), &userv1.CreateUserRequest{
+		Username: "ada", Email: "ada@example.com", RequestId: hostile,
+	})
+	wantError(t, err, connect.CodeInvalidArgument, user.InvalidField)
+	if status, _ := fetch(t, s.URL()+"/%0atime=2026%20level=ERROR%20msg=forged%1b%5b2J%e2%80%ae"); status != http.StatusNotFound {
+		t.Errorf("got %d", status)
+	}
+	log.await(t, "msg=request")
+	s.Stop()
+	begins := regexp.MustCompile(`^time=\d{4}-\d\d-\d\dT\S+ level=(INFO|WARN) msg=`)
+	for line := range strings.Lines(log.String()) {
+		if !begins.MatchString(line) || strings.ContainsAny(line, "\x1b\u202e\u2028") {
+			t.Errorf("got %q", line)
+		}
+	}
+	if got := strings.Count(log.String(), "forged"); got < 2 {
+		t.Errorf("what was sent is in %d lines: the test shows nothing\n%s", got, &log)
+	}
+}
+
+// What net/http refuses before a handler runs is counted and told of, by its connection.
+func TestConnectionsThatBringNoRequestAreCounted(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := servertest.Start(t, servertest.Parallel(), servertest.Admin(), servertest.Log(slog.NewTextHandler(&log, nil)))
+	for _, sent := range []string{
+		"this is not HTTP\r\n\r\n",
+		"GET / HTTP/9.9\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: rot13\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 256<<10) + "\r\n\r\n",
+		"", // somebody looks whether the port is open
+		"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+	} {
+		sendRaw(t, s.Addr(), sent)
+	}
+	told := func(text string) int { return strings.Count(text, "brought no request that could be served") }
+	log.awaitAll(t, func(text string) bool { return told(text) == 4 }) // it is counted before
+	_, metrics := fetch(t, s.AdminURL()+"/metrics")
+	if want := "userd_connections_unserved_total 4\n"; !strings.Contains(metrics, want) {
+		t.Errorf("there is no %s", want)
+	}
+	s.Stop()
+	if got := told(log.String()); got != 4 {
+		t.Errorf("%d lines\n%s", got, &log)
+	}
+}
+
+// sendRaw sends bytes and returns when the server has closed the connection.
+func sendRaw(t *testing.T, addr, text string) {
+	t.Helper()
+	dialing, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(dialing, "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	go func() {
+		_, _ = io.WriteString(conn, text)
+		if half, ok := conn.(*net.TCPConn); ok && text == "" {
+			_ = half.CloseWrite()
+		}
+	}()
+	_, _ = io.Copy(io.Discard, conn)
+}

@@ -1,0 +1,58 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/telemetry"
+	"github.com/yourorg/userservice/service/transport"
+)
+
+// A panic outside what recovers from panics has a line and counts as a failure, whether
+// or not an interceptor has seen the request: its own line was never written.
+func TestAPanicOutsideTheInterceptorsHasALine(t *testing.T) {
+	t.Parallel()
+	for name, handler := range map[string]http.HandlerFunc{
+		"unseen": func(http.ResponseWriter, *http.Request) { panic("planted") },
+		"seen": connect.NewUnaryHandler("/x", func(context.Context, *connect.Request[emptypb.Empty]) (*connect.Response[emptypb.Empty], error) {
+			panic("planted")
+		}, connect.WithInterceptors(intercept.NewLog(slog.New(slog.DiscardHandler), nil))).ServeHTTP,
+	} {
+		var out bytes.Buffer
+		metrics := telemetry.NewMetrics(telemetry.Build{})
+		watch := newRequestWatch(slog.New(slog.NewJSONHandler(&out, nil)), metrics)
+		guard := transport.NewGuard(transport.GuardOptions{
+			StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
+			Streams: func(*http.Request) bool { return false }, Context: requestContext(telemetry.TracingOff()), Done: watch.done,
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		t.Cleanup(guard.Close)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/x", bytes.NewReader([]byte("{}")))
+		r.Header.Set("Content-Type", "application/json")
+		func() {
+			defer func() {
+				if got := recover(); got != "planted" {
+					t.Errorf("%s: net/http would be told %v", name, got)
+				}
+			}()
+			guard.Wrap(handler).ServeHTTP(httptest.NewRecorder(), r)
+		}()
+		var line map[string]any
+		if err := json.Unmarshal(out.Bytes(), &line); err != nil {
+			t.Fatalf("%s: %v: %s", name, err, &out)
+		}
+		if line["level"] != "ERROR" || line["msg"] != "request" || line["status"] != 500.0 || line["code"] != "internal" {
+			t.Errorf("%s: got %v", name, line)
+		}
+	}
+}

@@ -1,0 +1,211 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/rest"
+	"github.com/yourorg/userservice/service/telemetry"
+	"github.com/yourorg/userservice/service/transport"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// note is what the parts of the server tell each other of a request that may never
+// become a call. It is for the goroutine of the request.
+type note struct {
+	refused *auth.RefusedError // by what asks who is calling
+	limited *user.Error        // by a limit
+	caller  string             // the subject, once it is known
+	plain   bool               // it asks for a page or a permission of browsers, and never is a call
+}
+
+type noteKey struct{}
+
+// noteOf returns the note of a request, one that nobody reads where there is none.
+func noteOf(ctx context.Context) *note {
+	if n, ok := ctx.Value(noteKey{}).(*note); ok {
+		return n
+	}
+	return new(note)
+}
+
+// requestContext returns what makes the context of a request. Its parts tell each other
+// through it: the interceptors say that they have seen the request, and can end the
+// reading of its body; a stream says when it is to be flushed; what refuses a caller
+// says why; and every line has the trace that the caller names.
+func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.Exchange) context.Context {
+	return func(r *http.Request, x *transport.Exchange) context.Context {
+		ctx := context.WithValue(tracing.WithCaller(r.Context(), r.Header), noteKey{}, new(note))
+		seen := new(intercept.Seen)
+		if strings.HasPrefix(r.URL.Path, rest.Prefix) {
+			seen.Protocol = "rest"
+		}
+		ctx = intercept.WithBody(intercept.WithSeen(ctx, seen), x)
+		return withFlusher(ctx, x)
+	}
+}
+
+// noteRefusal counts refused credentials and notes why, for the line of the request.
+func noteRefusal(metrics *telemetry.Metrics) func(*http.Request, *auth.RefusedError) {
+	return func(r *http.Request, refused *auth.RefusedError) {
+		metrics.AuthRefused(string(refused.Cause))
+		noteOf(r.Context()).refused = refused
+	}
+}
+
+// noteCaller notes who calls. It is told, and is no handler of its own: one more on the
+// way in and the stack of each stream that waits would be twice as large.
+func noteCaller(r *http.Request, caller auth.Caller) { noteOf(r.Context()).caller = caller.Subject }
+
+// notePlain notes that what the handler answers is no call and was not meant to be one.
+func notePlain(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		noteOf(r.Context()).plain = true
+		next.ServeHTTP(w, r)
+	})
+}
+
+// requestWatch counts requests, and logs those that never become a call.
+type requestWatch struct {
+	log     *slog.Logger
+	metrics *telemetry.Metrics
+	known   map[string]bool    // the paths that are procedures
+	limited *intercept.Sampler // of lines of what a limit refuses, by its reason
+}
+
+// newRequestWatch returns what is told of every request.
+func newRequestWatch(log *slog.Logger, metrics *telemetry.Metrics) *requestWatch {
+	return &requestWatch{log: log, metrics: metrics, known: procedures(), limited: intercept.NewSampler(sampleEvery)}
+}
+
+// done is told of a request when its handler has returned.
+func (w *requestWatch) done(r *http.Request, x *transport.Exchange) {
+	n, seen := noteOf(r.Context()), intercept.IsSeen(r.Context())
+	status := x.Status()
+	called := seen || n.plain && status < http.StatusBadRequest
+	w.metrics.HTTPDone(r, n.status(status), x.Header(), called)
+	if !seen || x.Broken() {
+		w.line(r, x, n)
+	}
+}
+
+// status is the status to count. A refused stream over Connect is answered 200, with
+// the refusal in the body.
+func (n *note) status(sent int) int {
+	switch {
+	case sent != http.StatusOK:
+	case n.refused != nil:
+		return http.StatusUnauthorized
+	case n.limited != nil && n.limited.Code == user.Unavailable:
+		return http.StatusServiceUnavailable
+	case n.limited != nil:
+		return http.StatusTooManyRequests
+	}
+	return sent
+}
+
+// line logs a request that no interceptor has seen: an unknown path, a wrong method, a
+// message that cannot be decoded, a caller who was refused. Of what a limit refuses it
+// logs one a second for each reason, with how many were skipped: who floods the server
+// shall not flood the log.
+func (w *requestWatch) line(r *http.Request, x *transport.Exchange, n *note) {
+	ctx, status := r.Context(), n.status(x.Status())
+	code := codeOf(status, telemetry.GRPCStatus(x.Header()))
+	level := levelOf(status, code)
+	if !w.log.Enabled(ctx, level) {
+		return
+	}
+	skipped := int64(0)
+	if n.limited != nil {
+		var ok bool
+		if skipped, ok = w.limited.Take(string(n.limited.Reason), time.Now()); !ok {
+			return
+		}
+	}
+	attrs := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path)}
+	if w.isProcedure(r.URL.Path) {
+		attrs = append(attrs, slog.String("procedure", r.URL.Path))
+	}
+	attrs = append(attrs,
+		slog.String("protocol", telemetry.Protocol(r)), slog.String("http", r.Proto),
+		slog.Int("status", x.Status()), slog.String("code", code),
+		slog.Duration("duration", time.Since(x.Born())), slog.String("peer", r.RemoteAddr))
+	w.log.LogAttrs(ctx, level, "request", append(attrs, n.attrs(skipped)...)...)
+}
+
+func (w *requestWatch) isProcedure(path string) bool {
+	_, ok := w.known[path]
+	return ok
+}
+
+// attrs are what the parts of the server have noted.
+func (n *note) attrs(skipped int64) (attrs []slog.Attr) {
+	if n.caller != "" {
+		attrs = append(attrs, slog.String("caller", n.caller))
+	}
+	if n.refused != nil {
+		attrs = append(attrs, slog.String("refused", string(n.refused.Cause)))
+		if n.refused.Detail != nil {
+			attrs = append(attrs, slog.Any("error", n.refused.Detail))
+		}
+	}
+	if n.limited != nil {
+		attrs = append(attrs, slog.String("reason", string(n.limited.Reason)))
+		if skipped > 0 {
+			attrs = append(attrs, slog.Int64("skipped", skipped))
+		}
+	}
+	return attrs
+}
+
+// levelOf gives the level of a line. What goes well is no news here, and what a caller
+// asks for that is not spoken, a method or a version of HTTP, is the caller's fault.
+func levelOf(status int, code string) slog.Level {
+	switch {
+	case status == http.StatusServiceUnavailable:
+		return slog.LevelWarn
+	case status == http.StatusNotImplemented, status == http.StatusHTTPVersionNotSupported:
+		return slog.LevelInfo
+	case status >= http.StatusInternalServerError:
+		return slog.LevelError
+	case code != codeOK:
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
+}
+
+const codeOK = "ok"
+
+// statusCodes are the codes that lines of calls would have, by the status of HTTP where
+// no call was made.
+var statusCodes = map[int]connect.Code{ // never changed
+	http.StatusBadRequest: connect.CodeInvalidArgument, http.StatusUnauthorized: connect.CodeUnauthenticated,
+	http.StatusForbidden: connect.CodePermissionDenied, http.StatusNotFound: connect.CodeNotFound,
+	http.StatusMethodNotAllowed: connect.CodeUnimplemented, http.StatusNotAcceptable: connect.CodeInvalidArgument,
+	http.StatusConflict: connect.CodeAborted, http.StatusPreconditionFailed: connect.CodeFailedPrecondition,
+	http.StatusRequestEntityTooLarge: connect.CodeResourceExhausted, http.StatusUnsupportedMediaType: connect.CodeInvalidArgument,
+	http.StatusTooManyRequests: connect.CodeResourceExhausted, http.StatusInternalServerError: connect.CodeInternal,
+	http.StatusNotImplemented: connect.CodeUnimplemented, http.StatusServiceUnavailable: connect.CodeUnavailable,
+	http.StatusGatewayTimeout: connect.CodeDeadlineExceeded, http.StatusHTTPVersionNotSupported: connect.CodeUnimplemented,
+}
+
+// codeOf gives the code of an answer, from the status of gRPC where there is one.
+func codeOf(status, grpcStatus int) string {
+	if grpcStatus > 0 {
+		return connect.Code(grpcStatus).String()
+	}
+	if code, ok := statusCodes[status]; ok {
+		return code.String()
+	}
+	if status < http.StatusBadRequest {
+		return codeOK
+	}
+	return connect.CodeUnknown.String()
+}

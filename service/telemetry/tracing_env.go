@@ -1,0 +1,189 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/exporters/stdout/stdouttrace"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+)
+
+const (
+	exporterOTLP    = "otlp"
+	exporterConsole = "console"
+	valueNone       = "none"
+
+	// defaultSpanQueue is how many spans may wait to be exported, unless
+	// OTEL_BSP_MAX_QUEUE_SIZE says otherwise; it is the SDK's own.
+	defaultSpanQueue = 2048
+)
+
+// endpointVariables name collectors. No value of theirs is ever repeated: it may hold
+// a password.
+var endpointVariables = []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"}
+
+// environment is what the variables of OpenTelemetry ask for.
+type environment struct {
+	exporters  []string // otlp, console
+	protocol   string   // of otlp
+	propagator propagation.TextMapPropagator
+	joins      bool // traceparent is understood
+	queue      int  // spans that may wait
+}
+
+// readEnvironment reads the variables. There is one rule for all whose wrong value
+// would have the service do something else than it was asked for: it is an error,
+// which says what was expected. What is not in use is not looked at.
+func readEnvironment() (e environment, err error) {
+	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
+		e.propagator, e.joins = propagation.TraceContext{}, true
+		return e, nil
+	}
+	var failures [5]error
+	failures[0] = e.readPropagators()
+	failures[1] = e.readExporters()
+	if slices.Contains(e.exporters, exporterOTLP) {
+		failures[2] = e.readProtocol()
+		failures[3] = checkEndpoints()
+	}
+	if len(e.exporters) > 0 {
+		failures[4] = checkSampler()
+	}
+	e.queue = defaultSpanQueue
+	if n, err := strconv.Atoi(os.Getenv("OTEL_BSP_MAX_QUEUE_SIZE")); err == nil && n > 0 {
+		e.queue = n // the SDK warns of values that are no numbers
+	}
+	return e, errors.Join(failures[:]...)
+}
+
+// readExporters follows the standard but for one thing: without any variable nothing
+// is exported, in place of trying a collector on this machine for ever.
+func (e *environment) readExporters() error {
+	names := variable("OTEL_TRACES_EXPORTER")
+	if names == "" && slices.ContainsFunc(endpointVariables, func(name string) bool { return variable(name) != "" }) {
+		names = exporterOTLP
+	}
+	for _, name := range list(names) {
+		switch name {
+		case exporterOTLP, exporterConsole:
+			e.exporters = append(e.exporters, name)
+		case valueNone:
+		default:
+			return fmt.Errorf("OTEL_TRACES_EXPORTER=%s: expected otlp, console or none", name)
+		}
+	}
+	return nil
+}
+
+func (e *environment) readProtocol() error {
+	name := "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+	if variable(name) == "" {
+		name = "OTEL_EXPORTER_OTLP_PROTOCOL"
+	}
+	switch e.protocol = variable(name); e.protocol {
+	case "", "http/protobuf", "grpc":
+		return nil
+	}
+	return fmt.Errorf("%s=%s: expected http/protobuf or grpc", name, e.protocol)
+}
+
+func checkEndpoints() error {
+	for _, name := range endpointVariables {
+		text := strings.TrimSpace(os.Getenv(name))
+		if text == "" {
+			continue
+		}
+		if at, err := url.Parse(text); err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" {
+			return fmt.Errorf("%s: expected an address such as http://localhost:4318, beginning with http:// or https://", name)
+		}
+	}
+	return nil
+}
+
+// checkSampler checks what the SDK itself goes by: it would pass over what it does
+// not know, and record everything.
+func checkSampler() error {
+	const name, argument = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
+	switch sampler := variable(name); sampler {
+	case "", "always_on", "always_off", "parentbased_always_on", "parentbased_always_off":
+		return nil
+	case "traceidratio", "parentbased_traceidratio":
+		text := variable(argument)
+		if text == "" {
+			return nil
+		}
+		if share, err := strconv.ParseFloat(text, 64); err != nil || !(share >= 0 && share <= 1) {
+			return fmt.Errorf("%s=%s: expected a share from 0 to 1", argument, text)
+		}
+		return nil
+	default:
+		return fmt.Errorf("%s=%s: expected always_on, always_off or traceidratio, or one of these after parentbased_", name, sampler)
+	}
+}
+
+func (e *environment) readPropagators() error {
+	names := variable("OTEL_PROPAGATORS")
+	if names == "" {
+		names = "tracecontext,baggage"
+	}
+	var known []propagation.TextMapPropagator
+	for _, name := range list(names) {
+		switch name {
+		case "tracecontext":
+			known, e.joins = append(known, propagation.TraceContext{}), true
+		case "baggage":
+			known = append(known, propagation.Baggage{})
+		case valueNone:
+		default:
+			return fmt.Errorf("OTEL_PROPAGATORS=%s: expected tracecontext, baggage or none", name)
+		}
+	}
+	e.propagator = propagation.NewCompositeTextMapPropagator(known...)
+	return nil
+}
+
+// variable returns a variable whose known values are lower case, as those of the
+// standard are, in whatever case it is written.
+func variable(name string) string { return strings.ToLower(strings.TrimSpace(os.Getenv(name))) }
+
+// list returns what stands between the commas, each once.
+func list(text string) (names []string) {
+	for name := range strings.SplitSeq(text, ",") {
+		if name = strings.TrimSpace(name); name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// newExporters makes what the environment asks for.
+func (e *environment) newExporters(ctx context.Context, opts TracingOptions) (exporters []sdktrace.SpanExporter, err error) {
+	for _, name := range e.exporters {
+		var exporter sdktrace.SpanExporter
+		switch {
+		case name == exporterConsole:
+			exporter, err = stdouttrace.New(stdouttrace.WithWriter(opts.Console))
+		case e.protocol == "grpc":
+			exporter, err = otlptracegrpc.New(ctx)
+		default:
+			exporter, err = otlptracehttp.New(ctx)
+		}
+		if err != nil {
+			for _, made := range exporters {
+				err = errors.Join(err, made.Shutdown(ctx))
+			}
+			return nil, fmt.Errorf("export spans by %s: %w", name, err)
+		}
+		exporters = append(exporters, exporter)
+	}
+	return exporters, nil
+}
