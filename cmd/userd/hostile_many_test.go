@@ -37,8 +37,7 @@ func TestTooManyConnections(t *testing.T) {
 					held = append(held, x.dial(t, http2.ClientPreface))
 				}
 				p := x.peer(t)
-				if last := p.end(); last == nil || last.ErrCode != http2.ErrCodeEnhanceYourCalm ||
-					string(last.DebugData()) != "too_many_connections" {
+				if last := p.end(); last == nil || *last != (farewell{http2.ErrCodeEnhanceYourCalm, "too_many_connections"}) {
 					t.Errorf("HTTP/2: got %v", last)
 				}
 				old := x.dial(t, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")

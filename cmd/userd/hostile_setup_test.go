@@ -261,16 +261,35 @@ func enveloped(flags byte, message []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(message))), message...)
 }
 
+// farewell is why a connection ends, as the server says it.
+type farewell struct {
+	code http2.ErrCode
+	text string
+}
+
 // end reads to the end of the connection, and returns the last GOAWAY before it.
-func (p *rawPeer) end() (last *http2.GoAwayFrame) {
+func (p *rawPeer) end() (last *farewell) {
 	for {
 		frame, err := p.ReadFrame()
 		if goAway, ok := frame.(*http2.GoAwayFrame); ok {
-			kept := *goAway
-			last = &kept
+			last = &farewell{goAway.ErrCode, string(goAway.DebugData())}
 		}
 		if err != nil && !errors.As(err, new(http2.StreamError)) {
 			return last
+		}
+	}
+}
+
+// awaitReset reads until the server resets the stream, and says how.
+func (p *rawPeer) awaitReset(t *testing.T, id uint32) http2.ErrCode {
+	t.Helper()
+	for {
+		frame, err := p.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reset, ok := frame.(*http2.RSTStreamFrame); ok && reset.StreamID == id {
+			return reset.ErrCode
 		}
 	}
 }
