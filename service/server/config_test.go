@@ -55,6 +55,10 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 		"any origin":                 {func(c *server.Config) { c.CORSOrigin = []string{"*"} }, "expected an origin"},
 		"small messages":             {func(c *server.Config) { c.MaxMessageBytes = 3 }, "expected 1KiB to 1GiB"},
 		"no streams":                 {func(c *server.Config) { c.MaxConcurrentStreams = 0 }, "--max-concurrent-streams=0"},
+		"no idling":                  {func(c *server.Config) { c.IdleTimeout = 0 }, "--idle-timeout=0s: expected 100ms to 24h"},
+		"no time for bodies":         {func(c *server.Config) { c.BodyTimeout = 0 }, "--body-timeout=0s: expected 100ms to 1h"},
+		"no time for headers":        {func(c *server.Config) { c.HeaderTimeout = 0 }, "--header-timeout=0s: expected 100ms to 1h"},
+		"no time for calls":          {func(c *server.Config) { c.MaxCallDuration = 0 }, "--max-call-duration=0s: expected 100ms to 24h"},
 		"no patience":                {func(c *server.Config) { c.StallTimeout = 0 }, "--stall-timeout=0s: expected 100ms to 1h"},
 	} {
 		t.Run(name, func(t *testing.T) {

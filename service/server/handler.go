@@ -32,7 +32,10 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := links{observers: watching, log: s.log, store: store, feed: s.feed, validator: validator, policy: s.callers.policy, limits: s.limits}
+	l := links{
+		observers: watching, log: s.log, store: store, feed: s.feed, validator: validator,
+		policy: s.callers.policy, limits: s.limits, longestCall: s.cfg.MaxCallDuration,
+	}
 	rpc := rpcMux(rpcs, s.health, handlerOptions(limit, chain(l)), handlerOptions(limit, plainChain(l)))
 	resources, err := s.resources(rpc)
 	if err != nil {
@@ -46,7 +49,7 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 func newGuard(cfg Config, log *slog.Logger, metrics *telemetry.Metrics) *transport.Guard {
 	return transport.NewGuard(transport.GuardOptions{
 		StallTimeout:    cfg.StallTimeout,
-		BodyTimeout:     bodyTimeout,
+		BodyTimeout:     cfg.BodyTimeout,
 		MaxMessageBytes: int64(cfg.MaxMessageBytes),
 		TooLarge:        tooLarge,
 		Streams:         openEnded(),
