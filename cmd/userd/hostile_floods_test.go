@@ -73,7 +73,10 @@ func floodsOfFrames() []flood {
 			func(p *rawPeer) error {
 				return errors.Join(p.open(1, get), p.WriteRSTStream(1, http2.ErrCodeCancel))
 			},
-			func(p *rawPeer, _ uint32) error { return p.WriteData(1, false, []byte("12345")) },
+			func(p *rawPeer, _ uint32) error {
+				<-p.ahead // net/http gives up a connection on which too many answers wait
+				return p.WriteData(1, false, []byte("12345"))
+			},
 		},
 		{"PRIORITY", "other_frames", nothing, func(p *rawPeer, _ uint32) error {
 			return p.WritePriority(1, http2.PriorityParam{StreamDep: 3})
@@ -118,6 +121,46 @@ func TestFloodsOfFrames(t *testing.T) {
 				t.Errorf("%s: got %d, was %d", counter, got, before)
 			}
 		})
+	}
+}
+
+// The frames are seen below TLS as well.
+func TestFloodOverTLS(t *testing.T) {
+	t.Parallel()
+	x := newSecureTarget(t)
+	x.withstands(t, func(t *testing.T) {
+		p := x.peer(t)
+		ended := make(chan *farewell, 1)
+		go func() { ended <- p.end() }()
+		for sent := 0; sent < 1_000_000 && p.WritePing(false, [8]byte{}) == nil; {
+			sent++
+		}
+		if last := <-ended; last == nil || *last != (farewell{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) {
+			t.Errorf("got %v", last)
+		}
+	})
+}
+
+// Pings that come slowly, each after the answer to the one before, and yet more often
+// than they may on a connection without calls, end it in the words of gRPC.
+func TestPingsTooOften(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t, "--keepalive-min-time", "1m")
+	p := x.peer(t)
+	answered := 0
+	for {
+		if err := p.WritePing(false, [8]byte{}); err != nil {
+			t.Fatal(err)
+		}
+		last := p.awaitPong()
+		if last == nil {
+			answered++
+			continue
+		}
+		if *last != (farewell{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) || answered != 3 {
+			t.Errorf("after %d: got %v", answered, last)
+		}
+		return
 	}
 }
 
