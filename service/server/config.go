@@ -20,6 +20,8 @@ type Config struct {
 	AdminListen string   `default:"127.0.0.1:2112" placeholder:"ADDRESS" help:"Port for /metrics, /livez, /readyz and /debug/pprof. Empty turns it off."`
 	CORSOrigin  []string `name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin, such as https://app.example.com, call the service. May be repeated."`
 
+	AllowHost []string `placeholder:"HOST" help:"Answer requests for this host, too, as a proxy on this machine may pass them on. On a loopback address where nobody is asked for credentials, only localhost, names below it and loopback addresses are answered: a page from anywhere may give its own name the address of this machine. May be repeated."`
+
 	CallerConfig `embed:""`
 	LimitConfig  `embed:""`
 
@@ -53,6 +55,7 @@ func (c *Config) Validate() error {
 		c.validateListen(),
 		validateAddress("admin-listen", c.AdminListen, true),
 		c.validateOrigins(),
+		c.validateHosts(),
 		c.validate(),
 		c.validateLimits(),
 		within("max-message-bytes", c.MaxMessageBytes, 1<<10, 1<<30),

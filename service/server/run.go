@@ -119,11 +119,14 @@ func (s *Server) serveWith(handler http.Handler) {
 		WriteTimeout:         s.cfg.StallTimeout,
 		Logger:               s.log,
 	}
+	if !s.cfg.identifies() {
+		handler = ownHosts(s.public.listener, s.cfg.AllowHost, handler)
+	}
 	s.public.server = transport.NewServer(transport.WithTLS(s.guard.Wrap(handler)), options)
 	s.public.server.ConnContext = transport.ConnContext
 	if s.admin.listener != nil {
 		s.admin.server = &http.Server{
-			Handler:           adminRoutes(s.health.ready, s.metrics.Handler(s.log)),
+			Handler:           ownHosts(s.admin.listener, s.cfg.AllowHost, adminRoutes(s.health.ready, s.metrics.Handler(s.log))),
 			ReadHeaderTimeout: 10 * time.Second,
 			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		}

@@ -143,7 +143,7 @@ func TestStalledConnectionIsCut(t *testing.T) {
 		s := startStalling(t, &log)
 		conn := dialNarrow(t, s.Addr())
 		body := envelope([]byte(`{}`))
-		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/connect+json\r\nContent-Length: %d\r\n\r\n%s",
+		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/connect+json\r\nContent-Length: %d\r\n\r\n%s",
 			replayed, len(body), body); err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +199,7 @@ func (p *http2Peer) call(t *testing.T, id uint32, path string, message proto.Mes
 	encoder := hpack.NewEncoder(&block)
 	for _, f := range []hpack.HeaderField{
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"},
-		{Name: ":authority", Value: "x"}, {Name: ":path", Value: path},
+		{Name: ":authority", Value: "localhost"}, {Name: ":path", Value: path},
 		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
 	} {
 		if err := encoder.WriteField(f); err != nil {
