@@ -70,6 +70,27 @@ func TestTooManyConnections(t *testing.T) {
 	}
 }
 
+// Where the system allows fewer files than there may be connections, those that are
+// held leave enough for operators and the store.
+func TestFewerFilesThanConnections(t *testing.T) {
+	t.Parallel()
+	x := program{wrap: []string{"sh", "-c", `ulimit -n 200; exec "$@"`, "sh"}}.target(t)
+	x.output.await(t, "the limit of open files is too low", "asked=10000 taken=72 files=200")
+	x.withstands(t, func(t *testing.T) {
+		const refused = `userd_connections_refused_total{cause="too_many"}`
+		for range 300 {
+			x.dial(t, http2.ClientPreface)
+		}
+		await(t, "refusals", func() bool { return x.metric(t, refused) >= 300-72 })
+		if _, err := x.client.CreateUser(t.Context(), newUser("meanwhile", 0)); err != nil {
+			t.Error(err)
+		}
+		if text := x.ask(t, "/readyz"); !strings.HasPrefix(string(text), "ready") {
+			t.Errorf("got %s", text)
+		}
+	})
+}
+
 // Streams beyond the limit of their connection are refused, and no others.
 func TestTooManyStreamsOfAConnection(t *testing.T) {
 	t.Parallel()
