@@ -127,13 +127,13 @@ func (x *Exchange) bodyEnded() {
 }
 
 // finish ends the exchange when the handler has returned. What net/http still has to
-// send, and what it still reads of an HTTP/1.1 body, is bounded by deadlines of its
-// own, since nobody may touch the controller from here on. An error of theirs
-// leaves the rest only less guarded.
+// send, which of HTTP/1.1 is the last chunk even if all was flushed, and what it still
+// reads of an HTTP/1.1 body, is bounded by deadlines of its own, since nobody may touch
+// the controller from here on. An error of theirs leaves the rest only less guarded.
 func (x *Exchange) finish(stall, body time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.unsent.Load() && !x.cutWrite {
+	if (x.unsent.Load() || x.request.ProtoMajor == 1) && !x.cutWrite {
 		_ = x.control.SetWriteDeadline(time.Now().Add(stall))
 	}
 	if x.request.ProtoMajor == 1 && x.bodyLeft.Load() && !x.cutRead {
