@@ -118,13 +118,16 @@ func await(t *testing.T, what string, done func() bool) {
 	}
 }
 
-func (x *target) get(t *testing.T) {
+// get makes a well-behaved call, and reports whether it went well.
+func (x *target) get(t *testing.T) bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), courtesy)
 	defer cancel()
-	if _, err := x.client.GetUser(ctx, &userv1.GetUserRequest{UserId: x.id}); err != nil {
+	_, err := x.client.GetUser(ctx, &userv1.GetUserRequest{UserId: x.id})
+	if err != nil {
 		t.Errorf("a well-behaved caller: %v", err)
 	}
+	return err == nil
 }
 
 // ask asks the operators' port.
@@ -220,14 +223,15 @@ func (x *target) withstands(t *testing.T, attack func(t *testing.T)) {
 	calls := 0
 	began := time.Now()
 	calling.Go(func() {
-		for !stop.Load() {
-			x.get(t)
+		for !stop.Load() && x.get(t) {
 			calls++
 		}
 	})
-	attack(t)
-	stop.Store(true)
-	calling.Wait()
+	func() {
+		defer calling.Wait()
+		defer stop.Store(true) // however the attack ends
+		attack(t)
+	}()
 	if took := time.Since(began); float64(calls) < 1+leastCalls*took.Seconds() {
 		t.Errorf("a well-behaved caller got %d answers in %v", calls, took)
 	}

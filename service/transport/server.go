@@ -51,6 +51,6 @@ func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 			PingTimeout:          opts.PingTimeout,
 			WriteByteTimeout:     opts.WriteTimeout,
 		},
-		ErrorLog: slog.NewLogLogger(opts.Logger.Handler(), slog.LevelWarn),
+		ErrorLog: slog.NewLogLogger(newFewLines(opts.Logger.Handler()), slog.LevelWarn),
 	}
 }
