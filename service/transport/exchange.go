@@ -9,7 +9,8 @@ import (
 )
 
 // pieceBytes is the most that is handed to net/http at once. A reader that takes
-// this much within the stall limit is slow, not stalled; it is one HTTP/2 frame.
+// this much within the stall limit is slow, not stalled; it is one HTTP/2 frame. Of
+// HTTP/2 the guard sees when less is taken, too.
 const pieceBytes = 16 << 10
 
 // Exchange is one request and its answer, seen from below the handler. As an
@@ -44,6 +45,7 @@ type Exchange struct {
 	// The guard's own, under its lock.
 	sweepOps   uint64
 	sweepSince time.Time
+	progress   *progress // nil: no write has stood still yet
 	prev, next *Exchange
 }
 

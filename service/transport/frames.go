@@ -86,8 +86,6 @@ type FrameLimits struct {
 	PingEvery time.Duration
 }
 
-func (l FrameLimits) off() bool { return l.PerSecond <= 0 && l.PingEvery <= 0 }
-
 // frameScan finds the headers of frames in a flow of bytes, however it is cut.
 type frameScan struct {
 	skip uint32 // bytes up to the next header
@@ -98,6 +96,7 @@ type frameScan struct {
 type frameHead struct {
 	length      uint32
 	kind, flags byte
+	stream      uint32
 }
 
 func (h frameHead) has(flag byte) bool { return h.flags&flag != 0 }
@@ -125,7 +124,9 @@ func (s *frameScan) next(p []byte) (h frameHead, rest []byte, ok bool) {
 	}
 	first := binary.BigEndian.Uint32(head)
 	s.skip = first >> 8
-	return frameHead{length: first >> 8, kind: byte(first), flags: head[4]}, p, true
+	return frameHead{
+		length: first >> 8, kind: byte(first), flags: head[4], stream: binary.BigEndian.Uint32(head[5:]) &^ (1 << 31),
+	}, p, true
 }
 
 // between reports whether the next byte begins a frame.
@@ -163,7 +164,8 @@ type frameBudget struct {
 	chargedResets             int64 // of those that the server sent
 	opened                    int64 // streams for which no reset was sent or called for yet
 
-	out                               frameScan // the writers', under the connection's lock
+	out                               frameScan                // the writers', under the connection's lock
+	watched                           map[uint32]*atomic.Int64 // DATA sent on these streams; under the same lock
 	headersSent, dataSent, resetsSent atomic.Int64
 }
 
@@ -353,6 +355,9 @@ func (b *frameBudget) sent(p []byte) {
 			b.headersSent.Add(1)
 		case frameData:
 			b.dataSent.Add(1)
+			if taken := b.watched[h.stream]; taken != nil && h.length > 0 {
+				taken.Add(1)
+			}
 		case frameReset:
 			b.resetsSent.Add(1)
 		}

@@ -25,10 +25,11 @@ func TestFrameScan(t *testing.T) {
 			h := frameHead{
 				length: uint32(rapid.IntRange(0, 300).Draw(t, "length")),
 				kind:   rapid.Byte().Draw(t, "kind"), flags: rapid.Byte().Draw(t, "flags"),
+				stream: rapid.Uint32Range(0, 1<<31-1).Draw(t, "stream"),
 			}
 			want = append(want, h)
 			flow = binary.BigEndian.AppendUint32(flow, h.length<<8|uint32(h.kind))
-			flow = append(flow, h.flags, 0, 0, 0, 1)
+			flow = binary.BigEndian.AppendUint32(append(flow, h.flags), h.stream|1<<31) // of which one bit means nothing
 			flow = append(flow, bytes.Repeat([]byte{0xff}, int(h.length))...)
 		}
 		var s frameScan
