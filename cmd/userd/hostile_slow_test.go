@@ -217,14 +217,12 @@ func testAnswersThatNobodyReads(t *testing.T, start func(*testing.T, ...string) 
 				break // it is cut already
 			}
 		}
-		x.awaitCut(t)
+		await(t, "the calls", func() bool {
+			return number(t, x.ask(t, "/metrics"), `grpc_server_started_total\{[^}]*"ListUsers"[^}]*\} (\S+)`) > 0
+		})
+		// No call goes on but that of the well-behaved caller.
+		await(t, "the reader to be cut", func() bool { return x.callsNow(t) <= 1 })
 	})
-}
-
-// awaitCut waits until no call goes on but that of the well-behaved caller.
-func (x *target) awaitCut(t *testing.T) {
-	t.Helper()
-	await(t, "the readers to be cut", func() bool { return x.callsNow(t) <= 1 })
 }
 
 // The streams of REST are cut like any other when nobody reads them.
