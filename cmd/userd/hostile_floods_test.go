@@ -68,6 +68,16 @@ func floodsOfFrames() []flood {
 			func(p *rawPeer) error { return p.open(1, batch) },
 			func(p *rawPeer, _ uint32) error { return p.WriteDataPadded(1, false, nil, []byte{}) },
 		},
+		{
+			"DATA of a closed stream", "late_data",
+			func(p *rawPeer) error {
+				return errors.Join(p.open(1, get), p.WriteRSTStream(1, http2.ErrCodeCancel))
+			},
+			func(p *rawPeer, _ uint32) error {
+				<-p.ahead // net/http gives up a connection on which too many answers wait
+				return p.WriteData(1, false, []byte("12345"))
+			},
+		},
 		{"PRIORITY", "other_frames", nothing, func(p *rawPeer, _ uint32) error {
 			return p.WritePriority(1, http2.PriorityParam{StreamDep: 3})
 		}},
@@ -92,7 +102,7 @@ func TestFloodsOfFrames(t *testing.T) {
 				if err := f.begin(p); err != nil {
 					t.Fatal(err)
 				}
-				ended := make(chan *http2.GoAwayFrame, 1)
+				ended := make(chan *farewell, 1)
 				go func() { ended <- p.end() }()
 				sent := 0
 				for id := uint32(3); sent < 1_000_000; id += 2 {
@@ -102,7 +112,7 @@ func TestFloodsOfFrames(t *testing.T) {
 					sent++
 				}
 				goAway := <-ended
-				if goAway == nil || goAway.ErrCode != http2.ErrCodeEnhanceYourCalm {
+				if goAway == nil || goAway.code != http2.ErrCodeEnhanceYourCalm || goAway.text != "too_many_"+f.cause {
 					t.Errorf("after %d: got %v", sent, goAway)
 				}
 				t.Logf("sent away after at most %d", sent)
@@ -111,6 +121,44 @@ func TestFloodsOfFrames(t *testing.T) {
 				t.Errorf("%s: got %d, was %d", counter, got, before)
 			}
 		})
+	}
+}
+
+// The frames are seen below TLS as well.
+func TestFloodOverTLS(t *testing.T) {
+	t.Parallel()
+	x := newSecureTarget(t)
+	x.withstands(t, func(t *testing.T) {
+		p := x.peer(t)
+		ended := make(chan *farewell, 1)
+		go func() { ended <- p.end() }()
+		for sent := 0; sent < 1_000_000 && p.WritePing(false, [8]byte{}) == nil; {
+			sent++
+		}
+		if last := <-ended; last == nil || *last != (farewell{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) {
+			t.Errorf("got %v", last)
+		}
+	})
+}
+
+// Pings that come slowly, each after the answer to the one before, and yet more often
+// than they may on a connection without calls, end it in the words of gRPC.
+func TestPingsTooOften(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t, "--keepalive-min-time", "1m")
+	p := x.peer(t)
+	for answered := 0; ; {
+		if err := p.WritePing(false, [8]byte{}); err != nil {
+			t.Fatal(err)
+		}
+		last := p.awaitPong()
+		if answered++; last == nil && answered < 10 {
+			continue
+		}
+		if last == nil || *last != (farewell{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) || answered != 4 {
+			t.Errorf("at ping %d: got %v", answered, last)
+		}
+		return
 	}
 }
 
@@ -143,12 +191,16 @@ func TestHeadersWithoutEnd(t *testing.T) {
 		if err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block("/")}); err != nil {
 			t.Fatal(err)
 		}
-		ended := make(chan *http2.GoAwayFrame, 1)
+		ended := make(chan *farewell, 1)
 		go func() { ended <- p.end() }()
-		// A literal header field whose value is as long as the frame has room.
-		const room = 16 << 10
-		field := append([]byte{0x00, 1, 'a', 0x7f}, binary.AppendUvarint(nil, room-8-0x7f)...)
-		field = append(field, bytes.Repeat([]byte("v"), room-len(field))...)
+		// A literal header field whose value is as long as the frame has room. Another
+		// length would end the connection for a reason of its own.
+		const room, head = 16 << 10, 6
+		field := append([]byte{0x00, 1, 'a', 0x7f}, binary.AppendUvarint(nil, room-head-0x7f)...)
+		if len(field) != head {
+			t.Fatalf("the head of the field has %d bytes", len(field))
+		}
+		field = append(field, bytes.Repeat([]byte("v"), room-head)...)
 		sent := 0
 		for sent < 1<<30 && p.WriteContinuation(1, false, field) == nil {
 			sent += len(field)
@@ -158,6 +210,27 @@ func TestHeadersWithoutEnd(t *testing.T) {
 			t.Errorf("%d bytes of headers were taken", sent)
 		}
 	})
+}
+
+// What was on its way when a call was refused is not held against the client, however
+// small the pieces.
+func TestRefusedUploadsAreNotSentAway(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t)
+	p := x.peer(t)
+	const uploads, frames = 20, 1000 // together less than the window of the connection
+	for i := range uint32(uploads) {
+		if err := p.open(2*i+1, "/nowhere"); err != nil {
+			t.Fatal(err)
+		}
+		p.awaitReset(t, 2*i+1)
+		for range frames {
+			if err := p.WriteData(2*i+1, false, make([]byte, 32)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	x.goesOn(t, p, 2*uploads+1)
 }
 
 // A well-behaved client may be busy: none of its frames counts against it.

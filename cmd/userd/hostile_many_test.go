@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -37,11 +38,10 @@ func TestTooManyConnections(t *testing.T) {
 					held = append(held, x.dial(t, http2.ClientPreface))
 				}
 				p := x.peer(t)
-				if last := p.end(); last == nil || last.ErrCode != http2.ErrCodeEnhanceYourCalm ||
-					string(last.DebugData()) != "too_many_connections" {
+				if last := p.end(); last == nil || *last != (farewell{http2.ErrCodeEnhanceYourCalm, "too_many_connections"}) {
 					t.Errorf("HTTP/2: got %v", last)
 				}
-				old := x.dial(t, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+				old := x.dial(t, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 				if text, err := io.ReadAll(old); err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 503 ") {
 					t.Errorf("HTTP/1.1: got %q, %v", text, err)
 				}
@@ -68,6 +68,78 @@ func TestTooManyConnections(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where the system allows fewer files than there may be connections, those that are
+// held leave enough for operators and the store.
+func TestFewerFilesThanConnections(t *testing.T) {
+	t.Parallel()
+	x := program{wrap: []string{"sh", "-c", `ulimit -n 200; exec "$@"`, "sh"}}.target(t)
+	x.output.await(t, "the limit of open files is too low", "asked=10000 taken=72 files=200")
+	x.withstands(t, func(t *testing.T) {
+		const refused = `userd_connections_refused_total{cause="too_many"}`
+		for range 300 {
+			x.dial(t, http2.ClientPreface)
+		}
+		await(t, "refusals", func() bool { return x.metric(t, refused) >= 300-72 })
+		if _, err := x.client.CreateUser(t.Context(), newUser("meanwhile", 0)); err != nil {
+			t.Error(err)
+		}
+		if text := x.ask(t, "/readyz"); !strings.HasPrefix(string(text), "ready") {
+			t.Errorf("got %s", text)
+		}
+	})
+}
+
+// Streams beyond the limit of their connection are refused, and no others.
+func TestTooManyStreamsOfAConnection(t *testing.T) {
+	t.Parallel()
+	const limit = 5
+	x := newTarget(t, "--max-concurrent-streams", strconv.Itoa(limit))
+	x.withstands(t, func(t *testing.T) {
+		p := x.peer(t)
+		for i := range uint32(limit) {
+			if err := p.open(2*i+1, userv1connect.UserServiceBatchCreateUsersProcedure); err != nil {
+				t.Fatal(err)
+			}
+		}
+		await(t, "the streams", func() bool {
+			return sum(t, x.ask(t, "/metrics"), "userd_open_streams") == limit
+		})
+		const over = 2*limit + 1
+		if err := p.open(over, userv1connect.UserServiceBatchCreateUsersProcedure); err != nil {
+			t.Fatal(err)
+		}
+		told := int64(-1)
+		for reset := false; !reset; {
+			frame, err := p.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch frame := frame.(type) {
+			case *http2.SettingsFrame:
+				if n, ok := frame.Value(http2.SettingMaxConcurrentStreams); ok {
+					told = int64(n)
+				}
+			case *http2.RSTStreamFrame:
+				// It is PROTOCOL_ERROR, and not REFUSED_STREAM, from whoever has not said
+				// that he has seen the limit.
+				if reset = true; frame.StreamID != over {
+					t.Errorf("got %v", frame)
+				}
+			default:
+			}
+		}
+		if told != limit {
+			t.Errorf("the client is told of a limit of %d", told)
+		}
+		for i := range uint32(limit) {
+			if err := p.WriteRSTStream(2*i+1, http2.ErrCodeCancel); err != nil {
+				t.Fatal(err)
+			}
+		}
+		x.goesOn(t, p, over+2)
+	})
 }
 
 // Near its memory limit the server refuses new calls, gives up what grows, says by

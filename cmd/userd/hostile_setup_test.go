@@ -1,9 +1,7 @@
 package main_test
 
 import (
-	"bytes"
-	"encoding/binary"
-	"errors"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -16,15 +14,21 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/servertest"
 )
 
-// patience is how long the tests of hostile callers wait for anything.
-const patience = 90 * time.Second
+const (
+	// patience is how long the tests of hostile callers wait for anything.
+	patience = 90 * time.Second
+	// courtesy is how long a well-behaved caller may wait for an answer.
+	courtesy = 10 * time.Second
+	// leastCalls is how many calls a second a well-behaved caller must get answered
+	// during an attack. Without one it is thousands; the test may have to share the
+	// machine.
+	leastCalls = 2
+)
 
 // target is a program under attack, with a caller who does it no harm.
 type target struct {
@@ -33,9 +37,12 @@ type target struct {
 	admin  string
 	client userv1connect.UserServiceClient
 	id     int64 // of a user
+	// dialed are the attackers' connections.
+	dialed []net.Conn
 	// What the program has at rest.
-	goroutines int
-	heap       int64
+	goroutines  int
+	heap        int64
+	connections int64
 }
 
 var operatorsPattern = regexp.MustCompile(`listening for operators" address=([0-9.:]+)`)
@@ -43,9 +50,34 @@ var operatorsPattern = regexp.MustCompile(`listening for operators" address=([0-
 // newTarget starts the program and lets it come to rest.
 func newTarget(t *testing.T, flags ...string) *target {
 	t.Helper()
-	x := &target{process: program{
-		dir: t.TempDir(), flags: append([]string{"--admin-listen", "127.0.0.1:0"}, flags...),
-	}.start(t)}
+	return program{flags: flags}.target(t)
+}
+
+// newSecureTarget is newTarget with TLS.
+func newSecureTarget(t *testing.T, flags ...string) *target {
+	t.Helper()
+	authority := servertest.NewAuthority(t)
+	cert, key := authority.Server(t).Write(t, t.TempDir())
+	return program{
+		flags: append([]string{"--tls-cert", cert, "--tls-key", key}, flags...), trust: authority.Trust(),
+	}.target(t)
+}
+
+// overBoth runs a test without and with TLS.
+func overBoth(t *testing.T, test func(t *testing.T, start func(t *testing.T, flags ...string) *target)) {
+	t.Helper()
+	for name, start := range map[string]func(*testing.T, ...string) *target{"h2c": newTarget, "TLS": newSecureTarget} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, start)
+		})
+	}
+}
+
+func (p program) target(t *testing.T) *target {
+	t.Helper()
+	p.dir, p.flags = t.TempDir(), append([]string{"--admin-listen", "127.0.0.1:0"}, p.flags...)
+	x := &target{process: p.start(t)}
 	await(t, "the operators' port", func() bool {
 		found := operatorsPattern.FindStringSubmatch(x.output.String())
 		if found != nil {
@@ -62,8 +94,14 @@ func newTarget(t *testing.T, flags ...string) *target {
 	for range 20 { // so that what is made once is there
 		x.get(t)
 	}
-	x.goroutines, x.heap = x.goroutinesNow(t), x.heapNow(t)
+	x.atRest(t)
 	return x
+}
+
+// atRest takes what the program has now for what it has at rest.
+func (x *target) atRest(t *testing.T) {
+	t.Helper()
+	x.goroutines, x.heap, x.connections = x.goroutinesNow(t), x.heapNow(t), x.metric(t, "userd_connections")
 }
 
 // await asks until the answer is yes.
@@ -80,11 +118,16 @@ func await(t *testing.T, what string, done func() bool) {
 	}
 }
 
-func (x *target) get(t *testing.T) {
+// get makes a well-behaved call, and reports whether it went well.
+func (x *target) get(t *testing.T) bool {
 	t.Helper()
-	if _, err := x.client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: x.id}); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), courtesy)
+	defer cancel()
+	_, err := x.client.GetUser(ctx, &userv1.GetUserRequest{UserId: x.id})
+	if err != nil {
 		t.Errorf("a well-behaved caller: %v", err)
 	}
+	return err == nil
 }
 
 // ask asks the operators' port.
@@ -135,6 +178,23 @@ func (x *target) metric(t *testing.T, name string) int64 {
 	return number(t, x.ask(t, "/metrics"), `(?m)^`+regexp.QuoteMeta(name)+` (\S+)$`)
 }
 
+// sum adds up what a metric says for all its labels.
+func sum(t *testing.T, metrics []byte, name string) (total int64) {
+	t.Helper()
+	for _, line := range regexp.MustCompile(`(?m)^`+name+`\{.*$`).FindAll(metrics, -1) {
+		total += number(t, line, `\} (\S+)$`)
+	}
+	return total
+}
+
+// callsNow is how many calls go on, streams among them.
+func (x *target) callsNow(t *testing.T) int64 {
+	t.Helper()
+	metrics := x.ask(t, "/metrics")
+	return sum(t, metrics, "grpc_server_started_total") - sum(t, metrics, "grpc_server_handled_total") +
+		sum(t, metrics, "userd_open_streams")
+}
+
 // peakReset forgets the most memory that the process has held, and peak tells it.
 func (x *target) peakReset(t *testing.T) {
 	t.Helper()
@@ -153,40 +213,49 @@ func (x *target) peak(t *testing.T) int64 {
 }
 
 // withstands runs the attack while a well-behaved caller goes on calling over another
-// connection, none of whose calls may fail, and then waits until nothing of the attack
-// is left: neither goroutines nor memory.
+// connection, none of whose calls may fail or take long, and then waits until nothing of
+// the attack is left: first while the attackers hold on to their connections, neither
+// calls nor goroutines nor memory, and when they have let go no connections.
 func (x *target) withstands(t *testing.T, attack func(t *testing.T)) {
 	t.Helper()
 	var stop atomic.Bool
 	var calling sync.WaitGroup
 	calls := 0
+	began := time.Now()
 	calling.Go(func() {
-		for !stop.Load() {
-			x.get(t)
+		for !stop.Load() && x.get(t) {
 			calls++
 		}
 	})
-	attack(t)
-	stop.Store(true)
-	calling.Wait()
-	if calls == 0 {
-		t.Error("no call got through")
+	func() {
+		defer calling.Wait()
+		defer stop.Store(true) // however the attack ends
+		attack(t)
+	}()
+	if took := time.Since(began); float64(calls) < max(1, leastCalls*took.Seconds()) {
+		t.Errorf("a well-behaved caller got %d answers in %v", calls, took)
 	}
 	x.rests(t)
+	x.letGo(t)
 }
 
-// rests waits until the program is as it was before.
+// rests waits until the program does what it did before, and no more.
 func (x *target) rests(t *testing.T) {
 	t.Helper()
+	var calls int64
 	var goroutines int
 	var heap int64
 	defer func() {
 		if t.Failed() {
-			t.Logf("%d goroutines, at rest %d; %d bytes in use, at rest %d\n%s",
-				goroutines, x.goroutines, heap, x.heap, x.output)
+			t.Logf("%d calls; %d goroutines, at rest %d; %d bytes in use, at rest %d\n%s",
+				calls, goroutines, x.goroutines, heap, x.heap, x.output)
 		}
 	}()
 	const few, little = 8, 10 << 20
+	await(t, "the calls' end", func() bool {
+		calls = x.callsNow(t)
+		return calls == 0
+	})
 	await(t, "the handlers' end", func() bool {
 		goroutines = x.goroutinesNow(t)
 		return goroutines <= x.goroutines+few
@@ -197,80 +266,12 @@ func (x *target) rests(t *testing.T) {
 	})
 }
 
-// rawPeer speaks HTTP/2 frame by frame.
-type rawPeer struct {
-	*http2.Framer
-
-	conn   net.Conn
-	header bytes.Buffer
-	packed *hpack.Encoder
-}
-
-// dial opens a connection and sends bytes.
-func (x *target) dial(t *testing.T, begins string) net.Conn {
+// letGo closes the attackers' connections and waits until the program has noticed.
+func (x *target) letGo(t *testing.T) {
 	t.Helper()
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(t.Context(), "tcp", x.addr)
-	if err != nil {
-		t.Fatal(err)
+	for _, conn := range x.dialed {
+		_ = conn.Close() // the program may have done so
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(conn, begins); err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
-
-func (x *target) peer(t *testing.T, settings ...http2.Setting) *rawPeer {
-	t.Helper()
-	p := &rawPeer{conn: x.dial(t, http2.ClientPreface)}
-	p.Framer = http2.NewFramer(p.conn, p.conn)
-	p.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	p.packed = hpack.NewEncoder(&p.header)
-	if err := p.WriteSettings(settings...); err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// block returns the header of a gRPC call.
-func (p *rawPeer) block(path string, more ...hpack.HeaderField) []byte {
-	p.header.Reset()
-	for _, f := range append([]hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"},
-		{Name: ":authority", Value: "x"}, {Name: ":path", Value: path},
-		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
-	}, more...) {
-		_ = p.packed.WriteField(f) // into memory
-	}
-	return bytes.Clone(p.header.Bytes())
-}
-
-// open begins a gRPC call.
-func (p *rawPeer) open(id uint32, path string, more ...hpack.HeaderField) error {
-	return p.WriteHeaders(http2.HeadersFrameParam{
-		StreamID: id, BlockFragment: p.block(path, more...), EndHeaders: true,
-	})
-}
-
-// enveloped puts the prefix of a message in front, which says flags and size.
-func enveloped(flags byte, message []byte) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(message))), message...)
-}
-
-// end reads to the end of the connection, and returns the last GOAWAY before it.
-func (p *rawPeer) end() (last *http2.GoAwayFrame) {
-	for {
-		frame, err := p.ReadFrame()
-		if goAway, ok := frame.(*http2.GoAwayFrame); ok {
-			kept := *goAway
-			last = &kept
-		}
-		if err != nil && !errors.As(err, new(http2.StreamError)) {
-			return last
-		}
-	}
+	x.dialed = nil
+	await(t, "the connections' end", func() bool { return x.metric(t, "userd_connections") <= x.connections })
 }

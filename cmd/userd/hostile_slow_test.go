@@ -26,10 +26,7 @@ func ends(t *testing.T, conn net.Conn) {
 // Connections on which nothing comes, or less than a whole of anything, are closed.
 func TestHalfOfAnything(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it waits for limits that cannot be set")
-	}
-	x := newTarget(t, "--keepalive-time", "1s", "--keepalive-timeout", "1s")
+	x := newTarget(t, "--header-timeout", "1s", "--keepalive-time", "1s", "--keepalive-timeout", "1s")
 	const headers = http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 	x.withstands(t, func(t *testing.T) {
 		var conns []net.Conn
@@ -43,7 +40,7 @@ func TestHalfOfAnything(t *testing.T) {
 			headers + "\x00\x40\x00\x00\x00\x00", // a frame without its payload
 			headers + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82", // a header block without its end
 			"G",
-			"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+			"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
 		} {
 			for range 20 {
 				conns = append(conns, x.dial(t, begins))
@@ -55,13 +52,35 @@ func TestHalfOfAnything(t *testing.T) {
 	})
 }
 
+// Handshakes that stop half-way are closed.
+func TestHalfHandshakes(t *testing.T) {
+	t.Parallel()
+	x := newSecureTarget(t, "--header-timeout", "1s")
+	x.withstands(t, func(t *testing.T) {
+		var conns []net.Conn
+		for _, begins := range []string{
+			"",
+			"\x16\x03\x01",
+			"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", // a hello without its end
+		} {
+			for range 20 {
+				conn := x.connect(t)
+				if _, err := io.WriteString(conn, begins); err != nil {
+					t.Fatal(err)
+				}
+				conns = append(conns, conn)
+			}
+		}
+		for _, conn := range conns {
+			ends(t, conn)
+		}
+	})
+}
+
 // Bodies that do not come free their handlers, over both versions of HTTP.
 func TestBodiesThatNeverCome(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it waits for a limit that cannot be set")
-	}
-	x := newTarget(t)
+	x := newTarget(t, "--body-timeout", "1s")
 	const path = userv1connect.UserServiceGetUserProcedure
 	x.withstands(t, func(t *testing.T) {
 		p := x.peer(t)
@@ -77,7 +96,7 @@ func TestBodiesThatNeverCome(t *testing.T) {
 		}
 		var conns []net.Conn
 		for range 20 {
-			conns = append(conns, x.dial(t, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"))
+			conns = append(conns, x.dial(t, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"))
 		}
 		x.allEnd(t, p)
 		for _, conn := range conns {
@@ -112,7 +131,11 @@ func (x *target) allEnd(t *testing.T, p *rawPeer) {
 // on.
 func TestWindowsThatStayClosed(t *testing.T) {
 	t.Parallel()
-	x := newTarget(t, "--stall-timeout", "1s")
+	overBoth(t, testWindowsThatStayClosed)
+}
+
+func testWindowsThatStayClosed(t *testing.T, start func(*testing.T, ...string) *target) {
+	x := start(t, "--stall-timeout", "1s")
 	message, err := proto.Marshal(&userv1.StreamUserActivitiesRequest{UserId: x.id})
 	if err != nil {
 		t.Fatal(err)
@@ -171,9 +194,13 @@ func (x *target) goesOn(t *testing.T, p *rawPeer, id uint32) {
 // Peers that read nothing of what they asked for are cut with their connections.
 func TestAnswersThatNobodyReads(t *testing.T) {
 	t.Parallel()
-	x := newTarget(t, "--stall-timeout", "1s")
+	overBoth(t, testAnswersThatNobodyReads)
+}
+
+func testAnswersThatNobodyReads(t *testing.T, start func(*testing.T, ...string) *target) {
+	x := start(t, "--stall-timeout", "1s")
 	importUsers(t, x.client, 2000)
-	x.heap = x.heapNow(t)
+	x.atRest(t)
 	message, err := proto.Marshal(&userv1.ListUsersRequest{PageSize: 1000})
 	if err != nil {
 		t.Fatal(err)
@@ -190,6 +217,32 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 				break // it is cut already
 			}
 		}
-		x.rests(t) // while the peer holds on
+		await(t, "the calls", func() bool {
+			return number(t, x.ask(t, "/metrics"), `grpc_server_started_total\{[^}]*"ListUsers"[^}]*\} (\S+)`) > 0
+		})
+		// No call goes on but that of the well-behaved caller.
+		await(t, "the reader to be cut", func() bool { return x.callsNow(t) <= 1 })
+	})
+}
+
+// The streams of REST are cut like any other when nobody reads them.
+func TestEventsThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	overBoth(t, func(t *testing.T, start func(*testing.T, ...string) *target) {
+		x := start(t, "--stall-timeout", "1s")
+		importUsers(t, x.client, 20_000)
+		x.atRest(t)
+		for _, accept := range []string{"text/event-stream", "application/x-ndjson"} {
+			t.Run(accept, func(t *testing.T) {
+				const readers, cuts = 10, `userd_cut_total{reason="stalled_reader"}`
+				before := x.metric(t, cuts)
+				x.withstands(t, func(t *testing.T) {
+					for range readers {
+						x.dial(t, "GET /api/v1/users/0/activities HTTP/1.1\r\nHost: localhost\r\nAccept: "+accept+"\r\n\r\n")
+					}
+					await(t, "the readers to be cut", func() bool { return x.metric(t, cuts) == before+readers })
+				})
+			})
+		}
 	})
 }

@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,18 +74,20 @@ func build(t testing.TB, tags string) string {
 
 // program says how to run userd.
 type program struct {
-	dir   string   // its working folder, where its store is
-	fault string   // a planted fault, which needs the build tag faults; empty: none
-	wrap  []string // a command in front of it, such as strace
-	flags []string // further flags
-	env   []string // further variables of its environment
+	dir   string      // its working folder, where its store is
+	fault string      // a planted fault, which needs the build tag faults; empty: none
+	wrap  []string    // a command in front of it, such as strace
+	flags []string    // further flags
+	env   []string    // further variables of its environment
+	trust *tls.Config // of its clients; nil: it serves without TLS
 }
 
 // process is a running userd.
 type process struct {
 	cmd    *exec.Cmd
 	addr   string
-	token  string // that its clients send; empty: none
+	token  string      // that its clients send; empty: none
+	trust  *tls.Config // of its clients; nil: it serves without TLS
 	output *output
 	exited chan struct{}
 	err    error // of Wait; valid once exited is closed
@@ -98,7 +101,9 @@ func (p program) start(t testing.TB) *process {
 		tags = "faults"
 	}
 	own := []string{build(t, tags), "--listen", "127.0.0.1:0", "--admin-listen", "", "--log-format", "text"}
-	return launch(t, slices.Concat(p.wrap, own, p.flags), p.dir, append(p.env, "USERD_FAULT="+p.fault))
+	run := launch(t, slices.Concat(p.wrap, own, p.flags), p.dir, append(p.env, "USERD_FAULT="+p.fault))
+	run.trust = p.trust
+	return run
 }
 
 // launch runs a program in the folder and returns once it has said where it serves.
@@ -178,6 +183,9 @@ func (p *process) client(t testing.TB, window int) userv1connect.UserServiceClie
 
 func (p *process) newClient(window int) (client userv1connect.UserServiceClient, closeIdle func()) {
 	http2, closeIdle := newHTTP2(window)
+	if p.trust != nil {
+		http2, closeIdle = newSecureHTTP2(window, p.trust)
+	}
 	send := connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 			if p.token != "" {
@@ -189,17 +197,30 @@ func (p *process) newClient(window int) (client userv1connect.UserServiceClient,
 	return userv1connect.NewUserServiceClient(http2, p.url(), connect.WithGRPC(), connect.WithInterceptors(send)), closeIdle
 }
 
-func (p *process) url() string { return "http://" + p.addr }
+func (p *process) url() string {
+	if p.trust != nil {
+		return "https://" + p.addr
+	}
+	return "http://" + p.addr
+}
 
 // newHTTP2 returns a client that speaks HTTP/2 without TLS.
 func newHTTP2(window int) (client *http.Client, closeIdle func()) {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{
-		Protocols: protocols,
-		HTTP2: &http.HTTP2Config{
-			MaxReceiveBufferPerConnection: max(window, 1<<16), MaxReceiveBufferPerStream: window,
-		},
+	return newTransport(window, &http.Transport{Protocols: protocols})
+}
+
+// newSecureHTTP2 returns a client that speaks HTTP/2 with TLS.
+func newSecureHTTP2(window int, trust *tls.Config) (client *http.Client, closeIdle func()) {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	return newTransport(window, &http.Transport{Protocols: protocols, TLSClientConfig: trust})
+}
+
+func newTransport(window int, transport *http.Transport) (client *http.Client, closeIdle func()) {
+	transport.HTTP2 = &http.HTTP2Config{
+		MaxReceiveBufferPerConnection: max(window, 1<<16), MaxReceiveBufferPerStream: window,
 	}
 	return &http.Client{Transport: transport}, transport.CloseIdleConnections
 }

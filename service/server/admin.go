@@ -2,10 +2,8 @@ package server
 
 import (
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/pprof"
-	"strings"
 	"time"
 )
 
@@ -17,32 +15,11 @@ const (
 // newAdmin returns the server of the operator's port.
 func (s *Server) newAdmin() *http.Server {
 	return &http.Server{
-		Handler:           forOperators(s.admin.listener.Addr(), adminRoutes(s.health.ready, s.metrics.Handler(s.log))),
+		Handler:           ownHosts(s.admin.listener, s.cfg.AllowHost, adminRoutes(s.health.ready, s.metrics.Handler(s.log))),
 		ReadHeaderTimeout: adminHeaderTimeout,
 		IdleTimeout:       adminIdleTimeout,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
-}
-
-// forOperators refuses what a browser on this machine sends on behalf of a page from
-// elsewhere, whose name was made to mean this machine. Only the Host tells: to the
-// browser the page and the port are of one origin. A port that other machines reach has
-// names that are not known here, and is open to whoever reaches it anyway.
-func forOperators(at net.Addr, next http.Handler) http.Handler {
-	if !loopback(at.String()) {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if _, _, err := net.SplitHostPort(host); err != nil {
-			host = net.JoinHostPort(strings.Trim(host, "[]"), "0")
-		}
-		if !loopback(host) {
-			answer(w, http.StatusMisdirectedRequest, "this port serves its own machine: ask for localhost or 127.0.0.1\n")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // adminRoutes are what the operator's port serves: whether the process lives,

@@ -15,10 +15,6 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// longestCall bounds the time of a unary call. Its work is bounded anyway (a page, a
-// thousand items); what takes longer waits for something that does not come.
-const longestCall = time.Minute
-
 // links are what the chains are made of.
 type links struct {
 	observers
@@ -29,6 +25,9 @@ type links struct {
 	validator protovalidate.Validator
 	policy    *auth.Policy
 	limits    *limits
+	// longestCall bounds the time of a unary call. Its work is bounded anyway (a page, a
+	// thousand items); what takes longer waits for something that does not come.
+	longestCall time.Duration
 }
 
 // chain is what every call of the service passes, from the outside in. The order
@@ -55,7 +54,7 @@ func chain(l links) []connect.Interceptor {
 		// Nobody has too many streams, and none is too large.
 		l.limits.streams,
 		// The deadline comes before anything that waits.
-		intercept.NewDeadline(longestCall),
+		intercept.NewDeadline(l.longestCall),
 		// Nobody's answer is made that there is no room for.
 		l.limits.answers,
 		// The position is taken before the handler reads, so that the answer reflects

@@ -20,12 +20,18 @@ type Config struct {
 	AdminListen string   `default:"127.0.0.1:2112" placeholder:"ADDRESS" help:"Port for /metrics, /livez, /readyz and /debug/pprof. Empty turns it off."`
 	CORSOrigin  []string `name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin, such as https://app.example.com, call the service. May be repeated."`
 
+	AllowHost []string `placeholder:"HOST" help:"Answer requests for this host, too, as a proxy on this machine may pass them on. On a loopback address where nobody is asked for credentials, only localhost, names below it and loopback addresses are answered: a page from anywhere may give its own name the address of this machine. May be repeated."`
+
 	CallerConfig `embed:""`
 	LimitConfig  `embed:""`
 
 	MaxMessageBytes      Bytes         `default:"4MiB" help:"Largest message, both ways, after decompression."`
-	MaxConcurrentStreams int           `default:"1000" help:"Calls that one HTTP/2 connection may have open."`
+	MaxConcurrentStreams int           `default:"1000" help:"Calls that one HTTP/2 connection may have open. Clients learn it from the settings of the connection and wait with further calls; who opens one all the same has it reset, with PROTOCOL_ERROR or REFUSED_STREAM."`
 	MaxStreamItems       int           `default:"100000" help:"Items that one client stream may carry."`
+	MaxCallDuration      time.Duration `default:"1m" help:"Longest that a call of one message each way may take, whatever deadline its caller sets."`
+	HeaderTimeout        time.Duration `default:"10s" help:"How long the header of a request, or a TLS handshake, may take to come."`
+	BodyTimeout          time.Duration `default:"30s" help:"How long the body of a request may take to come that is not a stream."`
+	IdleTimeout          time.Duration `default:"3m" help:"How long a connection without a call stays open."`
 	KeepaliveTime        time.Duration `default:"60s" help:"Silence after which a peer is pinged."`
 	KeepaliveTimeout     time.Duration `default:"5s" help:"How long a pinged peer may take to answer."`
 	StallTimeout         time.Duration `default:"15s" help:"A reader that takes nothing for so long is cut."`
@@ -50,11 +56,16 @@ func (c *Config) Validate() error {
 		c.validateListen(),
 		validateAddress("admin-listen", c.AdminListen, true),
 		c.validateOrigins(),
+		c.validateHosts(),
 		c.validate(),
 		c.validateLimits(),
 		within("max-message-bytes", c.MaxMessageBytes, 1<<10, 1<<30),
 		within("max-concurrent-streams", c.MaxConcurrentStreams, 1, math.MaxInt32),
 		within("max-stream-items", c.MaxStreamItems, 1, math.MaxInt32),
+		within("max-call-duration", c.MaxCallDuration, 100*time.Millisecond, 24*time.Hour),
+		within("header-timeout", c.HeaderTimeout, 100*time.Millisecond, time.Hour),
+		within("body-timeout", c.BodyTimeout, 100*time.Millisecond, time.Hour),
+		within("idle-timeout", c.IdleTimeout, 100*time.Millisecond, 24*time.Hour),
 		within("keepalive-time", c.KeepaliveTime, time.Second, 24*time.Hour),
 		within("keepalive-timeout", c.KeepaliveTimeout, 100*time.Millisecond, time.Hour),
 		within("stall-timeout", c.StallTimeout, 100*time.Millisecond, time.Hour),

@@ -53,8 +53,15 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 		"no admin":                   {func(c *server.Config) { c.AdminListen = "" }, ""},
 		"origin with a path":         {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin without a path"},
 		"any origin":                 {func(c *server.Config) { c.CORSOrigin = []string{"*"} }, "expected an origin"},
+		"hosts":                      {func(c *server.Config) { c.AllowHost = []string{"users.example.com", "::2"} }, ""},
+		"a host with a port":         {func(c *server.Config) { c.AllowHost = []string{"users.example.com:80"} }, "expected the name of a host without a port"},
+		"any host":                   {func(c *server.Config) { c.AllowHost = []string{"*"} }, "expected the name of a host"},
 		"small messages":             {func(c *server.Config) { c.MaxMessageBytes = 3 }, "expected 1KiB to 1GiB"},
 		"no streams":                 {func(c *server.Config) { c.MaxConcurrentStreams = 0 }, "--max-concurrent-streams=0"},
+		"no idling":                  {func(c *server.Config) { c.IdleTimeout = 0 }, "--idle-timeout=0s: expected 100ms to 24h"},
+		"no time for bodies":         {func(c *server.Config) { c.BodyTimeout = 0 }, "--body-timeout=0s: expected 100ms to 1h"},
+		"no time for headers":        {func(c *server.Config) { c.HeaderTimeout = 0 }, "--header-timeout=0s: expected 100ms to 1h"},
+		"no time for calls":          {func(c *server.Config) { c.MaxCallDuration = 0 }, "--max-call-duration=0s: expected 100ms to 24h"},
 		"no patience":                {func(c *server.Config) { c.StallTimeout = 0 }, "--stall-timeout=0s: expected 100ms to 1h"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,7 +35,10 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := links{observers: watching, log: s.log, store: store, feed: s.feed, validator: validator, policy: s.callers.policy, limits: s.limits}
+	l := links{
+		observers: watching, log: s.log, store: store, feed: s.feed, validator: validator,
+		policy: s.callers.policy, limits: s.limits, longestCall: s.cfg.MaxCallDuration,
+	}
 	rpc := rpcMux(rpcs, s.health, s.handlerOptions(held, chain(l)), s.handlerOptions(held, plainChain(l)))
 	resources, err := s.resources(rpc, l.reasons)
 	if err != nil {
@@ -50,7 +53,7 @@ func (s *Server) newGuard() *transport.Guard {
 	watch, enter, answers := newRequestWatch(s.log, s.metrics), requestContext(s.tracing), s.limits.answers
 	opts := transport.GuardOptions{
 		StallTimeout:    s.cfg.StallTimeout,
-		BodyTimeout:     bodyTimeout,
+		BodyTimeout:     s.cfg.BodyTimeout,
 		MaxMessageBytes: s.limits.messageBytes,
 		TooLarge:        s.tooLarge,
 		Late:            late,

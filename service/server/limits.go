@@ -48,7 +48,7 @@ const (
 
 // LimitConfig says how much callers may ask for.
 type LimitConfig struct {
-	MaxConnections        int           `default:"10000" help:"Connections at a time. 0: no limit."`
+	MaxConnections        int           `default:"10000" help:"Connections at a time. Further ones are told so in their own protocol, and with TLS are closed without a word, before the handshake. 0: no limit."`
 	MaxConnectionsPerPeer int           `default:"0" help:"Connections at a time from one address, or from one /64 of IPv6. 0: no limit. Callers behind one proxy share its address."`
 	MaxStreamsPerCaller   int           `default:"10000" help:"Streams that one caller may have open over all connections. A caller is a subject, or an address where nobody is known. 0: no limit."`
 	MaxRequestsPerSecond  int           `default:"0" help:"Requests that one caller may make. 0: no limit."`

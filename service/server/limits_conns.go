@@ -28,7 +28,7 @@ func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Lis
 	listener := transport.Listen(inner, transport.ListenOptions{
 		StallTimeout:   l.cfg.StallTimeout,
 		TLS:            secure,
-		MaxConnections: l.cfg.MaxConnections,
+		MaxConnections: l.maxConnections(l.conns.log),
 		MaxPerPeer:     l.cfg.MaxConnectionsPerPeer,
 		Frames: transport.FrameLimits{
 			PerSecond: l.cfg.MaxControlFrames,

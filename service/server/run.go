@@ -19,9 +19,6 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// bodyTimeout is how long the body of a unary call may take to come in.
-const bodyTimeout = 30 * time.Second
-
 // Parts are what a server takes from outside, beside its configuration.
 type Parts struct {
 	Store   user.Store         // Run closes it
@@ -115,10 +112,15 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 func (s *Server) serveWith(handler http.Handler) {
 	options := transport.ServerOptions{
 		MaxConcurrentStreams: s.cfg.MaxConcurrentStreams,
+		HeaderTimeout:        s.cfg.HeaderTimeout,
+		IdleTimeout:          s.cfg.IdleTimeout,
 		PingAfter:            s.cfg.KeepaliveTime,
 		PingTimeout:          s.cfg.KeepaliveTimeout,
 		WriteTimeout:         s.cfg.StallTimeout,
 		Logger:               s.log,
+	}
+	if !s.cfg.identifies() {
+		handler = ownHosts(s.public.listener, s.cfg.AllowHost, handler)
 	}
 	s.public.server = transport.NewServer(transport.WithTLS(s.guard.Wrap(handler)), options)
 	s.public.server.ConnContext = transport.ConnContext

@@ -103,7 +103,7 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 	for time.Now().Before(end) {
 		frame, err := peer.ReadFrame()
 		if err != nil {
-			t.Fatalf("after %d bytes: %v", got, err)
+			t.Fatalf("after %d bytes: %v\n%s", got, err, log.String())
 		}
 		switch frame := frame.(type) {
 		case *http2.RSTStreamFrame:
@@ -119,6 +119,64 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 	}
 	if got == 0 {
 		t.Error("nothing came")
+	}
+}
+
+// A reader who opens its window a little now and then takes something, and is not cut,
+// however much less than a message that is. Another one on the same connection, who
+// takes nothing, is, and so is the first once it stops.
+func TestTricklingReaderIsNotCut(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := startStalling(t, &log)
+	peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	const trickling, still = 1, 3
+	peer.call(t, trickling, replayed, &userv1.StreamUserActivitiesRequest{})
+	peer.call(t, still, replayed, &userv1.StreamUserActivitiesRequest{})
+	frames := make(chan http2.FrameHeader)
+	go func() {
+		defer close(frames)
+		for {
+			frame, err := peer.ReadFrame()
+			if err != nil {
+				return
+			}
+			select {
+			case frames <- frame.Header():
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	now := time.NewTicker(100 * time.Millisecond)
+	defer now.Stop()
+	got, cut := 0, make(map[uint32]int) // after how many bytes of the trickling one
+	for cut[trickling] == 0 {
+		select {
+		case <-now.C:
+			if got < 2000 { // two seconds, of which the patience is a small part
+				if err := peer.WriteWindowUpdate(trickling, 100); err != nil {
+					t.Fatal(err)
+				}
+			}
+		case frame, ok := <-frames:
+			if !ok {
+				t.Fatalf("the connection ended after %d bytes", got)
+			}
+			switch frame.Type {
+			case http2.FrameData:
+				got += int(frame.Length)
+			case http2.FrameRSTStream:
+				cut[frame.StreamID] = got
+			default:
+			}
+		}
+	}
+	if cut[trickling] < 2000 {
+		t.Errorf("the reader was cut after %d bytes", cut[trickling])
+	}
+	if after, ok := cut[still]; !ok || after >= 2000 {
+		t.Errorf("the one who takes nothing was cut after %d bytes of the other, %v", after, ok)
 	}
 }
 
@@ -143,7 +201,7 @@ func TestStalledConnectionIsCut(t *testing.T) {
 		s := startStalling(t, &log)
 		conn := dialNarrow(t, s.Addr())
 		body := envelope([]byte(`{}`))
-		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/connect+json\r\nContent-Length: %d\r\n\r\n%s",
+		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/connect+json\r\nContent-Length: %d\r\n\r\n%s",
 			replayed, len(body), body); err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +257,7 @@ func (p *http2Peer) call(t *testing.T, id uint32, path string, message proto.Mes
 	encoder := hpack.NewEncoder(&block)
 	for _, f := range []hpack.HeaderField{
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"},
-		{Name: ":authority", Value: "x"}, {Name: ":path", Value: path},
+		{Name: ":authority", Value: "localhost"}, {Name: ":path", Value: path},
 		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
 	} {
 		if err := encoder.WriteField(f); err != nil {

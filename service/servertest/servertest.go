@@ -153,6 +153,7 @@ func (s *Server) start() {
 		s.t.Fatal(err)
 	}
 	config.Listen, config.AdminListen = "127.0.0.1:0", ""
+	config.AllowHost = []string{"userd.test"} // as the clients call it
 	config.ShutdownTimeout = 5 * time.Second
 	for _, change := range s.options.config {
 		change(&config)

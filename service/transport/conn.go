@@ -24,6 +24,8 @@ const (
 	// closeGrace is how long the last bytes of a connection may take once it is
 	// closed.
 	closeGrace = time.Second
+	// looks is how often a write that stands still is looked at within a stall limit.
+	looks = 4
 	// drainBytes is the most that is read of a connection that has been dismissed.
 	drainBytes = 1 << 20
 )
@@ -45,9 +47,10 @@ type gatherConn struct {
 	seen     []byte       // of the preface; the reader's own
 	state    tlsState     // of a connection with TLS
 	left     func()       // called once, when the connection is closed
-	budget   *frameBudget // of HTTP/2; nil: nothing is counted
+	budget   *frameBudget // of HTTP/2
 	talked   atomic.Bool  // the peer has sent something
 	asked    atomic.Bool  // a request has come to the handler
+	slow     atomic.Int64 // how often a part of what waited was taken, and not all in time
 
 	mu       sync.Mutex
 	room     sync.Cond // told when there is room, or an error
@@ -99,12 +102,9 @@ func (c *gatherConn) look(p []byte) {
 	c.mu.Lock()
 	c.gather = true
 	if c.state.below != nil {
-		arm := c.arm
-		c.state.below.arm.Store(&arm)
+		c.state.below.above.Store(c)
 	}
-	if limits := c.listener.opts.Frames; !limits.off() {
-		c.budget = newFrameBudget(limits, before)
-	}
+	c.budget = newFrameBudget(c.listener.opts.Frames, before)
 	c.mu.Unlock()
 }
 
@@ -232,41 +232,44 @@ func (c *gatherConn) writeAll(batch []byte) (err error) {
 	if c.state.below != nil {
 		_, err = c.Conn.Write(batch) // what is below TLS keeps the limit
 	} else {
-		_, err = writeArmed(c.Conn, c.arm, batch)
+		_, err = c.writeArmed(c.Conn, batch)
 	}
 	return err
 }
 
-// writeArmed writes it all with a deadline that is set anew for as long as there is
-// progress.
-func writeArmed(to net.Conn, arm func() error, p []byte) (written int, err error) {
-	for written < len(p) {
-		if err := arm(); err != nil {
+// writeArmed writes it all, and looks several times within the stall limit how far it
+// is. It gives up when none of as many looks in turn finds any progress.
+func (c *gatherConn) writeArmed(to net.Conn, p []byte) (written int, err error) {
+	for still := 0; written < len(p); {
+		if err := c.arm(to); err != nil {
 			return written, err
 		}
 		n, err := to.Write(p[written:])
 		written += n
-		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
+		if still++; n > 0 {
+			still = 0
+		}
+		switch {
+		case err == nil:
+		case !errors.Is(err, os.ErrDeadlineExceeded) || still == looks:
 			return written, err
+		case n > 0:
+			c.slow.Add(1)
 		}
 	}
 	return written, nil
 }
 
-// arm sets the deadline of the next write: the stall limit, or, once the connection
-// is closed, its grace.
-func (c *gatherConn) arm() error {
+// arm sets the deadline of the next look: its part of the stall limit, or, once the
+// connection is closed, of its grace.
+func (c *gatherConn) arm(to net.Conn) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	limit := c.listener.opts.StallTimeout
 	if c.closing || c.ended {
 		limit = min(limit, closeGrace)
 	}
-	below := c.Conn
-	if c.state.below != nil {
-		below = c.state.below.Conn
-	}
-	return below.SetWriteDeadline(time.Now().Add(limit))
+	return to.SetWriteDeadline(time.Now().Add(limit / looks))
 }
 
 // Close closes the connection. What waits to be written still is, for a moment; the
@@ -284,7 +287,7 @@ func (c *gatherConn) Close() error {
 	c.room.Broadcast()
 	// A write that is stuck gets no more than its grace, a reader none.
 	return errors.Join(
-		c.Conn.SetWriteDeadline(time.Now().Add(closeGrace)),
+		c.Conn.SetWriteDeadline(time.Now().Add(closeGrace/looks)),
 		c.SetReadDeadline(longAgo),
 	)
 }

@@ -9,7 +9,8 @@ import (
 )
 
 // pieceBytes is the most that is handed to net/http at once. A reader that takes
-// this much within the stall limit is slow, not stalled; it is one HTTP/2 frame.
+// this much within the stall limit is slow, not stalled; it is one HTTP/2 frame. Of
+// HTTP/2 the guard sees when less is taken, too.
 const pieceBytes = 16 << 10
 
 // Exchange is one request and its answer, seen from below the handler. As an
@@ -46,6 +47,7 @@ type Exchange struct {
 	// The guard's own, under its lock.
 	sweepOps   uint64
 	sweepSince time.Time
+	progress   *progress // nil: no write has stood still yet
 	prev, next *Exchange
 }
 
@@ -137,13 +139,13 @@ func (x *Exchange) bodyEnded() {
 }
 
 // finish ends the exchange when the handler has returned. What net/http still has to
-// send, and what it still reads of an HTTP/1.1 body, is bounded by deadlines of its
-// own, since nobody may touch the controller from here on. An error of theirs
-// leaves the rest only less guarded.
+// send, which of HTTP/1.1 is the last chunk even if all was flushed, and what it still
+// reads of an HTTP/1.1 body, is bounded by deadlines of its own, since nobody may touch
+// the controller from here on. An error of theirs leaves the rest only less guarded.
 func (x *Exchange) finish(stall, body time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.unsent.Load() && !x.cutWrite {
+	if (x.unsent.Load() || x.request.ProtoMajor == 1) && !x.cutWrite {
 		_ = x.control.SetWriteDeadline(time.Now().Add(stall))
 	}
 	if x.request.ProtoMajor == 1 && x.bodyLeft.Load() && !x.cutRead {

@@ -43,6 +43,10 @@ const (
 	pingStrikes = 2
 	// burstSeconds is how many seconds' worth of frames may come at once.
 	burstSeconds = 10
+	// lateFrames is how much DATA of closed streams may come at once at least: as much
+	// as the window of a connection, which is a megabyte, holds of items with two
+	// frames each. It is what may be on its way when a stream is answered early.
+	lateFrames = 1 << 15
 )
 
 // Cause says which budget a connection has overdrawn.
@@ -56,12 +60,15 @@ const (
 	CauseContinuations Cause = "continuations"
 	CauseWindows       Cause = "window_updates"
 	CauseEmptyData     Cause = "empty_data"
+	CauseLateData      Cause = "late_data"
 	CauseOther         Cause = "other_frames"
 )
 
 // Causes are all causes, for those who count by them.
 func Causes() []Cause {
-	return []Cause{CausePings, CauseSettings, CauseResets, CauseContinuations, CauseWindows, CauseEmptyData, CauseOther}
+	return []Cause{
+		CausePings, CauseSettings, CauseResets, CauseContinuations, CauseWindows, CauseEmptyData, CauseLateData, CauseOther,
+	}
 }
 
 // FrameLimits bound what one HTTP/2 connection may send that is cheap to send, has to
@@ -79,8 +86,6 @@ type FrameLimits struct {
 	PingEvery time.Duration
 }
 
-func (l FrameLimits) off() bool { return l.PerSecond <= 0 && l.PingEvery <= 0 }
-
 // frameScan finds the headers of frames in a flow of bytes, however it is cut.
 type frameScan struct {
 	skip uint32 // bytes up to the next header
@@ -91,6 +96,7 @@ type frameScan struct {
 type frameHead struct {
 	length      uint32
 	kind, flags byte
+	stream      uint32
 }
 
 func (h frameHead) has(flag byte) bool { return h.flags&flag != 0 }
@@ -118,7 +124,9 @@ func (s *frameScan) next(p []byte) (h frameHead, rest []byte, ok bool) {
 	}
 	first := binary.BigEndian.Uint32(head)
 	s.skip = first >> 8
-	return frameHead{length: first >> 8, kind: byte(first), flags: head[4]}, p, true
+	return frameHead{
+		length: first >> 8, kind: byte(first), flags: head[4], stream: binary.BigEndian.Uint32(head[5:]) &^ (1 << 31),
+	}, p, true
 }
 
 // between reports whether the next byte begins a frame.
@@ -132,6 +140,7 @@ const (
 	bucketContinuations
 	bucketWindows
 	bucketEmptyData
+	bucketLateData
 	bucketOther
 
 	buckets
@@ -153,8 +162,10 @@ type frameBudget struct {
 	usedResets, usedWindows   int64 // that answers gave reason for
 	freeData, freeHeaderParts int64 // short ones that requests give reason for
 	chargedResets             int64 // of those that the server sent
+	opened                    int64 // streams for which no reset was sent or called for yet
 
-	out                               frameScan // the writers', under the connection's lock
+	out                               frameScan                // the writers', under the connection's lock
+	watched                           map[uint32]*atomic.Int64 // DATA sent on these streams; under the same lock
 	headersSent, dataSent, resetsSent atomic.Int64
 }
 
@@ -186,13 +197,14 @@ func (b *frameBudget) spend(h frameHead) Cause {
 		if brings(h) {
 			// connect-go sends a message's prefix by itself: a short message follows.
 			b.freeData = max(b.freeData, 1)
-			return ""
+			return b.chargeSentResets()
 		}
 		if take(&b.freeData) {
 			return ""
 		}
 		return b.charge(bucketEmptyData, 1)
 	case frameHeaders:
+		b.opened++
 		b.freeData++
 		if b.freeHeaderParts = 1; h.has(flagEndHeaders) {
 			b.freeHeaderParts = 0
@@ -276,7 +288,8 @@ func (b *frameBudget) ping() Cause {
 
 // chargeSentResets charges the client for streams that the server had to reset, since
 // a client can bring that about as well as reset them itself. Those that were answered
-// are free either way.
+// are free either way. A stream is reset for its own sake once; whatever is beyond that
+// came of DATA for streams that were closed, each of which the server resets again.
 func (b *frameBudget) chargeSentResets() Cause {
 	sent := b.resetsSent.Load()
 	n := sent - b.chargedResets
@@ -286,17 +299,20 @@ func (b *frameBudget) chargeSentResets() Cause {
 	b.chargedResets = sent
 	free := min(n, max(b.headersSent.Load()-b.usedResets, 0))
 	b.usedResets += free
-	if n == free {
-		return ""
+	b.opened = max(b.opened-free, 0)
+	own := min(n-free, b.opened)
+	b.opened -= own
+	if cause := b.charge(bucketResets, own); cause != "" {
+		return cause
 	}
-	return b.charge(bucketResets, n-free)
+	return b.charge(bucketLateData, n-free-own)
 }
 
 // charge takes frames from a bucket. The bucket is kept as the time when it is full
 // again.
 func (b *frameBudget) charge(bucket int, frames int64) Cause {
 	rate := b.limits.PerSecond
-	if rate <= 0 {
+	if rate <= 0 || frames == 0 {
 		return ""
 	}
 	burst := int64(rate * burstSeconds)
@@ -306,6 +322,8 @@ func (b *frameBudget) charge(bucket int, frames int64) Cause {
 		burst = int64(rate * burstSeconds)
 	case bucketResets:
 		burst = max(burst, int64(b.limits.Resets))
+	case bucketLateData:
+		burst = max(burst, lateFrames)
 	}
 	each := int64(time.Second) / int64(rate)
 	now := b.clock()
@@ -337,6 +355,9 @@ func (b *frameBudget) sent(p []byte) {
 			b.headersSent.Add(1)
 		case frameData:
 			b.dataSent.Add(1)
+			if taken := b.watched[h.stream]; taken != nil && h.length > 0 {
+				taken.Add(1)
+			}
 		case frameReset:
 			b.resetsSent.Add(1)
 		}

@@ -25,10 +25,11 @@ func TestFrameScan(t *testing.T) {
 			h := frameHead{
 				length: uint32(rapid.IntRange(0, 300).Draw(t, "length")),
 				kind:   rapid.Byte().Draw(t, "kind"), flags: rapid.Byte().Draw(t, "flags"),
+				stream: rapid.Uint32Range(0, 1<<31-1).Draw(t, "stream"),
 			}
 			want = append(want, h)
 			flow = binary.BigEndian.AppendUint32(flow, h.length<<8|uint32(h.kind))
-			flow = append(flow, h.flags, 0, 0, 0, 1)
+			flow = binary.BigEndian.AppendUint32(append(flow, h.flags), h.stream|1<<31) // of which one bit means nothing
 			flow = append(flow, bytes.Repeat([]byte{0xff}, int(h.length))...)
 		}
 		var s frameScan
@@ -163,6 +164,45 @@ func TestBudgetOfResetsThatAreBroughtAbout(t *testing.T) {
 		b.sent(reset)
 	}
 	t.Error("it goes on for ever")
+}
+
+// DATA for a stream that is closed, which the server answers with a reset each time, may
+// come for as long as it may have been on its way, and not for ever.
+func TestBudgetOfLateData(t *testing.T) {
+	opens := wireFrames(t, func(f *http2.Framer) error {
+		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true})
+	})
+	answer := wireFrames(t, func(f *http2.Framer) error {
+		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true, EndStream: true})
+	})
+	data := wireFrames(t, func(f *http2.Framer) error { return f.WriteData(1, false, make([]byte, 32)) })
+	reset := wireFrames(t, func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeStreamClosed) })
+	synctest.Test(t, func(t *testing.T) {
+		b := newFrameBudget(FrameLimits{PerSecond: 10, Resets: 50}, len(fullPreface))
+		// late sends data to a stream that has been answered, and gives what is said of it.
+		late := func(frames int) (got Cause) {
+			got = b.received(opens)
+			b.sent(answer)
+			for i := 0; i < frames && got == ""; i++ {
+				got = b.received(data)
+				b.sent(reset)
+			}
+			return got
+		}
+		// A window full of large frames, again and again, and one of small ones.
+		for range 100 {
+			if got := late(1 << 20 / (16 << 10)); got != "" {
+				t.Fatalf("refused uploads: %q", got)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		if got := late(1 << 20 / 40); got != "" {
+			t.Errorf("a refused import: %q", got)
+		}
+		if got := late(1 << 20); got != CauseLateData {
+			t.Errorf("a flood: %q", got)
+		}
+	})
 }
 
 // Pings are judged as gRPC servers judge them.

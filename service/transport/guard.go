@@ -210,6 +210,7 @@ func (g *Guard) enter(x *Exchange) (ended bool) {
 func (g *Guard) leave(x *Exchange) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	x.progress.end()
 	if x.prev != nil {
 		x.prev.next = x.next
 	} else {
@@ -277,7 +278,7 @@ func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for x := g.first; x != nil; x = x.next {
-		if ops := x.ops.Load(); ops != x.sweepOps {
+		if ops := x.ops.Load(); ops != x.sweepOps || ops%2 == 1 && x.moved() {
 			x.sweepOps, x.sweepSince = ops, now
 		} else if ops%2 == 1 && now.Sub(x.sweepSince) >= patience {
 			stalled = append(stalled, x)

@@ -168,6 +168,65 @@ func TestBodyThatNobodyReads(t *testing.T) {
 	}
 }
 
+// pipeListener accepts what it is sent.
+type pipeListener chan net.Conn
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	if conn, ok := <-l; ok {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l pipeListener) Close() error {
+	close(l)
+	return nil
+}
+
+func (pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+// The last chunk of an HTTP/1.1 answer, which net/http writes when the handler has
+// returned, is not waited for either once the peer takes nothing.
+func TestLastChunkThatNobodyTakes(t *testing.T) {
+	t.Parallel()
+	opts := options()
+	opts.StallTimeout = 100 * time.Millisecond
+	guard := transport.NewGuard(opts)
+	defer guard.Close()
+	server := transport.NewServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "all of it")
+		_ = http.NewResponseController(w).Flush()
+	})), transport.ServerOptions{Logger: opts.Logger})
+	closed := make(chan struct{})
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			close(closed)
+		}
+	}
+	here, there := net.Pipe() // which buffers nothing
+	defer func() { _ = here.Close() }()
+	listener := pipeListener(make(chan net.Conn, 1))
+	listener <- there
+	go func() { _ = server.Serve(listener) }()
+	defer func() { _ = server.Close() }()
+	if _, err := io.WriteString(here, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	const end = "all of it\r\n"
+	for got := ""; !strings.HasSuffix(got, end); {
+		piece := make([]byte, 1)
+		if _, err := here.Read(piece); err != nil {
+			t.Fatal(err)
+		}
+		got += string(piece)
+	}
+	select {
+	case <-closed:
+	case <-time.After(20 * time.Second):
+		t.Error("the connection stays open")
+	}
+}
+
 // send begins a request; the channel is closed when it has ended in whatever way.
 func send(t *testing.T, http2 bool, addr, path string, body io.Reader) <-chan struct{} {
 	t.Helper()

@@ -215,7 +215,7 @@ type tlsState struct {
 type belowTLS struct {
 	net.Conn
 
-	arm atomic.Pointer[func() error] // sets the deadline of the next write; nil: none
+	above atomic.Pointer[gatherConn] // whose writes are guarded here; nil: they are not
 }
 
 // notHTTPS is what a peer is told that speaks HTTP where TLS is spoken, as net/http
@@ -247,8 +247,8 @@ func speaksHTTP(begins []byte) bool {
 
 // Write writes it all, for as long as there is progress.
 func (c *belowTLS) Write(p []byte) (int, error) {
-	if arm := c.arm.Load(); arm != nil {
-		return writeArmed(c.Conn, *arm, p)
+	if above := c.above.Load(); above != nil {
+		return above.writeArmed(c.Conn, p)
 	}
 	return c.Conn.Write(p)
 }

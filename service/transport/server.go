@@ -7,12 +7,6 @@ import (
 )
 
 const (
-	// readHeaderTimeout bounds the time from a connection's first byte of a request
-	// to the end of its header.
-	readHeaderTimeout = 10 * time.Second
-	// idleTimeout is how long a connection without a request stays open. Zero would
-	// mean for ever.
-	idleTimeout = 3 * time.Minute
 	// maxHeaderBytes has room for a Connect GET or a REST query with a thousand ids.
 	maxHeaderBytes = 128 << 10
 	// readFrameSize is the least that HTTP/2 allows. More pins a buffer of that size
@@ -22,9 +16,15 @@ const (
 
 // ServerOptions are the settings of connections.
 type ServerOptions struct {
-	MaxConcurrentStreams int           // of one HTTP/2 connection
-	PingAfter            time.Duration // silence after which an HTTP/2 peer is pinged
-	PingTimeout          time.Duration // how long it may take to answer
+	MaxConcurrentStreams int // of one HTTP/2 connection
+	// HeaderTimeout bounds the time from a connection's first byte of a request, or of
+	// its handshake, to the end of the header.
+	HeaderTimeout time.Duration
+	// IdleTimeout is how long a connection without a request stays open. Zero would
+	// mean for ever.
+	IdleTimeout time.Duration
+	PingAfter   time.Duration // silence after which an HTTP/2 peer is pinged
+	PingTimeout time.Duration // how long it may take to answer
 	// WriteTimeout is how long a connection may take no byte at all before it is
 	// closed. It is not a bound on the time of an answer.
 	WriteTimeout time.Duration
@@ -41,8 +41,8 @@ func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		Protocols:         &protocols,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
+		ReadHeaderTimeout: opts.HeaderTimeout,
+		IdleTimeout:       opts.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: opts.MaxConcurrentStreams,
@@ -51,6 +51,6 @@ func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 			PingTimeout:          opts.PingTimeout,
 			WriteByteTimeout:     opts.WriteTimeout,
 		},
-		ErrorLog: slog.NewLogLogger(opts.Logger.Handler(), slog.LevelWarn),
+		ErrorLog: slog.NewLogLogger(newFewLines(opts.Logger.Handler()), slog.LevelWarn),
 	}
 }

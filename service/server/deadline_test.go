@@ -1,0 +1,51 @@
+package server_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/servertest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// stuckStore never finds a user.
+type stuckStore struct{ user.Store }
+
+func (stuckStore) Get(ctx context.Context, _ int64) (*user.User, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A call that gets no further ends when the server says, over all protocols, whatever
+// deadline its caller sets.
+func TestCallsThatGetNoFurther(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel(),
+		servertest.Config(func(c *server.Config) { c.MaxCallDuration = 200 * time.Millisecond }),
+		servertest.Store(func(store user.Store) user.Store { return stuckStore{store} }))
+	s.Each(t, func(t *testing.T, client userv1connect.UserServiceClient, _ servertest.Protocol) {
+		for name, deadline := range map[string]time.Duration{"no deadline": 0, "a later deadline": time.Hour} {
+			ctx, cancel := context.WithCancel(t.Context())
+			if deadline > 0 {
+				ctx, cancel = context.WithTimeout(t.Context(), deadline)
+			}
+			_, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: 1})
+			cancel()
+			if connect.CodeOf(err) != connect.CodeDeadlineExceeded || err.Error() != "deadline_exceeded: the deadline has passed" {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+	})
+	status, _, body := ask(t, s, http.MethodGet, "/api/v1/users/1", nil, "")
+	if status != http.StatusGatewayTimeout || !strings.Contains(body, "the deadline has passed") {
+		t.Errorf("REST: got %d %s", status, body)
+	}
+}

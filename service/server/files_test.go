@@ -1,0 +1,25 @@
+package server
+
+import "testing"
+
+func TestConnectionsWithinTheFiles(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		files       uint64
+		asked, want int
+	}{
+		{1 << 20, 10_000, 10_000},
+		{1024, 10_000, 1024 - filesKept},
+		{1024, 1024 - filesKept, 1024 - filesKept},
+		{1024, 0, 1024 - filesKept},
+		{64, 10_000, 16},
+		{^uint64(0), 10_000, 10_000},
+		{^uint64(0), 0, 1<<31 - 1},
+		{0, 10_000, 10_000},
+		{0, 0, 0},
+	} {
+		if got := connectionsWithin(test.files, test.asked); got != test.want {
+			t.Errorf("%d of %d files: got %d, want %d", test.asked, test.files, got, test.want)
+		}
+	}
+}

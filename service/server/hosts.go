@@ -1,0 +1,64 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+)
+
+// ownHosts returns the handler as it is reached on the listener where nobody is asked
+// for credentials. Where only this machine can connect, that is what keeps others out;
+// but a page from anywhere can give its own name the address of this machine, and to
+// the visitor's browser it is then of the same origin as this server. The browser still
+// says which name it was, so only names of this machine, and those of allowed, are
+// answered. A request that names no host is not a browser's.
+func ownHosts(listener net.Listener, allowed []string, next http.Handler) http.Handler {
+	addr, ok := listener.Addr().(*net.TCPAddr)
+	if !ok || !addr.IP.IsLoopback() {
+		return next
+	}
+	errorWriter := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := hostName(r.Host)
+		if host == "" || ownHost(host) || slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold(a, host) }) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		err := fmt.Errorf("expected localhost or a loopback address as the host, not %q: --allow-host adds others", host)
+		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+			_ = errorWriter.Write(w, r, connect.NewError(connect.CodePermissionDenied, err)) // a caller who has gone cannot be told
+			return
+		}
+		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+	})
+}
+
+// hostName gives a host without its port, and an address of IPv6 without brackets.
+func hostName(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.Trim(host, "[]")
+}
+
+// ownHost reports whether a name means this machine wherever it is looked up
+// (RFC 6761, section 6.3).
+func ownHost(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.Unmap().IsLoopback()
+}
+
+func (c *Config) validateHosts() error {
+	for _, host := range c.AllowHost {
+		if host == "" || hostName(host) != host || strings.ContainsAny(host, "/*, ") {
+			return fmt.Errorf("--allow-host=%s: expected the name of a host without a port, such as users.example.com", host)
+		}
+	}
+	return nil
+}

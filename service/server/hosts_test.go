@@ -1,0 +1,81 @@
+package server_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/servertest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// A page whose own name was given the address of this machine is of the same origin as
+// the server, for the browser. It gets nothing, by whatever way, and nor does it from
+// the port for operators.
+func TestNamesOfOtherMachines(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel(), servertest.Admin(), servertest.Config(func(c *server.Config) {
+		c.AllowHost = append(c.AllowHost, "Users.example.com")
+	}))
+	operators := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(operators.CloseIdleConnections)
+	for host, own := range map[string]bool{
+		"localhost": true, "localhost:80": true, "LocalHost.:80": true, "app.localhost": true,
+		"127.0.0.1": true, "127.7.7.7:8080": true, "[::1]": true, "[::1]:80": true, "[::ffff:127.0.0.1]": true,
+		"userd.test": true, "users.example.com:8080": true, // allowed
+		"evil.example": false, "evil.example:8080": false, "localhost.evil.example": false, "127.0.0.1.evil.example": false,
+		"evillocalhost": false, "0.0.0.0:80": false, "192.0.2.1": false, "[2001:db8::1]:80": false, "a.users.example.com": false,
+	} {
+		t.Run(host, func(t *testing.T) {
+			for _, http2 := range []bool{false, true} {
+				wantAnswer(t, s.HTTP(http2), http.MethodPost, "http://"+host+userv1connect.UserServiceListUsersProcedure, host, own)
+			}
+			wantAnswer(t, operators, http.MethodGet, s.AdminURL()+"/livez", host, own)
+			client := userv1connect.NewUserServiceClient(s.HTTP(true), "http://"+host, connect.WithGRPC())
+			_, err := client.ListUsers(t.Context(), &userv1.ListUsersRequest{})
+			if refused := connect.CodeOf(err) == connect.CodePermissionDenied && strings.Contains(err.Error(), "expected localhost"); err != nil && !refused || (err == nil) != own {
+				t.Errorf("gRPC: got %v", err)
+			}
+		})
+	}
+}
+
+// Where callers have to say who they are, a page from elsewhere has nothing to say, and
+// the server may have any name.
+func TestAnyNameWithCredentials(t *testing.T) {
+	t.Parallel()
+	g := startGuarded(t, servertest.Parallel())
+	client := userv1connect.NewUserServiceClient(g.HTTP(true), "http://users.example.org", connect.WithGRPC())
+	_, err := client.ListUsers(t.Context(), &userv1.ListUsersRequest{})
+	wantError(t, err, connect.CodeUnauthenticated, user.CredentialsMissing)
+}
+
+// wantAnswer sends what a browser sends for a page of the host.
+func wantAnswer(t *testing.T, client *http.Client, method, at, host string, own bool) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, at, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Host = host
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Origin", "http://"+host)
+	request.Header.Set("Sec-Fetch-Site", "same-origin")
+	answer, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	want := http.StatusMisdirectedRequest
+	if own {
+		want = http.StatusOK
+	}
+	if answer.StatusCode != want {
+		t.Errorf("%s: got %d, want %d", at, answer.StatusCode, want)
+	}
+}

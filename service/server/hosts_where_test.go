@@ -1,0 +1,40 @@
+package server
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+// elsewhere is a listener at an address.
+type elsewhere struct {
+	net.Listener
+
+	addr net.Addr
+}
+
+func (l elsewhere) Addr() net.Addr { return l.addr }
+
+// Names are looked at only where nothing but the address keeps others out.
+func TestWhereNamesMatter(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		addr net.Addr
+		want int
+	}{
+		"IPv4 loopback": {&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, http.StatusMisdirectedRequest},
+		"IPv6 loopback": {&net.TCPAddr{IP: net.IPv6loopback}, http.StatusMisdirectedRequest},
+		"everywhere":    {&net.TCPAddr{IP: net.IPv6zero}, http.StatusNoContent},
+		"a socket":      {&net.UnixAddr{Name: "/run/userd"}, http.StatusNoContent},
+	} {
+		answer := httptest.NewRecorder()
+		handler := ownHosts(elsewhere{addr: test.addr}, nil, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusNoContent)
+		}))
+		handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://users.example.com/", http.NoBody))
+		if answer.Code != test.want {
+			t.Errorf("%s: got %d, want %d", name, answer.Code, test.want)
+		}
+	}
+}
