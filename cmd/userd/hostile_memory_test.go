@@ -75,7 +75,7 @@ func TestHealthTakesNoMemory(t *testing.T) {
 // room: the streams are cut and everybody else goes on.
 func TestMessagesThatDoNotEnd(t *testing.T) {
 	t.Parallel()
-	x := newTarget(t, "--memory-limit", scarce)
+	x := newTarget(t, "--memory-limit", scarce, "--body-timeout", "5s")
 	x.peakReset(t)
 	var cut sync.WaitGroup
 	for range 40 {
