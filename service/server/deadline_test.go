@@ -37,7 +37,9 @@ func TestCallsThatGetNoFurther(t *testing.T) {
 			if deadline > 0 {
 				ctx, cancel = context.WithTimeout(t.Context(), deadline)
 			}
+			late := time.AfterFunc(5*time.Second, cancel) // so that a failure ends
 			_, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: 1})
+			late.Stop()
 			cancel()
 			if connect.CodeOf(err) != connect.CodeDeadlineExceeded || err.Error() != "deadline_exceeded: the deadline has passed" {
 				t.Errorf("%s: got %v", name, err)
