@@ -87,6 +87,7 @@ func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err e
 	if o.Refused != nil {
 		o.Refused(r, refused)
 	}
+	LeaveBody(w, r)
 	w.Header().Set("Cache-Control", "no-store")
 	told, _ := rpcstatus.From(refused)
 	enveloped := isEnveloped(r)
@@ -98,6 +99,16 @@ func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err e
 		return
 	}
 	_ = o.ErrorWriter.Write(w, r, connectError(told)) // a caller who has gone cannot be told
+}
+
+// LeaveBody lets an answer go that does not depend on the request's body. Over HTTP/1.1
+// net/http reads what is left of a body, up to 256 KiB, before it sends the header of an
+// answer, so that the connection can be used again; who sends none of it would wait for
+// himself, and hear nothing in the end. The connection is worth less than the answer.
+func LeaveBody(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // isEnveloped reports whether the caller's protocol answers 200 and puts the status

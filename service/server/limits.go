@@ -14,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/telemetry"
@@ -190,6 +191,7 @@ func errRateLimited(wait time.Duration) *user.Error {
 // refuse answers in the caller's own protocol, without a look at the body.
 func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
 	l.counted(string(err.Reason))
+	auth.LeaveBody(w, r)
 	if strings.HasPrefix(r.URL.Path, rest.Prefix) {
 		rest.WriteError(w, err)
 		return

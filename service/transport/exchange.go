@@ -129,7 +129,8 @@ func (x *Exchange) bodyEnded() {
 // finish ends the exchange when the handler has returned. What net/http still has to
 // send, and what it still reads of an HTTP/1.1 body, is bounded by deadlines of its
 // own, since nobody may touch the controller from here on. An error of theirs
-// leaves the rest only less guarded.
+// leaves the rest only less guarded. net/http may read the rest of the body first, so
+// that its deadline is the shorter one: the answer must not be too late by then.
 func (x *Exchange) finish(stall, body time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -137,7 +138,7 @@ func (x *Exchange) finish(stall, body time.Duration) {
 		_ = x.control.SetWriteDeadline(time.Now().Add(stall))
 	}
 	if x.request.ProtoMajor == 1 && x.bodyLeft.Load() && !x.cutRead {
-		_ = x.control.SetReadDeadline(time.Now().Add(body))
+		_ = x.control.SetReadDeadline(time.Now().Add(min(body, stall/2)))
 	}
 	x.over = true
 }
