@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -36,10 +37,16 @@ func (waiting) WatchUserStatus(
 	return ctx.Err()
 }
 
-// StreamUserActivities gives its error the name of something else, as a driver might.
+// StreamUserActivities gives its error the name of something else, as a driver might. Of
+// everybody it has rows without end, and looks at nothing else.
 func (waiting) StreamUserActivities(
-	ctx context.Context, _ *userv1.StreamUserActivitiesRequest, _ *connect.ServerStream[userv1.UserActivity],
+	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
 ) error {
+	for req.GetUserId() == 0 {
+		if err := stream.Send(&userv1.UserActivity{Action: strings.Repeat("x", 20_000)}); err != nil {
+			return err
+		}
+	}
 	<-ctx.Done()
 	return errors.New("interrupted")
 }
@@ -108,6 +115,14 @@ func (x *exchange) StopReading() {
 	defer x.mu.Unlock()
 	if !x.over {
 		_ = x.control.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+func (x *exchange) StopWriting() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		_ = x.control.SetWriteDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -258,4 +273,34 @@ func TestOtherEndsOfStreams(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 	})
+}
+
+// A handler that sends and sends ends with the credentials too, however slowly its
+// reader takes what comes; one whose reader takes nothing, as soon as he had the time to
+// hear the reason.
+func TestSlowReadersEndWithTheirCredentials(t *testing.T) {
+	for name, reads := range map[string]bool{"slow": true, "none": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				client, returned := serveInBubble(t, began.Add(10*time.Minute), false)
+				stream, err := client.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var reading sync.WaitGroup
+				reading.Go(func() {
+					for reads && stream.Receive() {
+						time.Sleep(3 * time.Second) // of the bubble
+					}
+				})
+				<-returned
+				if took := time.Since(began); took < 10*time.Minute || took > 10*time.Minute+15*time.Second {
+					t.Errorf("ended after %v", took)
+				}
+				reading.Wait()
+				_ = stream.Close()
+			})
+		})
+	}
 }

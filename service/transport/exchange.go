@@ -174,6 +174,10 @@ type netConn struct{}
 // safe for any goroutine, also when the handler has returned.
 func (x *Exchange) StopReading() { _ = x.endRead(func() {}) }
 
+// StopWriting makes the Write that goes on fail, and every further one. It is safe for
+// any goroutine, also when the handler has returned.
+func (x *Exchange) StopWriting() { _ = x.endWrite(func() {}) }
+
 // endRead makes the reading of the body fail. It counts before, so that whoever sees
 // the failure sees it counted.
 func (x *Exchange) endRead(count func()) bool {
