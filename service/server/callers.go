@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -25,10 +26,19 @@ type callers struct {
 // token is refused.
 func loadCallers(ctx context.Context, cfg *Config, log *slog.Logger) (*callers, error) {
 	c := &callers{policy: auth.NewPolicy(cfg.reflection())}
+	var opts auth.Options
+	var asked func() *x509.CertPool
 	var err error
+	if cfg.TLSClientCA != "" {
+		opts.Authorities, err = auth.LoadAuthorities(ctx, auth.FileOptions{Path: cfg.TLSClientCA, Logger: log})
+		if err != nil {
+			return nil, fmt.Errorf("--tls-client-ca: %w", err)
+		}
+		asked = opts.Authorities.Pool
+	}
 	if cfg.TLSCert != "" {
 		c.certificates, err = transport.LoadCertificates(ctx, transport.CertificatesOptions{
-			Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCA: cfg.TLSClientCA, Logger: log,
+			Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCAs: asked, Logger: log,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
@@ -37,13 +47,12 @@ func loadCallers(ctx context.Context, cfg *Config, log *slog.Logger) (*callers, 
 	if !cfg.identifies() {
 		return c, nil
 	}
-	var opts auth.Options
 	if opts.Tokens, err = loadTokens(ctx, cfg, log); err != nil {
 		return nil, err
 	}
 	if cfg.TLSClientRules != "" {
 		opts.Certificates, err = auth.LoadCertificateRules(ctx, auth.CertificateRulesOptions{
-			Path: cfg.TLSClientRules, Logger: log,
+			FileOptions: auth.FileOptions{Path: cfg.TLSClientRules, Logger: log}, Authorities: asked,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("--tls-client-rules: %w", err)
