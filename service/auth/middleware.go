@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -65,7 +66,8 @@ func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
 				opts.refuse(w, r, err)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(WithCaller(r.Context(), caller)))
+			s := &standing{caller: caller, request: r, authenticate: opts.Authenticate}
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), standingKey{}, s)))
 		})
 	}
 }
@@ -80,10 +82,7 @@ func (o *MiddlewareOptions) open(path string) bool {
 }
 
 func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	var refused *RefusedError
-	if !errors.As(err, &refused) {
-		refused = refuse(CauseOther, err)
-	}
+	refused := asRefused(err)
 	if o.Refused != nil {
 		o.Refused(r, refused)
 	}

@@ -3,6 +3,7 @@ package intercept
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -14,10 +15,15 @@ import (
 // After that, with what net/http still has to send, half a minute is over.
 const lastWords = 15 * time.Second
 
+// askEvery is how often it is asked whether the caller of a stream may still have it.
+// With the time in which files are looked at, half a minute is over.
+const askEvery = 20 * time.Second
+
 // Expiry ends streams when the credentials of their callers expire, with
-// CREDENTIALS_EXPIRED: the context of the handler ends at that moment, for that cause;
-// nothing more is sent or received; and whatever the handler makes of it, the caller is
-// told of the cause. A reader who is too slow even for that is cut.
+// CREDENTIALS_EXPIRED, and soon after their callers would not be let in any more, for the
+// reason for which they would not: the context of the handler ends at that moment, for
+// that cause; nothing more is sent or received; and whatever the handler makes of it, the
+// caller is told of the cause. A reader who is too slow even for that is cut.
 //
 // A token counts a little longer for a call that begins, since clocks differ. A stream
 // gets nothing of that: it ends when its token says, and does not begin after.
@@ -33,21 +39,53 @@ func (Expiry) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.St
 		if expires.IsZero() {
 			return next(ctx, conn)
 		}
-		bounded, cancel := context.WithDeadlineCause(ctx, expires, &endedError{auth.ErrExpired()})
+		dated, cancel := context.WithDeadlineCause(ctx, expires, &endedError{auth.ErrExpired()})
 		defer cancel()
-		if err := endOf(bounded); err != nil {
+		if err := endOf(dated); err != nil {
 			return err
 		}
+		bounded, end := context.WithCancelCause(dated)
+		defer end(nil)
+		defer askAgain(bounded, end)()
 		hush := context.AfterFunc(bounded, func() { silence(bounded, conn.Spec()) })
 		err := next(bounded, &endingConn{StreamingHandlerConn: conn, ctx: bounded})
-		end := endOf(bounded)
-		if hush() && end != nil {
+		why := endOf(bounded)
+		if hush() && why != nil {
 			silence(bounded, conn.Spec()) // the handler was faster
 		}
-		if err != nil && end != nil {
-			return end
+		if err != nil && why != nil {
+			return why
 		}
 		return err
+	}
+}
+
+// askAgain asks again and again who calls, until stop is called. A timer, and not a
+// goroutine, waits with each stream.
+func askAgain(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
+	var mu sync.Mutex // held while the timer is set
+	var timer *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(askEvery, func() {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := auth.AskAgain(ctx); err != nil {
+			end(&endedError{err})
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() == nil {
+			timer.Reset(askEvery)
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		end(nil)
+		timer.Stop()
 	}
 }
 

@@ -130,13 +130,23 @@ func (x *exchange) StopWriting() {
 // tells of every handler that has returned.
 func serveInBubble(t *testing.T, expires time.Time, http2 bool) (client userv1connect.UserServiceClient, returned <-chan struct{}) {
 	t.Helper()
+	caller := auth.Caller{Subject: "ann", Kind: auth.Token, Permissions: auth.AllPermissions(), Expires: expires}
+	return serveCallers(t, func(*http.Request) (auth.Caller, error) { return caller, nil }, http2)
+}
+
+// serveCallers does so for whoever authenticate says is calling.
+func serveCallers(
+	t *testing.T, authenticate func(*http.Request) (auth.Caller, error), http2 bool,
+) (client userv1connect.UserServiceClient, returned <-chan struct{}) {
+	t.Helper()
 	ended := make(chan struct{}, 10)
+	policy := auth.NewPolicy(auth.ReflectionOff)
 	mux := http.NewServeMux()
 	mux.Handle(userv1connect.NewUserServiceHandler(waiting{}, connect.WithInterceptors(
 		intercept.NewErrors(slog.New(slog.DiscardHandler)),
-		intercept.NewAuthorize(auth.NewPolicy(auth.ReflectionOff)), intercept.Expiry{},
+		intercept.NewAuthorize(policy), intercept.Expiry{},
 	)))
-	caller := auth.Caller{Subject: "ann", Kind: auth.Token, Permissions: auth.AllPermissions(), Expires: expires}
+	handler := auth.Middleware(auth.MiddlewareOptions{Authenticate: authenticate, Policy: policy})(mux)
 	var protocols http.Protocols
 	protocols.SetHTTP1(!http2)
 	protocols.SetUnencryptedHTTP2(http2)
@@ -150,7 +160,7 @@ func serveInBubble(t *testing.T, expires time.Time, http2 bool) (client userv1co
 				x.over = true
 				ended <- struct{}{}
 			}()
-			mux.ServeHTTP(w, r.WithContext(intercept.WithBody(auth.WithCaller(r.Context(), caller), x)))
+			handler.ServeHTTP(w, r.WithContext(intercept.WithBody(r.Context(), x)))
 		}),
 	}
 	network := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
