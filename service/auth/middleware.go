@@ -27,8 +27,12 @@ type MiddlewareOptions struct {
 	Pages []string
 	// REST is how the paths begin where plain JSON is spoken. Default: "/api/".
 	REST string
-	// Refused, if set, is told of every refusal, to count and to log it.
+	// Refused, if set, is told of every refusal that Instead did not answer, to count
+	// and to log it.
 	Refused func(*http.Request, *RefusedError)
+	// Instead, if set, may answer a request that is about to be refused, and reports
+	// whether it has: whoever is refused too often is told that.
+	Instead func(http.ResponseWriter, *http.Request) bool
 	// ErrorWriter answers RPCs. nil: one without options.
 	ErrorWriter *connect.ErrorWriter
 }
@@ -82,6 +86,9 @@ func (o *MiddlewareOptions) open(path string) bool {
 }
 
 func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if o.Instead != nil && o.Instead(w, r) {
+		return
+	}
 	refused := asRefused(err)
 	if o.Refused != nil {
 		o.Refused(r, refused)

@@ -172,13 +172,23 @@ func (l *limits) slow(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		caller := intercept.CallerKey(r.Context(), r.RemoteAddr, transport.Peer)
-		if wait, ok := l.rate.Take(caller); !ok {
-			l.refuse(w, r, errRateLimited(wait))
-			return
+		if !l.tooMany(w, r) {
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
+}
+
+// tooMany answers a caller who asks too often, and reports whether it has. Who is not
+// recognized counts by the address; those of the same address who are do not.
+func (l *limits) tooMany(w http.ResponseWriter, r *http.Request) bool {
+	if l.rate == nil {
+		return false
+	}
+	wait, ok := l.rate.Take(intercept.CallerKey(r.Context(), r.RemoteAddr, transport.Peer))
+	if !ok {
+		l.refuse(w, r, errRateLimited(wait))
+	}
+	return !ok
 }
 
 func errRateLimited(wait time.Duration) *user.Error {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,7 +79,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: parts.Logger, store: parts.Store, metrics: parts.Metrics, tracing: parts.Tracing}
 	var err error
-	if s.callers, err = loadCallers(ctx, &cfg, parts.Logger); err != nil {
+	if s.callers, err = loadCallers(ctx, &cfg, parts.Logger, parts.Metrics.Registry()); err != nil {
 		return nil, err
 	}
 	if s.limits, err = newLimits(&s.cfg, parts.Logger, parts.Metrics); err != nil {
@@ -124,7 +125,7 @@ func (s *Server) serveWith(handler http.Handler) {
 	s.public.server.ConnContext = transport.ConnContext
 	if s.admin.listener != nil {
 		s.admin.server = &http.Server{
-			Handler:           adminRoutes(s.health.ready, s.metrics.Handler(s.log)),
+			Handler:           adminRoutes(s.ready, s.metrics.Handler(s.log)),
 			ReadHeaderTimeout: 10 * time.Second,
 			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		}
@@ -182,7 +183,17 @@ func (s *Server) Welcome(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "for operators: http://%s/readyz\n", s.admin.listener.Addr())
 	}
 	_, _ = fmt.Fprintln(w)
-	writeHints(w, s.Addr().String(), tls, s.callers.authenticator != nil)
+	writeHints(w, s.Addr().String(), tls, s.callers)
+}
+
+// ready reports whether calls should be sent here, and what is not served and why. A
+// server that cannot tell who calls refuses those calls.
+func (s *Server) ready() (ok bool, why string) {
+	ok, why = s.health.ready()
+	if trouble := s.callers.trouble(); trouble != nil {
+		return false, strings.TrimPrefix(why+"\ncallers: "+trouble.Error(), "\n")
+	}
+	return ok, why
 }
 
 // AdminAddr is where operators ask, nil where they cannot.
