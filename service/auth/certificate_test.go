@@ -113,6 +113,8 @@ func TestCertificates(t *testing.T) {
 		{name: "a user", cert: leaf(now, "spiffe://ann@example.org/ns/prod/sa/web"), cause: auth.CauseNameless},
 		{name: "a name for many", cert: leaf(now, "*.clients.example.org"), cause: auth.CauseNameless},
 		{name: "the common name alone", cert: leaf(now), cause: auth.CauseNameless},
+		{name: "a name that leaves no room", cert: leaf(now, "urn:"+strings.Repeat("x", 247)), cause: auth.CauseNameless},
+		{name: "the longest name", cert: leaf(now, "urn:"+strings.Repeat("x", 246)), subject: "cert:urn:" + strings.Repeat("x", 246)},
 		{name: "expired since the handshake", cert: old, cause: auth.CauseExpired},
 		{name: "not yet valid", cert: early, cause: auth.CauseNotYetValid},
 	} {
