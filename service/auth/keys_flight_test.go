@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -96,5 +98,27 @@ func TestKeysFromARegularFileOnly(t *testing.T) {
 	}
 	if err := keys.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "no regular file") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Keys come over TLS from a place whose certificate is good, and from no other.
+func TestKeysOverTLS(t *testing.T) {
+	body := jwks(map[string]crypto.Signer{"ed": edKey()})
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	server.StartTLS()
+	defer server.Close()
+	for name, client := range map[string]*http.Client{"known": server.Client(), "unknown": nil} {
+		keys, err := auth.NewKeys(auth.KeysOptions{Location: server.URL, Client: client, Logger: new(logged).logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = keys.Load(t.Context())
+		if (err == nil) != (name == "known") || err != nil && !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := cause(t.Context(), verifierOf(t, keys, nil), tokenOf("ed")); (got == "") != (name == "known") {
+			t.Errorf("%s: refused for %q", name, got)
+		}
 	}
 }
