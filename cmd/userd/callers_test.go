@@ -1,9 +1,12 @@
 package main_test
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/yourorg/userservice/service/auth"
 )
 
 // A flag that is to lock the door does not leave it open because a variable of the shell
@@ -20,6 +23,19 @@ func TestEmptyFlagsOfCallersAreRefused(t *testing.T) {
 			if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), flag) || !strings.Contains(string(out), "given and empty") {
 				t.Errorf("%v: %v: %s", cmd.Args[1:], err, out)
 			}
+		}
+	}
+}
+
+// Operators write the names of permissions into tokens and rules: the README has them all.
+func TestReadmeNamesEveryPermission(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range auth.Known() {
+		if !strings.Contains(string(text), "\n| `"+string(p)+"` |") {
+			t.Errorf("the README does not say what %s allows", p)
 		}
 	}
 }
