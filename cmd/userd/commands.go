@@ -25,6 +25,7 @@ const (
 
 // console is where a command writes to.
 type console struct {
+	name     string // by which the program was called
 	out, err io.Writer
 	exit     func(int) // for --help, which ends the program
 }
@@ -56,7 +57,7 @@ func (c *commands) Validate() error {
 func run(ctx context.Context, args []string, to console) int {
 	var all commands
 	parser, err := kong.New(&all,
-		kong.Name("userd"), kong.Description(description), kong.DefaultEnvars("USERD"),
+		kong.Name("userd"), kong.Description(description), kong.DefaultEnvars("USERD"), server.Flags(),
 		kong.Writers(to.out, to.err), kong.Exit(to.exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&all), kong.Bind(to),

@@ -18,5 +18,5 @@ func main() {
 	// Once the first signal has come, the second finds nobody who listens, and does
 	// what it does to any program.
 	context.AfterFunc(ctx, restore)
-	os.Exit(run(ctx, os.Args[1:], console{out: os.Stdout, err: os.Stderr, exit: os.Exit}))
+	os.Exit(run(ctx, os.Args[1:], console{name: os.Args[0], out: os.Stdout, err: os.Stderr, exit: os.Exit}))
 }

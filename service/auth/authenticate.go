@@ -14,6 +14,7 @@ import (
 type Options struct {
 	Tokens       *Verifier         // nil: tokens are not taken
 	Certificates *CertificateRules // nil: certificates say nothing
+	Authorities  *Authorities      // of the certificates; Run keeps them up to date
 	Now          func() time.Time  // nil: time.Now
 }
 
@@ -42,6 +43,24 @@ func (a *Authenticator) Run(ctx context.Context) {
 	if a.opts.Certificates != nil {
 		loops.Go(func() { a.opts.Certificates.Run(ctx) })
 	}
+	if a.opts.Authorities != nil {
+		loops.Go(func() { a.opts.Authorities.Run(ctx) })
+	}
+}
+
+// Trouble says which callers cannot be recognized at present, and why; nil: all can.
+func (a *Authenticator) Trouble() error {
+	var troubles []error
+	if a.opts.Tokens != nil {
+		troubles = append(troubles, a.opts.Tokens.opts.Keys.Trouble())
+	}
+	if a.opts.Certificates != nil {
+		troubles = append(troubles, a.opts.Certificates.Trouble())
+	}
+	if a.opts.Authorities != nil {
+		troubles = append(troubles, a.opts.Authorities.Trouble())
+	}
+	return errors.Join(troubles...)
 }
 
 // Authenticate returns who makes the request, going by its head alone. Errors are

@@ -1,9 +1,6 @@
 package auth
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // Kind is how a caller was recognized.
 type Kind uint8
@@ -45,16 +42,3 @@ type Caller struct {
 // Everybody is the caller where authentication is off: nobody is known, and everything
 // is allowed. It is for development on a loopback address.
 func Everybody() Caller { return Caller{Permissions: AllPermissions()} }
-
-type callerKey struct{}
-
-// WithCaller returns a context that carries the caller.
-func WithCaller(ctx context.Context, c Caller) context.Context {
-	return context.WithValue(ctx, callerKey{}, c)
-}
-
-// FromContext returns the caller, the zero Caller where none is known.
-func FromContext(ctx context.Context) Caller {
-	c, _ := ctx.Value(callerKey{}).(Caller)
-	return c
-}

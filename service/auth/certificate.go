@@ -1,8 +1,10 @@
 package auth
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/url"
 	"strings"
 	"time"
@@ -14,7 +16,8 @@ const certificatePrefix = "cert:"
 // caller returns who the connection's client certificate says is calling. Errors are
 // *RefusedError.
 //
-// Only a chain that the TLS layer has verified counts. The identity is the first name
+// Only a chain that the TLS layer has verified counts, and that the present authorities
+// would still be good for. The identity is the first name
 // that a rule matches, URIs before DNS names, each in the certificate's order; where no
 // rule matches it is the first name, who may do nothing. The common name, addresses
 // and e-mail addresses are no identity.
@@ -30,12 +33,18 @@ func (r *CertificateRules) caller(state *tls.ConnectionState, now time.Time) (Ca
 	case now.Before(from):
 		return Caller{}, refuse(CauseNotYetValid, nil)
 	}
+	if !r.trusts(state.PeerCertificates, &until, now) {
+		return Caller{}, refuse(CauseUnverified, errDistrusted)
+	}
+	rules, ok := r.get()
+	if !ok {
+		return Caller{}, refuse(CauseUnverified, r.Trouble())
+	}
 	names := namesOf(state.VerifiedChains[0][0])
 	if len(names) == 0 {
 		return Caller{}, refuse(CauseNameless, nil)
 	}
 	caller := Caller{Kind: Certificate, Subject: certificatePrefix + names[0].text, Expires: until}
-	rules := r.rules()
 	for _, name := range names {
 		if permissions, ok := rules.match(name); ok {
 			caller.Subject, caller.Permissions = certificatePrefix+name.text, permissions
@@ -43,6 +52,54 @@ func (r *CertificateRules) caller(state *tls.ConnectionState, now time.Time) (Ca
 		}
 	}
 	return caller, nil
+}
+
+// errDistrusted is the detail where a certificate was good at the handshake.
+var errDistrusted = errors.New("none of the present authorities is good for the certificate")
+
+// verdict is what was found of a certificate with a pool of authorities.
+type verdict struct {
+	trusted bool
+	until   time.Time
+}
+
+// trusts reports whether the present authorities are good for what a connection has
+// shown, and until when: they may have changed since its handshake, and connections
+// stand for as long as their callers want. Each certificate is verified once for each
+// pool.
+func (r *CertificateRules) trusts(shown []*x509.Certificate, until *time.Time, now time.Time) bool {
+	if r.authorities == nil || len(shown) == 0 {
+		return true
+	}
+	pool := r.authorities()
+	sum := sha256.New()
+	for _, c := range shown {
+		_, _ = sum.Write(c.Raw) // a hash takes everything
+	}
+	key := [sha256.Size]byte(sum.Sum(nil))
+	found := r.seen.get(key, pool)
+	if found == nil {
+		found = verify(shown, pool, now)
+		r.seen.put(key, pool, found)
+	}
+	*until = found.until
+	return found.trusted
+}
+
+func verify(shown []*x509.Certificate, pool *x509.CertPool, now time.Time) *verdict {
+	between := x509.NewCertPool()
+	for _, c := range shown[1:] {
+		between.AddCert(c)
+	}
+	chains, err := shown[0].Verify(x509.VerifyOptions{
+		Roots: pool, Intermediates: between, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return new(verdict)
+	}
+	_, until := validity(chains)
+	return &verdict{trusted: true, until: until}
 }
 
 // validity is how long the chain counts that counts longest. A chain does while all of
@@ -70,6 +127,11 @@ type certificateName struct {
 	text  string
 	dns   bool
 	parts []string
+}
+
+// validName reports whether a name can be part of a subject.
+func validName(text string) bool {
+	return validSubject(text) && len(certificatePrefix)+len(text) <= maxSubjectBytes
 }
 
 // namesOf gives the names of a certificate that can be an identity.
@@ -106,7 +168,7 @@ func uriName(u *url.URL) (certificateName, bool) {
 			return certificateName{}, false
 		}
 	}
-	return name, !strings.Contains(name.text, "%") && validSubject(name.text)
+	return name, !strings.Contains(name.text, "%") && validName(name.text)
 }
 
 // dnsName takes a DNS name apart at its dots.
@@ -118,5 +180,5 @@ func dnsName(s string) (certificateName, bool) {
 			return certificateName{}, false
 		}
 	}
-	return name, validSubject(text)
+	return name, validName(text)
 }

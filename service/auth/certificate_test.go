@@ -28,9 +28,9 @@ const someRules = `{"rules": [
 
 func loadRules(t *testing.T) *auth.CertificateRules {
 	t.Helper()
-	rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{
+	rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{
 		Path: writeFile(t, "rules.json", []byte(someRules)), Logger: new(logged).logger(),
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +113,8 @@ func TestCertificates(t *testing.T) {
 		{name: "a user", cert: leaf(now, "spiffe://ann@example.org/ns/prod/sa/web"), cause: auth.CauseNameless},
 		{name: "a name for many", cert: leaf(now, "*.clients.example.org"), cause: auth.CauseNameless},
 		{name: "the common name alone", cert: leaf(now), cause: auth.CauseNameless},
+		{name: "a name that leaves no room", cert: leaf(now, "urn:"+strings.Repeat("x", 247)), cause: auth.CauseNameless},
+		{name: "the longest name", cert: leaf(now, "urn:"+strings.Repeat("x", 246)), subject: "cert:urn:" + strings.Repeat("x", 246)},
 		{name: "expired since the handshake", cert: old, cause: auth.CauseExpired},
 		{name: "not yet valid", cert: early, cause: auth.CauseNotYetValid},
 	} {
@@ -223,16 +225,19 @@ func TestBadRules(t *testing.T) {
 		"no URI":                 `{"rules": [{"uri": "example.org/c"}]}`,
 		"URI with a query":       `{"rules": [{"uri": "a://b/c?d"}]}`,
 		"URI that ends in slash": `{"rules": [{"uri": "a://b/c/"}]}`,
+		"member twice":           `{"rules": [{"uri": "a://b/c", "permissions": [], "permissions": ["users.read"]}]}`,
+		"rules twice":            `{"rules": [], "rules": []}`,
+		"member in other case":   `{"rules": [{"URI": "a://b/c", "permissions": []}]}`,
 		"empty label":            `{"rules": [{"dns": "a..b"}]}`,
 	} {
-		_, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{
+		_, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{
 			Path: writeFile(t, "rules.json", []byte(body)), Logger: new(logged).logger(),
-		})
-		if err == nil {
-			t.Errorf("%s: taken", name)
+		}})
+		if err == nil || !strings.Contains(err.Error(), "rules.json") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{Path: "none.json"}); err == nil {
+	if _, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: "none.json"}}); err == nil {
 		t.Error("a file that there is not: taken")
 	}
 }
@@ -242,7 +247,7 @@ func TestRulesChange(t *testing.T) {
 	path := writeFile(t, "rules.json", []byte(someRules))
 	synctest.Test(t, func(t *testing.T) {
 		log := new(logged)
-		rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{Path: path, Logger: log.logger()})
+		rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: path, Logger: log.logger()}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +284,7 @@ func TestRulesChange(t *testing.T) {
 				t.Errorf("after %s: %v", step.body, got.List())
 			}
 		}
-		if !strings.Contains(log.String(), "the old ones stay") {
+		if !strings.Contains(log.String(), "what it said counts a little longer") {
 			t.Error("the broken file is not in the log")
 		}
 	})

@@ -1,17 +1,11 @@
 package auth
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -32,8 +26,9 @@ const (
 // NewDevelopmentToken makes a token for trying the service out, signed with a key that
 // it keeps in the folder, and returns it with the path of the JWK set that a server
 // has to be given, beside DevelopmentIssuer and DevelopmentAudience. The key is made the
-// first time (Ed25519, a file of mode 0600); it is refused if others can read it. Who can
-// read the folder's key can be anybody to that server: it is not for production.
+// first time (Ed25519, a file of mode 0600); it is refused if others can read it or have
+// put it there. Who can read the folder's key can be anybody to that server: it is not
+// for production. Other keys of the set stay in it.
 // An unknown permission is an error.
 func NewDevelopmentToken(
 	dir, subject string, permissions []string, ttl time.Duration,
@@ -69,82 +64,6 @@ func NewDevelopmentToken(
 		"iat": now.Unix(), "exp": now.Add(ttl).Unix(), "permissions": permissions,
 	})
 	return token, jwksPath, err
-}
-
-// developmentKey reads the key, or makes it where there is none.
-func developmentKey(path string) (ed25519.PrivateKey, error) {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return makeKey(path)
-	case err != nil:
-		return nil, err
-	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("%s can be read by others (mode %o): make it 600, or remove it to get a new one",
-			path, info.Mode().Perm())
-	}
-	text, err := os.ReadFile(path) //nolint:gosec // the developer names the folder
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, fmt.Errorf("%s is not PEM: remove it to get a new one", path)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	key, ok := parsed.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("%s is no Ed25519 key: remove it to get a new one", path)
-	}
-	return key, nil
-}
-
-func makeKey(path string) (ed25519.PrivateKey, error) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	// The file is nobody else's from the first moment on.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the developer names the folder
-	if err != nil {
-		return nil, err
-	}
-	err = pem.Encode(f, &pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
-	return key, errors.Join(err, f.Close())
-}
-
-// writeJWKS writes the set with the one key, unless it is there already. A server that
-// reads it meanwhile sees all of it or nothing.
-func writeJWKS(path string, key jose.JSONWebKey) error {
-	body, err := json.MarshalIndent(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{key}}, "", "  ")
-	if err != nil {
-		return err
-	}
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, body) { //nolint:gosec // the developer names the folder
-		return nil
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(body)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }
 
 func signToken(key ed25519.PrivateKey, keyID string, payload map[string]any) (string, error) {

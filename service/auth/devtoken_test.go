@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"crypto"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +78,50 @@ func TestDevelopmentTokenThatCannotBe(t *testing.T) {
 	}
 	if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil {
 		t.Error("a key that is none was used")
+	}
+}
+
+// Making a token leaves the other keys of the set alone.
+func TestDevelopmentKeyIsAdded(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "userd-development-jwks.json")
+	if err := os.WriteFile(path, jwks(map[string]crypto.Signer{"other": ecKey()}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time it is there
+		if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	body := string(must(os.ReadFile(path)))
+	if strings.Count(body, `"kid"`) != 2 || !strings.Contains(body, `"other"`) {
+		t.Errorf("got %s", body)
+	}
+	if err := os.WriteFile(path, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil {
+		t.Error("a set that is none was written over")
+	}
+}
+
+// A key or a set that somebody else has put there is not used. Only root can put one there
+// for the test.
+func TestDevelopmentKeyOfSomebodyElse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	for _, name := range []string{"userd-development-key.pem", "userd-development-jwks.json"} {
+		dir := t.TempDir()
+		if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(filepath.Join(dir, name), 12345, 12345); err != nil {
+			t.Skip(err)
+		}
+		if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil || !strings.Contains(err.Error(), "belongs to somebody else") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

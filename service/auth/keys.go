@@ -51,9 +51,16 @@ type Keys struct {
 	mu     sync.Mutex
 	set    *keySet // nil: there has been none yet; a new one for every new content
 	digest [sha256.Size]byte
-	readAt time.Time     // when set was last seen to be the present one
-	flight chan struct{} // closed when the read that is under way ends; nil: none is
-	asked  time.Time     // when an unknown name last caused a read
+	readAt time.Time // when set was last seen to be the present one
+	flight *flight   // the read that is under way; nil: none is
+	asked  time.Time // when an unknown name last caused a read
+	failed time.Time // when the last read failed; zero: it did not
+}
+
+// flight is a read that is under way, for all who wait for it.
+type flight struct {
+	landed chan struct{} // closed when it has ended
+	err    error         // how; to be read after that
 }
 
 // NewKeys returns keys that have yet to be read, by Load or Run. Its error says what is
@@ -96,7 +103,7 @@ func orElse(d *time.Duration, otherwise time.Duration) {
 
 // Load reads the keys now. A server may take its error for a reason not to start, or
 // go on: every token is refused until a read succeeds.
-func (k *Keys) Load(ctx context.Context) error { return k.read(ctx, ctx) }
+func (k *Keys) Load(ctx context.Context) error { return k.read(ctx, ctx, false) }
 
 // Run reads the keys again and again, until the context ends.
 func (k *Keys) Run(ctx context.Context) {
@@ -109,18 +116,21 @@ func (k *Keys) Run(ctx context.Context) {
 		case <-timer.C:
 		}
 		wait := k.opts.Refresh
-		if k.read(ctx, ctx) != nil {
+		if k.read(ctx, ctx, false) != nil {
 			wait = k.opts.Retry
 		}
 		timer.Reset(wait)
 	}
 }
 
-// untilNext is how long the present keys need no look.
+// untilNext is how long the keys need no look, when one may have been taken already.
 func (k *Keys) untilNext() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.set == nil {
+	switch {
+	case !k.failed.IsZero():
+		return k.failed.Add(k.opts.Retry).Sub(k.opts.Now())
+	case k.set == nil:
 		return 0
 	}
 	return k.readAt.Add(k.opts.Refresh).Sub(k.opts.Now())
@@ -156,68 +166,85 @@ func (k *Keys) find(ctx context.Context, id string, algorithm jose.SignatureAlgo
 			return fits, set, nil
 		}
 	}
-	if k.mayAsk() {
-		// The read is for all who wait, so it outlives the one who caused it. Its
-		// failure is logged; what counts is what there is afterwards.
-		_ = k.read(ctx, context.WithoutCancel(ctx))
-		set, err = k.current()
-	}
-	if err != nil {
+	// The read is for all who wait, so it outlives the one who caused it. Its failure is
+	// logged; what counts is what there is afterwards, whoever has read it.
+	_ = k.read(ctx, context.WithoutCancel(ctx), true)
+	if set, err = k.current(); err != nil {
 		return nil, nil, err
 	}
 	fits, _ := set.find(id, algorithm)
 	return fits, set, nil
 }
 
-// mayAsk reports whether an unknown name may cause a read, or wait for one that is
-// under way.
-func (k *Keys) mayAsk() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.flight != nil {
-		return true
-	}
-	now := k.opts.Now()
-	if !k.asked.IsZero() && now.Sub(k.asked) < k.opts.Cooldown {
-		return false
-	}
-	k.asked = now
-	return true
-}
+// errCooling is why a name that is not known causes no read.
+var errCooling = errors.New("the keys were read a moment ago")
 
 // read reads the set in the context work, or waits in ctx for the read that is under
-// way.
-func (k *Keys) read(ctx, work context.Context) error {
+// way. A read that is rationed, since a token's name for its key caused it, does not
+// begin within the cool-down. All this is decided at once: who would join a read that
+// has just ended must not begin one of his own.
+func (k *Keys) read(ctx, work context.Context, rationed bool) error {
 	k.mu.Lock()
-	if flight := k.flight; flight != nil {
-		k.mu.Unlock()
-		select {
-		case <-flight:
-			return nil // whoever reads logs how it went
-		case <-ctx.Done():
-			return ctx.Err()
+	f, join := k.flight, k.flight != nil
+	if !join {
+		now := k.opts.Now()
+		if rationed && !k.asked.IsZero() && now.Sub(k.asked) < k.opts.Cooldown {
+			k.mu.Unlock()
+			return errCooling
 		}
+		if rationed {
+			k.asked = now
+		}
+		f = &flight{landed: make(chan struct{}), err: errors.New("the read broke off")}
+		k.flight = f
 	}
-	flight := make(chan struct{})
-	k.flight = flight
 	k.mu.Unlock()
+	if !join {
+		k.fly(work, f)
+		return f.err
+	}
+	select {
+	case <-f.landed:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// fly carries out a read.
+func (k *Keys) fly(ctx context.Context, f *flight) {
 	defer func() {
 		k.mu.Lock()
-		k.flight = nil
+		k.flight, k.failed = nil, time.Time{}
+		if f.err != nil {
+			k.failed = k.opts.Now()
+		}
 		k.mu.Unlock()
-		close(flight)
+		close(f.landed)
 	}()
-	reading, cancel := context.WithTimeout(work, k.opts.Timeout)
+	reading, cancel := context.WithTimeout(ctx, k.opts.Timeout)
 	defer cancel()
 	body, err := k.source(reading)
 	if err == nil {
-		err = k.take(work, body)
+		err = k.take(ctx, body)
 	}
-	if err != nil && work.Err() == nil {
-		k.opts.Logger.LogAttrs(work, slog.LevelWarn, "the keys for tokens could not be read",
-			slog.Any("error", err), slog.Time("last_read", k.ReadAt()))
+	f.err = err
+	if err == nil || ctx.Err() != nil {
+		return
 	}
-	return err
+	level, what := slog.LevelWarn, "the keys for tokens could not be read"
+	if k.Trouble() != nil {
+		level, what = slog.LevelError, "the keys for tokens could not be read, and no token can be checked"
+	}
+	k.opts.Logger.LogAttrs(ctx, level, what, slog.Any("error", err), slog.Time("last_read", k.ReadAt()))
+}
+
+// Trouble is why no token can be checked at present; nil: tokens can be.
+func (k *Keys) Trouble() error {
+	if _, err := k.current(); err != nil {
+		return errNoKeys
+	}
+	return nil
 }
 
 // take makes what was read the present set.

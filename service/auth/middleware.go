@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -26,11 +27,15 @@ type MiddlewareOptions struct {
 	Pages []string
 	// REST is how the paths begin where plain JSON is spoken. Default: "/api/".
 	REST string
-	// Refused, if set, is told of every refusal, to count and to log it.
+	// Refused, if set, is told of every refusal that Instead did not answer, to count
+	// and to log it.
 	Refused func(*http.Request, *RefusedError)
 	// Known, if set, is told who makes a request before it is served; not of those that
 	// need no credentials.
 	Known func(*http.Request, Caller)
+	// Instead, if set, may answer a request that is about to be refused, and reports
+	// whether it has: whoever is refused too often is told that.
+	Instead func(http.ResponseWriter, *http.Request) bool
 	// ErrorWriter answers RPCs. nil: one without options.
 	ErrorWriter *connect.ErrorWriter
 }
@@ -71,7 +76,8 @@ func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
 			if opts.Known != nil {
 				opts.Known(r, caller)
 			}
-			next.ServeHTTP(w, r.WithContext(WithCaller(r.Context(), caller)))
+			s := &standing{caller: caller, request: r, authenticate: opts.Authenticate}
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), standingKey{}, s)))
 		})
 	}
 }
@@ -86,13 +92,14 @@ func (o *MiddlewareOptions) open(path string) bool {
 }
 
 func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	var refused *RefusedError
-	if !errors.As(err, &refused) {
-		refused = refuse(CauseOther, err)
+	if o.Instead != nil && o.Instead(w, r) {
+		return
 	}
+	refused := asRefused(err)
 	if o.Refused != nil {
 		o.Refused(r, refused)
 	}
+	LeaveBody(w, r)
 	w.Header().Set("Cache-Control", "no-store")
 	told, _ := rpcstatus.From(refused)
 	enveloped := isEnveloped(r)
@@ -104,6 +111,16 @@ func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err e
 		return
 	}
 	_ = o.ErrorWriter.Write(w, r, connectError(told)) // a caller who has gone cannot be told
+}
+
+// LeaveBody lets an answer go that does not depend on the request's body. Over HTTP/1.1
+// net/http reads what is left of a body, up to 256 KiB, before it sends the header of an
+// answer, so that the connection can be used again; who sends none of it would wait for
+// himself, and hear nothing in the end. The connection is worth less than the answer.
+func LeaveBody(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // isEnveloped reports whether the caller's protocol answers 200 and puts the status

@@ -161,13 +161,16 @@ func RequireFor(ctx context.Context, procedure string, message any) error {
 // *user.Error: CREDENTIALS_MISSING for a caller who is nobody, otherwise
 // PERMISSION_MISSING, which names the permission.
 func Require(ctx context.Context, p Permission) error {
-	c := FromContext(ctx)
 	switch {
-	case c.Permissions.Has(p):
+	case standingOf(ctx).use(p):
 		return nil
-	case c.Kind == Anonymous:
+	case FromContext(ctx).Kind == Anonymous:
 		return missing()
 	}
+	return denied(p)
+}
+
+func denied(p Permission) *user.Error {
 	return &user.Error{
 		Code: user.PermissionDenied, Reason: user.PermissionMissing,
 		Message:  "this needs the permission " + string(p),

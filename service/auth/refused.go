@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"time"
 
 	"github.com/yourorg/userservice/service/user"
@@ -82,6 +83,16 @@ type RefusedError struct {
 }
 
 func refuse(c Cause, detail error) *RefusedError { return &RefusedError{Cause: c, Detail: detail} }
+
+// asRefused makes a refusal of any error: where it cannot be known who calls, the call is
+// refused.
+func asRefused(err error) *RefusedError {
+	var refused *RefusedError
+	if !errors.As(err, &refused) {
+		return refuse(CauseOther, err)
+	}
+	return refused
+}
 
 // Error gives cause and detail.
 func (e *RefusedError) Error() string {

@@ -1,27 +1,23 @@
 package auth
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/json"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/url"
 	"strings"
-	"sync"
-	"time"
+
+	"github.com/go-jose/go-jose/v4/json"
 )
 
 // CertificateRulesOptions say where the rules for client certificates are.
 type CertificateRulesOptions struct {
-	// Path of the file. Required. At most 1 MiB.
-	Path string
-	// Refresh is how often it is looked at. 0: 5 s.
-	Refresh time.Duration
-	Logger  *slog.Logger // required
+	FileOptions
+
+	// Authorities gives those whose certificates count at present, such as
+	// Authorities.Pool. nil: those of the handshake do, as long as a connection stands.
+	Authorities func() *x509.CertPool
 }
 
 // CertificateRules say what callers with a client certificate may do. The file holds
@@ -39,76 +35,21 @@ type CertificateRulesOptions struct {
 // gave, or a permission that there is not, is an error, so that a slip of the pen cannot
 // pass for a rule.
 //
-// The file is read again when it changes. A change that cannot be read leaves the rules
-// as they are, and is logged at every look until it is mended. It is safe for use by
-// many goroutines.
+// The file is read again when it changes. It is safe for use by many goroutines.
 type CertificateRules struct {
-	opts   CertificateRulesOptions
-	source source
+	*watched[ruleSet]
 
-	mu     sync.Mutex
-	set    ruleSet
-	digest [sha256.Size]byte
+	authorities func() *x509.CertPool
+	seen        seen[x509.CertPool, verdict]
 }
 
 // LoadCertificateRules reads the rules. Its error says what is wrong with them.
 func LoadCertificateRules(ctx context.Context, opts CertificateRulesOptions) (*CertificateRules, error) {
-	orElse(&opts.Refresh, 5*time.Second)
-	r := &CertificateRules{opts: opts, source: fileSource(opts.Path)}
-	if _, err := r.read(ctx); err != nil {
+	w, err := watch(ctx, opts.FileOptions, parseRules)
+	if err != nil {
 		return nil, fmt.Errorf("rules for certificates: %w", err)
 	}
-	return r, nil
-}
-
-// Run reads the rules again when they change, until the context ends.
-func (r *CertificateRules) Run(ctx context.Context) {
-	ticker := time.NewTicker(r.opts.Refresh)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		changed, err := r.read(ctx)
-		switch {
-		case err != nil:
-			r.opts.Logger.LogAttrs(ctx, slog.LevelError, "the rules for certificates could not be read; the old ones stay",
-				slog.Any("error", err))
-		case changed:
-			r.opts.Logger.LogAttrs(ctx, slog.LevelInfo, "the rules for certificates have changed",
-				slog.Int("rules", len(r.rules())))
-		}
-	}
-}
-
-func (r *CertificateRules) rules() ruleSet {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.set
-}
-
-func (r *CertificateRules) read(ctx context.Context) (changed bool, err error) {
-	body, err := r.source(ctx)
-	if err != nil {
-		return false, err
-	}
-	digest := sha256.Sum256(body)
-	r.mu.Lock()
-	known := r.set != nil && r.digest == digest
-	r.mu.Unlock()
-	if known {
-		return false, nil
-	}
-	set, err := parseRules(body)
-	if err != nil {
-		return false, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.set, r.digest = set, digest
-	return true, nil
+	return &CertificateRules{watched: w, authorities: opts.Authorities}, nil
 }
 
 // rule is what those may do whose name matches. pattern.dns says of which kind it is.
@@ -120,39 +61,49 @@ type rule struct {
 // ruleSet does not change.
 type ruleSet []rule
 
+// parseRules reads the file with a decoder that refuses a name that comes twice, and
+// knows no case but one: what one reader passes over must not be what another goes by.
 func parseRules(body []byte) (ruleSet, error) {
-	var file struct {
-		Rules *[]struct {
-			URI         string       `json:"uri"`
-			DNS         string       `json:"dns"`
-			Permissions []Permission `json:"permissions"`
-		} `json:"rules"`
-	}
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&file); err != nil {
+	var file map[string][]map[string]json.RawMessage
+	if err := json.Unmarshal(body, &file); err != nil {
 		return nil, err
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the rules")
+	if file["rules"] == nil || len(file) != 1 {
+		return nil, errors.New(`expected {"rules": [...]} and nothing else`)
 	}
-	if file.Rules == nil {
-		return nil, errors.New(`expected {"rules": [...]}`)
-	}
-	set := make(ruleSet, 0, len(*file.Rules))
-	for i, one := range *file.Rules {
-		pattern, err := parsePattern(one.URI, one.DNS)
+	set := make(ruleSet, 0, len(file["rules"]))
+	for i, members := range file["rules"] {
+		one, err := parseRule(members)
 		if err != nil {
 			return nil, fmt.Errorf("rule %d: %w", i, err)
 		}
-		for _, p := range one.Permissions {
-			if p.bit() == 0 {
-				return nil, fmt.Errorf("rule %d: there is no permission %q", i, string(p))
-			}
-		}
-		set = append(set, rule{pattern: pattern, permissions: PermissionsOf(one.Permissions...)})
+		set = append(set, one)
 	}
 	return set, nil
+}
+
+func parseRule(members map[string]json.RawMessage) (rule, error) {
+	var uri, dns string
+	var permissions []Permission
+	into := map[string]any{"uri": &uri, "dns": &dns, "permissions": &permissions}
+	for name, raw := range members {
+		if into[name] == nil {
+			return rule{}, fmt.Errorf("there is no member %q", name)
+		}
+		if err := json.Unmarshal(raw, into[name]); err != nil {
+			return rule{}, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	pattern, err := parsePattern(uri, dns)
+	if err != nil {
+		return rule{}, err
+	}
+	for _, p := range permissions {
+		if p.bit() == 0 {
+			return rule{}, fmt.Errorf("there is no permission %q", string(p))
+		}
+	}
+	return rule{pattern: pattern, permissions: PermissionsOf(permissions...)}, nil
 }
 
 func parsePattern(uri, dns string) (certificateName, error) {

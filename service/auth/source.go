@@ -19,9 +19,16 @@ const maxFileBytes = 1 << 20
 // source reads something whole that may change.
 type source func(context.Context) ([]byte, error)
 
-// fileSource reads a file.
+// fileSource reads a regular file. A pipe would be waited for, and empty the next time.
 func fileSource(path string) source {
 	return func(context.Context) ([]byte, error) {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s is no regular file", path)
+		}
 		f, err := os.Open(path) //nolint:gosec // the operator names the file
 		if err != nil {
 			return nil, err

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
-	"sync"
 	"time"
 )
 
@@ -30,7 +29,7 @@ type VerifierOptions struct {
 // and its binding are looked at each time. It is safe for use by many goroutines.
 type Verifier struct {
 	opts VerifierOptions
-	seen seenTokens
+	seen seen[keySet, identity]
 }
 
 // NewVerifier returns a verifier.
@@ -100,49 +99,4 @@ func (v *Verifier) identify(ctx context.Context, token string) (*identity, error
 	}
 	v.seen.put(sum, set, id)
 	return id, nil
-}
-
-// maxSeen is how many tokens each of two generations remembers.
-const maxSeen = 4096
-
-// seenTokens remembers tokens that were found good. When the young generation is full
-// it becomes the old one, and the old one is forgotten; a token that comes again moves
-// to the young. So it holds at most twice maxSeen, and those in use stay.
-type seenTokens struct {
-	mu         sync.Mutex
-	set        *keySet // with whose keys they were checked
-	young, old map[[sha256.Size]byte]*identity
-}
-
-// get returns what a token says that was checked with the set; nil: it was not.
-func (s *seenTokens) get(sum [sha256.Size]byte, set *keySet) *identity {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.set != set {
-		return nil
-	}
-	if id := s.young[sum]; id != nil {
-		return id
-	}
-	id := s.old[sum]
-	if id != nil {
-		s.add(sum, id)
-	}
-	return id
-}
-
-func (s *seenTokens) put(sum [sha256.Size]byte, set *keySet, id *identity) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.set != set {
-		s.set, s.young, s.old = set, nil, nil
-	}
-	s.add(sum, id)
-}
-
-func (s *seenTokens) add(sum [sha256.Size]byte, id *identity) {
-	if s.young == nil || len(s.young) >= maxSeen {
-		s.old, s.young = s.young, make(map[[sha256.Size]byte]*identity)
-	}
-	s.young[sum] = id
 }

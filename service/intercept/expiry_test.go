@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -36,10 +37,16 @@ func (waiting) WatchUserStatus(
 	return ctx.Err()
 }
 
-// StreamUserActivities gives its error the name of something else, as a driver might.
+// StreamUserActivities gives its error the name of something else, as a driver might. Of
+// everybody it has rows without end, and looks at nothing else.
 func (waiting) StreamUserActivities(
-	ctx context.Context, _ *userv1.StreamUserActivitiesRequest, _ *connect.ServerStream[userv1.UserActivity],
+	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
 ) error {
+	for req.GetUserId() == 0 {
+		if err := stream.Send(&userv1.UserActivity{Action: strings.Repeat("x", 20_000)}); err != nil {
+			return err
+		}
+	}
 	<-ctx.Done()
 	return errors.New("interrupted")
 }
@@ -111,17 +118,35 @@ func (x *exchange) StopReading() {
 	}
 }
 
+func (x *exchange) StopWriting() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		_ = x.control.SetWriteDeadline(time.Unix(1, 0))
+	}
+}
+
 // serveInBubble runs the waiting handlers for a caller whose credentials expire, and
 // tells of every handler that has returned.
 func serveInBubble(t *testing.T, expires time.Time, http2 bool) (client userv1connect.UserServiceClient, returned <-chan struct{}) {
 	t.Helper()
+	caller := auth.Caller{Subject: "ann", Kind: auth.Token, Permissions: auth.AllPermissions(), Expires: expires}
+	return serveCallers(t, func(*http.Request) (auth.Caller, error) { return caller, nil }, http2)
+}
+
+// serveCallers does so for whoever authenticate says is calling.
+func serveCallers(
+	t *testing.T, authenticate func(*http.Request) (auth.Caller, error), http2 bool,
+) (client userv1connect.UserServiceClient, returned <-chan struct{}) {
+	t.Helper()
 	ended := make(chan struct{}, 10)
+	policy := auth.NewPolicy(auth.ReflectionOff)
 	mux := http.NewServeMux()
 	mux.Handle(userv1connect.NewUserServiceHandler(waiting{}, connect.WithInterceptors(
 		intercept.NewErrors(slog.New(slog.DiscardHandler)),
-		intercept.NewAuthorize(auth.NewPolicy(auth.ReflectionOff)), intercept.Expiry{},
+		intercept.NewAuthorize(policy), intercept.Expiry{},
 	)))
-	caller := auth.Caller{Subject: "ann", Kind: auth.Token, Permissions: auth.AllPermissions(), Expires: expires}
+	handler := auth.Middleware(auth.MiddlewareOptions{Authenticate: authenticate, Policy: policy})(mux)
 	var protocols http.Protocols
 	protocols.SetHTTP1(!http2)
 	protocols.SetUnencryptedHTTP2(http2)
@@ -135,7 +160,7 @@ func serveInBubble(t *testing.T, expires time.Time, http2 bool) (client userv1co
 				x.over = true
 				ended <- struct{}{}
 			}()
-			mux.ServeHTTP(w, r.WithContext(intercept.WithBody(auth.WithCaller(r.Context(), caller), x)))
+			handler.ServeHTTP(w, r.WithContext(intercept.WithBody(r.Context(), x)))
 		}),
 	}
 	network := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
@@ -258,4 +283,34 @@ func TestOtherEndsOfStreams(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 	})
+}
+
+// A handler that sends and sends ends with the credentials too, however slowly its
+// reader takes what comes; one whose reader takes nothing, as soon as he had the time to
+// hear the reason.
+func TestSlowReadersEndWithTheirCredentials(t *testing.T) {
+	for name, reads := range map[string]bool{"slow": true, "none": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				client, returned := serveInBubble(t, began.Add(10*time.Minute), false)
+				stream, err := client.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var reading sync.WaitGroup
+				reading.Go(func() {
+					for reads && stream.Receive() {
+						time.Sleep(3 * time.Second) // of the bubble
+					}
+				})
+				<-returned
+				if took := time.Since(began); took < 10*time.Minute || took > 10*time.Minute+15*time.Second {
+					t.Errorf("ended after %v", took)
+				}
+				reading.Wait()
+				_ = stream.Close()
+			})
+		})
+	}
 }

@@ -89,10 +89,13 @@ func (w *streamWriter) WriteHeader(status int) {
 	close(w.sent)
 }
 
-// Write hands on what the handler writes, and waits while too much is ahead.
+// Write hands on what the handler writes, and waits while too much is ahead. The first
+// bytes are there before the header is: a reader who found none would take a stream that
+// ends at once for one that waits.
 func (w *streamWriter) Write(data []byte) (int, error) {
+	n, err := w.pipe.Write(data)
 	w.WriteHeader(http.StatusOK)
-	return w.pipe.Write(data)
+	return n, err
 }
 
 // Flush sends the header; what is written is at hand anyway.

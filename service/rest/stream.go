@@ -73,6 +73,9 @@ type session struct {
 	pending   *item // a progress row that has not been worth a header yet
 	last      time.Time
 	buf       []byte
+	// cut gets why the stream is over for its caller, at once; what is queued is not
+	// his any more.
+	cut <-chan error
 }
 
 // serveStream runs a stream until it ends or its caller goes.
@@ -95,14 +98,21 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, route *str
 	pass := &passage{outer: r, idle: func() { emit(item{kind: itemIdle}) }}
 	header := make(http.Header)
 	forward(header, r.Header)
+	cut := make(chan error, 1)
+	inner := intercept.WithEnd(context.WithValue(ctx, passageKey{}, pass), func(err error) {
+		select {
+		case cut <- err:
+		default: // it has ended already
+		}
+	})
 	go func() {
 		defer close(items)
-		o.run(context.WithValue(ctx, passageKey{}, pass), header, emit)
+		o.run(inner, header, emit)
 	}()
 	// The handler uses what belongs to this request, so it must have returned first.
 	defer h.settle(ctx, pass, items)
 	defer cancel()
-	s := &session{h: h, w: w, r: r, opened: o, format: formats[media], pass: pass, last: time.Now()}
+	s := &session{h: h, w: w, r: r, opened: o, format: formats[media], pass: pass, last: time.Now(), cut: cut}
 	s.run(ctx, items)
 }
 
@@ -120,8 +130,17 @@ func (s *session) run(ctx context.Context, items <-chan item) {
 	beat := time.NewTimer(s.h.opts.Heartbeat)
 	defer beat.Stop()
 	for {
+		select {
+		case err := <-s.cut: // before all that is queued
+			s.refuse(err)
+			return
+		default:
+		}
 		var ok bool
 		select {
+		case err := <-s.cut:
+			s.refuse(err)
+			return
 		case it, open := <-items:
 			if !open {
 				return
@@ -234,14 +253,26 @@ func (s *session) end(ctx context.Context, err error) {
 		s.w.WriteHeader(http.StatusNoContent)
 	case err == nil:
 		s.commit()
-	case !s.committed:
-		forward(s.w.Header(), s.header)
-		what := s.explain(ctx, err)
-		writeStatus(s.w, httpCode(what.GetCode()), what)
 	default:
-		s.write(s.format.failure(s.buf[:0], s.explain(ctx, err)))
-		s.flush()
+		s.tell(s.explain(ctx, err))
 	}
+}
+
+// refuse ends the stream with an error of the domain.
+func (s *session) refuse(err error) {
+	what, _ := rpcstatus.From(err)
+	s.tell(what)
+}
+
+// tell ends the stream with an error.
+func (s *session) tell(what *status.Status) {
+	if s.committed {
+		s.write(s.format.failure(s.buf[:0], what))
+		s.flush()
+		return
+	}
+	forward(s.w.Header(), s.header)
+	writeStatus(s.w, httpCode(what.GetCode()), what)
 }
 
 // explain gives what a caller may know of an error. One that the RPC did not send is

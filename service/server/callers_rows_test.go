@@ -135,9 +135,16 @@ func TestRowsBelowTheProcedure(t *testing.T) {
 	})
 }
 
-// Streams end when their callers' tokens do, also those that wait for their callers.
+// Streams end when their callers' tokens do, also those that wait for their callers; the
+// stream of one whose token lasts goes on beside them.
 func TestStreamsEndWithTheirTokens(t *testing.T) {
 	g := startGuarded(t)
+	lasting := g.grpc(g.token(t, "long", time.Hour, auth.Known()...))
+	others, err := lasting.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = others.Close() }()
 	token := g.token(t, "short", 2*time.Second, auth.Known()...)
 	client := g.grpc(token)
 	rows, err := client.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
@@ -158,12 +165,22 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 	if _, err := statuses.Receive(); err != nil {
 		t.Fatal(err)
 	}
+	opened := time.Now()
 	ends := map[string]error{}
 	rows.Receive()
 	ends["server stream"] = rows.Err()
 	_, ends["bidi stream"] = statuses.Receive()
 	// The client keeps its side open, and hears of the end all the same.
 	ends["client stream"] = receiveBeforeClosing(updates)
+	if took := time.Since(opened); took > 30*time.Second {
+		t.Errorf("they ended after %v", took)
+	}
+	if _, err := lasting.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"}); err != nil {
+		t.Fatal(err)
+	}
+	if !others.Receive() {
+		t.Errorf("the stream of another ended: %v", others.Err())
+	}
 	for name, err := range ends {
 		t.Run(name, func(t *testing.T) {
 			wantError(t, err, connect.CodeUnauthenticated, user.CredentialsExpired)

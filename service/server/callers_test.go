@@ -192,15 +192,30 @@ type resource struct {
 	needs                auth.Permission
 }
 
+// streamed are the routes of the RPCs that are server streams, which have no annotation.
+var streamed = map[protoreflect.Name][]resource{
+	"StreamUserActivities": {
+		{"GET", "/api/v1/users/1/activities", "text/event-stream", auth.ActivitiesRead},
+		{"GET", "/api/v1/users/1/activities", "application/x-ndjson", auth.ActivitiesRead},
+		{"GET", "/api/v1/users/0/activities", "text/event-stream", auth.ActivitiesReadAll},
+	},
+	"WatchUserStatus": {
+		{"GET", "/api/v1/users:watchStatus?userIds=1", "text/event-stream", auth.StatusRead},
+		{"GET", "/api/v1/users:watchStatus?all=true", "text/event-stream", auth.UsersWatchAll},
+	},
+}
+
 // resources are the routes of the annotations, and the streams beside them.
 func resources(t *testing.T) []resource {
 	t.Helper()
-	all := []resource{
-		{"GET", "/api/v1/users/1/activities", "text/event-stream", auth.ActivitiesRead},
-		{"GET", "/api/v1/users/1/activities", "application/x-ndjson", auth.ActivitiesRead},
-		{"GET", "/api/v1/users:watchStatus?userIds=1", "text/event-stream", auth.StatusRead},
-	}
+	var all []resource
 	for _, method := range methods() {
+		if method.IsStreamingServer() && !method.IsStreamingClient() {
+			if len(streamed[method.Name()]) == 0 {
+				t.Errorf("%s: the test does not say at which routes it is", method.Name())
+			}
+			all = append(all, streamed[method.Name()]...)
+		}
 		rule, ok := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if !ok || rule == nil {
 			continue

@@ -44,7 +44,7 @@ type Config struct {
 // Defaults returns the configuration of a program that is given no flag.
 func Defaults() (Config, error) {
 	var c Config
-	if err := kong.ApplyDefaults(&c); err != nil {
+	if err := kong.ApplyDefaults(&c, Flags()); err != nil {
 		return Config{}, fmt.Errorf("defaults: %w", err)
 	}
 	return c, nil

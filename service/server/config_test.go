@@ -29,11 +29,14 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 	}{
 		"everywhere":           {func(c *server.Config) { c.Listen = ":8080" }, "nothing asks callers who they are"},
 		"everywhere, accepted": {func(c *server.Config) { c.Listen, c.InsecureNoAuth = ":8080", true }, ""},
-		"a name":               {func(c *server.Config) { c.Listen = "example.com:80" }, "--insecure-no-auth"},
-		"localhost":            {func(c *server.Config) { c.Listen = "localhost:0" }, ""},
-		"IPv6 loopback":        {func(c *server.Config) { c.Listen = "[::1]:0" }, ""},
-		"no port":              {func(c *server.Config) { c.Listen = "127.0.0.1" }, "expected HOST:PORT"},
-		"bad port":             {func(c *server.Config) { c.AdminListen = "127.0.0.1:http" }, "--admin-listen=127.0.0.1:http: expected HOST:PORT"},
+		"open and locked": {func(c *server.Config) {
+			c.InsecureNoAuth, c.JWTJWKS, c.JWTIssuer, c.JWTAudience = true, "keys.json", "i", "a"
+		}, "leave one of them out"},
+		"a name":        {func(c *server.Config) { c.Listen = "example.com:80" }, "--insecure-no-auth"},
+		"localhost":     {func(c *server.Config) { c.Listen = "localhost:0" }, ""},
+		"IPv6 loopback": {func(c *server.Config) { c.Listen = "[::1]:0" }, ""},
+		"no port":       {func(c *server.Config) { c.Listen = "127.0.0.1" }, "expected HOST:PORT"},
+		"bad port":      {func(c *server.Config) { c.AdminListen = "127.0.0.1:http" }, "--admin-listen=127.0.0.1:http: expected HOST:PORT"},
 		"everywhere, with tokens": {func(c *server.Config) {
 			c.Listen, c.JWTJWKS, c.JWTIssuer, c.JWTAudience = ":8080", "keys.json", "i", "a"
 		}, ""},

@@ -44,8 +44,8 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	identified := s.callers.middleware(noteRefusal(s.metrics))
-	return crossOrigin(s.cfg.CORSOrigin, s.limits.shed(identified(s.limits.slow(routes(rpc, resources, s.callers.authenticator != nil)))))
+	identified := s.callers.middleware(noteRefusal(s.metrics), s.limits.tooMany)
+	return crossOrigin(s.cfg.CORSOrigin, s.limits.shed(identified(s.limits.slow(routes(rpc, resources, s.callers)))))
 }
 
 // newGuard returns the guard of the public port.

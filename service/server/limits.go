@@ -13,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/telemetry"
@@ -209,13 +210,23 @@ func (l *limits) slow(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		caller := intercept.CallerKey(r.Context(), r.RemoteAddr, transport.Peer)
-		if wait, ok := l.rate.Take(caller); !ok {
-			l.refuse(w, r, errRateLimited(wait))
-			return
+		if !l.tooMany(w, r) {
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
+}
+
+// tooMany answers a caller who asks too often, and reports whether it has. Who is not
+// recognized counts by the address; those of the same address who are do not.
+func (l *limits) tooMany(w http.ResponseWriter, r *http.Request) bool {
+	if l.rate == nil {
+		return false
+	}
+	wait, ok := l.rate.Take(intercept.CallerKey(r.Context(), r.RemoteAddr, transport.Peer))
+	if !ok {
+		l.refuse(w, r, errRateLimited(wait))
+	}
+	return !ok
 }
 
 func errRateLimited(wait time.Duration) *user.Error {
@@ -229,6 +240,7 @@ func errRateLimited(wait time.Duration) *user.Error {
 func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
 	l.counted(string(err.Reason))
 	noteOf(r.Context()).limited = err
+	auth.LeaveBody(w, r)
 	if strings.HasPrefix(r.URL.Path, rest.Prefix) {
 		rest.WriteError(w, err)
 		return

@@ -31,13 +31,15 @@ func rpcMux(
 }
 
 // routes are all that the public port serves.
-func routes(rpc, resources http.Handler, asksWho bool) *http.ServeMux {
+func routes(rpc, resources http.Handler, c *callers) *http.ServeMux {
 	mux := http.NewServeMux()
 	// Connect GET is as conditional as the resource, which sees to it by itself.
 	mux.Handle("/", rest.ConditionalGet(rpc))
-	mux.Handle("GET /{$}", notePlain(servePage(asksWho)))
+	mux.Handle("GET /{$}", notePlain(servePage(c)))
 	mux.Handle(rest.Prefix, resources)
-	mux.Handle(rest.OpenAPIPath, notePlain(resources))
+	if c.documented {
+		mux.Handle(rest.OpenAPIPath, notePlain(resources))
+	}
 	return mux
 }
 

@@ -7,21 +7,24 @@ import (
 )
 
 // servePage tells people who come with a browser, or a bare curl, what there is.
-func servePage(asksWho bool) http.HandlerFunc {
+func servePage(c *callers) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		writeHints(w, r.Host, r.TLS != nil, asksWho)
+		writeHints(w, r.Host, r.TLS != nil, c)
 	}
 }
 
 // writeHints writes what to try. An error of the writer is its reader's.
-func writeHints(w io.Writer, host string, tls, asksWho bool) {
+func writeHints(w io.Writer, host string, tls bool, c *callers) {
 	scheme, plaintext := "http", "-plaintext "
 	if tls {
 		scheme, plaintext = "https", ""
 	}
-	_, _ = fmt.Fprintf(w, hints, host, scheme, plaintext)
-	if asksWho {
+	_, _ = fmt.Fprintf(w, hints, host, scheme)
+	if c.documented {
+		_, _ = fmt.Fprintf(w, described, host, scheme, plaintext)
+	}
+	if c.authenticator != nil {
 		_, _ = fmt.Fprint(w, asked)
 	}
 }
@@ -44,7 +47,9 @@ The same by RPC, as JSON over plain HTTP:
 
 Follow everything that happens:
     curl -N -H 'Accept: text/event-stream' %[2]s://%[1]s/api/v1/users/0/activities
+`
 
+const described = `
 See what there is:
     grpcurl %[3]s%[1]s describe user.v1.UserService
     curl %[2]s://%[1]s/openapi.yaml

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,7 +76,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: parts.Logger, store: parts.Store, metrics: parts.Metrics, tracing: parts.Tracing}
 	var err error
-	if s.callers, err = loadCallers(ctx, &cfg, parts.Logger); err != nil {
+	if s.callers, err = loadCallers(ctx, &cfg, parts.Logger, parts.Metrics.Registry()); err != nil {
 		return nil, err
 	}
 	if s.limits, err = newLimits(&s.cfg, parts.Logger, parts.Metrics); err != nil {
@@ -180,7 +181,17 @@ func (s *Server) Welcome(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "for operators: http://%s/readyz\n", s.admin.listener.Addr())
 	}
 	_, _ = fmt.Fprintln(w)
-	writeHints(w, s.Addr().String(), tls, s.callers.authenticator != nil)
+	writeHints(w, s.Addr().String(), tls, s.callers)
+}
+
+// ready reports whether calls should be sent here, and what is not served and why. A
+// server that cannot tell who calls refuses those calls.
+func (s *Server) ready() (ok bool, why string) {
+	ok, why = s.health.ready()
+	if trouble := s.callers.trouble(); trouble != nil {
+		return false, strings.TrimPrefix(why+"\ncallers: "+trouble.Error(), "\n")
+	}
+	return ok, why
 }
 
 // AdminAddr is where operators ask, nil where they cannot.

@@ -35,6 +35,13 @@ func startStalling(t *testing.T, log io.Writer) *servertest.Server {
 			inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 			return narrowListener{inner}, err
 		}))
+	fillLog(t, s)
+	return s
+}
+
+// fillLog stores a user with about a megabyte of rows.
+func fillLog(t *testing.T, s *servertest.Server) {
+	t.Helper()
 	create, err := user.NewCreate("ada", "ada@example.com", nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +61,6 @@ func startStalling(t *testing.T, log io.Writer) *servertest.Server {
 	if _, err := user.Apply(t.Context(), s.Store(), batch); err != nil {
 		t.Fatal(err)
 	}
-	return s
 }
 
 // narrowListener gives connections that buffer little of what is written.
@@ -230,7 +236,8 @@ func dialNarrow(t *testing.T, addr string) net.Conn {
 type http2Peer struct {
 	*http2.Framer
 
-	conn net.Conn
+	conn  net.Conn
+	token string // shown with each call; empty: none is
 }
 
 func dialHTTP2(t *testing.T, addr string, settings ...http2.Setting) *http2Peer {
@@ -255,11 +262,15 @@ func (p *http2Peer) call(t *testing.T, id uint32, path string, message proto.Mes
 	t.Helper()
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
-	for _, f := range []hpack.HeaderField{
+	fields := []hpack.HeaderField{
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"},
 		{Name: ":authority", Value: "localhost"}, {Name: ":path", Value: path},
 		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
-	} {
+	}
+	if p.token != "" {
+		fields = append(fields, hpack.HeaderField{Name: "authorization", Value: "Bearer " + p.token})
+	}
+	for _, f := range fields {
 		if err := encoder.WriteField(f); err != nil {
 			t.Fatal(err)
 		}

@@ -58,13 +58,19 @@ func (a *Authority) Server(t testing.TB) Issued {
 // Client issues a certificate to a caller with the name, a URI.
 func (a *Authority) Client(t testing.TB, name string) Issued {
 	t.Helper()
+	return a.ClientUntil(t, name, time.Now().Add(time.Hour))
+}
+
+// ClientUntil issues one that counts until then.
+func (a *Authority) ClientUntil(t testing.TB, name string, until time.Time) Issued {
+	t.Helper()
 	uri, err := url.Parse(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := newTemplate(t)
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	template.URIs = []*url.URL{uri}
+	template.URIs, template.NotAfter = []*url.URL{uri}, until
 	issued, _ := a.sign(t, template)
 	return issued
 }

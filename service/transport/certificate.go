@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -22,16 +21,16 @@ type CertificatesOptions struct {
 	// Cert and Key are PEM files: the chain, the server's own certificate first, and
 	// its key. Required.
 	Cert, Key string
-	// ClientCA is a PEM file with the authorities whose certificates callers may show.
-	// Empty: callers are asked for none.
-	ClientCA string
+	// ClientCAs gives the authorities whose certificates callers may show, for each
+	// handshake. nil: callers are asked for none.
+	ClientCAs func() *x509.CertPool
 	// Refresh is how often the files are looked at. 0: 5 s.
 	Refresh time.Duration
 	Logger  *slog.Logger // required
 }
 
-// Certificates are a server's certificate and the authorities of its callers, kept up to
-// date. It is safe for use by many goroutines.
+// Certificates are a server's certificate, kept up to date. It is safe for use by many
+// goroutines.
 //
 // New files serve the handshakes that begin after they were read; connections that
 // stand are left alone. Files that do not fit together, which is how it looks while they
@@ -81,7 +80,10 @@ func (c *Certificates) Config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return c.current.Load(), nil
+			if c.opts.ClientCAs == nil {
+				return c.current.Load(), nil
+			}
+			return askForCertificates(c.current.Load(), c.opts.ClientCAs()), nil
 		},
 	}
 }
@@ -89,11 +91,8 @@ func (c *Certificates) Config() *tls.Config {
 // read makes what the files hold the present settings, if it is something else than at
 // the last look. What cannot be used is an error once, until it changes.
 func (c *Certificates) read(ctx context.Context) (changed bool, err error) {
-	var files [3][]byte
-	for i, path := range []string{c.opts.Cert, c.opts.Key, c.opts.ClientCA} {
-		if path == "" {
-			continue
-		}
+	var files [2][]byte
+	for i, path := range []string{c.opts.Cert, c.opts.Key} {
 		if files[i], err = os.ReadFile(path); err != nil { //nolint:gosec // the operator names the file
 			return false, err
 		}
@@ -106,11 +105,6 @@ func (c *Certificates) read(ctx context.Context) (changed bool, err error) {
 	config, err := newTLSConfig(files[0], files[1])
 	if err != nil {
 		return false, fmt.Errorf("%s with %s: %w", c.opts.Cert, c.opts.Key, err)
-	}
-	if c.opts.ClientCA != "" {
-		if err := askForCertificates(config, files[2]); err != nil {
-			return false, fmt.Errorf("%s: %w", c.opts.ClientCA, err)
-		}
 	}
 	if leaf := config.Certificates[0].Leaf; leaf != nil && time.Now().After(leaf.NotAfter) {
 		c.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "the server's certificate has expired", slog.Time("expired", leaf.NotAfter))
@@ -131,15 +125,13 @@ func newTLSConfig(cert, key []byte) (*tls.Config, error) {
 	}, nil
 }
 
-// askForCertificates has callers asked for a certificate of one of the authorities.
-func askForCertificates(config *tls.Config, authorities []byte) error {
-	config.ClientCAs = x509.NewCertPool()
-	if !config.ClientCAs.AppendCertsFromPEM(authorities) {
-		return errors.New("there is no certificate in it")
-	}
-	config.ClientAuth = tls.VerifyClientCertIfGiven
+// askForCertificates gives settings by which callers are asked for a certificate of one
+// of the authorities.
+func askForCertificates(config *tls.Config, authorities *x509.CertPool) *tls.Config {
+	config = config.Clone()
+	config.ClientCAs, config.ClientAuth = authorities, tls.VerifyClientCertIfGiven
 	// A resumed session would bring along a certificate that was verified against the
 	// authorities of another day.
 	config.SessionTicketsDisabled = true
-	return nil
+	return config
 }

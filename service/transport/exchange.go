@@ -142,6 +142,8 @@ func (x *Exchange) bodyEnded() {
 // send, which of HTTP/1.1 is the last chunk even if all was flushed, and what it still
 // reads of an HTTP/1.1 body, is bounded by deadlines of its own, since nobody may touch
 // the controller from here on. An error of theirs leaves the rest only less guarded.
+// net/http may read the rest of the body first, so that its deadline is the shorter one:
+// the answer must not be too late by then.
 func (x *Exchange) finish(stall, body time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -149,7 +151,7 @@ func (x *Exchange) finish(stall, body time.Duration) {
 		_ = x.control.SetWriteDeadline(time.Now().Add(stall))
 	}
 	if x.request.ProtoMajor == 1 && x.bodyLeft.Load() && !x.cutRead {
-		_ = x.control.SetReadDeadline(time.Now().Add(body))
+		_ = x.control.SetReadDeadline(time.Now().Add(min(body, stall/2)))
 	}
 	x.over = true
 }
@@ -184,6 +186,10 @@ type netConn struct{}
 // StopReading makes the Read of the body that waits fail, and every further one. It is
 // safe for any goroutine, also when the handler has returned.
 func (x *Exchange) StopReading() { _ = x.endRead(func() {}) }
+
+// StopWriting makes the Write that goes on fail, and every further one. It is safe for
+// any goroutine, also when the handler has returned.
+func (x *Exchange) StopWriting() { _ = x.endWrite(func() {}) }
 
 // endRead makes the reading of the body fail. It counts before, so that whoever sees
 // the failure sees it counted.

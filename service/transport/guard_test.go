@@ -325,3 +325,78 @@ func TestAPanicIsNoticed(t *testing.T) {
 		}
 	}
 }
+
+// A request without a body over HTTP/2 has a body all the same, of no bytes. It is not
+// waited for, however long the answer takes.
+func TestNoBodyIsNotLate(t *testing.T) {
+	opts := options()
+	opts.BodyTimeout = 50 * time.Millisecond
+	done, read := make(chan struct{}), make(chan error, 1)
+	guard, addr := serve(t, opts, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			_, err := io.ReadAll(r.Body)
+			read <- err
+			return
+		}
+		_ = http.NewResponseController(w).Flush()
+		<-done
+	})
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{Protocols: &protocols}}
+	defer client.CloseIdleConnections()
+	send := func(method string, body io.Reader) (*http.Response, error) {
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+"/", body)
+		if err != nil {
+			return nil, err
+		}
+		return client.Do(request)
+	}
+	stream, err := send(http.MethodGet, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One that came after it, and whose body does not come, is cut; so the stream would
+	// have been.
+	never, end := io.Pipe()
+	late := make(chan struct{})
+	go func() {
+		defer close(late)
+		if answer, err := send(http.MethodPost, never); err == nil {
+			_ = answer.Body.Close()
+		}
+	}()
+	if err := <-read; err == nil {
+		t.Error("the body was read to its end")
+	}
+	if n := guard.LateBodies(); n != 1 {
+		t.Errorf("%d requests were cut", n)
+	}
+	_ = end.Close()
+	<-late
+	close(done)
+	_ = stream.Body.Close()
+}
+
+// What is left of a body over HTTP/1.1 is waited for no longer than the answer may take.
+func TestAnswerIsNotTooLateForItsBody(t *testing.T) {
+	opts := options()
+	opts.StallTimeout = 400 * time.Millisecond
+	_, addr := serve(t, opts, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	dialer := net.Dialer{}
+	conn, err := dialer.DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	line, err := io.ReadAll(io.LimitReader(conn, 12))
+	if err != nil || string(line) != "HTTP/1.1 418" {
+		t.Errorf("got %q, %v", line, err)
+	}
+}

@@ -1,0 +1,123 @@
+package auth_test
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/yourorg/userservice/service/auth"
+)
+
+// Rules that cannot be read again count for an hour, and let nobody in after that, until
+// they can be read. The log says it now and again, not at every look.
+func TestStaleRules(t *testing.T) {
+	path := writeFile(t, "rules.json", []byte(someRules))
+	synctest.Test(t, func(t *testing.T) {
+		log := new(logged)
+		rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: path, Logger: log.logger()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := auth.NewAuthenticator(auth.Options{Certificates: rules})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { a.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		expect := func(want auth.Cause) {
+			t.Helper()
+			c := leaf(time.Now(), "web.clients.example.org")
+			_, err := a.Authenticate(over(t, c, true))
+			if got := causeOf(err); got != want || (a.Trouble() == nil) != (want == "") {
+				t.Errorf("refused for %q, want %q; trouble: %v", got, want, a.Trouble())
+			}
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(59 * time.Minute)
+		expect("")
+		if n := strings.Count(log.String(), "level=ERROR"); n < 50 || n > 60 {
+			t.Errorf("%d lines in an hour", n)
+		}
+		time.Sleep(2 * time.Minute)
+		expect(auth.CauseUnverified)
+		if !strings.Contains(log.String(), "it lets nobody in") {
+			t.Error("the log does not say that nobody is let in")
+		}
+		if err := os.WriteFile(path, []byte(someRules), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * time.Second)
+		expect("")
+	})
+}
+
+// A certificate counts as long as its authority does, whatever was found at the
+// handshake; and an authority that could not be read for too long counts no more.
+func TestAuthoritiesOfStandingConnections(t *testing.T) {
+	one, other := newAuthority(t), newAuthority(t)
+	path := writeFile(t, "ca.pem", one.pem())
+	rulesPath := writeFile(t, "rules.json", []byte(someRules))
+	issued := one.issue(t, "web.clients.example.org")
+	cert := parse(t, issued)
+	synctest.Test(t, func(t *testing.T) {
+		// The certificates were made outside of the bubble, whose clock is another.
+		time.Sleep(time.Until(cert.NotAfter.Add(-3 * time.Hour)))
+		log := new(logged).logger()
+		authorities, err := auth.LoadAuthorities(t.Context(), auth.FileOptions{Path: path, Logger: log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{
+			FileOptions: auth.FileOptions{Path: rulesPath, Logger: log}, Authorities: authorities.Pool,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := auth.NewAuthenticator(auth.Options{Certificates: rules, Authorities: authorities})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { a.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		standing := over(t, cert, true)
+		expect := func(r *http.Request, want auth.Cause) {
+			t.Helper()
+			for range 2 { // the second time it is remembered
+				if _, err := a.Authenticate(r); causeOf(err) != want {
+					t.Errorf("refused for %q, want %q", causeOf(err), want)
+				}
+			}
+		}
+		expect(standing, "")
+		for _, step := range []struct {
+			authorities []byte
+			want        auth.Cause
+		}{
+			{append(one.pem(), other.pem()...), ""}, {other.pem(), auth.CauseUnverified}, {one.pem(), ""},
+		} {
+			if err := os.WriteFile(path, step.authorities, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(6 * time.Second)
+			expect(standing, step.want)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(61 * time.Minute)
+		expect(standing, auth.CauseUnverified)
+	})
+}

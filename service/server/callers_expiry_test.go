@@ -1,0 +1,187 @@
+package server_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/servertest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// Server streams end with their callers' tokens over every protocol, with the reason.
+func TestServerStreamsEndWithTheirTokensOverEveryProtocol(t *testing.T) {
+	t.Parallel()
+	g := startGuarded(t, servertest.Parallel())
+	token := g.token(t, "short", 2*time.Second, auth.Known()...)
+	for _, p := range servertest.Protocols() {
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			client := userv1connect.NewUserServiceClient(g.as(p.HTTP2, token), "http://userd.test", p.Options...)
+			stream, err := client.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = stream.Close() }()
+			for stream.Receive() {
+			}
+			wantError(t, stream.Err(), connect.CodeUnauthenticated, user.CredentialsExpired)
+		})
+	}
+	for _, accept := range []string{"text/event-stream", "application/x-ndjson"} {
+		for _, over2 := range []bool{false, true} {
+			t.Run(fmt.Sprint(accept, over2), func(t *testing.T) {
+				t.Parallel()
+				text := g.readStream(t, over2, token, accept)
+				if !strings.Contains(text, "CREDENTIALS_EXPIRED") {
+					t.Errorf("ended with %s", text)
+				}
+			})
+		}
+	}
+}
+
+// readStream reads the stream of everybody's rows to its end.
+func (g guarded) readStream(t *testing.T, over2 bool, token, accept string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://userd.test/api/v1/users/0/activities", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Accept", accept)
+	answer, err := g.as(over2, token).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// mostAfter is what a reader may still get of a stream whose token has expired: what was
+// under way, in windows and in the buffers of both systems. The log is twelve times as
+// large.
+const mostAfter = 100_000
+
+// startSlow starts a server with a log of a megabyte, and connections that buffer
+// little of it, and makes a token that will soon expire. expired returns when it has.
+func startSlow(t *testing.T) (g guarded, token string, expired func()) {
+	t.Helper()
+	g = startGuarded(t, servertest.Parallel(), servertest.Listen(func() (net.Listener, error) {
+		var config net.ListenConfig
+		inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+		return narrowListener{inner}, err
+	}))
+	fillLog(t, g.Server)
+	token = g.token(t, "slow", 2*time.Second, auth.Known()...)
+	idle, err := g.grpc(token).StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{FromHead: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g, token, func() {
+		t.Helper()
+		idle.Receive()
+		wantError(t, idle.Err(), connect.CodeUnauthenticated, user.CredentialsExpired)
+		_ = idle.Close()
+	}
+}
+
+// A reader who was slow gets no more than was under way when his token expired, and then
+// the reason.
+func TestSlowReaderOfEventsEndsWithHisToken(t *testing.T) {
+	t.Parallel()
+	for _, accept := range []string{"text/event-stream", "application/x-ndjson"} {
+		t.Run(accept, func(t *testing.T) {
+			t.Parallel()
+			g, token, expired := startSlow(t)
+			conn := dialNarrow(t, g.Addr())
+			if _, err := fmt.Fprintf(conn, "GET /api/v1/users/0/activities HTTP/1.1\r\nHost: x\r\nAccept: %s\r\nAuthorization: Bearer %s\r\n\r\n",
+				accept, token); err != nil {
+				t.Fatal(err)
+			}
+			first := make([]byte, 1000)
+			if _, err := io.ReadFull(conn, first); err != nil {
+				t.Fatal(err)
+			}
+			expired()
+			rest, err := readUntil(conn, "CREDENTIALS_EXPIRED")
+			if err != nil || rest > mostAfter {
+				t.Errorf("got %d bytes more, %v", rest, err)
+			}
+		})
+	}
+}
+
+// readUntil reads up to a text and returns how much it has read.
+func readUntil(conn net.Conn, text string) (n int, err error) {
+	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return 0, err
+	}
+	var got bytes.Buffer
+	for piece := make([]byte, 4096); ; {
+		m, err := conn.Read(piece)
+		got.Write(piece[:m])
+		if err != nil || bytes.Contains(got.Bytes(), []byte(text)) {
+			return got.Len(), err
+		}
+	}
+}
+
+// The same over gRPC, where the window of the stream is what holds the sender back.
+func TestSlowReaderOverGRPCEndsWithHisToken(t *testing.T) {
+	t.Parallel()
+	g, token, expired := startSlow(t)
+	peer := dialHTTP2(t, g.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4 << 10})
+	peer.token = token
+	peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{})
+	got := 0
+	take := func() (ended bool) {
+		switch frame := peer.await(t, func(http2.Frame) bool { return true }).(type) {
+		case *http2.DataFrame:
+			n := uint32(len(frame.Data()))
+			got += int(n)
+			if n > 0 {
+				if err := errors.Join(peer.WriteWindowUpdate(0, n), peer.WriteWindowUpdate(1, n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		case *http2.RSTStreamFrame:
+			t.Fatal("the stream was cut without a word")
+		case *http2.MetaHeadersFrame:
+			if frame.StreamEnded() {
+				for _, field := range frame.RegularFields() {
+					if field.Name == "grpc-status" && field.Value != "16" {
+						t.Errorf("ended with %v", field)
+					}
+				}
+				return true
+			}
+		}
+		return false
+	}
+	for got == 0 {
+		take()
+	}
+	expired()
+	got = 0
+	for !take() {
+	}
+	if got > mostAfter {
+		t.Errorf("got %d bytes more", got)
+	}
+}

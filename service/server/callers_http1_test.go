@@ -1,0 +1,71 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/servertest"
+)
+
+// Over HTTP/1.1 whoever is refused hears of it at once, whatever becomes of his body.
+func TestRefusedWithoutWaitingForTheBody(t *testing.T) {
+	t.Parallel()
+	g := startGuarded(t, servertest.Parallel(), servertest.Config(func(c *server.Config) {
+		c.StallTimeout = time.Hour // so that no guard ends the waiting
+	}))
+	const (
+		announced = "Content-Length: 1000\r\n"
+		chunked   = "Transfer-Encoding: chunked\r\n"
+	)
+	for name, request := range map[string]struct{ path, header, body string }{
+		"announced, RPC":     {"/user.v1.UserService/CreateUser", "Content-Type: application/json\r\n" + announced, ""},
+		"announced, REST":    {"/api/v1/users", "Content-Type: application/json\r\n" + announced, ""},
+		"bad token":          {"/api/v1/users", "Authorization: Bearer x\r\n" + announced, ""},
+		"chunks without end": {"/user.v1.UserService/CreateUser", "Content-Type: application/json\r\n" + chunked, "2\r\n{}\r\n"},
+		"client stream": {
+			"/user.v1.UserService/BatchUpdateUsers", "Content-Type: application/connect+json\r\n" + chunked,
+			"7\r\n\x00\x00\x00\x00\x02{}\r\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dialer := net.Dialer{}
+			conn, err := dialer.DialContext(context.Background(), "tcp", g.Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			// A body that is waited for is so for 30 seconds.
+			if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\n%s\r\n%s", request.path, request.header, request.body); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatalf("there is no answer: %v", err)
+			}
+			text, err := io.ReadAll(answer.Body)
+			_ = answer.Body.Close()
+			want := http.StatusUnauthorized
+			if name == "client stream" {
+				want = http.StatusOK // the end of the stream says it
+			}
+			if err != nil || answer.StatusCode != want || !answer.Close {
+				t.Errorf("got %d %s, %v; the connection is to close: %v", answer.StatusCode, text, err, answer.Close)
+			}
+			if !bytes.Contains(text, []byte("unauthenticated")) && !bytes.Contains(text, []byte("CREDENTIALS_")) {
+				t.Errorf("got %q without a reason", text)
+			}
+		})
+	}
+}

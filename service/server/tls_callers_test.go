@@ -1,0 +1,96 @@
+package server_test
+
+import (
+	"crypto/tls"
+	"net/http"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/servertest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// mutual is a server that knows its callers by their certificates.
+type mutual struct {
+	*servertest.Server
+
+	authority *servertest.Authority
+	dir       string
+}
+
+func startMutual(t *testing.T) mutual {
+	t.Helper()
+	m := mutual{authority: servertest.NewAuthority(t), dir: t.TempDir()}
+	cert, key := m.authority.Server(t).Write(t, m.dir)
+	rules := servertest.WriteFile(t, m.dir, "rules.json", []byte(`{"rules": [
+		{"uri": "spiffe://example.org/*", "permissions": ["users.read", "activities.read", "activities.read_all"]}]}`))
+	authorities := servertest.WriteFile(t, m.dir, "ca.pem", m.authority.PEM)
+	m.Server = servertest.Start(t, servertest.Parallel(), servertest.Config(func(c *server.Config) {
+		c.TLSCert, c.TLSKey, c.TLSClientCA, c.TLSClientRules = cert, key, authorities, rules
+	}))
+	return m
+}
+
+// as returns a client that shows the certificate, and counts the connections it makes.
+func (m mutual) as(t *testing.T, issued servertest.Issued, http2 bool) (client *http.Client, made *int) {
+	t.Helper()
+	config := m.authority.Trust()
+	pair, made := issued.Pair(t), new(int)
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		*made++
+		return &pair, nil
+	}
+	return overTLS(t, m.Server, config, http2), made
+}
+
+// A stream lasts as long as the certificate that its caller has shown.
+func TestStreamEndsWithItsCertificate(t *testing.T) {
+	t.Parallel()
+	m := startMutual(t)
+	until := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	client, _ := m.as(t, m.authority.ClientUntil(t, "spiffe://example.org/short", until), true)
+	stream, err := userv1connect.NewUserServiceClient(client, "https://userd.test", connect.WithGRPC()).
+		StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for stream.Receive() {
+	}
+	wantError(t, stream.Err(), connect.CodeUnauthenticated, user.CredentialsExpired)
+	if time.Now().Before(until) {
+		t.Error("it ended before the certificate did")
+	}
+	_ = stream.Close()
+}
+
+// An authority that was taken out of the file counts no more, on connections that stand
+// either.
+func TestAuthorityIsTakenOutUnderAStandingConnection(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		m := startMutual(t)
+		client, made := m.as(t, m.authority.Client(t, "spiffe://example.org/a"), http2)
+		list := func() error {
+			_, err := userv1connect.NewUserServiceClient(client, "https://userd.test").ListUsers(t.Context(), &userv1.ListUsersRequest{})
+			return err
+		}
+		if err := list(); err != nil {
+			t.Fatal(err)
+		}
+		servertest.WriteFile(t, m.dir, "ca.pem", servertest.NewAuthority(t).PEM)
+		end := time.Now().Add(20 * time.Second)
+		err := list()
+		for err == nil && time.Now().Before(end) {
+			err = list()
+		}
+		wantError(t, err, connect.CodeUnauthenticated, user.CredentialsInvalid)
+		if *made != 1 {
+			t.Errorf("HTTP/2 %v: %d connections", http2, *made)
+		}
+	}
+}
