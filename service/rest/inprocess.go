@@ -17,8 +17,8 @@ type inProcess struct{ opts Options }
 // passage is one stream within the process. It comes along in the context of the
 // call.
 type passage struct {
-	outer *http.Request // of the caller
-	idle  func()        // called when the stream waits
+	outer *http.Request    // of the caller
+	idle  func(waits bool) // see pipe
 	done  sync.WaitGroup
 	fault error // what the handler panicked with; read after done
 }
@@ -72,6 +72,7 @@ type streamWriter struct {
 
 	sent   chan struct{}
 	begun  bool
+	held   bool // by the handler
 	status int
 	final  http.Header
 }
@@ -89,25 +90,32 @@ func (w *streamWriter) WriteHeader(status int) {
 	close(w.sent)
 }
 
-// Write hands on what the handler writes, and waits while too much is ahead. The first
-// bytes are there before the header is: a reader who found none would take a stream that
-// ends at once for one that waits.
+// Write hands on what the handler writes, and waits while too much is ahead.
 func (w *streamWriter) Write(data []byte) (int, error) {
-	n, err := w.pipe.Write(data)
 	w.WriteHeader(http.StatusOK)
-	return n, err
+	return w.pipe.Write(data)
 }
 
-// Flush sends the header; what is written is at hand anyway.
-func (w *streamWriter) Flush() { w.WriteHeader(http.StatusOK) }
+// Flush sends the header and what was written, unless the handler holds it. It says
+// nothing of what comes next, which may be the end.
+func (w *streamWriter) Flush() {
+	w.WriteHeader(http.StatusOK)
+	if !w.held {
+		w.pipe.hold(false, false)
+	}
+}
 
 // Hold says that the handler has more at hand.
-func (w *streamWriter) Hold() { w.pipe.hold(true) }
+func (w *streamWriter) Hold() {
+	w.held = true
+	w.pipe.hold(true, false)
+}
 
 // Release says that the handler is about to wait.
 func (w *streamWriter) Release() {
+	w.held = false
 	w.WriteHeader(http.StatusOK)
-	w.pipe.hold(false)
+	w.pipe.hold(false, true)
 }
 
 // ownHeaders belong to the caller's exchange with this server, and not to the call

@@ -20,6 +20,7 @@ type pipe struct {
 	buf  bytes.Buffer
 
 	held    bool // the writer has more at hand
+	waits   bool // the writer has said that it has not, and waits for more
 	reading bool // the reader empties the buffer
 	told    bool // idle was called since the last byte was written
 
@@ -28,12 +29,15 @@ type pipe struct {
 	gone  bool  // the reader has gone
 
 	// idle is called by the reader's goroutine, within Read, when all that was written
-	// has been read and the writer does not hold.
-	idle func()
+	// has been read and the writer does not hold; waits: it may be long before it writes
+	// again. Otherwise what it does next may be to end.
+	idle func(waits bool)
 }
 
-func newPipe(idle func()) *pipe {
-	p := &pipe{idle: idle}
+// newPipe returns a pipe whose writer has something at hand until it says otherwise: a
+// reader who found nothing yet would take a stream that ends at once for one that waits.
+func newPipe(idle func(waits bool)) *pipe {
+	p := &pipe{idle: idle, held: true}
 	p.cond = sync.NewCond(&p.mu)
 	return p
 }
@@ -85,8 +89,9 @@ func (p *pipe) Read(data []byte) (int, error) {
 			return 0, io.EOF
 		case !p.held && !p.told:
 			p.told = true
+			waits := p.waits
 			p.mu.Unlock()
-			p.idle()
+			p.idle(waits)
 			p.mu.Lock()
 			continue
 		}
@@ -94,11 +99,11 @@ func (p *pipe) Read(data []byte) (int, error) {
 	}
 }
 
-// hold says whether the writer has more at hand.
-func (p *pipe) hold(held bool) {
+// hold says whether the writer has more at hand, and if not whether it waits.
+func (p *pipe) hold(held, waits bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.held = held
+	p.held, p.waits = held, waits
 	if !held {
 		p.told = false
 		p.cond.Broadcast()

@@ -46,6 +46,7 @@ const (
 	itemHeader itemKind = iota // the RPC's header
 	itemRow
 	itemIdle // nothing more is at hand
+	itemWait // and the handler waits for more
 	itemEnd
 )
 
@@ -95,7 +96,13 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, route *str
 			return false
 		}
 	}
-	pass := &passage{outer: r, idle: func() { emit(item{kind: itemIdle}) }}
+	pass := &passage{outer: r, idle: func(waits bool) {
+		kind := itemIdle
+		if waits {
+			kind = itemWait
+		}
+		emit(item{kind: kind})
+	}}
 	header := make(http.Header)
 	forward(header, r.Header)
 	cut := make(chan error, 1)
@@ -172,6 +179,9 @@ func (s *session) take(ctx context.Context, it item) (ok bool) {
 		s.epoch, _, _ = strings.Cut(position, ":")
 		return true
 	case itemIdle:
+		// A stream of which nothing has come may end next, with a status of its own.
+		return !s.committed || s.flush()
+	case itemWait:
 		return s.commit() && s.flush()
 	case itemRow:
 		if it.progress && !s.committed {
