@@ -95,30 +95,45 @@ func (p *pool) close() error {
 	return errors.Join(p.failed[:]...)
 }
 
-// read carries f out on a reader and waits for it. f must be short: there are few
-// readers. A panic within it is an unexpected error of this read.
-func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (result T, err error) {
-	if err := ctx.Err(); err != nil {
-		return result, context.Cause(ctx)
+// answered is what a read gave. Whoever gave the read up never looks at it.
+type answered[T any] struct {
+	value T
+	err   error
+}
+
+// read carries f out on a reader and waits for it, but not longer than ctx lasts: a
+// disk that does not answer holds up the reader, not the caller. f must be short,
+// there are few readers; and as it may still be under way when its caller has gone, it
+// must keep what it finds to itself until it returns. A panic within it is an
+// unexpected error of this read.
+func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (T, error) {
+	var none T
+	if ctx.Err() != nil {
+		return none, context.Cause(ctx)
 	}
 	e, _ := p.spare.Get().(*errand)
+	got := new(answered[T])
 	e.run = func(r *reader) {
 		defer func() {
 			if value := recover(); value != nil {
-				err = fmt.Errorf("read: panic: %v\n%s", value, debug.Stack())
+				got.err = fmt.Errorf("read: panic: %v\n%s", value, debug.Stack())
 			}
 		}()
-		result, err = f(r)
+		got.value, got.err = f(r)
 	}
 	select {
 	case p.work <- e:
 	case <-ctx.Done():
-		return result, context.Cause(ctx)
+		return none, context.Cause(ctx)
 	case <-p.closed:
-		return result, user.ErrStoreUnavailable()
+		return none, user.ErrStoreUnavailable()
 	}
-	<-e.done
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		return none, context.Cause(ctx) // the reader has the errand still: it is nobody's spare
+	}
 	e.run = nil
 	p.spare.Put(e)
-	return result, err
+	return got.value, got.err
 }
