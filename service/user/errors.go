@@ -218,6 +218,15 @@ func ErrStoreUnavailable() *Error {
 	}
 }
 
+// ErrStoreUnknown is the error for a write whose commit failed in such a way that it
+// may have been stored all the same.
+func ErrStoreUnknown() *Error {
+	return &Error{
+		Code: Unavailable, Reason: StoreUnavailable, RetryAfter: time.Second,
+		Message: "it is not known whether this was stored; repeat it with its request id",
+	}
+}
+
 // ErrOverloaded is the error for a call that the server has no room for.
 func ErrOverloaded() *Error {
 	return &Error{

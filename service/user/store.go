@@ -31,7 +31,8 @@ import (
 //
 // Failures. Expected ones must be of type *Error. Anything else is an unexpected
 // failure, whose text callers never see. After a failed sync to disk a store must
-// take no more writes (ErrStoreReadOnly) while it goes on reading.
+// take no more writes (ErrStoreReadOnly) while it goes on reading. A write that may
+// have been stored must not be given a definite refusal, but ErrStoreUnknown.
 type Store interface {
 	// Head returns the end of the log.
 	Head(ctx context.Context) (Head, error)

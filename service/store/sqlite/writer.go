@@ -116,10 +116,7 @@ func (s *Store) carryOut(group []*item) {
 	}
 	s.noteOutcome(err)
 	if err != nil {
-		if s.ReadOnly() != nil {
-			err = user.ErrStoreReadOnly()
-		}
-		endAll(group, translate(err))
+		s.refuse(group, err)
 		return
 	}
 	if planted(faultAckBeforeCommit) {
@@ -163,6 +160,23 @@ func (s *Store) dropEnded(group []*item) []*item {
 		kept = append(kept, it)
 	}
 	return kept
+}
+
+// refuse ends a group whose transaction failed. What may yet take effect must not look
+// refused to its callers; the store's own jobs rather hear why.
+func (s *Store) refuse(group []*item, err error) {
+	why := forCallers(err)
+	if s.ReadOnly() != nil {
+		why = user.ErrStoreReadOnly()
+	}
+	unknown := errors.As(err, new(unknownFateError))
+	for _, it := range group {
+		if unknown && it.job == nil {
+			it.end(nil, user.ErrStoreUnknown())
+		} else {
+			it.end(nil, why)
+		}
+	}
 }
 
 func endAll(group []*item, err error) {
@@ -211,6 +225,9 @@ func (s *Store) transaction(group []*item, careful bool) error {
 		if losesData(err) {
 			s.stopWrites(err)
 		}
+		if !keptNothing(err) {
+			err = unknownFateError{err}
+		}
 		return s.rollback(err)
 	}
 	took := time.Since(start)
@@ -245,7 +262,7 @@ func (s *Store) rollback(err error) error {
 // stopWrites makes the store read only until it is opened again.
 func (s *Store) stopWrites(err error) {
 	if s.failed.CompareAndSwap(nil, &err) {
-		s.opts.Logger.Error("the store takes no more writes: it cannot be known whether the last commit is on disk", "error", err)
+		s.opts.Logger.Error("the store takes no more writes until the program is started anew", "error", err)
 		s.inTrouble()
 	}
 }
