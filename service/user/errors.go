@@ -251,6 +251,15 @@ func ErrStoreReadOnly() *Error {
 	}
 }
 
+// ErrStoreDamaged is the error for a write that needs what the store has, and cannot
+// use.
+func ErrStoreDamaged() *Error {
+	return &Error{
+		Code: FailedPrecondition, Reason: StoreReadOnly,
+		Message: "the store takes no writes since some of its data cannot be used; an operator must look at it",
+	}
+}
+
 // ErrTooMany is the error for more of something than one call may carry.
 func ErrTooMany(reason Reason, what string, limit int) *Error {
 	return &Error{

@@ -64,6 +64,9 @@ func forCallers(err error) error {
 	case codes.SQLITE_IOERR, codes.SQLITE_CANTOPEN, codes.SQLITE_PROTOCOL:
 		return user.ErrStoreUnavailable()
 	}
+	if isUnreadable(err) {
+		return user.ErrStoreUnavailable()
+	}
 	return err
 }
 

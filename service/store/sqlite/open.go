@@ -55,9 +55,7 @@ type Store struct {
 	queue    chan *item
 	finished chan struct{} // closed when the writer has ended
 
-	// The writer's own: why transactions fail at present, and how many have.
-	failing  string
-	failures int
+	trouble trouble // the writer's own
 
 	redacting sync.Map // user id -> position up to which its rows are redacted
 }
@@ -91,7 +89,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock}
 	if err := s.open(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, translate(err)), lock.unlock())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, translate(lookCloser(path, err))), lock.unlock())
 	}
 	return s, nil
 }
@@ -119,7 +117,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.pool, err = newPool(ctx, s.opts.Path); err != nil {
+	if s.pool, err = newPool(ctx, s.opts.Path, s.opts.Logger); err != nil {
 		return err
 	}
 	s.head.Store(&head)

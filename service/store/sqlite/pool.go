@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -50,6 +53,9 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 // have to grow for every one of them, and would stay that large while a stream
 // waits.
 type pool struct {
+	path   string
+	log    *slog.Logger
+	told   atomic.Int64 // when the log was last told why reads fail
 	work   chan *errand
 	spare  sync.Pool // of *errand
 	closed chan struct{}
@@ -63,8 +69,8 @@ type errand struct {
 	done chan struct{}
 }
 
-func newPool(ctx context.Context, path string) (*pool, error) {
-	p := &pool{work: make(chan *errand), closed: make(chan struct{})}
+func newPool(ctx context.Context, path string, log *slog.Logger) (*pool, error) {
+	p := &pool{path: path, log: log, work: make(chan *errand), closed: make(chan struct{})}
 	p.spare.New = func() any { return &errand{done: make(chan struct{}, 1)} }
 	for i := range readers {
 		r, err := newReader(ctx, path)
@@ -120,6 +126,9 @@ func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (T, e
 			}
 		}()
 		got.value, got.err = f(r)
+		if isDamage(got.err) { // only what a second try finds too is called damage
+			got.value, got.err = f(r)
+		}
 	}
 	select {
 	case p.work <- e:
@@ -135,5 +144,28 @@ func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (T, e
 	}
 	e.run = nil
 	p.spare.Put(e)
-	return got.value, got.err
+	if got.err != nil {
+		return none, p.refusal(got.err)
+	}
+	return got.value, nil
+}
+
+// tellEvery is how often the log is told that reads fail.
+const tellEvery = 10 * time.Second
+
+// refusal makes of a failure what the caller may see. Where that hides what the disk
+// did, the log is told, though not of each read.
+func (p *pool) refusal(err error) error {
+	if _, expected := user.AsError(err); expected {
+		return err
+	}
+	err = lookCloser(p.path, err)
+	seen := forCallers(err)
+	if user.HasReason(seen, user.StoreUnavailable) {
+		last, now := p.told.Load(), time.Now().UnixNano()
+		if now-last > int64(tellEvery) && p.told.CompareAndSwap(last, now) {
+			p.log.Error("reads fail", "error", err)
+		}
+	}
+	return seen
 }

@@ -109,12 +109,14 @@ func (s *Store) carryOut(group []*item) {
 		endAll(group, user.ErrStoreReadOnly())
 		return
 	}
+	before := s.writer.head
 	err := s.transaction(group, false)
 	if err != nil && s.ReadOnly() == nil && !ofStore(err) {
 		s.opts.Logger.Warn("a change failed unexpectedly; its transaction is carried out again change by change", "error", err)
 		err = s.transaction(group, true)
 	}
-	s.noteOutcome(err)
+	err = lookCloser(s.opts.Path, err)
+	s.noteOutcome(err, s.writer.head != before)
 	if err != nil {
 		s.refuse(group, err)
 		return
@@ -127,17 +129,14 @@ func (s *Store) carryOut(group []*item) {
 
 // noteOutcome logs the failure of a transaction. While one follows the other for the
 // same reason, as on a full disk, only the first is logged, and the end of it all.
-func (s *Store) noteOutcome(err error) {
+func (s *Store) noteOutcome(err error, changed bool) {
 	if err == nil {
-		if s.failures > 0 {
-			s.opts.Logger.Info("transactions succeed again", "failed", s.failures)
+		if failed := s.trouble.ends(changed); failed > 0 {
+			s.opts.Logger.Info("transactions succeed again", "failed", failed)
 		}
-		s.failing, s.failures = "", 0
 		return
 	}
-	s.failures++
-	if text := err.Error(); text != s.failing {
-		s.failing = text
+	if s.trouble.begins(err) {
 		s.opts.Logger.Error("a transaction failed", "error", err)
 		s.inTrouble()
 	}
@@ -166,8 +165,11 @@ func (s *Store) dropEnded(group []*item) []*item {
 // refused to its callers; the store's own jobs rather hear why.
 func (s *Store) refuse(group []*item, err error) {
 	why := forCallers(err)
-	if s.ReadOnly() != nil {
+	switch {
+	case s.ReadOnly() != nil:
 		why = user.ErrStoreReadOnly()
+	case isDamage(err):
+		why = user.ErrStoreDamaged()
 	}
 	unknown := errors.As(err, new(unknownFateError))
 	for _, it := range group {
