@@ -189,6 +189,7 @@ func TestSlowDisk(t *testing.T) {
 		cancel()
 	}
 	s.awaitRefusing(ctx, t, writes, "no answer within")
+	mustBe(t, s.create(ctx), connect.CodeUnavailable, "OVERLOADED") // at once: none shall wait in memory
 	s.mustRead(ctx, t)
 	tr.detach()
 	s.awaitServing(ctx, t, writes)

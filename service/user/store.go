@@ -53,7 +53,8 @@ type Store interface {
 	Before(ctx context.Context, t time.Time) (int64, error)
 
 	// Submit hands a batch in and returns at once, or when there is room in the
-	// queue. Batches submitted by one goroutine take effect in that order. A batch
+	// queue. A store that has not got on for seconds refuses it at once with
+	// ErrOverloaded; one that is merely busy lets it wait. Batches submitted by one goroutine take effect in that order. A batch
 	// whose context has ended before its turn is not carried out.
 	Submit(ctx context.Context, batch Batch) *Pending
 	// Observe names the one observer of commits, before the first Submit. It is

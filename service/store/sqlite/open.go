@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -53,6 +55,8 @@ type Store struct {
 	closing  sync.RWMutex
 	closed   bool
 	queue    chan *item
+	room     *semaphore.Weighted // in the queue, for batches
+	pace     *pace
 	finished chan struct{} // closed when the writer has ended
 
 	trouble trouble // the writer's own
@@ -61,9 +65,6 @@ type Store struct {
 }
 
 var _ user.Store = (*Store)(nil)
-
-// queueLength bounds the batches that wait. Submit blocks when it is full.
-const queueLength = 1024
 
 // Open opens the store, creates the file if there is none, and brings its tables to
 // the present form. A second process that opens the same file is refused. The error
@@ -124,9 +125,11 @@ func (s *Store) open(ctx context.Context) (err error) {
 	s.epoch = head.Epoch
 	w.start(head)
 	s.writer = w
-	s.queue = make(chan *item, queueLength)
+	s.queue = make(chan *item, queueLength+jobsLength)
+	s.room = semaphore.NewWeighted(queueBytes)
+	s.pace = newPace() //nolint:contextcheck,nolintlint // the writer's pace outlasts this context
 	s.finished = make(chan struct{})
-	go s.write()
+	go s.write() //nolint:contextcheck,nolintlint // so does the writer
 	return nil
 }
 

@@ -21,16 +21,18 @@ type item struct {
 	batch   user.Batch
 	job     func(*writer) error
 	end     func([]user.Result, error)
+	weight  int64 // of a batch in the queue
 	results []user.Result
 	err     error
 }
 
 func (it *item) size() int { return max(1, len(it.batch.Changes)) }
 
-// Submit hands a batch in and returns at once, or when there is room in the queue.
+// Submit hands a batch in and returns at once, or when there is room in the queue. While
+// the disk is stuck it refuses.
 func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	pending, end := user.NewPending()
-	if err := s.enqueue(&item{ctx: ctx, batch: batch, end: end}); err != nil {
+	if err := s.enqueue(&item{ctx: ctx, batch: batch, end: end, weight: weigh(batch)}); err != nil {
 		end(nil, err)
 	}
 	return pending
@@ -55,10 +57,16 @@ func (s *Store) enqueue(it *item) error {
 	if s.closed {
 		return user.ErrStoreUnavailable()
 	}
+	if it.job == nil {
+		if err := s.makeRoom(it.ctx, it.weight); err != nil {
+			return err
+		}
+	}
 	select {
 	case s.queue <- it:
 		return nil
 	case <-it.ctx.Done():
+		s.room.Release(it.weight)
 		return context.Cause(it.ctx)
 	}
 }
@@ -70,8 +78,15 @@ func (s *Store) write() {
 	var group []*item
 	for first := range s.queue {
 		group = s.gather(append(group[:0], first))
+		weight := int64(0)
+		for _, it := range group {
+			weight += it.weight
+		}
+		s.room.Release(weight)
+		end := s.pace.begin()
 		s.carryOut(group)
 		s.checkpoint()
+		end()
 		clear(group)
 	}
 }
