@@ -1,10 +1,12 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,23 +115,97 @@ func overwrite(t *testing.T, path string, from, to int64) {
 	}
 }
 
-// Damage in the midst of a file is met only by those who read there: they get INTERNAL
-// and an incident, the program lives on, and userd check finds the damage.
-func TestDamagedPages(t *testing.T) {
-	t.Parallel()
-	ctx := within(t, time.Minute)
+// damagedPages starts a program whose file is damaged from one part of it to another.
+func damagedPages(ctx context.Context, t *testing.T, where func(file []byte) (from, to int)) *troubled {
+	t.Helper()
 	s := startTroubled(ctx, t, t.TempDir())
 	for range 500 {
 		s.mustCreate(ctx, t)
 	}
 	s.process.terminate(t)
 	path := filepath.Join(s.program.dir, databaseFile)
-	info, err := os.Stat(path)
+	file, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	overwrite(t, path, info.Size()/2&^4095, info.Size()*3/4&^4095)
+	from, to := where(file)
+	overwrite(t, path, int64(from), int64(to))
 	s.restart(t)
+	return s
+}
+
+// usersLeaf finds a page with rows of the table of users.
+func usersLeaf(file []byte) (from, to int) {
+	for page := range slices.Chunk(file, 4096) {
+		if page[0] == 0x0d && bytes.Contains(page, []byte("@example.org")) && !bytes.Contains(page, []byte("user.created")) {
+			return from, from + len(page)
+		}
+		from += len(page)
+	}
+	return 0, 0
+}
+
+// A write that meets damage is refused with a reason, and health says that writes are
+// not served, though a probe would succeed and other writes do. The log is not flooded.
+func TestWritesToDamagedPages(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	s := damagedPages(ctx, t, usersLeaf)
+	writes := s.watch(ctx, writesName)
+	s.awaitServing(ctx, t, writes)
+	refused, done := 0, 0
+	for _, id := range s.acked {
+		_, err := s.client.UpdateUser(ctx, &userv1.UpdateUserRequest{UserId: id, User: &userv1.User{Tags: []string{"x"}}})
+		if err == nil {
+			done++
+			continue
+		}
+		mustBe(t, err, connect.CodeFailedPrecondition, "STORE_READ_ONLY")
+		refused++
+	}
+	if refused == 0 || done == 0 {
+		t.Errorf("%d writes were refused and %d done, want some of both", refused, done)
+	}
+	s.awaitRefusing(ctx, t, writes, "some of its data cannot be used")
+	if n := strings.Count(s.process.output.String(), "a transaction failed"); n > 3 {
+		t.Errorf("the log tells of it %d times, for %d refusals", n, refused)
+	}
+}
+
+// A disk that gives an error for what is read is no damage: who reads or writes may try
+// again, nobody is told to restore a backup, and all is well once the disk is.
+func TestUnreadableDisk(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	s := startTroubled(ctx, t, t.TempDir())
+	for range 200 {
+		s.mustCreate(ctx, t)
+	}
+	s.process.terminate(t)
+	s.restart(t) // with nothing of it in memory
+	path := filepath.Join(s.program.dir, databaseFile)
+	tr := inject(t, s.process, "-P", path, "-P", path+"-wal", "-e", "trace=pread64", "-e", "inject=pread64:error=EIO:when=1+")
+	for i := range 8 {
+		_, err := s.client.GetUser(ctx, &userv1.GetUserRequest{UserId: s.acked[i*25]})
+		mustBe(t, err, connect.CodeUnavailable, "STORE_UNAVAILABLE")
+	}
+	_, err := s.client.UpdateUser(ctx, &userv1.UpdateUserRequest{UserId: s.acked[0], User: &userv1.User{Tags: []string{"x"}}})
+	mustBe(t, err, connect.CodeUnavailable, "STORE_UNAVAILABLE")
+	s.process.output.await(t, "reads fail", "the disk of the database cannot be read")
+	if text := s.process.output.String(); strings.Contains(text, "damaged") {
+		t.Errorf("the database is said to be damaged:\n%s", text)
+	}
+	tr.detach()
+	s.mustRead(ctx, t)
+	s.mustSurvive(ctx, t)
+}
+
+// Damage in the midst of a file is met only by those who read there: they get INTERNAL
+// and an incident, the program lives on, and userd check finds the damage.
+func TestDamagedPages(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	s := damagedPages(ctx, t, func(file []byte) (from, to int) { return len(file) / 2 &^ 4095, len(file) * 3 / 4 &^ 4095 })
 	sound, incident := 0, ""
 	for _, id := range s.acked {
 		_, err := s.client.GetUser(ctx, &userv1.GetUserRequest{UserId: id})

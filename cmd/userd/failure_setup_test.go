@@ -42,9 +42,10 @@ type troubled struct {
 	health  *grpchealth.Client
 	admin   string // address of its admin port
 
-	mu    sync.Mutex
-	next  int
-	acked []int64 // users whose creation was acknowledged
+	mu      sync.Mutex
+	next    int
+	acked   []int64  // users whose creation was acknowledged
+	refused []string // names whose creation was refused for certain
 }
 
 // startTroubled starts the program in a folder and lets it acknowledge some users.
@@ -85,14 +86,19 @@ func (s *troubled) create(ctx context.Context) error {
 	resp, err := s.client.CreateUser(ctx, &userv1.CreateUserRequest{
 		Username: name, Email: name + "@example.org", Metadata: map[string]string{"padding": strings.Repeat("x", 1000)},
 	})
-	if err != nil {
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.acked = append(s.acked, resp.GetUser().GetUserId())
-	return nil
+	switch {
+	case err == nil:
+		s.acked = append(s.acked, resp.GetUser().GetUserId())
+	case infoOf(err) != nil && !strings.Contains(err.Error(), unknownText):
+		s.refused = append(s.refused, name)
+	}
+	return err
 }
+
+// unknownText is what the answer says that is no refusal.
+const unknownText = "it is not known whether this was stored"
 
 func (s *troubled) mustCreate(ctx context.Context, t *testing.T) {
 	t.Helper()
@@ -118,7 +124,8 @@ func (s *troubled) createUntilRefused(ctx context.Context) []error {
 	return refusals
 }
 
-// mustRead reads every acknowledged user, one by one, and the log to its end.
+// mustRead reads every acknowledged user, one by one, and the log to its end, which
+// must tell of nobody whose creation was refused.
 func (s *troubled) mustRead(ctx context.Context, t *testing.T) {
 	t.Helper()
 	for _, id := range s.acked {
@@ -126,9 +133,14 @@ func (s *troubled) mustRead(ctx context.Context, t *testing.T) {
 			t.Fatalf("read user %d: %v\n%s", id, err, s.process.output)
 		}
 	}
-	created, err := createdRows(ctx, s.client)
+	created, names, err := createdRows(ctx, s.client)
 	if err != nil {
 		t.Fatalf("read the log: %v", err)
+	}
+	for _, name := range s.refused {
+		if names[name] {
+			t.Fatalf("%s was created, though that was refused", name)
+		}
 	}
 	for _, id := range s.acked {
 		if created[id] != 1 {
@@ -138,25 +150,26 @@ func (s *troubled) mustRead(ctx context.Context, t *testing.T) {
 }
 
 // createdRows reads the whole log, which must have no hole, and returns how many
-// rows tell of the creation of each user.
-func createdRows(ctx context.Context, client userv1connect.UserServiceClient) (map[int64]int, error) {
+// rows tell of the creation of each user, and under which names users were created.
+func createdRows(ctx context.Context, client userv1connect.UserServiceClient) (created map[int64]int, names map[string]bool, err error) {
 	stream, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{ReplayOnly: true})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	created := make(map[int64]int)
+	created, names = make(map[int64]int), make(map[string]bool)
 	last := int64(0)
 	for stream.Receive() {
 		row := stream.Msg()
 		if row.GetActivityId() != last+1 {
-			return nil, fmt.Errorf("position %d follows %d", row.GetActivityId(), last)
+			return nil, nil, fmt.Errorf("position %d follows %d", row.GetActivityId(), last)
 		}
 		last = row.GetActivityId()
 		if row.GetAction() == "user.created" {
 			created[row.GetUserId()]++
+			names[row.GetDetails()["new.username"]] = true
 		}
 	}
-	return created, stream.Err()
+	return created, names, stream.Err()
 }
 
 // mustSurvive kills the program, starts it anew in a sound world, and looks for all
@@ -276,15 +289,22 @@ func (p program) mustFail(ctx context.Context, t *testing.T, args ...string) str
 	if len(args) == 0 {
 		args = []string{"--listen", "127.0.0.1:0", "--admin-listen", ""}
 	}
-	cmd := exec.CommandContext(ctx, build(t, ""), args...)
-	cmd.Dir = p.dir
-	cmd.Env = os.Environ()
-	out, err := cmd.CombinedOutput()
+	out, err := p.run(ctx, t, args...)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Fatalf("userd %v: got %v, want status 1\n%s", args, err, out)
 	}
-	return string(out)
+	return out
+}
+
+// run runs the program to its end.
+func (p program) run(ctx context.Context, t *testing.T, args ...string) (out string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, build(t, ""), args...)
+	cmd.Dir = p.dir
+	cmd.Env = os.Environ()
+	said, err := cmd.CombinedOutput()
+	return string(said), err
 }
 
 // eventually tries again and again, as a caller who waits would.

@@ -164,6 +164,8 @@ type prober struct {
 	trouble <-chan struct{} // says that writes have begun to fail; nil: nobody does
 	health  *health
 	log     *slog.Logger
+
+	reads, writes question
 }
 
 // run probes at once and then again and again, and as soon as there is trouble, until
@@ -193,8 +195,12 @@ func (p *prober) run(ctx context.Context) {
 func (p *prober) probe(ctx context.Context) bool {
 	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeLate)
 	defer cancel()
-	_, readErr := p.store.First(probing)
-	writeErr := p.store.Probe(probing)
+	p.reads.put(probing, func(ctx context.Context) error {
+		_, err := p.store.First(ctx)
+		return err
+	})
+	p.writes.put(probing, p.store.Probe)
+	readErr, writeErr := p.reads.wait(probing), p.writes.wait(probing)
 	if ctx.Err() != nil {
 		return false // the server stops; that says nothing of the store
 	}
@@ -211,3 +217,32 @@ func (p *prober) probe(ctx context.Context) bool {
 }
 
 var errProbeLate = fmt.Errorf("no answer within %v", probeTimeout)
+
+// question is what the store is asked again and again. Nobody waits for its answer
+// longer than the context lasts, whatever the store does with that: health must not
+// fall silent where the disk does.
+type question struct {
+	answer chan error // nil: nothing has been asked that is open still
+}
+
+// put asks, unless the store owes the answer to the time before.
+func (q *question) put(ctx context.Context, ask func(context.Context) error) {
+	if len(q.answer) > 0 {
+		q.answer = nil // it came too late, and says nothing of now
+	}
+	if q.answer == nil {
+		answer := make(chan error, 1)
+		q.answer = answer
+		go func() { answer <- ask(ctx) }()
+	}
+}
+
+func (q *question) wait(ctx context.Context) error {
+	select {
+	case err := <-q.answer:
+		q.answer = nil
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -108,3 +108,50 @@ func TestHealthFollowsTheStore(t *testing.T) {
 		}
 	})
 }
+
+// deafStore does not look at its context, and answers when it is let.
+type deafStore struct {
+	user.Store
+
+	asked *atomic.Int64
+	let   chan struct{}
+}
+
+func (s deafStore) First(context.Context) (int64, error) {
+	s.asked.Add(1)
+	<-s.let
+	return 1, nil
+}
+
+func (s deafStore) Probe(ctx context.Context) error {
+	_, err := s.First(ctx)
+	return err
+}
+
+// A store that does not answer at all must not keep health from saying so, nor be asked
+// again and again; and when it answers, health takes it back.
+func TestHealthOfAStoreThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		store := deafStore{asked: new(atomic.Int64), let: make(chan struct{})}
+		h := newHealth(func() user.Head { return user.Head{} })
+		p := &prober{store: store, health: h, log: slog.New(slog.DiscardHandler)}
+		go p.run(ctx)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want := "reads: no answer within 3s\nwrites: no answer within 3s"
+		if ok, why := h.ready(); ok || why != want {
+			t.Errorf("ready: got %v, %q, want %q", ok, why, want)
+		}
+		if n := store.asked.Load(); n != 2 {
+			t.Errorf("asked %d times, want once for reads and once for writes", n)
+		}
+		close(store.let)
+		time.Sleep(probeTimeout + probeAgain)
+		synctest.Wait()
+		if ok, why := h.ready(); !ok || why != "" {
+			t.Errorf("when it answers again: got %v, %q", ok, why)
+		}
+	})
+}

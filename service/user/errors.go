@@ -218,6 +218,15 @@ func ErrStoreUnavailable() *Error {
 	}
 }
 
+// ErrStoreUnknown is the error for a write whose commit failed in such a way that it
+// may have been stored all the same.
+func ErrStoreUnknown() *Error {
+	return &Error{
+		Code: Unavailable, Reason: StoreUnavailable, RetryAfter: time.Second,
+		Message: "it is not known whether this was stored; repeat it with its request id",
+	}
+}
+
 // ErrOverloaded is the error for a call that the server has no room for.
 func ErrOverloaded() *Error {
 	return &Error{
@@ -239,6 +248,15 @@ func ErrStoreReadOnly() *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: StoreReadOnly,
 		Message: "the store takes no writes since a sync to disk failed; an operator must look at it",
+	}
+}
+
+// ErrStoreDamaged is the error for a write that needs what the store has, and cannot
+// use.
+func ErrStoreDamaged() *Error {
+	return &Error{
+		Code: FailedPrecondition, Reason: StoreReadOnly,
+		Message: "the store takes no writes since some of its data cannot be used; an operator must look at it",
 	}
 }
 

@@ -31,7 +31,8 @@ import (
 //
 // Failures. Expected ones must be of type *Error. Anything else is an unexpected
 // failure, whose text callers never see. After a failed sync to disk a store must
-// take no more writes (ErrStoreReadOnly) while it goes on reading.
+// take no more writes (ErrStoreReadOnly) while it goes on reading. A write that may
+// have been stored must not be given a definite refusal, but ErrStoreUnknown.
 type Store interface {
 	// Head returns the end of the log.
 	Head(ctx context.Context) (Head, error)
@@ -52,7 +53,8 @@ type Store interface {
 	Before(ctx context.Context, t time.Time) (int64, error)
 
 	// Submit hands a batch in and returns at once, or when there is room in the
-	// queue. Batches submitted by one goroutine take effect in that order. A batch
+	// queue. A store that has not got on for seconds refuses it at once with
+	// ErrOverloaded; one that is merely busy lets it wait. Batches submitted by one goroutine take effect in that order. A batch
 	// whose context has ended before its turn is not carried out.
 	Submit(ctx context.Context, batch Batch) *Pending
 	// Observe names the one observer of commits, before the first Submit. It is

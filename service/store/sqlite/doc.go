@@ -9,7 +9,8 @@
 //   - A second process is refused: the file PATH.lock is locked for as long as the
 //     store is open.
 //   - After a failed sync the store takes no more writes until it is opened again,
-//     because what a failed sync has lost a later one does not bring back.
+//     because what a failed sync has lost a later one does not bring back. The
+//     writes that this sync was for are answered as unknown: a start anew may find them.
 //
 // It talks to the driver's connections directly and not through database/sql: a
 // statement is prepared once for each connection, and a read costs no lock shared

@@ -26,7 +26,7 @@ func OpenFile(ctx context.Context, path string) (*File, error) {
 		_, err = f.head(ctx)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", path, translate(err))
+		return nil, fmt.Errorf("open store %s: %w", path, translate(lookCloser(absolute, err)))
 	}
 	return f, nil
 }

@@ -8,10 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -277,33 +275,6 @@ func TestAFailedSyncStopsWritesForGood(t *testing.T) {
 	}
 	if findings, err := s.Check(t.Context(), nil); err != nil || len(findings) > 0 {
 		t.Fatal(findings, err)
-	}
-}
-
-func TestSubmitWaitsForRoom(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
-	held, let := make(chan struct{}), make(chan struct{})
-	pending, end := user.NewPending()
-	if err := s.enqueue(&item{ctx: t.Context(), end: end, job: func(*writer) error { close(held); <-let; return nil }}); err != nil {
-		t.Fatal(err)
-	}
-	<-held
-	for range queueLength {
-		s.Submit(t.Context(), user.Batch{})
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-	if _, err := s.Submit(ctx, user.Batch{}).Wait(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatal(err)
-	}
-	waiting := make(chan *user.Pending)
-	go func() { waiting <- s.Submit(t.Context(), user.Batch{}) }()
-	runtime.Gosched()
-	close(let)
-	for _, p := range []*user.Pending{pending, <-waiting} {
-		if _, err := p.Wait(t.Context()); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 

@@ -46,7 +46,7 @@ func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 				return user.ListPage{}, context.Cause(ctx)
 			}
 			if err := l.chunk(r); err != nil {
-				return user.ListPage{}, translate(err)
+				return user.ListPage{}, err
 			}
 		}
 		return l.page, nil

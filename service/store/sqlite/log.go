@@ -28,13 +28,7 @@ func scanRow(row []driver.Value) (user.Activity, error) {
 // and no transaction has to hold it still.
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
 	head := s.head.Load().Position
-	return read(ctx, s.pool, func(r *reader) (user.LogPage, error) {
-		page, err := readLog(r, query, head)
-		if err != nil {
-			return user.LogPage{}, translate(err)
-		}
-		return page, nil
-	})
+	return read(ctx, s.pool, func(r *reader) (user.LogPage, error) { return readLog(r, query, head) })
 }
 
 func readLog(r *reader, query user.LogQuery, head int64) (user.LogPage, error) {
@@ -99,7 +93,7 @@ func (s *Store) First(ctx context.Context) (int64, error) {
 	return read(ctx, s.pool, func(r *reader) (int64, error) {
 		position, ok, err := r.first.number()
 		if err != nil {
-			return 0, translate(err)
+			return 0, err
 		}
 		if !ok {
 			return 1, nil
@@ -120,6 +114,7 @@ func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 		return 0, err
 	}
 	return read(ctx, s.pool, func(r *reader) (int64, error) {
+		var err error
 		n := sort.Search(int(head.Position-first+1), func(i int) bool {
 			if err != nil {
 				return true
@@ -129,7 +124,7 @@ func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 			return !time.UnixMicro(at).Before(t)
 		})
 		if err != nil {
-			return 0, translate(err)
+			return 0, err
 		}
 		if n == 0 {
 			return 0, nil

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -53,19 +55,16 @@ type Store struct {
 	closing  sync.RWMutex
 	closed   bool
 	queue    chan *item
+	room     *semaphore.Weighted // in the queue, for batches
+	pace     *pace
 	finished chan struct{} // closed when the writer has ended
 
-	// The writer's own: why transactions fail at present, and how many have.
-	failing  string
-	failures int
+	trouble trouble // the writer's own
 
 	redacting sync.Map // user id -> position up to which its rows are redacted
 }
 
 var _ user.Store = (*Store)(nil)
-
-// queueLength bounds the batches that wait. Submit blocks when it is full.
-const queueLength = 1024
 
 // Open opens the store, creates the file if there is none, and brings its tables to
 // the present form. A second process that opens the same file is refused. The error
@@ -91,7 +90,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock}
 	if err := s.open(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, translate(err)), lock.unlock())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, translate(lookCloser(path, err))), lock.unlock())
 	}
 	return s, nil
 }
@@ -119,16 +118,18 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.pool, err = newPool(ctx, s.opts.Path); err != nil {
+	if s.pool, err = newPool(ctx, s.opts.Path, s.opts.Logger); err != nil {
 		return err
 	}
 	s.head.Store(&head)
 	s.epoch = head.Epoch
 	w.start(head)
 	s.writer = w
-	s.queue = make(chan *item, queueLength)
+	s.queue = make(chan *item, queueLength+jobsLength)
+	s.room = semaphore.NewWeighted(queueBytes)
+	s.pace = newPace() //nolint:contextcheck,nolintlint // the writer's pace outlasts this context
 	s.finished = make(chan struct{})
-	go s.write()
+	go s.write() //nolint:contextcheck,nolintlint // so does the writer
 	return nil
 }
 

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -50,6 +53,9 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 // have to grow for every one of them, and would stay that large while a stream
 // waits.
 type pool struct {
+	path   string
+	log    *slog.Logger
+	told   atomic.Int64 // when the log was last told why reads fail
 	work   chan *errand
 	spare  sync.Pool // of *errand
 	closed chan struct{}
@@ -63,8 +69,8 @@ type errand struct {
 	done chan struct{}
 }
 
-func newPool(ctx context.Context, path string) (*pool, error) {
-	p := &pool{work: make(chan *errand), closed: make(chan struct{})}
+func newPool(ctx context.Context, path string, log *slog.Logger) (*pool, error) {
+	p := &pool{path: path, log: log, work: make(chan *errand), closed: make(chan struct{})}
 	p.spare.New = func() any { return &errand{done: make(chan struct{}, 1)} }
 	for i := range readers {
 		r, err := newReader(ctx, path)
@@ -95,30 +101,71 @@ func (p *pool) close() error {
 	return errors.Join(p.failed[:]...)
 }
 
-// read carries f out on a reader and waits for it. f must be short: there are few
-// readers. A panic within it is an unexpected error of this read.
-func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (result T, err error) {
-	if err := ctx.Err(); err != nil {
-		return result, context.Cause(ctx)
+// answered is what a read gave. Whoever gave the read up never looks at it.
+type answered[T any] struct {
+	value T
+	err   error
+}
+
+// read carries f out on a reader and waits for it, but not longer than ctx lasts: a
+// disk that does not answer holds up the reader, not the caller. f must be short,
+// there are few readers; and as it may still be under way when its caller has gone, it
+// must keep what it finds to itself until it returns. A panic within it is an
+// unexpected error of this read.
+func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (T, error) {
+	var none T
+	if ctx.Err() != nil {
+		return none, context.Cause(ctx)
 	}
 	e, _ := p.spare.Get().(*errand)
+	got := new(answered[T])
 	e.run = func(r *reader) {
 		defer func() {
 			if value := recover(); value != nil {
-				err = fmt.Errorf("read: panic: %v\n%s", value, debug.Stack())
+				got.err = fmt.Errorf("read: panic: %v\n%s", value, debug.Stack())
 			}
 		}()
-		result, err = f(r)
+		got.value, got.err = f(r)
+		if isDamage(got.err) { // only what a second try finds too is called damage
+			got.value, got.err = f(r)
+		}
 	}
 	select {
 	case p.work <- e:
 	case <-ctx.Done():
-		return result, context.Cause(ctx)
+		return none, context.Cause(ctx)
 	case <-p.closed:
-		return result, user.ErrStoreUnavailable()
+		return none, user.ErrStoreUnavailable()
 	}
-	<-e.done
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		return none, context.Cause(ctx) // the reader has the errand still: it is nobody's spare
+	}
 	e.run = nil
 	p.spare.Put(e)
-	return result, err
+	if got.err != nil {
+		return none, p.refusal(got.err)
+	}
+	return got.value, nil
+}
+
+// tellEvery is how often the log is told that reads fail.
+const tellEvery = 10 * time.Second
+
+// refusal makes of a failure what the caller may see. Where that hides what the disk
+// did, the log is told, though not of each read.
+func (p *pool) refusal(err error) error {
+	if _, expected := user.AsError(err); expected {
+		return err
+	}
+	err = lookCloser(p.path, err)
+	seen := forCallers(err)
+	if user.HasReason(seen, user.StoreUnavailable) {
+		last, now := p.told.Load(), time.Now().UnixNano()
+		if now-last > int64(tellEvery) && p.told.CompareAndSwap(last, now) {
+			p.log.Error("reads fail", "error", err)
+		}
+	}
+	return seen
 }

@@ -66,7 +66,7 @@ func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 	return read(ctx, s.pool, func(r *reader) (*user.User, error) {
 		u, err := r.get.oneUser(id)
 		if err != nil {
-			return nil, translate(err)
+			return nil, err
 		}
 		if u == nil {
 			return nil, user.ErrNotFound(id)
@@ -85,7 +85,7 @@ func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) 
 			}
 			u, err := r.get.oneUser(id)
 			if err != nil {
-				return nil, translate(err)
+				return nil, err
 			}
 			if u != nil {
 				users = append(users, u)
@@ -104,6 +104,6 @@ func (s *Store) DuePurges(ctx context.Context, at time.Time, limit int) ([]int64
 			ids = append(ids, asNumber(row[0]))
 			return true, nil
 		}, at.UnixMicro(), int64(limit))
-		return ids, translate(err)
+		return ids, err
 	})
 }

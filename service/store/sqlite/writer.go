@@ -21,16 +21,18 @@ type item struct {
 	batch   user.Batch
 	job     func(*writer) error
 	end     func([]user.Result, error)
+	weight  int64 // of a batch in the queue
 	results []user.Result
 	err     error
 }
 
 func (it *item) size() int { return max(1, len(it.batch.Changes)) }
 
-// Submit hands a batch in and returns at once, or when there is room in the queue.
+// Submit hands a batch in and returns at once, or when there is room in the queue. While
+// the disk is stuck it refuses.
 func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	pending, end := user.NewPending()
-	if err := s.enqueue(&item{ctx: ctx, batch: batch, end: end}); err != nil {
+	if err := s.enqueue(&item{ctx: ctx, batch: batch, end: end, weight: weigh(batch)}); err != nil {
 		end(nil, err)
 	}
 	return pending
@@ -55,10 +57,16 @@ func (s *Store) enqueue(it *item) error {
 	if s.closed {
 		return user.ErrStoreUnavailable()
 	}
+	if it.job == nil {
+		if err := s.makeRoom(it.ctx, it.weight); err != nil {
+			return err
+		}
+	}
 	select {
 	case s.queue <- it:
 		return nil
 	case <-it.ctx.Done():
+		s.room.Release(it.weight)
 		return context.Cause(it.ctx)
 	}
 }
@@ -70,8 +78,15 @@ func (s *Store) write() {
 	var group []*item
 	for first := range s.queue {
 		group = s.gather(append(group[:0], first))
+		weight := int64(0)
+		for _, it := range group {
+			weight += it.weight
+		}
+		s.room.Release(weight)
+		end := s.pace.begin()
 		s.carryOut(group)
 		s.checkpoint()
+		end()
 		clear(group)
 	}
 }
@@ -109,17 +124,16 @@ func (s *Store) carryOut(group []*item) {
 		endAll(group, user.ErrStoreReadOnly())
 		return
 	}
+	before := s.writer.head
 	err := s.transaction(group, false)
 	if err != nil && s.ReadOnly() == nil && !ofStore(err) {
 		s.opts.Logger.Warn("a change failed unexpectedly; its transaction is carried out again change by change", "error", err)
 		err = s.transaction(group, true)
 	}
-	s.noteOutcome(err)
+	err = lookCloser(s.opts.Path, err)
+	s.noteOutcome(err, s.writer.head != before)
 	if err != nil {
-		if s.ReadOnly() != nil {
-			err = user.ErrStoreReadOnly()
-		}
-		endAll(group, translate(err))
+		s.refuse(group, err)
 		return
 	}
 	if planted(faultAckBeforeCommit) {
@@ -130,17 +144,14 @@ func (s *Store) carryOut(group []*item) {
 
 // noteOutcome logs the failure of a transaction. While one follows the other for the
 // same reason, as on a full disk, only the first is logged, and the end of it all.
-func (s *Store) noteOutcome(err error) {
+func (s *Store) noteOutcome(err error, changed bool) {
 	if err == nil {
-		if s.failures > 0 {
-			s.opts.Logger.Info("transactions succeed again", "failed", s.failures)
+		if failed := s.trouble.ends(changed); failed > 0 {
+			s.opts.Logger.Info("transactions succeed again", "failed", failed)
 		}
-		s.failing, s.failures = "", 0
 		return
 	}
-	s.failures++
-	if text := err.Error(); text != s.failing {
-		s.failing = text
+	if s.trouble.begins(err) {
 		s.opts.Logger.Error("a transaction failed", "error", err)
 		s.inTrouble()
 	}
@@ -163,6 +174,26 @@ func (s *Store) dropEnded(group []*item) []*item {
 		kept = append(kept, it)
 	}
 	return kept
+}
+
+// refuse ends a group whose transaction failed. What may yet take effect must not look
+// refused to its callers; the store's own jobs rather hear why.
+func (s *Store) refuse(group []*item, err error) {
+	why := forCallers(err)
+	switch {
+	case s.ReadOnly() != nil:
+		why = user.ErrStoreReadOnly()
+	case isDamage(err):
+		why = user.ErrStoreDamaged()
+	}
+	unknown := errors.As(err, new(unknownFateError))
+	for _, it := range group {
+		if unknown && it.job == nil {
+			it.end(nil, user.ErrStoreUnknown())
+		} else {
+			it.end(nil, why)
+		}
+	}
 }
 
 func endAll(group []*item, err error) {
@@ -211,6 +242,9 @@ func (s *Store) transaction(group []*item, careful bool) error {
 		if losesData(err) {
 			s.stopWrites(err)
 		}
+		if !keptNothing(err) {
+			err = unknownFateError{err}
+		}
 		return s.rollback(err)
 	}
 	took := time.Since(start)
@@ -245,7 +279,7 @@ func (s *Store) rollback(err error) error {
 // stopWrites makes the store read only until it is opened again.
 func (s *Store) stopWrites(err error) {
 	if s.failed.CompareAndSwap(nil, &err) {
-		s.opts.Logger.Error("the store takes no more writes: it cannot be known whether the last commit is on disk", "error", err)
+		s.opts.Logger.Error("the store takes no more writes until the program is started anew", "error", err)
 		s.inTrouble()
 	}
 }

@@ -1,0 +1,48 @@
+package main_test
+
+import (
+	"context"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+)
+
+// A disk that does not answer reads holds up calls no longer than their deadlines, and
+// health says so, until the disk answers again.
+func TestHungReads(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	s := startTroubled(ctx, t, t.TempDir())
+	for range 200 {
+		s.mustCreate(ctx, t)
+	}
+	s.process.terminate(t)
+	s.restart(t) // with nothing of it in memory
+	reads, writes := s.watch(ctx, readsName), s.watch(ctx, writesName)
+	reads.await(ctx, t, grpchealth.StatusServing)
+	s.awaitServing(ctx, t, writes)
+	path := filepath.Join(s.program.dir, databaseFile)
+	tr := inject(t, s.process, "-P", path, "-P", path+"-wal", "-e", "trace=pread64", "-e", "inject=pread64:delay_enter=40000000")
+	for i := range 8 { // more than the store has readers
+		id := s.acked[i*25]
+		hasty, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		if _, err := s.client.GetUser(hasty, &userv1.GetUserRequest{UserId: id}); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+			t.Errorf("a read with a deadline: got %v", err)
+		}
+		cancel()
+	}
+	reads.await(ctx, t, grpchealth.StatusNotServing)
+	if status, text := s.readyz(ctx, t); status != http.StatusServiceUnavailable || !hasAll(text, []string{"reads: no answer within"}) {
+		t.Errorf("/readyz: got %d, %q", status, text)
+	}
+	tr.detach()
+	reads.await(ctx, t, grpchealth.StatusServing)
+	s.mustRead(ctx, t)
+	s.mustSurvive(ctx, t)
+}
