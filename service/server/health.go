@@ -193,6 +193,7 @@ func (p *prober) run(ctx context.Context) {
 func (p *prober) probe(ctx context.Context) bool {
 	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeLate)
 	defer cancel()
+	defer nextRound(ctx, p.log, "the probe of the store")
 	_, readErr := p.store.First(probing)
 	writeErr := p.store.Probe(probing)
 	if ctx.Err() != nil {
