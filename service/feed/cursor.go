@@ -2,6 +2,8 @@ package feed
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -131,8 +133,15 @@ func (c *Cursor) ReadAhead(ctx context.Context) {
 	}
 	ahead, query := make(chan pageRead, 1), c.query
 	go func() {
-		page, err := c.feed.store.Log(ctx, query)
-		ahead <- pageRead{page, err}
+		var read pageRead
+		defer func() {
+			// On a goroutine of its own nobody further out catches a panic.
+			if value := recover(); value != nil {
+				read = pageRead{err: fmt.Errorf("panic: %v\n%s", value, debug.Stack())}
+			}
+			ahead <- read
+		}()
+		read.page, read.err = c.feed.store.Log(ctx, query)
 	}()
 	c.ahead = ahead
 }
@@ -140,10 +149,8 @@ func (c *Cursor) ReadAhead(ctx context.Context) {
 // Wait returns nil when there may be something to read, or when the timer fires;
 // ErrDraining when the server is about to stop; or the context's error.
 func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
-	select {
-	case <-c.feed.draining:
-		return c.Drained()
-	default:
+	if err := c.Drained(); err != nil {
+		return err
 	}
 	c.at.Store(waits)
 	// Nothing older than what wakes it is missing.
@@ -162,12 +169,10 @@ func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
 
 // Drained returns ErrDraining once the server is about to stop, and nil before.
 func (c *Cursor) Drained() error {
-	select {
-	case <-c.feed.draining:
-		return user.ErrDraining(c.feed.Head().Epoch, c.Position())
-	default:
+	if !c.feed.IsDraining() {
 		return nil
 	}
+	return user.ErrDraining(c.feed.Head().Epoch, c.Position())
 }
 
 func (c *Cursor) signal() {

@@ -195,11 +195,11 @@ func (p *prober) run(ctx context.Context) {
 func (p *prober) probe(ctx context.Context) bool {
 	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeLate)
 	defer cancel()
-	p.reads.put(probing, func(ctx context.Context) error {
+	p.reads.put(probing, p.caught(func(ctx context.Context) error {
 		_, err := p.store.First(ctx)
 		return err
-	})
-	p.writes.put(probing, p.store.Probe)
+	}))
+	p.writes.put(probing, p.caught(p.store.Probe))
 	readErr, writeErr := p.reads.wait(probing), p.writes.wait(probing)
 	if ctx.Err() != nil {
 		return false // the server stops; that says nothing of the store
@@ -215,6 +215,20 @@ func (p *prober) probe(ctx context.Context) bool {
 	}
 	return all
 }
+
+// caught returns the question with an answer for a panic of the store's.
+func (p *prober) caught(ask func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := errProbePanicked
+		func() {
+			defer nextRound(ctx, p.log, "the probe of the store")
+			err = ask(ctx)
+		}()
+		return err
+	}
+}
+
+var errProbePanicked = errors.New("the store panicked")
 
 var errProbeLate = fmt.Errorf("no answer within %v", probeTimeout)
 
