@@ -48,7 +48,7 @@ type Store struct {
 	pool    *pool
 	writer  *writer
 	head    atomic.Pointer[user.Head]
-	failed  atomic.Pointer[error] // why the store takes no more writes
+	stopped atomic.Pointer[stopped] // nil: the store takes writes
 	observe func(user.Commit)
 
 	// closing guards the queue: Submit holds it to read, Close to write.
@@ -59,7 +59,9 @@ type Store struct {
 	pace     *pace
 	finished chan struct{} // closed when the writer has ended
 
-	trouble trouble // the writer's own
+	// The writer's own.
+	trouble trouble
+	places  [2]place
 
 	redacting sync.Map // user id -> position up to which its rows are redacted
 }
@@ -120,6 +122,9 @@ func (s *Store) open(ctx context.Context) (err error) {
 	}
 	if s.pool, err = newPool(ctx, s.opts.Path, s.opts.Logger); err != nil {
 		return err
+	}
+	if s.places, err = findPlaces(s.opts.Path); err != nil {
+		return errors.Join(err, s.pool.close())
 	}
 	s.head.Store(&head)
 	s.epoch = head.Epoch
@@ -206,10 +211,16 @@ func (s *Store) Observe(observer func(user.Commit)) { s.observe = observer }
 
 // ReadOnly returns why the store takes no more writes, nil if it does.
 func (s *Store) ReadOnly() error {
-	if why := s.failed.Load(); why != nil {
-		return *why
+	if why := s.stopped.Load(); why != nil {
+		return why.cause
 	}
 	return nil
+}
+
+// stopped is why the store takes no more writes, and what it answers to them.
+type stopped struct {
+	cause  error
+	answer *user.Error
 }
 
 // Close waits for the batches handed in, and for reads under way, and closes the file.
