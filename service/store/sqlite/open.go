@@ -11,8 +11,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -193,9 +195,11 @@ func syncFolder(path string) error {
 	if err != nil {
 		return err
 	}
-	// Some file systems cannot sync a folder; they need none.
-	_ = f.Sync()
-	return f.Close()
+	err = f.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) || runtime.GOOS == "windows" {
+		err = nil // some file systems cannot sync a folder; they need not
+	}
+	return errors.Join(err, f.Close())
 }
 
 // Head returns the end of the log.
