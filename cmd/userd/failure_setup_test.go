@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -300,7 +301,8 @@ func (p program) mustFail(ctx context.Context, t *testing.T, args ...string) str
 // run runs the program to its end.
 func (p program) run(ctx context.Context, t *testing.T, args ...string) (out string, err error) {
 	t.Helper()
-	cmd := exec.CommandContext(ctx, build(t, ""), args...)
+	argv := slices.Concat(p.wrap, []string{build(t, "")}, args)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = p.dir
 	cmd.Env = os.Environ()
 	said, err := cmd.CombinedOutput()

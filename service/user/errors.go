@@ -270,6 +270,14 @@ func ErrStoreDamaged() *Error {
 	}
 }
 
+// ErrStoreMoved is the error for a write that would go where nobody finds it again.
+func ErrStoreMoved() *Error {
+	return &Error{
+		Code: FailedPrecondition, Reason: StoreReadOnly,
+		Message: "the store takes no writes since its file was removed, replaced or cut short; an operator must look at it",
+	}
+}
+
 // ErrTooMany is the error for more of something than one call may carry.
 func ErrTooMany(reason Reason, what string, limit int) *Error {
 	return &Error{

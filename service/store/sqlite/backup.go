@@ -59,7 +59,7 @@ func (f *File) Backup(ctx context.Context, path string, progress func(done, tota
 
 // copyTo copies the store's pages from one instant.
 func (f *File) copyTo(ctx context.Context, path string, progress func(done, total int)) (err error) {
-	source, err := connect(ctx, dsn(f.path, readerCacheKiB))
+	source, err := connect(ctx, readOnlyDSN(f.path))
 	if err != nil {
 		return err
 	}

@@ -23,13 +23,11 @@ const (
 // dsn names the file and the settings that every connection of its kind has. Being
 // part of the name they hold for each connection, however it comes about.
 func dsn(path string, cacheKiB int, pragmas ...string) string {
-	// A driver sees "?" as the end of the name, SQLite decodes what is escaped.
-	escaped := (&url.URL{Path: path}).EscapedPath()
 	sync := "FULL"
 	if planted(faultSyncOff) {
 		sync = "OFF"
 	}
-	query := url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{
+	return address(path, url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{
 		"busy_timeout(5000)",
 		"journal_mode(WAL)",
 		"synchronous(" + sync + ")",
@@ -39,8 +37,24 @@ func dsn(path string, cacheKiB int, pragmas ...string) string {
 		// The writer checkpoints by itself, between a group's answers and the next group.
 		"wal_autocheckpoint(0)",
 		"cache_size(-" + strconv.Itoa(cacheKiB) + ")",
-	}, pragmas...)}
-	return "file:" + escaped + "?" + query.Encode()
+	}, pragmas...)})
+}
+
+func address(path string, query url.Values) string {
+	// A driver sees "?" as the end of the name, SQLite decodes what is escaped.
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query.Encode()
+}
+
+// readOnlyDSN is dsn for a file that is only looked at. Closing the last connection that
+// may write copies the write-ahead log into the database and removes it; after a kill
+// that would be one that only came to look, and the log may be what has to be looked at.
+func readOnlyDSN(path string) string {
+	return address(path, url.Values{"mode": {"ro"}, "_pragma": {
+		"busy_timeout(5000)",
+		"temp_store(MEMORY)",
+		"trusted_schema(OFF)",
+		"cache_size(-" + strconv.Itoa(readerCacheKiB) + ")",
+	}})
 }
 
 // conn is one connection with its prepared statements. It is used by one goroutine

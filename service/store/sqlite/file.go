@@ -14,8 +14,9 @@ import (
 // over, beside a process that may be serving from it.
 type File struct{ path string }
 
-// OpenFile returns the file of a store that is there. It takes no lock and changes
-// nothing. The error is meant for the person who gave the name.
+// OpenFile returns the file of a store that is there. It takes no lock, and changes
+// neither the database nor its write-ahead log; where there is no log SQLite leaves an
+// empty one. The error is meant for the person who gave the name.
 func OpenFile(ctx context.Context, path string) (*File, error) {
 	absolute, err := filepath.Abs(path)
 	if err == nil {
@@ -33,7 +34,7 @@ func OpenFile(ctx context.Context, path string) (*File, error) {
 
 // head reads the end of the log as the file has it.
 func (f *File) head(ctx context.Context) (head user.Head, err error) {
-	c, err := connect(ctx, dsn(f.path, readerCacheKiB, "query_only(ON)"))
+	c, err := connect(ctx, readOnlyDSN(f.path))
 	if err != nil {
 		return head, err
 	}

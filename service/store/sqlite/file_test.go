@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"database/sql/driver"
 	"errors"
 	"os"
@@ -114,5 +115,43 @@ func TestADamagedFileIsToldOf(t *testing.T) {
 			t.Errorf("page %d, check: %v %v", page+2, findings, err)
 		}
 		_ = s.Close()
+	}
+}
+
+// Whoever looks at the file of a program that was killed leaves it as it is: the
+// write-ahead log is not copied into the database.
+func TestLookingChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	running := openTest(t, filepath.Join(dir, "running.db"))
+	createUser(t, running, "anna")
+	path := filepath.Join(dir, "killed.db") // what a kill would leave
+	files := map[string][]byte{}
+	for _, ending := range []string{"", "-wal"} {
+		content, err := os.ReadFile(filepath.Join(dir, "running.db"+ending))
+		if err == nil {
+			err = os.WriteFile(path+ending, content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[path+ending] = content
+	}
+	f, err := OpenFile(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if findings, err := f.Check(t.Context(), nil); err != nil || len(findings) > 0 {
+		t.Errorf("check: %v %v", findings, err)
+	}
+	if err := f.Backup(t.Context(), filepath.Join(dir, "copy.db"), nil); err != nil {
+		t.Error(err)
+	}
+	for name, want := range files {
+		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s has changed, %v: %d bytes, %d before", filepath.Base(name), err, len(got), len(want))
+		}
+	}
+	if copied := openTest(t, filepath.Join(dir, "copy.db")); copied.head.Load().Position != 1 {
+		t.Errorf("the copy has %+v", copied.head.Load())
 	}
 }

@@ -11,8 +11,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -48,7 +50,7 @@ type Store struct {
 	pool    *pool
 	writer  *writer
 	head    atomic.Pointer[user.Head]
-	failed  atomic.Pointer[error] // why the store takes no more writes
+	stopped atomic.Pointer[stopped] // nil: the store takes writes
 	observe func(user.Commit)
 
 	// closing guards the queue: Submit holds it to read, Close to write.
@@ -59,7 +61,9 @@ type Store struct {
 	pace     *pace
 	finished chan struct{} // closed when the writer has ended
 
-	trouble trouble // the writer's own
+	// The writer's own.
+	trouble trouble
+	places  [2]place
 
 	redacting sync.Map // user id -> position up to which its rows are redacted
 }
@@ -120,6 +124,9 @@ func (s *Store) open(ctx context.Context) (err error) {
 	}
 	if s.pool, err = newPool(ctx, s.opts.Path, s.opts.Logger); err != nil {
 		return err
+	}
+	if s.places, err = findPlaces(s.opts.Path); err != nil {
+		return errors.Join(err, s.pool.close())
 	}
 	s.head.Store(&head)
 	s.epoch = head.Epoch
@@ -188,9 +195,11 @@ func syncFolder(path string) error {
 	if err != nil {
 		return err
 	}
-	// Some file systems cannot sync a folder; they need none.
-	_ = f.Sync()
-	return f.Close()
+	err = f.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) || runtime.GOOS == "windows" {
+		err = nil // some file systems cannot sync a folder; they need not
+	}
+	return errors.Join(err, f.Close())
 }
 
 // Head returns the end of the log.
@@ -206,10 +215,16 @@ func (s *Store) Observe(observer func(user.Commit)) { s.observe = observer }
 
 // ReadOnly returns why the store takes no more writes, nil if it does.
 func (s *Store) ReadOnly() error {
-	if why := s.failed.Load(); why != nil {
-		return *why
+	if why := s.stopped.Load(); why != nil {
+		return why.cause
 	}
 	return nil
+}
+
+// stopped is why the store takes no more writes, and what it answers to them.
+type stopped struct {
+	cause  error
+	answer *user.Error
 }
 
 // Close waits for the batches handed in, and for reads under way, and closes the file.

@@ -42,7 +42,7 @@ type writer struct {
 }
 
 func newWriter(ctx context.Context, s *Store) (*writer, error) {
-	c, err := connect(ctx, dsn(s.opts.Path, writerCacheKiB, "journal_size_limit(67108864)"))
+	c, err := connect(ctx, dsn(s.opts.Path, writerCacheKiB, fmt.Sprintf("journal_size_limit(%d)", journalLimit)))
 	if err != nil {
 		return nil, err
 	}

@@ -120,8 +120,8 @@ func (s *Store) carryOut(group []*item) {
 	if len(group) == 0 {
 		return
 	}
-	if s.ReadOnly() != nil {
-		endAll(group, user.ErrStoreReadOnly())
+	if why := s.stopped.Load(); why != nil {
+		endAll(group, why.answer)
 		return
 	}
 	before := s.writer.head
@@ -180,10 +180,9 @@ func (s *Store) dropEnded(group []*item) []*item {
 // refused to its callers; the store's own jobs rather hear why.
 func (s *Store) refuse(group []*item, err error) {
 	why := forCallers(err)
-	switch {
-	case s.ReadOnly() != nil:
-		why = user.ErrStoreReadOnly()
-	case isDamage(err):
+	if stopped := s.stopped.Load(); stopped != nil {
+		why = stopped.answer
+	} else if isDamage(err) {
 		why = user.ErrStoreDamaged()
 	}
 	unknown := errors.As(err, new(unknownFateError))
@@ -212,6 +211,9 @@ func answerAll(group []*item) {
 // is kept.
 func (s *Store) transaction(group []*item, careful bool) error {
 	w := s.writer
+	if err := s.checkPlaces(); err != nil {
+		return err
+	}
 	w.begin(user.Truncate(s.opts.Clock()))
 	if err := w.beginImmediate.exec(); err != nil {
 		return s.rollback(fmt.Errorf("begin: %w", err))
@@ -240,7 +242,7 @@ func (s *Store) transaction(group []*item, careful bool) error {
 	if err := w.commit(); err != nil {
 		err = fmt.Errorf("commit: %w", err)
 		if losesData(err) {
-			s.stopWrites(err)
+			s.stopWrites(err, user.ErrStoreReadOnly())
 		}
 		if !keptNothing(err) {
 			err = unknownFateError{err}
@@ -259,6 +261,18 @@ func (s *Store) transaction(group []*item, careful bool) error {
 	return nil
 }
 
+// checkPlaces stops writes where those of this transaction would go to a file that the
+// next start does not find. It costs a few microseconds, a sync a hundred and more.
+func (s *Store) checkPlaces() error {
+	for i := range s.places {
+		if err := s.places[i].check(); err != nil {
+			s.stopWrites(err, user.ErrStoreMoved())
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *Store) publish(head user.Head, committed []user.Committed) {
 	if s.observe != nil && len(committed) > 0 {
 		s.observe(user.Commit{Head: head, Changes: committed})
@@ -267,7 +281,7 @@ func (s *Store) publish(head user.Head, committed []user.Committed) {
 
 func (s *Store) rollback(err error) error {
 	if isFailedSync(err) {
-		s.stopWrites(err)
+		s.stopWrites(err, user.ErrStoreReadOnly())
 	}
 	// After some errors SQLite has rolled back by itself, and says so with an error.
 	if failure := s.writer.rollbackAll.exec(); failure != nil && code(failure)&0xff != codes.SQLITE_ERROR {
@@ -277,8 +291,8 @@ func (s *Store) rollback(err error) error {
 }
 
 // stopWrites makes the store read only until it is opened again.
-func (s *Store) stopWrites(err error) {
-	if s.failed.CompareAndSwap(nil, &err) {
+func (s *Store) stopWrites(err error, answer *user.Error) {
+	if s.stopped.CompareAndSwap(nil, &stopped{err, answer}) {
 		s.opts.Logger.Error("the store takes no more writes until the program is started anew", "error", err)
 		s.inTrouble()
 	}
@@ -297,7 +311,7 @@ func (s *Store) checkpoint() {
 	if _, err := w.walCheckpoint.one(); err != nil {
 		s.opts.Logger.Error("the write-ahead log cannot be copied into the database", "error", err)
 		if losesData(err) {
-			s.stopWrites(fmt.Errorf("checkpoint: %w", err))
+			s.stopWrites(fmt.Errorf("checkpoint: %w", err), user.ErrStoreReadOnly())
 		}
 	}
 }
