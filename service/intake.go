@@ -30,7 +30,7 @@ type intake struct {
 	onTheWay []*chunk
 	received int
 	settled  int
-	position int64 // newest that the results reflect
+	position int64 // that the results reflect, at least the head at the beginning
 }
 
 // receiveAll applies every item of the stream, and returns when the caller has
@@ -44,14 +44,13 @@ func receiveAll[T any, M interface {
 	change func(M) (user.Change, error),
 ) error {
 	in.filling = new(chunk)
+	in.position = in.service.feed.Head().Position
 	for stream.Receive() {
 		if in.received == limit {
 			return in.giveUp(ctx, user.ErrTooMany(user.TooManyItems, "items in one stream", limit))
 		}
-		select {
-		case <-in.service.feed.Draining():
+		if in.service.feed.IsDraining() {
 			return in.stopForDrain(ctx)
-		default:
 		}
 		item := M(stream.Msg())
 		step, err := change(item)
@@ -64,10 +63,8 @@ func receiveAll[T any, M interface {
 		}
 	}
 	if err := stream.Err(); err != nil {
-		select {
-		case <-in.service.feed.Draining(): // why nothing more can be read
+		if in.service.feed.IsDraining() { // why nothing more can be read
 			return in.stopForDrain(ctx)
-		default:
 		}
 		return fmt.Errorf("receive item %d: %w", in.received, err)
 	}

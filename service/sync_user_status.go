@@ -38,7 +38,7 @@ func (s *Service) SyncUserStatus(
 	}
 	in := &statusReader{
 		service: s, followed: followed, by: user.Author{Actor: author(ctx, "").Actor, Origin: origin},
-		answers: make(chan statusAnswer, maxOutstanding),
+		answers: make(chan statusAnswer, maxOutstanding), taking: make(chan struct{}, 1),
 	}
 	go in.receive(ctx, stream.Receive)
 	out := statusWriter{service: s, followed: followed, send: stream.Send, flush: flusher(ctx)}
@@ -61,11 +61,15 @@ type statusReader struct {
 	followed *feed.Followed
 	by       user.Author
 	answers  chan statusAnswer
-	end      error // why there are no more answers; set before answers is closed
+	taking   chan struct{} // full while a message is being taken, and for good at a drain
+	// Why there are no more answers; set before answers is closed.
+	end     error
+	drained bool // the server is about to stop, and not what end says
 }
 
 // receive ends when the caller closes its side, when the stream breaks, or when the
-// server is about to stop.
+// server is about to stop. What is not taken by then has no effect, so that every
+// message that has one gets its answer.
 func (r *statusReader) receive(ctx context.Context, next func() (*userv1.UserStatusUpdate, error)) {
 	defer close(r.answers)
 	defer func() {
@@ -80,15 +84,33 @@ func (r *statusReader) receive(ctx context.Context, next func() (*userv1.UserSta
 			return
 		}
 		if err != nil {
-			r.end = err
+			// At a drain the server ends the reading.
+			r.end, r.drained = err, r.service.feed.IsDraining()
 			return
 		}
-		select {
-		case r.answers <- r.take(ctx, message):
-		case <-ctx.Done():
-			r.end = context.Cause(ctx)
+		if r.end = r.enqueue(ctx, message); r.end != nil || r.drained {
 			return
 		}
+	}
+}
+
+// enqueue takes a message and gives its answer a place, unless the server is about to
+// stop.
+func (r *statusReader) enqueue(ctx context.Context, message *userv1.UserStatusUpdate) error {
+	select {
+	case r.taking <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-r.taking }()
+	if r.drained = r.service.feed.IsDraining(); r.drained {
+		return nil
+	}
+	select {
+	case r.answers <- r.take(ctx, message):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -158,7 +180,7 @@ func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
 		case answer, more := <-in.answers:
 			w.flush.Hold()
 			if !more {
-				return in.end
+				return w.last(in)
 			}
 			err = w.answer(ctx, in, &answer)
 		case <-w.followed.Wake():
@@ -175,19 +197,37 @@ func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
 	}
 }
 
-// drain gives the answers that are outstanding, and ends the stream.
+// drain gives the answers that are outstanding, that of a message that is being taken
+// included, and ends the stream.
 func (w *statusWriter) drain(ctx context.Context, in *statusReader) error {
-	for len(in.answers) > 0 {
-		answer, more := <-in.answers
-		if !more {
-			return in.end
+	for last := false; !last || len(in.answers) > 0; {
+		taking := in.taking
+		if last {
+			taking = nil
 		}
-		if err := w.answer(ctx, in, &answer); err != nil {
-			return err
+		select {
+		case answer, more := <-in.answers:
+			if !more {
+				return w.last(in)
+			}
+			if err := w.answer(ctx, in, &answer); err != nil {
+				return err
+			}
+		case taking <- struct{}{}:
+			last = true // nothing is being taken, and nothing will be
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
-	head := w.service.feed.Head()
-	return user.ErrDraining(head.Epoch, head.Position)
+	return w.followed.Drained()
+}
+
+// last gives the end of the stream once all its answers are given.
+func (w *statusWriter) last(in *statusReader) error {
+	if in.drained {
+		return w.followed.Drained()
+	}
+	return in.end
 }
 
 // answer gives the one answer to a message.

@@ -47,7 +47,7 @@ func (s *Service) WatchUserStatus(
 				return err
 			}
 		case <-s.feed.Draining():
-			return user.ErrDraining(s.feed.Head().Epoch, s.feed.Head().Position)
+			return followed.Drained()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

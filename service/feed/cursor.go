@@ -140,10 +140,8 @@ func (c *Cursor) ReadAhead(ctx context.Context) {
 // Wait returns nil when there may be something to read, or when the timer fires;
 // ErrDraining when the server is about to stop; or the context's error.
 func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
-	select {
-	case <-c.feed.draining:
-		return c.Drained()
-	default:
+	if err := c.Drained(); err != nil {
+		return err
 	}
 	c.at.Store(waits)
 	// Nothing older than what wakes it is missing.
@@ -162,12 +160,10 @@ func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
 
 // Drained returns ErrDraining once the server is about to stop, and nil before.
 func (c *Cursor) Drained() error {
-	select {
-	case <-c.feed.draining:
-		return user.ErrDraining(c.feed.Head().Epoch, c.Position())
-	default:
+	if !c.feed.IsDraining() {
 		return nil
 	}
+	return user.ErrDraining(c.feed.Head().Epoch, c.Position())
 }
 
 func (c *Cursor) signal() {

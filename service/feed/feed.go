@@ -86,6 +86,16 @@ func (f *Feed) Drain() { f.drain.Do(func() { close(f.draining) }) }
 // Draining is closed once the server is about to stop.
 func (f *Feed) Draining() <-chan struct{} { return f.draining }
 
+// IsDraining reports whether the server is about to stop.
+func (f *Feed) IsDraining() bool {
+	select {
+	case <-f.draining:
+		return true
+	default:
+		return false
+	}
+}
+
 // NewOrigin returns a number that tells the changes of one stream from others'.
 func (f *Feed) NewOrigin() uint64 { return f.origins.Add(1) }
 

@@ -217,11 +217,36 @@ func (s *Followed) catchUp(ctx context.Context, after int64) ([]StatusChange, er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.behind = page.Reached
-	if page.Done && s.feed.Head().Position <= page.Reached {
-		s.behind = -1 // nothing was committed meanwhile, and what comes will be marked
+	if page.Done && s.feed.Head().Position == page.Reached {
+		// Nothing was committed meanwhile, and what comes will be marked. A commit that
+		// the store shows before it tells of it would be marked although it is told.
+		s.behind = -1
 	}
 	s.signal()
 	return slices.DeleteFunc(changes, s.keptBack), nil
+}
+
+// Told is the position up to which nothing is left to be told, of what Take has
+// given out and Release has settled: whoever resumes after it misses no status. It
+// is an earlier one than the feed's head while changes wait.
+func (s *Followed) Told() int64 {
+	s.feed.mu.Lock() // else a commit could have moved the head, and have yet to mark
+	defer s.feed.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	told := s.feed.Head().Position
+	if s.behind >= 0 {
+		told = s.behind
+	}
+	if oldest := s.oldestPending(); oldest >= 0 {
+		told = min(told, oldest-1)
+	}
+	return told
+}
+
+// Drained returns ErrDraining, with the position up to which all was told.
+func (s *Followed) Drained() error {
+	return user.ErrDraining(s.feed.Head().Epoch, s.Told())
 }
 
 // keptBack keeps the change of a user with an outstanding answer until Release.

@@ -45,8 +45,6 @@ func chain(l links) []connect.Interceptor {
 		l.reasons,
 		// A panic becomes such an error. What is further out must not panic.
 		intercept.Recover{},
-		// A client that has more to say is not waited for when the server stops.
-		drained{l.feed},
 		// Who may not call does not wait, and learns nothing of positions and rules.
 		intercept.NewAuthorize(l.policy),
 		// A stream ends when the caller's credentials do.

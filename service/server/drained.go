@@ -9,8 +9,9 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// drained tells a client stream, or a bidi stream, that was cut off by the drain that
-// this is why. Its handler only sees that nothing more can be read.
+// drained tells a stream of reflection that was cut off by the drain that this is why:
+// its handler, which is not the service's own, only sees that nothing more can be read.
+// It follows nothing, so that one position is as good as another.
 type drained struct{ feed *feed.Feed }
 
 // WrapUnary returns next as it is.
@@ -31,12 +32,10 @@ func (d drained) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 		if _, known := user.AsError(err); known {
 			return err
 		}
-		select {
-		case <-d.feed.Draining():
-			head := d.feed.Head()
-			return user.ErrDraining(head.Epoch, head.Position)
-		default:
+		if !d.feed.IsDraining() {
 			return err
 		}
+		head := d.feed.Head()
+		return user.ErrDraining(head.Epoch, head.Position)
 	}
 }

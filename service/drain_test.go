@@ -1,0 +1,253 @@
+package service_test
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// followed is what one stream of statuses was told, and where it says to resume.
+type followed struct {
+	kind     string
+	newest   map[int64]int64 // position by user
+	position int64
+	err      error
+}
+
+// note notes what a stream is told; its end too.
+func (f *followed) note(update *userv1.UserStatusUpdate, err error) (ended bool) {
+	if err != nil {
+		f.position, f.err = drainedAt(err)
+		return true
+	}
+	f.newest[update.GetUserId()] = max(f.newest[update.GetUserId()], update.GetActivityId())
+	return false
+}
+
+// drainedAt returns the position in SERVER_DRAINING, or the error if it is another.
+func drainedAt(err error) (int64, error) {
+	answer, ok := err.(*connect.Error) //nolint:errorlint // streams give it as it is
+	if ok && answer.Code() == connect.CodeUnavailable {
+		for _, detail := range answer.Details() {
+			value, _ := detail.Value()
+			info, ok := value.(*errdetails.ErrorInfo)
+			if ok && info.GetReason() == string(user.ServerDraining) && info.GetMetadata()["epoch"] != "" {
+				return strconv.ParseInt(info.GetMetadata()["position"], 10, 64)
+			}
+		}
+	}
+	return 0, fmt.Errorf("not drained: %w", err)
+}
+
+// Whoever resumes a stream of statuses at the position with which the drain ended it
+// knows, with what it was told before, the newest status of everybody. The drain comes
+// while changes wait to be told.
+func TestDrainLetsStatusStreamsResume(t *testing.T) {
+	const users, streams, rounds = 200, 24, 3
+	r := newRig(t)
+	client := r.client(t)
+	var ids []int64
+	for i := range users {
+		ids = append(ids, r.create(t, fmt.Sprintf("user-%d", i)).GetUserId())
+	}
+	start := r.feed.Head().Position
+	all := make([]*followed, streams)
+	var open, ended sync.WaitGroup
+	for i := range all {
+		all[i] = &followed{kind: "watch", newest: make(map[int64]int64)}
+		if i%2 == 1 {
+			all[i].kind = "sync"
+		}
+		open.Add(1)
+		ended.Go(func() { all[i].follow(t, client, sync.OnceFunc(open.Done)) })
+	}
+	open.Wait()
+	for round := range rounds {
+		req := &userv1.UpdateUsersRequest{}
+		for _, id := range ids {
+			status := []userv1.UserStatus{inactive, suspended}[round%2]
+			req.Requests = append(req.Requests, &userv1.UpdateUserRequest{UserId: id, User: &userv1.User{Status: status}})
+		}
+		if _, err := r.UpdateUsers(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.feed.Drain()
+	ended.Wait()
+	present, err := r.feed.Statuses(t.Context(), ids, start)
+	if err != nil || len(present) != users {
+		t.Fatalf("%d statuses, %v", len(present), err)
+	}
+	for i, f := range all {
+		if f.err != nil {
+			t.Fatalf("stream %d (%s): %v", i, f.kind, f.err)
+		}
+		resumed, err := r.feed.Statuses(t.Context(), ids, f.position)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, change := range resumed {
+			f.newest[change.UserID] = change.Position
+		}
+		missed := 0
+		for _, change := range present {
+			if f.newest[change.UserID] != change.Position {
+				missed++
+			}
+		}
+		if missed > 0 {
+			t.Errorf("stream %d (%s), resumed after %d, misses the newest status of %d users", i, f.kind, f.position, missed)
+		}
+	}
+}
+
+// follow follows everybody to the end of the stream.
+func (f *followed) follow(t *testing.T, client userv1connect.UserServiceClient, stood func()) {
+	defer stood()
+	if f.kind == "watch" {
+		stream, err := client.WatchUserStatus(t.Context(), &userv1.WatchUserStatusRequest{All: true, AfterActivityId: 1})
+		if err != nil {
+			f.err = err
+			return
+		}
+		for stream.Receive() {
+			stood()
+			f.note(stream.Msg(), nil)
+		}
+		f.note(nil, stream.Err())
+		return
+	}
+	stream, err := client.SyncUserStatus(t.Context())
+	if err == nil {
+		err = stream.Send(&userv1.UserStatusUpdate{})
+	}
+	if err != nil {
+		f.err = err
+		return
+	}
+	for {
+		update, err := stream.Receive()
+		stood()
+		if f.note(update, err) {
+			return
+		}
+	}
+}
+
+// A change has its answer if it has taken effect, however fast the messages come when
+// the drain begins.
+func TestDrainAnswersWhatItHasTaken(t *testing.T) {
+	const streams, enough = 8, 2000
+	r := newRig(t)
+	client := r.client(t)
+	var answered atomic.Int64
+	reached := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(reached) })
+	type outcome struct {
+		id, answers, last, position int64
+		err                         error
+	}
+	ends := make(chan outcome, streams)
+	for i := range streams {
+		o := outcome{id: r.create(t, fmt.Sprintf("user-%d", i)).GetUserId()}
+		stream, err := client.SyncUserStatus(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for k := 0; ; k++ {
+				status := []userv1.UserStatus{inactive, suspended}[k%2]
+				if stream.Send(&userv1.UserStatusUpdate{UserId: o.id, Status: status}) != nil {
+					return
+				}
+			}
+		}()
+		go func() {
+			defer begin() // if it ends too early, the end says so
+			for {
+				update, err := stream.Receive()
+				if err != nil {
+					o.position, o.err = drainedAt(err)
+					ends <- o
+					return
+				}
+				o.answers, o.last = o.answers+1, update.GetActivityId()
+				if answered.Add(1) == enough {
+					begin()
+				}
+			}
+		}()
+	}
+	<-reached
+	r.feed.Drain()
+	for range streams {
+		o := <-ends
+		page, err := r.store.Log(t.Context(), user.LogQuery{UserID: o.id, Actions: []string{user.ActionStatusChanged}, MaxRows: 100_000})
+		if err != nil || o.err != nil {
+			t.Fatal(err, o.err)
+		}
+		if int64(len(page.Rows)) != o.answers {
+			t.Errorf("%d changes of user %d took effect, %d were answered", len(page.Rows), o.id, o.answers)
+		}
+		if o.position < o.last {
+			t.Errorf("user %d: to be resumed after %d, but told of %d", o.id, o.position, o.last)
+		}
+	}
+}
+
+// A message that is being handed to the store when the drain begins has its answer, too.
+func TestDrainWaitsForWhatIsBeingTaken(t *testing.T) {
+	r := newRig(t)
+	id := r.create(t, "ann").GetUserId()
+	taking := make(chan struct{})
+	once := sync.OnceFunc(func() { close(taking) })
+	slow := spyStore{Store: r.store, batches: func(user.Batch) ([]user.Result, error, bool) {
+		once()
+		<-r.feed.Draining()
+		<-time.After(200 * time.Millisecond) // as a store may take whose queue is full
+		return nil, nil, false
+	}}
+	served := &rig{Service: service.New(slow, r.feed, service.Options{Validate: intercept.Item(newValidator(t))}), feed: r.feed}
+	s := served.sync(t)
+	s.send(&userv1.UserStatusUpdate{UserId: id, Status: inactive})
+	<-taking
+	r.feed.Drain()
+	answer := s.receive()
+	if answer.GetStatus() != inactive {
+		t.Errorf("got %v", answer)
+	}
+	_, err := s.stream.Receive()
+	if position, err := drainedAt(err); err != nil || position != answer.GetActivityId() {
+		t.Errorf("ended at %d: %v", position, err)
+	}
+}
+
+// A client stream that has settled nothing yet reflects the head at its beginning.
+func TestDrainGivesClientStreamsAPosition(t *testing.T) {
+	r := newRig(t)
+	r.create(t, "ann")
+	stream, err := r.client(t).BatchCreateUsers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.feed.Drain()
+	if err := stream.Send(&userv1.BatchCreateUsersRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.CloseAndReceive()
+	if position, err := drainedAt(err); err != nil || position != r.feed.Head().Position {
+		t.Errorf("ended at %d: %v", position, err)
+	}
+}
