@@ -22,6 +22,7 @@ func (s *Service) BatchUpdateUsers(
 	sum := updateSum{service: s, room: s.answerRoom(maxListed, 2*shortItemBytes)}
 	in := &intake{service: s, settle: func(index int, result *user.Result) { sum.add(ctx, index, result) }}
 	err := receiveAll(ctx, in, stream, s.opts.MaxStreamItems, func(item *userv1.UpdateUserRequest) (user.Change, error) {
+		panicIfPlanted(item.GetUserId())
 		sum.named = append(sum.named, namedItem{id: item.GetUserId(), etag: item.GetEtag()})
 		if err := s.checkItem(item); err != nil {
 			return user.Change{}, err

@@ -30,6 +30,7 @@ func (s *Service) StreamUserActivities(
 // cursorOptions finds the start point. The user is looked up after the start was
 // chosen, so that a deletion in between is either read from the log or known.
 func (s *Service) cursorOptions(ctx context.Context, req *userv1.StreamUserActivitiesRequest) (feed.CursorOptions, error) {
+	panicIfPlanted(req.GetUserId())
 	opts := feed.CursorOptions{UserID: req.GetUserId(), Actions: req.GetActions()}
 	if err := s.startPoint(ctx, req, &opts); err != nil {
 		return opts, err

@@ -2,6 +2,8 @@ package feed
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -131,8 +133,15 @@ func (c *Cursor) ReadAhead(ctx context.Context) {
 	}
 	ahead, query := make(chan pageRead, 1), c.query
 	go func() {
-		page, err := c.feed.store.Log(ctx, query)
-		ahead <- pageRead{page, err}
+		var read pageRead
+		defer func() {
+			// On a goroutine of its own nobody further out catches a panic.
+			if value := recover(); value != nil {
+				read = pageRead{err: fmt.Errorf("panic: %v\n%s", value, debug.Stack())}
+			}
+			ahead <- read
+		}()
+		read.page, read.err = c.feed.store.Log(ctx, query)
 	}()
 	c.ahead = ahead
 }

@@ -64,6 +64,7 @@ func (h *handler) openActivities(r *http.Request, format string, values []string
 }
 
 func activityItem(row *userv1.UserActivity) (item, error) {
+	panicIfPlanted("panic-in-rest")
 	data, err := marshalJSON(nil, row)
 	return item{
 		kind: itemRow, data: data, position: row.GetActivityId(), progress: row.GetAction() == "",

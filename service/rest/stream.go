@@ -3,8 +3,10 @@ package rest
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -114,6 +116,12 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, route *str
 	})
 	go func() {
 		defer close(items)
+		defer func() {
+			// On a goroutine of its own nobody further out catches a panic.
+			if value := recover(); value != nil {
+				emit(item{kind: itemEnd, err: fmt.Errorf("panic: %v\n%s", value, debug.Stack())})
+			}
+		}()
 		o.run(inner, header, emit)
 	}()
 	// The handler uses what belongs to this request, so it must have returned first.

@@ -36,6 +36,7 @@ type call struct {
 // serveUnary checks all that the transcoder would misjudge, and hands on a request
 // that leaves it no choice.
 func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, values []string) {
+	panicIfPlanted("panic-in-rest")
 	c := &call{route: rt, values: values}
 	violations := c.readPath(r)
 	violations = append(violations, c.readPrecondition(r)...)

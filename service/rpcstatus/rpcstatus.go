@@ -44,14 +44,7 @@ func From(err error) (s *status.Status, known bool) {
 // Internal returns the status of an unexpected failure. incident is the id under
 // which the log has it; empty: there is none.
 func Internal(incident string) *status.Status {
-	e := &user.Error{
-		Code: user.Internal, Reason: user.InternalFault,
-		Message: "an unexpected failure of the service",
-	}
-	if incident != "" {
-		e.Metadata = map[string]string{"incident": incident}
-	}
-	return fromDomain(e)
+	return fromDomain(user.ErrFault(incident))
 }
 
 func fromDomain(e *user.Error) *status.Status {

@@ -195,11 +195,11 @@ func (p *prober) run(ctx context.Context) {
 func (p *prober) probe(ctx context.Context) bool {
 	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeLate)
 	defer cancel()
-	p.reads.put(probing, func(ctx context.Context) error {
+	p.reads.put(probing, caught(p.log, "the probe of reads", func(ctx context.Context) error {
 		_, err := p.store.First(ctx)
 		return err
-	})
-	p.writes.put(probing, p.store.Probe)
+	}))
+	p.writes.put(probing, caught(p.log, "the probe of writes", p.store.Probe))
 	readErr, writeErr := p.reads.wait(probing), p.writes.wait(probing)
 	if ctx.Err() != nil {
 		return false // the server stops; that says nothing of the store

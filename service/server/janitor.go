@@ -46,6 +46,7 @@ func (j *janitor) run(ctx context.Context) {
 }
 
 func (j *janitor) tidy(ctx context.Context) {
+	defer nextRound(ctx, j.log, "housekeeping")
 	began := j.clock()
 	purged, err := j.purgeAll(ctx)
 	j.count(ctx, telemetry.StepPurge, purged, err)

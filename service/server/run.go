@@ -123,7 +123,7 @@ func (s *Server) serveWith(handler http.Handler) {
 	if !s.cfg.identifies() {
 		handler = ownHosts(s.public.listener, s.cfg.AllowHost, handler)
 	}
-	s.public.server = transport.NewServer(transport.WithTLS(s.guard.Wrap(handler)), options)
+	s.public.server = transport.NewServer(transport.WithTLS(s.guard.Wrap(recovering(s.log, handler))), options)
 	s.public.server.ConnContext = transport.ConnContext
 	if s.admin.listener != nil {
 		s.admin.server = s.newAdmin()

@@ -68,6 +68,13 @@ func (x *Exchange) Status() int {
 // ended, by its goroutine.
 func (x *Exchange) Broken() bool { return x.broken }
 
+// Break notes that the handler has panicked although its caller gets an answer. It is
+// for the handler's goroutine, as Begun is.
+func (x *Exchange) Break() { x.broken = true }
+
+// Begun reports whether anything of the answer was given out.
+func (x *Exchange) Begun() bool { return x.status != 0 || x.ops.Load() > 0 || x.unsent.Load() }
+
 // Born is when the request came in.
 func (x *Exchange) Born() time.Time { return x.born }
 

@@ -160,7 +160,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		defer func() {
 			fault := recover()
 			// A handler's way to cut the connection is not a fault.
-			x.broken = fault != nil && fault != http.ErrAbortHandler //nolint:errorlint // the very value
+			x.broken = x.broken || fault != nil && fault != http.ErrAbortHandler //nolint:errorlint // the very value
 			x.finish(time.Duration(g.patience.Load()), g.opts.BodyTimeout)
 			if g.opts.Done != nil {
 				g.opts.Done(r, x)

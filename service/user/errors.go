@@ -210,6 +210,16 @@ func ErrDraining(epoch string, position int64) *Error {
 	}
 }
 
+// ErrFault is what a caller is told of an unexpected failure. incident is the id under
+// which the log has it; empty: there is none.
+func ErrFault(incident string) *Error {
+	e := &Error{Code: Internal, Reason: InternalFault, Message: "an unexpected failure of the service"}
+	if incident != "" {
+		e.Metadata = map[string]string{"incident": incident}
+	}
+	return e
+}
+
 // ErrStoreUnavailable is the error for a store that cannot be reached at present.
 func ErrStoreUnavailable() *Error {
 	return &Error{

@@ -1,0 +1,130 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/yourorg/userservice/service/telemetry"
+	"github.com/yourorg/userservice/service/transport"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// Whoever meets a panic in the middleware is answered in his own protocol, unless
+// something of an answer was given out: then the exchange is cut.
+func TestPanicInMiddleware(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, path, contentType string
+		panics                  http.HandlerFunc
+		status                  int
+		header                  string // that says INTERNAL where the body does not
+		cut                     bool
+	}{
+		{name: "REST", path: "/api/v1/users/1", status: 500, panics: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			panic("planted")
+		}},
+		{name: "Connect", path: "/user.v1.UserService/GetUser", contentType: "application/json", status: 500, panics: func(http.ResponseWriter, *http.Request) { panic("planted") }},
+		{name: "gRPC", path: "/user.v1.UserService/GetUser", contentType: "application/grpc", status: 200, header: "Grpc-Status", panics: func(http.ResponseWriter, *http.Request) { panic("planted") }},
+		{name: "begun", path: "/api/v1/users/1", status: 200, cut: true, panics: func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte("half"))
+			panic("planted")
+		}},
+		{name: "abort", path: "/api/v1/users/1", status: 200, cut: true, panics: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var log bytes.Buffer
+			guard := transport.NewGuard(transport.GuardOptions{
+				StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
+				Streams: func(*http.Request) bool { return false }, Context: requestContext(telemetry.TracingOff()),
+				Logger: slog.New(slog.DiscardHandler),
+			})
+			t.Cleanup(guard.Close)
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, c.path, strings.NewReader("{}"))
+			r.Header.Set("Content-Type", c.contentType)
+			w := httptest.NewRecorder()
+			func() {
+				defer func() {
+					if err, _ := recover().(error); errors.Is(err, http.ErrAbortHandler) != c.cut {
+						t.Errorf("net/http would be told %v", err)
+					}
+				}()
+				guard.Wrap(recovering(slog.New(slog.NewTextHandler(&log, nil)), c.panics)).ServeHTTP(w, r)
+			}()
+			if w.Code != c.status || w.Header().Get("Content-Encoding") != "" {
+				t.Errorf("got %d %v", w.Code, w.Header())
+			}
+			if told := w.Body.String() + w.Header().Get("Grpc-Message") + w.Header().Get("Connect-Error"); strings.Contains(told, "planted") {
+				t.Errorf("the caller is told %q", told)
+			}
+			if c.name == "REST" && !strings.Contains(w.Body.String(), `"incident"`) {
+				t.Errorf("no incident: %s", w.Body)
+			}
+			if c.header != "" && w.Header().Get(c.header) != "13" {
+				t.Errorf("got %v", w.Header())
+			}
+			if logged := strings.Contains(log.String(), "recover_test.go"); logged != (c.name != "abort") {
+				t.Errorf("the log: %s", &log)
+			}
+		})
+	}
+}
+
+// panickingStore panics whatever it is asked, until it is well.
+type panickingStore struct {
+	nopStore
+
+	ill, asked int
+}
+
+func (s *panickingStore) First(ctx context.Context) (int64, error) {
+	if s.asked++; s.asked <= s.ill {
+		panic("planted")
+	}
+	return s.nopStore.First(ctx)
+}
+
+func (s *panickingStore) DuePurges(context.Context, time.Time, int) ([]int64, error) {
+	if s.asked++; s.asked <= s.ill {
+		panic("planted")
+	}
+	return nil, nil
+}
+
+func (s *panickingStore) ForgetRequests(context.Context, int) (int, error) { return 0, nil }
+
+// A panic ends one round of what goes on in the background.
+func TestPanicInTheBackground(t *testing.T) {
+	for name, run := range map[string]func(context.Context, *slog.Logger, *panickingStore){
+		"housekeeping": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
+			(&janitor{store: store, clock: time.Now, log: log, metrics: telemetry.NewMetrics(telemetry.Build{})}).run(ctx)
+		},
+		"the probe of reads": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
+			h := newHealth(func() user.Head { return user.Head{} })
+			(&prober{store: store, health: h, log: log}).run(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				ctx, cancel := context.WithTimeout(t.Context(), 5*tidyEvery)
+				defer cancel()
+				store := &panickingStore{nopStore: nopStore{readsFail: new(atomic.Bool), writesFail: new(atomic.Bool)}, ill: 2}
+				run(ctx, slog.New(slog.NewTextHandler(&log, nil)), store)
+				if store.asked < 4 || strings.Count(log.String(), name) != 2 || !strings.Contains(log.String(), "recover_test.go") {
+					t.Errorf("asked %d times: %s", store.asked, &log)
+				}
+			})
+		})
+	}
+}
