@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
@@ -58,13 +59,13 @@ func newHealth(head func() user.Head) *health {
 	return h
 }
 
-// Check answers with the present status; when the server is about to stop, with the
-// error that ends a watch.
+// Check answers with the present status; when the server is about to stop, a watch asks
+// for it once more and gets the error that ends it.
 func (h *health) Check(ctx context.Context, req *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
 	h.mu.Lock()
 	ended := h.ended
 	h.mu.Unlock()
-	if ended {
+	if info, ok := connect.CallInfoForHandlerContext(ctx); ended && !(ok && info.Spec().StreamType == connect.StreamTypeUnary) {
 		head := h.head()
 		return nil, user.ErrDraining(head.Epoch, head.Position)
 	}

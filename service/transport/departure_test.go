@@ -98,7 +98,7 @@ func TestSeeOff(t *testing.T) {
 	}()
 	defer func() {
 		_ = server.Close()
-		<-ended
+		_ = <-ended
 	}()
 	connections.SeeOff(t.Context()) // there is nobody
 
