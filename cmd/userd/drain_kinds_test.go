@@ -112,14 +112,14 @@ func (p *process) streamKinds(t *testing.T, id int64) map[string]streamKind {
 		kinds["events of statuses over "+name] = restStream(transport, p.url()+"/api/v1/users:watchStatus?user_ids="+strconv.FormatInt(id, 10), "text/event-stream")
 	}
 	health := grpchealth.NewClient(http2, p.url(), connect.WithGRPC())
-	kinds["Watch of health"] = func(ctx context.Context, stood func()) (err error) {
+	kinds["Watch of health"] = func(ctx context.Context, stood func()) error {
 		for event := range health.Watch(ctx, &grpchealth.CheckRequest{Service: writesName}) {
 			stood()
-			if err = event.Err; err != nil {
-				return err // it would try again
+			if event.Err != nil {
+				return event.Err // it would try again
 			}
 		}
-		return err
+		return nil
 	}
 	return kinds
 }

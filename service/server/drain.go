@@ -137,6 +137,9 @@ func (s *Server) finishCalls(ctx context.Context, times schedule) error {
 	patient, cancel := context.WithDeadline(ctx, times.cut)
 	defer cancel()
 	late := s.public.server.Shutdown(patient)
+	if errors.Is(late, net.ErrClosed) {
+		late = nil // all went well, and the port had been closed before
+	}
 	if late != nil {
 		_ = s.public.server.Close() // the connections are gone either way
 	}

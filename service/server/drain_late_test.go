@@ -67,9 +67,10 @@ func TestStopEndsLateCallsBeforeTheStore(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			stopped := make(chan error, 1)
 			go func() { stopped <- s.Run(ctx) }()
-			answered := make(chan error, 1)
+			answered, http1 := make(chan error, 1), &http.Transport{}
+			t.Cleanup(http1.CloseIdleConnections)
 			go func() {
-				client := userv1connect.NewUserServiceClient(http.DefaultClient, "http://"+s.Addr().String())
+				client := userv1connect.NewUserServiceClient(&http.Client{Transport: http1}, "http://"+s.Addr().String())
 				_, err := client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1})
 				answered <- err
 			}()

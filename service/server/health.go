@@ -65,7 +65,8 @@ func (h *health) Check(ctx context.Context, req *grpchealth.CheckRequest) (*grpc
 	h.mu.Lock()
 	ended := h.ended
 	h.mu.Unlock()
-	if info, ok := connect.CallInfoForHandlerContext(ctx); ended && !(ok && info.Spec().StreamType == connect.StreamTypeUnary) {
+	info, ok := connect.CallInfoForHandlerContext(ctx)
+	if check := ok && info.Spec().StreamType == connect.StreamTypeUnary; ended && !check {
 		head := h.head()
 		return nil, user.ErrDraining(head.Epoch, head.Position)
 	}

@@ -98,7 +98,9 @@ func TestSeeOff(t *testing.T) {
 	}()
 	defer func() {
 		_ = server.Close()
-		_ = <-ended
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	}()
 	connections.SeeOff(t.Context()) // there is nobody
 
