@@ -128,7 +128,19 @@ func (r *drainRun) call(ctx context.Context, client userv1connect.UserServiceCli
 		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
 			return fmt.Errorf("update a status: %w", err)
 		}
+		if err := r.read(ctx, client, n); err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
+			return fmt.Errorf("read: %w", err)
+		}
 	}
+}
+
+// read makes reads, one by one.
+func (r *drainRun) read(ctx context.Context, client userv1connect.UserServiceClient, n int64) error {
+	_, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: r.users[n%int64(len(r.users))]})
+	if err == nil {
+		_, err = client.ListUsers(ctx, &userv1.ListUsersRequest{PageSize: 100})
+	}
+	return err
 }
 
 // stream opens the stream of a number, waits for its end, and says what is wrong with
@@ -272,10 +284,14 @@ func TestStopTellsClientStreams(t *testing.T) {
 	if took := time.Since(began); p.err != nil || took > 5*time.Second {
 		t.Errorf("it took %v to stop, and it ended with %v\n%s", took, p.err, p.output)
 	}
-	_, err = creates.CloseAndReceive()
-	mustBe(t, err, connect.CodeUnavailable, "SERVER_DRAINING")
-	_, err = updates.CloseAndReceive()
-	mustBe(t, err, connect.CodeUnavailable, "SERVER_DRAINING")
+	_, createsErr := creates.CloseAndReceive()
+	_, updatesErr := updates.CloseAndReceive()
+	for _, err := range []error{createsErr, updatesErr} {
+		// They reflect the log as it was when they began: none of their items was applied.
+		if info := mustBe(t, err, connect.CodeUnavailable, "SERVER_DRAINING"); info.GetMetadata()["position"] != "1" {
+			t.Errorf("got %v", info)
+		}
+	}
 }
 
 // A second signal ends the program at once, however much there is to wait for.

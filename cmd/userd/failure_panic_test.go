@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -167,9 +168,12 @@ func statusError(body string) error {
 	if at < 0 {
 		return fmt.Errorf("no status in %q", body)
 	}
-	text, _, _ := strings.Cut(body[at:], "\n")
+	var text json.RawMessage // the first value; there may be more around it
+	if err := json.NewDecoder(strings.NewReader(body[at:])).Decode(&text); err != nil {
+		return err
+	}
 	told := &status.Status{}
-	if err := protojson.Unmarshal([]byte(text), told); err != nil {
+	if err := protojson.Unmarshal(text, told); err != nil {
 		return err
 	}
 	answer := connect.NewError(connect.Code(told.GetCode()), errors.New(told.GetMessage()))

@@ -80,6 +80,14 @@ func (e *Errors) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 
 func (e *Errors) answer(ctx context.Context, spec connect.Spec, err error) error {
 	answer, known := ToConnect(err)
+	if known && answer.Code() != connect.CodeCanceled {
+		return answer
+	}
+	// The server may have had a reason of its own to end the call, when it stops.
+	reason, ended := user.AsError(context.Cause(ctx))
+	if known && ended {
+		answer, _ = ToConnect(reason)
+	}
 	if known {
 		return answer
 	}
@@ -88,11 +96,14 @@ func (e *Errors) answer(ctx context.Context, spec connect.Spec, err error) error
 	}
 	if p := (*panicError)(nil); errors.As(err, &p) {
 		attrs = append(attrs, slog.String("stack", string(p.stack)))
-	} else if ended := ctx.Err(); ended != nil {
+	} else if gone := ctx.Err(); gone != nil {
 		// Drivers give an interrupted statement errors of their own. The caller has
 		// gone or run out of time either way.
 		e.log.LogAttrs(ctx, slog.LevelWarn, "failure of a call that had ended", attrs...)
-		answer, _ = ToConnect(ended)
+		answer, _ = ToConnect(gone)
+		if ended {
+			answer, _ = ToConnect(reason)
+		}
 		return answer
 	}
 	incident := rand.Text()

@@ -2,14 +2,17 @@ package intercept
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/user"
 )
 
 const (
@@ -23,8 +26,8 @@ const (
 // answer is known.
 //
 // Of the calls that went well and fast it writes those that the sampler takes, each
-// with how many were skipped since the last; the others show at debug. Everything else
-// is always written.
+// with how many were skipped since the last; the others show at debug. Streams that end
+// since the server stops count as such. Everything else is always written.
 type Log struct {
 	serverOnly
 
@@ -85,7 +88,7 @@ type logged struct {
 // level says whether a call that has ended is worth a line, and at which level.
 func (l *Log) level(ctx context.Context, spec connect.Spec, began time.Time, err error) (level slog.Level, skipped int64, ok bool) {
 	level = levelOf(err, spec)
-	if now := time.Now(); level == slog.LevelInfo && isGood(err) && now.Sub(began) < slow {
+	if now := time.Now(); level == slog.LevelInfo && (isGood(err) && now.Sub(began) < slow || isDraining(err)) {
 		taken := false
 		if l.sampler != nil {
 			skipped, taken = l.sampler.Take(spec.Procedure, now)
@@ -143,12 +146,28 @@ func requestID(message any, header http.Header) string {
 	return id
 }
 
+// isDraining reports whether a call ended because the server stops. There may be
+// thousands of such streams, and all of them end so.
+func isDraining(err error) bool {
+	var answer *connect.Error
+	if connect.CodeOf(err) != connect.CodeUnavailable || !errors.As(err, &answer) {
+		return false
+	}
+	for _, detail := range answer.Details() {
+		value, err := detail.Value()
+		if info, ok := value.(*errdetails.ErrorInfo); err == nil && ok {
+			return info.GetReason() == string(user.ServerDraining)
+		}
+	}
+	return false
+}
+
 // isGood reports whether a call went well. That the caller has the answer already, which
 // travels as an error, is no failure.
 func isGood(err error) bool { return err == nil || connect.IsNotModifiedError(err) }
 
 func levelOf(err error, spec connect.Spec) slog.Level {
-	if isGood(err) {
+	if isGood(err) || isDraining(err) {
 		return slog.LevelInfo
 	}
 	switch connect.CodeOf(err) {

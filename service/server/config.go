@@ -36,7 +36,7 @@ type Config struct {
 	KeepaliveTimeout     time.Duration `default:"5s" help:"How long a pinged peer may take to answer."`
 	StallTimeout         time.Duration `default:"15s" help:"A reader that takes nothing for so long is cut."`
 	DrainWait            time.Duration `default:"0s" help:"How long to go on serving, as not ready, before a stop, so that load balancers notice."`
-	ShutdownTimeout      time.Duration `default:"15s" help:"How long calls may take to end when the server stops."`
+	ShutdownTimeout      time.Duration `default:"15s" help:"How long a stop may take, from the end of --drain-wait on."`
 	Retention            time.Duration `default:"720h" help:"How long a deleted user is kept before it is purged."`
 	TrustTraceParent     bool          `help:"Make the span of a call a child of its caller's, by traceparent, and let the caller decide whether the trace is kept. Off, the caller's span is linked: whoever may call could have everything recorded, and join other people's traces."`
 }

@@ -5,16 +5,38 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
+
+	"github.com/yourorg/userservice/service/user"
 )
 
 const (
-	// lastGrace is how long handlers get to return once their connections are closed.
-	lastGrace = 5 * time.Second
-	// hurry is the part of the time for the calls that a peer gets who takes nothing
-	// of what is written to it: one in so many.
+	// hurry is the part of the time of a drain for which a peer is waited for who neither
+	// takes nor brings anything, and the part that is left when the calls are told that
+	// they end: one in so many.
 	hurry = 10
+	// longestMoment bounds the moment in which connections of HTTP/1.1 may still bring a
+	// request.
+	longestMoment = 500 * time.Millisecond
+	// leastTime is what the whole of a drain gets at least, however soon the calls are to
+	// end: what follows them is fast, but not done in no time.
+	leastTime = time.Second
 )
+
+// schedule is when the parts of a drain end. All together take no longer than they may.
+type schedule struct {
+	told   time.Time // calls that still go on are told that they end
+	cut    time.Time // their connections are closed
+	waited time.Time // their handlers are waited for no more
+	end    time.Time // whatever still goes on is left to the end of the process
+}
+
+func newSchedule(from time.Time, patience time.Duration) schedule {
+	end := from.Add(max(patience, leastTime))
+	cut := from.Add(patience - patience/hurry/2)
+	return schedule{told: from.Add(patience - patience/hurry), cut: cut, waited: cut.Add(end.Sub(cut) / 2), end: end}
+}
 
 // step is one step of the way down.
 type step struct {
@@ -29,17 +51,21 @@ type step struct {
 // then those who would stay for ever are told to go, then the rest gets its time, and
 // only when nobody is left does the store close.
 func (s *Server) drain(ctx context.Context) error {
+	began := time.Now()
+	times := newSchedule(began.Add(s.cfg.DrainWait), s.cfg.ShutdownTimeout)
+	ctx, cancel := context.WithDeadline(ctx, times.end)
+	defer cancel()
 	steps := []step{
 		{name: "say not ready", do: s.sayNotReady},
 		{name: "wait for load balancers", do: s.waitForBalancers},
 		{name: "tell the streams", do: s.tellStreams},
-		{name: "finish the calls", do: s.finishCalls},
+		{name: "let nobody new in", do: s.letNobodyIn},
+		{name: "finish the calls", do: func(ctx context.Context) error { return s.finishCalls(ctx, times) }},
 		{name: "close the admin port", do: s.closeAdmin},
 		{name: "stop the background work", do: s.stopBackground},
 		{name: "close the store", do: s.closeStore},
 		{name: "export the last spans", do: s.exportSpans, minor: true},
 	}
-	began := time.Now()
 	var failures error
 	for _, step := range steps {
 		stepBegan := time.Now()
@@ -62,6 +88,7 @@ func (s *Server) drain(ctx context.Context) error {
 
 func (s *Server) sayNotReady(context.Context) error {
 	s.health.drain()
+	s.guard.Depart()
 	return nil
 }
 
@@ -87,21 +114,45 @@ func (s *Server) tellStreams(context.Context) error {
 	return nil
 }
 
-// finishCalls gives the calls their time and then ends them.
-func (s *Server) finishCalls(ctx context.Context) error {
-	patient, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
+// letNobodyIn refuses new connections, and serves those that there are for a moment:
+// net/http drops a request of HTTP/1.1 that it reads once it is shut down.
+func (s *Server) letNobodyIn(ctx context.Context) error {
+	err := s.public.listener.Close()
+	if errors.Is(err, net.ErrClosed) {
+		err = nil // the port has failed, and that is why the server stops
+	}
+	moment, cancel := context.WithTimeout(ctx, min(longestMoment, s.cfg.ShutdownTimeout/hurry))
+	defer cancel()
+	s.connections.SeeOff(moment)
+	return err
+}
+
+// finishCalls gives the calls their time, then tells them that they end, and then ends
+// them.
+func (s *Server) finishCalls(ctx context.Context, times schedule) error {
+	tell := time.AfterFunc(time.Until(times.told), func() {
+		head := s.feed.Head()
+		s.endCalls(user.ErrDraining(head.Epoch, head.Position))
+	})
+	patient, cancel := context.WithDeadline(ctx, times.cut)
 	defer cancel()
 	late := s.public.server.Shutdown(patient)
+	if errors.Is(late, net.ErrClosed) {
+		late = nil // all went well, and the port had been closed before
+	}
 	if late != nil {
-		late = fmt.Errorf("calls that did not end in %v were ended: %w", s.cfg.ShutdownTimeout, late)
 		_ = s.public.server.Close() // the connections are gone either way
 	}
+	if !tell.Stop() || late != nil {
+		late = errors.Join(fmt.Errorf("calls that did not end in %v were ended", s.cfg.ShutdownTimeout), late)
+	}
 	// Shutdown knows of connections, not of handlers; the store must outlive them.
-	ending, cancelEnding := context.WithTimeout(ctx, lastGrace)
+	ending, cancelEnding := context.WithDeadline(ctx, times.waited)
 	defer cancelEnding()
 	if err := s.guard.WaitIdle(ending); err != nil {
 		late = errors.Join(late, fmt.Errorf("handlers still run: %w", err))
 	}
+	s.endCalls(nil)
 	s.guard.Close()
 	return late
 }
@@ -113,10 +164,27 @@ func (s *Server) closeAdmin(context.Context) error {
 	return s.admin.server.Close()
 }
 
-func (s *Server) stopBackground(context.Context) error {
+func (s *Server) stopBackground(ctx context.Context) error {
 	s.stop()
-	s.background.Wait()
-	return nil
+	return whileTime(ctx, func() error {
+		s.background.Wait()
+		return nil
+	})
 }
 
-func (s *Server) closeStore(context.Context) error { return s.store.Close() }
+// closeStore leaves a store that does not close to the end of the process: all that was
+// acknowledged is synced, and is read back at the next start.
+func (s *Server) closeStore(ctx context.Context) error { return whileTime(ctx, s.store.Close) }
+
+// whileTime waits for what cannot be told to hurry, to the context's end at most. It goes
+// on then by itself.
+func whileTime(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("left undone when the time was over: %w", ctx.Err())
+	}
+}

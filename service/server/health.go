@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
@@ -58,13 +59,14 @@ func newHealth(head func() user.Head) *health {
 	return h
 }
 
-// Check answers with the present status; when the server is about to stop, with the
-// error that ends a watch.
+// Check answers with the present status; when the server is about to stop, a watch asks
+// for it once more and gets the error that ends it.
 func (h *health) Check(ctx context.Context, req *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
 	h.mu.Lock()
 	ended := h.ended
 	h.mu.Unlock()
-	if ended {
+	info, ok := connect.CallInfoForHandlerContext(ctx)
+	if check := ok && info.Spec().StreamType == connect.StreamTypeUnary; ended && !check {
 		head := h.head()
 		return nil, user.ErrDraining(head.Epoch, head.Position)
 	}
@@ -195,11 +197,11 @@ func (p *prober) run(ctx context.Context) {
 func (p *prober) probe(ctx context.Context) bool {
 	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeLate)
 	defer cancel()
-	p.reads.put(probing, p.caught(func(ctx context.Context) error {
+	p.reads.put(probing, caught(p.log, "the probe of reads", func(ctx context.Context) error {
 		_, err := p.store.First(ctx)
 		return err
 	}))
-	p.writes.put(probing, p.caught(p.store.Probe))
+	p.writes.put(probing, caught(p.log, "the probe of writes", p.store.Probe))
 	readErr, writeErr := p.reads.wait(probing), p.writes.wait(probing)
 	if ctx.Err() != nil {
 		return false // the server stops; that says nothing of the store
@@ -215,20 +217,6 @@ func (p *prober) probe(ctx context.Context) bool {
 	}
 	return all
 }
-
-// caught returns the question with an answer for a panic of the store's.
-func (p *prober) caught(ask func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		err := errProbePanicked
-		func() {
-			defer nextRound(ctx, p.log, "the probe of the store")
-			err = ask(ctx)
-		}()
-		return err
-	}
-}
-
-var errProbePanicked = errors.New("the store panicked")
 
 var errProbeLate = fmt.Errorf("no answer within %v", probeTimeout)
 

@@ -20,10 +20,11 @@ import (
 // note is what the parts of the server tell each other of a request that may never
 // become a call. It is for the goroutine of the request.
 type note struct {
-	refused *auth.RefusedError // by what asks who is calling
-	limited *user.Error        // by a limit
-	caller  string             // the subject, once it is known
-	plain   bool               // it asks for a page or a permission of browsers, and never is a call
+	refused  *auth.RefusedError  // by what asks who is calling
+	limited  *user.Error         // by a limit
+	caller   string              // the subject, once it is known
+	plain    bool                // it asks for a page or a permission of browsers, and never is a call
+	exchange *transport.Exchange // nil where no guard is around
 }
 
 type noteKey struct{}
@@ -42,7 +43,7 @@ func noteOf(ctx context.Context) *note {
 // says why; and every line has the trace that the caller names.
 func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.Exchange) context.Context {
 	return func(r *http.Request, x *transport.Exchange) context.Context {
-		ctx := context.WithValue(tracing.WithCaller(r.Context(), r.Header), noteKey{}, new(note))
+		ctx := context.WithValue(tracing.WithCaller(r.Context(), r.Header), noteKey{}, &note{exchange: x})
 		seen := new(intercept.Seen)
 		if strings.HasPrefix(r.URL.Path, rest.Prefix) {
 			seen.Protocol = "rest"

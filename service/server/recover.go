@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -74,5 +75,17 @@ func logPanic(ctx context.Context, log *slog.Logger, what string, value any, att
 func nextRound(ctx context.Context, log *slog.Logger, work string) {
 	if value := recover(); value != nil {
 		logPanic(ctx, log, "work in the background panicked", value, slog.String("work", work))
+	}
+}
+
+// caught returns the function with an error for its panic.
+func caught(log *slog.Logger, work string, do func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) (err error) {
+		defer func() {
+			if value := recover(); value != nil {
+				err = fmt.Errorf("a panic, incident %s", logPanic(ctx, log, "work in the background panicked", value, slog.String("work", work)))
+			}
+		}()
+		return do(ctx)
 	}
 }

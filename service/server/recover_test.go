@@ -109,7 +109,7 @@ func TestPanicInTheBackground(t *testing.T) {
 		"housekeeping": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
 			(&janitor{store: store, clock: time.Now, log: log, metrics: telemetry.NewMetrics(telemetry.Build{})}).run(ctx)
 		},
-		"the probe of the store": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
+		"the probe of reads": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
 			h := newHealth(func() user.Head { return user.Head{} })
 			(&prober{store: store, health: h, log: log}).run(ctx)
 		},

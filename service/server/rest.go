@@ -15,6 +15,10 @@ func (s *Server) resources(rpc http.Handler, reasons *intercept.Reasons) (http.H
 	handler, err := rest.New(rest.Options{
 		Handler: rpc,
 		WithFlusher: func(ctx context.Context, control rest.FlushControl) context.Context {
+			// The stream within the process holds for itself, and this for the caller's.
+			if x := noteOf(ctx).exchange; x != nil {
+				x.Flows()
+			}
 			return service.WithFlusher(ctx, control)
 		},
 		MaxMessageBytes: int(s.cfg.MaxMessageBytes),

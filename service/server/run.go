@@ -48,6 +48,9 @@ type Server struct {
 	public  endpoint
 	admin   endpoint // its server is nil where there is none
 
+	connections *transport.Connections // of the public port
+	endCalls    context.CancelCauseFunc
+
 	background sync.WaitGroup
 	stop       context.CancelFunc // ends what runs in the background
 }
@@ -104,13 +107,13 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 		s.guard.Close()
 		return nil, errors.Join(err, s.closeListeners())
 	}
-	s.serveWith(handler)
+	s.serveWith(ctx, handler)
 	s.startBackground(ctx, parts)
 	return s, nil
 }
 
 // serveWith makes the HTTP servers of the ports.
-func (s *Server) serveWith(handler http.Handler) {
+func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
 	options := transport.ServerOptions{
 		MaxConcurrentStreams: s.cfg.MaxConcurrentStreams,
 		HeaderTimeout:        s.cfg.HeaderTimeout,
@@ -125,6 +128,12 @@ func (s *Server) serveWith(handler http.Handler) {
 	}
 	s.public.server = transport.NewServer(transport.WithTLS(s.guard.Wrap(recovering(s.log, handler))), options)
 	s.public.server.ConnContext = transport.ConnContext
+	s.connections = transport.NewConnections()
+	s.public.server.ConnState = s.connections.Watch
+	// Calls go on when the context of New has ended; drain ends them.
+	calls, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	s.endCalls = end
+	s.public.server.BaseContext = func(net.Listener) context.Context { return calls }
 	if s.admin.listener != nil {
 		s.admin.server = s.newAdmin()
 	}
@@ -212,7 +221,8 @@ func (s *Server) servePublic(listener net.Listener) error {
 }
 
 // Run serves until the context ends, or until a port fails, and then stops in good
-// order; it returns when nothing of the server is left. It is to be called once.
+// order; it returns when nothing of the server is left, or with an error when the time for
+// that is over. It is to be called once.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.LogAttrs(ctx, slog.LevelInfo, "listening",
 		slog.String("address", s.Addr().String()), slog.String("epoch", s.feed.Head().Epoch),

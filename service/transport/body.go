@@ -58,6 +58,9 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 // take reads bytes of a message, which are kept until it is whole.
 func (b *limitedBody) take(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.exchange.came.Add(1)
+	}
 	if b.opts.Hold == nil || n == 0 {
 		return n, err
 	}

@@ -29,14 +29,16 @@ type Exchange struct {
 	held   atomic.Bool
 	unsent atomic.Bool // something was written, or a flush held, since the last flush
 	stream bool        // the body is a stream; set before the guard knows of it
+	flows  atomic.Bool // the answer is a stream
 	status int
 	broken bool // the handler has panicked
 
 	// due is when the rest of the body has begun to be waited for, as nanoseconds
 	// after born and one; 0: it is not waited for.
 	due      atomic.Int64
-	bodyLeft atomic.Bool // the body has not been read to its end
-	late     atomic.Bool // the guard has ended the reading since the body did not come
+	came     atomic.Int64 // how often something of the body has come
+	bodyLeft atomic.Bool  // the body has not been read to its end
+	late     atomic.Bool  // the guard has ended the reading since the body did not come
 
 	mu       sync.Mutex // held while the controller is used by others than the handler
 	over     bool       // the handler has returned: the controller is not to be touched
@@ -47,6 +49,8 @@ type Exchange struct {
 	// The guard's own, under its lock.
 	sweepOps   uint64
 	sweepSince time.Time
+	sweepCame  int64
+	sweepDue   time.Time
 	progress   *progress // nil: no write has stood still yet
 	prev, next *Exchange
 }
@@ -122,8 +126,18 @@ func (x *Exchange) FlushError() error {
 }
 
 // Hold keeps what is written from now on until Release, or until net/http's buffer
-// is full: every Flush in between does nothing.
-func (x *Exchange) Hold() { x.held.Store(true) }
+// is full: every Flush in between does nothing. Only a stream holds.
+func (x *Exchange) Hold() {
+	x.held.Store(true)
+	x.Flows()
+}
+
+// Flows notes that the answer is a stream, which its reader can resume elsewhere.
+func (x *Exchange) Flows() {
+	if !x.flows.Load() {
+		x.flows.Store(true)
+	}
+}
 
 // Release sends what was kept and lets every further Flush through.
 func (x *Exchange) Release() {

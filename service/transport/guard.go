@@ -50,10 +50,11 @@ type Guard struct {
 	opts   GuardOptions
 	stalls atomic.Int64
 	late   atomic.Int64
-	// patience is how long a peer may take nothing: the stall limit, and less once
-	// the server is in a hurry.
-	patience atomic.Int64
-	hurried  chan struct{}
+	// hurry is how long a peer may take nothing of a stream, and bring nothing of a
+	// body, once the server is about to stop. 0: it is not.
+	hurry     atomic.Int64
+	hurried   chan struct{}
+	departing atomic.Bool // connections are to end with their next answer
 
 	mu    sync.Mutex
 	first *Exchange     // all that go on
@@ -70,25 +71,35 @@ func NewGuard(opts GuardOptions) *Guard {
 		opts: opts, hurried: make(chan struct{}, 1),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	g.patience.Store(int64(opts.StallTimeout))
 	go g.run()
 	return g
 }
 
-// Hurry shortens the time for which a peer may take nothing of what is being
-// written, for what goes on as well. A server that stops calls it: a handler that is
-// blocked in a write cannot be told so, and would hold the stop up for as long as the
-// stall limit. Who takes what comes, however slowly, is not cut. A grace above the
-// stall limit changes nothing.
+// Hurry shortens the time for which a peer may take nothing of a stream that is being
+// written, and bring nothing of a body that is waited for, for what goes on as well. A
+// server that stops calls it: a handler that is blocked in such a write cannot be told
+// so, and would hold the stop up for as long as the stall limit, as would a body that
+// does not come. Who takes what comes, however slowly, is not cut, and the answer to a
+// call keeps its time: nobody can have it elsewhere. A grace above the stall limit
+// changes nothing for writes.
 func (g *Guard) Hurry(grace time.Duration) {
-	if int64(grace) >= g.patience.Load() {
-		return
-	}
-	g.patience.Store(int64(grace))
+	g.hurry.Store(max(int64(grace), 1))
 	select {
 	case g.hurried <- struct{}{}:
 	default: // the one before has yet to be seen, and will find this grace
 	}
+}
+
+// Depart makes the connections of HTTP/1.1 end with their next answer, which says so: a
+// caller who sent another request could have it cut when the server stops.
+func (g *Guard) Depart() { g.departing.Store(true) }
+
+// patience is how long the peer of an exchange may take nothing.
+func (g *Guard) patience(x *Exchange) time.Duration {
+	if hurry := time.Duration(g.hurry.Load()); hurry > 0 && x.flows.Load() {
+		return min(hurry, g.opts.StallTimeout)
+	}
+	return g.opts.StallTimeout
 }
 
 // Close ends the guard's goroutine. It is called once, after the last request.
@@ -153,6 +164,9 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // it is made of the request's own
 		}
 		x.request = r
+		if g.departing.Load() && r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close")
+		}
 		body := g.limitBody(x, r)
 		if g.enter(x) && x.stream {
 			x.StopReading()
@@ -161,7 +175,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			fault := recover()
 			// A handler's way to cut the connection is not a fault.
 			x.broken = x.broken || fault != nil && fault != http.ErrAbortHandler //nolint:errorlint // the very value
-			x.finish(time.Duration(g.patience.Load()), g.opts.BodyTimeout)
+			x.finish(g.patience(x), g.opts.BodyTimeout)
 			if g.opts.Done != nil {
 				g.opts.Done(r, x)
 			}
@@ -243,19 +257,21 @@ func (g *Guard) run() {
 }
 
 func (g *Guard) sweepEvery() time.Duration {
-	shorter := min(time.Duration(g.patience.Load()), g.opts.BodyTimeout)
+	shorter := min(g.opts.StallTimeout, g.opts.BodyTimeout)
+	if hurry := time.Duration(g.hurry.Load()); hurry > 0 {
+		shorter = min(shorter, hurry)
+	}
 	return max(min(shorter/4, time.Second), 5*time.Millisecond)
 }
 
 // sweep cuts the exchanges that have stood still for too long.
 func (g *Guard) sweep(now time.Time) {
 	stalled, late := g.look(now)
-	patience := time.Duration(g.patience.Load())
 	for _, x := range stalled {
 		switch {
 		case x.endWrite(func() { g.stalls.Add(1) }):
 			g.tell(x, now, "cut a reader that takes nothing")
-		case now.Sub(x.sweepSince) >= 2*patience && x.closeConn():
+		case now.Sub(x.sweepSince) >= 2*g.patience(x) && x.closeConn():
 			// To end the write HTTP/2 has to send a frame. If it cannot do that either,
 			// the connection is at a standstill with all that is on it.
 			g.tell(x, now, "closed a connection that takes nothing")
@@ -271,7 +287,7 @@ func (g *Guard) sweep(now time.Time) {
 // look finds what has to be cut. Cutting comes after, without the lock: it waits for
 // the connection.
 func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
-	patience, bodyTimeout := time.Duration(g.patience.Load()), g.opts.BodyTimeout
+	bodyTimeout, hurry := g.opts.BodyTimeout, time.Duration(g.hurry.Load())
 	if g.opts.Crowded != nil && g.opts.Crowded() {
 		bodyTimeout = min(bodyTimeout, crowdedBodyTimeout)
 	}
@@ -280,11 +296,17 @@ func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
 	for x := g.first; x != nil; x = x.next {
 		if ops := x.ops.Load(); ops != x.sweepOps || ops%2 == 1 && x.moved() {
 			x.sweepOps, x.sweepSince = ops, now
-		} else if ops%2 == 1 && now.Sub(x.sweepSince) >= patience {
+		} else if ops%2 == 1 && now.Sub(x.sweepSince) >= g.patience(x) {
 			stalled = append(stalled, x)
 			continue
 		}
-		if due := x.due.Load(); due > 0 && now.Sub(x.born)-time.Duration(due) >= bodyTimeout {
+		due := x.due.Load()
+		if came := x.came.Load(); due == 0 || came != x.sweepCame || x.sweepDue.IsZero() {
+			x.sweepCame, x.sweepDue = came, now
+		}
+		switch {
+		case due == 0:
+		case now.Sub(x.born)-time.Duration(due) >= bodyTimeout, hurry > 0 && now.Sub(x.sweepDue) >= hurry:
 			late = append(late, x)
 		}
 	}

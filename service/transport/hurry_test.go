@@ -16,7 +16,10 @@ import (
 func endless(t *testing.T) (guard *transport.Guard, addr string, ended <-chan error) {
 	t.Helper()
 	errs := make(chan error, 1)
-	guard, addr = serve(t, options(), func(w http.ResponseWriter, _ *http.Request) {
+	guard, addr = serve(t, options(), func(w http.ResponseWriter, r *http.Request) {
+		if x, ok := r.Context().Value(flusher{}).(*transport.Exchange); ok {
+			x.Flows()
+		}
 		row := make([]byte, 64<<10)
 		for {
 			if _, err := w.Write(row); err != nil {

@@ -1,0 +1,104 @@
+package main_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/yourorg/userservice/service/servertest"
+)
+
+// Callers over HTTP/1.1 keep their connections, and learn that one ends from the answer
+// on it. None of them sends a request on a connection that was kept and gets nothing.
+func TestStopAnswersKeptConnections(t *testing.T) {
+	const callers, enough = 64, 1500
+	authority := servertest.NewAuthority(t)
+	cert, key := authority.Server(t).Write(t, t.TempDir())
+	for scheme, flags := range map[string][]string{"http": nil, "https": {"--tls-cert", cert, "--tls-key", key}} {
+		t.Run(scheme, func(t *testing.T) {
+			ctx := within(t, time.Minute)
+			program := program{dir: t.TempDir(), flags: flags}
+			p := program.start(t)
+			run := &http1Run{url: scheme + "://" + p.addr, drainRun: drainRun{enough: make(chan struct{})}}
+			var all errgroup.Group
+			for range callers {
+				transport := &http.Transport{TLSClientConfig: authority.Trust()}
+				t.Cleanup(transport.CloseIdleConnections)
+				all.Go(func() error { return run.call(ctx, &http.Client{Transport: transport}, enough) })
+			}
+			<-run.enough
+			p.terminate(t)
+			if p.err != nil {
+				t.Errorf("it ended with %v\n%s", p.err, p.output)
+			}
+			if err := all.Wait(); err != nil {
+				t.Error(err)
+			}
+			program.flags = nil
+			run.compare(ctx, t, program.start(t))
+			t.Logf("%d writes acknowledged, %d refused", len(run.acked), len(run.refused))
+		})
+	}
+}
+
+// http1Run is a drainRun whose callers speak HTTP/1.1.
+type http1Run struct {
+	drainRun
+
+	url string
+}
+
+// call makes writes until one is refused, and says if one was cut.
+func (r *http1Run) call(ctx context.Context, client *http.Client, enough int) error {
+	for {
+		name := fmt.Sprintf("kept-%06d", r.next.Add(1))
+		reused := false
+		traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
+		status, err := r.post(traced, client, fmt.Sprintf(`{"username":%q,"email":"%s@example.org"}`, name, name))
+		r.mu.Lock()
+		if status == http.StatusOK {
+			r.acked = append(r.acked, name)
+		} else {
+			r.refused = append(r.refused, name)
+		}
+		if status == http.StatusOK && len(r.acked) == enough {
+			close(r.enough)
+		}
+		r.mu.Unlock()
+		switch {
+		case status == http.StatusServiceUnavailable, errors.Is(err, syscall.ECONNREFUSED):
+			return nil
+		case errors.Is(err, syscall.ECONNRESET) && !reused:
+			// It was in the kernel's queue, and nobody had taken it, when the port was
+			// closed. What it carried must not have taken effect, as of any refusal.
+			return nil
+		case err != nil || status != http.StatusOK:
+			return fmt.Errorf("create %s: %d, %w (on a kept connection: %t)", name, status, err, reused)
+		}
+	}
+}
+
+func (r *http1Run) post(ctx context.Context, client *http.Client, body string) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/user.v1.UserService/CreateUser", strings.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	req.GetBody = nil // net/http must not try again by itself
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}

@@ -1,0 +1,57 @@
+package intercept_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// A call that the server ends has the server's reason, whatever its handler saw of it; one
+// that had an answer already keeps it.
+func TestCallEndedByTheServer(t *testing.T) {
+	e := intercept.NewErrors(slog.New(slog.DiscardHandler))
+	ctx, end := context.WithCancelCause(t.Context())
+	end(user.ErrDraining("e", 7))
+	for _, c := range []struct {
+		err    error
+		code   connect.Code
+		reason user.Reason
+	}{
+		{context.Canceled, connect.CodeUnavailable, user.ServerDraining},
+		{context.Cause(ctx), connect.CodeUnavailable, user.ServerDraining},
+		{errors.New("interrupted (9)"), connect.CodeUnavailable, user.ServerDraining},
+		{user.ErrNotFound(1), connect.CodeNotFound, user.UserNotFound},
+	} {
+		_, err := e.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+			return nil, c.err
+		})(ctx, connect.NewRequest(&struct{}{}))
+		var answer *connect.Error
+		if !errors.As(err, &answer) || answer.Code() != c.code || reasonOf(t, answer) != string(c.reason) {
+			t.Errorf("%v: got %v", c.err, err)
+		}
+	}
+}
+
+// Of a thousand streams that end since the server stops, the log tells of one.
+func TestDrainedStreamsAreSampled(t *testing.T) {
+	var out strings.Builder
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	run := intercept.NewLog(log, intercept.NewSampler(time.Hour)).WrapStreamingHandler(
+		intercept.NewErrors(log).WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
+			return user.ErrDraining("e", 7)
+		}))
+	for range 1000 {
+		_ = run(t.Context(), newConn(connect.StreamTypeServer, nil))
+	}
+	if lines := strings.Count(out.String(), "msg=call"); lines != 1 || !strings.Contains(out.String(), "level=INFO") {
+		t.Errorf("got %d lines: %s", lines, out.String())
+	}
+}
