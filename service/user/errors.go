@@ -210,6 +210,14 @@ func ErrDraining(epoch string, position int64) *Error {
 	}
 }
 
+// ErrDrainedCall is the error for a call that the server ends because it stops. A write
+// of it may be under way.
+func ErrDrainedCall(epoch string, position int64) *Error {
+	e := ErrDraining(epoch, position)
+	e.Message = "the server is about to stop, and the call took too long for that; of a write it is not known whether this was stored"
+	return e
+}
+
 // ErrFault is what a caller is told of an unexpected failure. incident is the id under
 // which the log has it; empty: there is none.
 func ErrFault(incident string) *Error {
