@@ -346,7 +346,7 @@ func TestListUsersPageToken(t *testing.T) {
 		"another order":      func(req *userv1.ListUsersRequest) { req.OrderBy = "username desc" },
 		"with deleted users": func(req *userv1.ListUsersRequest) { req.ShowDeleted = true },
 		"cut":                func(req *userv1.ListUsersRequest) { req.PageToken = token[:len(token)-2] },
-		"changed":            func(req *userv1.ListUsersRequest) { req.PageToken = "A" + token[1:] },
+		"changed":            func(req *userv1.ListUsersRequest) { req.PageToken = string(token[0]^1) + token[1:] },
 		"longer":             func(req *userv1.ListUsersRequest) { req.PageToken = token + token },
 		"garbage":            func(req *userv1.ListUsersRequest) { req.PageToken = "%%%" },
 		"short":              func(req *userv1.ListUsersRequest) { req.PageToken = "AAAA" },

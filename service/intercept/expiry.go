@@ -48,7 +48,7 @@ func (Expiry) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.St
 		defer end(nil)
 		defer askAgain(bounded, end)()
 		hush := context.AfterFunc(bounded, func() { silence(bounded, conn.Spec()) })
-		err := next(bounded, &endingConn{StreamingHandlerConn: conn, ctx: bounded})
+		err := next(bounded, &endingConn{StreamingHandlerConn: conn, ctx: bounded, expires: expires})
 		why := endOf(bounded)
 		if hush() && why != nil {
 			silence(bounded, conn.Spec()) // the handler was faster
@@ -131,13 +131,26 @@ func silence(ctx context.Context, spec connect.Spec) {
 type endingConn struct {
 	connect.StreamingHandlerConn
 
-	ctx context.Context //nolint:containedctx // the stream's own; Send is given none
+	ctx     context.Context //nolint:containedctx // the stream's own; Send is given none
+	expires time.Time
+}
+
+// over returns why the stream has ended, nil while it lasts. The timer of the context may
+// be late on a busy machine; the clock is not.
+func (c *endingConn) over() error {
+	if err := endOf(c.ctx); err != nil {
+		return err
+	}
+	if !time.Now().Before(c.expires) {
+		return auth.ErrExpired()
+	}
+	return nil
 }
 
 // Send sends a message while the stream lasts. A handler that has many at hand does not
 // look at its context in between.
 func (c *endingConn) Send(message any) error {
-	if err := endOf(c.ctx); err != nil {
+	if err := c.over(); err != nil {
 		return err
 	}
 	return c.StreamingHandlerConn.Send(message)
@@ -145,7 +158,7 @@ func (c *endingConn) Send(message any) error {
 
 // Receive receives a message while the stream lasts.
 func (c *endingConn) Receive(message any) error {
-	if err := endOf(c.ctx); err != nil {
+	if err := c.over(); err != nil {
 		return err
 	}
 	return c.StreamingHandlerConn.Receive(message)

@@ -82,7 +82,8 @@ const (
 	ErrorReason_OVERLOADED ErrorReason = 22
 	// RESOURCE_EXHAUSTED: the disk of the store is full.
 	ErrorReason_STORE_FULL ErrorReason = 23
-	// FAILED_PRECONDITION: the store takes no writes since a sync to disk failed.
+	// FAILED_PRECONDITION: the store takes no writes: a sync to disk failed, its file is
+	// damaged or no longer at its place. The message says which.
 	ErrorReason_STORE_READ_ONLY ErrorReason = 24
 	// INTERNAL: a fault of the service (incident: the id that the log has too).
 	ErrorReason_INTERNAL ErrorReason = 25
