@@ -5,8 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/intercept"
@@ -70,5 +72,26 @@ func TestWhichStreamsAreChecked(t *testing.T) {
 		if user.HasReason(err, user.InvalidField) != refused {
 			t.Errorf("%v: got %v", kind, err)
 		}
+	}
+}
+
+// panicking is a validator with a fault.
+type panicking struct{}
+
+func (panicking) Validate(proto.Message, ...protovalidate.ValidationOption) error { panic("planted") }
+
+// The rules of a stream are checked on a goroutine of their own, on which a panic would
+// end the process.
+func TestPanicOfTheRulesIsAnError(t *testing.T) {
+	c := newConn(connect.StreamTypeServer, func(any) error { return nil })
+	err := intercept.NewValidate(panicking{}).WrapStreamingHandler(
+		func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			return conn.Receive(&userv1.GetUserRequest{})
+		})(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), "planted") {
+		t.Errorf("got %v", err)
+	}
+	if answer, known := intercept.ToConnect(err); known || strings.Contains(answer.Error(), "planted") {
+		t.Errorf("the caller is told %v", answer)
 	}
 }
