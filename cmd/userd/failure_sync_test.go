@@ -59,9 +59,17 @@ func inject(t *testing.T, p *process, args ...string) *tracer {
 	return tr
 }
 
-// detach lets the system calls do what they always do.
+// detach lets the system calls do what they always do. strace may wait for ever for a
+// thread of a program that is ending; without it the thread is let go as well.
 func (tr *tracer) detach() {
-	tr.once.Do(func() { _ = tr.cmd.Process.Signal(syscall.SIGINT) })
+	tr.once.Do(func() {
+		_ = tr.cmd.Process.Signal(syscall.SIGINT)
+		select {
+		case <-tr.ended:
+		case <-time.After(5 * time.Second):
+			_ = tr.cmd.Process.Kill() // it may have ended
+		}
+	})
 	<-tr.ended
 }
 
