@@ -10,6 +10,8 @@ module github.com/yourorg/userservice/tools
 
 go 1.26.8
 
+toolchain go1.27.4
+
 tool (
 	connectrpc.com/connect/cmd/protoc-gen-connect-go
 	github.com/fullstorydev/grpcurl/cmd/grpcurl

@@ -4,6 +4,8 @@ module github.com/yourorg/userservice/tools/lint
 
 go 1.26.8
 
+toolchain go1.27.4
+
 require (
 	4d63.com/gocheckcompilerdirectives v1.4.0 // indirect
 	4d63.com/gochecknoglobals v0.2.2 // indirect
