@@ -11,13 +11,13 @@ func progressRow(position int64) *userv1.UserActivity {
 	return &userv1.UserActivity{ActivityId: position}
 }
 
-// statusUpdate gives a user's present status.
-func (s *Service) statusUpdate(u *user.User) *userv1.UserStatusUpdate {
+// statusUpdate converts a user's current status.
+func (s *Service) statusUpdate(current user.CurrentStatus) *userv1.UserStatusUpdate {
 	return &userv1.UserStatusUpdate{
-		UserId:     u.ID,
-		Status:     userv1.UserStatus(u.Status),
-		Timestamp:  timeToProto(u.StatusTime),
-		ActivityId: u.StatusPosition,
+		UserId:     current.UserID,
+		Status:     userv1.UserStatus(current.Status),
+		Timestamp:  timeToProto(current.Time),
+		ActivityId: current.Position,
 		Epoch:      s.feed.Head().Epoch,
 	}
 }
@@ -31,7 +31,7 @@ func (s *Service) statusChange(change *feed.StatusChange) *userv1.UserStatusUpda
 			Epoch: s.feed.Head().Epoch, Error: s.itemStatus(gone),
 		}
 	}
-	update := s.statusUpdate(change.User)
+	update := s.statusUpdate(change.Current)
 	update.ActivityId = change.Position
 	return update
 }

@@ -48,11 +48,11 @@ func (s *Service) SyncUserStatus(
 // statusAnswer is the place of an answer in the order of the messages.
 type statusAnswer struct {
 	message *userv1.UserStatusUpdate
-	pending *user.Pending // of what the store is to do; nil: there was nothing
-	present *user.User    // as of the message, where the store had nothing to do
-	holds   bool          // the user's changes are kept back until this answer
-	fresh   bool          // the user was not followed before this message
-	err     error         // the message failed before it reached the store
+	pending *user.Pending       // of what the store is to do; nil: there was nothing
+	present *user.CurrentStatus // as of the message, where the store had nothing to do
+	holds   bool                // the user's changes are kept back until this answer
+	fresh   bool                // the user was not followed before this message
+	err     error               // the message failed before it reached the store
 }
 
 // statusReader turns messages into outstanding answers.
@@ -133,7 +133,7 @@ func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdat
 	}
 	answer.holds, answer.fresh = true, held.Fresh
 	if op == nil && held.Outstanding == 0 {
-		answer.present, answer.err = r.service.present(ctx, message.GetUserId())
+		answer.present, answer.err = r.service.currentStatus(ctx, message.GetUserId())
 		return answer
 	}
 	if op == nil {
@@ -143,13 +143,18 @@ func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdat
 	return answer
 }
 
-// present returns a user who is not deleted.
-func (s *Service) present(ctx context.Context, id int64) (*user.User, error) {
-	u, err := s.store.Get(ctx, id)
-	if err == nil && u.Deleted() {
-		err = user.ErrDeleted(id)
+// currentStatus returns the status of a user that is not deleted.
+func (s *Service) currentStatus(ctx context.Context, id int64) (*user.CurrentStatus, error) {
+	found, err := s.store.Statuses(ctx, []int64{id})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
+		return nil, user.ErrNotFound(id)
+	case found[0].Deleted:
+		return nil, user.ErrDeleted(id)
 	}
-	return u, err
+	return &found[0], nil
 }
 
 func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpdate) (user.Op, error) {
@@ -273,9 +278,9 @@ func (w *statusWriter) outcome(ctx context.Context, a *statusAnswer) (*userv1.Us
 		if results[0].Err != nil {
 			return nil, results[0].Err
 		}
-		return w.service.statusUpdate(results[0].User), nil
+		return w.service.statusUpdate(results[0].User.CurrentStatus()), nil
 	case a.present != nil:
-		return w.service.statusUpdate(a.present), nil
+		return w.service.statusUpdate(*a.present), nil
 	default: // to follow everybody
 		head := w.service.feed.Head()
 		return &userv1.UserStatusUpdate{ActivityId: head.Position, Epoch: head.Epoch}, nil

@@ -27,7 +27,7 @@ func (s *Service) UpdateUserStatus(
 		return nil, err
 	}
 	s.answerReflects(ctx, result.Position)
-	return &userv1.UpdateUserStatusResponse{StatusUpdate: s.statusUpdate(result.User)}, nil
+	return &userv1.UpdateUserStatusResponse{StatusUpdate: s.statusUpdate(result.User.CurrentStatus())}, nil
 }
 
 func setStatusOp(id int64, status userv1.UserStatus, at *timestamppb.Timestamp) (user.Op, error) {

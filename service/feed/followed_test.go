@@ -49,7 +49,7 @@ func TestFollowedKeepsTheNewestStatusOfEachUser(t *testing.T) {
 	if len(got) != 2 || got[0].UserID != ids[1] || got[1].UserID != ids[0] {
 		t.Fatalf("got %+v", got)
 	}
-	if got[1].Position != last || got[1].User.Status != user.StatusSuspended {
+	if got[1].Position != last || got[1].Current.Status != user.StatusSuspended {
 		t.Errorf("got %+v, want the newest", got[1])
 	}
 	b.apply(&user.Record{ID: ids[0], Action: "other"}, user.Author{})
@@ -177,7 +177,7 @@ func TestEverybodyBeginsAtThePositionAskedFor(t *testing.T) {
 	s := b.feed.Follow(0)
 	defer s.Close()
 	s.Everybody(after)
-	if got := b.take(s); len(got) != 1 || got[0].UserID != ids[1] || got[0].User.Status != user.StatusActive {
+	if got := b.take(s); len(got) != 1 || got[0].UserID != ids[1] || got[0].Current.Status != user.StatusActive {
 		t.Errorf("got %+v", got)
 	}
 }

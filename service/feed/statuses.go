@@ -7,9 +7,10 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// StatusChange is the newest status of a user.
+// StatusChange is the newest status of a user. It does not refer to the user, so that
+// a subscription that keeps changes holds no users in memory.
 type StatusChange struct {
-	User     *user.User // nil: purged. Not to be changed.
+	Current  user.CurrentStatus // zero: purged
 	UserID   int64
 	Position int64 // of the row that led to it
 }
@@ -17,9 +18,9 @@ type StatusChange struct {
 // Gone returns why the user has no status any more, nil if it has one.
 func (c *StatusChange) Gone() error {
 	switch {
-	case c.User == nil:
+	case c.Current.UserID == 0:
 		return user.ErrNotFound(c.UserID)
-	case c.User.Deleted():
+	case c.Current.Deleted:
 		return user.ErrDeleted(c.UserID)
 	}
 	return nil
@@ -34,7 +35,11 @@ var statusActions = []string{
 func statusOf(change *user.Committed) (StatusChange, bool) {
 	for i := range slices.Backward(change.Rows) {
 		if slices.Contains(statusActions, change.Rows[i].Action) {
-			return StatusChange{User: change.User, UserID: change.UserID, Position: change.Rows[i].Position}, true
+			status := StatusChange{UserID: change.UserID, Position: change.Rows[i].Position}
+			if change.User != nil {
+				status.Current = change.User.CurrentStatus()
+			}
+			return status, true
 		}
 	}
 	return StatusChange{}, false
@@ -44,10 +49,10 @@ func statusOf(change *user.Committed) (StatusChange, bool) {
 // whose status has changed since that position. A user that there is not is told
 // as purged.
 func (f *Feed) Statuses(ctx context.Context, ids []int64, after int64) ([]StatusChange, error) {
-	var rows []user.Activity
+	changes := make([]StatusChange, 0, len(ids))
 	for _, id := range ids {
 		if after == 0 {
-			rows = append(rows, user.Activity{UserID: id})
+			changes = append(changes, StatusChange{UserID: id})
 			continue
 		}
 		page, err := f.store.Log(ctx, user.LogQuery{
@@ -56,16 +61,15 @@ func (f *Feed) Statuses(ctx context.Context, ids []int64, after int64) ([]Status
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, page.Rows...)
+		for i := range page.Rows {
+			changes = append(changes, StatusChange{UserID: id, Position: page.Rows[i].Position})
+		}
 	}
-	changes, err := f.newest(ctx, rows)
-	if err != nil {
+	if err := f.fill(ctx, changes); err != nil {
 		return nil, err
 	}
 	for i := range changes {
-		if u := changes[i].User; u != nil {
-			changes[i].Position = max(changes[i].Position, u.StatusPosition)
-		}
+		changes[i].Position = max(changes[i].Position, changes[i].Current.Position)
 	}
 	return changes, nil
 }
@@ -78,25 +82,33 @@ func (f *Feed) newest(ctx context.Context, rows []user.Activity) ([]StatusChange
 		last[rows[i].UserID] = rows[i].Position
 	}
 	changes := make([]StatusChange, 0, len(last))
-	ids := make([]int64, 0, len(last))
 	for i := range rows {
 		if id := rows[i].UserID; last[id] == rows[i].Position {
 			changes = append(changes, StatusChange{UserID: id, Position: rows[i].Position})
-			ids = append(ids, id)
 		}
 	}
-	present := make(map[int64]*user.User, len(ids))
-	for chunk := range slices.Chunk(ids, takeRows) {
-		users, err := f.store.GetMany(ctx, chunk)
-		if err != nil {
-			return nil, err
-		}
-		for _, u := range users {
-			present[u.ID] = u
-		}
-	}
-	for i := range changes {
-		changes[i].User = present[changes[i].UserID]
+	if err := f.fill(ctx, changes); err != nil {
+		return nil, err
 	}
 	return changes, nil
+}
+
+// fill reads the current status of each change.
+func (f *Feed) fill(ctx context.Context, changes []StatusChange) error {
+	ids := make([]int64, len(changes))
+	for i := range changes {
+		ids[i] = changes[i].UserID
+	}
+	found, err := f.store.Statuses(ctx, ids)
+	if err != nil {
+		return err
+	}
+	current := make(map[int64]user.CurrentStatus, len(found))
+	for _, status := range found {
+		current[status.UserID] = status
+	}
+	for i := range changes {
+		changes[i].Current = current[changes[i].UserID]
+	}
+	return nil
 }

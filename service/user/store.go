@@ -43,6 +43,10 @@ type Store interface {
 	// GetMany returns the users that there are, in the order of the ids; those
 	// that there are not are left out.
 	GetMany(ctx context.Context, ids []int64) ([]*User, error)
+	// Statuses returns the current statuses of the users that exist, deleted ones
+	// too, in the order of the ids. Its cost and its result must not grow with the
+	// size of the users.
+	Statuses(ctx context.Context, ids []int64) ([]CurrentStatus, error)
 	// List returns a page of users. Its cost must not grow with the page's
 	// depth or the size of the store.
 	List(ctx context.Context, query ListQuery) (ListPage, error)

@@ -64,6 +64,23 @@ type User struct {
 // Deleted reports whether the user is deleted and waits to be purged.
 func (u *User) Deleted() bool { return !u.DeletedAt.IsZero() }
 
+// CurrentStatus is a user's status without the rest of the user: its size does not
+// depend on the user's metadata.
+type CurrentStatus struct {
+	UserID   int64
+	Status   Status
+	Time     time.Time // User.StatusTime
+	Position int64     // User.StatusPosition
+	Deleted  bool
+}
+
+// CurrentStatus returns the user's status.
+func (u *User) CurrentStatus() CurrentStatus {
+	return CurrentStatus{
+		UserID: u.ID, Status: u.Status, Time: u.StatusTime, Position: u.StatusPosition, Deleted: u.Deleted(),
+	}
+}
+
 // Etag is the opaque tag of the present version. It also holds the time of the
 // change, so that a store restored from a backup, which counts its versions anew
 // from an older number, does not repeat a tag for another content.

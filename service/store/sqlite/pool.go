@@ -17,6 +17,7 @@ import (
 type reader struct {
 	conn    *conn
 	get     *stmt
+	status  *stmt
 	logAll  [2]*stmt // ascending, descending
 	logUser [2]*stmt
 	timeAt  *stmt
@@ -32,6 +33,7 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 	}
 	r := &reader{conn: c}
 	r.get = c.prepare(&err, "SELECT "+userColumns+" FROM users WHERE user_id = ?")
+	r.status = c.prepare(&err, statusQuery)
 	r.logAll[0] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position < ? ORDER BY position LIMIT ?")
 	r.logAll[1] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position < ? ORDER BY position DESC LIMIT ?")
 	r.logUser[0] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position LIMIT ?")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/yourorg/userservice/service/user"
@@ -14,6 +15,8 @@ const userColumns = "user_id, username, email, status, status_time, status_posit
 	"tags, metadata, version, deleted_at, purge_at"
 
 const userColumnCount = 13
+
+const statusQuery = "SELECT status, status_time, status_position, deleted_at IS NOT NULL FROM users WHERE user_id = ?"
 
 const dueQuery = "SELECT user_id FROM users WHERE purge_at <= ? ORDER BY purge_at LIMIT ?"
 
@@ -93,6 +96,40 @@ func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) 
 		}
 		return users, nil
 	})
+}
+
+// Statuses returns the current statuses of the users that exist, in the order of the
+// ids. Each chunk of ids is a read of its own, so that other reads get their turn.
+func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus, error) {
+	statuses := make([]user.CurrentStatus, 0, len(ids))
+	for chunk := range slices.Chunk(ids, listChunk) {
+		found, err := read(ctx, s.pool, func(r *reader) ([]user.CurrentStatus, error) {
+			return r.statuses(chunk)
+		})
+		if err != nil {
+			return nil, err
+		}
+		statuses = append(statuses, found...)
+	}
+	return statuses, nil
+}
+
+func (r *reader) statuses(ids []int64) ([]user.CurrentStatus, error) {
+	statuses := make([]user.CurrentStatus, 0, len(ids))
+	for _, id := range ids {
+		row, err := r.status.one(id)
+		if err != nil {
+			return nil, err
+		}
+		if row == nil {
+			continue
+		}
+		statuses = append(statuses, user.CurrentStatus{
+			UserID: id, Status: user.Status(asNumber(row[0])), Time: asMoment(row[1]),
+			Position: asNumber(row[2]), Deleted: asNumber(row[3]) != 0,
+		})
+	}
+	return statuses, nil
 }
 
 // DuePurges returns at most limit deleted users whose time to be purged has come,

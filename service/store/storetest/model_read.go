@@ -86,6 +86,21 @@ func (m *Model) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) 
 	return users, nil
 }
 
+// Statuses returns the current statuses of the users that exist.
+func (m *Model) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus, error) {
+	d, err := m.now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var statuses []user.CurrentStatus
+	for _, id := range ids {
+		if u := d.users[id]; u != nil {
+			statuses = append(statuses, u.CurrentStatus())
+		}
+	}
+	return statuses, nil
+}
+
 // place is a user with its place in an order.
 type place struct {
 	user *user.User

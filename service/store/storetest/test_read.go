@@ -111,6 +111,27 @@ var readTests = map[string]func(*harness){
 			h.Fatalf("got %v of %v", got, ids)
 		}
 	},
+	"statuses are those of the users, in the order of the ids": func(h *harness) {
+		h.check(h.matchStatuses(nil))
+		var batch user.Batch
+		for i := range 600 { // more than a store reads at once
+			batch.Changes = append(batch.Changes, user.Change{Op: creating(fmt.Sprintf("user%d", i))})
+		}
+		created, err := user.Apply(h.ctx(), h.store, batch)
+		h.check(err)
+		var ids []int64
+		for _, r := range created {
+			ids = append(ids, r.User.ID)
+		}
+		h.clock.Advance(time.Second)
+		h.do(&user.SetStatus{ID: ids[1], Status: user.StatusInactive, Time: h.clock.Now().Add(-time.Millisecond)})
+		h.do(&user.Delete{ID: ids[2], Retention: time.Hour})
+		h.do(&user.Delete{ID: ids[4], Retention: time.Hour})
+		h.do(&user.Undelete{ID: ids[4]})
+		h.do(&user.Delete{ID: ids[5]})
+		h.do(&user.Purge{ID: ids[5]})
+		h.check(h.matchStatuses(append([]int64{ids[300], 4711, ids[1], ids[300], -1}, ids...)))
+	},
 	"pages of users are a full sort, in every order and direction": func(h *harness) {
 		reference := h.fillUsers(120)
 		short := func(u *user.User, k user.Keys) bool { return len(k.Username) < 7 && u.Username != "" && k.Email != "" }
@@ -135,6 +156,28 @@ var readTests = map[string]func(*harness){
 			}
 		}
 	},
+}
+
+// matchStatuses compares what Statuses returns with the users that GetMany returns.
+func (h *harness) matchStatuses(ids []int64) error {
+	users, err := h.store.GetMany(h.ctx(), ids)
+	if err != nil {
+		return err
+	}
+	var want []user.CurrentStatus
+	for _, u := range users {
+		want = append(want, user.CurrentStatus{
+			UserID: u.ID, Status: u.Status, Time: u.StatusTime, Position: u.StatusPosition, Deleted: u.Deleted(),
+		})
+	}
+	got, err := h.store.Statuses(h.ctx(), ids)
+	if err != nil {
+		return err
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		return fmt.Errorf("Statuses of %d ids (-want +got):\n%s", len(ids), diff)
+	}
+	return nil
 }
 
 // fillUsers makes users with random names and returns a model that holds the same.

@@ -122,6 +122,17 @@ func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) 
 	return users, err
 }
 
+// Statuses returns the current statuses of the users that exist.
+func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus, error) {
+	ctx, span := s.begin(ctx, "Statuses")
+	statuses, err := s.Store.Statuses(ctx, ids)
+	tell(ctx, span, len(statuses))
+	if span != nil {
+		finish(span, err, attribute.Int("db.operation.batch.size", len(ids)), rows(len(statuses)))
+	}
+	return statuses, err
+}
+
 // List returns a page of users.
 func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, error) {
 	ctx, span := s.begin(ctx, "List")

@@ -46,6 +46,11 @@ func (s *fakeStore) Get(ctx context.Context, id int64) (*user.User, error) {
 	return &user.User{ID: id, Username: "alice", Email: "alice@example.com"}, s.err
 }
 
+func (s *fakeStore) Statuses(ctx context.Context, _ []int64) ([]user.CurrentStatus, error) {
+	s.note(ctx)
+	return make([]user.CurrentStatus, 2), s.err
+}
+
 func (s *fakeStore) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
 	s.note(ctx)
 	return make([]*user.User, len(ids)-1), s.err
@@ -92,6 +97,10 @@ var reads = map[string]func(context.Context, user.Store) error{
 	"store.Get":    func(ctx context.Context, s user.Store) error { _, err := s.Get(ctx, 5); return err },
 	"store.GetMany size=3 returned_rows=2": func(ctx context.Context, s user.Store) error {
 		_, err := s.GetMany(ctx, []int64{1, 2, 3})
+		return err
+	},
+	"store.Statuses size=3 returned_rows=2": func(ctx context.Context, s user.Store) error {
+		_, err := s.Statuses(ctx, []int64{1, 2, 3})
 		return err
 	},
 	"store.List returned_rows=5": func(ctx context.Context, s user.Store) error { _, err := s.List(ctx, user.ListQuery{}); return err },
