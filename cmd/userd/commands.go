@@ -97,6 +97,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	if err != nil {
 		return err
 	}
+	warnOfRuntime(ctx, log, runtime.Version())
 	build := telemetry.Build{Version: version(), Revision: revision()}
 	metrics := telemetry.NewMetrics(build)
 	tracing, err := c.trace(ctx, build.Version, log, to)
