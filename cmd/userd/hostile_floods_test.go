@@ -33,9 +33,9 @@ func floodsOfFrames() []flood {
 			},
 		},
 		{
-			// The client makes the server reset the stream, which no count of the
-			// client's own resets sees. The frames that do it are counted.
-			"made to reset", "window_updates", nothing,
+			// The client makes the server reset the stream. Such resets count as the
+			// client's own: the stream has earned the WINDOW_UPDATE.
+			"made to reset", "resets", nothing,
 			func(p *rawPeer, id uint32) error {
 				zero := []byte{0, 0, 0, 0}
 				return errors.Join(p.open(id, get), p.WriteRawFrame(http2.FrameWindowUpdate, 0, id, zero))

@@ -56,7 +56,7 @@ type LimitConfig struct {
 	MaxRequestBurst       int           `default:"0" help:"Requests that one caller may make at once. 0: those of two seconds."`
 	MaxStreamBytes        Bytes         `default:"1GiB" help:"Largest client stream, all its messages together. 0: no limit."`
 	MaxControlFrames      int           `default:"100" help:"HTTP/2 frames a second, of each kind, that a connection may send beyond what its calls give reason for, ten times as many at once: RST_STREAM, PING, WINDOW_UPDATE, CONTINUATION, empty DATA and others; of SETTINGS a tenth. 0: no limit."`
-	KeepaliveMinTime      time.Duration `default:"30s" help:"The least that a client may wait between its own pings while it is sent nothing. Who pings more often is sent away with too_many_pings. 0: no limit."`
+	KeepaliveMinTime      time.Duration `default:"5s" help:"Shortest average interval between a client's own pings while nothing is sent to it; a client that pings more often is disconnected with too_many_pings. 0: no limit."`
 	MemoryLimit           string        `default:"auto" placeholder:"SIZE|auto|off" help:"Memory that the process may use. Near it new calls are refused, before the system ends the process. auto: GOMEMLIMIT, else nine tenths of the container's limit, else three quarters of the machine's memory."`
 }
 

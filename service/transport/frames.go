@@ -6,26 +6,6 @@ import (
 	"time"
 )
 
-// The frames of HTTP/2 and their flags (RFC 9113, section 6), as far as the budget
-// tells them apart.
-const (
-	frameData         = 0x0
-	frameHeaders      = 0x1
-	frameReset        = 0x3
-	frameSettings     = 0x4
-	framePing         = 0x6
-	frameGoAway       = 0x7
-	frameWindow       = 0x8
-	frameContinuation = 0x9
-
-	flagAck        = 0x1 // of SETTINGS and PING
-	flagEndStream  = 0x1 // of DATA and HEADERS
-	flagEndHeaders = 0x4
-	flagPadded     = 0x8
-
-	frameHeaderLen = 9
-)
-
 const (
 	// shortData is the most that DATA may hold and count as empty. The prefix of a
 	// message alone, which several clients send by itself, has five bytes.
@@ -36,11 +16,20 @@ const (
 	// shortContinuation is below what a client sends that splits a header since it
 	// must.
 	shortContinuation = 1 << 10
-	// windowsPerData is how often a client may open windows for each DATA frame that
-	// it is sent: that of the stream and that of the connection, and again.
-	windowsPerData = 4
-	// pingStrikes is how many pings may come too early, as gRPC servers have it.
-	pingStrikes = 2
+	// windowsPerFrame is the number of WINDOW_UPDATE frames that each DATA frame sent to
+	// the client and each stream opened by it earn: one for the stream and one for the
+	// connection, twice. gRPC C-core sends both for every call, also where the response
+	// has no DATA.
+	windowsPerFrame = 4
+	// prioritiesPerStream is the number of PRIORITY and PRIORITY_UPDATE frames that each
+	// stream opened earns. Browsers send one or two a request.
+	prioritiesPerStream = 2
+	// maxEarned caps the frames of one kind that are earned and not yet sent, so that a
+	// long-lived connection does not collect the right to a flood.
+	maxEarned = 1 << 14
+	// pingBurst is the number of pings that may come at once: one in time and two early
+	// ones, the two strikes of gRPC servers.
+	pingBurst = 3
 	// burstSeconds is how many seconds' worth of frames may come at once.
 	burstSeconds = 10
 	// lateFrames is how much DATA of closed streams may come at once at least: as much
@@ -86,52 +75,6 @@ type FrameLimits struct {
 	PingEvery time.Duration
 }
 
-// frameScan finds the headers of frames in a flow of bytes, however it is cut.
-type frameScan struct {
-	skip uint32 // bytes up to the next header
-	have uint8  // of it
-	head [frameHeaderLen]byte
-}
-
-type frameHead struct {
-	length      uint32
-	kind, flags byte
-	stream      uint32
-}
-
-func (h frameHead) has(flag byte) bool { return h.flags&flag != 0 }
-
-// next gives the next header in p, and what is behind it. ok is false if p ends first.
-func (s *frameScan) next(p []byte) (h frameHead, rest []byte, ok bool) {
-	if s.skip > 0 {
-		n := min(int(s.skip), len(p))
-		s.skip -= uint32(n)
-		p = p[n:]
-	}
-	if len(p) == 0 {
-		return h, nil, false
-	}
-	head := p
-	if s.have == 0 && len(p) >= frameHeaderLen {
-		p = p[frameHeaderLen:]
-	} else {
-		n := copy(s.head[s.have:], p)
-		s.have += uint8(n)
-		if s.have < frameHeaderLen {
-			return h, nil, false
-		}
-		s.have, head, p = 0, s.head[:], p[n:]
-	}
-	first := binary.BigEndian.Uint32(head)
-	s.skip = first >> 8
-	return frameHead{
-		length: first >> 8, kind: byte(first), flags: head[4], stream: binary.BigEndian.Uint32(head[5:]) &^ (1 << 31),
-	}, p, true
-}
-
-// between reports whether the next byte begins a frame.
-func (s *frameScan) between() bool { return s.skip == 0 && s.have == 0 }
-
 // The buckets of a connection, one for each cause.
 const (
 	bucketPings = iota
@@ -152,14 +95,15 @@ type frameBudget struct {
 	limits FrameLimits
 	born   time.Time
 
-	in      frameScan
-	now     int64          // after born; 0: the clock was not asked yet
-	fullAt  [buckets]int64 // when each bucket is full again, after born
-	strikes int
-	pinged  int64 // when, after born; 0: never
-	seen    int64 // frames that had been sent at the last ping
+	in     frameScan
+	now    int64          // after born; 0: the clock was not asked yet
+	fullAt [buckets]int64 // when each bucket is full again, after born
+	seen   int64          // frames that had been sent at the last ping
 
-	usedResets, usedWindows   int64 // that answers gave reason for
+	streams                   int64 // opened by the client
+	usedResets, usedWindows   int64 // of those that were earned
+	usedPriorities            int64 // of those that were earned
+	freeSettings              bool  // a ping has earned one
 	freeData, freeHeaderParts int64 // short ones that requests give reason for
 	chargedResets             int64 // of those that the server sent
 	opened                    int64 // streams for which no reset was sent or called for yet
@@ -205,6 +149,7 @@ func (b *frameBudget) spend(h frameHead) Cause {
 		return b.charge(bucketEmptyData, 1)
 	case frameHeaders:
 		b.opened++
+		b.streams++
 		b.freeData++
 		if b.freeHeaderParts = 1; h.has(flagEndHeaders) {
 			b.freeHeaderParts = 0
@@ -216,23 +161,43 @@ func (b *frameBudget) spend(h frameHead) Cause {
 		}
 		return b.charge(bucketContinuations, 1)
 	case frameReset:
-		if b.usedResets < b.headersSent.Load() {
-			b.usedResets++
+		if spend(&b.usedResets, b.headersSent.Load(), b.maxFreeResets()) {
 			return ""
 		}
 		return b.charge(bucketResets, 1)
 	case frameWindow:
 		return b.window()
+	case framePriority, framePriorityNew:
+		if spend(&b.usedPriorities, prioritiesPerStream*b.streams, maxEarned) {
+			return ""
+		}
 	case framePing:
 		if !h.has(flagAck) {
 			return b.ping()
 		}
 	case frameSettings:
 		if !h.has(flagAck) {
-			return b.charge(bucketSettings, 1)
+			return b.settings()
 		}
 	}
 	return b.charge(bucketOther, 1)
+}
+
+// spend uses one of the earned frames, of which most are kept. It reports false if there
+// is none.
+func spend(used *int64, earned, most int64) bool {
+	*used = max(*used, earned-most)
+	if *used >= earned {
+		return false
+	}
+	*used++
+	return true
+}
+
+// maxFreeResets is the number of earned resets that are kept. Every stream that is open
+// can be reset at once; more would be the right to a rapid reset.
+func (b *frameBudget) maxFreeResets() int64 {
+	return max(int64(b.limits.Resets), int64(b.limits.PerSecond*burstSeconds))
 }
 
 // brings reports whether a frame of DATA has any to speak of, or ends its stream.
@@ -245,8 +210,7 @@ func brings(h frameHead) bool {
 }
 
 func (b *frameBudget) window() Cause {
-	if b.usedWindows < windowsPerData*b.dataSent.Load() {
-		b.usedWindows++
+	if spend(&b.usedWindows, windowsPerFrame*(b.dataSent.Load()+b.streams), maxEarned) {
 		return ""
 	}
 	if cause := b.charge(bucketWindows, 1); cause != "" {
@@ -263,27 +227,31 @@ func take(free *int64) bool {
 	return true
 }
 
-// ping judges as gRPC servers do: who was sent something since the last ping may ping,
-// since clients measure their lines that way; who was not has to wait.
+// settings charges a SETTINGS frame. gRPC clients that estimate the bandwidth send one
+// when a ping has told them a new estimate.
+func (b *frameBudget) settings() Cause {
+	if b.freeSettings {
+		b.freeSettings = false
+		return ""
+	}
+	return b.charge(bucketSettings, 1)
+}
+
+// ping charges a PING frame. A ping is free when a HEADERS or DATA frame was sent since
+// the one before, since clients measure the round trip that way. The rest may come every
+// PingEvery on average: single early ones do not add up, because timers and networks
+// jitter.
 func (b *frameBudget) ping() Cause {
 	sent := b.headersSent.Load() + b.dataSent.Load()
 	fresh := sent != b.seen
 	b.seen = sent
-	last := b.pinged
-	b.pinged = b.clock()
-	switch {
-	case fresh:
-		b.strikes = 0
+	if fresh {
+		if b.freeSettings = true; b.limits.PingEvery > 0 {
+			b.fullAt[bucketPings] = 0 // no more strikes
+		}
 		return ""
-	case b.limits.PingEvery <= 0:
-		return b.charge(bucketPings, 1)
-	case last > 0 && b.pinged-last < int64(b.limits.PingEvery):
-		b.strikes++
 	}
-	if b.strikes > pingStrikes {
-		return CausePings
-	}
-	return ""
+	return b.charge(bucketPings, 1)
 }
 
 // chargeSentResets charges the client for streams that the server had to reset, since
@@ -297,7 +265,9 @@ func (b *frameBudget) chargeSentResets() Cause {
 		return ""
 	}
 	b.chargedResets = sent
-	free := min(n, max(b.headersSent.Load()-b.usedResets, 0))
+	headers := b.headersSent.Load()
+	b.usedResets = max(b.usedResets, headers-b.maxFreeResets())
+	free := min(n, max(headers-b.usedResets, 0))
 	b.usedResets += free
 	b.opened = max(b.opened-free, 0)
 	own := min(n-free, b.opened)
@@ -311,21 +281,10 @@ func (b *frameBudget) chargeSentResets() Cause {
 // charge takes frames from a bucket. The bucket is kept as the time when it is full
 // again.
 func (b *frameBudget) charge(bucket int, frames int64) Cause {
-	rate := b.limits.PerSecond
-	if rate <= 0 || frames == 0 {
+	each, burst := b.rate(bucket)
+	if each <= 0 || frames == 0 {
 		return ""
 	}
-	burst := int64(rate * burstSeconds)
-	switch bucket {
-	case bucketSettings:
-		rate = max(rate/10, 1)
-		burst = int64(rate * burstSeconds)
-	case bucketResets:
-		burst = max(burst, int64(b.limits.Resets))
-	case bucketLateData:
-		burst = max(burst, lateFrames)
-	}
-	each := int64(time.Second) / int64(rate)
 	now := b.clock()
 	full := max(b.fullAt[bucket], now) + frames*each
 	b.fullAt[bucket] = full
@@ -333,6 +292,30 @@ func (b *frameBudget) charge(bucket int, frames int64) Cause {
 		return Causes()[bucket]
 	}
 	return ""
+}
+
+// rate is the time that a frame of a bucket costs, and the number of frames that may come
+// at once. A cost of 0 means no limit.
+func (b *frameBudget) rate(bucket int) (each, burst int64) {
+	if bucket == bucketPings && b.limits.PingEvery > 0 {
+		// A tenth less, so that clocks of different speed do not add up either.
+		return int64(b.limits.PingEvery / 10 * 9), pingBurst
+	}
+	rate := int64(b.limits.PerSecond)
+	if rate <= 0 {
+		return 0, 0
+	}
+	if bucket == bucketSettings {
+		rate = max(rate/10, 1)
+	}
+	burst = rate * burstSeconds
+	switch bucket {
+	case bucketResets:
+		burst = max(burst, int64(b.limits.Resets))
+	case bucketLateData:
+		burst = max(burst, lateFrames)
+	}
+	return int64(time.Second) / rate, burst
 }
 
 // clock asks for the time once in each portion that was read.
