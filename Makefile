@@ -92,6 +92,10 @@ release-image: $(buf) $(protodeps) ## Make the present proto the last release th
 readme: $(buf) $(protodeps) $(bin)/grpcurl ## Paste the README's commands beside a fresh server (needs curl)
 	go test -tags readme -count=1 -run Readme ./cmd/userd
 
+.PHONY: siege
+siege: ## Attack a server with 460 MiB of memory in every way that is known (SIEGE=gzip picks some)
+	go test -count=1 -timeout 40m -v -run '^TestSiege/$(SIEGE)' ./cmd/userd -siege | grep -E '^ *(---|===|ok|FAIL|panic)|siege'
+
 ##### Figures
 
 .PHONY: bench

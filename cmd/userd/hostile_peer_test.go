@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ type rawPeer struct {
 	ahead  chan struct{}
 	header bytes.Buffer
 	packed *hpack.Encoder
+	// writing is held by those who write frames where several goroutines do.
+	writing sync.Mutex
 }
 
 // connect opens a connection on which nothing is said yet, not even by TLS.
@@ -66,20 +69,26 @@ func (x *target) dial(t *testing.T, begins string) net.Conn {
 
 func (x *target) peer(t *testing.T, settings ...http2.Setting) *rawPeer {
 	t.Helper()
-	p := &rawPeer{conn: x.secure(x.connect(t), "h2"), ahead: make(chan struct{}, framesAhead)}
+	p, err := newRawPeer(x.secure(x.connect(t), "h2"), settings...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// newRawPeer sends the connection preface.
+func newRawPeer(conn net.Conn, settings ...http2.Setting) (*rawPeer, error) {
+	p := &rawPeer{conn: conn, ahead: make(chan struct{}, framesAhead)}
 	for range framesAhead {
 		p.ahead <- struct{}{}
 	}
 	if _, err := io.WriteString(p.conn, http2.ClientPreface); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	p.Framer = http2.NewFramer(p.conn, p.conn)
 	p.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	p.packed = hpack.NewEncoder(&p.header)
-	if err := p.WriteSettings(settings...); err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return p, p.WriteSettings(settings...)
 }
 
 // block returns the header of a gRPC call.

@@ -38,6 +38,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, serveBare())
 		os.Exit(1)
 	}
+	if os.Getenv(siegeVariable) != "" {
+		if err := runAttack(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	if binaries.dir != "" {
 		if err := os.RemoveAll(binaries.dir); err != nil {
