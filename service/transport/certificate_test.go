@@ -22,17 +22,17 @@ import (
 )
 
 // tlsServer is a server over TLS whose answers are one line for each that is asked for
-// by next.
+// by next, of the version of HTTP: a stream of the other may still be ending.
 type tlsServer struct {
 	dir  string
 	addr string
-	next chan string
+	next map[int]chan string
 	log  *logBuffer
 }
 
 func startTLS(t *testing.T, issued servertest.Issued, clientCA []byte) *tlsServer {
 	t.Helper()
-	s := &tlsServer{dir: t.TempDir(), next: make(chan string), log: &logBuffer{}}
+	s := &tlsServer{dir: t.TempDir(), next: map[int]chan string{1: make(chan string), 2: make(chan string)}, log: &logBuffer{}}
 	log := slog.New(slog.NewTextHandler(s.log, nil))
 	opts := transport.CertificatesOptions{Refresh: 5 * time.Millisecond, Logger: log}
 	opts.Cert, opts.Key = issued.Write(t, s.dir)
@@ -57,7 +57,7 @@ func startTLS(t *testing.T, issued servertest.Issued, clientCA []byte) *tlsServe
 		for r.URL.Path == "/stream" {
 			_ = http.NewResponseController(w).Flush()
 			select {
-			case line := <-s.next:
+			case line := <-s.next[r.ProtoMajor]:
 				_, _ = io.WriteString(w, line+"\n")
 			case <-r.Context().Done():
 				return
@@ -156,7 +156,7 @@ func TestCertificatesAreReplacedUnderAnOpenStream(t *testing.T) {
 			s.awaits(t, authority.Trust(), shows(t, other))
 			s.log.reset()
 			select {
-			case s.next <- "still here":
+			case s.next[answer.ProtoMajor] <- "still here":
 			case <-time.After(10 * time.Second):
 				t.Fatal("the stream has ended")
 			}

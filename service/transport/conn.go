@@ -77,7 +77,10 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 		c.state.failed(c.listener, err)
 	}
 	if n > 0 && len(c.seen) < len(preface) {
-		c.look(p[:n])
+		if err := c.look(p[:n]); err != nil {
+			c.state.refuse(c.listener, err)
+			return 0, io.EOF // net/http writes a response of its own after other errors
+		}
 	}
 	if n > 0 && c.budget != nil {
 		if cause := c.budget.received(p[:n]); cause != "" {
@@ -88,16 +91,21 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *gatherConn) look(p []byte) {
+// look finds out which protocol the connection speaks. It returns an error if TLS has
+// negotiated another one.
+func (c *gatherConn) look(p []byte) error {
 	c.talked.Store(true)
 	before := len(c.seen)
 	c.seen = append(c.seen, p[:min(len(p), len(preface)-before)]...)
 	if !bytes.HasPrefix(preface, c.seen) {
 		c.seen = preface // it is something else: look no more
-		return
+		return c.state.allows(false)
 	}
 	if len(c.seen) < len(preface) {
-		return
+		return nil
+	}
+	if err := c.state.allows(true); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	c.gather = true
@@ -106,6 +114,7 @@ func (c *gatherConn) look(p []byte) {
 	}
 	c.budget = newFrameBudget(c.listener.opts.Frames, before)
 	c.mu.Unlock()
+	return nil
 }
 
 // dismiss ends a connection that has spent its budget. The peer is told why, if

@@ -348,15 +348,21 @@ func (b *frameBudget) sent(p []byte) {
 	}
 }
 
+// The error codes of HTTP/2 (RFC 9113, section 7) that are sent from here.
+const (
+	errEnhanceYourCalm    = 0xb
+	errInadequateSecurity = 0xc
+)
+
 // farewell returns the frame that tells a client why its connection ends.
-func farewell(cause Cause) []byte {
-	const enhanceYourCalm = 0xb
-	text := "too_many_" + string(cause)
+func farewell(cause Cause) []byte { return goAway(errEnhanceYourCalm, "too_many_"+string(cause)) }
+
+// goAway returns a GOAWAY frame. The last stream that was handled is not known here: the
+// highest says that any may have been.
+func goAway(code uint32, text string) []byte {
 	frame := make([]byte, 0, frameHeaderLen+8+len(text))
 	frame = append(frame, 0, 0, byte(8+len(text)), frameGoAway, 0, 0, 0, 0, 0)
-	// The last stream that was handled is not known here: the highest says that any
-	// may have been.
 	frame = binary.BigEndian.AppendUint32(frame, 1<<31-1)
-	frame = binary.BigEndian.AppendUint32(frame, enhanceYourCalm)
+	frame = binary.BigEndian.AppendUint32(frame, code)
 	return append(frame, text...)
 }
