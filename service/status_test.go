@@ -3,6 +3,7 @@ package service_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 	"time"
@@ -80,6 +81,13 @@ func (r *rig) setStatus(t testing.TB, id int64, status userv1.UserStatus, at *ti
 		t.Fatal(err)
 	}
 	return res.GetStatusUpdate()
+}
+
+func (r *rig) remove(t testing.TB, id int64) {
+	t.Helper()
+	if _, err := r.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: id}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestEveryMessageGetsOneAnswerInOrder(t *testing.T) {
@@ -306,4 +314,81 @@ func TestWatchNeedsUsersOrAll(t *testing.T) {
 			t.Errorf("got %v", stream.Err())
 		}
 	}
+}
+
+// A position has one status for every consumer, also where a newer status is a page of the
+// log further on.
+func TestCatchUpDeliversNoStatusAtAnOlderPosition(t *testing.T) {
+	r := newRig(t)
+	a, b, c := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId(), r.create(t, "cid").GetUserId()
+	after := r.feed.Head().Position
+	r.setStatus(t, a, inactive, nil)
+	r.setStatus(t, b, inactive, nil)
+	r.remove(t, c)
+	others := &userv1.CreateUsersRequest{}
+	for i := range 1000 {
+		name := fmt.Sprintf("other %d", i)
+		others.Requests = append(others.Requests, &userv1.CreateUserRequest{Username: name, Email: fmt.Sprintf("o%d@example.org", i)})
+	}
+	if _, err := r.CreateUsers(t.Context(), others); err != nil {
+		t.Fatal(err)
+	}
+	suspendedAt := r.setStatus(t, a, suspended, nil).GetActivityId()
+	r.remove(t, b)
+	if _, err := r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: c}); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := r.client(t).WatchUserStatus(t.Context(), &userv1.WatchUserStatusRequest{All: true, AfterActivityId: after})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[int64]struct {
+		position int64
+		status   userv1.UserStatus
+		code     user.Code
+	}{a: {suspendedAt, suspended, 0}, b: {suspendedAt + 1, none, user.FailedPrecondition}, c: {suspendedAt + 2, active, 0}}
+	for last := int64(0); last < suspendedAt+2; {
+		if !stream.Receive() {
+			t.Fatal(stream.Err())
+		}
+		got := stream.Msg()
+		if last >= got.GetActivityId() {
+			t.Fatalf("got position %d after %d", got.GetActivityId(), last)
+		}
+		last = got.GetActivityId()
+		w, known := want[got.GetUserId()]
+		if known && (last != w.position || got.GetStatus() != w.status || got.GetError().GetCode() != int32(w.code)) {
+			t.Errorf("got %v, want %+v", got, w)
+		}
+		delete(want, got.GetUserId())
+	}
+	if len(want) != 0 {
+		t.Errorf("not delivered: %v", want)
+	}
+}
+
+// The error item in response to a message about a deleted user has the position of its
+// deletion, as every other follower gets it.
+func TestResponseAboutADeletedUserHasThePositionOfItsDeletion(t *testing.T) {
+	r := newRig(t)
+	a := r.create(t, "ann").GetUserId()
+	r.remove(t, a)
+	deletedAt := r.feed.Head().Position
+	r.create(t, "bob")
+	s := r.sync(t)
+	for _, status := range []userv1.UserStatus{none, inactive} {
+		s.send(&userv1.UserStatusUpdate{UserId: a, Status: status})
+		got := s.receive()
+		if got.GetActivityId() != deletedAt || got.GetError().GetCode() != int32(user.FailedPrecondition) {
+			t.Errorf("setting %v: got %v, want an error at position %d", status, got, deletedAt)
+		}
+	}
+	if _, err := r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: a}); err != nil {
+		t.Fatal(err)
+	}
+	s.send(&userv1.UserStatusUpdate{UserId: a})
+	if got := s.receive(); got.GetActivityId() != r.feed.Head().Position || got.GetStatus() != active {
+		t.Errorf("after undeletion: got %v, want position %d", got, r.feed.Head().Position)
+	}
+	s.end()
 }

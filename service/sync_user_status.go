@@ -152,7 +152,7 @@ func (s *Service) currentStatus(ctx context.Context, id int64) (*user.CurrentSta
 	case len(found) == 0:
 		return nil, user.ErrNotFound(id)
 	case found[0].Deleted:
-		return nil, user.ErrDeleted(id)
+		return nil, user.ErrDeleted(id, found[0].Position)
 	}
 	return &found[0], nil
 }
@@ -245,13 +245,20 @@ func (w *statusWriter) answer(ctx context.Context, in *statusReader, a *statusAn
 		update = &userv1.UserStatusUpdate{
 			UserId: a.message.GetUserId(), Epoch: w.service.feed.Head().Epoch, Error: w.service.itemStatus(err),
 		}
+		if e, known := user.AsError(err); known {
+			update.ActivityId = e.Position
+		}
 	}
 	update.ClientSeq = a.message.GetClientSeq()
 	if err := w.send(update); err != nil {
 		return err
 	}
 	if a.holds {
-		in.followed.Release(a.message.GetUserId(), update.GetActivityId())
+		delivered := update.GetActivityId()
+		if user.HasReason(err, user.UserNotFound) {
+			delivered = feed.NeverAgain
+		}
+		in.followed.Release(a.message.GetUserId(), delivered)
 		if err != nil && (a.fresh || user.HasReason(err, user.UserDeleted) || user.HasReason(err, user.UserNotFound)) {
 			in.followed.Remove(a.message.GetUserId())
 		}

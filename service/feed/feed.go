@@ -23,8 +23,9 @@ import (
 
 // Feed tells streams of what is committed. It is safe for use by many goroutines.
 type Feed struct {
-	store user.Store
-	head  atomic.Pointer[user.Head]
+	store  user.Store
+	head   atomic.Pointer[user.Head]
+	limits limits
 
 	origins  atomic.Uint64
 	draining chan struct{}
@@ -37,6 +38,9 @@ type Feed struct {
 	everybody map[*Followed]struct{}
 }
 
+// limits bound a subscription to statuses. Tests make them small.
+type limits struct{ follows, pending, rows int }
+
 // wholeLog is the key of cursors that follow everybody.
 const wholeLog = 0
 
@@ -45,6 +49,7 @@ const wholeLog = 0
 func Open(ctx context.Context, store user.Store) (*Feed, error) {
 	f := &Feed{
 		store:     store,
+		limits:    limits{MaxFollows, maxPending, takeRows},
 		draining:  make(chan struct{}),
 		cursors:   make(map[int64]map[*Cursor]struct{}),
 		followers: make(map[int64]map[*Followed]struct{}),

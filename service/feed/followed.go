@@ -1,9 +1,7 @@
 package feed
 
 import (
-	"cmp"
-	"context"
-	"slices"
+	"math"
 	"sync"
 
 	"github.com/yourorg/userservice/service/user"
@@ -15,24 +13,50 @@ const (
 	// maxPending is how many changed users a stream that follows everybody keeps in
 	// memory; beyond that it goes back to reading the log.
 	maxPending = 10_000
-	// takeRows bounds what one Take returns.
-	takeRows = 1000
+	// takeRows and takeBytes bound what one Take reads and returns.
+	takeRows  = 1000
+	takeBytes = 256 << 10
 )
 
-// Followed is what one stream follows, and what it has yet to be told: the newest
-// status of each user that has changed. The stream's own goroutines share it.
+// NeverAgain is a position after every other: Release takes it for a user that does not
+// exist, because nothing can follow.
+const NeverAgain = math.MaxInt64
+
+// Followed is the subscription of one stream to statuses: the users it follows and the
+// newest status of each user that has changed and is not delivered yet. The goroutines of
+// the stream share it.
+//
+// A user's status never goes back on a stream: a change that Take returns has a greater
+// position than every earlier change of the user, and than every response for the user
+// that Release was told of. Take returns a change at its own position or not at all:
+// where a newer status exists, that one follows at its position.
 type Followed struct {
 	feed   *Feed
 	origin uint64
 	wake   chan struct{}
 
-	mu      sync.Mutex
-	users   map[int64]int // named users, with the number of outstanding answers
-	all     bool
+	mu sync.Mutex
+	// named has the position that was delivered last for each user that the stream
+	// named. A stream that follows everybody keeps it only for users whose position is
+	// ahead of deliveredThrough.
+	named map[int64]int64
+	held  map[int64]hold // users with an outstanding response
+	all   bool
+	start int64 // where following everybody began
+	// pending has the changes to deliver. Take delivers those of users that are not
+	// held in the order of positions.
 	pending map[int64]StatusChange
 	// behind is the position after which the log must be read, because changes
-	// were not kept in memory; -1: all that is to be told is pending.
+	// were not kept in memory; -1: all that is to be delivered is pending.
 	behind int64
+}
+
+// hold is the state of a user between Hold and Release.
+type hold struct {
+	outstanding int
+	// through is the head at the first Hold. A change after it may be delivered by the
+	// outstanding response, so deliveredThrough stays at it.
+	through int64
 }
 
 // Follow returns an empty set, which must be closed. Changes of the origin are
@@ -40,7 +64,7 @@ type Followed struct {
 func (f *Feed) Follow(origin uint64) *Followed {
 	return &Followed{
 		feed: f, origin: origin, wake: make(chan struct{}, 1), behind: -1,
-		users: make(map[int64]int), pending: make(map[int64]StatusChange),
+		named: make(map[int64]int64), pending: make(map[int64]StatusChange),
 	}
 }
 
@@ -48,7 +72,7 @@ func (f *Feed) Follow(origin uint64) *Followed {
 func (s *Followed) Close() {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
-	for id := range s.users {
+	for id := range s.named {
 		leave(s.feed.followers, id, s)
 	}
 	delete(s.feed.everybody, s)
@@ -56,78 +80,141 @@ func (s *Followed) Close() {
 
 // Held is what Hold found.
 type Held struct {
-	Fresh       bool // the user was not followed before
-	Outstanding int  // answers that the user already waited for
+	Fresh       bool // the user was not followed by name before
+	Outstanding int  // responses that the user already waited for
 }
 
 // Hold follows a user from now on, but keeps its changes back until Release, so
-// that the outstanding answer comes before them. ErrTooMany: the set has MaxFollows
+// that the outstanding response comes before them. ErrTooMany: the set has MaxFollows
 // users.
 func (s *Followed) Hold(id int64) (Held, error) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	outstanding, known := s.users[id]
+	_, known := s.named[id]
 	if !known {
-		if len(s.users) >= MaxFollows {
-			return Held{}, user.ErrTooMany(user.TooManyFollows, "followed users on one stream", MaxFollows)
-		}
-		if !s.all {
+		if s.all {
+			s.forgetDelivered()
+		} else if len(s.named) >= s.feed.limits.follows {
+			return Held{}, user.ErrTooMany(user.TooManyFollows, "followed users on one stream", s.feed.limits.follows)
+		} else {
 			enter(s.feed.followers, id, s)
 		}
+		s.named[id] = 0
 	}
-	s.users[id]++
-	return Held{Fresh: !known, Outstanding: outstanding}, nil
+	h, held := s.held[id]
+	if !held {
+		h.through = s.feed.Head().Position
+		if s.held == nil {
+			s.held = make(map[int64]hold)
+		}
+	}
+	found := Held{Fresh: !known, Outstanding: h.outstanding}
+	h.outstanding++
+	s.held[id] = h
+	return found, nil
 }
 
-// Release ends a Hold: the answer at hand tells of the user's status as of the
-// position, so changes up to there need not be told.
+// forgetDelivered bounds the named users of a stream that follows everybody. Positions
+// that are not ahead of all others are not needed. If too many are, they are forgotten
+// too: the stream is catching up, and may be sent a status of its own a second time.
+func (s *Followed) forgetDelivered() {
+	if len(s.named) < s.feed.limits.follows {
+		return
+	}
+	through := s.deliveredThrough()
+	forget := func(needed func(position int64) bool) {
+		for id, position := range s.named {
+			_, held := s.held[id]
+			_, pending := s.pending[id]
+			if !held && !pending && !needed(position) {
+				delete(s.named, id)
+			}
+		}
+	}
+	forget(func(position int64) bool { return position > through })
+	if len(s.named) >= s.feed.limits.follows {
+		forget(func(int64) bool { return false })
+	}
+}
+
+// Release ends a Hold: the response at hand has the user's status as of the position,
+// and no change up to there is delivered after it. The position is 0 if the response has
+// no status, and NeverAgain if the user does not exist.
 func (s *Followed) Release(id, position int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.users[id] > 0 {
-		s.users[id]--
-	}
-	if change, ok := s.pending[id]; ok {
-		if change.Position <= position {
-			delete(s.pending, id)
-		} else {
-			s.signal()
+	h := s.held[id]
+	if h.outstanding--; h.outstanding > 0 {
+		s.held[id] = h
+	} else {
+		delete(s.held, id)
+		if len(s.held) == 0 {
+			s.held = nil // a map keeps the memory of its largest size
 		}
+	}
+	s.delivered(id, position)
+	if _, ok := s.pending[id]; ok {
+		s.signal()
 	}
 }
 
-// Remove follows a user no more, unless everybody is followed or an answer is
+// delivered records that the stream has the user's status as of the position.
+func (s *Followed) delivered(id, position int64) {
+	if last, named := s.named[id]; named {
+		s.named[id] = max(last, position)
+	}
+	if change, ok := s.pending[id]; ok && change.Position <= position {
+		delete(s.pending, id)
+	}
+}
+
+// Remove ends the following of a user, unless everybody is followed or a response is
 // outstanding.
 func (s *Followed) Remove(id int64) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.users[id] > 0 {
+	if _, held := s.held[id]; held || s.all {
 		return
 	}
-	delete(s.users, id)
+	delete(s.named, id)
+	delete(s.pending, id)
 	leave(s.feed.followers, id, s)
-	if !s.all {
-		delete(s.pending, id)
-	}
 }
 
-// Everybody follows all users, beginning with what has changed since the position.
+// Everybody follows all users, beginning with what has changed since the position. A
+// stream that follows everybody already goes back to an earlier position, and is sent
+// again what has changed since then.
 func (s *Followed) Everybody(after int64) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.all = true
-	for id := range s.users {
-		leave(s.feed.followers, id, s)
+	if s.all && after >= s.start {
+		return
 	}
-	s.feed.everybody[s] = struct{}{}
-	if s.behind < 0 || after < s.behind {
-		s.behind = after
+	s.start = after
+	if !s.all {
+		s.all = true
+		for id := range s.named {
+			leave(s.feed.followers, id, s)
+		}
+		s.feed.everybody[s] = struct{}{}
+	}
+	s.readLogAfter(after)
+}
+
+// readLogAfter lets Take read the log after the position. The log has every change that
+// is pending behind the position.
+func (s *Followed) readLogAfter(position int64) {
+	s.behind = position
+	for id, change := range s.pending {
+		if change.Position > position {
+			delete(s.pending, id)
+		}
 	}
 	s.signal()
 }
@@ -145,85 +232,37 @@ func (s *Followed) signal() {
 // mark notes a change; it is called in commit order.
 func (s *Followed) mark(change StatusChange, origin uint64) {
 	if origin != 0 && origin == s.origin {
-		return
+		return // the response has it
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.behind >= 0 {
-		return // the log will tell
+		return // the log has it
 	}
-	if _, known := s.pending[change.UserID]; !known && s.all && len(s.pending) >= maxPending {
-		s.behind = s.oldestPending() - 1
-		clear(s.pending)
-		s.signal()
+	last, named := s.named[change.UserID]
+	if change.Position <= last {
+		return // a response had it: the store shows a commit before the feed hears of it
+	}
+	if _, pending := s.pending[change.UserID]; !pending && !named && len(s.pending) >= s.feed.limits.pending {
+		s.readLogAfter(min(s.oldestUnnamed(), change.Position) - 1)
 		return
 	}
 	s.pending[change.UserID] = change
-	if s.users[change.UserID] == 0 {
+	if _, held := s.held[change.UserID]; !held {
 		s.signal()
 	}
 }
 
-func (s *Followed) oldestPending() int64 {
-	oldest := int64(-1)
-	for _, change := range s.pending {
-		if oldest < 0 || change.Position < oldest {
-			oldest = change.Position
+// oldestUnnamed returns the position of the first pending change of a user that the
+// stream did not name. Everything before it was delivered, but for changes of named users.
+func (s *Followed) oldestUnnamed() int64 {
+	oldest := int64(math.MaxInt64)
+	for id, change := range s.pending {
+		if _, named := s.named[id]; !named {
+			oldest = min(oldest, change.Position)
 		}
 	}
 	return oldest
-}
-
-// Take returns what there is to tell, in the order of positions, at most some
-// hundred changes; if there is more, Wake gets another value.
-func (s *Followed) Take(ctx context.Context) ([]StatusChange, error) {
-	s.mu.Lock()
-	if s.behind >= 0 {
-		after := s.behind
-		s.mu.Unlock()
-		return s.catchUp(ctx, after)
-	}
-	defer s.mu.Unlock()
-	ready := make([]StatusChange, 0, min(len(s.pending), takeRows))
-	for id, change := range s.pending {
-		if s.users[id] == 0 {
-			ready = append(ready, change)
-		}
-	}
-	slices.SortFunc(ready, func(a, b StatusChange) int { return cmp.Compare(a.Position, b.Position) })
-	if len(ready) > takeRows {
-		ready = ready[:takeRows]
-		s.signal()
-	}
-	for i := range ready {
-		delete(s.pending, ready[i].UserID)
-	}
-	return ready, nil
-}
-
-// catchUp reads one page of the log instead of memory. The log does not say which
-// stream made a change, so a stream that fell that far behind is told its own too.
-func (s *Followed) catchUp(ctx context.Context, after int64) ([]StatusChange, error) {
-	page, err := s.feed.store.Log(ctx, user.LogQuery{After: after, Actions: statusActions, MaxRows: takeRows})
-	if err != nil {
-		return nil, err
-	}
-	changes, err := s.feed.newest(ctx, page.Rows)
-	if err != nil {
-		return nil, err
-	}
-	s.feed.mu.Lock()
-	defer s.feed.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.behind = page.Reached
-	if page.Done && s.feed.Head().Position == page.Reached {
-		// Nothing was committed meanwhile, and what comes will be marked. A commit that
-		// the store shows before it tells of it would be marked although it is told.
-		s.behind = -1
-	}
-	s.signal()
-	return slices.DeleteFunc(changes, s.keptBack), nil
 }
 
 // Told is the position up to which nothing is left to be told, of what Take has
@@ -234,26 +273,25 @@ func (s *Followed) Told() int64 {
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	told := s.feed.Head().Position
+	return s.deliveredThrough()
+}
+
+// deliveredThrough implements Told; it needs both locks.
+func (s *Followed) deliveredThrough() int64 {
+	through := s.feed.Head().Position
 	if s.behind >= 0 {
-		told = s.behind
+		through = min(through, s.behind)
 	}
-	if oldest := s.oldestPending(); oldest >= 0 {
-		told = min(told, oldest-1)
+	for _, change := range s.pending {
+		through = min(through, change.Position-1)
 	}
-	return told
+	for _, h := range s.held {
+		through = min(through, h.through)
+	}
+	return through
 }
 
 // Drained returns ErrDraining, with the position up to which all was told.
 func (s *Followed) Drained() error {
 	return user.ErrDraining(s.feed.Head().Epoch, s.Told())
-}
-
-// keptBack keeps the change of a user with an outstanding answer until Release.
-func (s *Followed) keptBack(change StatusChange) bool {
-	if s.users[change.UserID] == 0 {
-		return false
-	}
-	s.pending[change.UserID] = change
-	return true
 }

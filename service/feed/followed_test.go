@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/store/storetest"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -196,4 +197,33 @@ func TestStatusesSince(t *testing.T) {
 	if err != nil || len(since) != 2 {
 		t.Fatalf("%+v, %v", since, err)
 	}
+}
+
+// The store shows a commit before the feed hears of it. What a response has had of the
+// commit is not delivered a second time, with an older time.
+func TestResponseIsRemembered(t *testing.T) {
+	store := &lateStore{Model: storetest.NewModel(nil), history: newHistory(), notef: t.Logf, during: func() {}}
+	f, err := feed.Open(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{T: t, store: store, feed: f}
+	id := b.create()
+	store.hear()
+	s := f.Follow(0)
+	defer s.Close()
+	if _, err := s.Hold(id); err != nil {
+		t.Fatal(err)
+	}
+	changed := b.apply(&user.SetStatus{ID: id, Status: user.StatusInactive}, user.Author{})
+	found, err := store.Statuses(t.Context(), []int64{id})
+	if err != nil || len(found) != 1 || found[0].Position != changed.Position {
+		t.Fatalf("Statuses() = %v, %v, want position %d", found, err, changed.Position)
+	}
+	s.Release(id, found[0].Position)
+	store.hear()
+	if got := b.take(s); len(got) != 0 {
+		t.Errorf("Take() = %+v, want nothing after the response", got)
+	}
+	b.wantTold(s, changed.Position)
 }

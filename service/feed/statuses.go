@@ -21,7 +21,7 @@ func (c *StatusChange) Gone() error {
 	case c.Current.UserID == 0:
 		return user.ErrNotFound(c.UserID)
 	case c.Current.Deleted:
-		return user.ErrDeleted(c.UserID)
+		return user.ErrDeleted(c.UserID, c.Position)
 	}
 	return nil
 }
@@ -49,66 +49,77 @@ func statusOf(change *user.Committed) (StatusChange, bool) {
 // whose status has changed since that position. A user that there is not is told
 // as purged.
 func (f *Feed) Statuses(ctx context.Context, ids []int64, after int64) ([]StatusChange, error) {
+	current, err := f.current(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
 	changes := make([]StatusChange, 0, len(ids))
 	for _, id := range ids {
-		if after == 0 {
-			changes = append(changes, StatusChange{UserID: id})
+		status, exists := current[id]
+		change := StatusChange{Current: status, UserID: id, Position: status.Position}
+		if !exists && after > 0 {
+			if change.Position, err = f.purgedAt(ctx, id, after); err != nil {
+				return nil, err
+			}
+		}
+		if after == 0 || change.Position > after {
+			changes = append(changes, change)
+		}
+	}
+	return changes, nil
+}
+
+// purgedAt returns the position after which a user was purged, 0 if it was not since
+// then.
+func (f *Feed) purgedAt(ctx context.Context, id, after int64) (int64, error) {
+	page, err := f.store.Log(ctx, user.LogQuery{
+		UserID: id, After: after, Desc: true, Actions: []string{user.ActionPurged}, MaxRows: 1,
+	})
+	if err != nil || len(page.Rows) == 0 {
+		return 0, err
+	}
+	return page.Rows[0].Position, nil
+}
+
+// newest returns the statuses that rows of the log led to and that are the newest of
+// their users. A user's status that is newer than its rows is left out: its own row comes
+// later, and a position has one status for everybody.
+func (f *Feed) newest(ctx context.Context, rows []user.Activity) ([]StatusChange, error) {
+	last := make(map[int64]int, len(rows))
+	ids := make([]int64, 0, len(rows))
+	for i := range rows {
+		if _, again := last[rows[i].UserID]; !again {
+			ids = append(ids, rows[i].UserID)
+		}
+		last[rows[i].UserID] = i
+	}
+	current, err := f.current(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	changes := make([]StatusChange, 0, len(ids))
+	for i := range rows {
+		id := rows[i].UserID
+		if last[id] != i {
 			continue
 		}
-		page, err := f.store.Log(ctx, user.LogQuery{
-			UserID: id, After: after, Desc: true, Actions: statusActions, MaxRows: 1,
-		})
-		if err != nil {
-			return nil, err
+		status, exists := current[id]
+		if status.Position == rows[i].Position || !exists && rows[i].Action == user.ActionPurged {
+			changes = append(changes, StatusChange{Current: status, UserID: id, Position: rows[i].Position})
 		}
-		for i := range page.Rows {
-			changes = append(changes, StatusChange{UserID: id, Position: page.Rows[i].Position})
-		}
-	}
-	if err := f.fill(ctx, changes); err != nil {
-		return nil, err
-	}
-	for i := range changes {
-		changes[i].Position = max(changes[i].Position, changes[i].Current.Position)
 	}
 	return changes, nil
 }
 
-// newest turns rows into the present statuses of their users, each at the position
-// of its last row.
-func (f *Feed) newest(ctx context.Context, rows []user.Activity) ([]StatusChange, error) {
-	last := make(map[int64]int64, len(rows))
-	for i := range rows {
-		last[rows[i].UserID] = rows[i].Position
-	}
-	changes := make([]StatusChange, 0, len(last))
-	for i := range rows {
-		if id := rows[i].UserID; last[id] == rows[i].Position {
-			changes = append(changes, StatusChange{UserID: id, Position: rows[i].Position})
-		}
-	}
-	if err := f.fill(ctx, changes); err != nil {
-		return nil, err
-	}
-	return changes, nil
-}
-
-// fill reads the current status of each change.
-func (f *Feed) fill(ctx context.Context, changes []StatusChange) error {
-	ids := make([]int64, len(changes))
-	for i := range changes {
-		ids[i] = changes[i].UserID
-	}
+// current returns the current status of each user that exists.
+func (f *Feed) current(ctx context.Context, ids []int64) (map[int64]user.CurrentStatus, error) {
 	found, err := f.store.Statuses(ctx, ids)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	current := make(map[int64]user.CurrentStatus, len(found))
 	for _, status := range found {
 		current[status.UserID] = status
 	}
-	for i := range changes {
-		changes[i].Current = current[changes[i].UserID]
-	}
-	return nil
+	return current, nil
 }

@@ -241,7 +241,7 @@ func TestErrorsAreAsOverOtherProtocols(t *testing.T) {
 		{user.InvalidFieldf("filter", "bad"), 400, ""},
 		{user.ErrNotFound(7), 404, ""},
 		{user.ErrTaken(user.EmailTaken, true), 409, ""},
-		{user.ErrDeleted(7), 400, ""},
+		{user.ErrDeleted(7, 0), 400, ""},
 		{&user.Error{Code: user.Aborted, Reason: user.EtagMismatch}, 409, ""},
 		{user.ErrPosition("e", 1, 2, "no"), 400, ""},
 		{user.ErrOverloaded(), 503, "1"},

@@ -125,7 +125,7 @@ func live(cur *User, id int64) error {
 	case cur == nil:
 		return ErrNotFound(id)
 	case cur.Deleted():
-		return ErrDeleted(id)
+		return ErrDeleted(id, cur.StatusPosition)
 	}
 	return nil
 }

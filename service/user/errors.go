@@ -77,6 +77,7 @@ type Error struct {
 	Metadata   map[string]string
 	Violations []Violation
 	RetryAfter time.Duration // when the caller may come back; 0: not said
+	Position   int64         // of the log row that led to the state reported; 0: none. Not for callers.
 }
 
 // Error gives the message and, for invalid input, each violation.
@@ -137,11 +138,11 @@ func ErrNotFound(id int64) *Error {
 	return &Error{Code: NotFound, Reason: UserNotFound, Message: "there is no such user", Metadata: userMetadata(id)}
 }
 
-// ErrDeleted is the error for a change to a deleted user.
-func ErrDeleted(id int64) *Error {
+// ErrDeleted is the error for a change to a user that was deleted at the position.
+func ErrDeleted(id, position int64) *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: UserDeleted,
-		Message: "the user is deleted", Metadata: userMetadata(id),
+		Message: "the user is deleted", Metadata: userMetadata(id), Position: position,
 	}
 }
 

@@ -34,7 +34,7 @@ func TestErrorAt(t *testing.T) {
 }
 
 func TestHasReason(t *testing.T) {
-	wrapped := fmt.Errorf("apply: %w", &user.ItemError{Index: 2, Err: user.ErrDeleted(7)})
+	wrapped := fmt.Errorf("apply: %w", &user.ItemError{Index: 2, Err: user.ErrDeleted(7, 0)})
 	if !user.HasReason(wrapped, user.UserDeleted) || user.HasReason(wrapped, user.UserNotFound) {
 		t.Errorf("the reason of %v", wrapped)
 	}

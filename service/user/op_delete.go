@@ -58,7 +58,7 @@ func lifeStep(cur, next *User, action string, in Moment, by Author) Decision {
 	what.time("deleted_at", cur.DeletedAt, next.DeletedAt)
 	what.time("purge_at", cur.PurgeAt, next.PurgeAt)
 	d := Decision{User: next}
-	d.add(in, cur.ID, action, what)
+	next.StatusPosition = d.add(in, cur.ID, action, what)
 	d.seal(in)
 	return d
 }

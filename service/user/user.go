@@ -48,7 +48,8 @@ type User struct {
 	// StatusTime is the time by which the last writer of the status wins. It is
 	// not the log's time and may lie up to MaxStatusSkew ahead of it.
 	StatusTime time.Time
-	// StatusPosition is the position of the row that led to the present status.
+	// StatusPosition is the position of the row that led to the status that followers
+	// see: of the creation, the last change of the status, the deletion or undeletion.
 	StatusPosition int64
 
 	CreatedAt time.Time

@@ -199,7 +199,7 @@ func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {
 	if failure != nil {
 		return failure
 	}
-	setsStatus := []string{user.ActionCreated, user.ActionStatusChanged}
+	setsStatus := []string{user.ActionCreated, user.ActionStatusChanged, user.ActionDeleted, user.ActionUndeleted}
 	if len(row) == 0 || asNumber(row[1]) != u.ID || !slices.Contains(setsStatus, asText(row[3])) {
 		return k.found("user %d: log row %d, said to have set its status, did not", u.ID, u.StatusPosition)
 	}

@@ -1,0 +1,318 @@
+package feed_test
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// maxFollows is how many users a stream of the property may name.
+const maxFollows = 5
+
+// subscription is the part of feed.Followed that a stream uses; planted faults wrap it.
+type subscription interface {
+	Hold(id int64) (feed.Held, error)
+	Release(id, position int64)
+	Remove(id int64)
+	Everybody(after int64)
+	Wake() <-chan struct{}
+	Take(ctx context.Context) ([]feed.StatusChange, error)
+	Told() int64
+	Close()
+}
+
+// message is a message of the caller whose response is outstanding.
+type message struct {
+	id      int64 // 0: follows everybody
+	after   int64
+	fresh   bool
+	current *user.CurrentStatus
+	pending *user.Pending
+	err     error
+}
+
+// delivery is what the caller of a stream knows of a user.
+type delivery struct {
+	position int64
+	time     time.Time
+	again    bool // the stream went back to an earlier position since
+}
+
+// stream is a status stream and its caller.
+type stream struct {
+	w        *world
+	set      subscription
+	origin   uint64
+	messages []message
+	known    map[int64]delivery
+	named    map[int64]bool // users followed by name
+	start    int64          // where following everybody began; -1: it did not
+	told     int64
+	fresh    int // users named
+}
+
+func newStream(w *world, plant fault) *stream {
+	origin := w.feed.NewOrigin()
+	return &stream{
+		w: w, origin: origin, set: planted(plant, w.feed.Follow(origin), w.feed),
+		known: map[int64]delivery{}, named: map[int64]bool{}, start: -1,
+	}
+}
+
+// send is the arrival of a message about a user.
+func (s *stream) send(r *rapid.T) {
+	m := message{id: s.w.anyID()}
+	s.w.notef("%d: message about %d", s.origin, m.id)
+	var held feed.Held
+	if held, m.err = s.set.Hold(m.id); m.err != nil {
+		if s.start >= 0 || len(s.named) < maxFollows-len(s.messages) {
+			s.w.failf("Hold(%d) = %v with %d users followed by name", m.id, m.err, len(s.named))
+		}
+		return
+	}
+	m.fresh = held.Fresh
+	if held.Fresh {
+		s.namedMore()
+	}
+	switch {
+	case rapid.Bool().Draw(r, "set"):
+		m.pending = s.w.store.Submit(context.Background(), user.Batch{Changes: []user.Change{{
+			Op: &user.SetStatus{ID: m.id, Status: user.Status(rapid.IntRange(1, 3).Draw(r, "status"))},
+			By: user.Author{Origin: s.origin},
+		}}})
+	case held.Outstanding > 0:
+		m.pending = s.w.store.Submit(context.Background(), user.Batch{Changes: []user.Change{{Op: &user.Look{ID: m.id}}}})
+	default:
+		m.current, m.err = s.read(m.id)
+	}
+	s.messages = append(s.messages, m)
+}
+
+// namedMore counts the users that a stream names. If it names more than maxFollows while it
+// follows everybody, it may forget what it was sent ahead of its position.
+func (s *stream) namedMore() {
+	if s.fresh++; s.fresh < maxFollows || s.start < 0 {
+		return
+	}
+	told := s.set.Told()
+	for id, d := range s.known {
+		d.again = d.again || d.position > told
+		s.known[id] = d
+	}
+}
+
+func (s *stream) read(id int64) (*user.CurrentStatus, error) {
+	found, err := s.w.store.Statuses(context.Background(), []int64{id})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
+		return nil, user.ErrNotFound(id)
+	case found[0].Deleted:
+		return nil, user.ErrDeleted(id, found[0].Position)
+	}
+	return &found[0], nil
+}
+
+// followAll is the arrival of a message that follows everybody.
+func (s *stream) followAll(r *rapid.T) {
+	m := message{after: rapid.Int64Range(0, s.w.feed.Head().Position).Draw(r, "after")}
+	s.w.notef("%d: message: follow all after %d", s.origin, m.after)
+	s.messages = append(s.messages, m)
+}
+
+// respond gives the first outstanding response.
+func (s *stream) respond() {
+	if len(s.messages) == 0 {
+		return
+	}
+	m := s.messages[0]
+	s.messages = s.messages[1:]
+	if m.id == 0 {
+		s.w.notef("%d: follows all after %d", s.origin, m.after)
+		s.began(m.after)
+		s.set.Everybody(m.after)
+		return
+	}
+	if m.pending != nil {
+		s.w.store.hear() // before a result is given
+		results, err := m.pending.Wait(context.Background())
+		if m.err = cmp.Or(err, results[0].Err); m.err == nil {
+			current := results[0].User.CurrentStatus()
+			m.current = &current
+		}
+	}
+	position, gone := int64(0), false
+	switch {
+	case user.HasReason(m.err, user.UserNotFound):
+		position, gone = feed.NeverAgain, true
+		s.gone(m.id, user.UserNotFound)
+	case user.HasReason(m.err, user.UserDeleted):
+		e, _ := user.AsError(m.err)
+		position, gone = e.Position, true
+		s.deliver(feed.StatusChange{UserID: m.id, Position: position, Current: user.CurrentStatus{UserID: m.id, Deleted: true}}, true)
+	case m.err == nil:
+		position = m.current.Position
+		s.named[m.id] = true
+		s.deliver(feed.StatusChange{UserID: m.id, Position: position, Current: *m.current}, true)
+	}
+	s.w.notef("%d: response about %d@%d: %v", s.origin, m.id, position, m.err)
+	s.set.Release(m.id, position)
+	if gone || m.err != nil && m.fresh {
+		s.remove(m.id)
+	}
+}
+
+// began records where following everybody begins; a stream that goes back is sent again
+// what the caller did not name.
+func (s *stream) began(after int64) {
+	if s.start >= 0 && after >= s.start {
+		return
+	}
+	s.start, s.told = after, min(s.told, after)
+	for id, d := range s.known {
+		d.again = true
+		s.known[id] = d
+	}
+}
+
+func (s *stream) remove(id int64) {
+	s.set.Remove(id)
+	if !slices.ContainsFunc(s.messages, func(m message) bool { return m.id == id }) {
+		delete(s.named, id)
+	}
+}
+
+// watch begins to follow users as WatchUserStatus does.
+func (s *stream) watch(r *rapid.T) {
+	if len(s.named) > 0 || len(s.messages) > 0 || s.start >= 0 || len(s.w.ids) == 0 {
+		return
+	}
+	ids := rapid.SliceOfNDistinct(rapid.SampledFrom(s.w.ids), 1, min(maxFollows, len(s.w.ids)), rapid.ID[int64]).Draw(r, "watched")
+	for _, id := range ids {
+		if _, err := s.set.Hold(id); err != nil {
+			s.w.failf("Hold(%d) = %v on an empty stream", id, err)
+			return
+		}
+	}
+	head := s.w.feed.Head().Position
+	after := rapid.SampledFrom([]int64{0, head / 2, head}).Draw(r, "after")
+	changes, err := s.w.feed.Statuses(context.Background(), ids, after)
+	if err != nil {
+		r.Fatal(err)
+	}
+	changes = slices.DeleteFunc(changes, func(c feed.StatusChange) bool { return c.Position > head })
+	slices.SortFunc(changes, func(a, b feed.StatusChange) int { return cmp.Compare(a.Position, b.Position) })
+	for _, id := range ids {
+		s.named[id] = true
+		s.known[id] = delivery{position: s.w.store.history.latestUpTo(id, after)} // the caller has it
+	}
+	position := make(map[int64]int64)
+	for _, c := range changes {
+		if c.Position > 0 {
+			s.deliver(c, false)
+		}
+		position[c.UserID] = c.Position
+	}
+	for _, id := range ids {
+		s.set.Release(id, position[id])
+	}
+	for _, c := range changes {
+		if c.Gone() != nil {
+			s.remove(c.UserID)
+		}
+	}
+}
+
+// take delivers what Take returns.
+func (s *stream) take() {
+	select {
+	case <-s.set.Wake():
+	default:
+		return
+	}
+	changes, err := s.set.Take(context.Background())
+	if err != nil {
+		s.w.failf("Take() = %v", err)
+		return
+	}
+	last := int64(0)
+	for _, c := range changes {
+		if c.Position <= last {
+			s.w.failf("Take() has position %d behind %d", c.Position, last)
+		}
+		last = c.Position
+		if slices.ContainsFunc(s.messages, func(m message) bool { return m.id == c.UserID }) {
+			s.w.failf("Take() has user %d, whose response is outstanding", c.UserID)
+		}
+		s.deliver(c, false)
+	}
+	for _, c := range changes {
+		if c.Gone() != nil {
+			s.remove(c.UserID)
+		}
+	}
+}
+
+// deliver checks what the caller is sent against history and what it was sent before.
+func (s *stream) deliver(c feed.StatusChange, response bool) {
+	s.w.notef("%d: delivers %d@%d (%v, %v), response %t", s.origin, c.UserID, c.Position, c.Current.Status, c.Gone(), response)
+	f := s.w.store.history.facts[c.Position]
+	switch gone, _ := user.AsError(c.Gone()); {
+	case f == nil || f.userID != c.UserID:
+		s.w.failf("user %d was delivered at position %d, which has no status of it", c.UserID, c.Position)
+		return
+	case gone != nil && gone.Reason != f.reason, gone == nil && c.Current.Status != f.status:
+		s.w.failf("position %d was delivered as %+v, want %+v", c.Position, c, *f)
+	case gone == nil && !slices.ContainsFunc(f.times, c.Current.Time.Equal):
+		s.w.failf("position %d was delivered with time %v, want one of %v", c.Position, c.Current.Time, f.times)
+	}
+	last := s.known[c.UserID]
+	switch {
+	case c.Position < last.position:
+		s.w.failf("user %d went back from position %d to %d", c.UserID, last.position, c.Position)
+	case c.Position == last.position && !response && !last.again:
+		s.w.failf("user %d was delivered a second time at position %d", c.UserID, c.Position)
+	case c.Position == last.position && c.Current.Time.Before(last.time) && c.Gone() == nil:
+		s.w.failf("user %d went back from time %v to %v at position %d", c.UserID, last.time, c.Current.Time, c.Position)
+	}
+	s.known[c.UserID] = delivery{position: c.Position, time: c.Current.Time}
+}
+
+// gone is a response that says that a user does not exist, for which there is no position.
+func (s *stream) gone(id int64, reason user.Reason) {
+	p := s.w.store.history.latest[id]
+	if p > 0 && s.w.store.history.facts[p].reason != reason {
+		s.w.failf("user %d was reported with %s", id, reason)
+	}
+	s.known[id] = delivery{position: p, again: true}
+}
+
+// check checks that a caller who resumes after the position that the stream reports does
+// not miss the newest status of a user.
+func (s *stream) check() {
+	told := s.set.Told()
+	if told < s.told {
+		s.w.failf("Told() = %d, want at least %d as before", told, s.told)
+	}
+	s.told = told
+	for _, id := range s.w.ids {
+		first := int64(math.MaxInt64)
+		if s.start >= 0 {
+			first = s.start + 1
+		}
+		if s.named[id] {
+			first = 0
+		}
+		if p := s.w.store.history.latest[id]; p >= first && p <= told && s.known[id].position < p {
+			s.w.failf("Told() = %d, but user %d was delivered up to %d and has %d", told, id, s.known[id].position, p)
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package feed_test
+
+import (
+	"context"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/yourorg/userservice/service/feed"
+)
+
+// Whatever the order of commits, of the feed's hearing of them, of messages, responses and
+// reads: a position has one status on every stream, no user goes back on a stream or is
+// delivered twice at a position, and nothing is missing up to the position that the stream
+// reports.
+func TestStatusesNeverGoBack(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		if err := runWorld(r, faultNone); err != nil {
+			r.Fatal(err)
+		}
+	})
+}
+
+// The property finds each planted fault.
+func TestStatusPropertyFindsFaults(t *testing.T) {
+	const tries = 3000
+	for plant := faultNone + 1; plant < faultEnd; plant++ {
+		t.Run(plant.String(), func(t *testing.T) {
+			gen := rapid.Custom(func(r *rapid.T) error { return runWorld(r, plant) })
+			for seed := range tries {
+				if err := gen.Example(seed); err != nil {
+					t.Logf("try %d: %v", seed+1, err)
+					return
+				}
+			}
+			t.Errorf("not found in %d tries", tries)
+		})
+	}
+}
+
+func runWorld(r *rapid.T, plant fault) error {
+	w := newWorld(r, plant)
+	defer func() {
+		for _, s := range w.streams {
+			s.set.Close()
+		}
+	}()
+	w.write()
+	for range rapid.IntRange(1, 80).Draw(r, "steps") {
+		s := rapid.SampledFrom(w.streams).Draw(r, "stream")
+		switch rapid.IntRange(0, 13).Draw(r, "step") {
+		case 0, 1, 2, 3, 4:
+			w.write()
+		case 5, 6:
+			s.send(r)
+		case 7, 8:
+			s.respond()
+		case 9:
+			s.followAll(r)
+		case 10:
+			s.watch(r)
+		case 11:
+			w.store.hear()
+		default:
+			s.take()
+		}
+		s.check()
+		if w.err != nil {
+			return w.err
+		}
+	}
+	return w.settle()
+}
+
+// settle lets everything happen that is under way, after which nothing may be missing.
+func (w *world) settle() error {
+	w.store.during = func() {}
+	w.store.hear()
+	for _, s := range w.streams {
+		for len(s.messages) > 0 {
+			s.respond()
+		}
+		for len(s.set.Wake()) > 0 {
+			s.take()
+		}
+		if told, head := s.set.Told(), w.feed.Head().Position; told != head {
+			w.failf("Told() = %d with everything delivered, want the head, %d", told, head)
+		}
+		s.check()
+	}
+	return w.err
+}
+
+// fault is a planted fault.
+type fault int
+
+const (
+	faultNone        fault = iota
+	faultNewerStatus       // a newer status at the position of an older row
+	faultForget            // a response is not remembered
+	faultNoHold            // changes are not kept back
+	faultLose              // a change is lost
+	faultRepeat            // a change is delivered twice
+	faultTooFar            // more is reported to be delivered than is
+	faultEnd
+)
+
+func (f fault) String() string {
+	return [...]string{
+		"none", "newer status", "response forgotten", "no hold", "change lost", "change repeated", "reported too far",
+	}[f]
+}
+
+// faulty is a subscription with a planted fault.
+type faulty struct {
+	*feed.Followed
+	plant fault
+	feed  *feed.Feed
+	last  []feed.StatusChange
+}
+
+func planted(plant fault, set *feed.Followed, f *feed.Feed) subscription {
+	if plant == faultNone || plant == faultNewerStatus {
+		return set
+	}
+	return &faulty{Followed: set, plant: plant, feed: f}
+}
+
+func (s *faulty) Hold(id int64) (feed.Held, error) {
+	held, err := s.Followed.Hold(id)
+	if s.plant == faultNoHold && err == nil {
+		s.Followed.Release(id, 0)
+	}
+	return held, err
+}
+
+func (s *faulty) Release(id, position int64) {
+	switch s.plant {
+	case faultForget:
+		s.Followed.Release(id, 0)
+	case faultNoHold:
+		if _, err := s.Followed.Hold(id); err == nil {
+			s.Followed.Release(id, position)
+		}
+	default:
+		s.Followed.Release(id, position)
+	}
+}
+
+func (s *faulty) Take(ctx context.Context) ([]feed.StatusChange, error) {
+	changes, err := s.Followed.Take(ctx)
+	switch {
+	case s.plant == faultLose && len(changes) > 1:
+		return changes[1:], err
+	case s.plant == faultRepeat && len(changes) == 0:
+		return s.last, err
+	}
+	s.last = changes
+	return changes, err
+}
+
+func (s *faulty) Told() int64 {
+	if s.plant == faultTooFar {
+		return s.feed.Head().Position
+	}
+	return s.Followed.Told()
+}
