@@ -179,8 +179,12 @@ func holdStream(t *testing.T, s *servertest.Server) {
 // everybodyStore has a user for each id, who would take long to make.
 type everybodyStore struct{ user.Store }
 
-func (everybodyStore) Get(_ context.Context, id int64) (*user.User, error) {
-	return &user.User{ID: id, Status: user.StatusActive}, nil
+func (everybodyStore) Statuses(_ context.Context, ids []int64) ([]user.CurrentStatus, error) {
+	statuses := make([]user.CurrentStatus, len(ids))
+	for i, id := range ids {
+		statuses[i] = user.CurrentStatus{UserID: id, Status: user.StatusActive}
+	}
+	return statuses, nil
 }
 
 // firstFollowed is so small that its message is shorter than a prefix: such a message
