@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -23,38 +24,68 @@ const backupStep = 512
 //
 // The copy is what the store was when the backup began. Until it ends the write-ahead
 // log grows, because what the copy is read from may not be overwritten.
-func (f *File) Backup(ctx context.Context, path string, progress func(done, total int)) (err error) {
+func (f *File) Backup(ctx context.Context, path string, progress func(done, total int)) error {
 	if progress == nil {
 		progress = func(int, int) {}
 	}
-	// The name is taken first, so that two backups cannot both find it free, and is
-	// replaced by the finished copy in the end.
-	place, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // the operator names the file
+	if err := f.backup(ctx, path, progress); err != nil {
+		return fmt.Errorf("back up to %s: %w", path, translate(err))
+	}
+	return nil
+}
+
+func (f *File) backup(ctx context.Context, path string, progress func(done, total int)) (err error) {
+	if _, err := os.Lstat(path); err == nil {
+		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	}
+	partial, err := f.copyBeside(ctx, path, progress)
 	if err != nil {
-		return fmt.Errorf("back up: %w", err)
-	}
-	partial := path + ".partial"
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("back up to %s: %w", path, translate(err)), removeAll(path, partial, partial+"-journal"))
-		}
-	}()
-	if err := place.Close(); err != nil {
 		return err
 	}
-	if err := removeAll(partial, partial+"-journal"); err != nil {
-		return err
-	}
-	if err := f.copyTo(ctx, partial, progress); err != nil {
-		return err
-	}
-	if err := syncFile(partial); err != nil {
-		return err
-	}
-	if err := os.Rename(partial, path); err != nil {
-		return err
+	if err := publish(partial, path); err != nil {
+		return errors.Join(err, removeAll(partial))
 	}
 	return syncFolder(filepath.Dir(path))
+}
+
+// copyBeside writes a synced copy of the store to a new file in the folder of path, and
+// returns its name. After an error no file is left.
+func (f *File) copyBeside(ctx context.Context, path string, progress func(done, total int)) (partial string, err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".partial-*")
+	if err != nil {
+		return "", err
+	}
+	partial = file.Name()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, removeAll(partial, partial+"-journal", partial+"-wal", partial+"-shm"))
+		}
+	}()
+	// SQLite gives the journal of the copy the mode of the copy.
+	if err := errors.Join(file.Chmod(fileMode), file.Close()); err != nil {
+		return partial, err
+	}
+	if err := f.copyTo(ctx, partial, progress); err != nil {
+		return partial, err
+	}
+	return partial, syncFile(partial)
+}
+
+// publish gives a finished file its name, unless the name is taken.
+func publish(partial, path string) error {
+	err := os.Link(partial, path)
+	switch {
+	case err == nil:
+		return os.Remove(partial)
+	case errors.Is(err, fs.ErrExist):
+		return err
+	}
+	// A file system without hard links: the name is taken by an empty file first.
+	name, err := createFile(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(name.Close(), os.Rename(partial, path))
 }
 
 // copyTo copies the store's pages from one instant.

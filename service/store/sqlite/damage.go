@@ -22,19 +22,46 @@ func (e unreadableError) Unwrap() error { return e.error }
 
 func isUnreadable(err error) bool { return errors.As(err, new(unreadableError)) }
 
+// disk is where a database lies.
+type disk struct {
+	path string
+	db   *os.File // the open database; nil: it is opened where it is needed
+}
+
 // lookCloser finds out whether a database that is said to be damaged can be read at
 // all: SQLite makes of an error of the disk, EIO, that the database is malformed, and
 // whoever restores a backup on such a disk is none the better for it.
-func lookCloser(path string, err error) error {
+func (d disk) lookCloser(err error) error {
 	if !isDamage(err) {
 		return err
 	}
-	for _, name := range []string{path, path + "-wal"} {
-		if failure := sample(name); failure != nil && !errors.Is(failure, os.ErrNotExist) {
-			return unreadableError{fmt.Errorf("the disk of the database cannot be read: %w", failure)}
+	db := d.db
+	if db == nil {
+		opened, failure := os.Open(d.path)
+		if failure != nil {
+			return unreadable(err, failure)
 		}
+		defer func() { _ = opened.Close() }() // only read
+		db = opened
 	}
-	return err
+	if failure := sample(db); failure != nil {
+		return unreadable(err, failure)
+	}
+	wal, failure := os.Open(d.path + "-wal")
+	if failure == nil {
+		defer func() { _ = wal.Close() }() // only read
+		failure = sample(wal)
+	}
+	return unreadable(err, failure)
+}
+
+// unreadable returns the error for a file that could not be read for failure, and err
+// where that says nothing.
+func unreadable(err, failure error) error {
+	if failure == nil || errors.Is(failure, os.ErrNotExist) {
+		return err
+	}
+	return unreadableError{fmt.Errorf("the disk of the database cannot be read: %w", failure)}
 }
 
 // samples is how many pages of a file are looked at: enough to find out about a disk,
@@ -42,12 +69,7 @@ func lookCloser(path string, err error) error {
 const samples = 256
 
 // sample reads pages all over a file.
-func sample(path string) error {
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }() // only read
+func sample(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err

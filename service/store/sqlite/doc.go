@@ -6,8 +6,9 @@
 //     that wait at the same time share one transaction and one sync.
 //   - One goroutine writes, on one connection; reads go on beside it, on a small
 //     pool of connections, each a short read of its own.
-//   - A second process is refused: the file PATH.lock is locked for as long as the
-//     store is open.
+//   - A second process is refused, by whatever name it opens the file: the database
+//     file itself is locked for as long as the store is open.
+//   - The database and every file beside it have the mode 0600.
 //   - After a failed sync the store takes no more writes until it is opened again,
 //     because what a failed sync has lost a later one does not bring back. The
 //     writes that this sync was for are answered as unknown: a start anew may find them.

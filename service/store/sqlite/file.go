@@ -5,7 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"os"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -18,16 +18,28 @@ type File struct{ path string }
 // neither the database nor its write-ahead log; where there is no log SQLite leaves an
 // empty one. The error is meant for the person who gave the name.
 func OpenFile(ctx context.Context, path string) (*File, error) {
-	absolute, err := filepath.Abs(path)
-	if err == nil {
-		err = checkFile(absolute)
-	}
-	f := &File{path: absolute}
-	if err == nil {
-		_, err = f.head(ctx)
-	}
+	f, err := openFile(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", path, translate(lookCloser(absolute, err)))
+		return nil, fmt.Errorf("open store %s: %w", path, translate(err))
+	}
+	return f, nil
+}
+
+func openFile(ctx context.Context, path string) (*File, error) {
+	real, err := resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	db, err := os.Open(real) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(checkHeader(db), db.Close()); err != nil {
+		return nil, err
+	}
+	f := &File{path: real}
+	if _, err := f.head(ctx); err != nil {
+		return nil, disk{path: real}.lookCloser(err)
 	}
 	return f, nil
 }

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && !linux
 
 package sqlite
 
@@ -6,43 +6,35 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
-	"syscall"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
-// fileLock is the lock by which one process owns a database file. The system takes
-// it back when the process ends, however it ends.
-type fileLock struct{ file *os.File }
+// lockFolder is the one folder that all processes of a machine share.
+const lockFolder = "/tmp"
 
-// lockFile locks PATH.lock. The file stays when the lock is given back: removing it
-// would let two processes lock two files of one name.
-func lockFile(path string) (*fileLock, error) {
-	name := path + ".lock"
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the operator names the file
+// lockHandle locks a file in lockFolder that is named after the device and the inode of
+// the database. The database itself cannot be locked: on these systems flock conflicts
+// with the POSIX locks of SQLite, and a POSIX lock is lost when SQLite closes a handle.
+func lockHandle(f *os.File) (release func() error, err error) {
+	var info unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &info); err != nil {
+		return nil, err
+	}
+	name := filepath.Join(lockFolder, fmt.Sprintf("userd-%x-%x.lock", info.Dev, info.Ino))
+	lock, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = errors.New("another process" + holder(f) + " has it open; stop that one first, or use a file of your own")
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = errLocked
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", name, err), f.Close())
+		return nil, errors.Join(err, lock.Close())
 	}
-	// Who holds it is written down for the message above alone.
-	if err := f.Truncate(0); err == nil {
-		_, _ = f.WriteAt([]byte(fmt.Sprintf("%d\n", os.Getpid())), 0)
-	}
-	return &fileLock{file: f}, nil
+	return lock.Close, nil // the file stays: removing it would let two processes lock two files of one name
 }
 
-func holder(f *os.File) string {
-	var b [20]byte
-	n, _ := f.ReadAt(b[:], 0)
-	if pid := strings.TrimSpace(string(b[:n])); pid != "" {
-		return " (process " + pid + ")"
-	}
-	return ""
-}
-
-func (l *fileLock) unlock() error { return l.file.Close() }
+func holder(*os.File) string { return "" }

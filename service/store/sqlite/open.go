@@ -47,6 +47,7 @@ type Store struct {
 	epoch   string
 	ids     *user.IDs
 	lock    *fileLock
+	disk    disk
 	pool    *pool
 	writer  *writer
 	head    atomic.Pointer[user.Head]
@@ -83,26 +84,27 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	path, err := filepath.Abs(opts.Path)
-	if err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
+	name := opts.Path
+	var err error
+	if opts.Path, err = resolve(name); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", name, err)
 	}
-	opts.Path = path
-	lock, err := lockFile(path)
+	lock, err := lockFile(opts.Path)
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", path, err)
+		return nil, fmt.Errorf("open store %s: %w", name, err)
 	}
-	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock}
+	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock, disk: disk{path: opts.Path, db: lock.file}}
 	if err := s.open(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, translate(lookCloser(path, err))), lock.unlock())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", name, translate(s.disk.lookCloser(err))), lock.discard())
 	}
 	return s, nil
 }
 
 func (s *Store) open(ctx context.Context) (err error) {
-	if err := checkFile(s.opts.Path); err != nil {
+	if err := checkHeader(s.lock.file); err != nil {
 		return err
 	}
+	restrict(s.opts.Path, s.opts.Logger)
 	if err := migrate(ctx, s.opts.Path); err != nil {
 		return err
 	}
@@ -122,7 +124,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.pool, err = newPool(ctx, s.opts.Path, s.opts.Logger); err != nil {
+	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger); err != nil {
 		return err
 	}
 	if s.places, err = findPlaces(s.opts.Path); err != nil {
@@ -162,28 +164,15 @@ func (s *Store) readMeta(c *conn) (head user.Head, err error) {
 	return head, c.run("UPDATE meta SET epoch = ?, copied = 0", head.Epoch)
 }
 
-// checkFile refuses what is surely not a database before SQLite touches it.
-func checkFile(path string) error {
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }() // only read
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if info.IsDir() {
-		return errors.New("this is a folder; name the database file in it")
-	}
+// checkHeader refuses what is surely not a database before SQLite touches it.
+func checkHeader(f io.ReaderAt) error {
 	var start [16]byte
-	switch n, err := io.ReadFull(f, start[:]); {
-	case errors.Is(err, io.EOF): // an empty file becomes a database
+	switch n, err := f.ReadAt(start[:], 0); {
+	case err != nil && !errors.Is(err, io.EOF):
+		return err
+	case n == 0: // an empty file becomes a database
 		return nil
-	case n < len(start) || string(start[:]) != "SQLite format 3\x00":
+	case string(start[:n]) != "SQLite format 3\x00":
 		return errors.New("this file is not a SQLite database; name another one, or move it out of the way")
 	}
 	return nil

@@ -55,7 +55,7 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 // have to grow for every one of them, and would stay that large while a stream
 // waits.
 type pool struct {
-	path   string
+	disk   disk
 	log    *slog.Logger
 	told   atomic.Int64 // when the log was last told why reads fail
 	work   chan *errand
@@ -71,11 +71,11 @@ type errand struct {
 	done chan struct{}
 }
 
-func newPool(ctx context.Context, path string, log *slog.Logger) (*pool, error) {
-	p := &pool{path: path, log: log, work: make(chan *errand), closed: make(chan struct{})}
+func newPool(ctx context.Context, disk disk, log *slog.Logger) (*pool, error) {
+	p := &pool{disk: disk, log: log, work: make(chan *errand), closed: make(chan struct{})}
 	p.spare.New = func() any { return &errand{done: make(chan struct{}, 1)} }
 	for i := range readers {
-		r, err := newReader(ctx, path)
+		r, err := newReader(ctx, disk.path)
 		if err != nil {
 			return nil, errors.Join(err, p.close())
 		}
@@ -161,7 +161,7 @@ func (p *pool) refusal(err error) error {
 	if _, expected := user.AsError(err); expected {
 		return err
 	}
-	err = lookCloser(p.path, err)
+	err = p.disk.lookCloser(err)
 	seen := forCallers(err)
 	if user.HasReason(seen, user.StoreUnavailable) {
 		last, now := p.told.Load(), time.Now().UnixNano()

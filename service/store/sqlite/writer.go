@@ -130,7 +130,7 @@ func (s *Store) carryOut(group []*item) {
 		s.opts.Logger.Warn("a change failed unexpectedly; its transaction is carried out again change by change", "error", err)
 		err = s.transaction(group, true)
 	}
-	err = lookCloser(s.opts.Path, err)
+	err = s.disk.lookCloser(err)
 	s.noteOutcome(err, s.writer.head != before)
 	if err != nil {
 		s.refuse(group, err)
