@@ -96,6 +96,12 @@ readme: $(buf) $(protodeps) $(bin)/grpcurl ## Paste the README's commands beside
 siege: ## Attack a server with 460 MiB of memory in every way that is known (SIEGE=gzip picks some)
 	go test -count=1 -timeout 40m -v -run '^TestSiege/$(SIEGE)' ./cmd/userd -siege | grep -E '^ *(---|===|ok|FAIL|panic)|siege'
 
+.PHONY: conformance
+# The runner's own proto files come with its module.
+conformance: $(buf) $(generators) ## Run the Connect conformance suite, gRPC interop cases and h2spec against the whole server
+	cd service/conformance && runner=$$(go mod download -json connectrpc.com/conformance | sed -n 's/^\t"Dir": "\(.*\)",*$$/\1/p') && \
+		../../$(buf) generate "$$runner/proto" && go vet ./... && go test -count=1 -timeout 20m -v ./... | grep -v '^=== '
+
 ##### Figures
 
 .PHONY: bench

@@ -22,9 +22,10 @@ type row struct {
 type access uint8
 
 const (
-	permitted  access = iota // the row's permission
-	open                     // nothing
-	reflection               // what the configuration says
+	permitted     access = iota // the row's permission
+	open                        // nothing
+	reflection                  // what the configuration says
+	authenticated               // that it is authenticated
 )
 
 // condition is a row below the procedure: it holds for a request in which all of
@@ -103,14 +104,34 @@ const (
 
 // Policy is the table with what the configuration says. It is safe for use by many
 // goroutines.
-type Policy struct{ reflection Reflection }
+type Policy struct {
+	reflection Reflection
+	further    map[string]*row // by procedure
+}
 
-// NewPolicy returns the policy.
-func NewPolicy(r Reflection) *Policy { return &Policy{reflection: r} }
+// NewPolicy returns the policy of the table. Allow adds to it before its first use.
+func NewPolicy(r Reflection) *Policy { return &Policy{reflection: r, further: make(map[string]*row)} }
+
+// Allow adds a procedure that is not in the table. An open one needs no credentials; any
+// authenticated caller may call the others.
+func (p *Policy) Allow(procedure string, isOpen bool) {
+	r := &row{procedure: procedure, access: authenticated}
+	if isOpen {
+		r.access = open
+	}
+	p.further[procedure] = r
+}
+
+func (p *Policy) row(procedure string) *row {
+	if r := table[procedure]; r != nil {
+		return r
+	}
+	return p.further[procedure]
+}
 
 // Open reports whether the procedure needs no credentials.
 func (p *Policy) Open(procedure string) bool {
-	r := table[procedure]
+	r := p.row(procedure)
 	return r != nil && (r.access == open || r.access == reflection && p.reflection == ReflectionOpen)
 }
 
@@ -118,7 +139,7 @@ func (p *Policy) Open(procedure string) bool {
 // CREDENTIALS_MISSING for a caller who is nobody, otherwise PERMISSION_MISSING. Ask it
 // for the procedure that a handler serves, never for a path, which has many spellings.
 func (p *Policy) Call(ctx context.Context, procedure string) error {
-	r := table[procedure]
+	r := p.row(procedure)
 	switch {
 	case r == nil, r.access == reflection && p.reflection == ReflectionOff:
 		return &user.Error{
@@ -126,7 +147,7 @@ func (p *Policy) Call(ctx context.Context, procedure string) error {
 		}
 	case p.Open(procedure):
 		return nil
-	case r.access == reflection:
+	case r.access == reflection, r.access == authenticated:
 		if c := FromContext(ctx); c.Kind == Anonymous && c.Permissions != AllPermissions() {
 			return missing()
 		}

@@ -42,6 +42,12 @@ func TooLarge(limit int64) *connect.Error {
 	return fromStatus(s)
 }
 
+// PlainTooLarge is TooLarge without details, for services that do not use those of
+// user.v1.
+func PlainTooLarge(limit int64) error {
+	return connect.NewError(connect.CodeResourceExhausted, TooLarge(limit).Unwrap())
+}
+
 // ErrLateBody is the answer to a message that did not come in its time.
 func ErrLateBody() *connect.Error {
 	return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the message did not come within its time"))
@@ -51,11 +57,16 @@ func ErrLateBody() *connect.Error {
 type Errors struct {
 	serverOnly
 
-	log *slog.Logger
+	log  *slog.Logger
+	keep bool // a *connect.Error of a handler passes unchanged
 }
 
 // NewErrors returns an interceptor that logs unexpected failures.
 func NewErrors(log *slog.Logger) *Errors { return &Errors{log: log} }
+
+// KeepConnectErrors returns an interceptor that passes a *connect.Error unchanged, for
+// handlers that speak Connect's own errors.
+func (e *Errors) KeepConnectErrors() *Errors { return &Errors{log: e.log, keep: true} }
 
 // WrapUnary answers the errors of unary calls.
 func (e *Errors) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
@@ -79,6 +90,9 @@ func (e *Errors) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 }
 
 func (e *Errors) answer(ctx context.Context, spec connect.Spec, err error) error {
+	if own := (*connect.Error)(nil); e.keep && errors.As(err, &own) {
+		return own
+	}
 	answer, known := ToConnect(err)
 	if known && answer.Code() != connect.CodeCanceled {
 		return answer

@@ -14,13 +14,13 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// NewValidator returns a validator for the requests of the services in the file. All
+// NewValidator returns a validator for the requests of the services in the files. All
 // rules are compiled now: the first call of each kind would otherwise take
 // milliseconds, and a rule that does not compile would show only then.
-func NewValidator(file protoreflect.FileDescriptor) (protovalidate.Validator, error) {
+func NewValidator(files ...protoreflect.FileDescriptor) (protovalidate.Validator, error) {
 	var messages []proto.Message
-	for i := range file.Services().Len() {
-		methods := file.Services().Get(i).Methods()
+	for _, service := range servicesOf(files) {
+		methods := service.Methods()
 		for j := range methods.Len() {
 			kind, err := protoregistry.GlobalTypes.FindMessageByName(methods.Get(j).Input().FullName())
 			if err != nil {
@@ -34,6 +34,15 @@ func NewValidator(file protoreflect.FileDescriptor) (protovalidate.Validator, er
 		return nil, fmt.Errorf("compile the rules of the proto: %w", err)
 	}
 	return validator, nil
+}
+
+func servicesOf(files []protoreflect.FileDescriptor) (services []protoreflect.ServiceDescriptor) {
+	for _, file := range files {
+		for i := range file.Services().Len() {
+			services = append(services, file.Services().Get(i))
+		}
+	}
+	return services
 }
 
 // Item returns a function that checks one message by the rules of the proto. Its

@@ -30,8 +30,11 @@ type callers struct {
 // loadCallers reads the files and keys that the configuration names. A file that cannot
 // be used is an error. Keys that have to be fetched may come later: until then every
 // token is refused.
-func loadCallers(ctx context.Context, cfg *Config, log *slog.Logger, registry prometheus.Registerer) (*callers, error) {
+func loadCallers(ctx context.Context, cfg *Config, further []Service, log *slog.Logger, registry prometheus.Registerer) (*callers, error) {
 	c := &callers{policy: auth.NewPolicy(cfg.reflection()), documented: cfg.reflection() != auth.ReflectionOff}
+	for i := range further {
+		further[i].procedures(func(procedure string, _ bool) { c.policy.Allow(procedure, further[i].Open) })
+	}
 	var opts auth.Options
 	var asked func() *x509.CertPool
 	var err error

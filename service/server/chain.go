@@ -19,6 +19,7 @@ import (
 type links struct {
 	observers
 
+	errors    *intercept.Errors
 	log       *slog.Logger
 	store     user.Store
 	feed      *feed.Feed
@@ -40,7 +41,7 @@ func chain(l links) []connect.Interceptor {
 		l.calls,
 		l.observers.log,
 		// All that is further in returns domain errors; here they become answers.
-		intercept.NewErrors(l.log),
+		l.errors,
 		// Reasons are counted while they are still to be seen.
 		l.reasons,
 		// A panic becomes such an error. What is further out must not panic.
@@ -69,7 +70,7 @@ func chain(l links) []connect.Interceptor {
 func plainChain(l links) []connect.Interceptor {
 	return []connect.Interceptor{
 		intercept.NewLog(l.log, nil),
-		intercept.NewErrors(l.log),
+		l.errors,
 		intercept.Recover{},
 		drained{l.feed},
 		intercept.NewAuthorize(l.policy),
@@ -79,12 +80,14 @@ func plainChain(l links) []connect.Interceptor {
 }
 
 // handlerOptions are the options of every RPC handler.
-func (s *Server) handlerOptions(bounds transport.Bounds, chain []connect.Interceptor) connect.HandlerOption {
+func (s *Server) handlerOptions(
+	bounds transport.Bounds, tooLarge func(limit int64) error, chain []connect.Interceptor,
+) connect.HandlerOption {
 	limit := int64(s.cfg.MaxMessageBytes)
 	return connect.WithHandlerOptions(
 		connect.WithInterceptors(chain...),
 		transport.Codecs(bounds),
-		transport.Gzip(limit, s.tooLarge),
+		transport.Gzip(limit, tooLarge),
 		// The limit itself is kept below, by readers that say why in the service's
 		// own terms. This one would only show if they failed.
 		connect.WithReadMaxBytes(int(limit)),

@@ -15,7 +15,7 @@ import (
 // handler returns what the public port serves, but for the guard around it. store is
 // the store as calls see it.
 func (s *Server) handler(store user.Store) (http.Handler, error) {
-	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
+	validator, err := intercept.NewValidator(s.protoFiles()...)
 	if err != nil {
 		return nil, err
 	}
@@ -36,10 +36,14 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 		return nil, err
 	}
 	l := links{
-		observers: watching, log: s.log, store: store, feed: s.feed, validator: validator,
+		observers: watching, errors: intercept.NewErrors(s.log), log: s.log, store: store, feed: s.feed, validator: validator,
 		policy: s.callers.policy, limits: s.limits, longestCall: s.cfg.MaxCallDuration,
 	}
-	rpc := rpcMux(rpcs, s.health, s.handlerOptions(held, chain(l)), s.handlerOptions(held, plainChain(l)))
+	rpc := rpcMux(rpcs, s.health, s.handlerOptions(held, s.tooLarge, chain(l)), s.handlerOptions(held, s.tooLarge, plainChain(l)))
+	l.errors = l.errors.KeepConnectErrors()
+	for i := range s.services {
+		rpc.Handle(s.services[i].New(s.handlerOptions(held, intercept.PlainTooLarge, chain(l))))
+	}
 	resources, err := s.resources(rpc, l.reasons)
 	if err != nil {
 		return nil, err
@@ -50,14 +54,14 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 
 // newGuard returns the guard of the public port.
 func (s *Server) newGuard() *transport.Guard {
-	watch, enter, answers := newRequestWatch(s.log, s.metrics), requestContext(s.tracing), s.limits.answers
+	watch, enter, answers := newRequestWatch(s.log, s.metrics, s.services), requestContext(s.tracing), s.limits.answers
 	opts := transport.GuardOptions{
 		StallTimeout:    s.cfg.StallTimeout,
 		BodyTimeout:     s.cfg.BodyTimeout,
 		MaxMessageBytes: s.limits.messageBytes,
-		TooLarge:        s.tooLarge,
+		TooLarge:        s.tooLargeOf,
 		Late:            late,
-		Streams:         openEnded(),
+		Streams:         s.limits.openEnded,
 		Context: func(r *http.Request, x *transport.Exchange) context.Context {
 			return answers.enter(enter(r, x))
 		},

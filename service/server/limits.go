@@ -113,8 +113,8 @@ type limits struct {
 
 // newLimits builds what the configuration asks for. It tells the runtime of the memory
 // limit, so that garbage is collected in time.
-func newLimits(cfg *Config, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
-	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter(), openEnded: openEnded()}
+func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
+	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter(), openEnded: openEnded(further)}
 	var err error
 	if l.conns, err = newConnWatch(log, metrics.Registry()); err != nil {
 		return nil, fmt.Errorf("observe the connections: %w", err)

@@ -45,7 +45,7 @@ func routes(rpc, resources http.Handler, c *callers) *http.ServeMux {
 
 // procedures are all that can be called, each with whether the body of its requests is
 // a stream.
-func procedures() map[string]bool {
+func procedures(further []Service) map[string]bool {
 	open := map[string]bool{healthPath + "Check": false, healthPath + "Watch": false}
 	services := userv1.File_user_v1_user_service_proto.Services()
 	for i := range services.Len() {
@@ -57,13 +57,16 @@ func procedures() map[string]bool {
 	for _, version := range []string{"v1", "v1alpha"} {
 		open["/grpc.reflection."+version+".ServerReflection/ServerReflectionInfo"] = true
 	}
+	for i := range further {
+		further[i].procedures(func(procedure string, streaming bool) { open[procedure] = streaming })
+	}
 	return open
 }
 
 // openEnded returns a function that reports whether the body of a request is a
 // stream. What it does not know is taken for a call of one message.
-func openEnded() func(*http.Request) bool {
-	open := procedures()
+func openEnded(further []Service) func(*http.Request) bool {
+	open := procedures(further)
 	return func(r *http.Request) bool { return open[r.URL.Path] }
 }
 

@@ -30,7 +30,7 @@ func TestAPanicOutsideTheInterceptorsHasALine(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		metrics := telemetry.NewMetrics(telemetry.Build{})
-		watch := newRequestWatch(slog.New(slog.NewJSONHandler(&out, nil)), metrics)
+		watch := newRequestWatch(slog.New(slog.NewJSONHandler(&out, nil)), metrics, nil)
 		guard := transport.NewGuard(transport.GuardOptions{
 			StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
 			Streams: func(*http.Request) bool { return false }, Context: requestContext(telemetry.TracingOff()), Done: watch.done,

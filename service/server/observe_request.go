@@ -82,8 +82,8 @@ type requestWatch struct {
 }
 
 // newRequestWatch returns what is told of every request.
-func newRequestWatch(log *slog.Logger, metrics *telemetry.Metrics) *requestWatch {
-	return &requestWatch{log: log, metrics: metrics, known: procedures(), limited: intercept.NewSampler(sampleEvery)}
+func newRequestWatch(log *slog.Logger, metrics *telemetry.Metrics, further []Service) *requestWatch {
+	return &requestWatch{log: log, metrics: metrics, known: procedures(further), limited: intercept.NewSampler(sampleEvery)}
 }
 
 // done is told of a request when its handler has returned.

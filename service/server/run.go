@@ -30,23 +30,25 @@ type Parts struct {
 	// Listener and AdminListener are used in place of the configured addresses.
 	Listener, AdminListener net.Listener
 	Clock                   func() time.Time // for housekeeping; nil: time.Now
+	Services                []Service        // further services on the public port
 }
 
 // Server is the service, put together and listening. Its methods are safe for use by
 // many goroutines.
 type Server struct {
-	cfg     Config
-	log     *slog.Logger
-	store   user.Store
-	metrics *telemetry.Metrics
-	tracing *telemetry.Tracing
-	callers *callers
-	limits  *limits
-	feed    *feed.Feed
-	health  *health
-	guard   *transport.Guard
-	public  endpoint
-	admin   endpoint // its server is nil where there is none
+	cfg      Config
+	log      *slog.Logger
+	store    user.Store
+	metrics  *telemetry.Metrics
+	tracing  *telemetry.Tracing
+	callers  *callers
+	limits   *limits
+	feed     *feed.Feed
+	health   *health
+	services []Service
+	guard    *transport.Guard
+	public   endpoint
+	admin    endpoint // its server is nil where there is none
 
 	connections *transport.Connections // of the public port
 	endCalls    context.CancelCauseFunc
@@ -77,12 +79,12 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if parts.Tracing == nil {
 		parts.Tracing = telemetry.TracingOff()
 	}
-	s := &Server{cfg: cfg, log: parts.Logger, store: parts.Store, metrics: parts.Metrics, tracing: parts.Tracing}
+	s := &Server{cfg: cfg, log: parts.Logger, store: parts.Store, metrics: parts.Metrics, tracing: parts.Tracing, services: parts.Services}
 	var err error
-	if s.callers, err = loadCallers(ctx, &cfg, parts.Logger, parts.Metrics.Registry()); err != nil {
+	if s.callers, err = loadCallers(ctx, &cfg, s.services, parts.Logger, parts.Metrics.Registry()); err != nil {
 		return nil, err
 	}
-	if s.limits, err = newLimits(&s.cfg, parts.Logger, parts.Metrics); err != nil {
+	if s.limits, err = newLimits(&s.cfg, s.services, parts.Logger, parts.Metrics); err != nil {
 		return nil, err
 	}
 	// What calls ask of the store shows in their traces; what the server asks for its

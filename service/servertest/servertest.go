@@ -48,6 +48,7 @@ type options struct {
 	listen   func() (net.Listener, error)
 	path     string
 	parallel bool
+	services []server.Service
 }
 
 // Option changes how the server is set up.
@@ -87,6 +88,11 @@ func Listen(listen func() (net.Listener, error)) Option {
 
 // Path names the file of the store. It is for tests that look into it.
 func Path(path string) Option { return func(o *options) { o.path = path } }
+
+// Services mounts further services beside the server's own.
+func Services(services ...server.Service) Option {
+	return func(o *options) { o.services = append(o.services, services...) }
+}
 
 // Parallel is for tests that run beside others, whose goroutines cannot be told from
 // this one's: it leaves out the check that none is left.
@@ -160,6 +166,7 @@ func (s *Server) start() {
 	}
 	parts := server.Parts{
 		Store: store, Storage: storage, Logger: log, Metrics: metrics, Tracing: s.options.tracing, Clock: s.options.clock,
+		Services: s.options.services,
 	}
 	if s.options.listen != nil {
 		if parts.Listener, err = s.options.listen(); err != nil {

@@ -38,7 +38,7 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 	}
 	switch {
 	case b.known:
-		err = b.opts.TooLarge(b.limit)
+		err = b.opts.TooLarge(b.exchange.request, b.limit)
 	case b.frames != nil:
 		n, err = b.readFrames(p)
 	default:
@@ -112,7 +112,7 @@ func (b *limitedBody) readWhole(p []byte) (int, error) {
 	n, err := b.take(p)
 	b.read += int64(n)
 	if b.read > b.limit {
-		return n - 1, b.opts.TooLarge(b.limit)
+		return n - 1, b.opts.TooLarge(b.exchange.request, b.limit)
 	}
 	return n, err
 }
@@ -175,7 +175,7 @@ func (b *limitedBody) readPrefix() error {
 		}
 	}
 	if f.size() > b.limit {
-		return b.opts.TooLarge(b.limit)
+		return b.opts.TooLarge(b.exchange.request, b.limit)
 	}
 	return nil
 }

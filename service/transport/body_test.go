@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net/http"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -15,7 +16,7 @@ import (
 
 var errTooLarge = errors.New("too large")
 
-func tooLargeForTest(int64) error { return errTooLarge }
+func tooLargeForTest(*http.Request, int64) error { return errTooLarge }
 
 func newBody(r io.Reader, limit int64, row bool) *limitedBody {
 	b := &limitedBody{
@@ -95,7 +96,7 @@ func TestRowOfMessages(t *testing.T) {
 }
 
 func TestGunzipStopsAtTheLimit(t *testing.T) {
-	g := NewGunzip(10, tooLargeForTest)
+	g := NewGunzip(10, func(int64) error { return errTooLarge })
 	if err := g.Close(); err != nil {
 		t.Errorf("close what was never used: %v", err)
 	}

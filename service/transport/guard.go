@@ -28,7 +28,7 @@ type GuardOptions struct {
 	// MaxMessageBytes bounds a message of a request as it comes in, still compressed.
 	MaxMessageBytes func(*http.Request) int64
 	// TooLarge is the error for a message beyond the limit, Late for one that did not come.
-	TooLarge func(limit int64) error
+	TooLarge func(r *http.Request, limit int64) error
 	Late     func() error
 	// Hold, if set, is told how many bytes of a message have come that is not whole yet,
 	// and how many that makes; and, by a negative number, how many are not kept any more.

@@ -25,7 +25,7 @@ func options() transport.GuardOptions {
 	return transport.GuardOptions{
 		StallTimeout: time.Minute, BodyTimeout: time.Minute,
 		MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
-		TooLarge:        func(int64) error { return errors.New("too large") },
+		TooLarge:        func(*http.Request, int64) error { return errors.New("too large") },
 		Late:            func() error { return errLate },
 		Streams:         func(r *http.Request) bool { return r.URL.Path == "/stream" },
 		Context: func(r *http.Request, x *transport.Exchange) context.Context {
