@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -143,7 +144,24 @@ func protocolError(err error) (*connect.Error, bool) {
 			Code: user.ResourceExhausted, Reason: user.MessageTooLarge, Message: e.Message(),
 		}), true
 	}
-	return e, true
+	return truncated(e), true
+}
+
+// longestProtocolMessage bounds the message of an error of package connect, which may
+// repeat a header of the caller's.
+const longestProtocolMessage = 512
+
+// truncated returns the error with a message that is not too long.
+func truncated(e *connect.Error) *connect.Error {
+	if len(e.Message()) <= longestProtocolMessage {
+		return e
+	}
+	out := connect.NewError(e.Code(), errors.New(rpcstatus.Truncate(e.Message(), longestProtocolMessage)))
+	for _, detail := range e.Details() {
+		out.AddDetail(detail)
+	}
+	maps.Copy(out.Meta(), e.Meta())
+	return out
 }
 
 // isReadLimit reports whether connect itself found a message too large. It says so

@@ -93,3 +93,13 @@ func TestPanics(t *testing.T) {
 	}()
 	_ = run(func(context.Context, connect.StreamingHandlerConn) error { panic(http.ErrAbortHandler) })(t.Context(), nil)
 }
+
+func TestLongProtocolErrorIsTruncated(t *testing.T) {
+	t.Parallel()
+	long := connect.NewError(connect.CodeInvalidArgument, errors.New(strings.Repeat("x", 100_000)))
+	long.Meta().Set("K", "v")
+	got, known := intercept.ToConnect(long)
+	if !known || got.Code() != connect.CodeInvalidArgument || len(got.Message()) > 512 || got.Meta().Get("K") != "v" {
+		t.Errorf("ToConnect = %v with %d bytes and %v, known %v", got.Code(), len(got.Message()), got.Meta(), known)
+	}
+}

@@ -5,13 +5,14 @@
 // the end of a call (package intercept) or as the failure of one item within an
 // answer (package service). It stands by itself because these two may not import
 // each other, and the domain may not know the wire. It keeps every text that is
-// not an *user.Error from callers.
+// not an *user.Error from callers. A status stays within MaxBytes however many
+// violations an error has and whatever a caller's own text in it looks like.
 package rpcstatus
 
 import (
 	"context"
 	"errors"
-	"strings"
+	"strconv"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
@@ -47,18 +48,20 @@ func Internal(incident string) *status.Status {
 	return fromDomain(user.ErrFault(incident))
 }
 
-func fromDomain(e *user.Error) *status.Status {
-	s := &status.Status{Code: int32(e.Code), Message: text(e.Error())}
+// encode converts an error with its first n violations, each text of at most limit
+// bytes.
+func encode(e *user.Error, n, limit int) *status.Status {
+	s := &status.Status{Code: int32(e.Code), Message: message(e, n, limit)}
 	if e.Reason != "" {
 		attach(s, &errdetails.ErrorInfo{
-			Domain: Domain, Reason: string(e.Reason), Metadata: e.Metadata,
+			Domain: Domain, Reason: string(e.Reason), Metadata: metadata(e, len(e.Violations)-n, limit),
 		})
 	}
-	if len(e.Violations) > 0 {
+	if n > 0 {
 		bad := &errdetails.BadRequest{}
-		for _, v := range e.Violations {
+		for _, v := range e.Violations[:n] {
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: text(v.Field), Description: text(v.Message), Reason: v.Rule,
+				Field: Truncate(v.Field, limit), Description: Truncate(v.Message, limit), Reason: Truncate(v.Rule, limit),
 			})
 		}
 		attach(s, bad)
@@ -69,9 +72,21 @@ func fromDomain(e *user.Error) *status.Status {
 	return s
 }
 
-// text makes s fit for a message, which carries UTF-8 only: a caller may have put
-// anything into a path that a violation repeats.
-func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+// metadata returns the metadata of an error, with the number of omitted violations if
+// there are any.
+func metadata(e *user.Error, omitted, limit int) map[string]string {
+	if len(e.Metadata) == 0 && omitted == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(e.Metadata)+1)
+	for key, value := range e.Metadata {
+		out[key] = Truncate(value, limit)
+	}
+	if omitted > 0 {
+		out[OmittedViolations] = strconv.Itoa(omitted)
+	}
+	return out
+}
 
 // attach adds a detail. One that cannot be encoded is left out: the code and the
 // message are worth more than no answer.

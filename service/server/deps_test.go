@@ -38,7 +38,10 @@ var mayImport = map[string][]string{
 	"service/rpcstatus": {"service/user"},
 	"service/auth":      {"service/user", "service/rpcstatus"},
 	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "gen/..."},
-	"service/rest":      {"service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "gen/..."},
+	"service/rest": {
+		"service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/jsonpb", "gen/...",
+	},
+	"service/transport": {"service/jsonpb"},
 	"service/server":    {"service/...", "console", "gen/..."},
 
 	"gen/user/v1/userv1connect": {"gen/..."},

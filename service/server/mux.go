@@ -34,7 +34,7 @@ func rpcMux(
 func routes(rpc, resources http.Handler, c *callers) *http.ServeMux {
 	mux := http.NewServeMux()
 	// Connect GET is as conditional as the resource, which sees to it by itself.
-	mux.Handle("/", rest.ConditionalGet(rpc))
+	mux.Handle("/", rest.ConditionalGet(checkRPC(rpc)))
 	mux.Handle("GET /{$}", notePlain(servePage(c)))
 	mux.Handle(rest.Prefix, resources)
 	if c.documented {

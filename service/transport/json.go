@@ -3,15 +3,14 @@ package transport
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/yourorg/userservice/service/jsonpb"
 )
 
-// jsonCodec reads and writes JSON. All fields must be known: a misspelt field that is
-// dropped in silence becomes a wrong write.
+// jsonCodec reads JSON as package jsonpb does, and writes it.
 type jsonCodec struct {
 	name   string
 	bounds Bounds
@@ -59,18 +58,5 @@ func (c jsonCodec) Unmarshal(text []byte, message any) error {
 	if text, err = c.bounds.JSON(m.ProtoReflect().Descriptor().FullName(), text); err != nil {
 		return err
 	}
-	if len(text) == 0 {
-		return errors.New("a JSON object was expected, the body is empty")
-	}
-	if err := (protojson.UnmarshalOptions{}).Unmarshal(text, m); err != nil {
-		return fmt.Errorf("JSON is not a %s: %s", m.ProtoReflect().Descriptor().FullName(), plain(err))
-	}
-	return nil
-}
-
-// plain gives the text of an error of package protobuf without the mark that it puts
-// in front, a space that varies on purpose.
-func plain(err error) string {
-	text := strings.TrimPrefix(err.Error(), "proto:")
-	return strings.TrimLeft(text, " \u00a0")
+	return jsonpb.Unmarshal(text, m)
 }

@@ -1,0 +1,98 @@
+package jsonpb
+
+import (
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// Expected says what the value of a field must be, such as "must be an array of
+// strings".
+func Expected(field protoreflect.FieldDescriptor) string {
+	switch {
+	case field.IsMap():
+		return "must be an object whose values are " + plural(field.MapValue())
+	case field.IsList():
+		return "must be an array of " + plural(field)
+	}
+	return ExpectedElement(field)
+}
+
+// ExpectedElement says what one element of a repeated field must be; of any other field
+// it is Expected.
+func ExpectedElement(field protoreflect.FieldDescriptor) string {
+	switch field.Kind() {
+	case protoreflect.StringKind:
+		return "must be a string"
+	case protoreflect.BoolKind:
+		return "must be true or false"
+	case protoreflect.Int32Kind:
+		return "must be a whole number of 32 bits"
+	case protoreflect.Int64Kind:
+		return "must be a whole number of 64 bits"
+	case protoreflect.EnumKind:
+		return "must be one of " + strings.Join(enumNames(field.Enum()), ", ")
+	case protoreflect.MessageKind:
+		return expectedMessage(field.Message())
+	default:
+		return "must be a " + field.Kind().String()
+	}
+}
+
+func expectedMessage(message protoreflect.MessageDescriptor) string {
+	switch message.FullName() {
+	case "google.protobuf.Timestamp":
+		return "must be a time of RFC 3339 in the years 1 to 9999, such as 2026-01-31T12:34:56Z"
+	case "google.protobuf.FieldMask":
+		return "must be names of fields in lowerCamelCase, joined by commas"
+	default:
+		return "must be an object"
+	}
+}
+
+func plural(field protoreflect.FieldDescriptor) string {
+	switch field.Kind() {
+	case protoreflect.StringKind:
+		return "strings"
+	case protoreflect.Int32Kind, protoreflect.Int64Kind:
+		return "whole numbers"
+	case protoreflect.MessageKind:
+		return "objects"
+	default:
+		return field.Kind().String() + " values"
+	}
+}
+
+// EnumValue returns the value of an enum by its name, which may lack the prefix that
+// the enum's names have in common; nil if there is none.
+func EnumValue(enum protoreflect.EnumDescriptor, name string) protoreflect.EnumValueDescriptor {
+	if value := enum.Values().ByName(protoreflect.Name(name)); value != nil {
+		return value
+	}
+	return enum.Values().ByName(protoreflect.Name(enumPrefix(enum) + name))
+}
+
+// enumPrefix returns what the names of an enum's values begin with: USER_STATUS_ for
+// UserStatus.
+func enumPrefix(enum protoreflect.EnumDescriptor) string {
+	var b strings.Builder
+	for i, c := range string(enum.Name()) {
+		if i > 0 && 'A' <= c && c <= 'Z' {
+			b.WriteByte('_')
+		}
+		b.WriteRune(c)
+	}
+	return strings.ToUpper(b.String()) + "_"
+}
+
+// enumNames returns the short names of an enum's values, but for the one that stands
+// for none.
+func enumNames(enum protoreflect.EnumDescriptor) []string {
+	var names []string
+	for i := range enum.Values().Len() {
+		if value := enum.Values().Get(i); value.Number() != 0 {
+			names = append(names, strings.TrimPrefix(string(value.Name()), enumPrefix(enum)))
+		}
+	}
+	return names
+}
