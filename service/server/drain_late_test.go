@@ -99,6 +99,7 @@ func TestHealthWhileTheServerStops(t *testing.T) {
 	h := newHealth(func() user.Head { return user.Head{Epoch: "e", Position: 7} })
 	mux := http.NewServeMux()
 	mux.Handle(grpchealth.NewHandler(h))
+	mux.Handle(h.watchHandler())
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	client := grpchealth.NewClient(server.Client(), server.URL)

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
@@ -31,7 +30,8 @@ const (
 	probeTimeout = 3 * time.Second
 )
 
-// health is what the service says of itself. It implements grpchealth.Watcher.
+// health is what the service says of itself. It implements grpchealth.Checker, and serves
+// watches itself, see watch.
 type health struct {
 	*grpchealth.StaticChecker // statuses, and who watches them
 
@@ -57,20 +57,6 @@ func newHealth(head func() user.Head) *health {
 	}
 	h.publish()
 	return h
-}
-
-// Check answers with the present status; when the server is about to stop, a watch asks
-// for it once more and gets the error that ends it.
-func (h *health) Check(ctx context.Context, req *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
-	h.mu.Lock()
-	ended := h.ended
-	h.mu.Unlock()
-	info, ok := connect.CallInfoForHandlerContext(ctx)
-	if check := ok && info.Spec().StreamType == connect.StreamTypeUnary; ended && !check {
-		head := h.head()
-		return nil, user.ErrDraining(head.Epoch, head.Position)
-	}
-	return h.StaticChecker.Check(ctx, req)
 }
 
 // set notes why the store does not serve reads and writes, nil where it does, and

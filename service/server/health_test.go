@@ -102,7 +102,7 @@ func TestHealthFollowsTheStore(t *testing.T) {
 		expect(down, down)
 
 		after(h.endWatches)
-		_, err = h.Check(ctx, &grpchealth.CheckRequest{})
+		_, err = h.watched(ctx, healthWhole)
 		if !user.HasReason(err, user.ServerDraining) {
 			t.Errorf("when the watches have ended: got %v", err)
 		}

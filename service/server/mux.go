@@ -7,7 +7,6 @@ import (
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
-	_ "google.golang.org/grpc/health/grpc_health_v1" // what reflection says of health
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
@@ -17,12 +16,13 @@ import (
 
 // rpcMux returns what serves RPCs, by their paths.
 func rpcMux(
-	service userv1connect.UserServiceHandler, checker grpchealth.Watcher,
+	service userv1connect.UserServiceHandler, health *health,
 	serviceOptions, plainOptions connect.HandlerOption,
 ) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle(userv1connect.NewUserServiceHandler(service, serviceOptions))
-	mux.Handle(grpchealth.NewHandler(checker, plainOptions))
+	mux.Handle(grpchealth.NewHandler(grpchealth.Checker(health), plainOptions))
+	mux.Handle(health.watchHandler(plainOptions))
 	reflector := grpcreflect.NewStaticReflector(userv1connect.UserServiceName, grpchealth.HealthV1ServiceName)
 	// Tools still ask for the older form of reflection.
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, plainOptions))

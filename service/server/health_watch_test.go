@@ -1,0 +1,68 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// A watch sends the present status, each change at once, and the status again while
+// nothing changes. That of an unknown name does the same, and ends at a drain as well.
+func TestHealthWatch(t *testing.T) {
+	const up, down, unknown = healthv1.HealthCheckResponse_SERVING, healthv1.HealthCheckResponse_NOT_SERVING, healthv1.HealthCheckResponse_SERVICE_UNKNOWN
+	type statuses = []healthv1.HealthCheckResponse_ServingStatus
+	for service, want := range map[string]statuses{
+		healthWhole:  {down, down, up, up, down},
+		healthWrites: {down, down, up, up, down},
+		"nobody.v1":  {unknown, unknown, unknown},
+	} {
+		t.Run(service, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHealth(func() user.Head { return user.Head{Epoch: "e", Position: 7} })
+				var got statuses
+				ended := make(chan error, 1)
+				go func() {
+					ended <- h.watch(t.Context(), service, func(s healthv1.HealthCheckResponse_ServingStatus) error {
+						got = append(got, s)
+						return nil
+					})
+				}()
+				time.Sleep(healthRepeat + time.Second) // one repeat
+				h.set(nil, nil)
+				time.Sleep(healthRepeat + time.Second) // another
+				h.drain()
+				synctest.Wait()
+				h.endWatches()
+				if err := <-ended; !user.HasReason(err, user.ServerDraining) {
+					t.Errorf("watch = %v, want SERVER_DRAINING", err)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("watch(%q) sent %v, want %v", service, got, want)
+				}
+			})
+		})
+	}
+}
+
+// A watch ends with its caller.
+func TestHealthWatchEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		h := newHealth(func() user.Head { return user.Head{} })
+		ended := make(chan error, 1)
+		go func() {
+			ended <- h.watch(ctx, "nobody.v1", func(healthv1.HealthCheckResponse_ServingStatus) error { return nil })
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("watch = %v, want no error", err)
+		}
+	})
+}
