@@ -36,8 +36,13 @@ type MiddlewareOptions struct {
 	// Instead, if set, may answer a request that is about to be refused, and reports
 	// whether it has: whoever is refused too often is told that.
 	Instead func(http.ResponseWriter, *http.Request) bool
-	// ErrorWriter answers RPCs. nil: one without options.
-	ErrorWriter *connect.ErrorWriter
+	// ErrorWriter writes errors of RPCs. nil: that of connect.
+	ErrorWriter ErrorWriter
+}
+
+// An ErrorWriter writes an error in the protocol of the request.
+type ErrorWriter interface {
+	Write(w http.ResponseWriter, r *http.Request, err error) error
 }
 
 // Middleware returns HTTP middleware that finds out who is calling before anything of a

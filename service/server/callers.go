@@ -104,6 +104,7 @@ func (c *callers) middleware(
 ) func(http.Handler) http.Handler {
 	opts := auth.MiddlewareOptions{
 		Policy: c.policy, Pages: []string{"/"}, Refused: refused, Instead: instead, Known: noteCaller,
+		ErrorWriter: newRefusals(),
 	}
 	if c.documented {
 		opts.Pages = append(opts.Pages, rest.OpenAPIPath)

@@ -49,7 +49,7 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 		return nil, err
 	}
 	identified := s.callers.middleware(noteRefusal(s.metrics), s.limits.tooMany)
-	return crossOrigin(s.cfg.CORSOrigin, s.limits.shed(identified(s.limits.slow(routes(rpc, resources, s.callers)))))
+	return crossOrigin(s.cfg.CORSOrigin, s.limits.shed(identified(s.limits.slow(routes(rpc, resources, s.callers, s.services)))))
 }
 
 // newGuard returns the guard of the public port.

@@ -22,7 +22,7 @@ func ownHosts(listener net.Listener, allowed []string, next http.Handler) http.H
 	if !ok || !addr.IP.IsLoopback() {
 		return next
 	}
-	errorWriter := connect.NewErrorWriter()
+	refusals := newRefusals()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostName(r.Host)
 		if host == "" || ownHost(host) || slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold(a, host) }) {
@@ -30,8 +30,8 @@ func ownHosts(listener net.Listener, allowed []string, next http.Handler) http.H
 			return
 		}
 		err := fmt.Errorf("expected localhost or a loopback address as the host, not %q: --allow-host adds others", host)
-		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-			_ = errorWriter.Write(w, r, connect.NewError(connect.CodePermissionDenied, err)) // a caller who has gone cannot be told
+		if isGRPC(r) {
+			_ = refusals.Write(w, r, connect.NewError(connect.CodePermissionDenied, err)) // a caller who has gone cannot be told
 			return
 		}
 		http.Error(w, err.Error(), http.StatusMisdirectedRequest)

@@ -11,11 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"connectrpc.com/connect"
-
-	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
@@ -107,14 +103,14 @@ type limits struct {
 	// openEnded reports whether a request's body is a stream.
 	openEnded func(*http.Request) bool
 	// counted is told the reason of each request that is refused.
-	counted func(reason string)
-	errors  *connect.ErrorWriter
+	counted  func(reason string)
+	refusals *refusals
 }
 
 // newLimits builds what the configuration asks for. It tells the runtime of the memory
 // limit, so that garbage is collected in time.
 func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
-	l := &limits{cfg: cfg, counted: metrics.Limited, errors: connect.NewErrorWriter(), openEnded: openEnded(further)}
+	l := &limits{cfg: cfg, counted: metrics.Limited, refusals: newRefusals(), openEnded: openEnded(further)}
 	var err error
 	if l.conns, err = newConnWatch(log, metrics.Registry()); err != nil {
 		return nil, fmt.Errorf("observe the connections: %w", err)
@@ -240,11 +236,5 @@ func errRateLimited(wait time.Duration) *user.Error {
 func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
 	l.counted(string(err.Reason))
 	noteOf(r.Context()).limited = err
-	auth.LeaveBody(w, r)
-	if strings.HasPrefix(r.URL.Path, rest.Prefix) {
-		rest.WriteError(w, err)
-		return
-	}
-	answer, _ := intercept.ToConnect(err)
-	_ = l.errors.Write(w, r, answer) // a caller who has gone cannot be told
+	l.refusals.refuse(w, r, err)
 }

@@ -31,10 +31,14 @@ func rpcMux(
 }
 
 // routes are all that the public port serves.
-func routes(rpc, resources http.Handler, c *callers) *http.ServeMux {
+func routes(rpc, resources http.Handler, c *callers, further []Service) *http.ServeMux {
 	mux := http.NewServeMux()
 	// Connect GET is as conditional as the resource, which sees to it by itself.
-	mux.Handle("/", rest.ConditionalGet(checkRPC(rpc)))
+	calls := rest.ConditionalGet(checkRPC(rpc))
+	for procedure := range procedures(further) {
+		mux.Handle(procedure, calls)
+	}
+	mux.HandleFunc("/", newRefusals().unknown)
 	mux.Handle("GET /{$}", notePlain(servePage(c)))
 	mux.Handle(rest.Prefix, resources)
 	if c.documented {

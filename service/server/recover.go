@@ -9,10 +9,6 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"connectrpc.com/connect"
-
-	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -21,7 +17,7 @@ import (
 // interceptors' own Recover: in the middleware, in what turns REST into RPCs, in an
 // interceptor. It belongs just inside the guard.
 func recovering(log *slog.Logger, next http.Handler) http.Handler {
-	errors := connect.NewErrorWriter()
+	refusals := newRefusals()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { //nolint:contextcheck // it is the request's own
 			value := recover()
@@ -39,7 +35,7 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 			if !ok || x.Begun() {
 				panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 			}
-			answerFault(w, r, errors, incident)
+			answerFault(w, r, refusals, incident)
 		}()
 		next.ServeHTTP(w, r)
 	})
@@ -47,19 +43,13 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 
 // answerFault answers in the caller's own protocol. What the answer that failed has set
 // of its header does not describe this one.
-func answerFault(w http.ResponseWriter, r *http.Request, errors *connect.ErrorWriter, incident string) {
+func answerFault(w http.ResponseWriter, r *http.Request, refusals *refusals, incident string) {
 	for name := range w.Header() {
 		if strings.HasPrefix(name, "Content-") || name == "Etag" {
 			w.Header().Del(name)
 		}
 	}
-	fault := user.ErrFault(incident)
-	if strings.HasPrefix(r.URL.Path, rest.Prefix) {
-		rest.WriteError(w, fault)
-		return
-	}
-	answer, _ := intercept.ToConnect(fault)
-	_ = errors.Write(w, r, answer) // a caller who has gone cannot be told
+	refusals.refuse(w, r, user.ErrFault(incident))
 }
 
 // logPanic logs a panic under a new incident.

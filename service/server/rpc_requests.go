@@ -27,7 +27,7 @@ var (
 // checkRPC refuses requests that package connect would answer wrongly: without saying
 // why, as a fault of the server, or with as many bytes as they have.
 func checkRPC(next http.Handler) http.Handler {
-	errorWriter, bidi := connect.NewErrorWriter(), bidiProcedures()
+	errorWriter, bidi := newRefusals(), bidiProcedures()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor < 2 && bidi[r.URL.Path] {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -236,8 +237,10 @@ func dialNarrow(t *testing.T, addr string) net.Conn {
 type http2Peer struct {
 	*http2.Framer
 
-	conn  net.Conn
-	token string // shown with each call; empty: none is
+	conn        net.Conn
+	token       string // shown with each call; empty: none is
+	host        string // default: localhost
+	contentType string // default: application/grpc
 }
 
 func dialHTTP2(t *testing.T, addr string, settings ...http2.Setting) *http2Peer {
@@ -264,8 +267,8 @@ func (p *http2Peer) call(t *testing.T, id uint32, path string, message proto.Mes
 	encoder := hpack.NewEncoder(&block)
 	fields := []hpack.HeaderField{
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"},
-		{Name: ":authority", Value: "localhost"}, {Name: ":path", Value: path},
-		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+		{Name: ":authority", Value: cmp.Or(p.host, "localhost")}, {Name: ":path", Value: path},
+		{Name: "content-type", Value: cmp.Or(p.contentType, "application/grpc")}, {Name: "te", Value: "trailers"},
 	}
 	if p.token != "" {
 		fields = append(fields, hpack.HeaderField{Name: "authorization", Value: "Bearer " + p.token})
