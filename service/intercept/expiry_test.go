@@ -171,6 +171,9 @@ func serveCallers(
 		transport.CloseIdleConnections()
 		_ = server.Close()
 		serving.Wait()
+		// In the time of the bubble: net/http lingers for half a second before it closes an
+		// HTTP/1.1 connection whose request it has not read to the end.
+		time.Sleep(time.Second)
 	})
 	return userv1connect.NewUserServiceClient(&http.Client{Transport: transport}, "http://pipes"), ended
 }
