@@ -1,15 +1,12 @@
 package main_test
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -142,38 +139,55 @@ func TestTooManyStreamsOfAConnection(t *testing.T) {
 	})
 }
 
-// Near its memory limit the server refuses new calls, gives up what grows, says by
+// sendPartFrom sends the beginning of a request with a body of so many bytes from a
+// loopback address, and holds the connection. Its end comes with letGo.
+func (x *target) sendPartFrom(t *testing.T, address byte, body int) {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, address)}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", x.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	x.dialed = append(x.dialed, conn)
+	go func() { // it ends when the server or letGo closes the connection
+		_, _ = io.WriteString(conn, "POST "+userv1connect.UserServiceCreateUserProcedure+" HTTP/1.1\r\nHost: localhost\r\n"+
+			"Content-Type: application/proto\r\nContent-Length: "+strconv.Itoa(body+1)+"\r\n\r\n")
+		_, _ = conn.Write(make([]byte, body))
+	}()
+}
+
+// One caller that takes all the memory it can get has its share, and others do not notice.
+func TestMemoryOfOneCallerIsBounded(t *testing.T) {
+	t.Parallel()
+	x := newTarget(t, "--memory-limit", scarce)
+	x.peakReset(t)
+	x.withstands(t, func(t *testing.T) {
+		for range 60 {
+			x.sendPartFrom(t, 2, 4<<20-1000)
+		}
+		await(t, "a refusal", func() bool { return x.metric(t, `userd_memory_refused_total{scope="caller"}`) > 0 })
+		const share = scarceBytes * 6 / 10 / 4
+		if held := x.metric(t, `userd_memory_reserved_bytes{kind="body"}`); held > share {
+			t.Errorf("bodies of one caller hold %d bytes, want at most %d", held, share)
+		}
+		x.letGo(t)
+	})
+	if peak := x.peak(t); peak > beyondScarce {
+		t.Errorf("the memory grew to %d bytes, want at most %d", peak, beyondScarce)
+	}
+}
+
+// Near its memory limit, which takes many callers, the server refuses new calls, says by
 // health that it is there, and serves again when the memory is back.
 func TestMemoryPressure(t *testing.T) {
 	t.Parallel()
-	const limit, body = 96 << 20, 4<<20 - 1000
-	x := newTarget(t, "--memory-limit", "96MiB")
+	x := newTarget(t, "--memory-limit", scarce)
 	client := web(true)
 	defer client.CloseIdleConnections()
 	x.peakReset(t)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var calling sync.WaitGroup
-	for range 60 { // each keeps almost a message's size, and never ends
-		// A client keeps a connection whose last call was given up; this one does not.
-		conn := x.dial(t, "")
-		calling.Go(func() {
-			never, end := io.Pipe()
-			defer func() { _ = end.Close() }()
-			request, err := http.NewRequestWithContext(ctx, http.MethodPost, x.url()+userv1connect.UserServiceCreateUserProcedure,
-				io.MultiReader(bytes.NewReader(make([]byte, body)), never))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			request.Header.Set("Content-Type", "application/proto")
-			defer func() { _ = conn.Close() }()
-			own := web(true)
-			own.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) { return conn, nil } //nolint:errcheck // web makes no other
-			if answer, err := own.Do(request); err == nil {
-				_ = answer.Body.Close()
-			}
-		})
+	for i := range 420 { // of seven callers, each with small requests, but many
+		x.sendPartFrom(t, byte(2+i%7), 110<<10)
 	}
 	var refused *connect.Error
 	await(t, "a refusal", func() bool {
@@ -182,7 +196,7 @@ func TestMemoryPressure(t *testing.T) {
 	})
 	if refused.Code() != connect.CodeUnavailable || !hasDetail[*errdetails.RetryInfo](refused) ||
 		!strings.Contains(reasonOf(refused), "OVERLOADED") {
-		t.Errorf("got %v, %v", refused, reasonOf(refused))
+		t.Errorf("GetUser() = %v, %v, want unavailable, OVERLOADED with RetryInfo", refused, reasonOf(refused))
 	}
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, x.url()+"/grpc.health.v1.Health/Check", strings.NewReader("{}"))
 	if err != nil {
@@ -192,15 +206,15 @@ func TestMemoryPressure(t *testing.T) {
 	if got := said(t.Context(), t, client, request); !strings.Contains(got, "SERVING") || strings.Contains(got, "NOT_SERVING") {
 		t.Errorf("health: got %s", got)
 	}
-	stop()
-	calling.Wait()
+	x.output.await(t, "memory level changed", "level=high")
 	client.CloseIdleConnections()
+	x.letGo(t)
 	await(t, "calls to be served again", func() bool {
 		_, err := x.client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: x.id})
 		return err == nil
 	})
-	if peak := x.peak(t); peak > limit*3/2 {
-		t.Errorf("the memory grew to %d bytes", peak)
+	if peak := x.peak(t); peak > beyondScarce {
+		t.Errorf("the memory grew to %d bytes, want at most %d", peak, beyondScarce)
 	} else {
 		t.Logf("at most %d MiB", peak>>20)
 	}

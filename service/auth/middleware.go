@@ -30,9 +30,10 @@ type MiddlewareOptions struct {
 	// Refused, if set, is told of every refusal that Instead did not answer, to count
 	// and to log it.
 	Refused func(*http.Request, *RefusedError)
-	// Known, if set, is told who makes a request before it is served; not of those that
-	// need no credentials.
-	Known func(*http.Request, Caller)
+	// Known, if set, is called with the caller of a request before it is served, unless
+	// the request needs no credentials. It returns false if it has written a response
+	// instead.
+	Known func(http.ResponseWriter, *http.Request, Caller) bool
 	// Instead, if set, may answer a request that is about to be refused, and reports
 	// whether it has: whoever is refused too often is told that.
 	Instead func(http.ResponseWriter, *http.Request) bool
@@ -78,8 +79,8 @@ func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
 				opts.refuse(w, r, err)
 				return
 			}
-			if opts.Known != nil {
-				opts.Known(r, caller)
+			if opts.Known != nil && !opts.Known(w, r, caller) {
+				return
 			}
 			s := &standing{caller: caller, request: r, authenticate: opts.Authenticate}
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), standingKey{}, s)))

@@ -89,11 +89,13 @@ func (l *StreamLimits) leave(caller string) {
 // the context carries, or what peer gives for the address.
 func CallerKey(ctx context.Context, addr string, peer func(addr string) string) string {
 	if subject := auth.FromContext(ctx).Subject; subject != "" {
-		// No address begins so: nobody can call himself by that of another.
-		return "subject " + subject
+		return SubjectKey(subject)
 	}
 	return peer(addr)
 }
+
+// SubjectKey returns the key of an authenticated caller. No address begins like it.
+func SubjectKey(subject string) string { return "subject " + subject }
 
 func errTooManyStreams(limit int) error {
 	err := user.ErrTooMany(user.TooManyStreams, "streams are open", limit)

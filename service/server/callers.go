@@ -97,13 +97,10 @@ func loadTokens(ctx context.Context, cfg *Config, log *slog.Logger, registry pro
 	})
 }
 
-// middleware finds out who calls before anything of a request's body is read. instead
-// may answer in place of a refusal.
-func (c *callers) middleware(
-	refused func(*http.Request, *auth.RefusedError), instead func(http.ResponseWriter, *http.Request) bool,
-) func(http.Handler) http.Handler {
+// middleware finds out who calls before anything of a request's body is read.
+func (c *callers) middleware(refused func(*http.Request, *auth.RefusedError), limits *limits) func(http.Handler) http.Handler {
 	opts := auth.MiddlewareOptions{
-		Policy: c.policy, Pages: []string{"/"}, Refused: refused, Instead: instead, Known: noteCaller,
+		Policy: c.policy, Pages: []string{"/"}, Refused: refused, Instead: limits.tooMany, Known: limits.known,
 		ErrorWriter: newRefusals(),
 	}
 	if c.documented {

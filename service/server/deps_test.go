@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"service/rest": {
 		"service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/jsonpb", "gen/...",
 	},
-	"service/transport": {"service/jsonpb"},
+	"service/transport": {"service/jsonpb", "service/budget"},
 	"service/server":    {"service/...", "console", "gen/..."},
 
 	"gen/user/v1/userv1connect": {"gen/..."},

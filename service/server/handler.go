@@ -48,8 +48,8 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	identified := s.callers.middleware(noteRefusal(s.metrics), s.limits.tooMany)
-	return crossOrigin(s.cfg.CORSOrigin, s.limits.shed(identified(s.limits.slow(routes(rpc, resources, s.callers, s.services)))))
+	identified := s.callers.middleware(noteRefusal(s.metrics), s.limits)
+	return crossOrigin(s.cfg.CORSOrigin, s.limits.admit(identified(s.limits.slow(routes(rpc, resources, s.callers, s.services)))))
 }
 
 // newGuard returns the guard of the public port.
@@ -69,10 +69,10 @@ func (s *Server) newGuard() *transport.Guard {
 			answers.leave(r.Context())
 			watch.done(r, x)
 		},
-		Logger: s.log,
-	}
-	if s.limits.memory != nil {
-		opts.Hold, opts.Crowded = s.limits.hold, s.limits.crowded
+		Memory:     s.limits.memory,
+		Account:    s.limits.account,
+		Overloaded: s.limits.overloaded,
+		Logger:     s.log,
 	}
 	return transport.NewGuard(opts)
 }

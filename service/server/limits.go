@@ -8,9 +8,9 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
 
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
@@ -23,13 +23,6 @@ const (
 	burstTime = 2
 	// leastMemory is the smallest limit of the memory that leaves room for calls.
 	leastMemory = 48 << 20
-	// giveUpBytes is what a message has to have brought before it is given up since the
-	// memory is full: ending small ones would free nothing.
-	giveUpBytes = 64 << 10
-	// bodyShare is the part of the memory limit, one in so many, that messages may have
-	// brought at a time that are not whole yet. A buffer that doubles as it grows holds
-	// three times what has come, and all may grow at once.
-	bodyShare = 8
 
 	// What is beside the service proper takes small messages: those who ask need not
 	// say who they are.
@@ -75,7 +68,7 @@ func (c *LimitConfig) validateLimits() error {
 func (c *LimitConfig) memoryLimit() (int64, error) {
 	switch c.MemoryLimit {
 	case memoryAuto:
-		return transport.ProcessMemoryLimit(), nil
+		return budget.ProcessMemoryLimit(), nil
 	case memoryOff, "":
 		return 0, nil
 	}
@@ -90,15 +83,13 @@ func (c *LimitConfig) memoryLimit() (int64, error) {
 // of messages are kept below, by the guard and the codecs.
 type limits struct {
 	cfg     *Config
-	memory  *transport.Memory // nil: no limit
-	rate    *transport.Rate   // nil: no limit
+	memory  *budget.Budget  // nil: no limit
+	rate    *transport.Rate // nil: no limit
 	streams *intercept.StreamLimits
 	// watches are the streams of the services beside the one proper. They count by
 	// themselves: whoever is at his limit may still ask how the server is.
 	watches *intercept.StreamLimits
 	conns   *connWatch
-	// bodies is how much has come of messages that are not whole yet.
-	bodies  atomic.Int64
 	answers *answers
 	// openEnded reports whether a request's body is a stream.
 	openEnded func(*http.Request) bool
@@ -120,8 +111,11 @@ func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *teleme
 		return nil, err
 	}
 	if limit > 0 {
-		l.memory = transport.NewMemory(limit)
-		debug.SetMemoryLimit(limit)
+		l.memory = newBudget(limit, log)
+		debug.SetMemoryLimit(l.memory.RuntimeLimit())
+	}
+	if err := registerBudget(l.memory, metrics.Registry()); err != nil {
+		return nil, fmt.Errorf("observe the memory budget: %w", err)
 	}
 	l.answers = newAnswers(limit, int64(cfg.MaxMessageBytes))
 	if rate := cfg.MaxRequestsPerSecond; rate > 0 {
@@ -150,48 +144,6 @@ func (l *limits) messageBytes(r *http.Request) int64 {
 		return min(limit, reflectionBytes)
 	}
 	return limit
-}
-
-// shed returns the handler as it is reached while there is memory. It belongs outside
-// whatever reads a body. Health is always answered, but not watched.
-func (l *limits) shed(next http.Handler) http.Handler {
-	if l.memory == nil {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		health := strings.HasPrefix(r.URL.Path, healthPath) && r.URL.Path != healthWatch
-		if l.memory.Shed() && !health {
-			l.refuse(w, r, user.ErrOverloaded())
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// hold notes what has come of a message. It refuses one that has brought much when the
-// memory is full, or when all together have brought too much: admitting requests one by
-// one is not enough, since many may begin while there is room, and grow.
-func (l *limits) hold(r *http.Request, bytes, kept int64) error {
-	all := l.bodies.Add(bytes)
-	if bytes <= 0 {
-		return nil
-	}
-	l.memory.Received(int(bytes))
-	if kept > giveUpBytes && (l.memory.Full() || all > l.memory.Limit()/bodyShare) {
-		overloaded := user.ErrOverloaded()
-		l.counted(string(overloaded.Reason))
-		if !l.openEnded(r) { // of a stream an interceptor sees it; the others never become calls
-			noteOf(r.Context()).limited = overloaded
-		}
-		answer, _ := intercept.ToConnect(overloaded)
-		return answer
-	}
-	return nil
-}
-
-// crowded reports whether there is no room to wait for messages that do not come.
-func (l *limits) crowded() bool {
-	return l.memory.Shed() || l.bodies.Load() > l.memory.Limit()/bodyShare
 }
 
 // slow returns the handler as callers reach it who do not ask too often. It belongs

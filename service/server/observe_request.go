@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/telemetry"
@@ -49,6 +50,7 @@ func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.E
 			seen.Protocol = "rest"
 		}
 		ctx = intercept.WithBody(intercept.WithSeen(ctx, seen), x)
+		ctx = budget.NewContext(ctx, x.Memory())
 		return withFlusher(ctx, x)
 	}
 }
@@ -60,10 +62,6 @@ func noteRefusal(metrics *telemetry.Metrics) func(*http.Request, *auth.RefusedEr
 		noteOf(r.Context()).refused = refused
 	}
 }
-
-// noteCaller notes who calls. It is told, and is no handler of its own: one more on the
-// way in and the stack of each stream that waits would be twice as large.
-func noteCaller(r *http.Request, caller auth.Caller) { noteOf(r.Context()).caller = caller.Subject }
 
 // notePlain notes that what the handler answers is no call and was not meant to be one.
 func notePlain(next http.Handler) http.Handler {

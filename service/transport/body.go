@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"strings"
+
+	"github.com/yourorg/userservice/service/budget"
 )
 
 // enveloped reports whether a body of the content type is a row of messages, each
@@ -13,6 +15,10 @@ func enveloped(contentType string) bool {
 	return strings.HasPrefix(contentType, "application/grpc") ||
 		strings.HasPrefix(contentType, "application/connect+")
 }
+
+// bodyFactor is how many bytes a byte of a message takes while it arrives: it is read
+// into a buffer that doubles as it grows.
+const bodyFactor = 2
 
 // limitedBody is a request body whose messages keep within a limit. The first byte
 // of a message that does not, or that would not, is not given out: the reader gets
@@ -27,7 +33,7 @@ type limitedBody struct {
 
 	known bool  // a body that is one message says itself that it is too large
 	read  int64 // of a body that is one message
-	kept  int64 // of the message that is not whole, or of the whole body of a call
+	kept  int64 // reserved for the message that is not whole, or for the whole body of a call
 	err   error // given to every further Read
 }
 
@@ -61,22 +67,19 @@ func (b *limitedBody) take(p []byte) (int, error) {
 	if n > 0 {
 		b.exchange.came.Add(1)
 	}
-	if b.opts.Hold == nil || n == 0 {
-		return n, err
+	kept := bodyFactor * int64(n)
+	if b.exchange.memory.Grow(budget.Body, kept) != nil {
+		return n, b.opts.Overloaded(b.exchange.request)
 	}
-	b.kept += int64(n)
-	if refused := b.opts.Hold(b.exchange.request, int64(n), b.kept); refused != nil {
-		return n, refused
-	}
+	b.kept += kept
 	return n, err
 }
 
-// forget lets go of what was kept.
+// forget returns the bytes reserved for a message. The rest is returned at the end of the
+// request.
 func (b *limitedBody) forget() {
-	if b.kept > 0 {
-		_ = b.opts.Hold(b.exchange.request, -b.kept, 0) // it refuses only what comes
-		b.kept = 0
-	}
+	b.exchange.memory.Shrink(budget.Body, b.kept)
+	b.kept = 0
 }
 
 // begun notes that a message of a stream has to come as a whole from now on.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/yourorg/userservice/service/budget"
 )
 
 // pieceBytes is the most that is handed to net/http at once. A reader that takes
@@ -32,6 +34,7 @@ type Exchange struct {
 	flows  atomic.Bool // the answer is a stream
 	status int
 	broken bool // the handler has panicked
+	memory budget.Reservation
 
 	// due is when the rest of the body has begun to be waited for, as nanoseconds
 	// after born and one; 0: it is not waited for.
@@ -78,6 +81,10 @@ func (x *Exchange) Break() { x.broken = true }
 
 // Begun reports whether anything of the answer was given out.
 func (x *Exchange) Begun() bool { return x.status != 0 || x.ops.Load() > 0 || x.unsent.Load() }
+
+// Memory returns what the request has reserved. It is released when the handler has
+// returned.
+func (x *Exchange) Memory() *budget.Reservation { return &x.memory }
 
 // Born is when the request came in.
 func (x *Exchange) Born() time.Time { return x.born }

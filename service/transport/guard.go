@@ -7,13 +7,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/yourorg/userservice/service/budget"
 )
 
 // longAgo is a deadline that has passed. Setting it ends a blocked read or write.
 var longAgo = time.Unix(1, 0)
 
-// crowdedBodyTimeout is how long a body may take while there is no room to spare.
-const crowdedBodyTimeout = 2 * time.Second
+// shortBodyTimeout is how long a body may take while memory is short.
+const shortBodyTimeout = 2 * time.Second
 
 // GuardOptions are the limits that a Guard keeps, and what it tells of requests.
 type GuardOptions struct {
@@ -22,18 +24,18 @@ type GuardOptions struct {
 	// BodyTimeout is how long a request body may take, and of a stream each message that
 	// has begun.
 	BodyTimeout time.Duration
-	// Crowded, if set, reports whether there is so little room that nobody can be waited
-	// for: bodies then get hardly more than a moment.
-	Crowded func() bool
 	// MaxMessageBytes bounds a message of a request as it comes in, still compressed.
 	MaxMessageBytes func(*http.Request) int64
 	// TooLarge is the error for a message beyond the limit, Late for one that did not come.
 	TooLarge func(r *http.Request, limit int64) error
 	Late     func() error
-	// Hold, if set, is told how many bytes of a message have come that is not whole yet,
-	// and how many that makes; and, by a negative number, how many are not kept any more.
-	// An error refuses the message.
-	Hold func(r *http.Request, bytes, kept int64) error
+	// Memory is the budget that requests draw on, nil: without a limit. Account returns
+	// the caller whose account a request begins with; it is required with Memory.
+	Memory  *budget.Budget
+	Account func(*http.Request) (class budget.Class, caller string)
+	// Overloaded returns the error for a message that the budget has no room for. It is
+	// required with Memory.
+	Overloaded func(*http.Request) error
 	// Streams reports whether the request's body is a stream, which may take as
 	// long as the caller wants.
 	Streams func(*http.Request) bool
@@ -157,6 +159,10 @@ func (g *Guard) LateBodies() int64 { return g.late.Load() }
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), born: time.Now()}
+		if g.opts.Memory != nil {
+			class, caller := g.opts.Account(r)
+			x.memory.Open(g.opts.Memory, nil, class, caller)
+		}
 		if conn, ok := r.Context().Value(netConn{}).(*gatherConn); ok {
 			conn.asked.Store(true)
 		}
@@ -167,7 +173,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		if g.departing.Load() && r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "close")
 		}
-		body := g.limitBody(x, r)
+		g.limitBody(x, r)
 		if g.enter(x) && x.stream {
 			x.StopReading()
 		}
@@ -179,9 +185,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			if g.opts.Done != nil {
 				g.opts.Done(r, x)
 			}
-			if body != nil {
-				body.forget()
-			}
+			x.memory.Release()
 			g.leave(x)
 			if fault != nil {
 				panic(fault) // net/http ends the exchange, and shows the stack
@@ -191,10 +195,10 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// limitBody returns the body as the handler reads it, nil where there is none.
-func (g *Guard) limitBody(x *Exchange, r *http.Request) *limitedBody {
+// limitBody limits the body that the handler reads, if there is one.
+func (g *Guard) limitBody(x *Exchange, r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return nil
+		return
 	}
 	body := &limitedBody{ReadCloser: r.Body, exchange: x, limit: g.opts.MaxMessageBytes(r), opts: &g.opts}
 	x.bodyLeft.Store(true)
@@ -207,7 +211,6 @@ func (g *Guard) limitBody(x *Exchange, r *http.Request) *limitedBody {
 		x.bodyDue()
 	}
 	r.Body = body
-	return body
 }
 
 // enter reports whether streams are no longer read.
@@ -288,8 +291,8 @@ func (g *Guard) sweep(now time.Time) {
 // the connection.
 func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
 	bodyTimeout, hurry := g.opts.BodyTimeout, time.Duration(g.hurry.Load())
-	if g.opts.Crowded != nil && g.opts.Crowded() {
-		bodyTimeout = min(bodyTimeout, crowdedBodyTimeout)
+	if g.opts.Memory.Observe(); g.opts.Memory.Level() >= budget.High {
+		bodyTimeout = min(bodyTimeout, shortBodyTimeout)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -1,0 +1,166 @@
+package budget
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// capacityPercent is the part of the limit that may be reserved. The rest is for
+	// garbage, stacks, the runtime and the store.
+	capacityPercent = 60
+	// runtimePercent is the part of the limit that the garbage collector keeps to.
+	runtimePercent = 90
+
+	callerShare          = 4  // one caller: a quarter of the capacity
+	anonymousShare       = 4  // all callers without credentials: a quarter
+	anonymousCallerShare = 8  // one of them: an eighth
+	systemShare          = 32 // the reserve for health checks, beside the capacity
+	systemLeast          = 1 << 20
+)
+
+// Options are the parameters of a Budget.
+type Options struct {
+	// Limit is the memory that the process may use, in bytes. It must be positive.
+	Limit int64
+	// Changed, if set, is called when the level has changed, on the goroutine that
+	// changed it. It must not reserve.
+	Changed func(from, to Level)
+}
+
+// Budget is a ledger of reserved bytes. It is safe for use by many goroutines.
+type Budget struct {
+	opts     Options
+	capacity int64
+	pools    [classes]pool
+	total    atomic.Int64 // without System
+	kinds    [kinds]atomic.Int64
+	refused  [len(scopes)]atomic.Int64
+	level    atomic.Int32
+	observer
+
+	mu       sync.Mutex // held to change the level and the accounts
+	accounts map[accountKey]*account
+}
+
+// pool is the part of the budget that a class of callers draws from.
+type pool struct {
+	held         atomic.Int64
+	limit, share int64 // of all callers, and of one
+}
+
+type accountKey struct {
+	class Class
+	name  string
+}
+
+// account is what one caller has reserved. It exists while a reservation refers to it.
+type account struct {
+	key  accountKey
+	pool *pool
+	held atomic.Int64
+	refs int // under the lock of the Budget
+}
+
+// New returns a budget.
+func New(opts Options) *Budget {
+	b := &Budget{opts: opts, capacity: opts.Limit / 100 * capacityPercent, accounts: make(map[accountKey]*account)}
+	set := func(class Class, limit, share int64) { b.pools[class].limit, b.pools[class].share = limit, share }
+	set(Anonymous, b.capacity/anonymousShare, b.capacity/anonymousCallerShare)
+	set(Known, math.MaxInt64, b.capacity/callerShare) // bounded by the total
+	system := max(b.capacity/systemShare, systemLeast)
+	set(System, system, system/callerShare)
+	b.observer.init(time.Now())
+	return b
+}
+
+// Capacity returns how many bytes may be reserved, 0 where there is no limit.
+func (b *Budget) Capacity() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.capacity
+}
+
+// CallerShare returns how many bytes one caller of the class may reserve, 0 where there is no limit.
+func (b *Budget) CallerShare(class Class) int64 {
+	if b == nil {
+		return 0
+	}
+	return b.pools[class].share
+}
+
+// RuntimeLimit returns the limit for debug.SetMemoryLimit.
+func (b *Budget) RuntimeLimit() int64 { return b.opts.Limit / 100 * runtimePercent }
+
+// Reserved returns how many bytes of the kind are reserved.
+func (b *Budget) Reserved(kind Kind) int64 {
+	if b == nil {
+		return 0
+	}
+	return b.kinds[kind].Load()
+}
+
+// Total returns how many bytes are reserved, the reserve for health checks included.
+func (b *Budget) Total() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.total.Load() + b.pools[System].held.Load()
+}
+
+// account returns the account of a caller, which is to be given back by leave.
+func (b *Budget) account(class Class, name string) *account {
+	key := accountKey{class, name}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.accounts[key]
+	if a == nil {
+		a = &account{key: key, pool: &b.pools[class]}
+		b.accounts[key] = a
+	}
+	a.refs++
+	return a
+}
+
+func (b *Budget) leave(a *account) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a.refs--; a.refs == 0 {
+		delete(b.accounts, a.key)
+	}
+}
+
+// take reserves n bytes for the account, or returns why it cannot.
+func (b *Budget) take(a *account, n int64) *Error {
+	if a.held.Add(n) > a.pool.share {
+		a.held.Add(-n)
+		return errCaller
+	}
+	if a.pool.held.Add(n) > a.pool.limit {
+		a.held.Add(-n)
+		a.pool.held.Add(-n)
+		return errClass
+	}
+	if a.key.class == System {
+		return nil
+	}
+	if b.total.Add(n) > b.capacity {
+		b.give(a, n)
+		return errTotal
+	}
+	b.update()
+	return nil
+}
+
+// give returns n bytes of the account.
+func (b *Budget) give(a *account, n int64) {
+	a.held.Add(-n)
+	a.pool.held.Add(-n)
+	if a.key.class != System {
+		b.total.Add(-n)
+		b.update()
+	}
+}

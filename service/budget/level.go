@@ -1,0 +1,94 @@
+package budget
+
+// Level says how much of the budget is left.
+type Level int32
+
+// The levels.
+const (
+	Normal   Level = iota // everything is admitted
+	Elevated              // no new streams, no large requests
+	High                  // no new requests
+	Critical              // no new connections; holders that make no progress are disconnected
+)
+
+// Levels returns all levels.
+func Levels() []Level { return []Level{Normal, Elevated, High, Critical} }
+
+// String returns the name of the level in log lines.
+func (l Level) String() string {
+	return [...]string{"normal", "elevated", "high", "critical"}[l]
+}
+
+const (
+	// hysteresis is how many percent of the capacity have to be returned below the
+	// threshold of a level before the level is left.
+	hysteresis = 5
+	// largeBytes is what one request may reserve at the level Elevated.
+	largeBytes = 256 << 10
+)
+
+// threshold returns the percentage of the capacity at which the level begins.
+func (l Level) threshold() int64 { return [...]int64{0, 70, 85, 95}[l] }
+
+// levelOf returns the level of a ledger with reserved bytes, given the level before.
+func (b *Budget) levelOf(reserved int64, before Level) Level {
+	level := Normal
+	for _, l := range []Level{Elevated, High, Critical} {
+		begins := l.threshold()
+		if before >= l {
+			begins -= hysteresis
+		}
+		if reserved > b.capacity/100*begins {
+			level = l
+		}
+	}
+	return level
+}
+
+// update sets the level by what is reserved and by the memory in use.
+func (b *Budget) update() {
+	before := b.Level()
+	if b.wanted(before) == before {
+		return
+	}
+	b.mu.Lock()
+	before = b.Level()
+	level := b.wanted(before)
+	b.level.Store(int32(level))
+	b.mu.Unlock()
+	if level != before && b.opts.Changed != nil {
+		b.opts.Changed(before, level)
+	}
+}
+
+// wanted returns the level that should follow the level before.
+func (b *Budget) wanted(before Level) Level {
+	return max(b.levelOf(b.total.Load(), before), Level(b.observed.Load()))
+}
+
+// Level returns the present level.
+func (b *Budget) Level() Level {
+	if b == nil {
+		return Normal
+	}
+	return Level(b.level.Load())
+}
+
+// closed reports whether the level admits no further reservation of n bytes of the kind
+// by a holder of held bytes.
+func (b *Budget) closed(kind Kind, held, n int64) bool {
+	level := b.Level()
+	switch {
+	case level == Normal:
+		return false
+	case kind.grows():
+		return held+n > largeBytes
+	case kind == Stream:
+		return true
+	case kind == Request:
+		return level >= High
+	case kind == Connection:
+		return level >= Critical
+	}
+	return false
+}

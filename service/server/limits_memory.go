@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/transport"
+	"github.com/yourorg/userservice/service/user"
+)
+
+const (
+	// requestBytes is the base cost of a request while its handler runs: the goroutine
+	// with its stack, the stream of HTTP/2, the response buffer and the chain. A test
+	// measures it.
+	requestBytes = 20 << 10
+	// headerFieldBytes is the cost of a header field beside its name and value.
+	headerFieldBytes = 100
+)
+
+// newBudget returns the memory budget of the process, which logs its level.
+func newBudget(limit int64, log *slog.Logger) *budget.Budget {
+	var b *budget.Budget
+	b = budget.New(budget.Options{Limit: limit, Changed: func(from, to budget.Level) {
+		level := slog.LevelWarn
+		if to < from {
+			level = slog.LevelInfo
+		}
+		log.LogAttrs(context.Background(), level, "memory level changed",
+			slog.String("level", to.String()), slog.String("previous", from.String()),
+			slog.Int64("reserved_bytes", b.Total()), slog.Int64("capacity_bytes", b.Capacity()))
+	}})
+	return b
+}
+
+// account returns the account that a request draws on before its caller is known: that of
+// its address. Where authentication is disabled an address is all there is to know of a caller.
+func (l *limits) account(r *http.Request) (budget.Class, string) {
+	class := budget.Anonymous
+	switch {
+	case isHealthCheck(r):
+		class = budget.System
+	case !l.cfg.identifies():
+		class = budget.Known
+	}
+	return class, transport.Peer(r.RemoteAddr)
+}
+
+func isHealthCheck(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, healthPath) && r.URL.Path != healthWatch
+}
+
+// admit returns a handler that refuses requests which the memory budget has no room for.
+// It belongs outside whatever reads a body.
+func (l *limits) admit(next http.Handler) http.Handler {
+	if l.memory == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		memory := budget.FromContext(r.Context())
+		if errors.Join(memory.Grow(budget.Request, requestBytes), memory.Grow(budget.Header, headerBytes(r.Header))) != nil {
+			l.refuse(w, r, user.ErrOverloaded())
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// headerBytes returns the memory that a header takes.
+func headerBytes(header http.Header) (n int64) {
+	for name, values := range header {
+		for _, value := range values {
+			n += int64(len(name)+len(value)) + headerFieldBytes
+		}
+	}
+	return n
+}
+
+// known moves the request to the account of its caller, and refuses it if that has no
+// room. It is no handler of its own: one more would double the stack of each idle stream.
+func (l *limits) known(w http.ResponseWriter, r *http.Request, caller auth.Caller) bool {
+	noteOf(r.Context()).caller = caller.Subject
+	if budget.FromContext(r.Context()).Move(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
+		l.refuse(w, r, user.ErrOverloaded())
+		return false
+	}
+	return true
+}
+
+// overloaded returns the error for a message that the budget has no room for.
+func (l *limits) overloaded(r *http.Request) error {
+	overloaded := user.ErrOverloaded()
+	l.counted(string(overloaded.Reason))
+	if !l.openEnded(r) { // of a stream an interceptor sees it; the others never become calls
+		noteOf(r.Context()).limited = overloaded
+	}
+	refusal, _ := intercept.ToConnect(overloaded)
+	return refusal
+}
+
+// registerBudget registers the metrics of the memory budget: what is reserved by kind,
+// how much may be, the level, the refusals by scope, and the heap in use beside what is
+// reserved.
+func registerBudget(b *budget.Budget, registry prometheus.Registerer) error {
+	gauge := func(name, help string, labels prometheus.Labels, value func() float64) error {
+		return registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
+	}
+	errs := []error{
+		gauge("userd_memory_capacity_bytes", "Memory that may be reserved; 0: no limit.", nil,
+			func() float64 { return float64(b.Capacity()) }),
+		gauge("userd_memory_level", "0: normal, 1: no new streams and no large requests, 2: no new requests, 3: no new connections.", nil,
+			func() float64 { b.Observe(); return float64(b.Level()) }),
+		gauge("userd_memory_heap_ratio", "Heap and stacks in use, per byte that is reserved; 0: nothing is.", nil, func() float64 {
+			if total := b.Total(); total > 0 {
+				return float64(budget.HeapInUse()) / float64(total)
+			}
+			return 0
+		}),
+	}
+	for _, kind := range budget.Kinds() {
+		errs = append(errs, gauge("userd_memory_reserved_bytes", "Memory that is reserved.",
+			prometheus.Labels{"kind": kind.String()}, func() float64 { return float64(b.Reserved(kind)) }))
+	}
+	for _, scope := range budget.Scopes() {
+		errs = append(errs, registry.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "userd_memory_refused_total", Help: "Reservations that were refused, by the bound that refused them.",
+			ConstLabels: prometheus.Labels{"scope": string(scope)},
+		}, func() float64 { return float64(b.Refused(scope)) })))
+	}
+	return errors.Join(errs...)
+}
