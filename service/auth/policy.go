@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -84,6 +85,35 @@ var rows = []row{
 	{procedure: "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", access: reflection},
 }
 
+// part says what of a message, wherever it is in a response, needs a permission beside
+// that of the call.
+type part struct {
+	message protoreflect.FullName
+	// open are the fields that need no further permission. Every other field does, one
+	// that is added later too.
+	open  []protoreflect.Name
+	needs Permission
+	// without returns what is shown of the one other field, a map, without the
+	// permission; nil: nothing is.
+	without func(map[string]string) map[string]string
+}
+
+// parts are the second half of the policy: what a response shows of its data.
+var parts = []part{
+	{message: "user.v1.User", needs: UsersRead, open: fields("user_id", "version", "etag")},
+	{message: "user.v1.UserActivity", needs: UsersRead,
+		open: fields("activity_id", "user_id", "action", "timestamp"), without: user.Withheld},
+	{message: "user.v1.UserStatusUpdate", needs: StatusRead,
+		open: fields("user_id", "error", "failure", "client_seq", "epoch")},
+	{message: "user.v1.ItemFailure", needs: UsersRead,
+		open:    fields("index", "user_id", "code", "reason", "message", "field_violations"),
+		without: withoutUser},
+}
+
+// userMetadata are the keys of an error's metadata that tell of a stored user more than
+// its id and version. They need UsersRead.
+var userMetadata = []string{"changed_fields", "holder_deleted"}
+
 var table = func() map[string]*row {
 	t := make(map[string]*row, len(rows))
 	for i := range rows {
@@ -107,6 +137,7 @@ const (
 type Policy struct {
 	reflection Reflection
 	further    map[string]*row // by procedure
+	plans      sync.Map        // message name -> *plan
 }
 
 // NewPolicy returns the policy of the table. Allow adds to it before its first use.

@@ -10,7 +10,7 @@ import (
 
 // Authorize asks the policy whether the caller in the context may make the call, and
 // then, for unary calls and server streams, whether the caller may ask what the request
-// asks. The messages of client and bidi streams are items: what an item needs beside the
+// asks. What the caller may not see is taken out of responses and errors. The messages of client and bidi streams are items: what an item needs beside the
 // call itself is that item's failure, so their handlers ask, by auth.RequireFor.
 //
 // It goes by the procedure that the handler was made for, not by the request's path.
@@ -33,7 +33,12 @@ func (a *Authorize) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if err := auth.RequireFor(ctx, procedure, req.Any()); err != nil {
 			return nil, err
 		}
-		return next(ctx, req)
+		res, err := next(ctx, req)
+		if err != nil {
+			return nil, auth.RedactError(ctx, err)
+		}
+		a.policy.Redact(ctx, res.Any())
+		return res, nil
 	}
 }
 
@@ -43,19 +48,18 @@ func (a *Authorize) WrapStreamingHandler(next connect.StreamingHandlerFunc) conn
 		if err := a.policy.Call(ctx, conn.Spec().Procedure); err != nil {
 			return err
 		}
-		if conn.Spec().StreamType == connect.StreamTypeServer {
-			conn = &authorizedConn{StreamingHandlerConn: conn, ctx: ctx}
-		}
-		return next(ctx, conn)
+		err := next(ctx, &authorizedConn{StreamingHandlerConn: conn, ctx: ctx, policy: a.policy})
+		return auth.RedactError(ctx, err)
 	}
 }
 
 // authorizedConn lets the one request of a server stream pass only if the caller may ask
-// what it asks.
+// what it asks, and responses with what the caller may see.
 type authorizedConn struct {
 	connect.StreamingHandlerConn
 
-	ctx context.Context //nolint:containedctx // the stream's own; Receive is given none
+	ctx    context.Context //nolint:containedctx // the stream's own; Receive is given none
+	policy *auth.Policy
 }
 
 // Receive receives the request and asks for it.
@@ -63,5 +67,14 @@ func (c *authorizedConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err
 	}
+	if c.Spec().StreamType != connect.StreamTypeServer {
+		return nil
+	}
 	return auth.RequireFor(c.ctx, c.Spec().Procedure, message)
+}
+
+// Send sends what the caller may see of a response.
+func (c *authorizedConn) Send(message any) error {
+	c.policy.Redact(c.ctx, message)
+	return c.StreamingHandlerConn.Send(message)
 }

@@ -154,18 +154,15 @@ func errNotDeleted(id int64) *Error {
 }
 
 // ErrTaken is the error for a username (UsernameTaken) or an e-mail address
-// (EmailTaken) that another user holds.
+// (EmailTaken) that another user holds. A deleted user keeps it until purged; the
+// metadata alone says so, because not every caller may know.
 func ErrTaken(reason Reason, holderDeleted bool) *Error {
 	what := "username"
 	if reason == EmailTaken {
 		what = "e-mail address"
 	}
-	message := "the " + what + " is taken"
-	if holderDeleted {
-		message += " by a deleted user, who keeps it until purged"
-	}
 	return &Error{
-		Code: AlreadyExists, Reason: reason, Message: message,
+		Code: AlreadyExists, Reason: reason, Message: "the " + what + " is taken",
 		Metadata: map[string]string{"holder_deleted": strconv.FormatBool(holderDeleted)},
 	}
 }

@@ -82,25 +82,3 @@ func (op *Purge) Decide(cur *User, in Moment, by Author) (Decision, error) {
 	d.add(in, op.ID, ActionPurged, newDetails(by))
 	return d, nil
 }
-
-// Redacted returns what is left of a log row's details when its user is purged:
-// which fields had changed, and the status, which says nothing of the person.
-// Everything else is replaced by a mark.
-func Redacted(in map[string]string) map[string]string {
-	if len(in) == 0 {
-		return nil
-	}
-	out := make(map[string]string, len(in))
-	for key, value := range in {
-		switch key {
-		case "old.status", "new.status", "old.deleted_at", "new.deleted_at", "old.purge_at", "new.purge_at":
-			out[key] = value
-		case "old.username", "new.username", "old.email", "new.email", "old.tags", "new.tags":
-			out[key] = RedactedMark
-		}
-	}
-	return out
-}
-
-// RedactedMark stands in the place of a redacted value.
-const RedactedMark = "[redacted]"

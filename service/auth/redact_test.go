@@ -1,0 +1,294 @@
+package auth
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// shown stands for the permission for the call, which shows a field by itself.
+const shown Permission = ""
+
+// shownFields says, a second time, which permission shows which field of a response. A
+// field that is added fails the test until it is named here.
+var shownFields = map[protoreflect.Name]map[Permission]string{
+	"GetUserResponse":            {shown: "user"},
+	"BatchGetUsersResponse":      {shown: "users missing_user_ids left_over_user_ids"},
+	"ListUsersResponse":          {shown: "users next_page_token"},
+	"CreateUserResponse":         {shown: "user"},
+	"UpdateUserResponse":         {shown: "user"},
+	"DeleteUserResponse":         {shown: "user"},
+	"UndeleteUserResponse":       {shown: "user"},
+	"BatchCreateUsersResponse":   {shown: "created_count updated_count unchanged_count failed_count results failures"},
+	"BatchCreateUsersResult":     {shown: "user_id outcome"},
+	"BatchUpdateUsersResponse":   {shown: "updated_count errors failures failed_count"},
+	"CreateUsersResponse":        {shown: "results"},
+	"UpdateUsersResponse":        {shown: "results"},
+	"UserResult":                 {shown: "outcome user failure"},
+	"ListUserActivitiesResponse": {shown: "activities next_page_token"},
+	"RecordUserActivityResponse": {shown: "activity"},
+	"UpdateUserStatusResponse":   {shown: "status_update"},
+	"User": {
+		shown:     "user_id version etag",
+		UsersRead: "username email status created_at updated_at tags metadata deleted_at purge_at",
+	},
+	"UserStatusUpdate": {
+		shown:      "user_id error client_seq epoch",
+		StatusRead: "status timestamp activity_id",
+	},
+	"UserActivity": {
+		shown: "activity_id user_id action timestamp " +
+			"details[actor] details[note] details[new.status] details[email] details[old.emails]",
+		UsersRead: "details[new.username] details[old.email] details[new.tags] details[new.metadata.plan]",
+	},
+	"ItemFailure": {
+		shown:     "index user_id code reason message field_violations metadata[user_id] metadata[etag]",
+		UsersRead: "metadata[changed_fields] metadata[holder_deleted]",
+	},
+}
+
+// mapKeys are the keys with which maps are filled.
+var mapKeys = map[protoreflect.FullName][]string{
+	"user.v1.UserActivity.details": {
+		"actor", "note", "new.status", "email", "old.emails", "new.username", "old.email", "new.tags", "new.metadata.plan",
+	},
+	"user.v1.ItemFailure.metadata": {"user_id", "etag", "changed_fields", "holder_deleted"},
+}
+
+// Each RPC's response shows the fields that each set of permissions allows, and no other.
+func TestResponsesShowWhatThePermissionsAllow(t *testing.T) {
+	sets := map[string]Permissions{"none": 0, "all": AllPermissions()}
+	for _, p := range known {
+		sets["only "+string(p)] = PermissionsOf(p)
+		sets["all but "+string(p)] = AllPermissions().Without(p)
+	}
+	methods := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods()
+	for i := range methods.Len() {
+		output := methods.Get(i).Output()
+		for name, set := range sets {
+			response := newMessage(t, output)
+			fill(t, response)
+			got, want := map[string]bool{}, map[string]bool{}
+			before := proto.Clone(response.Interface())
+			policy := NewPolicy(ReflectionOff)
+			policy.Redact(WithCaller(t.Context(), Caller{Subject: "ann", Kind: Token, Permissions: set}), response.Interface())
+			collect(response, "", got)
+			expect(t, before.ProtoReflect(), "", set, want)
+			for path := range want {
+				if !got[path] {
+					t.Errorf("%s with %s: %s is withheld", methods.Get(i).Name(), name, path)
+				}
+			}
+			for path := range got {
+				if !want[path] {
+					t.Errorf("%s with %s: %s is shown", methods.Get(i).Name(), name, path)
+				}
+			}
+		}
+	}
+}
+
+// newMessage returns an empty message that can be filled.
+func newMessage(t *testing.T, d protoreflect.MessageDescriptor) protoreflect.Message {
+	t.Helper()
+	for _, m := range []proto.Message{
+		&userv1.GetUserResponse{}, &userv1.BatchGetUsersResponse{}, &userv1.ListUsersResponse{}, &userv1.CreateUserResponse{},
+		&userv1.UpdateUserResponse{}, &userv1.DeleteUserResponse{}, &userv1.UndeleteUserResponse{},
+		&userv1.BatchCreateUsersResponse{}, &userv1.BatchUpdateUsersResponse{}, &userv1.CreateUsersResponse{},
+		&userv1.UpdateUsersResponse{}, &userv1.UserActivity{}, &userv1.ListUserActivitiesResponse{},
+		&userv1.RecordUserActivityResponse{}, &userv1.UserStatusUpdate{}, &userv1.UpdateUserStatusResponse{},
+	} {
+		if m.ProtoReflect().Descriptor().FullName() == d.FullName() {
+			return m.ProtoReflect()
+		}
+	}
+	t.Fatalf("the test does not know %s", d.FullName())
+	return nil
+}
+
+// fill sets every field of the service's messages, at every depth.
+func fill(t *testing.T, m protoreflect.Message) {
+	t.Helper()
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		switch field := fields.Get(i); {
+		case field.IsMap():
+			keys := mapKeys[field.FullName()]
+			if len(keys) == 0 {
+				keys = []string{"key"}
+			}
+			for _, key := range keys {
+				m.Mutable(field).Map().Set(protoreflect.ValueOfString(key).MapKey(), protoreflect.ValueOfString("value of "+key))
+			}
+		case field.IsList() && field.Message() != nil:
+			element := m.Mutable(field).List().AppendMutable().Message()
+			fill(t, element)
+		case field.IsList():
+			m.Mutable(field).List().Append(scalar(field))
+		case field.Message() != nil:
+			if own(field.Message()) {
+				fill(t, m.Mutable(field).Message())
+			} else {
+				m.Mutable(field)
+			}
+		default:
+			m.Set(field, scalar(field))
+		}
+	}
+}
+
+func own(d protoreflect.MessageDescriptor) bool { return d.ParentFile().Package() == "user.v1" }
+
+func scalar(field protoreflect.FieldDescriptor) protoreflect.Value {
+	switch field.Kind() {
+	case protoreflect.StringKind:
+		return protoreflect.ValueOfString("value")
+	case protoreflect.EnumKind:
+		return protoreflect.ValueOfEnum(1)
+	case protoreflect.Int32Kind:
+		return protoreflect.ValueOfInt32(1)
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(true)
+	default:
+		return protoreflect.ValueOfInt64(1)
+	}
+}
+
+// collect lists the paths of what is set in a message and was not withheld.
+func collect(m protoreflect.Message, prefix string, paths map[string]bool) {
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		path := prefix + string(field.Name())
+		switch {
+		case field.IsMap():
+			value.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+				if value.String() != user.WithheldMark {
+					paths[path+"["+key.String()+"]"] = true
+				}
+				return true
+			})
+			return true
+		case field.Message() == nil || !own(field.Message()):
+		case field.IsList():
+			collect(value.List().Get(0).Message(), path+".", paths)
+		default:
+			collect(value.Message(), path+".", paths)
+		}
+		paths[path] = true
+		return true
+	})
+}
+
+// expect lists the paths that shownFields allows.
+func expect(t *testing.T, m protoreflect.Message, prefix string, set Permissions, paths map[string]bool) {
+	t.Helper()
+	all := map[string]bool{}
+	named := shownFields[m.Descriptor().Name()]
+	for needs, list := range named {
+		for _, name := range strings.Fields(list) {
+			all[name] = true
+			if needs == shown || set.Has(needs) {
+				paths[prefix+name] = true
+			}
+		}
+	}
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		name := string(field.Name())
+		keys, keyed := mapKeys[field.FullName()]
+		switch {
+		case keyed:
+			for _, key := range keys {
+				if !all[name+"["+key+"]"] {
+					t.Errorf("%s[%s] is not in the test's table", field.FullName(), key)
+				}
+			}
+			continue
+		case !all[name]:
+			t.Errorf("%s is not in the test's table", field.FullName())
+		case field.IsMap():
+			if paths[prefix+name] {
+				delete(paths, prefix+name)
+				paths[prefix+name+"[key]"] = true
+			}
+		}
+		if field.Message() == nil || field.IsMap() || !own(field.Message()) {
+			continue
+		}
+		if field.IsList() {
+			expect(t, m.Get(field).List().Get(0).Message(), prefix+name+".", set, paths)
+		} else {
+			expect(t, m.Get(field).Message(), prefix+name+".", set, paths)
+		}
+	}
+}
+
+// What is withheld is not changed where it came from, which may be shared.
+func TestRedactDoesNotChangeSharedMaps(t *testing.T) {
+	details := map[string]string{"new.email": "ann@example.org"}
+	row := &userv1.UserActivity{ActivityId: 1, Details: details}
+	NewPolicy(ReflectionOff).Redact(t.Context(), row)
+	if details["new.email"] != "ann@example.org" {
+		t.Error("the details were changed in place")
+	}
+	if row.GetDetails()["new.email"] != user.WithheldMark {
+		t.Errorf("got %v, want the mark", row.GetDetails())
+	}
+}
+
+func TestRedactError(t *testing.T) {
+	mismatch := &user.Error{
+		Code: user.Aborted, Reason: user.EtagMismatch, Message: "changed",
+		Metadata: map[string]string{"user_id": "1", "etag": "2-x", "changed_fields": "email"},
+	}
+	for _, row := range []struct {
+		err  error
+		set  Permissions
+		keys []string
+	}{
+		{mismatch, PermissionsOf(UsersWrite), []string{"etag", "user_id"}},
+		{mismatch, PermissionsOf(UsersWrite, UsersRead), []string{"changed_fields", "etag", "user_id"}},
+		{user.ErrTaken(user.EmailTaken, true), PermissionsOf(UsersWrite), nil},
+		{user.ErrTaken(user.EmailTaken, true), PermissionsOf(UsersRead), []string{"holder_deleted"}},
+		{user.ErrNotFound(1), 0, []string{"user_id"}},
+	} {
+		err := RedactError(WithCaller(t.Context(), Caller{Kind: Token, Permissions: row.set}), row.err)
+		e, ok := user.AsError(err)
+		if !ok {
+			t.Fatalf("RedactError(%v) = %v", row.err, err)
+		}
+		var keys []string
+		for key := range e.Metadata {
+			keys = append(keys, key)
+		}
+		if slices.Sort(keys); !slices.Equal(keys, row.keys) {
+			t.Errorf("RedactError(%v) with %v has %v, want %v", row.err, row.set.List(), keys, row.keys)
+		}
+	}
+	if len(mismatch.Metadata) != 3 {
+		t.Error("the error was changed in place")
+	}
+	if err := RedactError(t.Context(), nil); err != nil {
+		t.Errorf("RedactError(nil) = %v", err)
+	}
+}
+
+// A response that shows what a permission allows ends with that permission.
+func TestRedactCountsAsUse(t *testing.T) {
+	ctx := WithCaller(t.Context(), Caller{Kind: Token, Permissions: AllPermissions()})
+	policy := NewPolicy(ReflectionOff)
+	policy.Redact(ctx, &userv1.UserActivity{ActivityId: 1})
+	if used := Permissions(standingOf(ctx).used.Load()); used != 0 {
+		t.Errorf("a row without details used %v", used.List())
+	}
+	policy.Redact(ctx, &userv1.UserActivity{ActivityId: 1, Details: map[string]string{"new.email": "a"}})
+	if used := Permissions(standingOf(ctx).used.Load()); used != PermissionsOf(UsersRead) {
+		t.Errorf("a row with details used %v, want %s", used.List(), UsersRead)
+	}
+}
