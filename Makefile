@@ -14,6 +14,7 @@ tools := .tools
 bin := $(tools)/bin
 buf := $(tools)/node_modules/.bin/buf
 golangci := $(bin)/golangci-lint
+interop := $(tools)/interop
 generators := $(addprefix $(bin)/,protoc-gen-go protoc-gen-connect-go protoc-gen-connect-openapi)
 # One of the printed files stands for all: they are written together, it first.
 protodeps := $(tools)/proto/buf/validate/validate.proto
@@ -101,6 +102,20 @@ siege: ## Attack a server with 460 MiB of memory in every way that is known (SIE
 conformance: $(buf) $(generators) ## Run the Connect conformance suite, gRPC interop cases and h2spec against the whole server
 	cd service/conformance && runner=$$(go mod download -json connectrpc.com/conformance | sed -n 's/^\t"Dir": "\(.*\)",*$$/\1/p') && \
 		../../$(buf) generate "$$runner/proto" && go vet ./... && go test -count=1 -timeout 20m -v ./... | grep -v '^=== '
+
+.PHONY: interop
+# The test is run as a program of its own, so that each case shows as it ends.
+interop: interop-clients $(bin)/grpcurl ## Call the program with other people's clients, directly and through proxies (CASE=grpcio picks some)
+	go test -c -tags interop -o $(bin)/interop.test ./cmd/userd
+	cd cmd/userd && ../../$(bin)/interop.test -test.run '^TestInterop$$' -test.timeout 8m
+
+.PHONY: interop-clients
+interop-clients: $(buf) $(protodeps)
+	$(interop)/install
+	npm ci --prefix $(interop) --no-progress
+	rm -rf $(interop)/gen && mkdir -p $(interop)/gen
+	$(buf) build proto -o $(interop)/gen/user.binpb
+	cd $(interop) && ../node_modules/.bin/buf generate gen/user.binpb --template buf.gen.yaml
 
 ##### Figures
 

@@ -15,7 +15,7 @@ const (
 // newAdmin returns the server of the operator's port.
 func (s *Server) newAdmin() *http.Server {
 	return &http.Server{
-		Handler:           ownHosts(s.admin.listener, s.cfg.AllowHost, adminRoutes(s.ready, s.metrics.Handler(s.log))),
+		Handler:           ownHosts(s.admin.listener, s.cfg.AllowHost, refuseText, adminRoutes(s.ready, s.metrics.Handler(s.log))),
 		ReadHeaderTimeout: adminHeaderTimeout,
 		IdleTimeout:       adminIdleTimeout,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -16,11 +15,14 @@ import (
 // Config is what an operator may set. The tags give each flag of userd its name, its
 // default and its help.
 type Config struct {
-	Listen      string   `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"The one port for gRPC, gRPC-Web, Connect and REST. :0 picks a free one and prints it."`
-	AdminListen string   `default:"127.0.0.1:2112" placeholder:"ADDRESS" help:"Port for /metrics, /livez, /readyz and /debug/pprof. Empty turns it off."`
-	CORSOrigin  []string `name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin, such as https://app.example.com, call the service. May be repeated."`
+	Listen      string   `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"Address of the one port for gRPC, gRPC-Web, Connect and REST: HOST:PORT or unix:PATH. :0 picks a free port and prints it."`
+	AdminListen string   `default:"127.0.0.1:2112" placeholder:"ADDRESS" help:"Address for /metrics, /livez, /readyz and /debug/pprof. Empty turns it off."`
+	SocketMode  FileMode `default:"0660" help:"Permissions of the file of a Unix socket, in octal."`
+	CORSOrigin  []string `name:"cors-origin" placeholder:"ORIGIN" help:"Origin whose pages may call the service, such as https://app.example.com or https://*.example.com. May be repeated."`
 
 	AllowHost []string `placeholder:"HOST" help:"Answer requests for this host, too, as a proxy on this machine may pass them on. On a loopback address where nobody is asked for credentials, only localhost, names below it and loopback addresses are answered: a page from anywhere may give its own name the address of this machine. May be repeated."`
+
+	TrustedProxy []string `placeholder:"CIDR" help:"Peer whose Forwarded or X-Forwarded-For header names the client in limits and logs: an address, a CIDR, or unix for the peers of a Unix socket. May be repeated."`
 
 	CallerConfig `embed:""`
 	LimitConfig  `embed:""`
@@ -55,7 +57,8 @@ func (c *Config) Validate() error {
 	return errors.Join(
 		c.validateListen(),
 		validateAddress("admin-listen", c.AdminListen, true),
-		c.validateOrigins(),
+		second(parseOrigins(c.CORSOrigin)),
+		second(parseTrustedProxies(c.TrustedProxy)),
 		c.validateHosts(),
 		c.validate(),
 		c.validateLimits(),
@@ -87,33 +90,32 @@ func (c *Config) validateListen() error {
 	return nil
 }
 
-func (c *Config) validateOrigins() error {
-	for _, origin := range c.CORSOrigin {
-		u, err := url.Parse(origin)
-		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin {
-			return fmt.Errorf("--cors-origin=%s: expected an origin without a path, such as https://app.example.com", origin)
-		}
-	}
-	return nil
-}
+// second gives the error of a function whose result is of no interest.
+func second[T any](_ T, err error) error { return err }
 
 func validateAddress(flag, address string, mayBeEmpty bool) error {
 	if address == "" && mayBeEmpty {
 		return nil
+	}
+	if path, ok := strings.CutPrefix(address, socketPrefix); ok {
+		return validateSocket(flag, path)
 	}
 	_, port, err := net.SplitHostPort(address)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return fmt.Errorf("--%s=%s: expected HOST:PORT, such as 127.0.0.1:8080 or :0", flag, address)
+		return fmt.Errorf("--%s=%s: expected HOST:PORT, such as 127.0.0.1:8080 or :0, or unix:PATH", flag, address)
 	}
 	return nil
 }
 
-// loopback reports whether only this machine can reach the address. A name other than
-// localhost may mean anything.
+// loopback reports whether only this machine can reach the address, as it is with the
+// file of a Unix socket. A name other than localhost may mean anything.
 func loopback(address string) bool {
+	if strings.HasPrefix(address, socketPrefix) {
+		return true
+	}
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return false

@@ -54,7 +54,7 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 		"authorities without TLS":    {func(c *server.Config) { c.TLSClientCA, c.TLSClientRules = "ca", "r" }, "--tls-client-ca needs --tls-cert"},
 		"reflection for friends":     {func(c *server.Config) { c.Reflection = "friends" }, "expected off, callers or open"},
 		"no admin":                   {func(c *server.Config) { c.AdminListen = "" }, ""},
-		"origin with a path":         {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin without a path"},
+		"origin with a path":         {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin, which has no user, path or query"},
 		"any origin":                 {func(c *server.Config) { c.CORSOrigin = []string{"*"} }, "expected an origin"},
 		"hosts":                      {func(c *server.Config) { c.AllowHost = []string{"users.example.com", "::2"} }, ""},
 		"a host with a port":         {func(c *server.Config) { c.AllowHost = []string{"users.example.com:80"} }, "expected the name of a host without a port"},

@@ -49,7 +49,11 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 		return nil, err
 	}
 	identified := s.callers.middleware(noteRefusal(s.metrics), s.limits)
-	return crossOrigin(s.cfg.CORSOrigin, s.limits.admit(identified(s.limits.slow(routes(rpc, resources, s.callers, s.services)))))
+	allowed, err := parseOrigins(s.cfg.CORSOrigin)
+	if err != nil {
+		return nil, err
+	}
+	return crossOrigin(allowed, s.refuse, s.limits.admit(identified(s.limits.slow(routes(rpc, resources, s.callers, s.services))))), nil
 }
 
 // newGuard returns the guard of the public port.

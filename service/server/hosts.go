@@ -8,34 +8,36 @@ import (
 	"slices"
 	"strings"
 
-	"connectrpc.com/connect"
+	"github.com/yourorg/userservice/service/user"
 )
 
-// ownHosts returns the handler as it is reached on the listener where nobody is asked
-// for credentials. Where only this machine can connect, that is what keeps others out;
-// but a page from anywhere can give its own name the address of this machine, and to
-// the visitor's browser it is then of the same origin as this server. The browser still
-// says which name it was, so only names of this machine, and those of allowed, are
-// answered. A request that names no host is not a browser's.
-func ownHosts(listener net.Listener, allowed []string, next http.Handler) http.Handler {
+// ownHosts returns the handler for requests whose host is a name of this machine, or one
+// of allowed; refuse answers the others. It matters where authentication is off and only
+// this machine can connect: a page from anywhere can give its own name the address of
+// this machine, and to the visitor's browser it is then of the same origin as this
+// server. The browser still sends that name as the host. A request that names no host
+// is not a browser's. On an address that other machines reach, every host is served.
+func ownHosts(listener net.Listener, allowed []string, refuse refusal, next http.Handler) http.Handler {
 	addr, ok := listener.Addr().(*net.TCPAddr)
 	if !ok || !addr.IP.IsLoopback() {
 		return next
 	}
-	refusals := newRefusals()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := hostName(r.Host)
 		if host == "" || ownHost(host) || slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold(a, host) }) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		err := fmt.Errorf("expected localhost or a loopback address as the host, not %q: --allow-host adds others", host)
-		if isGRPC(r) {
-			_ = refusals.Write(w, r, connect.NewError(connect.CodePermissionDenied, err)) // a caller who has gone cannot be told
-			return
-		}
-		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+		refuse(w, r, errHostNotAllowed(host))
 	})
+}
+
+func errHostNotAllowed(host string) *user.Error {
+	host = shorten(host)
+	return &user.Error{
+		Code: user.PermissionDenied, Reason: user.HostNotAllowed, Metadata: map[string]string{"host": host},
+		Message: fmt.Sprintf("expected localhost or a loopback address as the host, not %q: --allow-host adds others", host),
+	}
 }
 
 // hostName gives a host without its port, and an address of IPv6 without brackets.

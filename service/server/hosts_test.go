@@ -33,11 +33,14 @@ func TestNamesOfOtherMachines(t *testing.T) {
 	} {
 		t.Run(host, func(t *testing.T) {
 			for _, http2 := range []bool{false, true} {
-				wantAnswer(t, s.HTTP(http2), http.MethodPost, "http://"+host+userv1connect.UserServiceListUsersProcedure, host, own)
+				wantAnswer(t, s.HTTP(http2), http.MethodPost, "http://"+host+userv1connect.UserServiceListUsersProcedure, host, own, http.StatusForbidden)
 			}
-			wantAnswer(t, operators, http.MethodGet, s.AdminURL()+"/livez", host, own)
+			wantAnswer(t, operators, http.MethodGet, s.AdminURL()+"/livez", host, own, http.StatusMisdirectedRequest)
 			client := userv1connect.NewUserServiceClient(s.HTTP(true), "http://"+host, connect.WithGRPC())
 			_, err := client.ListUsers(t.Context(), &userv1.ListUsersRequest{})
+			if !own {
+				wantError(t, err, connect.CodePermissionDenied, user.HostNotAllowed)
+			}
 			if refused := connect.CodeOf(err) == connect.CodePermissionDenied && strings.Contains(err.Error(), "expected localhost"); err != nil && !refused || (err == nil) != own {
 				t.Errorf("gRPC: got %v", err)
 			}
@@ -56,7 +59,7 @@ func TestAnyNameWithCredentials(t *testing.T) {
 }
 
 // wantAnswer sends what a browser sends for a page of the host.
-func wantAnswer(t *testing.T, client *http.Client, method, at, host string, own bool) {
+func wantAnswer(t *testing.T, client *http.Client, method, at, host string, own bool, refused int) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, at, strings.NewReader("{}"))
 	if err != nil {
@@ -71,7 +74,7 @@ func wantAnswer(t *testing.T, client *http.Client, method, at, host string, own 
 		t.Fatal(err)
 	}
 	_ = answer.Body.Close()
-	want := http.StatusMisdirectedRequest
+	want := refused
 	if own {
 		want = http.StatusOK
 	}

@@ -104,6 +104,8 @@ func (n *note) status(sent int) int {
 		return http.StatusUnauthorized
 	case n.limited != nil && n.limited.Code == user.Unavailable:
 		return http.StatusServiceUnavailable
+	case n.limited != nil && n.limited.Code == user.PermissionDenied:
+		return http.StatusForbidden
 	case n.limited != nil:
 		return http.StatusTooManyRequests
 	}

@@ -35,7 +35,7 @@ func TestRefusalsAreTrailersOnly(t *testing.T) {
 		"unknown service": {server: open(), path: "/nobody.v1.Service/Get", status: "12"},
 		"unknown method":  {server: open(), path: "/user.v1.UserService/Nothing", status: "12"},
 		"no service":      {server: open(), path: "/", status: "12"},
-		"foreign host":    {server: open(), path: get, host: "users.example.net", status: "7"},
+		"foreign host":    {server: open(), path: get, host: "users.example.net", status: "7", reason: "HOST_NOT_ALLOWED"},
 		"rate limit":      {server: open(slow), path: get, calls: 2, status: "8", reason: "RATE_LIMITED"},
 		"no token":        {server: guarded.Server, path: get, status: "16", reason: "CREDENTIALS_MISSING"},
 		"bad token":       {server: guarded.Server, path: get, token: "nonsense", status: "16", reason: "CREDENTIALS_INVALID"},

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -50,6 +51,9 @@ type Server struct {
 	public   endpoint
 	admin    endpoint // its server is nil where there is none
 
+	proxies trustedProxies
+	refuse  refusal // of hosts and origins that are not allowed
+
 	connections *transport.Connections // of the public port
 	endCalls    context.CancelCauseFunc
 
@@ -87,6 +91,10 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if s.limits, err = newLimits(&s.cfg, s.services, parts.Logger, parts.Metrics); err != nil {
 		return nil, err
 	}
+	if s.proxies, err = parseTrustedProxies(cfg.TrustedProxy); err != nil {
+		return nil, err
+	}
+	s.refuse = refuseLogged(s.log, s.limits.refuse)
 	// What calls ask of the store shows in their traces; what the server asks for its
 	// own sake belongs to no call.
 	store := parts.Store
@@ -126,9 +134,10 @@ func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
 		Logger:               s.log,
 	}
 	if !s.cfg.identifies() {
-		handler = ownHosts(s.public.listener, s.cfg.AllowHost, handler)
+		handler = ownHosts(s.public.listener, s.cfg.AllowHost, s.refuse, handler)
 	}
-	s.public.server = transport.NewServer(transport.WithTLS(s.guard.Wrap(recovering(s.log, handler))), options)
+	handler = withClientAddress(onSocket(s.public.listener), s.proxies, s.guard.Wrap(recovering(s.log, handler)))
+	s.public.server = transport.NewServer(transport.WithTLS(handler), options)
 	s.public.server.ConnContext = transport.ConnContext
 	s.connections = transport.NewConnections()
 	s.public.server.ConnState = s.connections.Watch
@@ -150,14 +159,13 @@ func (s *Server) closeListeners() error {
 }
 
 func (s *Server) listen(ctx context.Context, parts Parts) (err error) {
-	var config net.ListenConfig
 	if s.public.listener = parts.Listener; s.public.listener == nil {
-		if s.public.listener, err = config.Listen(ctx, "tcp", s.cfg.Listen); err != nil {
+		if s.public.listener, err = listen(ctx, s.cfg.Listen, s.cfg.SocketMode); err != nil {
 			return fmt.Errorf("--listen: %w", err)
 		}
 	}
 	if s.admin.listener = parts.AdminListener; s.admin.listener == nil && s.cfg.AdminListen != "" {
-		if s.admin.listener, err = config.Listen(ctx, "tcp", s.cfg.AdminListen); err != nil {
+		if s.admin.listener, err = listen(ctx, s.cfg.AdminListen, s.cfg.SocketMode); err != nil {
 			return errors.Join(fmt.Errorf("--admin-listen: %w (empty turns it off)", err), s.public.listener.Close())
 		}
 	}
@@ -183,16 +191,21 @@ func (s *Server) Addr() net.Addr { return s.public.listener.Addr() }
 
 // Welcome writes where the service listens and what to try.
 func (s *Server) Welcome(w io.Writer) {
-	scheme, tls := "http", s.callers.certificates != nil
-	if tls {
-		scheme = "https"
+	tls := s.callers.certificates != nil
+	at, where := reachBy(s.Addr().String(), tls), ""
+	if onSocket(s.public.listener) {
+		at, where = reachSocket(s.Addr().String(), tls), addressOf(s.public.listener)
 	}
-	_, _ = fmt.Fprintf(w, "userd listens on %s://%s\n", scheme, s.Addr())
-	if s.admin.listener != nil {
-		_, _ = fmt.Fprintf(w, "for operators: http://%s/readyz\n", s.admin.listener.Addr())
+	_, _ = fmt.Fprintf(w, "userd listens on %s\n", cmp.Or(where, at.url))
+	switch {
+	case s.admin.listener == nil:
+	case onSocket(s.admin.listener):
+		_, _ = fmt.Fprintf(w, "for operators: curl --unix-socket %s http://localhost/readyz\n", s.AdminAddr())
+	default:
+		_, _ = fmt.Fprintf(w, "for operators: http://%s/readyz\n", s.AdminAddr())
 	}
 	_, _ = fmt.Fprintln(w)
-	writeHints(w, s.Addr().String(), tls, s.callers)
+	writeHints(w, at, s.callers)
 }
 
 // ready reports whether calls should be sent here, and what is not served and why. A
@@ -227,13 +240,14 @@ func (s *Server) servePublic(listener net.Listener) error {
 // that is over. It is to be called once.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.LogAttrs(ctx, slog.LevelInfo, "listening",
-		slog.String("address", s.Addr().String()), slog.String("epoch", s.feed.Head().Epoch),
+		slog.String("address", addressOf(s.public.listener)), slog.String("epoch", s.feed.Head().Epoch),
 		slog.Int64("position", s.feed.Head().Position))
-	if at := s.AdminAddr(); at != nil {
-		s.log.LogAttrs(ctx, slog.LevelInfo, "listening for operators", slog.String("address", at.String()))
-		if !loopback(at.String()) {
+	if s.admin.listener != nil {
+		at := addressOf(s.admin.listener)
+		s.log.LogAttrs(ctx, slog.LevelInfo, "listening for operators", slog.String("address", at))
+		if !loopback(at) {
 			s.log.LogAttrs(ctx, slog.LevelWarn, "other machines can reach the port for operators, which asks nobody who they are "+
-				"and shows profiles of the memory: keep it behind a firewall", slog.String("address", at.String()))
+				"and shows profiles of the memory: keep it behind a firewall", slog.String("address", at))
 		}
 	}
 	failed := make(chan error, 2)

@@ -88,7 +88,7 @@ func NewMetrics(build Build) *Metrics {
 	}
 	m.authRefusals = m.labelled("userd_auth_refusals_total", "Requests whose credentials were refused, by the cause.", "cause", authCauses...)
 	m.limited = m.labelled("userd_limited_total", "Messages that were too large, and requests that were refused for another limit before they became a call.",
-		"reason", "MESSAGE_TOO_LARGE", "RATE_LIMITED", "OVERLOADED")
+		"reason", "MESSAGE_TOO_LARGE", "RATE_LIMITED", "OVERLOADED", "HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED")
 	m.tidied = m.labelled("userd_housekeeping_done_total", "Users purged and request ids forgotten.", "step", steps...)
 	m.tidyFailures = m.labelled("userd_housekeeping_failures_total", "Steps of housekeeping that failed.", "step", steps...)
 	m.requests = m.httpCounters("userd_http_requests_total",

@@ -134,13 +134,16 @@ func (l *Listener) admit(addr net.Addr) (left func(), perPeer bool) {
 	}, false
 }
 
-// peerOf gives what stands for the peer at an address with its port.
+// peerOf gives what stands for the peer at an address with or without a port.
 func peerOf(addr string) netip.Addr {
 	at, err := netip.ParseAddrPort(addr)
+	ip := at.Addr()
 	if err != nil {
-		return netip.Addr{} // those that have no such address count as one
+		if ip, err = netip.ParseAddr(addr); err != nil {
+			return netip.Addr{} // those that have no such address count as one
+		}
 	}
-	ip := at.Addr().Unmap().WithZone("")
+	ip = ip.Unmap().WithZone("")
 	if ip.Is4() {
 		return ip
 	}

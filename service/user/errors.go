@@ -59,6 +59,8 @@ const (
 	StoreFull          Reason = "STORE_FULL"
 	StoreReadOnly      Reason = "STORE_READ_ONLY"
 	InternalFault      Reason = "INTERNAL"
+	HostNotAllowed     Reason = "HOST_NOT_ALLOWED"
+	OriginNotAllowed   Reason = "ORIGIN_NOT_ALLOWED"
 )
 
 // Violation says what is wrong with one field of a request.

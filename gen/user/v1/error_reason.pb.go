@@ -87,6 +87,12 @@ const (
 	ErrorReason_STORE_READ_ONLY ErrorReason = 24
 	// INTERNAL: a fault of the service (incident: the id that the log has too).
 	ErrorReason_INTERNAL ErrorReason = 25
+	// PERMISSION_DENIED: the request names a host that this server does not serve
+	// (host). It happens without authentication on a loopback address.
+	ErrorReason_HOST_NOT_ALLOWED ErrorReason = 26
+	// PERMISSION_DENIED: a browser sent the request for a page of an origin that may
+	// not call the service (origin).
+	ErrorReason_ORIGIN_NOT_ALLOWED ErrorReason = 27
 )
 
 // Enum value maps for ErrorReason.
@@ -118,6 +124,8 @@ var (
 		23: "STORE_FULL",
 		24: "STORE_READ_ONLY",
 		25: "INTERNAL",
+		26: "HOST_NOT_ALLOWED",
+		27: "ORIGIN_NOT_ALLOWED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -146,6 +154,8 @@ var (
 		"STORE_FULL":               23,
 		"STORE_READ_ONLY":          24,
 		"INTERNAL":                 25,
+		"HOST_NOT_ALLOWED":         26,
+		"ORIGIN_NOT_ALLOWED":       27,
 	}
 )
 
@@ -180,7 +190,7 @@ var File_user_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_user_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1auser/v1/error_reason.proto\x12\auser.v1*\xb9\x04\n" +
+	"\x1auser/v1/error_reason.proto\x12\auser.v1*\xe7\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x12\n" +
@@ -210,7 +220,9 @@ const file_user_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
 	"STORE_FULL\x10\x17\x12\x13\n" +
 	"\x0fSTORE_READ_ONLY\x10\x18\x12\f\n" +
-	"\bINTERNAL\x10\x19B\x8f\x01\n" +
+	"\bINTERNAL\x10\x19\x12\x14\n" +
+	"\x10HOST_NOT_ALLOWED\x10\x1a\x12\x16\n" +
+	"\x12ORIGIN_NOT_ALLOWED\x10\x1bB\x8f\x01\n" +
 	"\vcom.user.v1B\x10ErrorReasonProtoP\x01Z1github.com/yourorg/userservice/gen/user/v1;userv1\xa2\x02\x03UXX\xaa\x02\aUser.V1\xca\x02\aUser\\V1\xe2\x02\x13User\\V1\\GPBMetadata\xea\x02\bUser::V1b\x06proto3"
 
 var (

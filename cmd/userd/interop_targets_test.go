@@ -1,0 +1,260 @@
+//go:build interop
+
+package main_test
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/servertest"
+)
+
+// front is an address that clients call, and the server behind it.
+type front struct {
+	url     string
+	token   string // empty: the server does not ask for one
+	ca      string // file with the authority of its certificate; empty: no TLS
+	page    string // port of the pages that may call it
+	backend *process
+}
+
+func (f front) environment() []string {
+	return []string{"USERD_URL=" + f.url, "USERD_TOKEN=" + f.token, "USERD_CA=" + f.ca, "USERD_PAGE_PORT=" + f.page}
+}
+
+// newTargets starts the servers and the proxies in front of them.
+func newTargets(t *testing.T) map[string]front {
+	t.Helper()
+	b := &builder{t: t, authority: servertest.NewAuthority(t)}
+	b.ca = servertest.WriteFile(t, t.TempDir(), "ca.pem", b.authority.PEM)
+	b.login()
+	behind := []string{"--trusted-proxy", "127.0.0.0/8"}
+	token := b.serve(b.asking, behind...)
+	limited := b.serve(b.asking, "--max-requests-per-second", "20", "--max-request-burst", "20", "--trusted-proxy", "127.0.0.0/8")
+	open := b.serve(nil)
+	targets := map[string]front{
+		"open": open, "token": token, "limited": limited,
+		"nginx": b.nginx("nginx", token), "nginx to limited": b.nginx("nginx", limited),
+		"nginx with its defaults":      b.nginx("nginx defaults", b.serve(nil, append(behind, "--allow-host", "userd")...)),
+		"nginx with an unallowed name": b.nginx("nginx defaults", open),
+		"nginx to a socket":            b.nginx("nginx", b.serveSocket()),
+		"haproxy":                      b.haproxy(token),
+		"Go's ReverseProxy":            b.reverseProxy(token),
+		"planted":                      b.planted(),
+	}
+	return targets
+}
+
+type builder struct {
+	t         *testing.T
+	authority *servertest.Authority
+	ca        string
+	token     string
+	asking    []string // flags of a server that asks for tokens
+}
+
+// login makes a token and the flags of the servers that take it.
+func (b *builder) login() {
+	token, keys, err := auth.NewDevelopmentToken(b.t.TempDir(), "interop", permissions(), time.Hour)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.token = token
+	b.asking = []string{"--jwt-jwks", keys, "--jwt-issuer", auth.DevelopmentIssuer, "--jwt-audience", auth.DevelopmentAudience}
+}
+
+func permissions() []string {
+	var all []string
+	for _, p := range auth.Known() {
+		all = append(all, string(p))
+	}
+	return all
+}
+
+// serve starts a server. Pages of one port of localhost may call it.
+func (b *builder) serve(asking []string, flags ...string) front {
+	f := front{page: freePort(b.t)}
+	if asking != nil {
+		f.token = b.token
+	}
+	flags = append(append(flags, asking...), "--cors-origin", "http://localhost:"+f.page, "--log-level", "debug")
+	f.backend = program{dir: b.t.TempDir(), flags: flags}.start(b.t)
+	f.url = f.backend.url()
+	return f
+}
+
+// serveSocket starts a server on a socket of a file.
+func (b *builder) serveSocket() front {
+	path := filepath.Join(b.t.TempDir(), "userd.sock")
+	argv := append([]string{build(b.t, ""), "--listen", "unix:" + path, "--admin-listen", "127.0.0.1:0", "--trusted-proxy", "unix"}, b.asking...)
+	return front{url: "unix:" + path, token: b.token, backend: launch(b.t, argv, b.t.TempDir(), nil)}
+}
+
+// readmeConfig returns the configuration that follows the marker in the README.
+func readmeConfig(t *testing.T, marker string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile("<!-- interop: " + marker + " -->\n```[a-z]+\n((?s:.*?))```\n").FindSubmatch(text)
+	if found == nil {
+		t.Fatalf("the README has no configuration marked %q", marker)
+	}
+	return string(found[1])
+}
+
+// replace puts in what differs between a machine and the README's example; each must
+// be there.
+func replace(t *testing.T, config string, pairs ...string) string {
+	t.Helper()
+	for i := 0; i < len(pairs); i += 2 {
+		if !strings.Contains(config, pairs[i]) {
+			t.Fatalf("the README's configuration does not have %q", pairs[i])
+		}
+		config = strings.ReplaceAll(config, pairs[i], pairs[i+1])
+	}
+	return config
+}
+
+// nginx starts nginx with the README's configuration in front of the server.
+func (b *builder) nginx(marker string, behind front) front {
+	dir, port := b.t.TempDir(), freePort(b.t)
+	upstream := behind.backend.addr
+	if path, ok := strings.CutPrefix(behind.url, "unix:"); ok {
+		upstream = "unix:" + path
+	}
+	f := front{url: "http://127.0.0.1:" + port, token: behind.token, page: behind.page, backend: behind.backend}
+	config := replace(b.t, readmeConfig(b.t, marker), "127.0.0.1:8080", upstream)
+	if marker == "nginx" {
+		cert, key := b.authority.Server(b.t).Write(b.t, dir)
+		config = replace(b.t, config, "listen 443", "listen 127.0.0.1:"+port, "/etc/ssl/userd.crt", cert, "/etc/ssl/userd.key", key)
+		f.url, f.ca = "https://127.0.0.1:"+port, b.ca
+	} else {
+		config = replace(b.t, config, "listen 80", "listen 127.0.0.1:"+port)
+	}
+	around := "daemon off;\npid %[1]s/pid;\nerror_log stderr;\n%[2]sevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/a;\nproxy_temp_path %[1]s/b;\n" +
+		"fastcgi_temp_path %[1]s/c;\nuwsgi_temp_path %[1]s/d;\nscgi_temp_path %[1]s/e;\n%[3]s\n}\n"
+	user := ""
+	if os.Getuid() == 0 {
+		user = "user root;\n" // its workers reach the folders of the test
+	}
+	path := servertest.WriteFile(b.t, dir, "nginx.conf", fmt.Appendf(nil, around, dir, user, config))
+	b.startProxy(port, "nginx", "-p", dir, "-e", "stderr", "-c", path)
+	return f
+}
+
+// haproxy starts HAProxy with the README's configuration in front of the server.
+func (b *builder) haproxy(behind front) front {
+	dir, port := b.t.TempDir(), freePort(b.t)
+	issued := b.authority.Server(b.t)
+	both := servertest.WriteFile(b.t, dir, "both.pem", append(issued.Cert, issued.Key...))
+	config := replace(b.t, readmeConfig(b.t, "haproxy"), "127.0.0.1:8080", behind.backend.addr,
+		"bind :443", "bind 127.0.0.1:"+port, "/etc/ssl/userd.pem", both)
+	path := servertest.WriteFile(b.t, dir, "haproxy.cfg", []byte(config))
+	b.startProxy(port, "haproxy", "-db", "-f", path)
+	return front{url: "https://127.0.0.1:" + port, token: behind.token, ca: b.ca, page: behind.page, backend: behind.backend}
+}
+
+// startProxy runs a program until the test ends, and returns once it accepts
+// connections.
+func (b *builder) startProxy(port string, argv ...string) {
+	b.t.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it is ended below
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		b.t.Fatalf("%s is needed: %v", argv[0], err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	b.t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		select {
+		case <-exited:
+		case <-time.After(5 * time.Second):
+			_ = cmd.Process.Kill()
+		}
+	})
+	for end := time.Now().Add(20 * time.Second); ; {
+		conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
+		if err == nil {
+			_ = conn.Close()
+			return
+		}
+		select {
+		case err := <-exited:
+			b.t.Fatalf("%s ended: %v\n%s", argv[0], err, out.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			b.t.Fatalf("%s does not listen: %v", argv[0], err)
+		}
+	}
+}
+
+// reverseProxy is a proxy by Go's own package, as those are that are written in Go.
+func (b *builder) reverseProxy(behind front) front {
+	target, err := url.Parse(behind.url)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var h2c http.Protocols
+	h2c.SetUnencryptedHTTP2(true)
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.SetXForwarded()
+			r.Out.Host = r.In.Host
+		},
+		Transport: &http.Transport{Protocols: &h2c}, FlushInterval: -1,
+	}
+	return front{url: b.listenH2C(proxy), token: behind.token, page: behind.page, backend: behind.backend}
+}
+
+// planted answers everything with 200 and nothing.
+func (b *builder) planted() front {
+	return front{url: b.listenH2C(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.Header().Set("Access-Control-Allow-Headers", "*")
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+	})), page: freePort(b.t)}
+}
+
+// listenH2C serves HTTP/1.1 and HTTP/2 without TLS until the test ends.
+func (b *builder) listenH2C(handler http.Handler) string {
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	b.t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return server.URL
+}
+
+// freePort returns a port that nobody listens on.
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0") //nolint:noctx // it is closed at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) //nolint:errcheck // a listener of TCP has such an address
+}

@@ -1,0 +1,143 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// originPattern is one value of --cors-origin: an origin, or one whose host begins with a
+// wildcard that stands for one label.
+type originPattern struct {
+	before, after string // the origin around the label; after is empty where there is none
+}
+
+// defaultPorts are the ports that browsers leave out of an origin.
+var defaultPorts = map[string]string{"http": "80", "https": "443", "ftp": "21", "ws": "80", "wss": "443"} // never changed
+
+const wildcard = "*."
+
+// parseOrigin reads a value of --cors-origin. Browsers send an origin in one form only
+// (RFC 6454, section 6.2): a value in another form would never match, and is an error
+// that gives the right form where there is one.
+func parseOrigin(value string) (originPattern, error) {
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || !strings.Contains(value, "://") || u.Host == "":
+		return originPattern{}, fmt.Errorf("--cors-origin=%s: expected an origin such as https://app.example.com or https://*.example.com", value)
+	case u.User != nil || u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(value, "#"):
+		return originPattern{}, fmt.Errorf("--cors-origin=%s: expected an origin, which has no user, path or query: %s://%s", value, u.Scheme, u.Host)
+	}
+	host, isWildcard := strings.CutPrefix(u.Hostname(), wildcard)
+	host, err = canonicalHost(host, strings.HasPrefix(u.Host, "["))
+	if err == nil && isWildcard && isAddress(host) {
+		err = errors.New("an address has no subdomains")
+	}
+	port := ""
+	if err == nil {
+		port, err = canonicalPort(u)
+	}
+	if err != nil {
+		return originPattern{}, fmt.Errorf("--cors-origin=%s: %w", value, err)
+	}
+	scheme, label := strings.ToLower(u.Scheme)+"://", ""
+	if isWildcard {
+		label = wildcard
+	}
+	if form := scheme + label + host + port; form != value {
+		return originPattern{}, fmt.Errorf("--cors-origin=%s can never match: browsers send %s", value, form)
+	}
+	if !isWildcard {
+		return originPattern{before: value}, nil
+	}
+	return originPattern{before: scheme, after: "." + host + port}, nil
+}
+
+// canonicalHost gives a host as browsers send it.
+func canonicalHost(host string, bracketed bool) (string, error) {
+	if bracketed {
+		addr, err := netip.ParseAddr(host)
+		if err != nil || addr.Zone() != "" {
+			return "", errors.New("expected an address of IPv6 in the brackets")
+		}
+		return "[" + addr.String() + "]", nil
+	}
+	if strings.Contains(host, "*") {
+		return "", errors.New("expected * as the whole of the first label, such as https://*.example.com")
+	}
+	ascii, err := idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false)).ToASCII(host)
+	if err != nil || ascii == "" || strings.ContainsAny(ascii, " !\"$%&'()+,;<=>\\^`{|}") || strings.Contains(ascii, "..") || strings.HasPrefix(ascii, ".") {
+		return "", fmt.Errorf("expected the name of a host, not %q", host)
+	}
+	labels := strings.Split(strings.TrimSuffix(ascii, "."), ".")
+	if last := labels[len(labels)-1]; isNumber(last) {
+		if addr, err := netip.ParseAddr(ascii); err != nil || !addr.Is4() {
+			return "", fmt.Errorf("expected an address of IPv4 or a name, not %q: browsers take a host that ends in a number for an address", host)
+		}
+	}
+	return ascii, nil
+}
+
+func isNumber(label string) bool {
+	_, err := strconv.ParseUint(label, 0, 64)
+	return err == nil || !strings.ContainsFunc(label, func(r rune) bool { return r < '0' || r > '9' })
+}
+
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil
+}
+
+// canonicalPort gives a port as browsers send it, with its colon; the default one of the
+// scheme is left out.
+func canonicalPort(u *url.URL) (string, error) {
+	text := u.Port()
+	if text == "" {
+		return "", nil
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || port == 0 {
+		return "", fmt.Errorf("expected a port from 1 to 65535, not %s", text)
+	}
+	if text = strconv.FormatUint(port, 10); text == defaultPorts[strings.ToLower(u.Scheme)] {
+		return "", nil
+	}
+	return ":" + text, nil
+}
+
+func (p originPattern) matches(origin string) bool {
+	if p.after == "" {
+		return origin == p.before
+	}
+	label, ok := strings.CutPrefix(origin, p.before)
+	if !ok {
+		return false
+	}
+	label, ok = strings.CutSuffix(label, p.after)
+	return ok && label != "" && !strings.ContainsAny(label, ".:/@[]")
+}
+
+// origins are the origins whose pages may call.
+type origins []originPattern
+
+func parseOrigins(values []string) (origins, error) {
+	var all origins
+	for _, value := range values {
+		pattern, err := parseOrigin(value)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, pattern)
+	}
+	return all, nil
+}
+
+func (o origins) allow(origin string) bool {
+	return origin != "" && slices.ContainsFunc(o, func(p originPattern) bool { return p.matches(origin) })
+}

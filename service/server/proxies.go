@@ -1,0 +1,180 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// unixPeer is the address of every peer of a socket that is a file.
+const unixPeer = "unix"
+
+// trustedProxies are the peers whose Forwarded and X-Forwarded-For headers name the
+// client.
+type trustedProxies struct {
+	prefixes []netip.Prefix
+	unix     bool // the peers of a Unix socket
+}
+
+// parseTrustedProxies reads the values of --trusted-proxy.
+func parseTrustedProxies(values []string) (trustedProxies, error) {
+	var p trustedProxies
+	for _, value := range values {
+		if value == unixPeer {
+			p.unix = true
+			continue
+		}
+		prefix, err := parsePrefix(value)
+		if err != nil {
+			return p, fmt.Errorf("--trusted-proxy=%s: expected an address or a CIDR such as 10.0.0.0/8, or unix", value)
+		}
+		p.prefixes = append(p.prefixes, prefix)
+	}
+	return p, nil
+}
+
+// parsePrefix reads a CIDR, or an address as the CIDR of that address alone. IPv4 within
+// IPv6 is an error: addresses are compared as IPv4.
+func parsePrefix(text string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(text)
+	if addr, addrErr := netip.ParseAddr(text); addrErr == nil && addr.Zone() == "" {
+		prefix, err = addr.Prefix(addr.BitLen())
+	}
+	if err == nil && prefix.Addr().Is4In6() {
+		err = fmt.Errorf("%s is IPv4 within IPv6", text)
+	}
+	return prefix.Masked(), err
+}
+
+func (p trustedProxies) any() bool { return p.unix || len(p.prefixes) > 0 }
+
+// client returns the address of the client of a request that arrived from peer: peer
+// itself, unless peer is a trusted proxy. The two headers are read from the right, up to
+// the first address that is no trusted proxy; what stands left of it is the client's own
+// claim. An element that is no address ends the reading in the same way, and the proxy
+// that reported it counts as the client.
+//
+// A proxy may set one of the headers and pass the other on as it came. Headers that do
+// not agree are therefore both ignored.
+func (p trustedProxies) client(peer string, header http.Header) string {
+	if !p.trusts(peer) {
+		return peer
+	}
+	client, found := p.walk(peer, forwardedFor(header.Values("X-Forwarded-For")))
+	other, foundOther := p.walk(peer, forwarded(header.Values("Forwarded")))
+	switch {
+	case found && foundOther && hostOf(client) != hostOf(other):
+		return peer
+	case foundOther && (!found || client == hostOf(other)):
+		return other // it may have the port
+	}
+	return client
+}
+
+// walk reads the hops from the right. found is false where the last one is missing.
+func (p trustedProxies) walk(peer string, hops []string) (client string, found bool) {
+	client = peer
+	if len(hops) == 0 || hops[len(hops)-1] == "" {
+		return peer, false
+	}
+	for _, hop := range slices.Backward(hops) {
+		addr, ok := parseHop(hop)
+		if !ok {
+			break
+		}
+		client = addr
+		if !p.trusts(addr) {
+			break
+		}
+	}
+	return client, true
+}
+
+// trusts reports whether an address, with or without a port, is that of a trusted proxy.
+func (p trustedProxies) trusts(peer string) bool {
+	if peer == unixPeer {
+		return p.unix
+	}
+	addr, err := netip.ParseAddr(hostOf(peer))
+	return err == nil && slices.ContainsFunc(p.prefixes, func(prefix netip.Prefix) bool { return prefix.Contains(addr.Unmap()) })
+}
+
+// parseHop reads an address with or without a port, in the forms of both headers, and
+// returns it in its canonical form.
+func parseHop(text string) (addr string, ok bool) {
+	if at, err := netip.ParseAddrPort(text); err == nil && at.Addr().Zone() == "" {
+		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String(), true
+	}
+	if inner, found := strings.CutPrefix(text, "["); found && strings.HasSuffix(inner, "]") {
+		text = strings.TrimSuffix(inner, "]")
+	}
+	ip, err := netip.ParseAddr(text)
+	if err != nil || ip.Zone() != "" {
+		return "", false
+	}
+	return ip.Unmap().String(), true
+}
+
+// hostOf gives an address without its port.
+func hostOf(addr string) string {
+	if at, err := netip.ParseAddrPort(addr); err == nil {
+		return at.Addr().String()
+	}
+	return addr
+}
+
+// forwardedFor splits the values of X-Forwarded-For.
+func forwardedFor(values []string) (hops []string) {
+	for _, value := range values {
+		for hop := range strings.SplitSeq(value, ",") {
+			hops = append(hops, strings.TrimSpace(hop))
+		}
+	}
+	return hops
+}
+
+// forwarded gives the "for" parameters of Forwarded (RFC 7239), "" for an element
+// without one.
+func forwarded(values []string) (hops []string) {
+	for _, value := range values {
+		for _, element := range splitUnquoted(value, ',') {
+			hop := ""
+			for _, pair := range splitUnquoted(element, ';') {
+				name, text, _ := strings.Cut(strings.TrimSpace(pair), "=")
+				if strings.EqualFold(name, "for") {
+					hop = unquote(text)
+				}
+			}
+			hops = append(hops, hop)
+		}
+	}
+	return hops
+}
+
+// splitUnquoted splits a text at a separator that is not within a quoted string.
+func splitUnquoted(text string, separator byte) (parts []string) {
+	quoted, begin := false, 0
+	for i := 0; i < len(text); i++ {
+		switch {
+		case quoted && text[i] == '\\':
+			i++
+		case text[i] == '"':
+			quoted = !quoted
+		case text[i] == separator && !quoted:
+			parts = append(parts, text[begin:i])
+			begin = i + 1
+		}
+	}
+	return append(parts, text[begin:])
+}
+
+// unquote gives the content of a quoted string. No address has a character that would
+// have to be escaped, so that one with a backslash stays as it is and is no address.
+func unquote(text string) string {
+	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {
+		return text[1 : len(text)-1]
+	}
+	return text
+}
