@@ -24,7 +24,7 @@ func parseFields(names []string) (fieldSet, error) {
 	var violations []user.Violation
 	known := (*userv1.User)(nil).ProtoReflect().Descriptor().Fields()
 	for i, name := range names {
-		fd := known.ByName(protoreflect.Name(name))
+		fd := known.ByName(protoreflect.Name(protoName(name)))
 		if fd == nil {
 			violations = append(violations, user.Violation{
 				Field:   fmt.Sprintf("fields[%d]", i),
@@ -38,6 +38,15 @@ func parseFields(names []string) (fieldSet, error) {
 		return 0, user.Invalid(violations...)
 	}
 	return set, nil
+}
+
+// protoName returns the name of a field of User as the proto has it, for its name there
+// or in JSON: created_at for createdAt. Any other name it returns as it is.
+func protoName(name string) string {
+	if fd := (*userv1.User)(nil).ProtoReflect().Descriptor().Fields().ByJSONName(name); fd != nil {
+		return string(fd.Name())
+	}
+	return name
 }
 
 // keepIn clears the fields of u that are not in the set.

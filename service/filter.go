@@ -128,7 +128,7 @@ func (f *filter) both(
 // restriction gives what "field operator value" means.
 func (f *filter) restriction(left *expr.Expr, operator string, value *expr.Expr, must bool) (predicate, *user.Error) {
 	field, _ := textOf(left)
-	switch field {
+	switch field = protoName(field); field {
 	case fieldStatus:
 		return statusRestriction(operator, value)
 	case fieldTags:

@@ -87,7 +87,7 @@ func parseOrder(orderBy string, b bound) (order user.Order, desc bool, err error
 	}
 	order, known := map[string]user.Order{
 		"user_id": user.ByID, fieldUsername: user.ByUsername, fieldEmail: user.ByEmail, fieldUpdatedAt: user.ByUpdated,
-	}[words[0]]
+	}[protoName(words[0])]
 	direction := "asc"
 	if len(words) > 1 {
 		direction = words[1]

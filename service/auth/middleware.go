@@ -152,6 +152,7 @@ func writeStatus(w http.ResponseWriter, told *status.Status, refused *RefusedErr
 	if err != nil {
 		body, _ = protojson.Marshal(&status.Status{Code: told.GetCode(), Message: told.GetMessage()})
 	}
+	body = append(body, '\n')
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Content-Length", strconv.Itoa(len(body)))

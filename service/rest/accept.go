@@ -9,23 +9,24 @@ import (
 
 const (
 	typeJSON   = "application/json"
+	typeProto  = "application/proto"
 	typeEvents = "text/event-stream"
 	typeLines  = "application/x-ndjson"
 )
 
-// offers lists the media types of a resource's GET, the preferred one first.
-func (res *resource) offers() []string {
+// offers lists the media types of a method of a resource, the preferred one first.
+func (res *resource) offers(method string) []string {
 	var offers []string
-	if res.routes[http.MethodGet] != nil {
+	if res.routes[method] != nil {
 		offers = append(offers, typeJSON)
 	}
-	return append(offers, res.stream.formats...)
+	return append(offers, res.streams[method].formats...)
 }
 
 // negotiate picks the media type that the caller likes best; among equals the first
 // that is offered. ok is false where none will do.
-func (res *resource) negotiate(r *http.Request) (format string, ok bool) {
-	offers := res.offers()
+func (res *resource) negotiate(r *http.Request, method string) (format string, ok bool) {
+	offers := res.offers(method)
 	accept := r.Header["Accept"]
 	if strings.TrimSpace(strings.Join(accept, "")) == "" {
 		return offers[0], true

@@ -3,6 +3,8 @@ package rest
 import (
 	"context"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -11,8 +13,14 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// lastEventID is the header in which an EventSource says what it has.
-const lastEventID = "Last-Event-Id"
+const (
+	// lastEventID is the header in which an EventSource says what it has,
+	// lastEventParameter the parameter by which polyfills do.
+	lastEventID        = "Last-Event-Id"
+	lastEventParameter = "lastEventId"
+	// endEvent is the id of an event behind which there is nothing to resume.
+	endEvent = "end"
+)
 
 // streamClients call the streams within the process.
 type streamClients struct {
@@ -32,27 +40,13 @@ func newStreamClients(opts Options) streamClients {
 	}
 }
 
-// openActivities reads a request for StreamUserActivities.
-func (h *handler) openActivities(r *http.Request, format string, values []string) (opened, []user.Violation) {
-	req := &userv1.StreamUserActivitiesRequest{}
-	message := req.ProtoReflect()
-	userID := fieldNamed(message, "user_id")
-	_, violations := readQuery(r.URL.RawQuery, message, userID)
-	value, text, problem := parseScalar(userID, values[0])
-	if problem == "" && text != values[0] {
-		problem = "must be written plainly"
-	}
-	if problem != "" {
-		violations = append(violations, user.Violation{Field: "user_id", Message: problem})
-	} else {
-		message.Set(userID, value)
-	}
+// openActivities prepares a call of StreamUserActivities.
+func (h *handler) openActivities(c *call, last lastEvent, format string) opened {
+	req, _ := c.message.Interface().(*userv1.StreamUserActivitiesRequest)
 	o := opened{progress: req.GetProgress()}
-	epoch, position, resumed, wrong := readLastEvent(r)
-	if resumed {
-		o.resumed = true
+	if last.given {
 		req.Since, req.FromHead = nil, false
-		req.AfterActivityId, req.Epoch = position, epoch
+		req.AfterActivityId, req.Epoch = last.position, last.epoch
 	}
 	// An event stream always has progress underneath: it moves the place to resume
 	// from on while no row comes, see formats.
@@ -60,7 +54,7 @@ func (h *handler) openActivities(r *http.Request, format string, values []string
 	o.run = func(ctx context.Context, header http.Header, emit func(item) bool) {
 		runStream(ctx, h.streams.activities, request(req, header), emit, activityItem)
 	}
-	return o, append(violations, wrong...)
+	return o
 }
 
 func activityItem(row *userv1.UserActivity) (item, error) {
@@ -71,23 +65,21 @@ func activityItem(row *userv1.UserActivity) (item, error) {
 	}, err
 }
 
-// openStatuses reads a request for WatchUserStatus.
-func (h *handler) openStatuses(r *http.Request, _ string, _ []string) (opened, []user.Violation) {
-	req := &userv1.WatchUserStatusRequest{}
-	_, violations := readQuery(r.URL.RawQuery, req.ProtoReflect())
-	o := opened{}
-	epoch, position, resumed, wrong := readLastEvent(r)
-	if resumed {
-		o.resumed = true
-		req.AfterActivityId, req.Epoch = position, epoch
+// openStatuses prepares a call of WatchUserStatus.
+func (h *handler) openStatuses(c *call, last lastEvent, _ string) opened {
+	req, _ := c.message.Interface().(*userv1.WatchUserStatusRequest)
+	if last.given {
+		req.AfterActivityId, req.Epoch = last.position, last.epoch
 	}
-	// Everybody's statuses begin at the head, without any event that could be resumed
-	// from; the RPC sets its position before it begins.
-	o.anchored = req.GetAll() && req.GetAfterActivityId() == 0
+	o := opened{
+		// Everybody's statuses begin at the head, without any event that could be resumed
+		// from; the RPC sets its position before it begins.
+		anchored: req.GetAll() && req.GetAfterActivityId() == 0,
+	}
 	o.run = func(ctx context.Context, header http.Header, emit func(item) bool) {
 		runStream(ctx, h.streams.statuses, request(req, header), emit, statusItem)
 	}
-	return o, append(violations, wrong...)
+	return o
 }
 
 func statusItem(update *userv1.UserStatusUpdate) (item, error) {
@@ -104,15 +96,40 @@ func request[T any](message *T, header http.Header) *connect.Request[T] {
 	return req
 }
 
-// readLastEvent reads the place to resume from, which is wherever the last event was.
-func readLastEvent(r *http.Request) (epoch string, position int64, resumed bool, wrong []user.Violation) {
-	text := r.Header.Get(lastEventID)
+// lastEvent is the last event that the caller of an event stream has, from which it
+// resumes.
+type lastEvent struct {
+	given    bool
+	text     string // as the caller has it
+	epoch    string
+	position int64
+}
+
+// readLastEvent reads the header by which an EventSource resumes, or the parameter of
+// the query that stands for it where headers cannot be set. query is the rest of the
+// query. The header wins: a client that sets it again and again keeps its first URL.
+func readLastEvent(r *http.Request) (last lastEvent, query string, wrong []user.Violation) {
+	name, text := "Last-Event-ID", r.Header.Get(lastEventID)
+	query = r.URL.RawQuery
+	if strings.Contains(query, lastEventParameter) {
+		if values, err := url.ParseQuery(query); err == nil {
+			if text == "" {
+				name, text = lastEventParameter, values.Get(lastEventParameter)
+			}
+			values.Del(lastEventParameter)
+			query = values.Encode()
+		}
+	}
 	if text == "" {
-		return "", 0, false, nil
+		return last, query, nil
 	}
-	epoch, position, ok := parsePosition(text)
-	if !ok {
-		return "", 0, false, []user.Violation{{Field: "Last-Event-ID", Message: "must be EPOCH:POSITION"}}
+	last = lastEvent{given: true, text: text}
+	if text == endEvent {
+		return last, query, nil
 	}
-	return epoch, position, true, nil
+	var ok bool
+	if last.epoch, last.position, ok = parsePosition(text); !ok {
+		wrong = []user.Violation{{Field: name, Message: "must be EPOCH:POSITION"}}
+	}
+	return last, query, wrong
 }

@@ -49,12 +49,12 @@ func gzipFault(err error) error {
 	if isAnswer(err) {
 		return err // of the reader below
 	}
-	return bodyFault("the body is not what its Content-Encoding says")
+	return bodyFault("is not what its Content-Encoding says")
 }
 
 // bodyFault is the answer to a body that cannot be read.
 func bodyFault(message string) *connect.Error {
-	answer, _ := intercept.ToConnect(user.InvalidFieldf("body", "%s", message))
+	answer, _ := intercept.ToConnect(user.InvalidFieldf(bodyName, "%s", message))
 	return answer
 }
 

@@ -156,10 +156,10 @@ func TestIfMatchBecomesTheEtag(t *testing.T) {
 		ifMatch string
 		want    proto.Message
 	}{
-		"PATCH":                {request{method: "PATCH", path: "/api/v1/users/7", body: `{"email":"a@b.c"}`}, whole, &userv1.UpdateUserRequest{UserId: 7, User: changed, Etag: testEtag}},
-		"PATCH, said twice":    {request{method: "PATCH", path: "/api/v1/users/7?etag=" + testEtag, body: `{"email":"a@b.c"}`}, whole, &userv1.UpdateUserRequest{UserId: 7, User: changed, Etag: testEtag}},
-		"PATCH, star":          {request{method: "PATCH", path: "/api/v1/users/7", body: `{"email":"a@b.c"}`}, "*", &userv1.UpdateUserRequest{UserId: 7, User: changed}},
-		"PATCH, filtered":      {request{method: "PATCH", path: "/api/v1/users/7", body: `{"email":"a@b.c"}`}, filtered, &userv1.UpdateUserRequest{UserId: 7, User: changed, Etag: testEtag}},
+		"PATCH":                {request{method: "PATCH", path: "/api/v1/users/7", body: `{"email":"a@b.c"}`}, whole, &userv1.UpdateUserRequest{UserId: 7, User: changed, UpdateMask: mask("email"), Etag: testEtag}},
+		"PATCH, said twice":    {request{method: "PATCH", path: "/api/v1/users/7?etag=" + testEtag, body: `{"email":"a@b.c"}`}, whole, &userv1.UpdateUserRequest{UserId: 7, User: changed, UpdateMask: mask("email"), Etag: testEtag}},
+		"PATCH, star":          {request{method: "PATCH", path: "/api/v1/users/7", body: `{"email":"a@b.c"}`}, "*", &userv1.UpdateUserRequest{UserId: 7, User: changed, UpdateMask: mask("email")}},
+		"PATCH, filtered":      {request{method: "PATCH", path: "/api/v1/users/7", body: `{"email":"a@b.c"}`}, filtered, &userv1.UpdateUserRequest{UserId: 7, User: changed, UpdateMask: mask("email"), Etag: testEtag}},
 		"DELETE":               {request{method: "DELETE", path: "/api/v1/users/7"}, whole, &userv1.DeleteUserRequest{UserId: 7, Etag: testEtag}},
 		"undelete":             {request{method: "POST", path: "/api/v1/users/7:undelete", body: ` { } `}, whole, &userv1.UndeleteUserRequest{UserId: 7, Etag: testEtag}},
 		"undelete, no body":    {request{method: "POST", path: "/api/v1/users/7:undelete"}, whole, &userv1.UndeleteUserRequest{UserId: 7, Etag: testEtag}},
@@ -189,15 +189,16 @@ func TestPreconditionsThatCannotBeHonoured(t *testing.T) {
 
 		field string
 	}{
-		"two":               {request{method: "DELETE", path: "/api/v1/users/7", header: map[string]string{"If-Match": `"a", "b"`}}, "If-Match"},
-		"weak":              {request{method: "DELETE", path: "/api/v1/users/7", header: map[string]string{"If-Match": `W/"a"`}}, "If-Match"},
+		"too many":          {request{method: "DELETE", path: "/api/v1/users/7", header: map[string]string{"If-Match": strings.Repeat(`"a",`, 17)}}, "If-Match"},
+		"a bad one":         {request{method: "DELETE", path: "/api/v1/users/7", header: map[string]string{"If-Match": `"a", b`}}, "If-Match"},
+		"star in a list":    {request{method: "DELETE", path: "/api/v1/users/7", header: map[string]string{"If-Match": `"a", *`}}, "If-Match"},
 		"no quotes":         {request{method: "DELETE", path: "/api/v1/users/7", header: map[string]string{"If-Match": `a`}}, "If-Match"},
 		"nothing in it":     {request{method: "DELETE", path: "/api/v1/users/7", header: map[string]string{"If-Match": `""`}}, "If-Match"},
 		"of another kind":   {request{method: "DELETE", path: "/api/v1/users/7", header: map[string]string{"If-None-Match": `*`}}, "If-None-Match"},
 		"no etag there":     {request{method: "PUT", path: "/api/v1/users/7/status", body: "{}", header: map[string]string{"If-Match": `"a"`}}, "If-Match"},
 		"query differs":     {request{method: "PATCH", path: "/api/v1/users/7?etag=b", body: "{}", header: map[string]string{"If-Match": `"a"`}}, "etag"},
 		"body differs":      {request{method: "POST", path: "/api/v1/users/7:undelete", body: `{"etag":"b"}`, header: map[string]string{"If-Match": `"a"`}}, "etag"},
-		"body empties":      {request{method: "POST", path: "/api/v1/users/7:undelete", body: `{"etag":""}`, header: map[string]string{"If-Match": `"a"`}}, "etag"},
+		"query not listed":  {request{method: "DELETE", path: "/api/v1/users/7?etag=c", header: map[string]string{"If-Match": `"a", W/"b"`}}, "etag"},
 		"body is no object": {request{method: "POST", path: "/api/v1/users/7:undelete", body: `[]`, header: map[string]string{"If-Match": `"a"`}}, "body"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,40 +17,46 @@ const reconnectDelay = 2 * time.Second
 // A format is how a stream looks. Each function appends to dst.
 type format struct {
 	contentType string
-	// gone: a resumed stream that is over is told so with 204, which keeps an
-	// EventSource from coming back.
-	gone bool
+	// events: it is read by an EventSource, which comes back by itself when the stream
+	// has ended, unless a response is 204.
+	events bool
 
 	begin     func(dst []byte) []byte
 	row       func(dst []byte, id string, data []byte) []byte
 	anchor    func(dst []byte, id string) []byte // moves the place to resume from
 	heartbeat func(dst []byte) []byte
-	failure   func(dst []byte, s *status.Status) []byte
+	// failure is the end. final: the caller shall not resume.
+	failure func(dst []byte, s *status.Status, final bool) []byte
 }
 
 // formats are the formats by media type.
 //
 // Server-sent events: each row is an event of the default type. Progress that the
 // caller did not ask for is a block with an id and no data, which moves the place to
-// resume from and is dispatched as no event. A bad end is an event named error.
+// resume from and is dispatched as no event. A bad end is an event named error; its id
+// is endEvent where resuming would fail again, and the response to that is 204.
 //
-// NDJSON: each row is a line. A bad end is a last line {"error": Status}; a body that
-// ends without one ended well.
+// NDJSON: each row is a line, and a heartbeat an empty one. A bad end is a last line
+// {"error": Status}; a body that ends without one ended well.
 var formats = map[string]format{
 	typeEvents: {
-		contentType: typeEvents, gone: true,
+		contentType: typeEvents, events: true,
 		begin:  func(dst []byte) []byte { return appendRetry(dst, reconnectDelay) },
 		row:    appendEvent,
 		anchor: appendAnchor,
 		heartbeat: func(dst []byte) []byte {
 			return append(dst, ": \n\n"...)
 		},
-		failure: func(dst []byte, s *status.Status) []byte {
+		failure: func(dst []byte, s *status.Status, final bool) []byte {
+			id := ""
+			if final {
+				id = endEvent
+			}
 			if retry := detail[*errdetails.RetryInfo](s).GetRetryDelay(); retry != nil {
 				dst = appendRetry(dst, retry.AsDuration())
 			}
 			dst = append(dst, "event: error\n"...)
-			return appendEvent(dst, "", marshalStatus(s))
+			return appendEvent(dst, id, marshalStatus(s))
 		},
 	},
 	typeLines: {
@@ -60,8 +66,8 @@ var formats = map[string]format{
 			return append(append(dst, data...), '\n')
 		},
 		anchor:    func(dst []byte, _ string) []byte { return dst },
-		heartbeat: func(dst []byte) []byte { return dst },
-		failure: func(dst []byte, s *status.Status) []byte {
+		heartbeat: func(dst []byte) []byte { return append(dst, '\n') },
+		failure: func(dst []byte, s *status.Status, _ bool) []byte {
 			dst = append(dst, `{"error":`...)
 			return append(append(dst, marshalStatus(s)...), "}\n"...)
 		},

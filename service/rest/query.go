@@ -8,12 +8,12 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/yourorg/userservice/service/jsonpb"
+	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -25,34 +25,27 @@ const (
 	fieldMaskName = protoreflect.FullName("google.protobuf.FieldMask")
 )
 
-// query reads a query into a request message. It is stricter than the transcoder,
-// which lets a parameter win over the path, takes the last of several values in any
-// order, and answers an unknown name with 500. What it has read it gives in a form
-// that leaves the transcoder no choice.
+// query reads a query into a request message. A parameter must be known, must not be
+// given twice, and must not contradict the path or the body.
 type query struct {
 	message protoreflect.Message
 	// fixed are fields that the path or the body gives.
 	fixed []protoreflect.FieldDescriptor
 
-	canonical  url.Values
 	seen       map[protoreflect.FieldDescriptor]string
 	violations []user.Violation
 }
 
-// readQuery reads the query into the message. Where there are violations, the
-// canonical form is not complete.
-func readQuery(raw string, message protoreflect.Message, fixed ...protoreflect.FieldDescriptor) (url.Values, []user.Violation) {
+// readQuery reads the query into the message.
+func readQuery(raw string, message protoreflect.Message, fixed ...protoreflect.FieldDescriptor) []user.Violation {
 	if raw == "" {
-		return url.Values{}, nil
+		return nil
 	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return nil, []user.Violation{{Field: "query", Message: "the query of the URL is not well-formed"}}
+		return []user.Violation{{Field: "query", Message: "must be name=value pairs joined by &, percent-encoded"}}
 	}
-	q := &query{
-		message: message, fixed: fixed,
-		canonical: url.Values{}, seen: make(map[protoreflect.FieldDescriptor]string),
-	}
+	q := &query{message: message, fixed: fixed, seen: make(map[protoreflect.FieldDescriptor]string)}
 	names := make([]string, 0, len(values))
 	for name := range values {
 		names = append(names, name)
@@ -61,12 +54,12 @@ func readQuery(raw string, message protoreflect.Message, fixed ...protoreflect.F
 	for _, name := range names {
 		q.parameter(name, values[name])
 	}
-	return q.canonical, q.violations
+	return q.violations
 }
 
 func (q *query) reject(field, message string) {
 	if len(q.violations) < maxViolations {
-		q.violations = append(q.violations, user.Violation{Field: echo(field), Message: message})
+		q.violations = append(q.violations, user.Violation{Field: rpcstatus.Truncate(field, maxEcho), Message: message})
 	}
 }
 
@@ -81,7 +74,7 @@ func (q *query) parameter(name string, values []string) {
 	field := fieldNamed(q.message, name)
 	switch {
 	case field == nil:
-		q.reject(name, "there is no such parameter")
+		q.reject(name, "unknown parameter")
 		return
 	case slices.Contains(q.fixed, field):
 		q.reject(string(field.Name()), "is given elsewhere in the request and must not be in the query")
@@ -101,13 +94,12 @@ func (q *query) parameter(name string, values []string) {
 	case len(values) > 1:
 		q.reject(string(field.Name()), "is given more than once")
 	default:
-		value, text, problem := parseScalar(field, values[0])
+		value, _, problem := parseScalar(field, values[0])
 		if problem != "" {
 			q.reject(string(field.Name()), problem)
 			return
 		}
 		q.message.Set(field, value)
-		q.canonical.Set(string(field.Name()), text)
 	}
 }
 
@@ -117,24 +109,23 @@ func (q *query) list(field protoreflect.FieldDescriptor, values []string) {
 	list := q.message.Mutable(field).List()
 	for _, joined := range values {
 		for text := range strings.SplitSeq(joined, ",") {
-			value, text, problem := parseScalar(field, text)
+			value, _, problem := parseScalar(field, text)
 			if problem != "" {
 				q.reject(string(field.Name())+"["+strconv.Itoa(list.Len())+"]", problem)
 				return
 			}
 			list.Append(value)
-			q.canonical.Add(string(field.Name()), text)
 		}
 	}
 }
 
-// mask reads a field mask, with commas or path by path. protojson turns a whole path
-// from camel case to snake case, which would make another key of metadata.someKey,
-// and takes no metadata.some_key at all; so only the field's name is turned, and the
-// paths are handed on one by one.
+// mask reads a field mask, with commas or path by path. Of a path the name of the field
+// alone is turned from camel case to snake case: a key of metadata stays as it is.
 func (q *query) mask(field protoreflect.FieldDescriptor, values []string, commas bool) {
-	name := string(field.Name()) + ".paths"
-	mask := &fieldmaskpb.FieldMask{Paths: q.canonical[name]}
+	mask := &fieldmaskpb.FieldMask{}
+	if before, ok := q.message.Get(field).Message().Interface().(*fieldmaskpb.FieldMask); ok {
+		mask.Paths = slices.Clone(before.GetPaths())
+	}
 	for _, joined := range values {
 		paths := []string{joined}
 		if commas {
@@ -154,7 +145,6 @@ func (q *query) mask(field protoreflect.FieldDescriptor, values []string, commas
 		}
 	}
 	q.message.Set(field, protoreflect.ValueOfMessage(mask.ProtoReflect()))
-	q.canonical[name] = mask.Paths
 }
 
 const cannot = "cannot be given here"
@@ -169,27 +159,28 @@ func parseScalar(field protoreflect.FieldDescriptor, in string) (value protorefl
 		}
 		return protoreflect.ValueOfString(in), in, ""
 	case protoreflect.BoolKind:
-		if in != "true" && in != "false" {
-			return value, "", "must be true or false"
+		b, err := strconv.ParseBool(in)
+		if err != nil {
+			return value, "", jsonpb.ExpectedElement(field)
 		}
-		return protoreflect.ValueOfBool(in == "true"), in, ""
+		return protoreflect.ValueOfBool(b), strconv.FormatBool(b), ""
 	case protoreflect.Int32Kind:
 		n, err := strconv.ParseInt(in, 10, 32)
 		if err != nil {
-			return value, "", "must be a whole number of 32 bits"
+			return value, "", jsonpb.ExpectedElement(field)
 		}
 		return protoreflect.ValueOfInt32(int32(n)), strconv.FormatInt(n, 10), ""
 	case protoreflect.Int64Kind:
 		n, err := strconv.ParseInt(in, 10, 64)
 		if err != nil {
-			return value, "", "must be a whole number of 64 bits"
+			return value, "", jsonpb.ExpectedElement(field)
 		}
 		return protoreflect.ValueOfInt64(n), strconv.FormatInt(n, 10), ""
 	case protoreflect.EnumKind:
 		return parseEnum(field, in)
 	case protoreflect.MessageKind:
 		if field.Message().FullName() == timestampName {
-			return parseTime(in)
+			return parseTime(field, in)
 		}
 		return value, "", cannot
 	default:
@@ -198,22 +189,22 @@ func parseScalar(field protoreflect.FieldDescriptor, in string) (value protorefl
 }
 
 func parseEnum(field protoreflect.FieldDescriptor, in string) (value protoreflect.Value, text, problem string) {
-	found := field.Enum().Values().ByName(protoreflect.Name(in))
+	found := jsonpb.EnumValue(field.Enum(), in)
 	if n, err := strconv.ParseInt(in, 10, 32); err == nil {
 		found = field.Enum().Values().ByNumber(protoreflect.EnumNumber(n))
 	}
 	if found == nil {
-		return value, "", "must be the name of a " + string(field.Enum().Name())
+		return value, "", jsonpb.ExpectedElement(field)
 	}
 	return protoreflect.ValueOfEnum(found.Number()), string(found.Name()), ""
 }
 
-func parseTime(in string) (value protoreflect.Value, text, problem string) {
+func parseTime(field protoreflect.FieldDescriptor, in string) (value protoreflect.Value, text, problem string) {
 	// An unescaped + of a zone arrives as a space, which no time has.
 	at, err := time.Parse(time.RFC3339Nano, strings.ReplaceAll(in, " ", "+"))
 	stamp := timestamppb.New(at)
 	if err != nil || stamp.CheckValid() != nil {
-		return value, "", "must be a time as in RFC 3339, such as 2026-01-31T12:34:56Z"
+		return value, "", jsonpb.ExpectedElement(field)
 	}
 	return protoreflect.ValueOfMessage(stamp.ProtoReflect()), at.UTC().Format(time.RFC3339Nano), ""
 }
@@ -242,19 +233,4 @@ func snakeCase(name string) string {
 		b.WriteByte(c)
 	}
 	return b.String()
-}
-
-// echo makes a caller's own text fit to be repeated.
-func echo(text string) string {
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) > maxEcho {
-		text = strings.ToValidUTF8(text[:maxEcho], "") + "…"
-	}
-	return text
-}
-
-// marshalJSON encodes a message as it is shown in JSON everywhere: fields that have
-// their zero value are left out, and a 64-bit integer is a string.
-func marshalJSON(dst []byte, message proto.Message) ([]byte, error) {
-	return protojson.MarshalOptions{}.MarshalAppend(dst, message)
 }

@@ -4,10 +4,10 @@
 //
 // It promises that there is one implementation: every request ends in the Connect
 // handler that it was given, with all its interceptors, in the caller's own context.
-// Unary calls are transcoded; streams run through a client that calls the handler
-// within the process. What a caller gets wrong is answered with 4xx and a
-// google.rpc.Status as JSON, in which each field is named; such a request does not
-// reach an RPC.
+// A request is read once into the message of its RPC, from path, query, header and
+// body; the handler is called within the process with that message. What a caller gets
+// wrong is answered with 4xx and a google.rpc.Status as JSON, in which each field is
+// named; such a request does not reach an RPC.
 //
 // It leaves alone who is calling, what browsers may do from elsewhere, and how long
 // a connection may take: that is for the middleware around it.
@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -76,7 +75,6 @@ type Options struct {
 type handler struct {
 	opts        Options
 	resources   []*resource
-	unary       http.Handler // transcodes; gets requests that are known to be sound
 	bounds      *bounds.Bounds
 	document    http.Handler
 	streams     streamClients
@@ -115,12 +113,8 @@ func New(opts Options) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rest: %w", err)
 	}
-	unary, err := newTranscoder(service, held, opts)
-	if err != nil {
-		return nil, fmt.Errorf("rest: %w", err)
-	}
 	h := &handler{
-		opts: opts, resources: resources, unary: unary, bounds: held,
+		opts: opts, resources: resources, bounds: held,
 		document: documentHandler(), streams: newStreamClients(opts),
 	}
 	if err := h.addStreams(service.Methods()); err != nil {
@@ -129,25 +123,34 @@ func New(opts Options) (http.Handler, error) {
 	return h, nil
 }
 
-// addStreams gives the event streams their places. They have no annotation in the
-// proto, because two RPCs cannot share a route there.
+// addStreams gives the streams their places. They have no annotation in the proto,
+// because two RPCs cannot share a route there.
 func (h *handler) addStreams(methods protoreflect.MethodDescriptors) error {
-	list := methods.ByName("ListUserActivities")
-	i := slices.IndexFunc(h.resources, func(res *resource) bool {
-		route := res.routes[http.MethodGet]
-		return route != nil && route.rpc == list
-	})
-	if i < 0 {
-		return errors.New("ListUserActivities has no route for the stream beside it")
+	for _, s := range []struct {
+		rpc      protoreflect.Name
+		method   string
+		template string
+		body     string
+		open     func(*call, lastEvent, string) opened
+	}{
+		{"StreamUserActivities", http.MethodGet, Prefix + "users/{user_id}/activities", "", h.openActivities},
+		{"WatchUserStatus", http.MethodGet, Prefix + "users:watchStatus", "", h.openStatuses},
+		{"WatchUserStatus", http.MethodPost, Prefix + "users:watchStatus", wholeBody, h.openStatuses},
+	} {
+		rpc := methods.ByName(s.rpc)
+		segments, verb, ok := parseTemplate(s.template)
+		if rpc == nil || !ok {
+			return fmt.Errorf("%s: no such RPC or path", s.rpc)
+		}
+		rt, err := newRoute(rpc, segments, s.body)
+		if err != nil {
+			return err
+		}
+		h.resources = withResource(h.resources, segments, verb)
+		resourceAt(h.resources, segments, verb).streams[s.method] = &streamRoute{
+			route: rt, formats: []string{typeEvents, typeLines}, open: s.open,
+		}
 	}
-	h.resources[i].stream = &streamRoute{
-		formats: []string{typeEvents, typeLines}, open: h.openActivities,
-	}
-	h.resources = append(h.resources, &resource{
-		segments: []segment{{text: "api"}, {text: "v1"}, {text: "users"}}, verb: "watchStatus",
-		routes: map[string]*route{},
-		stream: &streamRoute{formats: []string{typeEvents}, open: h.openStatuses},
-	})
 	return nil
 }
 
@@ -159,7 +162,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	res, variables := h.find(r)
 	if res == nil {
-		refuse(w, http.StatusNotFound, "there is nothing at this path")
+		refuse(w, http.StatusNotFound, "no resource at this path")
 		return
 	}
 	method := r.Method
@@ -167,11 +170,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		method = http.MethodGet
 	}
 	route := res.routes[method]
-	if res.stream != nil && method == http.MethodGet {
+	if stream := res.streams[method]; stream != nil {
 		w.Header().Add("Vary", "Accept")
-		format, ok := res.negotiate(r)
+		format, ok := res.negotiate(r, method)
 		if !ok {
-			refuse(w, http.StatusNotAcceptable, "this is available as "+strings.Join(res.offers(), ", "))
+			refuse(w, http.StatusNotAcceptable, "available as "+strings.Join(res.offers(method), ", "))
 			return
 		}
 		if format != typeJSON {
@@ -180,13 +183,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				refuse(w, http.StatusMethodNotAllowed, "a stream has no HEAD")
 				return
 			}
-			h.serveStream(w, r, res.stream, format, variables)
+			h.serveStream(w, r, stream, format, variables)
 			return
 		}
 	}
 	if route == nil {
 		w.Header().Set("Allow", res.allow())
-		refuse(w, http.StatusMethodNotAllowed, "this path takes "+res.allow())
+		refuse(w, http.StatusMethodNotAllowed, "method not allowed, use "+res.allow())
 		return
 	}
 	ConditionalGet(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,21 +16,29 @@ import (
 
 // A route is what one HTTP method means at one path.
 type route struct {
-	rpc   protoreflect.MethodDescriptor
-	input protoreflect.MessageType
-	// body names the field that the body is: "*" for the whole request, "" for a
+	rpc           protoreflect.MethodDescriptor
+	input, output protoreflect.MessageType
+	// body names the field that the body is: wholeBody for the whole request, "" for a
 	// request without a body.
 	body string
 	// variables are the fields that the path gives.
 	variables []protoreflect.FieldDescriptor
 }
 
+// wholeBody is the body of a route whose body is the whole request.
+const wholeBody = "*"
+
+// procedure returns the path of the RPC.
+func (rt *route) procedure() string {
+	return "/" + string(rt.rpc.Parent().FullName()) + "/" + string(rt.rpc.Name())
+}
+
 // A resource is a path with all that can be done there.
 type resource struct {
 	segments []segment
 	verb     string
-	routes   map[string]*route // by HTTP method
-	stream   *streamRoute      // GET as a stream; nil: there is none
+	routes   map[string]*route       // by HTTP method
+	streams  map[string]*streamRoute // by HTTP method
 }
 
 // A segment of a path is a text or, with an empty text, a variable.
@@ -46,36 +56,63 @@ func resourcesOf(service protoreflect.ServiceDescriptor) ([]*resource, error) {
 		if !ok || rule.GetPattern() == nil {
 			continue
 		}
-		method, template := ruleTarget(rule)
-		segments, verb, ok := parseTemplate(template)
-		if !ok || method == "" || len(rule.GetAdditionalBindings()) > 0 {
-			return nil, fmt.Errorf("%s: the annotation is of a kind that is not supported", rpc.FullName())
-		}
-		input, err := protoregistry.GlobalTypes.FindMessageByName(rpc.Input().FullName())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", rpc.FullName(), err)
-		}
-		added := &route{rpc: rpc, input: input, body: rule.GetBody()}
-		for _, s := range segments {
-			if s.variable == "" {
-				continue
+		for _, binding := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
+			method, template := ruleTarget(binding)
+			segments, verb, ok := parseTemplate(template)
+			if !ok || method == "" {
+				return nil, fmt.Errorf("%s: the annotation is of a kind that is not supported", rpc.FullName())
 			}
-			field := rpc.Input().Fields().ByName(protoreflect.Name(s.variable))
-			if field == nil {
-				return nil, fmt.Errorf("%s: there is no field %s", rpc.FullName(), s.variable)
+			added, err := newRoute(rpc, segments, binding.GetBody())
+			if err != nil {
+				return nil, err
 			}
-			added.variables = append(added.variables, field)
+			resources = withResource(resources, segments, verb)
+			resourceAt(resources, segments, verb).routes[method] = added
 		}
-		i := slices.IndexFunc(resources, func(res *resource) bool {
-			return res.verb == verb && slices.Equal(res.segments, segments)
-		})
-		if i < 0 {
-			i = len(resources)
-			resources = append(resources, &resource{segments: segments, verb: verb, routes: map[string]*route{}})
-		}
-		resources[i].routes[method] = added
 	}
 	return resources, nil
+}
+
+// newRoute returns the route of an RPC at a path.
+func newRoute(rpc protoreflect.MethodDescriptor, segments []segment, body string) (*route, error) {
+	input, inputErr := protoregistry.GlobalTypes.FindMessageByName(rpc.Input().FullName())
+	output, outputErr := protoregistry.GlobalTypes.FindMessageByName(rpc.Output().FullName())
+	if err := errors.Join(inputErr, outputErr); err != nil {
+		return nil, fmt.Errorf("%s: %w", rpc.FullName(), err)
+	}
+	rt := &route{rpc: rpc, input: input, output: output, body: body}
+	for _, s := range segments {
+		if s.variable == "" {
+			continue
+		}
+		field := rpc.Input().Fields().ByName(protoreflect.Name(s.variable))
+		if field == nil {
+			return nil, fmt.Errorf("%s: there is no field %s", rpc.FullName(), s.variable)
+		}
+		rt.variables = append(rt.variables, field)
+	}
+	return rt, nil
+}
+
+// resourceAt returns the resource at a path, nil if there is none.
+func resourceAt(resources []*resource, segments []segment, verb string) *resource {
+	i := slices.IndexFunc(resources, func(res *resource) bool {
+		return res.verb == verb && slices.Equal(res.segments, segments)
+	})
+	if i < 0 {
+		return nil
+	}
+	return resources[i]
+}
+
+// withResource returns the resources with one at the path.
+func withResource(resources []*resource, segments []segment, verb string) []*resource {
+	if resourceAt(resources, segments, verb) != nil {
+		return resources
+	}
+	return append(resources, &resource{
+		segments: segments, verb: verb, routes: map[string]*route{}, streams: map[string]*streamRoute{},
+	})
 }
 
 func ruleTarget(rule *annotations.HttpRule) (method, template string) {
@@ -163,16 +200,11 @@ func (res *resource) match(parts []string, verb string) (values []string, ok boo
 
 // allow lists the methods for the Allow header.
 func (res *resource) allow() string {
-	methods := make([]string, 0, len(res.routes)+2)
-	for method := range res.routes {
-		methods = append(methods, method)
-	}
-	switch {
-	case res.routes[http.MethodGet] != nil:
+	methods := slices.Collect(maps.Keys(res.routes))
+	if res.routes[http.MethodGet] != nil {
 		methods = append(methods, http.MethodHead)
-	case res.stream != nil:
-		methods = append(methods, http.MethodGet)
 	}
+	methods = slices.AppendSeq(methods, maps.Keys(res.streams))
 	slices.Sort(methods)
-	return strings.Join(methods, ", ")
+	return strings.Join(slices.Compact(methods), ", ")
 }

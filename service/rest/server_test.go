@@ -236,7 +236,7 @@ func TestWholeServerStreams(t *testing.T) {
 			if gone := c.do(sse(path+"/activities", "Last-Event-ID", ended.lastID)); gone.status != http.StatusNoContent {
 				t.Errorf("%d %s", gone.status, gone.body)
 			}
-			ahead := c.do(sse(path+"/activities", "Last-Event-ID", ended.lastID+"000"))
+			ahead := c.do(ndjson(path + "/activities?after_activity_id=1000"))
 			if p := readProblem(t, ahead.body); ahead.status != http.StatusBadRequest || p.reason != string(user.PositionOutOfRange) || p.meta["last_position"] == "" {
 				t.Errorf("%d %s", ahead.status, ahead.body)
 			}

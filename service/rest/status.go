@@ -21,9 +21,12 @@ import (
 // standard code, this one is the usual.
 const statusClientGone = 499
 
-// httpCode gives the HTTP code that belongs to a canonical code.
-func httpCode(c int32) int {
-	switch code.Code(c) {
+// httpCode returns the HTTP code of a failure.
+func httpCode(s *status.Status) int {
+	if reason(s) == user.MessageTooLarge {
+		return http.StatusRequestEntityTooLarge
+	}
+	switch code.Code(s.GetCode()) {
 	case code.Code_OK:
 		return http.StatusOK
 	case code.Code_CANCELLED:
@@ -81,15 +84,11 @@ func WriteError(w http.ResponseWriter, err *user.Error) { writeError(w, err) }
 // writeError answers with an error of the domain.
 func writeError(w http.ResponseWriter, err *user.Error) {
 	s, _ := rpcstatus.From(err)
-	writeStatus(w, httpCode(s.GetCode()), s)
+	writeStatus(w, httpCode(s), s)
 }
 
 func writeStatus(w http.ResponseWriter, httpStatus int, s *status.Status) {
-	writeStatusBody(w, httpStatus, s, marshalStatus(s))
-}
-
-// writeStatusBody answers with a Status that is encoded already.
-func writeStatusBody(w http.ResponseWriter, httpStatus int, s *status.Status, body []byte) {
+	body := append(marshalStatus(s), '\n')
 	header := w.Header()
 	header.Set("Content-Type", typeJSON)
 	header.Set("Cache-Control", "no-store")
@@ -135,9 +134,11 @@ func reason(s *status.Status) user.Reason {
 func statusOf(err *connect.Error) *status.Status {
 	s := &status.Status{Code: int32(err.Code()), Message: err.Message()}
 	for _, d := range err.Details() {
-		s.Details = append(s.Details, &anypb.Any{
-			TypeUrl: "type.googleapis.com/" + d.Type(), Value: d.Bytes(),
-		})
+		s.Details = append(s.Details, packedDetail(d.Type(), d.Bytes()))
 	}
 	return s
+}
+
+func packedDetail(name string, value []byte) *anypb.Any {
+	return &anypb.Any{TypeUrl: "type.googleapis.com/" + name, Value: value}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/status"
 
 	"github.com/yourorg/userservice/service/intercept"
@@ -21,11 +22,12 @@ import (
 // itemsAhead is how many rows may wait for the network as JSON.
 const itemsAhead = 64
 
-// A streamRoute is GET as a stream.
+// A streamRoute is a method of a resource whose response is a stream.
 type streamRoute struct {
+	route   *route
 	formats []string
-	// open reads the request. resumed: it came with Last-Event-ID.
-	open func(r *http.Request, format string, values []string) (opened, []user.Violation)
+	// open prepares the call for a request that was read.
+	open func(c *call, last lastEvent, format string) opened
 }
 
 // opened is a stream that is about to be called.
@@ -33,8 +35,6 @@ type opened struct {
 	// run calls the RPC and emits what comes, an item of kind itemEnd last. It stops
 	// when emit returns false.
 	run func(ctx context.Context, header http.Header, emit func(item) bool)
-	// resumed: the caller goes on after an event that it has.
-	resumed bool
 	// anchored: the stream begins at the position of the header, so that this is the
 	// place to resume from until the first event.
 	anchored bool
@@ -67,6 +67,7 @@ type session struct {
 	w      http.ResponseWriter
 	r      *http.Request
 	opened opened
+	last   lastEvent
 	format format
 	pass   *passage
 
@@ -74,7 +75,7 @@ type session struct {
 	epoch     string
 	committed bool
 	pending   *item // a progress row that has not been worth a header yet
-	last      time.Time
+	wrote     time.Time
 	buf       []byte
 	// cut gets why the stream is over for its caller, at once; what is queued is not
 	// his any more.
@@ -82,12 +83,26 @@ type session struct {
 }
 
 // serveStream runs a stream until it ends or its caller goes.
-func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, route *streamRoute, media string, values []string) {
-	o, violations := route.open(r, media, values)
-	if len(violations) > 0 {
-		h.invalid(w, violations...)
+func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, stream *streamRoute, media string, values []string) {
+	last, query, wrong := readLastEvent(r)
+	s := &session{h: h, w: w, r: r, last: last, format: formats[media], wrote: time.Now()}
+	switch {
+	case last.text == endEvent:
+		s.gone()
+		return
+	case len(wrong) > 0 && s.format.events:
+		h.opts.Refused(user.InvalidField)
+		s.refuse(user.Invalid(wrong...))
+		return
+	case len(wrong) > 0:
+		h.invalid(w, wrong...)
 		return
 	}
+	c, ok := h.read(w, r, stream.route, values, query)
+	if !ok {
+		return
+	}
+	o := stream.open(c, last, media)
 	ctx, cancel := context.WithCancel(r.Context())
 	items := make(chan item, itemsAhead)
 	emit := func(it item) bool {
@@ -127,7 +142,7 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, route *str
 	// The handler uses what belongs to this request, so it must have returned first.
 	defer h.settle(ctx, pass, items)
 	defer cancel()
-	s := &session{h: h, w: w, r: r, opened: o, format: formats[media], pass: pass, last: time.Now(), cut: cut}
+	s.opened, s.pass, s.cut = o, pass, cut
 	s.run(ctx, items)
 }
 
@@ -162,7 +177,7 @@ func (s *session) run(ctx context.Context, items <-chan item) {
 			}
 			ok = s.take(ctx, it)
 		case now := <-beat.C:
-			silent := now.Sub(s.last)
+			silent := now.Sub(s.wrote)
 			if silent < s.h.opts.Heartbeat {
 				beat.Reset(s.h.opts.Heartbeat - silent)
 				continue
@@ -251,7 +266,7 @@ func (s *session) write(data []byte) bool {
 	if len(data) == 0 {
 		return true
 	}
-	s.last = time.Now()
+	s.wrote = time.Now()
 	_, err := s.w.Write(data)
 	return err == nil
 }
@@ -264,11 +279,8 @@ func (s *session) flush() bool {
 func (s *session) end(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil: // the caller has gone
-	case err == nil && !s.committed && s.opened.resumed && s.format.gone:
-		// There will be nothing more after the event that the caller has.
-		forward(s.w.Header(), s.header)
-		s.w.Header().Set("Cache-Control", "no-store")
-		s.w.WriteHeader(http.StatusNoContent)
+	case err == nil && !s.committed && s.last.given && s.format.events:
+		s.gone()
 	case err == nil:
 		s.commit()
 	default:
@@ -282,15 +294,45 @@ func (s *session) refuse(err error) {
 	s.tell(what)
 }
 
+// gone ends a stream of which nothing comes after the event that the caller has. It
+// keeps an EventSource from coming back.
+func (s *session) gone() {
+	forward(s.w.Header(), s.header)
+	s.w.Header().Set("Cache-Control", "no-store")
+	s.w.WriteHeader(http.StatusNoContent)
+}
+
 // tell ends the stream with an error.
 func (s *session) tell(what *status.Status) {
+	final := !s.committed && s.isEvent(what)
+	if final {
+		s.commit()
+	}
 	if s.committed {
-		s.write(s.format.failure(s.buf[:0], what))
+		s.write(s.format.failure(s.buf[:0], what, final && !mayPass(what)))
 		s.flush()
 		return
 	}
 	forward(s.w.Header(), s.header)
-	writeStatus(s.w, httpCode(what.GetCode()), what)
+	writeStatus(s.w, httpCode(what), what)
+}
+
+// isEvent reports whether an error before the first row is told as an event: an
+// EventSource shows nothing of another response, and gives up for good. So it is where
+// one resumes, and where its position cannot be resumed.
+func (s *session) isEvent(what *status.Status) bool {
+	return s.format.events && (s.last.given || reason(what) == user.PositionOutOfRange)
+}
+
+// mayPass reports whether an error may be gone when the caller comes back.
+func mayPass(what *status.Status) bool {
+	switch code.Code(what.GetCode()) {
+	case code.Code_INVALID_ARGUMENT, code.Code_NOT_FOUND, code.Code_OUT_OF_RANGE, code.Code_PERMISSION_DENIED,
+		code.Code_FAILED_PRECONDITION, code.Code_UNIMPLEMENTED:
+		return false
+	default:
+		return true
+	}
 }
 
 // explain gives what a caller may know of an error. One that the RPC did not send is

@@ -149,6 +149,22 @@ func TestStreamRequests(t *testing.T) {
 			sse(activitiesPath+"?since=2026-01-02T03:04:05.6Z&after_activity_id=4&epoch=old&from_head=true&actions=a", "Last-Event-ID", "e:p:17"),
 			&userv1.StreamUserActivitiesRequest{UserId: 7, AfterActivityId: 17, Epoch: "e:p", Actions: []string{"a"}, Progress: true},
 		},
+		"resumed by a parameter": {
+			sse(activitiesPath + "?actions=a&lastEventId=e:p:17"),
+			&userv1.StreamUserActivitiesRequest{UserId: 7, AfterActivityId: 17, Epoch: "e:p", Actions: []string{"a"}, Progress: true},
+		},
+		"a header before a parameter": {
+			sse(activitiesPath+"?lastEventId=e:p:17", "Last-Event-ID", "e:18"),
+			&userv1.StreamUserActivitiesRequest{UserId: 7, AfterActivityId: 18, Epoch: "e", Progress: true},
+		},
+		"an empty parameter": {
+			sse(activitiesPath + "?lastEventId=&after_activity_id=3"),
+			&userv1.StreamUserActivitiesRequest{UserId: 7, AfterActivityId: 3, Progress: true},
+		},
+		"statuses by POST, resumed": {
+			request{method: "POST", path: "/api/v1/users:watchStatus", body: `{"userIds":["1"],"afterActivityId":"4"}`, header: map[string]string{"Last-Event-ID": "e:17"}},
+			&userv1.WatchUserStatusRequest{UserIds: []int64{1}, AfterActivityId: 17, Epoch: "e"},
+		},
 		"statuses": {
 			sse("/api/v1/users:watchStatus?user_ids=1,2&userIds=3&after_activity_id=4&epoch=e"), nil,
 		},
@@ -231,7 +247,6 @@ func TestErrorBeforeTheFirstRow(t *testing.T) {
 			retry  string
 		}{
 			{user.ErrNotFound(7), 404, ""},
-			{user.ErrPosition("e", 1, 2, "ahead"), 400, ""},
 			{user.ErrDraining("e", 4), 503, "1"},
 		} {
 			f := &fake{stream: (&feed{err: test.err, progress: 9}).serve}
@@ -247,6 +262,53 @@ func TestErrorBeforeTheFirstRow(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// An EventSource cannot read a bare 400, and would come back for ever: what cannot be
+// resumed is told by an event, after which it is told to stay away.
+func TestEventSourceThatCannotResume(t *testing.T) {
+	for name, test := range map[string]struct {
+		err   error
+		query string
+		last  string
+		final bool
+	}{
+		"position out of range":           {user.ErrPosition("e", 1, 2, "ahead"), "", "ep:4", true},
+		"position of the query":           {user.ErrPosition("e", 1, 2, "ahead"), "?after_activity_id=4", "", true},
+		"position in lastEventId":         {user.ErrPosition("e", 1, 2, "ahead"), "?lastEventId=ep%3A4", "", true},
+		"no position":                     {nil, "", "12", true},
+		"no position in lastEventId":      {nil, "?lastEventId=12", "", true},
+		"user that is gone":               {user.ErrNotFound(7), "", "ep:4", true},
+		"server that is about to stop":    {user.ErrDraining("ep", 4), "", "ep:4", false},
+		"store that is away for a moment": {user.ErrStoreUnavailable(), "", "ep:4", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := sse(activitiesPath + test.query)
+			if test.last != "" {
+				q.header["Last-Event-ID"] = test.last
+			}
+			h := newHandler(t, &fake{stream: (&feed{err: test.err}).serve})
+			w := serve(t, h, q)
+			if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/event-stream" || w.Header().Get("X-Accel-Buffering") != "no" {
+				t.Fatalf("%d %v", w.Code, w.Header())
+			}
+			s, err := parseEvents(w.Body.String())
+			if err != nil || len(s.events) != 1 || s.events[0].name != "error" || (s.lastID == "end") != test.final {
+				t.Fatalf("%v %+v", err, s)
+			}
+			if p := readProblem(t, []byte(s.events[0].data)); p.reason == "" {
+				t.Errorf("%+v", p)
+			}
+			if !test.final {
+				return
+			}
+			for _, back := range []request{sse(activitiesPath, "Last-Event-ID", s.lastID), sse(activitiesPath + "?lastEventId=" + s.lastID)} {
+				if again := serve(t, h, back); again.Code != http.StatusNoContent || again.Body.Len() > 0 {
+					t.Errorf("the next time: %d %q", again.Code, again.Body)
+				}
+			}
+		})
 	}
 }
 
@@ -280,15 +342,15 @@ func TestLines(t *testing.T) {
 		source := &feed{replay: []int64{3, 5}, progress: 9, live: make(chan int64)}
 		c := dial(t, newHandler(t, &fake{stream: source.serve}), ndjson(activitiesPath))
 		source.live <- 6
-		time.Sleep(time.Hour) // nothing but rows is ever sent
+		time.Sleep(31 * time.Second) // two heartbeats
 		synctest.Wait()
 		status, text := c.got()
 		if status != 200 || c.header.Get("Content-Type") != "application/x-ndjson" {
 			t.Errorf("%d %v", status, c.header)
 		}
 		lines := strings.Split(text, "\n")
-		if len(lines) != 4 || lines[3] != "" {
-			t.Fatalf("%q", text)
+		if len(lines) != 6 || strings.Join(lines[3:], "") != "" {
+			t.Fatalf("%q, want three rows and two empty lines", text)
 		}
 		for i, position := range []int64{3, 5, 6} {
 			got := &userv1.UserActivity{}

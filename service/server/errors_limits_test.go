@@ -80,7 +80,7 @@ func limitRows() map[string]limited {
 	streams.Retry = true
 	return map[string]limited{
 		"message": {config: func(c *server.Config) { c.MaxMessageBytes = mostBytes }, failing: failing{
-			reason: user.MessageTooLarge, status: 429,
+			reason: user.MessageTooLarge, status: 413,
 			rpc: func(ctx context.Context, c userv1connect.UserServiceClient) error {
 				_, err := c.CreateUser(ctx, &userv1.CreateUserRequest{Username: tooLong})
 				return err

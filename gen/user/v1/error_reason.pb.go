@@ -32,7 +32,8 @@ const (
 	// No reason.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
 	// INVALID_ARGUMENT: a rule was broken, or a mask, filter, page token or order
-	// is not valid. google.rpc.BadRequest names each field.
+	// is not valid. google.rpc.BadRequest names each field, the first ones where there
+	// are many (omitted_violations: the number of the others, if there are any).
 	ErrorReason_INVALID_FIELD ErrorReason = 1
 	// NOT_FOUND: there is no such user (user_id).
 	ErrorReason_USER_NOT_FOUND ErrorReason = 2

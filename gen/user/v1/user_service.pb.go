@@ -213,8 +213,8 @@ type GetUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user, greater than 0.
 	UserId int64 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Names of the fields of User to return. An unknown name is INVALID_ARGUMENT.
-	// Default: all. At most 64.
+	// Names of the fields of User to return, such as created_at or createdAt. An
+	// unknown name is INVALID_ARGUMENT. Default: all. At most 64.
 	Fields        []string `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -587,7 +587,8 @@ type CreateUserRequest struct {
 	// 1024 bytes. Default: none.
 	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// UUID that makes the call safe to repeat for 24 hours: the same id with
-	// the same request gives the first success again. Default: none.
+	// the same request gives the first success again. Over REST also the header
+	// Idempotency-Key, here and in every other request with this field. Default: none.
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Runs every check, uniqueness too, and stores nothing; the answer's user has no
 	// user_id. Default: no.
@@ -2472,10 +2473,10 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"\rActivityOrder\x12\x1e\n" +
 	"\x1aACTIVITY_ORDER_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bACTIVITY_ORDER_NEWEST_FIRST\x10\x01\x12\x1f\n" +
-	"\x1bACTIVITY_ORDER_OLDEST_FIRST\x10\x022\x98\x0e\n" +
+	"\x1bACTIVITY_ORDER_OLDEST_FIRST\x10\x022\xb6\x0e\n" +
 	"\vUserService\x12`\n" +
-	"\aGetUser\x12\x17.user.v1.GetUserRequest\x1a\x18.user.v1.GetUserResponse\"\"\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x90\x02\x01\x12q\n" +
-	"\rBatchGetUsers\x12\x1d.user.v1.BatchGetUsersRequest\x1a\x1e.user.v1.BatchGetUsersResponse\"!\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/users:batchGet\x90\x02\x01\x12\\\n" +
+	"\aGetUser\x12\x17.user.v1.GetUserRequest\x1a\x18.user.v1.GetUserResponse\"\"\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x90\x02\x01\x12\x8e\x01\n" +
+	"\rBatchGetUsers\x12\x1d.user.v1.BatchGetUsersRequest\x1a\x1e.user.v1.BatchGetUsersResponse\">\x82\xd3\xe4\x93\x025Z\x1b:\x01*\"\x16/api/v1/users:batchGet\x12\x16/api/v1/users:batchGet\x90\x02\x01\x12\\\n" +
 	"\tListUsers\x12\x19.user.v1.ListUsersRequest\x1a\x1a.user.v1.ListUsersResponse\"\x18\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/users\x90\x02\x01\x12_\n" +
 	"\n" +
 	"CreateUser\x12\x1a.user.v1.CreateUserRequest\x1a\x1b.user.v1.CreateUserResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/users\x12l\n" +

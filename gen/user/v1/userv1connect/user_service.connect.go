@@ -93,7 +93,9 @@ type UserServiceClient interface {
 	ListUsers(context.Context, *v1.ListUsersRequest) (*v1.ListUsersResponse, error)
 	// CreateUser creates one user, with status USER_STATUS_ACTIVE.
 	CreateUser(context.Context, *v1.CreateUserRequest) (*v1.CreateUserResponse, error)
-	// UpdateUser changes a user's writable fields. Over REST it honours If-Match.
+	// UpdateUser changes a user's writable fields. Over REST it honours If-Match, and
+	// without update_mask the fields that the body names are applied, so that
+	// {"tags":[]} clears the tags.
 	UpdateUser(context.Context, *v1.UpdateUserRequest) (*v1.UpdateUserResponse, error)
 	// DeleteUser marks a user as deleted. It keeps its username and e-mail address
 	// until it is purged at purge_at, and can be undeleted until then.
@@ -131,8 +133,9 @@ type UserServiceClient interface {
 	UpdateUserStatus(context.Context, *v1.UpdateUserStatusRequest) (*v1.UpdateUserStatusResponse, error)
 	// WatchUserStatus follows statuses: the other half of SyncUserStatus. It begins
 	// with the present status of each named user, or with what has changed since
-	// after_activity_id. Over REST it is GET /api/v1/users:watchStatus as
-	// server-sent events.
+	// after_activity_id. Over REST it is GET /api/v1/users:watchStatus, or POST with
+	// the request as body, with Accept text/event-stream (the default) or
+	// application/x-ndjson.
 	WatchUserStatus(context.Context, *v1.WatchUserStatusRequest) (*connect.ServerStreamForClient[v1.UserStatusUpdate], error)
 }
 
@@ -422,7 +425,9 @@ type UserServiceHandler interface {
 	ListUsers(context.Context, *v1.ListUsersRequest) (*v1.ListUsersResponse, error)
 	// CreateUser creates one user, with status USER_STATUS_ACTIVE.
 	CreateUser(context.Context, *v1.CreateUserRequest) (*v1.CreateUserResponse, error)
-	// UpdateUser changes a user's writable fields. Over REST it honours If-Match.
+	// UpdateUser changes a user's writable fields. Over REST it honours If-Match, and
+	// without update_mask the fields that the body names are applied, so that
+	// {"tags":[]} clears the tags.
 	UpdateUser(context.Context, *v1.UpdateUserRequest) (*v1.UpdateUserResponse, error)
 	// DeleteUser marks a user as deleted. It keeps its username and e-mail address
 	// until it is purged at purge_at, and can be undeleted until then.
@@ -460,8 +465,9 @@ type UserServiceHandler interface {
 	UpdateUserStatus(context.Context, *v1.UpdateUserStatusRequest) (*v1.UpdateUserStatusResponse, error)
 	// WatchUserStatus follows statuses: the other half of SyncUserStatus. It begins
 	// with the present status of each named user, or with what has changed since
-	// after_activity_id. Over REST it is GET /api/v1/users:watchStatus as
-	// server-sent events.
+	// after_activity_id. Over REST it is GET /api/v1/users:watchStatus, or POST with
+	// the request as body, with Accept text/event-stream (the default) or
+	// application/x-ndjson.
 	WatchUserStatus(context.Context, *v1.WatchUserStatusRequest, *connect.ServerStream[v1.UserStatusUpdate]) error
 }
 

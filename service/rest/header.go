@@ -1,0 +1,144 @@
+package rest
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+const (
+	// maxTimeoutSeconds bounds what a caller may ask for; it is more than a week.
+	maxTimeoutSeconds = 1_000_000
+	// maxTags bounds the tags of If-Match.
+	maxTags = 16
+)
+
+// readHeader reads the headers that belong to the request's message. What cannot be
+// honoured is refused, because a caller relies on it.
+func (c *call) readHeader(r *http.Request) []user.Violation {
+	return append(append(c.readIfMatch(r), c.readIdempotencyKey(r)...), c.readTimeout(r)...)
+}
+
+// has reports whether the request has a field.
+func (c *call) has(name protoreflect.Name) bool {
+	return c.message.Descriptor().Fields().ByName(name) != nil
+}
+
+// set sets a field of type string.
+func (c *call) set(name protoreflect.Name, value string) {
+	c.message.Set(c.message.Descriptor().Fields().ByName(name), protoreflect.ValueOfString(value))
+}
+
+// text returns a field of type string.
+func (c *call) text(name protoreflect.Name) string {
+	return c.message.Get(c.message.Descriptor().Fields().ByName(name)).String()
+}
+
+// isRead reports whether a call changes nothing.
+func (c *call) isRead() bool {
+	options, _ := c.route.rpc.Options().(*descriptorpb.MethodOptions)
+	return options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS || c.route.rpc.IsStreamingServer()
+}
+
+// readIfMatch reads the entity tags of If-Match. A weak tag counts as the strong one:
+// a proxy that compresses responses weakens their tags.
+func (c *call) readIfMatch(r *http.Request) []user.Violation {
+	if c.isRead() {
+		return nil
+	}
+	if len(r.Header["If-None-Match"]) > 0 {
+		return []user.Violation{{Field: "If-None-Match", Message: "is not supported for this method"}}
+	}
+	lines := r.Header["If-Match"]
+	if len(lines) == 0 {
+		return nil
+	}
+	if !c.has(etagField) {
+		return []user.Violation{{Field: "If-Match", Message: "is not supported for this call"}}
+	}
+	tags, star, ok := parseTags(lines)
+	if star {
+		return nil
+	}
+	for _, tag := range tags {
+		ok = ok && tag.version() != ""
+		c.etags = append(c.etags, tag.version())
+	}
+	if !ok || len(tags) > maxTags {
+		return []user.Violation{{
+			Field: "If-Match", Message: `must be entity tags in quotes such as "1-abc", at most ` + strconv.Itoa(maxTags) + `, or *`,
+		}}
+	}
+	return nil
+}
+
+// readIdempotencyKey reads the header that stands for request_id. Its value may be in
+// quotes, as a string of a structured field is.
+func (c *call) readIdempotencyKey(r *http.Request) []user.Violation {
+	lines := r.Header["Idempotency-Key"]
+	if len(lines) == 0 || c.isRead() {
+		return nil
+	}
+	wrong := func(message string) []user.Violation {
+		return []user.Violation{{Field: "Idempotency-Key", Message: message}}
+	}
+	if !c.has(requestIDField) {
+		return wrong("is not supported for this call; its items may have a request_id each")
+	}
+	key := strings.TrimSpace(lines[0])
+	if quoted, ok := strings.CutPrefix(key, `"`); ok {
+		key = strings.TrimSuffix(quoted, `"`)
+	}
+	const uuidBytes = 36 // of the form that request_id has; package uuid reads others, too
+	if _, err := uuid.Parse(key); err != nil || len(lines) > 1 || len(key) != uuidBytes {
+		return wrong("must be one UUID, such as 6f1c0c5e-7d7c-4a5e-9d5b-0a4f3b1c2d3e")
+	}
+	c.requestID = key
+	return nil
+}
+
+// readTimeout reads the header by which a REST caller says how long it waits.
+func (c *call) readTimeout(r *http.Request) []user.Violation {
+	text := r.Header.Get("X-Server-Timeout")
+	if text == "" {
+		return nil
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(seconds > 0 && seconds <= maxTimeoutSeconds) {
+		return []user.Violation{{Field: "X-Server-Timeout", Message: "must be a number of seconds"}}
+	}
+	c.timeout = strconv.FormatInt(int64(math.Ceil(seconds*1000)), 10)
+	return nil
+}
+
+// applyHeader puts what the header says into the message, which must not say otherwise.
+func (c *call) applyHeader() error {
+	if c.requestID != "" {
+		if given := c.text(requestIDField); given != "" && !strings.EqualFold(given, c.requestID) {
+			return user.InvalidFieldf(string(requestIDField), "differs from Idempotency-Key")
+		}
+		c.set(requestIDField, c.requestID)
+	}
+	if len(c.etags) == 0 {
+		return nil
+	}
+	given := c.text(etagField)
+	if given == "" {
+		c.set(etagField, c.etags[0])
+		return nil
+	}
+	for _, tag := range c.etags {
+		if tag == given {
+			c.etags = []string{given}
+			return nil
+		}
+	}
+	return user.InvalidFieldf(string(etagField), "differs from If-Match")
+}
