@@ -47,7 +47,8 @@ func TestGetUserFields(t *testing.T) {
 		{name: "one", fields: []string{"username"}, want: `{"username":"Ann"}`},
 		{name: "twice", fields: []string{"email", "username", "email"}, want: `{"username":"Ann","email":"Ann@example.org"}`},
 		{name: "one that is not set", fields: []string{"deleted_at"}, want: `{}`},
-		{name: "unknown", fields: []string{"username", "password", "userId"}, wrong: []string{"fields[1]", "fields[2]"}},
+		{name: "as JSON has it", fields: []string{"deletedAt", "username"}, want: `{"username":"Ann"}`},
+		{name: "unknown", fields: []string{"username", "password", "UserId"}, wrong: []string{"fields[1]", "fields[2]"}},
 		{name: "empty name", fields: []string{""}, wrong: []string{"fields[0]"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
