@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"crypto/tls"
 	"net/http"
 	"testing"
@@ -75,6 +76,9 @@ func TestAuthorityIsTakenOutUnderAStandingConnection(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		m := startMutual(t)
 		client, made := m.as(t, m.authority.Client(t, "spiffe://example.org/a"), http2)
+		if !http2 {
+			client.Transport = m.oneConnection(t, client)
+		}
 		list := func() error {
 			_, err := userv1connect.NewUserServiceClient(client, "https://userd.test").ListUsers(t.Context(), &userv1.ListUsersRequest{})
 			return err
@@ -93,4 +97,31 @@ func TestAuthorityIsTakenOutUnderAStandingConnection(t *testing.T) {
 			t.Errorf("HTTP/2 %v: %d connections", http2, *made)
 		}
 	}
+}
+
+// oneConn makes HTTP/1.1 requests one after the other on one connection. net/http's own
+// transport dials again when its write loop is scheduled 50 ms late.
+type oneConn struct {
+	conn   *tls.Conn
+	reader *bufio.Reader
+}
+
+func (m mutual) oneConnection(t *testing.T, client *http.Client) *oneConn {
+	t.Helper()
+	config := client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	dialer := tls.Dialer{Config: config}
+	conn, err := dialer.DialContext(t.Context(), "tcp", m.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &oneConn{conn: conn.(*tls.Conn), reader: bufio.NewReader(conn)}
+}
+
+// RoundTrip makes one request. The body of the response before must have been read.
+func (c *oneConn) RoundTrip(request *http.Request) (*http.Response, error) {
+	if err := request.Write(c.conn); err != nil {
+		return nil, err
+	}
+	return http.ReadResponse(c.reader, request)
 }
