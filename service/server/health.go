@@ -152,6 +152,8 @@ type prober struct {
 	trouble <-chan struct{} // says that writes have begun to fail; nil: nobody does
 	health  *health
 	log     *slog.Logger
+	// integrity returns why the store must not be reported ready; nil: it is not known.
+	integrity func() error
 
 	reads, writes question
 }
@@ -191,6 +193,11 @@ func (p *prober) probe(ctx context.Context) bool {
 	readErr, writeErr := p.reads.wait(probing), p.writes.wait(probing)
 	if ctx.Err() != nil {
 		return false // the server stops; that says nothing of the store
+	}
+	if p.integrity != nil {
+		if err := p.integrity(); err != nil {
+			readErr, writeErr = err, err
+		}
 	}
 	all := readErr == nil && writeErr == nil
 	switch news := p.health.set(readErr, writeErr); {

@@ -178,7 +178,9 @@ func (s *Server) startBackground(ctx context.Context, parts Parts) {
 	// It goes on when the context of New has ended; drain ends it.
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
-	probe := &prober{store: s.store, trouble: parts.Storage.Trouble, health: s.health, log: s.log}
+	probe := &prober{
+		store: s.store, trouble: parts.Storage.Trouble, integrity: parts.Storage.Integrity, health: s.health, log: s.log,
+	}
 	probe.probe(ctx)
 	tidy := &janitor{store: s.store, clock: parts.Clock, log: s.log, metrics: s.metrics}
 	s.background.Go(func() { s.callers.run(ctx) })

@@ -34,6 +34,8 @@ type Storage struct {
 	LogBytes func() int64 // size of its write-ahead log
 	// Trouble tells that writes have begun to fail; it is never closed.
 	Trouble <-chan struct{}
+	// Integrity returns why the store must not be reported ready.
+	Integrity func() error
 }
 
 // OpenStore opens the store at the address. Commits are counted in the metrics.
@@ -62,5 +64,7 @@ func OpenStore(ctx context.Context, address string, log *slog.Logger, metrics *t
 		Bytes:    telemetry.FileSize(path),
 		LogBytes: telemetry.FileSize(path + "-wal"),
 		Trouble:  trouble,
+
+		Integrity: store.Integrity,
 	}, nil
 }

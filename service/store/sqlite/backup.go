@@ -135,9 +135,23 @@ func (f *File) copyTo(ctx context.Context, path string, progress func(done, tota
 	// The copy is one file: without a write-ahead log of its own until it is opened.
 	err = target.rows("PRAGMA journal_mode = DELETE", func([]driver.Value) error { return nil })
 	if err == nil {
-		err = target.run("UPDATE meta SET copied = 1")
+		err = markCopied(target)
 	}
 	return errors.Join(err, target.close())
+}
+
+// markCopied makes of a database a copy that no process has open. One of an earlier
+// release has no place.
+func markCopied(c *conn) error {
+	query := "UPDATE meta SET copied = 1"
+	err := c.rows("SELECT 1 FROM pragma_table_info('meta') WHERE name = 'place'", func([]driver.Value) error {
+		query += ", place = ''"
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.run(query)
 }
 
 func syncFile(path string) error {

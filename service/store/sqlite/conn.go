@@ -129,6 +129,30 @@ func (c *conn) rows(query string, visit func([]driver.Value) error, args ...driv
 	return errors.Join(err, s.raw.Close())
 }
 
+// rowsUntil is rows for a query that takes long: it ends when the context does.
+func (c *conn) rowsUntil(ctx context.Context, query string, visit func([]driver.Value) error) (err error) {
+	queryer, ok := c.raw.(driver.QueryerContext)
+	if !ok {
+		return errors.New("the SQLite driver cannot run queries")
+	}
+	rows, err := queryer.QueryContext(ctx, query, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	row := make([]driver.Value, len(rows.Columns()))
+	for {
+		if err := rows.Next(row); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := visit(row); err != nil {
+			return err
+		}
+	}
+}
+
 func (c *conn) close() error {
 	var errs []error
 	for _, s := range c.stmts {

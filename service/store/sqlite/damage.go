@@ -12,7 +12,15 @@ import (
 // isDamage reports whether SQLite says of the file that it is not what it should be.
 func isDamage(err error) bool {
 	c := code(err) & 0xff
-	return c == codes.SQLITE_CORRUPT || c == codes.SQLITE_NOTADB
+	return errors.As(err, new(disorderError)) || c == codes.SQLITE_CORRUPT || c == codes.SQLITE_NOTADB
+}
+
+// disorderError says that rows did not come in the order of their index: what SQLite read
+// is not one sound tree, and a walk through it may never end.
+type disorderError struct{ what string }
+
+func (e disorderError) Error() string {
+	return e.what + " out of order: database disk image is malformed"
 }
 
 // unreadableError says that a file cannot be read where SQLite has found it damaged.

@@ -35,6 +35,9 @@ func translate(err error) error {
 	if _, ok := user.AsError(err); ok {
 		return err
 	}
+	if errors.As(err, new(disorderError)) {
+		return fmt.Errorf("the database is damaged; restore a backup: %w", err)
+	}
 	switch c := code(err); c & 0xff {
 	case codes.SQLITE_FULL:
 		return user.ErrStoreFull()

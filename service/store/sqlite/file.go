@@ -30,6 +30,14 @@ func openFile(ctx context.Context, path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkPairBeside(ctx, real); err != nil {
+		return nil, err
+	}
+	return readFile(ctx, real)
+}
+
+// readFile is openFile for a resolved path whose log is not looked at.
+func readFile(ctx context.Context, real string) (*File, error) {
 	db, err := os.Open(real) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, err

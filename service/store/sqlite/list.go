@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"math"
@@ -153,6 +154,10 @@ func (l *lister) look(row []driver.Value) error {
 		return err
 	}
 	keys := user.Keys{Username: asText(row[userColumnCount]), Email: asText(row[userColumnCount+1])}
+	mark := l.markOf(u, keys)
+	if !l.advances(mark) {
+		return disorderError{"users"}
+	}
 	if (l.query.ShowDeleted || !u.Deleted()) && (l.query.Match == nil || l.query.Match(u, keys)) {
 		size := u.Size()
 		if len(l.page.Users) > 0 && l.bytes+size > l.query.MaxBytes {
@@ -163,17 +168,39 @@ func (l *lister) look(row []driver.Value) error {
 		l.page.Users = append(l.page.Users, u)
 	}
 	l.looked++
-	l.place = &user.Mark{ID: u.ID}
+	l.place = mark
+	return nil
+}
+
+// markOf returns where a user stands in the order of the list.
+func (l *lister) markOf(u *user.User, keys user.Keys) *user.Mark {
+	mark := &user.Mark{ID: u.ID}
 	switch l.query.Order {
 	case user.ByUsername:
-		l.place.Key = keys.Username
+		mark.Key = keys.Username
 	case user.ByEmail:
-		l.place.Key = keys.Email
+		mark.Key = keys.Email
 	case user.ByUpdated:
-		l.place.Time = u.UpdatedAt
+		mark.Time = u.UpdatedAt
 	case user.ByID:
 	}
-	return nil
+	return mark
+}
+
+// advances reports whether the mark lies behind the place that the list has come to. In
+// a damaged index it may not, and a list that went on would never end.
+func (l *lister) advances(mark *user.Mark) bool {
+	if l.place == nil {
+		return true
+	}
+	order := cmp.Or(cmp.Compare(mark.Key, l.place.Key), mark.Time.Compare(l.place.Time))
+	if l.query.Order == user.ByID || l.query.Order == user.ByUpdated {
+		order = cmp.Or(order, cmp.Compare(mark.ID, l.place.ID))
+	}
+	if l.query.Desc {
+		order = -order
+	}
+	return order > 0
 }
 
 // end ends the page where it has come to, though there is more.

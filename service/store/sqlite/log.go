@@ -55,7 +55,11 @@ func readLog(r *reader, query user.LogQuery, head int64) (user.LogPage, error) {
 			return false, nil
 		}
 		looked++
-		page.Reached = asNumber(row[0])
+		position := asNumber(row[0])
+		if query.Desc && position >= page.Reached || !query.Desc && position <= page.Reached {
+			return false, disorderError{"log rows"}
+		}
+		page.Reached = position
 		if len(query.Actions) > 0 && !slices.Contains(query.Actions, asText(row[3])) {
 			return true, nil
 		}

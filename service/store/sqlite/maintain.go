@@ -66,7 +66,11 @@ func (w *writer) redactRows(id, after int64, limit int) (reached int64, more boo
 	err = w.conn.rows("SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? ORDER BY position LIMIT ?",
 		func(row []driver.Value) error {
 			looked++
-			reached = asNumber(row[0])
+			position := asNumber(row[0])
+			if position <= reached {
+				return disorderError{"log rows"}
+			}
+			reached = position
 			if b := asBlob(row[4]); len(b) == 0 || b[0] == formRedacted {
 				return nil
 			}

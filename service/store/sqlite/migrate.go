@@ -3,10 +3,12 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -38,9 +40,6 @@ func migrate(ctx context.Context, path string) (err error) {
 	if err := checkVersion(ctx, db); err != nil {
 		return err
 	}
-	if err := checkOwner(ctx, db); err != nil {
-		return err
-	}
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
 		return err
@@ -52,9 +51,6 @@ func migrate(ctx context.Context, path string) (err error) {
 	present, target, err := provider.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("read the version of the tables: %w", err)
-	}
-	if present > target {
-		return fmt.Errorf("the tables have version %d, which is newer than the %d of this program; use a newer program", present, target)
 	}
 	if present == target {
 		return nil
@@ -89,21 +85,56 @@ func olderVersion(version, than string) bool {
 	return len(a) < len(b)
 }
 
-// checkOwner refuses a database that some other program made. A file whose first
-// start was cut short has at most a part of our tables, and no mark yet.
-func checkOwner(ctx context.Context, db *sql.DB) error {
-	var id, foreign int64
-	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
-		return err
-	}
-	err := db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema
-		WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
-		AND name NOT IN ('goose_db_version', 'users', 'log', 'request_ids', 'meta')`).Scan(&foreign)
+// checkStore refuses a database that another program made, and one whose tables are
+// newer than this program knows. It changes nothing, and reads the database file alone.
+//
+// A file whose first start was interrupted has at most a part of our tables, and no mark
+// yet; strict refuses that too.
+func checkStore(ctx context.Context, path string, strict bool) error {
+	c, err := connect(ctx, address(path, url.Values{"mode": {"ro"}, "immutable": {"1"}}))
 	if err != nil {
 		return err
 	}
-	if id != applicationID && (id != 0 || foreign > 0) {
+	defer func() { _ = c.close() }() // only read
+	number := func(query string) (n int64) {
+		if err == nil {
+			err = c.rows(query, func(row []driver.Value) error { n = asNumber(row[0]); return nil })
+		}
+		return n
+	}
+	id := number("PRAGMA application_id")
+	foreign := number(`SELECT count(*) FROM sqlite_schema
+		WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
+		AND name NOT IN ('goose_db_version', 'users', 'log', 'request_ids', 'meta')`)
+	versioned := number("SELECT count(*) FROM sqlite_schema WHERE name = 'goose_db_version'")
+	if err != nil {
+		return err
+	}
+	if id != applicationID && (id != 0 || foreign > 0 || strict) {
 		return errors.New("this database belongs to another program; name another file")
 	}
-	return nil
+	if versioned == 0 {
+		return nil
+	}
+	newest, err := newestVersion()
+	if present := number("SELECT max(version_id) FROM goose_db_version WHERE is_applied"); err == nil && present > newest {
+		return fmt.Errorf("the tables have version %d, which is newer than the %d of this program; use a newer program", present, newest)
+	}
+	return err
+}
+
+// newestVersion returns the version that the migrations of this program lead to.
+func newestVersion() (newest int64, err error) {
+	files, err := fs.Glob(migrationFiles, "migrations/*.sql")
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range files {
+		version, err := goose.NumericComponent(name)
+		if err != nil {
+			return 0, err
+		}
+		newest = max(newest, version)
+	}
+	return newest, nil
 }

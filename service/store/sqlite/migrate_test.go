@@ -38,17 +38,10 @@ func TestMigrationFindsTheStatusPositions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = s.do(t.Context(), func(w *writer) error {
-		return w.conn.run(`UPDATE users SET status_position = (SELECT max(position) FROM log
-			WHERE log.user_id = users.user_id AND action IN ('user.created', 'user.status_changed'));
-			DELETE FROM goose_db_version WHERE version_id > 1`)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	makeVersion1(t, path)
 	s = openTest(t, path)
 	got, err := s.Statuses(t.Context(), ids)
 	if err != nil {
@@ -58,5 +51,30 @@ func TestMigrationFindsTheStatusPositions(t *testing.T) {
 		if got[i] != want[i] {
 			t.Errorf("user %d: got %+v, want %+v", i, got[i], want[i])
 		}
+	}
+}
+
+// makeVersion1 makes of a closed store what the first release would have left.
+func makeVersion1(t *testing.T, path string) {
+	t.Helper()
+	c, err := connect(t.Context(), dsn(path, readerCacheKiB))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		`UPDATE users SET status_position = (SELECT max(position) FROM log
+			WHERE log.user_id = users.user_id AND action IN ('user.created', 'user.status_changed'))`,
+		"ALTER TABLE meta DROP COLUMN session", "ALTER TABLE meta DROP COLUMN previous",
+		"ALTER TABLE meta DROP COLUMN commits", "ALTER TABLE meta DROP COLUMN place",
+		"ALTER TABLE meta DROP COLUMN clock_time", "ALTER TABLE meta DROP COLUMN clock_elapsed",
+		"ALTER TABLE meta DROP COLUMN clock_boot",
+		"DELETE FROM goose_db_version WHERE version_id > 1",
+	} {
+		if err := c.run(statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -3,8 +3,6 @@ package sqlite
 import (
 	"context"
 	"crypto/rand"
-	"database/sql/driver"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -43,16 +41,18 @@ type CommitStats struct {
 
 // Store is a user.Store in one SQLite file. It is safe for use by many goroutines.
 type Store struct {
-	opts    Options
-	epoch   string
-	ids     *user.IDs
-	lock    *fileLock
-	disk    disk
-	pool    *pool
-	writer  *writer
-	head    atomic.Pointer[user.Head]
-	stopped atomic.Pointer[stopped] // nil: the store takes writes
-	observe func(user.Commit)
+	opts   Options
+	epoch  string
+	ids    *user.IDs
+	lock   *fileLock
+	disk   disk
+	pool   *pool
+	writer *writer
+	// integrity checks the database in the background.
+	integrity *integrity
+	head      atomic.Pointer[user.Head]
+	stopped   atomic.Pointer[stopped] // nil: the store takes writes
+	observe   func(user.Commit)
 
 	// closing guards the queue: Submit holds it to read, Close to write.
 	closing  sync.RWMutex
@@ -104,10 +104,19 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := checkHeader(s.lock.file); err != nil {
 		return err
 	}
-	restrict(s.opts.Path, s.opts.Logger)
+	if err := checkPair(ctx, s.opts.Path); err != nil {
+		return err
+	}
+	if err := checkStore(ctx, s.opts.Path, false); err != nil {
+		return err
+	}
+	if err := s.adopt(ctx); err != nil {
+		return err
+	}
 	if err := migrate(ctx, s.opts.Path); err != nil {
 		return err
 	}
+	restrict(s.opts.Path, s.opts.Logger)
 	if err := syncFolder(filepath.Dir(s.opts.Path)); err != nil {
 		return err
 	}
@@ -122,6 +131,9 @@ func (s *Store) open(ctx context.Context) (err error) {
 	}()
 	head, err := s.readMeta(w.conn)
 	if err != nil {
+		return err
+	}
+	if err := s.beginSession(w); err != nil {
 		return err
 	}
 	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger); err != nil {
@@ -139,29 +151,23 @@ func (s *Store) open(ctx context.Context) (err error) {
 	s.pace = newPace() //nolint:contextcheck,nolintlint // the writer's pace outlasts this context
 	s.finished = make(chan struct{})
 	go s.write() //nolint:contextcheck,nolintlint // so does the writer
+	s.checkIntegrity(ctx)
 	return nil
 }
 
-// readMeta returns the head of the log. A new file and the copy that a backup left
-// get an epoch of their own.
-func (s *Store) readMeta(c *conn) (head user.Head, err error) {
-	var copied int64
-	err = c.rows("SELECT epoch, position, time, copied FROM meta", func(row []driver.Value) error {
-		head.Epoch, head.Position, copied = asText(row[0]), asNumber(row[1]), asNumber(row[3])
-		if head.Position > 0 {
-			head.Time = moment(asNumber(row[2]))
-		}
-		return nil
-	})
-	if err != nil || head.Epoch != "" && copied == 0 {
-		return head, err
+// checkIntegrity begins to check the database, and waits a little for the result.
+//
+//nolint:contextcheck,nolintlint // the check outlasts the context
+func (s *Store) checkIntegrity(ctx context.Context) {
+	s.integrity = startIntegrity(s.disk, s.opts.Logger, func(damage error) { s.stopWrites(damage, user.ErrStoreDamaged()) })
+	s.pool.onDamage = s.integrity.suspected
+	timer := time.NewTimer(openWaits)
+	defer timer.Stop()
+	select {
+	case <-s.integrity.first:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
-	var b [10]byte
-	if _, err := io.ReadFull(s.opts.Random, b[:]); err != nil {
-		return head, fmt.Errorf("make an epoch: %w", err)
-	}
-	head.Epoch = hex.EncodeToString(b[:])
-	return head, c.run("UPDATE meta SET epoch = ?, copied = 0", head.Epoch)
 }
 
 // checkHeader refuses what is surely not a database before SQLite touches it.
@@ -210,6 +216,10 @@ func (s *Store) ReadOnly() error {
 	return nil
 }
 
+// Integrity returns why the store must not be reported ready: it is damaged, or its check
+// has yet to end. It is nil for a sound store, and for a large one whose check takes long.
+func (s *Store) Integrity() error { return s.integrity.status() }
+
 // stopped is why the store takes no more writes, and what it answers to them.
 type stopped struct {
 	cause  error
@@ -227,9 +237,10 @@ func (s *Store) Close() error {
 	close(s.queue)
 	s.closing.Unlock()
 	<-s.finished
+	s.integrity.close()
 	errs := []error{s.pool.close()}
 	if s.ReadOnly() == nil {
-		errs = append(errs, s.writer.conn.close())
+		errs = append(errs, s.endSession(s.writer))
 	}
 	// After a failed sync the writer's connection is left to the end of the process:
 	// closing the last one copies the write-ahead log into the database and drops

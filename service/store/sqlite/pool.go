@@ -55,14 +55,16 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 // have to grow for every one of them, and would stay that large while a stream
 // waits.
 type pool struct {
-	disk   disk
-	log    *slog.Logger
-	told   atomic.Int64 // when the log was last told why reads fail
-	work   chan *errand
-	spare  sync.Pool // of *errand
-	closed chan struct{}
-	ended  sync.WaitGroup
-	failed [readers]error // of closing the connections; valid once ended
+	disk disk
+	// onDamage is called when a read meets damage.
+	onDamage func()
+	log      *slog.Logger
+	told     atomic.Int64 // when the log was last told why reads fail
+	work     chan *errand
+	spare    sync.Pool // of *errand
+	closed   chan struct{}
+	ended    sync.WaitGroup
+	failed   [readers]error // of closing the connections; valid once ended
 }
 
 // errand is one short read on its way to a reader and back.
@@ -162,6 +164,9 @@ func (p *pool) refusal(err error) error {
 		return err
 	}
 	err = p.disk.lookCloser(err)
+	if isDamage(err) && p.onDamage != nil {
+		p.onDamage()
+	}
 	seen := forCallers(err)
 	if user.HasReason(seen, user.StoreUnavailable) {
 		last, now := p.told.Load(), time.Now().UnixNano()

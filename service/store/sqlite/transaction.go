@@ -21,7 +21,8 @@ type writer struct {
 	store *Store
 	conn  *conn
 
-	beginImmediate, rollbackAll, setHead     *stmt
+	beginImmediate, rollbackAll              *stmt
+	setHead, countCommit, totalChanges       *stmt
 	commitAll                                *stmt
 	savepoint, releaseSavepoint, backToPoint *stmt
 	walCheckpoint                            *stmt
@@ -39,6 +40,7 @@ type writer struct {
 	now       time.Time // its one time
 	next      int64     // position of its next row
 	committed []user.Committed
+	changes   int64 // rows that the connection had written before it
 }
 
 func newWriter(ctx context.Context, s *Store) (*writer, error) {
@@ -64,7 +66,9 @@ func (w *writer) prepareTransaction(err *error) {
 	w.savepoint = c.prepare(err, "SAVEPOINT point")
 	w.releaseSavepoint = c.prepare(err, "RELEASE point")
 	w.backToPoint = c.prepare(err, "ROLLBACK TO point")
-	w.setHead = c.prepare(err, "UPDATE meta SET position = ?, time = ?")
+	w.setHead = c.prepare(err, "UPDATE meta SET position = ?, time = ?, commits = commits + 1")
+	w.countCommit = c.prepare(err, "UPDATE meta SET commits = commits + 1")
+	w.totalChanges = c.prepare(err, "SELECT total_changes()")
 	w.walCheckpoint = c.prepare(err, "PRAGMA wal_checkpoint(PASSIVE)")
 	w.insertRow = c.prepare(err, "INSERT INTO log ("+logColumns+") VALUES (?, ?, ?, ?, ?)")
 	w.rowRange = c.prepare(err, "SELECT "+logColumns+" FROM log WHERE position >= ? AND position < ? ORDER BY position")
@@ -99,12 +103,26 @@ func (w *writer) begin(now time.Time) {
 	w.now, w.next, w.committed = now, w.head.Position+1, nil
 }
 
-func (w *writer) newHead() user.Head {
+func (w *writer) beginTransaction() (err error) {
+	if err := w.beginImmediate.exec(); err != nil {
+		return err
+	}
+	w.changes, _, err = w.totalChanges.number()
+	return err
+}
+
+// noteHead writes the new head and the count of commits into the meta table, unless
+// the transaction has written nothing.
+func (w *writer) noteHead() (user.Head, error) {
 	head := w.head
 	if w.next > head.Position+1 {
 		head.Position, head.Time = w.next-1, w.now
+		return head, w.setHead.exec(head.Position, head.Time.UnixMicro())
 	}
-	return head
+	if changes, _, err := w.totalChanges.number(); err != nil || changes == w.changes {
+		return head, err
+	}
+	return head, w.countCommit.exec()
 }
 
 // pagesWritten counts the pages that the connection has written to the log.

@@ -24,10 +24,7 @@ type trouble struct {
 // begins notes the failure of a transaction, and reports whether it is news.
 func (t *trouble) begins(err error) (news bool) {
 	t.failures++
-	switch {
-	case isDamage(err):
-		t.page, t.met = user.ErrStoreDamaged(), time.Now()
-	case isUnreadable(err), code(err) == codes.SQLITE_IOERR_READ, code(err) == codes.SQLITE_IOERR_SHORT_READ:
+	if isUnreadable(err) || code(err) == codes.SQLITE_IOERR_READ || code(err) == codes.SQLITE_IOERR_SHORT_READ {
 		t.page, t.met = user.ErrStoreUnavailable(), time.Now()
 	}
 	if slices.Contains(t.told, err.Error()) {
@@ -38,10 +35,9 @@ func (t *trouble) begins(err error) (news bool) {
 }
 
 // ends notes the success of a transaction, and reports of how many failures it is the
-// end. A page that could not be used is not one that a probe would meet: of damage
-// only a change that was carried out tells the contrary.
-func (t *trouble) ends(changed bool) (failures int) {
-	if t.page != nil && (time.Since(t.met) < troubleMemory || t.page.Reason == user.StoreReadOnly && !changed) {
+// end. A page that could not be read is not one that a probe would meet.
+func (t *trouble) ends() (failures int) {
+	if t.page != nil && time.Since(t.met) < troubleMemory {
 		return 0
 	}
 	failures = t.failures

@@ -2,61 +2,19 @@ package sqlite
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/yourorg/userservice/service/user"
 )
-
-// damagedStore returns a store with damaged pages, a user that cannot be changed and
-// one that can.
-func damagedStore(t *testing.T, log *bytes.Buffer) (s *Store, bad, good int64) {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "users.db")
-	s = openTest(t, path)
-	var batch user.Batch
-	for i := range 500 {
-		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, fmt.Sprint("user", i))})
-	}
-	results := mustEnd(t, s.Submit(t.Context(), batch))
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for page := range slices.Chunk(whole, 4096) { // a leaf of the table of users, not of the log
-		if page[0] == 0x0d && bytes.Contains(page, []byte("@example.org")) && !bytes.Contains(page, []byte("user.created")) {
-			copy(page, bytes.Repeat([]byte{0xa5}, len(page)))
-			break
-		}
-	}
-	if err := os.WriteFile(path, whole, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s, err = Open(t.Context(), Options{Path: path, Logger: slog.New(slog.NewTextHandler(log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() }) // the file is damaged
-	for _, r := range results {
-		if err := touch(t, s, r.User.ID); err != nil {
-			bad = r.User.ID
-		} else {
-			good = r.User.ID
-		}
-	}
-	if bad == 0 || good == 0 {
-		t.Fatal("the damage was to hit some users and to leave some")
-	}
-	return s, bad, good
-}
 
 // touch changes a user.
 func touch(t *testing.T, s *Store, id int64) error {
@@ -65,53 +23,89 @@ func touch(t *testing.T, s *Store, id int64) error {
 	return err
 }
 
-// Damage that a change has met is what the probe tells of until it is some time ago and
-// a change has been carried out. Who meets it and who does not take turns: the log is
-// told once that it began, and once that it ended.
-func TestDamageIsToldOfUntilWritesSucceed(t *testing.T) {
-	var log bytes.Buffer
-	s, bad, good := damagedStore(t, &log)
-	probe := func() bool {
-		t.Helper()
-		err := s.Probe(t.Context())
-		if err != nil && !user.HasReason(err, user.StoreReadOnly) {
-			t.Fatal(err)
-		}
-		return err == nil
-	}
-	for range 10 {
-		if err := touch(t, s, bad); !user.HasReason(err, user.StoreReadOnly) {
-			t.Fatalf("a change that meets the damage: %v", err)
-		}
-		if err := touch(t, s, good); err != nil {
-			t.Fatalf("a change that does not: %v", err)
-		}
-		if probe() {
-			t.Fatal("the probe has forgotten the damage")
-		}
-	}
-	err := s.do(t.Context(), func(w *writer) error {
-		w.store.trouble.met = w.store.trouble.met.Add(-troubleMemory)
-		return nil
-	})
+// damage overwrites a leaf of the table of users in the file of a database.
+func damage(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if probe() {
-		t.Fatal("a probe that succeeds was taken for writes that do")
-	}
-	if err := touch(t, s, good); err != nil {
+	defer func() { _ = f.Close() }() // what is read next tells
+	whole, err := io.ReadAll(f)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if !probe() {
-		t.Fatal("the probe tells of damage that is gone")
-	}
-	if err := s.Close(); err != nil {
-		t.Log(err)
-	}
-	for text, want := range map[string]int{"a transaction failed": 1, "transactions succeed again": 1} {
-		if got := strings.Count(log.String(), text); got != want {
-			t.Errorf("the log says %d times %q, want %d:\n%s", got, text, want, &log)
+	at := int64(0)
+	for page := range slices.Chunk(whole, 4096) { // not of the log
+		if page[0] == 0x0d && bytes.Contains(page, []byte("@example.org")) && !bytes.Contains(page, []byte("user.created")) {
+			if _, err := f.WriteAt(bytes.Repeat([]byte{0xa5}, len(page)), at); err != nil {
+				t.Fatal(err)
+			}
+			return
 		}
+		at += int64(len(page))
+	}
+	t.Fatal("no leaf of the table of users was found")
+}
+
+// Damage that a change meets is looked into; from then on the store is not reported ready
+// and takes no writes, also after it was opened anew. Reads of sound pages go on.
+func TestDamageStopsWrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	var batch user.Batch
+	for i := range 500 {
+		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, fmt.Sprint("user", i))})
+	}
+	results := mustEnd(t, s.Submit(t.Context(), batch))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open := func() *Store {
+		t.Helper()
+		s, err := Open(t.Context(), Options{Path: path, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() }) // the file is damaged
+		return s
+	}
+	s = open()
+	if err := s.Integrity(); err != nil {
+		t.Fatalf("Integrity() = %v before the damage", err)
+	}
+	damage(t, path)
+	for i := 0; s.Integrity() == nil && i < len(results); i++ {
+		if err := touch(t, s, results[i].User.ID); err != nil && !user.HasReason(err, user.StoreReadOnly) {
+			t.Fatal(err)
+		}
+	}
+	for errors.Is(s.Integrity(), errChecking) {
+		runtime.Gosched()
+	}
+	mustBeDamaged(t, s, results)
+	_ = s.Close() // it may say so
+	mustBeDamaged(t, open(), results)
+}
+
+func mustBeDamaged(t *testing.T, s *Store, users []user.Result) {
+	t.Helper()
+	if err := s.Integrity(); err == nil || !strings.Contains(err.Error(), "the database is damaged; restore a backup") {
+		t.Fatalf("Integrity() = %v, want that the database is damaged", err)
+	}
+	read := 0
+	for _, r := range users {
+		if err := touch(t, s, r.User.ID); !user.HasReason(err, user.StoreReadOnly) {
+			t.Fatalf("a change: got %v, want STORE_READ_ONLY", err)
+		}
+		if _, err := s.Get(t.Context(), r.User.ID); err == nil {
+			read++
+		}
+	}
+	if read == 0 || read == len(users) {
+		t.Errorf("%d of %d users were read, want some", read, len(users))
+	}
+	if err := s.Probe(t.Context()); !user.HasReason(err, user.StoreReadOnly) {
+		t.Errorf("Probe() = %v, want STORE_READ_ONLY", err)
 	}
 }

@@ -124,14 +124,13 @@ func (s *Store) carryOut(group []*item) {
 		endAll(group, why.answer)
 		return
 	}
-	before := s.writer.head
 	err := s.transaction(group, false)
 	if err != nil && s.ReadOnly() == nil && !ofStore(err) {
 		s.opts.Logger.Warn("a change failed unexpectedly; its transaction is carried out again change by change", "error", err)
 		err = s.transaction(group, true)
 	}
 	err = s.disk.lookCloser(err)
-	s.noteOutcome(err, s.writer.head != before)
+	s.noteOutcome(err)
 	if err != nil {
 		s.refuse(group, err)
 		return
@@ -144,12 +143,15 @@ func (s *Store) carryOut(group []*item) {
 
 // noteOutcome logs the failure of a transaction. While one follows the other for the
 // same reason, as on a full disk, only the first is logged, and the end of it all.
-func (s *Store) noteOutcome(err error, changed bool) {
+func (s *Store) noteOutcome(err error) {
 	if err == nil {
-		if failed := s.trouble.ends(changed); failed > 0 {
+		if failed := s.trouble.ends(); failed > 0 {
 			s.opts.Logger.Info("transactions succeed again", "failed", failed)
 		}
 		return
+	}
+	if isDamage(err) {
+		s.integrity.suspected()
 	}
 	if s.trouble.begins(err) {
 		s.opts.Logger.Error("a transaction failed", "error", err)
@@ -215,7 +217,7 @@ func (s *Store) transaction(group []*item, careful bool) error {
 		return err
 	}
 	w.begin(user.Truncate(s.opts.Clock()))
-	if err := w.beginImmediate.exec(); err != nil {
+	if err := w.beginTransaction(); err != nil {
 		return s.rollback(fmt.Errorf("begin: %w", err))
 	}
 	changes := 0
@@ -225,11 +227,9 @@ func (s *Store) transaction(group []*item, careful bool) error {
 		}
 		changes += len(it.batch.Changes)
 	}
-	head := w.newHead()
-	if head.Position > w.head.Position {
-		if err := w.setHead.exec(head.Position, head.Time.UnixMicro()); err != nil {
-			return s.rollback(fmt.Errorf("note the head: %w", err))
-		}
+	head, err := w.noteHead()
+	if err != nil {
+		return s.rollback(fmt.Errorf("note the head: %w", err))
 	}
 	if planted(faultPublishEarly) {
 		s.publish(head, w.committed)

@@ -1,0 +1,132 @@
+package sqlite
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// disordered returns a store in whose file the leaves of the tables stand in another
+// order than their keys, as if pages of two states had been mixed.
+func disordered(t *testing.T, users int) *Store {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	var batch user.Batch
+	for i := range users {
+		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, fmt.Sprint("user", i))})
+	}
+	mustEnd(t, s.Submit(t.Context(), batch))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves := map[bool][][]byte{} // of the log, of the users
+	for page := range slices.Chunk(whole, 4096) {
+		if page[0] == 0x0d && binary.BigEndian.Uint16(page[3:]) > 5 && bytes.Contains(page, []byte("@example.org")) {
+			inLog := bytes.Contains(page, []byte("user.created"))
+			leaves[inLog] = append(leaves[inLog], page)
+		}
+	}
+	for _, pages := range leaves {
+		if len(pages) < 4 {
+			t.Fatalf("a table has %d leaves, want more", len(pages))
+		}
+		for i := range len(pages) / 2 { // their order is turned around
+			a, b := pages[i], pages[len(pages)-1-i]
+			kept := bytes.Clone(a)
+			copy(a, b)
+			copy(b, kept)
+		}
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err = Open(t.Context(), Options{Path: path, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() }) // it is damaged
+	return s
+}
+
+// A walk through a damaged tree ends, in every order, and no user comes twice.
+func TestWalksEndInADamagedTree(t *testing.T) {
+	const users = 600
+	s := disordered(t, users)
+	if err := s.Integrity(); err == nil {
+		t.Error("Integrity() = nil, want damage")
+	}
+	failed := 0
+	for _, order := range []user.Order{user.ByID, user.ByUsername, user.ByEmail, user.ByUpdated} {
+		for _, desc := range []bool{false, true} {
+			seen, err := walkUsers(t, s, user.ListQuery{Order: order, Desc: desc, MaxUsers: 50, MaxLooked: 100, MaxBytes: 1 << 20}, users)
+			t.Logf("order %v, descending %v: %d users, %v", order, desc, seen, err)
+			if err != nil {
+				failed++
+			}
+		}
+	}
+	if failed == 0 {
+		t.Error("no walk met the damage")
+	}
+	for _, desc := range []bool{false, true} {
+		mustEndLog(t, s, desc, users)
+	}
+}
+
+func walkUsers(t *testing.T, s *Store, query user.ListQuery, users int) (seen int, err error) {
+	t.Helper()
+	ids := map[int64]bool{}
+	for range users {
+		page, err := s.List(t.Context(), query)
+		if err != nil {
+			if !errors.As(err, new(disorderError)) && !strings.Contains(err.Error(), "damaged") {
+				t.Fatalf("List() = %v, want damage", err)
+			}
+			return len(ids), err
+		}
+		for _, u := range page.Users {
+			if ids[u.ID] {
+				t.Fatalf("user %d came twice", u.ID)
+			}
+			ids[u.ID] = true
+		}
+		if page.Next == nil {
+			return len(ids), nil
+		}
+		query.After = page.Next
+	}
+	t.Fatalf("order %v, descending %v: the list has not ended after %d pages", query.Order, query.Desc, users)
+	return 0, nil
+}
+
+func mustEndLog(t *testing.T, s *Store, desc bool, rows int) {
+	t.Helper()
+	query := user.LogQuery{Desc: desc, MaxRows: 20}
+	for range rows {
+		page, err := s.Log(t.Context(), query)
+		if err != nil || page.Done {
+			t.Logf("log, descending %v: %v", desc, err)
+			return
+		}
+		if desc {
+			query.Before = page.Reached
+		} else {
+			query.After = page.Reached
+		}
+	}
+	t.Fatalf("log, descending %v: not ended after %d pages", desc, rows)
+}

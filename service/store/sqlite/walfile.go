@@ -1,0 +1,119 @@
+package sqlite
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// The format of a write-ahead log, see https://www.sqlite.org/fileformat2.html#walformat.
+const (
+	walHeaderSize   = 32
+	walFrameHeader  = 24
+	walMagic        = 0x377f0682 // the lowest bit set: checksums are big-endian
+	maxWALPageBytes = 65536
+)
+
+// walContent is what a write-ahead log holds: the frames up to the last commit, which
+// SQLite would apply to the database.
+type walContent struct {
+	exists  bool
+	commits int        // transactions
+	metas   []metaMark // what each transaction that wrote the meta table left in it
+}
+
+// readWAL reads the write-ahead log at path. metaPage is the page of the meta table.
+// A log that SQLite would ignore has no commits.
+func readWAL(path string, metaPage uint32) (content walContent, err error) {
+	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	if errors.Is(err, fs.ErrNotExist) {
+		return content, nil
+	}
+	if err != nil {
+		return content, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	content.exists = true
+	r := bufio.NewReaderSize(f, 1<<20)
+	var header [walHeaderSize]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return content, ignoreEnd(err)
+	}
+	sum, pageBytes := newWALChecksum(header[:]), binary.BigEndian.Uint32(header[8:])
+	if sum == nil || pageBytes < 512 || pageBytes > maxWALPageBytes {
+		return content, nil
+	}
+	return content, ignoreEnd(content.readFrames(r, sum, header[16:24], make([]byte, walFrameHeader+pageBytes), metaPage))
+}
+
+func ignoreEnd(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+// readFrames reads frames until one is not of this log: its salt or its checksum is wrong.
+func (c *walContent) readFrames(r io.Reader, sum *walChecksum, salt, frame []byte, metaPage uint32) error {
+	var meta *metaMark // of the transaction that is being read
+	for {
+		if _, err := io.ReadFull(r, frame); err != nil {
+			return err
+		}
+		sum.add(frame[:8])
+		sum.add(frame[walFrameHeader:])
+		if string(frame[8:16]) != string(salt) || !sum.equals(frame[16:walFrameHeader]) {
+			return nil
+		}
+		if binary.BigEndian.Uint32(frame) == metaPage {
+			if mark, ok := parseMetaPage(frame[walFrameHeader:]); ok {
+				meta = &mark
+			}
+		}
+		if binary.BigEndian.Uint32(frame[4:]) == 0 {
+			continue // not the last frame of its transaction
+		}
+		c.commits++
+		if meta != nil {
+			c.metas = append(c.metas, *meta)
+			meta = nil
+		}
+	}
+}
+
+// walChecksum is the running checksum of a write-ahead log.
+type walChecksum struct {
+	order  binary.ByteOrder
+	s0, s1 uint32
+}
+
+// newWALChecksum returns the checksum behind the header, nil if the header is not valid.
+func newWALChecksum(header []byte) *walChecksum {
+	sum := &walChecksum{order: binary.LittleEndian}
+	switch binary.BigEndian.Uint32(header) {
+	case walMagic:
+	case walMagic | 1:
+		sum.order = binary.BigEndian
+	default:
+		return nil
+	}
+	sum.add(header[:24])
+	if !sum.equals(header[24:]) {
+		return nil
+	}
+	return sum
+}
+
+func (s *walChecksum) add(b []byte) {
+	for ; len(b) >= 8; b = b[8:] {
+		s.s0 += s.order.Uint32(b) + s.s1
+		s.s1 += s.order.Uint32(b[4:]) + s.s0
+	}
+}
+
+func (s *walChecksum) equals(b []byte) bool {
+	return binary.BigEndian.Uint32(b) == s.s0 && binary.BigEndian.Uint32(b[4:]) == s.s1
+}
