@@ -38,6 +38,7 @@ type commands struct {
 
 	Serve   serveCommand   `cmd:"" default:"withargs" help:"Serve. This is what userd does when no command is named."`
 	Backup  backupCommand  `cmd:"" help:"Write a copy of the store to a new file. A server may be using it meanwhile."`
+	Restore restoreCommand `cmd:"" help:"Put a backup in the place of the store. No server may be using the store."`
 	Check   checkCommand   `cmd:"" help:"Check that the store is sound, and say what is not. A server may be using it meanwhile."`
 	Token   tokenCommand   `cmd:"" help:"Make a development key and a token, and say how to try them."`
 	Version versionCommand `cmd:"" help:"Say which version this is."`

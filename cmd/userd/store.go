@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 
@@ -29,6 +31,32 @@ func (c *backupCommand) Run(ctx context.Context, all *commands, to console) erro
 		_, err := fmt.Fprintf(to.out, "wrote %s\n", c.Path)
 		return bar.end(err)
 	})
+}
+
+// restoreCommand is userd restore.
+type restoreCommand struct {
+	Path       string `arg:"" help:"Backup to restore."`
+	Force      bool   `help:"Replace a store that exists. Its files are kept under other names."`
+	Incomplete bool   `help:"Accept a backup whose write-ahead log is missing."`
+}
+
+// Run puts the backup in place.
+func (c *restoreCommand) Run(ctx context.Context, all *commands, to console) error {
+	path, err := server.StorePath(all.Store)
+	if err != nil {
+		return err
+	}
+	bar := newBar(to, "pages, rows and users")
+	var kept []string
+	err = sqlite.Restore(ctx, c.Path, path, sqlite.RestoreOptions{
+		Force: c.Force, Incomplete: c.Incomplete, Now: time.Now(), Progress: bar.set,
+		Keep: func(replaced, by string) { kept = append(kept, fmt.Sprintf("kept %s as %s\n", replaced, by)) },
+	})
+	if err := bar.end(err); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(to.out, "%srestored %s to %s\n", strings.Join(kept, ""), c.Path, path)
+	return err
 }
 
 // checkCommand is userd check.

@@ -1,0 +1,311 @@
+package main_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// backedUp is a folder with a store that was killed, and a backup that it is ahead of.
+type backedUp struct {
+	program
+	store, backup string
+	old, new      []int64 // users of the backup, and of the store
+	epoch         string
+}
+
+func makeBackup(ctx context.Context, t *testing.T) *backedUp {
+	t.Helper()
+	b := &backedUp{program: program{dir: t.TempDir()}}
+	b.store, b.backup = filepath.Join(b.dir, databaseFile), filepath.Join(t.TempDir(), "backup.db")
+	run := b.start(t)
+	client := run.client(t, 1<<20)
+	importUsers(t, client, 200)
+	b.old = userIDs(t, client)
+	b.mustRun(ctx, t, "backup", b.backup)
+	importUsers(t, client, 100)
+	b.new = userIDs(t, client)
+	b.epoch = epochOf(ctx, t, run)
+	run.kill()
+	return b
+}
+
+func (p program) mustRun(ctx context.Context, t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := p.run(ctx, t, args...)
+	if err != nil {
+		t.Fatalf("userd %v: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+func copyTo(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, content, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A backup that is copied over a killed store lies beside a write-ahead log that is not its
+// own: nothing opens it, nothing is changed, and userd restore puts the backup in place.
+func TestBackupCopiedOverAKilledStore(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	b := makeBackup(ctx, t)
+	copyTo(t, b.backup, b.store)
+	log, err := os.ReadFile(b.store + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{nil, {"check"}, {"backup", filepath.Join(b.dir, "other.db")}} {
+		out := b.mustFail(ctx, t, args...)
+		if !hasAll(out, []string{databaseFile + "-wal is the write-ahead log of another database", "userd restore", "move the log away"}) {
+			t.Errorf("userd %v does not say what is wrong and what to do:\n%s", args, out)
+		}
+	}
+	if after, err := os.ReadFile(b.store + "-wal"); err != nil || !slices.Equal(after, log) {
+		t.Errorf("the log has changed, %v", err)
+	}
+	if out := b.mustFail(ctx, t, "restore", b.backup); !hasAll(out, []string{"exists", "--force"}) {
+		t.Errorf("restore over a store that exists: %s", out)
+	}
+	out := b.mustRun(ctx, t, "restore", "--force", b.backup)
+	if !hasAll(out, []string{"restored " + b.backup, "kept " + b.store + "-wal as"}) {
+		t.Errorf("restore printed %q", out)
+	}
+	b.mustServe(ctx, t, b.old)
+	mustHaveModes(t, b.dir, databaseFile)
+}
+
+// mustServe starts the program, which must have exactly these users, under another epoch
+// than the store had before.
+func (b *backedUp) mustServe(ctx context.Context, t *testing.T, want []int64) {
+	t.Helper()
+	run := b.start(t)
+	defer run.kill()
+	if got := userIDs(t, run.client(t, 1<<20)); !slices.Equal(got, want) {
+		t.Fatalf("got %d users, want %d", len(got), len(want))
+	}
+	if epoch := epochOf(ctx, t, run); (epoch == b.epoch) != (len(want) == len(b.new)) {
+		t.Errorf("epoch %s with %d users, before %s with %d", epoch, len(want), b.epoch, len(b.new))
+	}
+}
+
+// The replaced store is kept whole, with its log.
+func TestRestoreKeepsTheReplacedStore(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	b := makeBackup(ctx, t)
+	b.mustRun(ctx, t, "restore", "--force", b.backup)
+	b.mustServe(ctx, t, b.old)
+	kept, err := filepath.Glob(b.store + ".replaced-*Z")
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("kept %v, %v, want one database", kept, err)
+	}
+	b.mustRun(ctx, t, "check", "--store", "sqlite:"+kept[0])
+	again := *b
+	again.dir = filepath.Join(t.TempDir(), "again")
+	if err := errors.Join(os.Mkdir(again.dir, 0o700), os.Rename(kept[0], filepath.Join(again.dir, databaseFile)),
+		os.Rename(kept[0]+"-wal", filepath.Join(again.dir, databaseFile+"-wal"))); err != nil {
+		t.Fatal(err)
+	}
+	again.mustServe(ctx, t, b.new)
+}
+
+// What is not a sound backup is refused, and the store stays as it was.
+func TestRestoreRefuses(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	b := makeBackup(ctx, t)
+	dir := t.TempDir()
+	whole, err := os.ReadFile(b.backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(name string, content []byte) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	changed := func(name, statement string) string {
+		t.Helper()
+		path := file(name, whole)
+		db, err := sql.Open("sqlite", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	foreign := filepath.Join(dir, "foreign.db")
+	lockDatabase(ctx, t, foreign)() // makes no table, and no file either
+	damaged := slices.Clone(whole)
+	copy(damaged[len(damaged)/2:], strings.Repeat("damage", 2000))
+	for path, want := range map[string]string{
+		file("empty.db", nil):                        "empty",
+		file("text.db", []byte("this is a text")):    "not a SQLite database",
+		file("truncated.db", whole[:len(whole)/2]):   "damaged",
+		file("truncated-2.db", whole[:len(whole)-1]): "damaged",
+		file("damaged.db", damaged):                  "damaged",
+		changed("newer.db", "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)"): "newer",
+		changed("foreign-2.db", "PRAGMA application_id = 7"):                                         "another program",
+		changed("gap.db", "DELETE FROM log WHERE position = 3"):                                      "gap",
+		filepath.Join(dir, "missing.db"):                                                             "no such file",
+		dir:                                                                                          "folder",
+		b.store:                                                                                      "same file",
+	} {
+		before := fingerprint(t, b.dir)
+		out := b.mustFail(ctx, t, "restore", "--force", path)
+		if !hasAll(out, []string{path, want}) {
+			t.Errorf("restore of %s: got %q, want %q", filepath.Base(path), out, want)
+		}
+		if after := fingerprint(t, b.dir); after != before {
+			t.Errorf("restore of %s has changed the folder:\n%s\nbefore:\n%s", filepath.Base(path), after, before)
+		}
+	}
+	run := b.start(t)
+	out := b.mustFail(ctx, t, "restore", "--force", b.backup)
+	if !hasAll(out, []string{"another process (process " + strconv.Itoa(run.cmd.Process.Pid) + ") has it open"}) {
+		t.Errorf("restore beside a server: %s", out)
+	}
+	if got := userIDs(t, run.client(t, 1<<20)); len(got) != len(b.new) {
+		t.Errorf("got %d users, want %d", len(got), len(b.new))
+	}
+}
+
+// fingerprint lists the files of a folder with their sizes and times.
+func fingerprint(t *testing.T, dir string) string {
+	t.Helper()
+	var lines []string
+	for _, name := range namesIn(t, dir) {
+		if strings.HasSuffix(name, "-shm") {
+			continue // an index, made again at each open
+		}
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, name, strconv.FormatInt(info.Size(), 10), info.ModTime().String())
+	}
+	return strings.Join(lines, " ")
+}
+
+// Of restores to one name at the same time one takes place, and the store is sound.
+func TestRestoresAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	b := makeBackup(ctx, t)
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(b.store + suffix); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all errgroup.Group
+	results := make([]error, 4)
+	for i := range results {
+		all.Go(func() error {
+			_, results[i] = b.run(ctx, t, "restore", b.backup)
+			return nil
+		})
+	}
+	_ = all.Wait() // results has the errors
+	restored := 0
+	for _, err := range results {
+		if err == nil {
+			restored++
+		}
+	}
+	if restored != 1 {
+		t.Errorf("%d restores took place, want 1: %v", restored, results)
+	}
+	b.mustServe(ctx, t, b.old)
+	if names := namesIn(t, b.dir); slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, ".partial") }) {
+		t.Errorf("left behind: %v", names)
+	}
+}
+
+// A restore that is killed at any system call that changes the folder leaves the store as
+// it was or the backup; where it leaves the backup beside the old log, this is refused. It
+// can be repeated.
+func TestKilledRestore(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 3*time.Minute)
+	b := makeBackup(ctx, t)
+	sound := t.TempDir()
+	for _, suffix := range []string{"", "-wal"} {
+		copyTo(t, b.store+suffix, filepath.Join(sound, databaseFile+suffix))
+	}
+	outcomes := map[string]int{}
+	for _, call := range []string{"link", "linkat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "fsync", "fchmod", "openat"} {
+		for when, killed := 1, true; killed; when++ {
+			if call == "openat" {
+				when += 20 // most of them only read
+			}
+			run := *b
+			run.dir = t.TempDir()
+			run.store = filepath.Join(run.dir, databaseFile)
+			for _, suffix := range []string{"", "-wal"} {
+				copyTo(t, filepath.Join(sound, databaseFile+suffix), run.store+suffix)
+			}
+			traced := run.program
+			traced.wrap = []string{
+				requireStrace(t), "-f", "-o", "/dev/null", "-e", "inject=" + call + ":signal=SIGKILL:when=" + strconv.Itoa(when),
+			}
+			_, err := traced.run(ctx, t, "restore", "--force", b.backup)
+			killed = err != nil
+			outcomes[run.afterKill(ctx, t)]++
+		}
+	}
+	t.Logf("outcomes: %v", outcomes)
+	for _, want := range []string{"old", "refused", "restored"} {
+		if outcomes[want] == 0 {
+			t.Errorf("no kill led to %q: %v", want, outcomes)
+		}
+	}
+}
+
+// afterKill says what a restore left, and repeats it unless it was done.
+func (b *backedUp) afterKill(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	out, err := b.run(ctx, t, "check")
+	if err != nil {
+		if !hasAll(out, []string{"userd restore"}) {
+			t.Fatalf("a killed restore left a store that is not usable:\n%s", out)
+		}
+		b.mustRun(ctx, t, "restore", "--force", b.backup)
+		b.mustServe(ctx, t, b.old)
+		return "refused"
+	}
+	run := b.start(t)
+	got := userIDs(t, run.client(t, 1<<20))
+	run.kill()
+	switch {
+	case slices.Equal(got, b.new):
+		return "old"
+	case slices.Equal(got, b.old):
+		return "restored"
+	}
+	t.Fatalf("a killed restore left %d users, want %d or %d", len(got), len(b.new), len(b.old))
+	return ""
+}
