@@ -189,6 +189,74 @@ func TestIdleStreamTellsItsProgress(t *testing.T) {
 	}
 }
 
+// A status stream that asked for it is sent its position when it has caught up and while it
+// is idle, after everything up to that position.
+func TestStatusStreamsSendProgress(t *testing.T) {
+	r := newRig(t, func(o *service.Options) { o.Heartbeat = time.Millisecond })
+	id, other := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId()
+	epoch := r.feed.Head().Epoch
+	watch := func(req *userv1.WatchUserStatusRequest) func() *userv1.UserStatusUpdate {
+		stream, err := r.client(t).WatchUserStatus(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = stream.Close() }) // how it ends does not matter here
+		return func() *userv1.UserStatusUpdate {
+			if !stream.Receive() {
+				t.Fatal(stream.Err())
+			}
+			return stream.Msg()
+		}
+	}
+	s := r.sync(t)
+	defer s.end()
+	s.send(&userv1.UserStatusUpdate{UserId: id, Progress: true, ClientSeq: 7})
+	streams := map[string]func() *userv1.UserStatusUpdate{
+		"one user":           watch(&userv1.WatchUserStatusRequest{UserIds: []int64{id}, Progress: true}),
+		"everybody":          watch(&userv1.WatchUserStatusRequest{All: true, Progress: true}),
+		"everybody, resumed": watch(&userv1.WatchUserStatusRequest{All: true, AfterActivityId: 1, Progress: true}),
+		"SyncUserStatus":     s.receive,
+	}
+	for _, set := range []int64{id, other, id} {
+		changed := r.setStatus(t, set, suspended, nil).GetActivityId()
+		if set == other { // whom not all follow
+			changed = r.feed.Head().Position
+		}
+		for name, next := range streams {
+			last := int64(0)
+			for reached := false; !reached; {
+				switch got := next(); {
+				case !got.GetProgress():
+					last = got.GetActivityId()
+				case got.GetUserId() != 0 || got.GetStatus() != none || got.GetEpoch() != epoch || got.GetClientSeq() != 0 || got.GetActivityId() < last:
+					t.Fatalf("%s: got %v after position %d", name, got, last)
+				default:
+					reached = got.GetActivityId() >= changed
+				}
+			}
+		}
+	}
+}
+
+// A status stream that did not ask for progress is sent none.
+func TestStatusStreamsSendNoProgressUnasked(t *testing.T) {
+	r := newRig(t, func(o *service.Options) { o.Heartbeat = time.Millisecond })
+	id := r.create(t, "ann").GetUserId()
+	s := r.sync(t)
+	defer s.end()
+	s.send(&userv1.UserStatusUpdate{UserId: id})
+	s.receive()
+	for range 20 {
+		changed := r.setStatus(t, id, suspended, nil)
+		r.setStatus(t, id, active, nil)
+		for got := s.receive(); got.GetActivityId() <= changed.GetActivityId(); got = s.receive() {
+			if got.GetProgress() {
+				t.Fatalf("got %v, want no progress", got)
+			}
+		}
+	}
+}
+
 func TestStreamIsToldOfTheDrain(t *testing.T) {
 	r := newRig(t)
 	id := recorded(t, r, 1)

@@ -1,6 +1,8 @@
 package service
 
 import (
+	"google.golang.org/genproto/googleapis/rpc/status"
+
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
@@ -26,12 +28,27 @@ func (s *Service) statusUpdate(current user.CurrentStatus) *userv1.UserStatusUpd
 // comes as an error item.
 func (s *Service) statusChange(change *feed.StatusChange) *userv1.UserStatusUpdate {
 	if gone := change.Gone(); gone != nil {
-		return &userv1.UserStatusUpdate{
-			UserId: change.UserID, ActivityId: change.Position,
-			Epoch: s.feed.Head().Epoch, Error: s.itemStatus(gone),
-		}
+		update := s.statusFailure(change.UserID, gone)
+		update.ActivityId = change.Position
+		return update
 	}
 	update := s.statusUpdate(change.Current)
 	update.ActivityId = change.Position
 	return update
+}
+
+// statusFailure converts the failure of an item of a status stream. Its Status has no
+// details, which JSON clients could not decode; ItemFailure has what is in them.
+func (s *Service) statusFailure(userID int64, err error) *userv1.UserStatusUpdate {
+	failure := s.itemFailure(0, userID, err)
+	return &userv1.UserStatusUpdate{
+		UserId: userID, Epoch: s.feed.Head().Epoch, Failure: failure,
+		Error: &status.Status{Code: int32(failure.GetCode()), Message: failure.GetMessage()},
+	}
+}
+
+// statusProgress returns the message of a status stream that nothing is missing up to the
+// position.
+func (s *Service) statusProgress(position int64) *userv1.UserStatusUpdate {
+	return &userv1.UserStatusUpdate{ActivityId: position, Epoch: s.feed.Head().Epoch, Progress: true}
 }

@@ -176,9 +176,14 @@ func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpda
 // answerAll sends answers and changes until there are no more answers to come.
 func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
 	w.flush.Hold()
+	defer func() {
+		if w.beat != nil {
+			w.beat.Stop()
+		}
+	}()
 	for {
-		if len(in.answers) == 0 && len(w.followed.Wake()) == 0 {
-			w.flush.Release() // nothing is at hand
+		if err := w.atHand(len(in.answers) > 0 || len(w.followed.Wake()) > 0); err != nil {
+			return err
 		}
 		var err error
 		select {
@@ -191,6 +196,8 @@ func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
 		case <-w.followed.Wake():
 			w.flush.Hold()
 			err = w.changes(ctx)
+		case <-w.ticks():
+			w.due = true
 		case <-w.service.feed.Draining():
 			return w.drain(ctx, in)
 		case <-ctx.Done():
@@ -242,14 +249,15 @@ func (w *statusWriter) answer(ctx context.Context, in *statusReader, a *statusAn
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		update = &userv1.UserStatusUpdate{
-			UserId: a.message.GetUserId(), Epoch: w.service.feed.Head().Epoch, Error: w.service.itemStatus(err),
-		}
+		update = w.service.statusFailure(a.message.GetUserId(), err)
 		if e, known := user.AsError(err); known {
 			update.ActivityId = e.Position
 		}
 	}
 	update.ClientSeq = a.message.GetClientSeq()
+	if a.message.GetProgress() {
+		w.askProgress()
+	}
 	if err := w.send(update); err != nil {
 		return err
 	}

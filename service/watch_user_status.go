@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -33,19 +34,27 @@ func (s *Service) WatchUserStatus(
 	}
 	w := statusWriter{service: s, followed: followed, send: stream.Send, flush: flusher(ctx)}
 	w.flush.Hold()
+	if req.GetProgress() {
+		w.askProgress()
+		defer w.beat.Stop()
+	}
 	if req.GetAll() {
 		followed.Everybody(cmp.Or(after, s.feed.Head().Position))
 	} else if err := w.begin(ctx, req.GetUserIds(), after); err != nil {
 		return err
 	}
 	for {
-		w.flush.Release()
+		if err := w.atHand(len(followed.Wake()) > 0); err != nil {
+			return err
+		}
 		select {
 		case <-followed.Wake():
 			w.flush.Hold()
 			if err := w.changes(ctx); err != nil {
 				return err
 			}
+		case <-w.ticks():
+			w.due = true
 		case <-s.feed.Draining():
 			return followed.Drained()
 		case <-ctx.Done():
@@ -60,6 +69,41 @@ type statusWriter struct {
 	followed *feed.Followed
 	send     func(*userv1.UserStatusUpdate) error
 	flush    FlushControl
+	beat     *time.Ticker // of progress messages; nil: none were asked for
+	due      bool         // a progress message is to be sent as soon as nothing is at hand
+}
+
+// askProgress sends a progress message when the stream has caught up, and then again
+// and again.
+func (w *statusWriter) askProgress() {
+	w.due = true
+	if w.beat == nil {
+		w.beat = time.NewTicker(w.service.opts.Heartbeat)
+	}
+}
+
+// ticks has a value when a progress message is due.
+func (w *statusWriter) ticks() <-chan time.Time {
+	if w.beat == nil {
+		return nil
+	}
+	return w.beat.C
+}
+
+// atHand comes before each wait. Unless more is at hand, it sends the progress message
+// that is due, and flushes.
+func (w *statusWriter) atHand(more bool) error {
+	if more {
+		return nil
+	}
+	if w.due {
+		w.due = false
+		if err := w.send(w.service.statusProgress(w.followed.Told())); err != nil {
+			return err
+		}
+	}
+	w.flush.Release()
+	return nil
 }
 
 // begin follows the users and sends what the caller does not know yet: their

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
@@ -117,13 +116,7 @@ func TestRowsBelowTheProcedure(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v: the stream ended: %v", test, err)
 			}
-			missing := ""
-			for _, packed := range answer.GetError().GetDetails() {
-				info := new(errdetails.ErrorInfo)
-				if packed.UnmarshalTo(info) == nil {
-					missing = info.GetMetadata()["permission"]
-				}
-			}
+			missing := answer.GetFailure().GetMetadata()["permission"]
 			if missing != string(test.missing) || (answer.GetError() != nil) != (test.missing != "") {
 				t.Errorf("%v %v: got %v", test.has, test.send, answer)
 			}

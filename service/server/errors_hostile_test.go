@@ -163,7 +163,7 @@ func callRaw(ctx context.Context, s *servertest.Server, p servertest.Protocol, n
 			return err
 		}
 		var update userv1.UserStatusUpdate
-		return errors.Join(proto.Unmarshal(*answer, &update), asError(update.GetError()))
+		return errors.Join(proto.Unmarshal(*answer, &update), asError(update.GetFailure()))
 	case in:
 		stream := c.CallClientStream(ctx)
 		_ = stream.Send(&message)

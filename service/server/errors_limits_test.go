@@ -10,11 +10,13 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/server"
 	"github.com/yourorg/userservice/service/servertest"
 	"github.com/yourorg/userservice/service/user"
@@ -209,29 +211,35 @@ func followTooMany(ctx context.Context, c userv1connect.UserServiceClient) error
 		}
 		sent <- nil
 	}()
-	var last *status.Status
+	var last *userv1.ItemFailure
 	for n := range feed.MaxFollows + 1 {
 		answer, err := stream.Receive()
 		if err != nil {
 			return err
 		}
-		if last = answer.GetError(); last != nil && n < feed.MaxFollows {
+		if last = answer.GetFailure(); last != nil && n < feed.MaxFollows {
 			return fmt.Errorf("message %d: %v", n, last)
 		}
 	}
 	return errors.Join(asError(last), <-sent)
 }
 
-// asError gives the error of an item the form of a call's.
-func asError(s *status.Status) error {
-	if s == nil {
+// asError gives the failure of an item the form of a call's error.
+func asError(f *userv1.ItemFailure) error {
+	if f == nil {
 		return nil
 	}
-	e := connect.NewError(connect.Code(s.GetCode()), errors.New(s.GetMessage()))
-	for _, packed := range s.GetDetails() {
-		if detail, err := connect.NewErrorDetail(packed); err == nil {
-			e.AddDetail(detail)
+	e := connect.NewError(connect.Code(f.GetCode()), errors.New(f.GetMessage()))
+	details := []proto.Message{&errdetails.ErrorInfo{Reason: f.GetReason().String(), Domain: rpcstatus.Domain, Metadata: f.GetMetadata()}}
+	if len(f.GetFieldViolations()) > 0 {
+		details = append(details, &errdetails.BadRequest{FieldViolations: f.GetFieldViolations()})
+	}
+	for _, detail := range details {
+		packed, err := connect.NewErrorDetail(detail)
+		if err != nil {
+			return err
 		}
+		e.AddDetail(packed)
 	}
 	return e
 }

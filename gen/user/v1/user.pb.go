@@ -11,6 +11,8 @@ package userv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
+	code "google.golang.org/genproto/googleapis/rpc/code"
+	errdetails "google.golang.org/genproto/googleapis/rpc/errdetails"
 	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -355,15 +357,24 @@ type UserStatusUpdate struct {
 	// server, in a message that follows: what has changed since this position is
 	// wanted instead of the present status. Default 0: the present status.
 	ActivityId int64 `protobuf:"varint,4,opt,name=activity_id,json=activityId,proto3" json:"activity_id,omitempty"`
-	// From the server: this item failed, for this reason; the stream goes on.
-	// Ignored when sent to the server.
+	// From the server: this item failed; the stream continues. It has the code and the
+	// message, and never details: JSON clients cannot decode a google.protobuf.Any
+	// inside a message. The reason is in failure. Ignored when sent to the server.
 	Error *status.Status `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	// Free number of the caller's, echoed in the answer. 0 in a message that
 	// is not an answer. Default 0.
 	ClientSeq int64 `protobuf:"varint,6,opt,name=client_seq,json=clientSeq,proto3" json:"client_seq,omitempty"`
 	// Epoch of the log that activity_id belongs to. To the server: empty means
 	// that it is not checked. At most 64 characters.
-	Epoch         string `protobuf:"bytes,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch string `protobuf:"bytes,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// From the server: why this item failed. Set together with error; its index is 0,
+	// because client_seq identifies the item. Ignored when sent to the server.
+	Failure *ItemFailure `protobuf:"bytes,8,opt,name=failure,proto3" json:"failure,omitempty"`
+	// To SyncUserStatus, in any message: asks for progress messages from now on.
+	// From the server: this is a progress message. It has no user and no status; no
+	// change up to its activity_id is missing on this stream. One is sent when the
+	// stream has caught up, then one at least every 15 s.
+	Progress      bool `protobuf:"varint,9,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -447,11 +458,125 @@ func (x *UserStatusUpdate) GetEpoch() string {
 	return ""
 }
 
+func (x *UserStatusUpdate) GetFailure() *ItemFailure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
+func (x *UserStatusUpdate) GetProgress() bool {
+	if x != nil {
+		return x.Progress
+	}
+	return false
+}
+
+// ItemFailure describes the failure of one item of a batch or of a stream.
+type ItemFailure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the item, from 0.
+	Index int64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// The user that the item named. 0: none.
+	UserId int64 `protobuf:"varint,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Canonical code.
+	Code code.Code `protobuf:"varint,3,opt,name=code,proto3,enum=google.rpc.Code" json:"code,omitempty"`
+	// Machine-readable reason.
+	Reason ErrorReason `protobuf:"varint,4,opt,name=reason,proto3,enum=user.v1.ErrorReason" json:"reason,omitempty"`
+	// Explanation for people, in English.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// What was wrong with which field, where the code is INVALID_ARGUMENT.
+	FieldViolations []*errdetails.BadRequest_FieldViolation `protobuf:"bytes,6,rep,name=field_violations,json=fieldViolations,proto3" json:"field_violations,omitempty"`
+	// What else is known of the reason, see ErrorReason.
+	Metadata      map[string]string `protobuf:"bytes,7,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ItemFailure) Reset() {
+	*x = ItemFailure{}
+	mi := &file_user_v1_user_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ItemFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ItemFailure) ProtoMessage() {}
+
+func (x *ItemFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_user_v1_user_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ItemFailure.ProtoReflect.Descriptor instead.
+func (*ItemFailure) Descriptor() ([]byte, []int) {
+	return file_user_v1_user_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ItemFailure) GetIndex() int64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ItemFailure) GetUserId() int64 {
+	if x != nil {
+		return x.UserId
+	}
+	return 0
+}
+
+func (x *ItemFailure) GetCode() code.Code {
+	if x != nil {
+		return x.Code
+	}
+	return code.Code(0)
+}
+
+func (x *ItemFailure) GetReason() ErrorReason {
+	if x != nil {
+		return x.Reason
+	}
+	return ErrorReason_ERROR_REASON_UNSPECIFIED
+}
+
+func (x *ItemFailure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ItemFailure) GetFieldViolations() []*errdetails.BadRequest_FieldViolation {
+	if x != nil {
+		return x.FieldViolations
+	}
+	return nil
+}
+
+func (x *ItemFailure) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
 var File_user_v1_user_proto protoreflect.FileDescriptor
 
 const file_user_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x12user/v1/user.proto\x12\auser.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x93\x05\n" +
+	"\x12user/v1/user.proto\x12\auser.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15google/rpc/code.proto\x1a\x1egoogle/rpc/error_details.proto\x1a\x17google/rpc/status.proto\x1a\x1auser/v1/error_reason.proto\"\x93\x05\n" +
 	"\x04User\x12\x1c\n" +
 	"\auser_id\x18\x01 \x01(\x03B\x03\xe0A\x03R\x06userId\x12(\n" +
 	"\busername\x18\x02 \x01(\tB\f\xbaH\t\xd8\x01\x01r\x04\x10\x03\x18@R\busername\x12!\n" +
@@ -481,7 +606,7 @@ const file_user_v1_user_proto_rawDesc = "" +
 	"\adetails\x18\x05 \x03(\v2\".user.v1.UserActivity.DetailsEntryR\adetails\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb7\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x83\x03\n" +
 	"\x10UserStatusUpdate\x12 \n" +
 	"\auser_id\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x06userId\x125\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x13.user.v1.UserStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x128\n" +
@@ -491,7 +616,20 @@ const file_user_v1_user_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\v2\x12.google.rpc.StatusR\x05error\x12\x1d\n" +
 	"\n" +
 	"client_seq\x18\x06 \x01(\x03R\tclientSeq\x12\x1d\n" +
-	"\x05epoch\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x05epoch*v\n" +
+	"\x05epoch\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x05epoch\x12.\n" +
+	"\afailure\x18\b \x01(\v2\x14.user.v1.ItemFailureR\afailure\x12\x1a\n" +
+	"\bprogress\x18\t \x01(\bR\bprogress\"\xf9\x02\n" +
+	"\vItemFailure\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x03R\x05index\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\x03R\x06userId\x12$\n" +
+	"\x04code\x18\x03 \x01(\x0e2\x10.google.rpc.CodeR\x04code\x12,\n" +
+	"\x06reason\x18\x04 \x01(\x0e2\x14.user.v1.ErrorReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12P\n" +
+	"\x10field_violations\x18\x06 \x03(\v2%.google.rpc.BadRequest.FieldViolationR\x0ffieldViolations\x12>\n" +
+	"\bmetadata\x18\a \x03(\v2\".user.v1.ItemFailure.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*v\n" +
 	"\n" +
 	"UserStatus\x12\x1b\n" +
 	"\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -513,34 +651,44 @@ func file_user_v1_user_proto_rawDescGZIP() []byte {
 }
 
 var file_user_v1_user_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_user_v1_user_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_user_v1_user_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_user_v1_user_proto_goTypes = []any{
 	(UserStatus)(0),               // 0: user.v1.UserStatus
 	(*User)(nil),                  // 1: user.v1.User
 	(*UserActivity)(nil),          // 2: user.v1.UserActivity
 	(*UserStatusUpdate)(nil),      // 3: user.v1.UserStatusUpdate
-	nil,                           // 4: user.v1.User.MetadataEntry
-	nil,                           // 5: user.v1.UserActivity.DetailsEntry
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*status.Status)(nil),         // 7: google.rpc.Status
+	(*ItemFailure)(nil),           // 4: user.v1.ItemFailure
+	nil,                           // 5: user.v1.User.MetadataEntry
+	nil,                           // 6: user.v1.UserActivity.DetailsEntry
+	nil,                           // 7: user.v1.ItemFailure.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*status.Status)(nil),         // 9: google.rpc.Status
+	(code.Code)(0),                // 10: google.rpc.Code
+	(ErrorReason)(0),              // 11: user.v1.ErrorReason
+	(*errdetails.BadRequest_FieldViolation)(nil), // 12: google.rpc.BadRequest.FieldViolation
 }
 var file_user_v1_user_proto_depIdxs = []int32{
 	0,  // 0: user.v1.User.status:type_name -> user.v1.UserStatus
-	6,  // 1: user.v1.User.created_at:type_name -> google.protobuf.Timestamp
-	6,  // 2: user.v1.User.updated_at:type_name -> google.protobuf.Timestamp
-	4,  // 3: user.v1.User.metadata:type_name -> user.v1.User.MetadataEntry
-	6,  // 4: user.v1.User.deleted_at:type_name -> google.protobuf.Timestamp
-	6,  // 5: user.v1.User.purge_at:type_name -> google.protobuf.Timestamp
-	6,  // 6: user.v1.UserActivity.timestamp:type_name -> google.protobuf.Timestamp
-	5,  // 7: user.v1.UserActivity.details:type_name -> user.v1.UserActivity.DetailsEntry
+	8,  // 1: user.v1.User.created_at:type_name -> google.protobuf.Timestamp
+	8,  // 2: user.v1.User.updated_at:type_name -> google.protobuf.Timestamp
+	5,  // 3: user.v1.User.metadata:type_name -> user.v1.User.MetadataEntry
+	8,  // 4: user.v1.User.deleted_at:type_name -> google.protobuf.Timestamp
+	8,  // 5: user.v1.User.purge_at:type_name -> google.protobuf.Timestamp
+	8,  // 6: user.v1.UserActivity.timestamp:type_name -> google.protobuf.Timestamp
+	6,  // 7: user.v1.UserActivity.details:type_name -> user.v1.UserActivity.DetailsEntry
 	0,  // 8: user.v1.UserStatusUpdate.status:type_name -> user.v1.UserStatus
-	6,  // 9: user.v1.UserStatusUpdate.timestamp:type_name -> google.protobuf.Timestamp
-	7,  // 10: user.v1.UserStatusUpdate.error:type_name -> google.rpc.Status
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 9: user.v1.UserStatusUpdate.timestamp:type_name -> google.protobuf.Timestamp
+	9,  // 10: user.v1.UserStatusUpdate.error:type_name -> google.rpc.Status
+	4,  // 11: user.v1.UserStatusUpdate.failure:type_name -> user.v1.ItemFailure
+	10, // 12: user.v1.ItemFailure.code:type_name -> google.rpc.Code
+	11, // 13: user.v1.ItemFailure.reason:type_name -> user.v1.ErrorReason
+	12, // 14: user.v1.ItemFailure.field_violations:type_name -> google.rpc.BadRequest.FieldViolation
+	7,  // 15: user.v1.ItemFailure.metadata:type_name -> user.v1.ItemFailure.MetadataEntry
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_user_v1_user_proto_init() }
@@ -548,13 +696,14 @@ func file_user_v1_user_proto_init() {
 	if File_user_v1_user_proto != nil {
 		return
 	}
+	file_user_v1_error_reason_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_user_v1_user_proto_rawDesc), len(file_user_v1_user_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

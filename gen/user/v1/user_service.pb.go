@@ -11,8 +11,6 @@ package userv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
-	code "google.golang.org/genproto/googleapis/rpc/code"
-	errdetails "google.golang.org/genproto/googleapis/rpc/errdetails"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -1069,106 +1067,6 @@ func (x *UndeleteUserResponse) GetUser() *User {
 	return nil
 }
 
-// ItemFailure says why one item of a batch failed.
-type ItemFailure struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of the item, from 0.
-	Index int64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// The user that the item named. 0: none.
-	UserId int64 `protobuf:"varint,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Canonical code.
-	Code code.Code `protobuf:"varint,3,opt,name=code,proto3,enum=google.rpc.Code" json:"code,omitempty"`
-	// Machine-readable reason.
-	Reason ErrorReason `protobuf:"varint,4,opt,name=reason,proto3,enum=user.v1.ErrorReason" json:"reason,omitempty"`
-	// Explanation for people, in English.
-	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
-	// What was wrong with which field, where the code is INVALID_ARGUMENT.
-	FieldViolations []*errdetails.BadRequest_FieldViolation `protobuf:"bytes,6,rep,name=field_violations,json=fieldViolations,proto3" json:"field_violations,omitempty"`
-	// What else is known of the reason, see ErrorReason.
-	Metadata      map[string]string `protobuf:"bytes,7,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ItemFailure) Reset() {
-	*x = ItemFailure{}
-	mi := &file_user_v1_user_service_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ItemFailure) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ItemFailure) ProtoMessage() {}
-
-func (x *ItemFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ItemFailure.ProtoReflect.Descriptor instead.
-func (*ItemFailure) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *ItemFailure) GetIndex() int64 {
-	if x != nil {
-		return x.Index
-	}
-	return 0
-}
-
-func (x *ItemFailure) GetUserId() int64 {
-	if x != nil {
-		return x.UserId
-	}
-	return 0
-}
-
-func (x *ItemFailure) GetCode() code.Code {
-	if x != nil {
-		return x.Code
-	}
-	return code.Code(0)
-}
-
-func (x *ItemFailure) GetReason() ErrorReason {
-	if x != nil {
-		return x.Reason
-	}
-	return ErrorReason_ERROR_REASON_UNSPECIFIED
-}
-
-func (x *ItemFailure) GetMessage() string {
-	if x != nil {
-		return x.Message
-	}
-	return ""
-}
-
-func (x *ItemFailure) GetFieldViolations() []*errdetails.BadRequest_FieldViolation {
-	if x != nil {
-		return x.FieldViolations
-	}
-	return nil
-}
-
-func (x *ItemFailure) GetMetadata() map[string]string {
-	if x != nil {
-		return x.Metadata
-	}
-	return nil
-}
-
 // BatchCreateUsersRequest is one item of an import.
 type BatchCreateUsersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1184,7 +1082,7 @@ type BatchCreateUsersRequest struct {
 
 func (x *BatchCreateUsersRequest) Reset() {
 	*x = BatchCreateUsersRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[15]
+	mi := &file_user_v1_user_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1094,7 @@ func (x *BatchCreateUsersRequest) String() string {
 func (*BatchCreateUsersRequest) ProtoMessage() {}
 
 func (x *BatchCreateUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[15]
+	mi := &file_user_v1_user_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1107,7 @@ func (x *BatchCreateUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCreateUsersRequest.ProtoReflect.Descriptor instead.
 func (*BatchCreateUsersRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{15}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BatchCreateUsersRequest) GetUser() *CreateUserRequest {
@@ -1239,7 +1137,7 @@ type BatchCreateUsersResult struct {
 
 func (x *BatchCreateUsersResult) Reset() {
 	*x = BatchCreateUsersResult{}
-	mi := &file_user_v1_user_service_proto_msgTypes[16]
+	mi := &file_user_v1_user_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1149,7 @@ func (x *BatchCreateUsersResult) String() string {
 func (*BatchCreateUsersResult) ProtoMessage() {}
 
 func (x *BatchCreateUsersResult) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[16]
+	mi := &file_user_v1_user_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1162,7 @@ func (x *BatchCreateUsersResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCreateUsersResult.ProtoReflect.Descriptor instead.
 func (*BatchCreateUsersResult) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{16}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BatchCreateUsersResult) GetUserId() int64 {
@@ -1304,7 +1202,7 @@ type BatchCreateUsersResponse struct {
 
 func (x *BatchCreateUsersResponse) Reset() {
 	*x = BatchCreateUsersResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[17]
+	mi := &file_user_v1_user_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1214,7 @@ func (x *BatchCreateUsersResponse) String() string {
 func (*BatchCreateUsersResponse) ProtoMessage() {}
 
 func (x *BatchCreateUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[17]
+	mi := &file_user_v1_user_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1227,7 @@ func (x *BatchCreateUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCreateUsersResponse.ProtoReflect.Descriptor instead.
 func (*BatchCreateUsersResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{17}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BatchCreateUsersResponse) GetCreatedCount() int64 {
@@ -1391,7 +1289,7 @@ type BatchUpdateUsersResponse struct {
 
 func (x *BatchUpdateUsersResponse) Reset() {
 	*x = BatchUpdateUsersResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[18]
+	mi := &file_user_v1_user_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1301,7 @@ func (x *BatchUpdateUsersResponse) String() string {
 func (*BatchUpdateUsersResponse) ProtoMessage() {}
 
 func (x *BatchUpdateUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[18]
+	mi := &file_user_v1_user_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1314,7 @@ func (x *BatchUpdateUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchUpdateUsersResponse.ProtoReflect.Descriptor instead.
 func (*BatchUpdateUsersResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{18}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BatchUpdateUsersResponse) GetUpdatedCount() int32 {
@@ -1463,7 +1361,7 @@ type CreateUsersRequest struct {
 
 func (x *CreateUsersRequest) Reset() {
 	*x = CreateUsersRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[19]
+	mi := &file_user_v1_user_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1373,7 @@ func (x *CreateUsersRequest) String() string {
 func (*CreateUsersRequest) ProtoMessage() {}
 
 func (x *CreateUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[19]
+	mi := &file_user_v1_user_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1386,7 @@ func (x *CreateUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUsersRequest.ProtoReflect.Descriptor instead.
 func (*CreateUsersRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{19}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateUsersRequest) GetRequests() []*CreateUserRequest {
@@ -1523,7 +1421,7 @@ type CreateUsersResponse struct {
 
 func (x *CreateUsersResponse) Reset() {
 	*x = CreateUsersResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[20]
+	mi := &file_user_v1_user_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1433,7 @@ func (x *CreateUsersResponse) String() string {
 func (*CreateUsersResponse) ProtoMessage() {}
 
 func (x *CreateUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[20]
+	mi := &file_user_v1_user_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1446,7 @@ func (x *CreateUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUsersResponse.ProtoReflect.Descriptor instead.
 func (*CreateUsersResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{20}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateUsersResponse) GetResults() []*UserResult {
@@ -1575,7 +1473,7 @@ type UserResult struct {
 
 func (x *UserResult) Reset() {
 	*x = UserResult{}
-	mi := &file_user_v1_user_service_proto_msgTypes[21]
+	mi := &file_user_v1_user_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1485,7 @@ func (x *UserResult) String() string {
 func (*UserResult) ProtoMessage() {}
 
 func (x *UserResult) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[21]
+	mi := &file_user_v1_user_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1498,7 @@ func (x *UserResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserResult.ProtoReflect.Descriptor instead.
 func (*UserResult) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{21}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UserResult) GetOutcome() ItemOutcome {
@@ -1638,7 +1536,7 @@ type UpdateUsersRequest struct {
 
 func (x *UpdateUsersRequest) Reset() {
 	*x = UpdateUsersRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[22]
+	mi := &file_user_v1_user_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1548,7 @@ func (x *UpdateUsersRequest) String() string {
 func (*UpdateUsersRequest) ProtoMessage() {}
 
 func (x *UpdateUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[22]
+	mi := &file_user_v1_user_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +1561,7 @@ func (x *UpdateUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUsersRequest.ProtoReflect.Descriptor instead.
 func (*UpdateUsersRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{22}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateUsersRequest) GetRequests() []*UpdateUserRequest {
@@ -1691,7 +1589,7 @@ type UpdateUsersResponse struct {
 
 func (x *UpdateUsersResponse) Reset() {
 	*x = UpdateUsersResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[23]
+	mi := &file_user_v1_user_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1601,7 @@ func (x *UpdateUsersResponse) String() string {
 func (*UpdateUsersResponse) ProtoMessage() {}
 
 func (x *UpdateUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[23]
+	mi := &file_user_v1_user_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1614,7 @@ func (x *UpdateUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUsersResponse.ProtoReflect.Descriptor instead.
 func (*UpdateUsersResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{23}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateUsersResponse) GetResults() []*UserResult {
@@ -1756,7 +1654,7 @@ type StreamUserActivitiesRequest struct {
 
 func (x *StreamUserActivitiesRequest) Reset() {
 	*x = StreamUserActivitiesRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[24]
+	mi := &file_user_v1_user_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1666,7 @@ func (x *StreamUserActivitiesRequest) String() string {
 func (*StreamUserActivitiesRequest) ProtoMessage() {}
 
 func (x *StreamUserActivitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[24]
+	mi := &file_user_v1_user_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1679,7 @@ func (x *StreamUserActivitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamUserActivitiesRequest.ProtoReflect.Descriptor instead.
 func (*StreamUserActivitiesRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{24}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StreamUserActivitiesRequest) GetUserId() int64 {
@@ -1860,7 +1758,7 @@ type ListUserActivitiesRequest struct {
 
 func (x *ListUserActivitiesRequest) Reset() {
 	*x = ListUserActivitiesRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[25]
+	mi := &file_user_v1_user_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1770,7 @@ func (x *ListUserActivitiesRequest) String() string {
 func (*ListUserActivitiesRequest) ProtoMessage() {}
 
 func (x *ListUserActivitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[25]
+	mi := &file_user_v1_user_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1783,7 @@ func (x *ListUserActivitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUserActivitiesRequest.ProtoReflect.Descriptor instead.
 func (*ListUserActivitiesRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{25}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListUserActivitiesRequest) GetUserId() int64 {
@@ -1936,7 +1834,7 @@ type ListUserActivitiesResponse struct {
 
 func (x *ListUserActivitiesResponse) Reset() {
 	*x = ListUserActivitiesResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[26]
+	mi := &file_user_v1_user_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +1846,7 @@ func (x *ListUserActivitiesResponse) String() string {
 func (*ListUserActivitiesResponse) ProtoMessage() {}
 
 func (x *ListUserActivitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[26]
+	mi := &file_user_v1_user_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +1859,7 @@ func (x *ListUserActivitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUserActivitiesResponse.ProtoReflect.Descriptor instead.
 func (*ListUserActivitiesResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{26}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListUserActivitiesResponse) GetActivities() []*UserActivity {
@@ -1998,7 +1896,7 @@ type RecordUserActivityRequest struct {
 
 func (x *RecordUserActivityRequest) Reset() {
 	*x = RecordUserActivityRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[27]
+	mi := &file_user_v1_user_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +1908,7 @@ func (x *RecordUserActivityRequest) String() string {
 func (*RecordUserActivityRequest) ProtoMessage() {}
 
 func (x *RecordUserActivityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[27]
+	mi := &file_user_v1_user_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +1921,7 @@ func (x *RecordUserActivityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordUserActivityRequest.ProtoReflect.Descriptor instead.
 func (*RecordUserActivityRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{27}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RecordUserActivityRequest) GetUserId() int64 {
@@ -2065,7 +1963,7 @@ type RecordUserActivityResponse struct {
 
 func (x *RecordUserActivityResponse) Reset() {
 	*x = RecordUserActivityResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[28]
+	mi := &file_user_v1_user_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +1975,7 @@ func (x *RecordUserActivityResponse) String() string {
 func (*RecordUserActivityResponse) ProtoMessage() {}
 
 func (x *RecordUserActivityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[28]
+	mi := &file_user_v1_user_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +1988,7 @@ func (x *RecordUserActivityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordUserActivityResponse.ProtoReflect.Descriptor instead.
 func (*RecordUserActivityResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{28}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RecordUserActivityResponse) GetActivity() *UserActivity {
@@ -2117,7 +2015,7 @@ type UpdateUserStatusRequest struct {
 
 func (x *UpdateUserStatusRequest) Reset() {
 	*x = UpdateUserStatusRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[29]
+	mi := &file_user_v1_user_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2129,7 +2027,7 @@ func (x *UpdateUserStatusRequest) String() string {
 func (*UpdateUserStatusRequest) ProtoMessage() {}
 
 func (x *UpdateUserStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[29]
+	mi := &file_user_v1_user_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2142,7 +2040,7 @@ func (x *UpdateUserStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUserStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateUserStatusRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{29}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateUserStatusRequest) GetUserId() int64 {
@@ -2184,7 +2082,7 @@ type UpdateUserStatusResponse struct {
 
 func (x *UpdateUserStatusResponse) Reset() {
 	*x = UpdateUserStatusResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[30]
+	mi := &file_user_v1_user_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2094,7 @@ func (x *UpdateUserStatusResponse) String() string {
 func (*UpdateUserStatusResponse) ProtoMessage() {}
 
 func (x *UpdateUserStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[30]
+	mi := &file_user_v1_user_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2107,7 @@ func (x *UpdateUserStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUserStatusResponse.ProtoReflect.Descriptor instead.
 func (*UpdateUserStatusResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{30}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UpdateUserStatusResponse) GetStatusUpdate() *UserStatusUpdate {
@@ -2232,14 +2130,17 @@ type WatchUserStatusRequest struct {
 	AfterActivityId int64 `protobuf:"varint,3,opt,name=after_activity_id,json=afterActivityId,proto3" json:"after_activity_id,omitempty"`
 	// Epoch that after_activity_id belongs to; another epoch is OUT_OF_RANGE.
 	// Default: not checked. At most 64 characters.
-	Epoch         string `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch string `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Asks for progress messages, see UserStatusUpdate.progress. Default: none are
+	// sent.
+	Progress      bool `protobuf:"varint,5,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchUserStatusRequest) Reset() {
 	*x = WatchUserStatusRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[31]
+	mi := &file_user_v1_user_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2152,7 @@ func (x *WatchUserStatusRequest) String() string {
 func (*WatchUserStatusRequest) ProtoMessage() {}
 
 func (x *WatchUserStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[31]
+	mi := &file_user_v1_user_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2165,7 @@ func (x *WatchUserStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchUserStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchUserStatusRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{31}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchUserStatusRequest) GetUserIds() []int64 {
@@ -2295,11 +2196,18 @@ func (x *WatchUserStatusRequest) GetEpoch() string {
 	return ""
 }
 
+func (x *WatchUserStatusRequest) GetProgress() bool {
+	if x != nil {
+		return x.Progress
+	}
+	return false
+}
+
 var File_user_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_user_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1auser/v1/user_service.proto\x12\auser.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15google/rpc/code.proto\x1a\x1egoogle/rpc/error_details.proto\x1a\x1auser/v1/error_reason.proto\x1a\x12user/v1/user.proto\"T\n" +
+	"\x1auser/v1/user_service.proto\x12\auser.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12user/v1/user.proto\"T\n" +
 	"\x0eGetUserRequest\x12 \n" +
 	"\auser_id\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06userId\x12 \n" +
 	"\x06fields\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\x06fields\"4\n" +
@@ -2360,18 +2268,7 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"9\n" +
 	"\x14UndeleteUserResponse\x12!\n" +
-	"\x04user\x18\x01 \x01(\v2\r.user.v1.UserR\x04user\"\xf9\x02\n" +
-	"\vItemFailure\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x03R\x05index\x12\x17\n" +
-	"\auser_id\x18\x02 \x01(\x03R\x06userId\x12$\n" +
-	"\x04code\x18\x03 \x01(\x0e2\x10.google.rpc.CodeR\x04code\x12,\n" +
-	"\x06reason\x18\x04 \x01(\x0e2\x14.user.v1.ErrorReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\x12P\n" +
-	"\x10field_violations\x18\x06 \x03(\v2%.google.rpc.BadRequest.FieldViolationR\x0ffieldViolations\x12>\n" +
-	"\bmetadata\x18\a \x03(\v2\".user.v1.ItemFailure.MetadataEntryR\bmetadata\x1a;\n" +
-	"\rMetadataEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x01\n" +
+	"\x04user\x18\x01 \x01(\v2\r.user.v1.UserR\x04user\"\x95\x01\n" +
 	"\x17BatchCreateUsersRequest\x12.\n" +
 	"\x04user\x18\x01 \x01(\v2\x1a.user.v1.CreateUserRequestR\x04user\x12J\n" +
 	"\x0fconflict_policy\x18\x02 \x01(\x0e2\x17.user.v1.ConflictPolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0econflictPolicy\"a\n" +
@@ -2452,12 +2349,13 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"Z\n" +
 	"\x18UpdateUserStatusResponse\x12>\n" +
-	"\rstatus_update\x18\x01 \x01(\v2\x19.user.v1.UserStatusUpdateR\fstatusUpdate\"\xac\x01\n" +
+	"\rstatus_update\x18\x01 \x01(\v2\x19.user.v1.UserStatusUpdateR\fstatusUpdate\"\xc8\x01\n" +
 	"\x16WatchUserStatusRequest\x12,\n" +
 	"\buser_ids\x18\x01 \x03(\x03B\x11\xbaH\x0e\x92\x01\v\x10\x90N\x18\x01\"\x04\"\x02 \x00R\auserIds\x12\x10\n" +
 	"\x03all\x18\x02 \x01(\bR\x03all\x123\n" +
 	"\x11after_activity_id\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fafterActivityId\x12\x1d\n" +
-	"\x05epoch\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05epoch*\x81\x01\n" +
+	"\x05epoch\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05epoch\x12\x1a\n" +
+	"\bprogress\x18\x05 \x01(\bR\bprogress*\x81\x01\n" +
 	"\x0eConflictPolicy\x12\x1f\n" +
 	"\x1bCONFLICT_POLICY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CONFLICT_POLICY_FAIL\x10\x01\x12\x18\n" +
@@ -2510,132 +2408,124 @@ func file_user_v1_user_service_proto_rawDescGZIP() []byte {
 }
 
 var file_user_v1_user_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_user_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_user_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_user_v1_user_service_proto_goTypes = []any{
-	(ConflictPolicy)(0),                          // 0: user.v1.ConflictPolicy
-	(ItemOutcome)(0),                             // 1: user.v1.ItemOutcome
-	(ActivityOrder)(0),                           // 2: user.v1.ActivityOrder
-	(*GetUserRequest)(nil),                       // 3: user.v1.GetUserRequest
-	(*GetUserResponse)(nil),                      // 4: user.v1.GetUserResponse
-	(*BatchGetUsersRequest)(nil),                 // 5: user.v1.BatchGetUsersRequest
-	(*BatchGetUsersResponse)(nil),                // 6: user.v1.BatchGetUsersResponse
-	(*ListUsersRequest)(nil),                     // 7: user.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),                    // 8: user.v1.ListUsersResponse
-	(*CreateUserRequest)(nil),                    // 9: user.v1.CreateUserRequest
-	(*CreateUserResponse)(nil),                   // 10: user.v1.CreateUserResponse
-	(*UpdateUserRequest)(nil),                    // 11: user.v1.UpdateUserRequest
-	(*UpdateUserResponse)(nil),                   // 12: user.v1.UpdateUserResponse
-	(*DeleteUserRequest)(nil),                    // 13: user.v1.DeleteUserRequest
-	(*DeleteUserResponse)(nil),                   // 14: user.v1.DeleteUserResponse
-	(*UndeleteUserRequest)(nil),                  // 15: user.v1.UndeleteUserRequest
-	(*UndeleteUserResponse)(nil),                 // 16: user.v1.UndeleteUserResponse
-	(*ItemFailure)(nil),                          // 17: user.v1.ItemFailure
-	(*BatchCreateUsersRequest)(nil),              // 18: user.v1.BatchCreateUsersRequest
-	(*BatchCreateUsersResult)(nil),               // 19: user.v1.BatchCreateUsersResult
-	(*BatchCreateUsersResponse)(nil),             // 20: user.v1.BatchCreateUsersResponse
-	(*BatchUpdateUsersResponse)(nil),             // 21: user.v1.BatchUpdateUsersResponse
-	(*CreateUsersRequest)(nil),                   // 22: user.v1.CreateUsersRequest
-	(*CreateUsersResponse)(nil),                  // 23: user.v1.CreateUsersResponse
-	(*UserResult)(nil),                           // 24: user.v1.UserResult
-	(*UpdateUsersRequest)(nil),                   // 25: user.v1.UpdateUsersRequest
-	(*UpdateUsersResponse)(nil),                  // 26: user.v1.UpdateUsersResponse
-	(*StreamUserActivitiesRequest)(nil),          // 27: user.v1.StreamUserActivitiesRequest
-	(*ListUserActivitiesRequest)(nil),            // 28: user.v1.ListUserActivitiesRequest
-	(*ListUserActivitiesResponse)(nil),           // 29: user.v1.ListUserActivitiesResponse
-	(*RecordUserActivityRequest)(nil),            // 30: user.v1.RecordUserActivityRequest
-	(*RecordUserActivityResponse)(nil),           // 31: user.v1.RecordUserActivityResponse
-	(*UpdateUserStatusRequest)(nil),              // 32: user.v1.UpdateUserStatusRequest
-	(*UpdateUserStatusResponse)(nil),             // 33: user.v1.UpdateUserStatusResponse
-	(*WatchUserStatusRequest)(nil),               // 34: user.v1.WatchUserStatusRequest
-	nil,                                          // 35: user.v1.CreateUserRequest.MetadataEntry
-	nil,                                          // 36: user.v1.ItemFailure.MetadataEntry
-	nil,                                          // 37: user.v1.RecordUserActivityRequest.DetailsEntry
-	(*User)(nil),                                 // 38: user.v1.User
-	(*fieldmaskpb.FieldMask)(nil),                // 39: google.protobuf.FieldMask
-	(code.Code)(0),                               // 40: google.rpc.Code
-	(ErrorReason)(0),                             // 41: user.v1.ErrorReason
-	(*errdetails.BadRequest_FieldViolation)(nil), // 42: google.rpc.BadRequest.FieldViolation
-	(*timestamppb.Timestamp)(nil),                // 43: google.protobuf.Timestamp
-	(*UserActivity)(nil),                         // 44: user.v1.UserActivity
-	(UserStatus)(0),                              // 45: user.v1.UserStatus
-	(*UserStatusUpdate)(nil),                     // 46: user.v1.UserStatusUpdate
+	(ConflictPolicy)(0),                 // 0: user.v1.ConflictPolicy
+	(ItemOutcome)(0),                    // 1: user.v1.ItemOutcome
+	(ActivityOrder)(0),                  // 2: user.v1.ActivityOrder
+	(*GetUserRequest)(nil),              // 3: user.v1.GetUserRequest
+	(*GetUserResponse)(nil),             // 4: user.v1.GetUserResponse
+	(*BatchGetUsersRequest)(nil),        // 5: user.v1.BatchGetUsersRequest
+	(*BatchGetUsersResponse)(nil),       // 6: user.v1.BatchGetUsersResponse
+	(*ListUsersRequest)(nil),            // 7: user.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),           // 8: user.v1.ListUsersResponse
+	(*CreateUserRequest)(nil),           // 9: user.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),          // 10: user.v1.CreateUserResponse
+	(*UpdateUserRequest)(nil),           // 11: user.v1.UpdateUserRequest
+	(*UpdateUserResponse)(nil),          // 12: user.v1.UpdateUserResponse
+	(*DeleteUserRequest)(nil),           // 13: user.v1.DeleteUserRequest
+	(*DeleteUserResponse)(nil),          // 14: user.v1.DeleteUserResponse
+	(*UndeleteUserRequest)(nil),         // 15: user.v1.UndeleteUserRequest
+	(*UndeleteUserResponse)(nil),        // 16: user.v1.UndeleteUserResponse
+	(*BatchCreateUsersRequest)(nil),     // 17: user.v1.BatchCreateUsersRequest
+	(*BatchCreateUsersResult)(nil),      // 18: user.v1.BatchCreateUsersResult
+	(*BatchCreateUsersResponse)(nil),    // 19: user.v1.BatchCreateUsersResponse
+	(*BatchUpdateUsersResponse)(nil),    // 20: user.v1.BatchUpdateUsersResponse
+	(*CreateUsersRequest)(nil),          // 21: user.v1.CreateUsersRequest
+	(*CreateUsersResponse)(nil),         // 22: user.v1.CreateUsersResponse
+	(*UserResult)(nil),                  // 23: user.v1.UserResult
+	(*UpdateUsersRequest)(nil),          // 24: user.v1.UpdateUsersRequest
+	(*UpdateUsersResponse)(nil),         // 25: user.v1.UpdateUsersResponse
+	(*StreamUserActivitiesRequest)(nil), // 26: user.v1.StreamUserActivitiesRequest
+	(*ListUserActivitiesRequest)(nil),   // 27: user.v1.ListUserActivitiesRequest
+	(*ListUserActivitiesResponse)(nil),  // 28: user.v1.ListUserActivitiesResponse
+	(*RecordUserActivityRequest)(nil),   // 29: user.v1.RecordUserActivityRequest
+	(*RecordUserActivityResponse)(nil),  // 30: user.v1.RecordUserActivityResponse
+	(*UpdateUserStatusRequest)(nil),     // 31: user.v1.UpdateUserStatusRequest
+	(*UpdateUserStatusResponse)(nil),    // 32: user.v1.UpdateUserStatusResponse
+	(*WatchUserStatusRequest)(nil),      // 33: user.v1.WatchUserStatusRequest
+	nil,                                 // 34: user.v1.CreateUserRequest.MetadataEntry
+	nil,                                 // 35: user.v1.RecordUserActivityRequest.DetailsEntry
+	(*User)(nil),                        // 36: user.v1.User
+	(*fieldmaskpb.FieldMask)(nil),       // 37: google.protobuf.FieldMask
+	(*ItemFailure)(nil),                 // 38: user.v1.ItemFailure
+	(*timestamppb.Timestamp)(nil),       // 39: google.protobuf.Timestamp
+	(*UserActivity)(nil),                // 40: user.v1.UserActivity
+	(UserStatus)(0),                     // 41: user.v1.UserStatus
+	(*UserStatusUpdate)(nil),            // 42: user.v1.UserStatusUpdate
 }
 var file_user_v1_user_service_proto_depIdxs = []int32{
-	38, // 0: user.v1.GetUserResponse.user:type_name -> user.v1.User
-	38, // 1: user.v1.BatchGetUsersResponse.users:type_name -> user.v1.User
-	38, // 2: user.v1.ListUsersResponse.users:type_name -> user.v1.User
-	35, // 3: user.v1.CreateUserRequest.metadata:type_name -> user.v1.CreateUserRequest.MetadataEntry
-	38, // 4: user.v1.CreateUserResponse.user:type_name -> user.v1.User
-	38, // 5: user.v1.UpdateUserRequest.user:type_name -> user.v1.User
-	39, // 6: user.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	38, // 7: user.v1.UpdateUserResponse.user:type_name -> user.v1.User
-	38, // 8: user.v1.DeleteUserResponse.user:type_name -> user.v1.User
-	38, // 9: user.v1.UndeleteUserResponse.user:type_name -> user.v1.User
-	40, // 10: user.v1.ItemFailure.code:type_name -> google.rpc.Code
-	41, // 11: user.v1.ItemFailure.reason:type_name -> user.v1.ErrorReason
-	42, // 12: user.v1.ItemFailure.field_violations:type_name -> google.rpc.BadRequest.FieldViolation
-	36, // 13: user.v1.ItemFailure.metadata:type_name -> user.v1.ItemFailure.MetadataEntry
-	9,  // 14: user.v1.BatchCreateUsersRequest.user:type_name -> user.v1.CreateUserRequest
-	0,  // 15: user.v1.BatchCreateUsersRequest.conflict_policy:type_name -> user.v1.ConflictPolicy
-	1,  // 16: user.v1.BatchCreateUsersResult.outcome:type_name -> user.v1.ItemOutcome
-	19, // 17: user.v1.BatchCreateUsersResponse.results:type_name -> user.v1.BatchCreateUsersResult
-	17, // 18: user.v1.BatchCreateUsersResponse.failures:type_name -> user.v1.ItemFailure
-	17, // 19: user.v1.BatchUpdateUsersResponse.failures:type_name -> user.v1.ItemFailure
-	9,  // 20: user.v1.CreateUsersRequest.requests:type_name -> user.v1.CreateUserRequest
-	0,  // 21: user.v1.CreateUsersRequest.conflict_policy:type_name -> user.v1.ConflictPolicy
-	24, // 22: user.v1.CreateUsersResponse.results:type_name -> user.v1.UserResult
-	1,  // 23: user.v1.UserResult.outcome:type_name -> user.v1.ItemOutcome
-	38, // 24: user.v1.UserResult.user:type_name -> user.v1.User
-	17, // 25: user.v1.UserResult.failure:type_name -> user.v1.ItemFailure
-	11, // 26: user.v1.UpdateUsersRequest.requests:type_name -> user.v1.UpdateUserRequest
-	24, // 27: user.v1.UpdateUsersResponse.results:type_name -> user.v1.UserResult
-	43, // 28: user.v1.StreamUserActivitiesRequest.since:type_name -> google.protobuf.Timestamp
-	2,  // 29: user.v1.ListUserActivitiesRequest.order:type_name -> user.v1.ActivityOrder
-	44, // 30: user.v1.ListUserActivitiesResponse.activities:type_name -> user.v1.UserActivity
-	37, // 31: user.v1.RecordUserActivityRequest.details:type_name -> user.v1.RecordUserActivityRequest.DetailsEntry
-	44, // 32: user.v1.RecordUserActivityResponse.activity:type_name -> user.v1.UserActivity
-	45, // 33: user.v1.UpdateUserStatusRequest.status:type_name -> user.v1.UserStatus
-	43, // 34: user.v1.UpdateUserStatusRequest.timestamp:type_name -> google.protobuf.Timestamp
-	46, // 35: user.v1.UpdateUserStatusResponse.status_update:type_name -> user.v1.UserStatusUpdate
-	3,  // 36: user.v1.UserService.GetUser:input_type -> user.v1.GetUserRequest
-	5,  // 37: user.v1.UserService.BatchGetUsers:input_type -> user.v1.BatchGetUsersRequest
-	7,  // 38: user.v1.UserService.ListUsers:input_type -> user.v1.ListUsersRequest
-	9,  // 39: user.v1.UserService.CreateUser:input_type -> user.v1.CreateUserRequest
-	11, // 40: user.v1.UserService.UpdateUser:input_type -> user.v1.UpdateUserRequest
-	13, // 41: user.v1.UserService.DeleteUser:input_type -> user.v1.DeleteUserRequest
-	15, // 42: user.v1.UserService.UndeleteUser:input_type -> user.v1.UndeleteUserRequest
-	18, // 43: user.v1.UserService.BatchCreateUsers:input_type -> user.v1.BatchCreateUsersRequest
-	11, // 44: user.v1.UserService.BatchUpdateUsers:input_type -> user.v1.UpdateUserRequest
-	22, // 45: user.v1.UserService.CreateUsers:input_type -> user.v1.CreateUsersRequest
-	25, // 46: user.v1.UserService.UpdateUsers:input_type -> user.v1.UpdateUsersRequest
-	27, // 47: user.v1.UserService.StreamUserActivities:input_type -> user.v1.StreamUserActivitiesRequest
-	28, // 48: user.v1.UserService.ListUserActivities:input_type -> user.v1.ListUserActivitiesRequest
-	30, // 49: user.v1.UserService.RecordUserActivity:input_type -> user.v1.RecordUserActivityRequest
-	46, // 50: user.v1.UserService.SyncUserStatus:input_type -> user.v1.UserStatusUpdate
-	32, // 51: user.v1.UserService.UpdateUserStatus:input_type -> user.v1.UpdateUserStatusRequest
-	34, // 52: user.v1.UserService.WatchUserStatus:input_type -> user.v1.WatchUserStatusRequest
-	4,  // 53: user.v1.UserService.GetUser:output_type -> user.v1.GetUserResponse
-	6,  // 54: user.v1.UserService.BatchGetUsers:output_type -> user.v1.BatchGetUsersResponse
-	8,  // 55: user.v1.UserService.ListUsers:output_type -> user.v1.ListUsersResponse
-	10, // 56: user.v1.UserService.CreateUser:output_type -> user.v1.CreateUserResponse
-	12, // 57: user.v1.UserService.UpdateUser:output_type -> user.v1.UpdateUserResponse
-	14, // 58: user.v1.UserService.DeleteUser:output_type -> user.v1.DeleteUserResponse
-	16, // 59: user.v1.UserService.UndeleteUser:output_type -> user.v1.UndeleteUserResponse
-	20, // 60: user.v1.UserService.BatchCreateUsers:output_type -> user.v1.BatchCreateUsersResponse
-	21, // 61: user.v1.UserService.BatchUpdateUsers:output_type -> user.v1.BatchUpdateUsersResponse
-	23, // 62: user.v1.UserService.CreateUsers:output_type -> user.v1.CreateUsersResponse
-	26, // 63: user.v1.UserService.UpdateUsers:output_type -> user.v1.UpdateUsersResponse
-	44, // 64: user.v1.UserService.StreamUserActivities:output_type -> user.v1.UserActivity
-	29, // 65: user.v1.UserService.ListUserActivities:output_type -> user.v1.ListUserActivitiesResponse
-	31, // 66: user.v1.UserService.RecordUserActivity:output_type -> user.v1.RecordUserActivityResponse
-	46, // 67: user.v1.UserService.SyncUserStatus:output_type -> user.v1.UserStatusUpdate
-	33, // 68: user.v1.UserService.UpdateUserStatus:output_type -> user.v1.UpdateUserStatusResponse
-	46, // 69: user.v1.UserService.WatchUserStatus:output_type -> user.v1.UserStatusUpdate
-	53, // [53:70] is the sub-list for method output_type
-	36, // [36:53] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	36, // 0: user.v1.GetUserResponse.user:type_name -> user.v1.User
+	36, // 1: user.v1.BatchGetUsersResponse.users:type_name -> user.v1.User
+	36, // 2: user.v1.ListUsersResponse.users:type_name -> user.v1.User
+	34, // 3: user.v1.CreateUserRequest.metadata:type_name -> user.v1.CreateUserRequest.MetadataEntry
+	36, // 4: user.v1.CreateUserResponse.user:type_name -> user.v1.User
+	36, // 5: user.v1.UpdateUserRequest.user:type_name -> user.v1.User
+	37, // 6: user.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	36, // 7: user.v1.UpdateUserResponse.user:type_name -> user.v1.User
+	36, // 8: user.v1.DeleteUserResponse.user:type_name -> user.v1.User
+	36, // 9: user.v1.UndeleteUserResponse.user:type_name -> user.v1.User
+	9,  // 10: user.v1.BatchCreateUsersRequest.user:type_name -> user.v1.CreateUserRequest
+	0,  // 11: user.v1.BatchCreateUsersRequest.conflict_policy:type_name -> user.v1.ConflictPolicy
+	1,  // 12: user.v1.BatchCreateUsersResult.outcome:type_name -> user.v1.ItemOutcome
+	18, // 13: user.v1.BatchCreateUsersResponse.results:type_name -> user.v1.BatchCreateUsersResult
+	38, // 14: user.v1.BatchCreateUsersResponse.failures:type_name -> user.v1.ItemFailure
+	38, // 15: user.v1.BatchUpdateUsersResponse.failures:type_name -> user.v1.ItemFailure
+	9,  // 16: user.v1.CreateUsersRequest.requests:type_name -> user.v1.CreateUserRequest
+	0,  // 17: user.v1.CreateUsersRequest.conflict_policy:type_name -> user.v1.ConflictPolicy
+	23, // 18: user.v1.CreateUsersResponse.results:type_name -> user.v1.UserResult
+	1,  // 19: user.v1.UserResult.outcome:type_name -> user.v1.ItemOutcome
+	36, // 20: user.v1.UserResult.user:type_name -> user.v1.User
+	38, // 21: user.v1.UserResult.failure:type_name -> user.v1.ItemFailure
+	11, // 22: user.v1.UpdateUsersRequest.requests:type_name -> user.v1.UpdateUserRequest
+	23, // 23: user.v1.UpdateUsersResponse.results:type_name -> user.v1.UserResult
+	39, // 24: user.v1.StreamUserActivitiesRequest.since:type_name -> google.protobuf.Timestamp
+	2,  // 25: user.v1.ListUserActivitiesRequest.order:type_name -> user.v1.ActivityOrder
+	40, // 26: user.v1.ListUserActivitiesResponse.activities:type_name -> user.v1.UserActivity
+	35, // 27: user.v1.RecordUserActivityRequest.details:type_name -> user.v1.RecordUserActivityRequest.DetailsEntry
+	40, // 28: user.v1.RecordUserActivityResponse.activity:type_name -> user.v1.UserActivity
+	41, // 29: user.v1.UpdateUserStatusRequest.status:type_name -> user.v1.UserStatus
+	39, // 30: user.v1.UpdateUserStatusRequest.timestamp:type_name -> google.protobuf.Timestamp
+	42, // 31: user.v1.UpdateUserStatusResponse.status_update:type_name -> user.v1.UserStatusUpdate
+	3,  // 32: user.v1.UserService.GetUser:input_type -> user.v1.GetUserRequest
+	5,  // 33: user.v1.UserService.BatchGetUsers:input_type -> user.v1.BatchGetUsersRequest
+	7,  // 34: user.v1.UserService.ListUsers:input_type -> user.v1.ListUsersRequest
+	9,  // 35: user.v1.UserService.CreateUser:input_type -> user.v1.CreateUserRequest
+	11, // 36: user.v1.UserService.UpdateUser:input_type -> user.v1.UpdateUserRequest
+	13, // 37: user.v1.UserService.DeleteUser:input_type -> user.v1.DeleteUserRequest
+	15, // 38: user.v1.UserService.UndeleteUser:input_type -> user.v1.UndeleteUserRequest
+	17, // 39: user.v1.UserService.BatchCreateUsers:input_type -> user.v1.BatchCreateUsersRequest
+	11, // 40: user.v1.UserService.BatchUpdateUsers:input_type -> user.v1.UpdateUserRequest
+	21, // 41: user.v1.UserService.CreateUsers:input_type -> user.v1.CreateUsersRequest
+	24, // 42: user.v1.UserService.UpdateUsers:input_type -> user.v1.UpdateUsersRequest
+	26, // 43: user.v1.UserService.StreamUserActivities:input_type -> user.v1.StreamUserActivitiesRequest
+	27, // 44: user.v1.UserService.ListUserActivities:input_type -> user.v1.ListUserActivitiesRequest
+	29, // 45: user.v1.UserService.RecordUserActivity:input_type -> user.v1.RecordUserActivityRequest
+	42, // 46: user.v1.UserService.SyncUserStatus:input_type -> user.v1.UserStatusUpdate
+	31, // 47: user.v1.UserService.UpdateUserStatus:input_type -> user.v1.UpdateUserStatusRequest
+	33, // 48: user.v1.UserService.WatchUserStatus:input_type -> user.v1.WatchUserStatusRequest
+	4,  // 49: user.v1.UserService.GetUser:output_type -> user.v1.GetUserResponse
+	6,  // 50: user.v1.UserService.BatchGetUsers:output_type -> user.v1.BatchGetUsersResponse
+	8,  // 51: user.v1.UserService.ListUsers:output_type -> user.v1.ListUsersResponse
+	10, // 52: user.v1.UserService.CreateUser:output_type -> user.v1.CreateUserResponse
+	12, // 53: user.v1.UserService.UpdateUser:output_type -> user.v1.UpdateUserResponse
+	14, // 54: user.v1.UserService.DeleteUser:output_type -> user.v1.DeleteUserResponse
+	16, // 55: user.v1.UserService.UndeleteUser:output_type -> user.v1.UndeleteUserResponse
+	19, // 56: user.v1.UserService.BatchCreateUsers:output_type -> user.v1.BatchCreateUsersResponse
+	20, // 57: user.v1.UserService.BatchUpdateUsers:output_type -> user.v1.BatchUpdateUsersResponse
+	22, // 58: user.v1.UserService.CreateUsers:output_type -> user.v1.CreateUsersResponse
+	25, // 59: user.v1.UserService.UpdateUsers:output_type -> user.v1.UpdateUsersResponse
+	40, // 60: user.v1.UserService.StreamUserActivities:output_type -> user.v1.UserActivity
+	28, // 61: user.v1.UserService.ListUserActivities:output_type -> user.v1.ListUserActivitiesResponse
+	30, // 62: user.v1.UserService.RecordUserActivity:output_type -> user.v1.RecordUserActivityResponse
+	42, // 63: user.v1.UserService.SyncUserStatus:output_type -> user.v1.UserStatusUpdate
+	32, // 64: user.v1.UserService.UpdateUserStatus:output_type -> user.v1.UpdateUserStatusResponse
+	42, // 65: user.v1.UserService.WatchUserStatus:output_type -> user.v1.UserStatusUpdate
+	49, // [49:66] is the sub-list for method output_type
+	32, // [32:49] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_user_v1_user_service_proto_init() }
@@ -2643,7 +2533,6 @@ func file_user_v1_user_service_proto_init() {
 	if File_user_v1_user_service_proto != nil {
 		return
 	}
-	file_user_v1_error_reason_proto_init()
 	file_user_v1_user_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2651,7 +2540,7 @@ func file_user_v1_user_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_user_v1_user_service_proto_rawDesc), len(file_user_v1_user_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   35,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
