@@ -43,8 +43,8 @@ func attackNamed(name string) attack {
 func anonymousAttacks() []attack {
 	return []attack{
 		{name: "gzip health checks", run: func(a *attacker) error {
-			// A field 1 of 4 MiB, less what surrounds it.
-			bomb := enveloped(1, zipped(lengthPrefixed(1, make([]byte, messageLimit-16))))
+			// 4 MB, of which less than 4 KiB are sent.
+			bomb := enveloped(1, zipped(lengthPrefixed(1, make([]byte, 4_170_000))))
 			return a.flood(1, 150, false, request{
 				method: "POST", path: healthCheckPath, body: func() io.Reader { return bytes.NewReader(bomb) },
 				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers", "Grpc-Encoding": "gzip", "Grpc-Accept-Encoding": "gzip"},

@@ -69,6 +69,7 @@ func TestSiegeDetectsFaults(t *testing.T) {
 		wants         []string // one of them must fail
 	}{
 		{"leak-reads", "500 single reads", []string{"memory", "process"}},
+		{"one-queue", "50 lists that match nothing", []string{"reads"}},
 	} {
 		t.Run(f.fault, func(t *testing.T) {
 			failures := newSiege(t, attackNamed(f.attack), f.fault).outcome(t)

@@ -48,6 +48,8 @@ func chain(l links) []connect.Interceptor {
 		intercept.Recover{},
 		// Who may not call does not wait, and learns nothing of positions and rules.
 		intercept.NewAuthorize(l.policy),
+		// The store serves callers in turn.
+		intercept.Caller{Peer: transport.Peer},
 		// A stream ends when the caller's credentials do.
 		intercept.Expiry{},
 		// Nobody has too many streams, and none is too large.

@@ -17,7 +17,7 @@ import (
 func TestOrderOfTheChain(t *testing.T) {
 	want := []string{
 		"*otelconnect.Interceptor", "*telemetry.streamSpans", "*intercept.Metrics", "*intercept.Log", "*intercept.Errors",
-		"*intercept.Reasons", "intercept.Recover", "*intercept.Authorize", "intercept.Expiry",
+		"*intercept.Reasons", "intercept.Recover", "*intercept.Authorize", "intercept.Caller", "intercept.Expiry",
 		"*intercept.StreamLimits", "*intercept.Deadline", "*server.answers", "*intercept.Position", "*intercept.Validate",
 	}
 	t.Setenv("OTEL_TRACES_EXPORTER", "console")

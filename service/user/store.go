@@ -29,6 +29,12 @@ import (
 // Reads. They must see every change whose result was given before they began. What
 // they return must belong to the caller alone.
 //
+// Fairness. A point read (Get, First, and GetMany, Statuses and Log of a few) must not wait for
+// reads of many rows, however many are in progress. Callers, as [CallerOf] tells them apart, must
+// be served in turn, and a read of many rows must give up its turn after a part of it. So the
+// parts of a page need not be of one instant: a page of List promises no more than several do, and
+// a page of Log ends at the head that was known when it began.
+//
 // Failures. Expected ones must be of type *Error. Anything else is an unexpected
 // failure, whose text callers never see. After a failed sync to disk a store must
 // take no more writes (ErrStoreReadOnly) while it goes on reading. A write that may

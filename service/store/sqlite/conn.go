@@ -17,7 +17,6 @@ import (
 const (
 	writerCacheKiB = 24 << 10
 	readerCacheKiB = 6 << 10
-	readers        = 4
 )
 
 // dsn names the file and the settings that every connection of its kind has. Being

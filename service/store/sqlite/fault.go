@@ -19,4 +19,5 @@ const (
 	faultSyncOff         fault = "sync-off"          // commits are not synced
 	faultPublishEarly    fault = "publish-early"     // the observer is called before the commit
 	faultLeakReads       fault = "leak-reads"        // each point read keeps leakedBytes
+	faultOneQueue        fault = "one-queue"         // scans are read as a whole and in one queue with point reads
 )

@@ -9,9 +9,6 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// listChunk bounds the rows of one read, so that no read is a long one.
-const listChunk = 256
-
 // The queries that walk an order. Each goes on from a place in an index and needs
 // no sorting; TestPlans sees to that. "Updated" goes on in two steps, because its
 // place is a time and an id: first the rest of the same time, then the later ones.
@@ -38,20 +35,18 @@ var listQueries = [10]string{
 	byUpdated + 1:     listSelect + "WHERE updated_at < ? ORDER BY updated_at DESC, user_id DESC LIMIT ?",
 }
 
-// List returns a page of users.
+// List returns a page of users. Its chunks are read one after the other, as pages are: a user that
+// changes its place in the order meanwhile may be seen in both places or in neither.
 func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, error) {
-	return read(ctx, s.pool, func(r *reader) (user.ListPage, error) {
-		l := lister{query: query, place: query.After}
-		for !l.done {
-			if err := ctx.Err(); err != nil {
-				return user.ListPage{}, context.Cause(ctx)
-			}
-			if err := l.chunk(r); err != nil {
-				return user.ListPage{}, err
-			}
-		}
-		return l.page, nil
+	l := &lister{query: query, place: query.After}
+	err := scan(ctx, s.pool, func(r *reader) (last bool, err error) {
+		err = l.chunk(r)
+		return l.done, err
 	})
+	if err != nil {
+		return user.ListPage{}, err
+	}
+	return l.page, nil
 }
 
 // lister gathers one page, a chunk at a time.
@@ -67,22 +62,26 @@ type lister struct {
 // chunk reads on from the place. One row more than may be looked at is read, to
 // know whether there is more.
 func (l *lister) chunk(r *reader) error {
-	want := min(l.query.MaxLooked-l.looked+1, listChunk)
-	got := 0
+	want := min(l.query.MaxLooked-l.looked+1, chunkRows)
+	got, bytes := 0, 0
 	read := func(query int, args ...driver.Value) error {
 		if l.query.Desc {
 			query++
 		}
+		if bytes >= chunkBytes {
+			return nil
+		}
 		return r.lists[query].each(func(row []driver.Value) (bool, error) {
 			got++
+			bytes += len(asBlob(row[8])) + len(asBlob(row[9])) // tags and metadata
 			err := l.look(row)
-			return !l.done, err
+			return !l.done && bytes < chunkBytes, err
 		}, append(args, int64(want-got))...)
 	}
 	if err := l.walk(read); err != nil {
 		return err
 	}
-	if !l.done && got < want {
+	if !l.done && got < want && bytes < chunkBytes {
 		l.done, l.page.Next = true, nil
 	}
 	return nil

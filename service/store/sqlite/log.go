@@ -27,69 +27,117 @@ func scanRow(row []driver.Value) (user.Activity, error) {
 // when it began: the log only grows, so the rows up to there are what it was then,
 // and no transaction has to hold it still.
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
-	head := s.head.Load().Position
-	return read(ctx, s.pool, func(r *reader) (user.LogPage, error) { return readLog(r, query, head) })
-}
-
-func readLog(r *reader, query user.LogQuery, head int64) (user.LogPage, error) {
-	before := head + 1
-	if query.Before > 0 {
-		before = min(before, query.Before)
+	l := newLogReader(query, s.head.Load().Position)
+	var err error
+	if l.limit <= shortRead {
+		_, err = read(ctx, s.pool, func(r *reader) (none struct{}, err error) {
+			for last := false; !last && err == nil; {
+				last, err = l.chunk(r)
+			}
+			return none, err
+		})
+	} else {
+		err = scan(ctx, s.pool, l.chunk)
 	}
-	limit := maxLogLooked
-	if query.MaxLooked > 0 {
-		limit = min(limit, query.MaxLooked)
-	}
-	if len(query.Actions) == 0 {
-		limit = min(limit, query.MaxRows)
-	}
-	var page user.LogPage
-	page.Reached = query.After
-	if query.Desc {
-		page.Reached = before
-	}
-	looked, bytes, full := 0, 0, false
-	visit := func(row []driver.Value) (bool, error) {
-		full = len(page.Rows) == query.MaxRows || looked == limit || query.MaxBytes > 0 && bytes >= query.MaxBytes
-		if full {
-			return false, nil
-		}
-		looked++
-		position := asNumber(row[0])
-		if query.Desc && position >= page.Reached || !query.Desc && position <= page.Reached {
-			return false, disorderError{"log rows"}
-		}
-		page.Reached = position
-		if len(query.Actions) > 0 && !slices.Contains(query.Actions, asText(row[3])) {
-			return true, nil
-		}
-		activity, err := scanRow(row)
-		page.Rows = append(page.Rows, activity)
-		bytes += activity.DetailBytes()
-		return true, err
-	}
-	// One row more than is wanted tells whether there is more.
-	if err := queryLog(r, query, before, int64(limit)+1, visit); err != nil {
+	if err != nil {
 		return user.LogPage{}, err
 	}
-	if page.Done = !full; page.Done {
-		page.Reached = max(query.After, before-1)
-		if query.Desc {
-			page.Reached = query.After + 1
-		}
-	}
-	return page, nil
+	return l.page, nil
 }
 
-func queryLog(r *reader, query user.LogQuery, before, limit int64, visit func([]driver.Value) (bool, error)) error {
+// logReader gathers one page of the log, a chunk at a time.
+type logReader struct {
+	query user.LogQuery // its bounds close in on what is left
+	page  user.LogPage
+	limit int // rows to look at
+	left  int // of the limit
+	bytes int
+}
+
+func newLogReader(query user.LogQuery, head int64) *logReader {
+	l := &logReader{query: query, limit: maxLogLooked}
+	l.query.Before = head + 1
+	if query.Before > 0 {
+		l.query.Before = min(l.query.Before, query.Before)
+	}
+	if query.MaxLooked > 0 {
+		l.limit = min(l.limit, query.MaxLooked)
+	}
+	if len(query.Actions) == 0 {
+		l.limit = min(l.limit, query.MaxRows)
+	}
+	l.left = l.limit
+	l.page.Reached = query.After
+	if query.Desc {
+		l.page.Reached = l.query.Before
+	}
+	return l
+}
+
+// chunk reads on. One row more than may be looked at is read, to know whether there is more.
+func (l *logReader) chunk(r *reader) (last bool, err error) {
+	want := min(l.left+1, chunkRows)
+	got, bytes, full := 0, 0, false
+	err = queryLog(r, &l.query, int64(want), func(row []driver.Value) (bool, error) {
+		if full = l.full(); full {
+			return false, nil
+		}
+		got++
+		bytes += len(asBlob(row[4])) // details
+		err := l.look(row)
+		return bytes < chunkBytes, err
+	})
+	if err != nil || full {
+		return full, err
+	}
+	if got == want || bytes >= chunkBytes {
+		return false, nil
+	}
+	l.page.Done = true
+	l.page.Reached = max(l.query.After, l.query.Before-1)
+	if l.query.Desc {
+		l.page.Reached = l.query.After + 1
+	}
+	return true, nil
+}
+
+func (l *logReader) full() bool {
+	return len(l.page.Rows) == l.query.MaxRows || l.left == 0 || l.query.MaxBytes > 0 && l.bytes >= l.query.MaxBytes
+}
+
+// look takes one more row into account.
+func (l *logReader) look(row []driver.Value) error {
+	position := asNumber(row[0])
+	if l.query.Desc && position >= l.page.Reached || !l.query.Desc && position <= l.page.Reached {
+		return disorderError{"log rows"}
+	}
+	if len(l.query.Actions) == 0 || slices.Contains(l.query.Actions, asText(row[3])) {
+		activity, err := scanRow(row)
+		if err != nil {
+			return err
+		}
+		l.page.Rows = append(l.page.Rows, activity)
+		l.bytes += activity.DetailBytes()
+	}
+	l.left--
+	l.page.Reached = position
+	if l.query.Desc {
+		l.query.Before = position
+	} else {
+		l.query.After = position
+	}
+	return nil
+}
+
+func queryLog(r *reader, query *user.LogQuery, limit int64, visit func([]driver.Value) (bool, error)) error {
 	direction := 0
 	if query.Desc {
 		direction = 1
 	}
 	if query.UserID == 0 {
-		return r.logAll[direction].each(visit, query.After, before, limit)
+		return r.logAll[direction].each(visit, query.After, query.Before, limit)
 	}
-	return r.logUser[direction].each(visit, query.UserID, query.After, before, limit)
+	return r.logUser[direction].each(visit, query.UserID, query.After, query.Before, limit)
 }
 
 // First returns the position of the oldest row kept.
@@ -117,9 +165,9 @@ func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return read(ctx, s.pool, func(r *reader) (int64, error) {
-		var err error
-		n := sort.Search(int(head.Position-first+1), func(i int) bool {
+	var n int
+	err = scan(ctx, s.pool, func(r *reader) (last bool, err error) {
+		n = sort.Search(int(head.Position-first+1), func(i int) bool {
 			if err != nil {
 				return true
 			}
@@ -127,12 +175,10 @@ func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 			at, _, err = r.timeAt.number(first + int64(i))
 			return !time.UnixMicro(at).Before(t)
 		})
-		if err != nil {
-			return 0, err
-		}
-		if n == 0 {
-			return 0, nil
-		}
-		return first + int64(n) - 1, nil
+		return true, err
 	})
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	return first + int64(n) - 1, nil
 }

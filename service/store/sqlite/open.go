@@ -47,6 +47,7 @@ type Store struct {
 	lock   *fileLock
 	disk   disk
 	pool   *pool
+	heavy  processors
 	writer *writer
 	// integrity checks the database in the background.
 	integrity *integrity
@@ -93,7 +94,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", name, err)
 	}
-	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock, disk: disk{path: opts.Path, db: lock.file}}
+	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock, disk: disk{path: opts.Path, db: lock.file}, heavy: newProcessors()}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", name, translate(s.disk.lookCloser(err))), lock.discard())
 	}
@@ -136,7 +137,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := s.beginSession(w); err != nil {
 		return err
 	}
-	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger); err != nil {
+	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger, s.heavy); err != nil {
 		return err
 	}
 	if s.places, err = findPlaces(s.opts.Path); err != nil {

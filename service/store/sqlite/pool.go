@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -13,145 +14,190 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// reader is a connection that only reads, with the statements of all reads.
-type reader struct {
-	conn    *conn
-	get     *stmt
-	status  *stmt
-	logAll  [2]*stmt // ascending, descending
-	logUser [2]*stmt
-	timeAt  *stmt
-	first   *stmt
-	due     *stmt
-	lists   [len(listQueries)]*stmt
-}
+const (
+	// pointReaders is the number of connections that only point reads use.
+	pointReaders = 3
+	// maxScanReaders bounds the connections that scans use.
+	maxScanReaders = 4
+	// scansPerCaller bounds the scans of one caller that have begun and hold a part of their
+	// result. Where there are several scan readers each further one adds one.
+	scansPerCaller = 4
 
-func newReader(ctx context.Context, path string) (*reader, error) {
-	c, err := connect(ctx, dsn(path, readerCacheKiB, "query_only(ON)"))
-	if err != nil {
-		return nil, err
-	}
-	r := &reader{conn: c}
-	r.get = c.prepare(&err, "SELECT "+userColumns+" FROM users WHERE user_id = ?")
-	r.status = c.prepare(&err, statusQuery)
-	r.logAll[0] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position < ? ORDER BY position LIMIT ?")
-	r.logAll[1] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position < ? ORDER BY position DESC LIMIT ?")
-	r.logUser[0] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position LIMIT ?")
-	r.logUser[1] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position DESC LIMIT ?")
-	r.timeAt = c.prepare(&err, "SELECT time FROM log WHERE position = ?")
-	r.first = c.prepare(&err, "SELECT min(position) FROM log")
-	r.due = c.prepare(&err, dueQuery)
-	for i, query := range listQueries {
-		r.lists[i] = c.prepare(&err, query)
-	}
-	if err != nil {
-		return nil, errors.Join(err, c.close())
-	}
-	return r, nil
-}
+	// A scan reads until it has read chunkRows or chunkBytes, and waits for its next turn.
+	chunkRows  = 256
+	chunkBytes = 256 << 10
+	// shortRead is the number of rows or ids up to which a read is a point read.
+	shortRead = 16
+)
 
-// pool carries out reads. Each reader has a goroutine of its own, whose stack has
-// grown once to what SQLite needs: on the goroutines of calls and streams it would
-// have to grow for every one of them, and would stay that large while a stream
-// waits.
+// scanReaders is the number of scans that run at a time. They leave processors to everything
+// else: on a machine whose processors are all busy a request waits for a time slice at each step.
+func scanReaders() int { return min(max(1, runtime.GOMAXPROCS(0)/2), maxScanReaders) }
+
+// pool runs the reads of the store. Point reads and scans have their own readers, so that a point
+// read never waits for a scan. Each reader is a connection with a goroutine, whose stack has grown
+// once to what SQLite needs: on the goroutines of calls and streams it would grow for each of
+// them, and would stay large while a stream waits.
 type pool struct {
 	disk disk
 	// onDamage is called when a read meets damage.
 	onDamage func()
 	log      *slog.Logger
-	told     atomic.Int64 // when the log was last told why reads fail
-	work     chan *errand
-	spare    sync.Pool // of *errand
+	told     atomic.Int64 // when the log last said why reads fail
+	points   readQueue
+	scans    readQueue
+	heavy    processors
+	spare    sync.Pool // of *readTask
 	closed   chan struct{}
 	ended    sync.WaitGroup
-	failed   [readers]error // of closing the connections; valid once ended
+	failed   []error // of closing the connections; valid once ended
 }
 
-// errand is one short read on its way to a reader and back.
-type errand struct {
-	run  func(*reader)
-	done chan struct{}
-}
-
-func newPool(ctx context.Context, disk disk, log *slog.Logger) (*pool, error) {
-	p := &pool{disk: disk, log: log, work: make(chan *errand), closed: make(chan struct{})}
-	p.spare.New = func() any { return &errand{done: make(chan struct{}, 1)} }
-	for i := range readers {
+func newPool(ctx context.Context, disk disk, log *slog.Logger, heavy processors) (*pool, error) {
+	p := &pool{disk: disk, log: log, heavy: heavy, closed: make(chan struct{})}
+	p.spare.New = func() any { return &readTask{done: make(chan struct{}, 1)} }
+	p.failed = make([]error, pointReaders+scanReaders())
+	for i := range p.failed {
 		r, err := newReader(ctx, disk.path)
 		if err != nil {
 			return nil, errors.Join(err, p.close())
 		}
-		p.ended.Go(func() { p.failed[i] = p.serve(r) })
+		serve := p.servePoints
+		if i >= pointReaders {
+			serve = p.serveScans
+		}
+		p.ended.Go(func() { p.failed[i] = serve(r) })
 	}
 	return p, nil
 }
 
-func (p *pool) serve(r *reader) error {
-	for {
-		select {
-		case e := <-p.work:
-			e.run(r)
-			e.done <- struct{}{}
-		case <-p.closed:
-			return r.conn.close()
+func (p *pool) servePoints(r *reader) error {
+	own := make(chan *readTask, 1)
+	for t := p.points.next(own); t != nil; t = p.points.next(own) {
+		t.run(r)
+		t.done <- struct{}{}
+	}
+	return r.conn.close()
+}
+
+func (p *pool) serveScans(r *reader) error {
+	own := make(chan *readTask, 1)
+	for t := p.scans.next(own); t != nil; t = p.scans.next(own) {
+		p.heavy.acquire()
+		last := t.run(r)
+		p.heavy.release()
+		if last {
+			t.done <- struct{}{}
+		} else {
+			p.scans.insert(t, scansPerCaller-1)
 		}
 	}
+	return r.conn.close()
 }
 
-// close waits until every read that has begun is done.
+// close waits until every point read and every chunk in progress has ended.
 func (p *pool) close() error {
 	close(p.closed)
+	p.points.close()
+	p.scans.close()
 	p.ended.Wait()
-	return errors.Join(p.failed[:]...)
+	return errors.Join(p.failed...)
 }
 
-// answered is what a read gave. Whoever gave the read up never looks at it.
-type answered[T any] struct {
+// result is what a read returned. A caller that gave up never looks at it.
+type result[T any] struct {
 	value T
 	err   error
 }
 
-// read carries f out on a reader and waits for it, but not longer than ctx lasts: a
-// disk that does not answer holds up the reader, not the caller. f must be short,
-// there are few readers; and as it may still be under way when its caller has gone, it
-// must keep what it finds to itself until it returns. A panic within it is an
+// read runs f on a reader for point reads, and waits for it no longer than ctx lasts: a disk that
+// does not respond holds up the reader, not the caller. f must be short. It may still run when its
+// caller has gone, and must keep its result to itself until it returns. A panic within it is an
 // unexpected error of this read.
 func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (T, error) {
-	var none T
-	if ctx.Err() != nil {
-		return none, context.Cause(ctx)
+	got := new(result[T])
+	err := p.wait(ctx, &p.points, func(r *reader) bool {
+		got.err = attempt(func() (err error) {
+			got.value, err = f(r)
+			return err
+		})
+		return true
+	})
+	if err == nil && got.err != nil {
+		err = p.refusal(got.err)
 	}
-	e, _ := p.spare.Get().(*errand)
-	got := new(answered[T])
-	e.run = func(r *reader) {
-		defer func() {
-			if value := recover(); value != nil {
-				got.err = fmt.Errorf("read: panic: %v\n%s", value, debug.Stack())
-			}
-		}()
-		got.value, got.err = f(r)
-		if isDamage(got.err) { // only what a second try finds too is called damage
-			got.value, got.err = f(r)
-		}
-	}
-	select {
-	case p.work <- e:
-	case <-ctx.Done():
-		return none, context.Cause(ctx)
-	case <-p.closed:
-		return none, user.ErrStoreUnavailable()
-	}
-	select {
-	case <-e.done:
-	case <-ctx.Done():
-		return none, context.Cause(ctx) // the reader has the errand still: it is nobody's spare
-	}
-	e.run = nil
-	p.spare.Put(e)
-	if got.err != nil {
-		return none, p.refusal(got.err)
+	if err != nil {
+		var none T
+		return none, err
 	}
 	return got.value, nil
+}
+
+// scan is read for a read of many rows. chunk is called until it reports the end or fails, each
+// time in a turn of the caller's, maybe on another reader. Scans of all callers take turns, and
+// so do the scans of one caller that have begun. A chunk that has failed may be called again.
+func scan(ctx context.Context, p *pool, chunk func(*reader) (last bool, err error)) error {
+	failed, q := new(error), &p.scans
+	if planted(faultOneQueue) {
+		q = &p.points
+	}
+	err := p.wait(ctx, q, func(r *reader) (last bool) {
+		if ctx.Err() != nil {
+			return true // its caller knows
+		}
+		*failed = attempt(func() (err error) {
+			for last, err = chunk(r); planted(faultOneQueue) && !last && err == nil; {
+				last, err = chunk(r)
+			}
+			return err
+		})
+		return last || *failed != nil || ctx.Err() != nil
+	})
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && *failed != nil {
+		err = p.refusal(*failed)
+	}
+	return err
+}
+
+// attempt runs a read once more where it found damage: only what a second try finds, too, is
+// reported as damage.
+func attempt(f func() error) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = fmt.Errorf("read: panic: %v\n%s", value, debug.Stack())
+		}
+	}()
+	if err = f(); isDamage(err) {
+		err = f()
+	}
+	return err
+}
+
+// wait hands a task in and waits for its end.
+func (p *pool) wait(ctx context.Context, q *readQueue, run func(*reader) bool) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	t, _ := p.spare.Get().(*readTask)
+	t.caller, t.run = user.CallerOf(ctx), run
+	if !q.submit(t) {
+		return user.ErrStoreUnavailable()
+	}
+	select {
+	case <-t.done:
+		t.run = nil
+		p.spare.Put(t)
+		return nil
+	case <-ctx.Done():
+		q.cancel(t) // else a reader has it still: it cannot be used again
+		return context.Cause(ctx)
+	case <-p.closed:
+		q.cancel(t)
+		return user.ErrStoreUnavailable()
+	}
 }
 
 // tellEvery is how often the log is told that reads fail.

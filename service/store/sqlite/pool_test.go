@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/yourorg/userservice/service/user"
@@ -15,7 +18,7 @@ func TestAReadThatHangsIsGivenUp(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	u := createUser(t, s, "anna")
 	let := make(chan struct{})
-	for range readers {
+	for range pointReaders {
 		begun := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-begun; cancel() }()
@@ -33,7 +36,7 @@ func TestAReadThatHangsIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(let)
-	for range 100 { // no reader still holds an errand that another read has taken up
+	for range 100 { // no reader still holds a task that another read has taken up
 		if got, err := s.Get(t.Context(), u.ID); err != nil || got.ID != u.ID {
 			t.Fatal(got, err)
 		}
@@ -41,4 +44,147 @@ func TestAReadThatHangsIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// holdScans occupies every scan reader until let is called.
+func holdScans(t *testing.T, s *Store) (let func()) {
+	t.Helper()
+	release := make(chan struct{})
+	var held, ended sync.WaitGroup
+	for range scanReaders() {
+		held.Add(1)
+		ended.Go(func() {
+			err := scan(t.Context(), s.pool, func(*reader) (bool, error) { held.Done(); <-release; return true, nil })
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	held.Wait()
+	return func() { close(release); ended.Wait() }
+}
+
+// awaitScans waits until so many scans wait for their turn.
+func awaitScans(t *testing.T, s *Store, want int) {
+	t.Helper()
+	for {
+		s.pool.scans.mu.Lock()
+		n := 0
+		for _, c := range s.pool.scans.waiting.callers {
+			n += len(c.items)
+		}
+		s.pool.scans.mu.Unlock()
+		if n == want {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+func TestPointReadsDoNotWaitForScans(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	u := createUser(t, s, "anna")
+	let := holdScans(t, s)
+	const waiting = 50
+	var scans sync.WaitGroup
+	for range waiting {
+		scans.Go(func() {
+			if _, err := s.List(t.Context(), user.ListQuery{MaxUsers: 1, MaxLooked: 1, MaxBytes: 1}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	awaitScans(t, s, waiting)
+	if got, err := s.Get(t.Context(), u.ID); err != nil || got.ID != u.ID {
+		t.Errorf("Get = %v, %v while all scan readers are busy", got, err)
+	}
+	if got, err := s.GetMany(t.Context(), []int64{u.ID}); err != nil || len(got) != 1 {
+		t.Errorf("GetMany of one = %v, %v while all scan readers are busy", got, err)
+	}
+	if got, err := s.Log(t.Context(), user.LogQuery{MaxRows: 1}); err != nil || len(got.Rows) != 1 {
+		t.Errorf("Log of one row = %v, %v while all scan readers are busy", got, err)
+	}
+	if got, err := s.First(t.Context()); err != nil || got != 1 {
+		t.Errorf("First = %v, %v while all scan readers are busy", got, err)
+	}
+	let()
+	scans.Wait()
+}
+
+// turnsOf starts the scans named, in that order, each of so many chunks, and returns whose chunk
+// was read at each turn. The first part of a name is its caller.
+func turnsOf(t *testing.T, s *Store, chunks int, names ...string) (turns []string) {
+	t.Helper()
+	let := holdScans(t, s)
+	var mu sync.Mutex
+	var scans sync.WaitGroup
+	for i, name := range names {
+		ctx := user.WithCaller(t.Context(), name[:1])
+		left := chunks
+		scans.Go(func() {
+			err := scan(ctx, s.pool, func(*reader) (bool, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				turns = append(turns, name)
+				left--
+				return left == 0, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		awaitScans(t, s, i+1)
+	}
+	let()
+	scans.Wait()
+	return turns
+}
+
+func TestScansTakeTurns(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // the order is certain with one reader
+	for name, test := range map[string]struct {
+		chunks      int
+		scans, want []string
+	}{
+		"callers": {2, []string{"a1", "a2", "a3", "b1", "c1"}, []string{
+			"a1", "b1", "c1", "a2", "b1", "c1", "a3", "a1", "a2", "a3",
+		}},
+		"scans of one caller": {2, []string{"a1", "a2", "a3", "a4", "a5", "a6"}, []string{
+			"a1", "a2", "a3", "a4", "a1", "a2", "a3", "a4", "a5", "a6", "a5", "a6",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+			if got := turnsOf(t, s, test.chunks, test.scans...); !slices.Equal(got, test.want) {
+				t.Errorf("turns = %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// A scan that its caller has given up takes no further turn, wherever it was.
+func TestAScanThatIsGivenUpEnds(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	ctx, cancel := context.WithCancel(t.Context())
+	chunks := 0
+	err := scan(ctx, s.pool, func(*reader) (bool, error) { chunks++; cancel(); return false, nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("scan = %v, want canceled", err)
+	}
+	let := holdScans(t, s) // so the scan above has ended
+	if chunks != 1 {
+		t.Errorf("%d chunks were read, want 1", chunks)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		ended <- scan(ctx, s.pool, func(*reader) (bool, error) { t.Error("a chunk was read"); return true, nil })
+	}()
+	awaitScans(t, s, 1)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("scan = %v, want canceled", err)
+	}
+	awaitScans(t, s, 0)
+	let()
 }

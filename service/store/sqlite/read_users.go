@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/yourorg/userservice/service/user"
@@ -83,67 +82,82 @@ func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 
 // GetMany returns the users that there are, in the order of the ids.
 func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
-	return read(ctx, s.pool, func(r *reader) ([]*user.User, error) {
-		users := make([]*user.User, 0, len(ids))
-		for _, id := range ids {
-			if err := ctx.Err(); err != nil {
-				return nil, context.Cause(ctx)
-			}
-			u, err := r.get.oneUser(id)
-			if err != nil {
-				return nil, err
-			}
-			if u != nil {
-				users = append(users, u)
-			}
+	users := make([]*user.User, 0, len(ids))
+	err := s.eachID(ctx, ids, func(r *reader, id int64) (size int, err error) {
+		u, err := r.get.oneUser(id)
+		if err != nil || u == nil {
+			return 0, err
 		}
-		return users, nil
+		users = append(users, u)
+		return u.Size(), nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return users, nil
 }
 
 // Statuses returns the current statuses of the users that exist, in the order of the
-// ids. Each chunk of ids is a read of its own, so that other reads get their turn.
+// ids.
 func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus, error) {
 	statuses := make([]user.CurrentStatus, 0, len(ids))
-	for chunk := range slices.Chunk(ids, listChunk) {
-		found, err := read(ctx, s.pool, func(r *reader) ([]user.CurrentStatus, error) {
-			return r.statuses(chunk)
-		})
-		if err != nil {
-			return nil, err
-		}
-		statuses = append(statuses, found...)
-	}
-	return statuses, nil
-}
-
-func (r *reader) statuses(ids []int64) ([]user.CurrentStatus, error) {
-	statuses := make([]user.CurrentStatus, 0, len(ids))
-	for _, id := range ids {
+	err := s.eachID(ctx, ids, func(r *reader, id int64) (size int, err error) {
 		row, err := r.status.one(id)
-		if err != nil {
-			return nil, err
-		}
-		if row == nil {
-			continue
+		if err != nil || row == nil {
+			return 0, err
 		}
 		statuses = append(statuses, user.CurrentStatus{
 			UserID: id, Status: user.Status(asNumber(row[0])), Time: asMoment(row[1]),
 			Position: asNumber(row[2]), Deleted: asNumber(row[3]) != 0,
 		})
+		return 0, nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return statuses, nil
+}
+
+// eachID reads something for each id, which has the size: as a point read if there are few, else
+// as a scan.
+func (s *Store) eachID(ctx context.Context, ids []int64, visit func(r *reader, id int64) (size int, err error)) error {
+	chunk := func(r *reader) (last bool, err error) {
+		bytes := 0
+		for n := 0; len(ids) > 0 && n < chunkRows && bytes < chunkBytes; n++ {
+			size, err := visit(r, ids[0])
+			if err != nil {
+				return false, err
+			}
+			bytes += size
+			ids = ids[1:]
+		}
+		return len(ids) == 0, nil
+	}
+	if len(ids) > shortRead {
+		return scan(ctx, s.pool, chunk)
+	}
+	_, err := read(ctx, s.pool, func(r *reader) (none struct{}, err error) {
+		for last := false; !last && err == nil; {
+			last, err = chunk(r)
+		}
+		return none, err
+	})
+	return err
 }
 
 // DuePurges returns at most limit deleted users whose time to be purged has come,
 // those first that have waited longest.
 func (s *Store) DuePurges(ctx context.Context, at time.Time, limit int) ([]int64, error) {
-	return read(ctx, s.pool, func(r *reader) ([]int64, error) {
-		var ids []int64
-		err := r.due.each(func(row []driver.Value) (bool, error) {
+	var ids []int64
+	err := scan(ctx, s.pool, func(r *reader) (last bool, err error) {
+		ids = ids[:0]
+		return true, r.due.each(func(row []driver.Value) (bool, error) {
 			ids = append(ids, asNumber(row[0]))
 			return true, nil
 		}, at.UnixMicro(), int64(limit))
-		return ids, err
 	})
+	if err != nil {
+		return nil, err
+	}
+	return ids, nil
 }

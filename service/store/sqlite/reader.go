@@ -1,0 +1,43 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+)
+
+// reader is a connection that only reads, with the statements of all reads.
+type reader struct {
+	conn    *conn
+	get     *stmt
+	status  *stmt
+	logAll  [2]*stmt // ascending, descending
+	logUser [2]*stmt
+	timeAt  *stmt
+	first   *stmt
+	due     *stmt
+	lists   [len(listQueries)]*stmt
+}
+
+func newReader(ctx context.Context, path string) (*reader, error) {
+	c, err := connect(ctx, dsn(path, readerCacheKiB, "query_only(ON)"))
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{conn: c}
+	r.get = c.prepare(&err, "SELECT "+userColumns+" FROM users WHERE user_id = ?")
+	r.status = c.prepare(&err, statusQuery)
+	r.logAll[0] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position < ? ORDER BY position LIMIT ?")
+	r.logAll[1] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position < ? ORDER BY position DESC LIMIT ?")
+	r.logUser[0] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position LIMIT ?")
+	r.logUser[1] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position DESC LIMIT ?")
+	r.timeAt = c.prepare(&err, "SELECT time FROM log WHERE position = ?")
+	r.first = c.prepare(&err, "SELECT min(position) FROM log")
+	r.due = c.prepare(&err, dueQuery)
+	for i, query := range listQueries {
+		r.lists[i] = c.prepare(&err, query)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return r, nil
+}
