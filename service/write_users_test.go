@@ -310,3 +310,53 @@ func TestUnexpectedFailuresAreNotDressedUp(t *testing.T) {
 		t.Errorf("update several: %v", err)
 	}
 }
+
+// Names are stored and shown without surrounding white space and invisible characters,
+// whichever call brings them.
+func TestNamesAreStoredAsShown(t *testing.T) {
+	r := newRig(t)
+	const name, email = " \u200bAnn\u00ad Miller\u3000\n", "\ufeff Ann@exam\u00adple.org\r\n"
+	check := func(call string, got *userv1.User, username, email string) {
+		t.Helper()
+		if got.GetUsername() != username || got.GetEmail() != email {
+			t.Errorf("%s: got %q, %q, want %q, %q", call, got.GetUsername(), got.GetEmail(), username, email)
+		}
+	}
+	valid, err := r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: name, Email: email, ValidateOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("CreateUser, validated", valid.GetUser(), "Ann Miller", "Ann@example.org")
+	created, err := r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: name, Email: email})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("CreateUser", created.GetUser(), "Ann Miller", "Ann@example.org")
+	updated, err := r.UpdateUser(t.Context(), &userv1.UpdateUserRequest{
+		UserId: created.GetUser().GetUserId(), User: &userv1.User{Username: "\u202eBob\u202c ", Email: "bob@example.org\u2060\n"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("UpdateUser", updated.GetUser(), "Bob", "bob@example.org")
+	imported, err := r.CreateUsers(t.Context(), &userv1.CreateUsersRequest{
+		ConflictPolicy: userv1.ConflictPolicy_CONFLICT_POLICY_UPDATE,
+		Requests:       []*userv1.CreateUserRequest{{Username: "BOB\u200d", Email: "\tBOB@example.org"}, {Username: "\u3164Cid\u3164", Email: "cid@example.org "}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("CreateUsers, updating", imported.GetResults()[0].GetUser(), "BOB", "BOB@example.org")
+	check("CreateUsers, creating", imported.GetResults()[1].GetUser(), "Cid", "cid@example.org")
+	log, err := r.ListUserActivities(t.Context(), &userv1.ListUserActivitiesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range log.GetActivities() {
+		for key, value := range row.GetDetails() {
+			if strings.ContainsAny(value, "\u200b\u00ad\n\r\ufeff\u202e\u2060\u200d\u3164") {
+				t.Errorf("row %d: %s is %q", row.GetActivityId(), key, value)
+			}
+		}
+	}
+}

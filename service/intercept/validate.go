@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
@@ -126,20 +127,29 @@ func apart(do func() error) error {
 
 func validate(validator protovalidate.Validator, message proto.Message) error {
 	err := validator.Validate(message)
-	if err == nil {
+	nul := nulViolations(message.ProtoReflect(), "")
+	if err == nil && nul == nil {
 		return nil
 	}
 	var broken *protovalidate.ValidationError
-	if !errors.As(err, &broken) {
+	if err != nil && !errors.As(err, &broken) {
 		return fmt.Errorf("validate %s: %w", message.ProtoReflect().Descriptor().FullName(), err)
 	}
-	violations := make([]user.Violation, 0, len(broken.Violations))
-	for _, v := range broken.Violations {
-		violations = append(violations, user.Violation{
-			Field:   protovalidate.FieldPathString(v.Proto.GetField()),
-			Message: v.Proto.GetMessage(),
-			Rule:    v.Proto.GetRuleId(),
-		})
+	var violations []user.Violation
+	if broken != nil {
+		for _, v := range broken.Violations {
+			violations = append(violations, user.Violation{
+				Field:   protovalidate.FieldPathString(v.Proto.GetField()),
+				Message: v.Proto.GetMessage(),
+				Rule:    v.Proto.GetRuleId(),
+			})
+		}
 	}
-	return user.Invalid(complete(violations, message)...)
+	violations = complete(violations, message)
+	for _, v := range nul {
+		if !slices.ContainsFunc(violations, func(known user.Violation) bool { return known.Field == v.Field }) {
+			violations = append(violations, v)
+		}
+	}
+	return user.Invalid(violations...)
 }

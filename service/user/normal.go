@@ -11,22 +11,83 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
+// Shown returns the spelling in which a username or an e-mail address is stored and
+// shown: the caller's, without invisible characters and surrounding white space.
+func Shown(name string) string { return strings.TrimSpace(visible(name)) }
+
+// visible returns a text without invisible characters.
+func visible(text string) string {
+	if isASCII(text) || !utf8.ValidString(text) { // what is not UTF-8 is refused as it is
+		return text
+	}
+	return strings.Map(func(r rune) rune {
+		if isInvisible(r) {
+			return -1
+		}
+		return r
+	}, text)
+}
+
+// isInvisible reports whether Unicode gives a character the property
+// Default_Ignorable_Code_Point: zero-width characters, byte order marks, bidi controls,
+// variation selectors, fillers. Unassigned characters are left to be refused.
+func isInvisible(r rune) bool {
+	if r < 0xAD || !unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point) {
+		return false
+	}
+	switch {
+	case unicode.In(r, unicode.White_Space, unicode.Prepended_Concatenation_Mark),
+		0xFFF9 <= r && r <= 0xFFFB,   // interlinear annotations
+		0x13430 <= r && r <= 0x13440: // Egyptian hieroglyph format controls
+		return false
+	}
+	return unicode.In(r, unicode.Cf, unicode.L, unicode.M) // it is assigned
+}
+
 // UsernameKey returns the normal form of a username, by which it is unique:
-// the comparison form of PRECIS Nickname (RFC 8266). Case, width and surplus
-// spaces do not count; spaces within are allowed. The error says what was
-// expected.
+// the comparison form of PRECIS Nickname (RFC 8266) with full case folding. Case, width,
+// surplus spaces and invisible characters do not count; spaces within are allowed. The
+// error says what was expected.
 func UsernameKey(username string) (string, *Error) {
+	username = Shown(username)
 	if key, ok := plainUsername(username); ok {
 		return key, nil
 	}
-	key, err := precis.Nickname.CompareKey(username)
+	key, err := nicknameKey(username)
 	if err != nil {
-		return "", InvalidFieldf("username", "must be letters, digits, symbols and single spaces that RFC 8266 (PRECIS Nickname) allows")
+		return "", err
 	}
-	if n := utf8.RuneCountInString(key); n < MinUsername {
+	if min(utf8.RuneCountInString(key), utf8.RuneCountInString(username)) < MinUsername {
 		return "", InvalidFieldf("username", "must have at least %d characters besides surplus spaces", MinUsername)
 	}
 	return key, nil
+}
+
+func nicknameKey(name string) (string, *Error) {
+	key, err := precis.Nickname.CompareKey(name)
+	if err != nil {
+		return "", InvalidFieldf("username", "must be letters, digits, symbols and single spaces that RFC 8266 (PRECIS Nickname) allows")
+	}
+	if !isASCII(key) {
+		key = fold(key, norm.NFKC)
+	}
+	return key, nil
+}
+
+// fold returns the full case folding of a text in a normalization form. The profile of
+// RFC 8266 has lower case instead, which keeps "ß" and final sigma apart from "ss" and
+// sigma.
+func fold(text string, form norm.Form) string {
+	for range 4 { // two are enough for every character, see the tests
+		// Folding turns Cherokee letters of either case into the other one's;
+		// lower case after it makes them the same, and leaves all others alone.
+		folded := form.String(strings.ToLower(fullFold.String(form.String(text))))
+		if folded == text {
+			break
+		}
+		text = folded
+	}
+	return text
 }
 
 // plainUsername is the short way for the usual name: printable ASCII with single
@@ -44,20 +105,20 @@ func plainUsername(s string) (string, bool) {
 }
 
 var (
-	// foldLocal is safe for use by several goroutines: folding keeps no state.
-	foldLocal = cases.Fold()
-	domains   = idna.New(
+	// fullFold is safe for use by several goroutines: folding keeps no state.
+	fullFold = cases.Fold()
+	domains  = idna.New(
 		idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true),
 		idna.VerifyDNSLength(true), idna.CheckHyphens(true), idna.CheckJoiners(true),
 	)
 )
 
-// EmailKey returns the normal form of an e-mail address, by which it is unique:
-// spaces around it trimmed, the domain by IDNA in lower case (ASCII form), the
-// local part in NFC and case-folded. Quoted local parts and address literals are
+// EmailKey returns the normal form of an e-mail address, by which it is unique: without
+// surrounding white space and invisible characters, the domain by IDNA in lower case
+// (ASCII form), the local part in NFC and case-folded. Quoted local parts and address literals are
 // not taken. The error says what was expected.
 func EmailKey(email string) (string, *Error) {
-	trimmed := strings.TrimSpace(email)
+	trimmed := Shown(email)
 	at := strings.LastIndexByte(trimmed, '@')
 	if at < 0 {
 		return "", invalidEmail("must be an e-mail address, such as name@example.org")
@@ -106,12 +167,8 @@ func isAtomByte(c byte) bool {
 }
 
 func foldEmailLocal(local string) string {
-	for i := range len(local) {
-		if local[i] >= utf8.RuneSelf {
-			// Folding turns Cherokee letters of either case into the other one's;
-			// lower case after it makes them the same, and leaves all others alone.
-			return norm.NFC.String(strings.ToLower(foldLocal.String(norm.NFC.String(local))))
-		}
+	if isASCII(local) {
+		return strings.ToLower(local)
 	}
-	return strings.ToLower(local)
+	return fold(local, norm.NFC)
 }

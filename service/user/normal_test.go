@@ -3,8 +3,11 @@ package user_test
 import (
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/text/cases"
+	"golang.org/x/text/language"
 	"golang.org/x/text/secure/precis"
 	"pgregory.net/rapid"
 
@@ -21,6 +24,19 @@ func TestUsernameKey(t *testing.T) {
 		{"composition", "Zoe\u0308", "zoë"},
 		{"symbols", "a*b#c!", "a*b#c!"},
 		{"not Latin", "ΣΊΣΥΦΟΣ", "σίσυφοσ"},
+		{"final sigma", "Παππας", "παππασ"},
+		{"final sigma, upper case", "ΠΑΠΠΑΣ", "παππασ"},
+		{"sharp s", "Straße", "strasse"},
+		{"capital sharp s", "STRAẞE", "strasse"},
+		{"ligature", "ﬃne", "ffine"},
+		{"dotted capital i", "İstanbul", "i\u0307stanbul"},
+		{"iota below", "ᾼνθος", "αινθοσ"},
+		{"Cherokee", "\u13a0\uab70\u13f8", "\uab70\uab70\u13f8"},
+		{"invisible characters", "\ufeffa\u200bn\u00adn\u2060a\u202e", "anna"},
+		{"white space and invisible characters around", " \u200b\u3000anna\u2066\r\n", "anna"},
+		{"fillers", "\u3164an\u115fna\uffa0", "anna"},
+		{"variation selector", "ann\ufe0fa", "anna"},
+		{"joiner that Persian writes", "نام\u200cخانوادگی", "نامخانوادگی"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := user.UsernameKey(test.in)
@@ -41,6 +57,10 @@ func TestUsernameKeyRefuses(t *testing.T) {
 		"new line":             "ann\nbob",
 		"not UTF-8":            "ann\xffbob",
 		"unassigned":           "ann\U000E0080",
+		"two visible":          "a\u200bb",
+		"one that becomes two": "a\ufb01",
+		"invisible only":       "\u200b\u200c\u200d\u2060",
+		"line separator":       "ann\u2028bob",
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := user.UsernameKey(in)
@@ -105,6 +125,12 @@ func TestEmailKey(t *testing.T) {
 		{"ideographic dot", "ann@example。org", "ann@example.org"},
 		{"folded local part", "STRAßE@example.org", "strasse@example.org"},
 		{"composed local part", "zoe\u0308@example.org", "zoë@example.org"},
+		{"final sigma", "Παππας@example.org", "παππασ@example.org"},
+		{"dotted capital i", "İ@example.org", "i\u0307@example.org"},
+		{"byte order mark", "\ufeffann@example.org", "ann@example.org"},
+		{"invisible in the local part", "a\u200bn\u034fn@example.org", "ann@example.org"},
+		{"invisible in the domain", "ann@exam\u00adple.org\u200e", "ann@example.org"},
+		{"invisible and spaces around", "\u2067 ann@example.org \u2069\r\n", "ann@example.org"},
 		{"folded Cherokee", "\u13a0\uab70@example.org", "\uab70\uab70@example.org"},
 		{"all atom characters", "!#$%&'*+/=?^_`{|}~-@example.org", "!#$%&'*+/=?^_`{|}~-@example.org"},
 		{"longest local part", strings.Repeat("a", 64) + "@b.example", strings.Repeat("a", 64) + "@b.example"},
@@ -121,28 +147,32 @@ func TestEmailKey(t *testing.T) {
 
 func TestEmailKeyRefuses(t *testing.T) {
 	for name, in := range map[string]string{
-		"empty":               "",
-		"no at":               "example.org",
-		"no local part":       "@example.org",
-		"no domain":           "ann@",
-		"two ats":             "ann@bob@example.org",
-		"space inside":        "ann miller@example.org",
-		"dot first":           ".ann@example.org",
-		"dot last":            "ann.@example.org",
-		"mapped semicolon":    "ann\u037e@example.org",
-		"two dots":            "ann..miller@example.org",
-		"quoted":              `"ann"@example.org`,
-		"address literal":     "ann@[192.0.2.1]",
-		"empty label":         "ann@example..org",
-		"dot at the end":      "ann@example.org.",
-		"mapped dot":          "ann@example.org。",
-		"hyphen first":        "ann@-example.org",
-		"underscore in label": "ann@exa_mple.org",
-		"long label":          "ann@" + strings.Repeat("a", 64) + ".org",
-		"long local part":     strings.Repeat("a", 65) + "@example.org",
-		"not UTF-8":           "a\xffb@example.org",
-		"control character":   "a\u0085b@example.org",
-		"no-break space":      "a\u00a0b@example.org",
+		"empty":                "",
+		"no at":                "example.org",
+		"no local part":        "@example.org",
+		"no domain":            "ann@",
+		"two ats":              "ann@bob@example.org",
+		"space inside":         "ann miller@example.org",
+		"dot first":            ".ann@example.org",
+		"dot last":             "ann.@example.org",
+		"mapped semicolon":     "ann\u037e@example.org",
+		"two dots":             "ann..miller@example.org",
+		"quoted":               `"ann"@example.org`,
+		"address literal":      "ann@[192.0.2.1]",
+		"empty label":          "ann@example..org",
+		"dot at the end":       "ann@example.org.",
+		"mapped dot":           "ann@example.org。",
+		"hyphen first":         "ann@-example.org",
+		"underscore in label":  "ann@exa_mple.org",
+		"long label":           "ann@" + strings.Repeat("a", 64) + ".org",
+		"long local part":      strings.Repeat("a", 65) + "@example.org",
+		"not UTF-8":            "a\xffb@example.org",
+		"control character":    "a\u0085b@example.org",
+		"no-break space":       "a\u00a0b@example.org",
+		"line break inside":    "ann\n@example.org",
+		"line break in domain": "ann@example.org\nbcc: x",
+		"NUL":                  "ann\x00@example.org",
+		"NUL at the end":       "ann@example.org\x00",
 	} {
 		t.Run(name, func(t *testing.T) {
 			key, err := user.EmailKey(in)
@@ -210,6 +240,75 @@ func TestUsernameBeginsWithItsPrefix(t *testing.T) {
 		}
 		if !strings.HasPrefix(key+" ", prefix) { // spaces at its end are not in the key
 			t.Errorf("%q: key %q does not begin with %q, the key of %q", name, key, prefix, name[:end])
+		}
+	})
+}
+
+// A username's key does not depend on the case of any of its characters, and is its own
+// key.
+func TestUsernameKeyIgnoresTheCaseOfEveryCharacter(t *testing.T) {
+	upper, lower := cases.Upper(language.Und), cases.Lower(language.Und, cases.HandleFinalSigma(true))
+	for r := rune(' '); r <= unicode.MaxRune; r++ {
+		if unicode.In(r, unicode.Han, unicode.Hangul) || !unicode.In(r, unicode.L, unicode.M, unicode.N, unicode.S) {
+			continue // has no case
+		}
+		name := "a" + string(r) + "b" + string(r)
+		key, err := user.UsernameKey(name)
+		if err != nil {
+			continue
+		}
+		if again, err := user.UsernameKey(key); err != nil || again != key {
+			t.Errorf("UsernameKey(%q) = %q, %v, want itself", key, again, err)
+		}
+		others := []string{upper.String(name), lower.String(name)}
+		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+			others = append(others, "a"+string(other)+"b"+string(other))
+		}
+		for _, other := range others {
+			if got, err := user.UsernameKey(other); err == nil && got != key && !caseHasNoWayBack(r) {
+				t.Errorf("UsernameKey(%q) = %q, want %q as for %q", other, got, key, name)
+			}
+		}
+	}
+}
+
+// caseHasNoWayBack reports characters whose upper or lower case is that of another one
+// beyond what case folding makes equal.
+func caseHasNoWayBack(r rune) bool {
+	return r == 'ı' // its upper case is I, whose folding is i
+}
+
+// Whatever is shown has no white space around it and nothing invisible in it, and has the
+// same key.
+func TestShown(t *testing.T) {
+	for _, test := range []struct{ in, want string }{
+		{"ann", "ann"},
+		{" Ann  Miller\r\n", "Ann  Miller"},
+		{"\u200b \ufeffÄnn\u2028", "Änn"},
+		{"\u0600ann", "\u0600ann"}, // an Arabic number sign is visible
+		{"a\xffb ", "a\xffb"},
+	} {
+		if got := user.Shown(test.in); got != test.want {
+			t.Errorf("Shown(%q) = %q, want %q", test.in, got, test.want)
+		}
+	}
+	ignorable := []rune{0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180E, 0x180F, 0x200B, 0x200F, 0x202A,
+		0x202E, 0x2060, 0x2064, 0x2066, 0x206F, 0x3164, 0xFE00, 0xFE0F, 0xFEFF, 0xFFA0, 0x1BCA0, 0x1D173, 0xE0001, 0xE0020, 0xE007F, 0xE0100, 0xE01EF}
+	for _, r := range ignorable {
+		if got := user.Shown("x" + string(r) + "y" + string(r)); got != "xy" {
+			t.Errorf("U+%04X is shown: %q", r, got)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		part := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{" ", "\n", "\u200b", "\ufeff", "\u3164", "a"}))
+		name := part.Draw(t, "1") + part.Draw(t, "2") + part.Draw(t, "3")
+		shown := user.Shown(name)
+		if again := user.Shown(shown); again != shown {
+			t.Errorf("Shown(%q) = %q, want itself", shown, again)
+		}
+		key, err := user.UsernameKey(name)
+		if got, again := user.UsernameKey(shown); got != key || (err == nil) != (again == nil) {
+			t.Errorf("UsernameKey(%q) = %q, %v; of what is shown of it: %q, %v", name, key, err, got, again)
 		}
 	})
 }

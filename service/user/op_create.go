@@ -16,15 +16,16 @@ type Create struct {
 	Keys     Keys // normal forms of Username and Email
 }
 
-// NewCreate checks the fields and finds their normal forms.
+// NewCreate checks the fields and finds their normal forms. The names are stored as Shown
+// returns them.
 func NewCreate(username, email string, tags []string, metadata map[string]string) (*Create, error) {
-	op := &Create{Username: username, Email: email, Tags: tags, Metadata: metadata}
+	op := &Create{Username: Shown(username), Email: Shown(email), Tags: tags, Metadata: metadata}
 	var violations []Violation
 	var err *Error
-	if op.Keys.Username, err = UsernameKey(username); err != nil {
+	if op.Keys.Username, err = UsernameKey(op.Username); err != nil {
 		violations = append(violations, err.Violations...)
 	}
-	if op.Keys.Email, err = EmailKey(email); err != nil {
+	if op.Keys.Email, err = EmailKey(op.Email); err != nil {
 		violations = append(violations, err.Violations...)
 	}
 	if violations != nil {

@@ -27,9 +27,10 @@ type Update struct {
 	Keys  Keys   // normal forms of what the patch names
 }
 
-// NewUpdate checks the patch and finds the normal forms in it. Field paths in the
-// error begin with "user.".
+// NewUpdate checks the patch and finds the normal forms in it. The names in it are stored
+// as Shown returns them. Field paths in the error begin with "user.".
 func NewUpdate(id int64, patch Patch, etag string) (*Update, error) {
+	patch.Username, patch.Email = shown(patch.Username), shown(patch.Email)
 	op := &Update{ID: id, Patch: patch, Etag: etag}
 	var violations []Violation
 	var err *Error
@@ -53,6 +54,13 @@ func NewUpdate(id int64, patch Patch, etag string) (*Update, error) {
 		return nil, Invalid(violations...)
 	}
 	return op, nil
+}
+
+func shown(name *string) *string {
+	if name == nil {
+		return nil
+	}
+	return new(Shown(*name))
 }
 
 // Target is the user to change.

@@ -4,21 +4,20 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/text/secure/precis"
 )
 
 // UsernamePrefix returns the normal form of the beginning of usernames: whoever's
 // username begins with prefix, case, width and surplus spaces aside, has a key that
 // begins with it. An empty prefix stays empty. The error says what was expected.
 func UsernamePrefix(prefix string) (string, *Error) {
+	prefix = visible(prefix)
 	inner := strings.TrimRightFunc(prefix, isNicknameSpace)
 	if strings.TrimLeftFunc(inner, isNicknameSpace) == "" {
 		return "", nil
 	}
-	key, err := precis.Nickname.CompareKey(inner)
+	key, err := nicknameKey(inner)
 	if err != nil {
-		return "", InvalidFieldf("username", "must be letters, digits, symbols and single spaces that RFC 8266 (PRECIS Nickname) allows")
+		return "", err
 	}
 	if len(inner) < len(prefix) {
 		key += " " // a space at the end of a beginning is one inside the name
@@ -34,7 +33,7 @@ func isNicknameSpace(r rune) bool { return unicode.Is(unicode.Zs, r) }
 // compared by IDNA; the last one must be ASCII, for the ASCII form of a label is
 // not the beginning of a longer one's. The error says what was expected.
 func EmailPrefix(prefix string) (string, *Error) {
-	local, domain, inDomain := cutLast(strings.TrimLeftFunc(prefix, unicode.IsSpace), "@")
+	local, domain, inDomain := cutLast(strings.TrimLeftFunc(visible(prefix), unicode.IsSpace), "@")
 	if !inDomain {
 		return foldEmailLocal(domain), nil
 	}

@@ -96,12 +96,14 @@ type User struct {
 	// Identifier: positive, ordered by creation time, not guessable from another
 	// one. It does not change and is not given out again. In JSON a string.
 	UserId int64 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Name as its owner wrote it, 3 to 64 characters. Unique by its normal form
-	// (PRECIS Nickname, RFC 8266: case, width and surplus spaces do not count).
+	// Name as its owner wrote it, without surrounding white space and invisible
+	// characters, 3 to 64 characters. Unique by its normal form (PRECIS Nickname,
+	// RFC 8266, with full Unicode case folding: case, width and surplus spaces do not
+	// count).
 	Username string `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
-	// E-mail address as its owner wrote it, at most 254 bytes. Unique by its normal
-	// form: spaces around it trimmed, the domain by IDNA in lower case, the local
-	// part case-folded.
+	// E-mail address as its owner wrote it, without surrounding white space and
+	// invisible characters, at most 254 bytes. Unique by its normal form: the domain
+	// by IDNA in lower case, the local part case-folded.
 	Email string `protobuf:"bytes,3,opt,name=email,proto3" json:"email,omitempty"`
 	// Present status. A new user is USER_STATUS_ACTIVE.
 	Status UserStatus `protobuf:"varint,4,opt,name=status,proto3,enum=user.v1.UserStatus" json:"status,omitempty"`

@@ -36,7 +36,7 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 	}
 	k := &checker{conn: c, head: head, progress: progress}
 	defer func() { err = errors.Join(err, c.close()) }()
-	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.users} {
+	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.names, k.users} {
 		if err := ctx.Err(); err != nil {
 			return k.findings, context.Cause(ctx)
 		}
@@ -61,6 +61,7 @@ type checker struct {
 	findings []string
 	done     int
 	total    int
+	renewed  bool // the names of users have their present forms
 }
 
 func (k *checker) found(format string, args ...any) error {
@@ -145,6 +146,22 @@ func (k *checker) log(ctx context.Context) error {
 	return nil
 }
 
+// names finds out by which rules the names of users have their normal forms.
+func (k *checker) names(context.Context) error {
+	versioned := false
+	err := k.conn.rows("SELECT 1 FROM pragma_table_info('meta') WHERE name = 'names'", func([]driver.Value) error {
+		versioned = true
+		return nil
+	})
+	if err != nil || !versioned {
+		return err
+	}
+	return k.conn.rows("SELECT names FROM meta", func(row []driver.Value) error {
+		k.renewed = asNumber(row[0]) == namesVersion
+		return nil
+	})
+}
+
 // users checks what each user says against the log and against its own names.
 func (k *checker) users(ctx context.Context) error {
 	var err error
@@ -185,12 +202,12 @@ func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {
 	if u.Deleted() == u.PurgeAt.IsZero() {
 		return k.found("user %d: deleted at %v, to be purged at %v", u.ID, u.DeletedAt, u.PurgeAt)
 	}
-	name, err := user.UsernameKey(u.Username)
-	email, err2 := user.EmailKey(u.Email)
-	if err != nil || err2 != nil || name != keys.Username || email != keys.Email {
-		if err := k.found("user %d: the normal forms of its names are not those it is stored under", u.ID); err != nil {
-			return err
-		}
+	wrong, err := k.wrongKeys(u, keys)
+	if wrong {
+		err = k.found("user %d: the normal forms of its names are not those it is stored under", u.ID)
+	}
+	if err != nil {
+		return err
 	}
 	if u.StatusPosition > k.head.Position {
 		return nil // changed after the check began
@@ -204,4 +221,34 @@ func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {
 		return k.found("user %d: log row %d, said to have set its status, did not", u.ID, u.StatusPosition)
 	}
 	return nil
+}
+
+// wrongKeys reports whether a user is not stored under the normal forms of its names. A
+// store whose names have yet to be renewed has others, and so has a user whose normal form
+// another one has since then.
+func (k *checker) wrongKeys(u *user.User, keys user.Keys) (wrong bool, err error) {
+	if !k.renewed {
+		return false, nil
+	}
+	username, invalid := user.UsernameKey(u.Username)
+	email, invalidEmail := user.EmailKey(u.Email)
+	if invalid != nil || invalidEmail != nil {
+		return true, nil
+	}
+	for _, key := range []struct{ stored, want, column string }{
+		{keys.Username, username, "username_key"}, {keys.Email, email, "email_key"},
+	} {
+		if key.stored == key.want {
+			continue
+		}
+		wrong = true
+		err := k.conn.rows("SELECT 1 FROM users WHERE "+key.column+" = ?", func([]driver.Value) error {
+			wrong = false
+			return nil
+		}, key.want)
+		if wrong || err != nil {
+			return wrong, err
+		}
+	}
+	return false, nil
 }

@@ -130,6 +130,9 @@ func (s *Store) open(ctx context.Context) (err error) {
 			err = errors.Join(err, w.conn.close())
 		}
 	}()
+	if err := renewNames(w.conn, s.opts.Logger); err != nil {
+		return err
+	}
 	head, err := s.readMeta(w.conn)
 	if err != nil {
 		return err

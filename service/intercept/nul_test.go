@@ -1,0 +1,120 @@
+package intercept_test
+
+import (
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// No text of any request may contain NUL: the violation names its place.
+func TestNoTextContainsNUL(t *testing.T) {
+	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := intercept.Item(validator)
+	texts := 0
+	methods := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods()
+	for i := range methods.Len() {
+		kind, err := protoregistry.GlobalTypes.FindMessageByName(methods.Get(i).Input().FullName())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range textPlaces(kind.New(), nil) {
+			texts++
+			m := kind.New()
+			p.set(m)
+			e, ok := user.AsError(check(m.Interface()))
+			if !ok || !slices.ContainsFunc(e.Violations, func(v user.Violation) bool { return v.Field == p.path }) {
+				t.Errorf("%s with NUL in %s: got %v", kind.Descriptor().Name(), p.path, e)
+			}
+		}
+	}
+	if texts < 40 {
+		t.Errorf("only %d texts were found", texts)
+	}
+}
+
+// Items are validated by themselves, so that NUL in one is that item's failure.
+func TestNULInAnItemIsTheItemsFailure(t *testing.T) {
+	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := &userv1.CreateUserRequest{Username: "anna", Email: "a@example.org", Tags: []string{"a\x00"}}
+	if err := intercept.Item(validator)(&userv1.CreateUsersRequest{Requests: []*userv1.CreateUserRequest{item}}); err != nil {
+		t.Errorf("the whole request is refused: %v", err)
+	}
+	if e, ok := user.AsError(intercept.Item(validator)(item)); !ok || e.Violations[0].Field != "tags[0]" {
+		t.Errorf("the item: got %v, want a violation of tags[0]", e)
+	}
+}
+
+// textPlace is a place in a message where a text can be.
+type textPlace struct {
+	path string
+	set  func(protoreflect.Message) // puts a text with NUL there
+}
+
+func textPlaces(m protoreflect.Message, within []protoreflect.FullName) (places []textPlace) {
+	nul := protoreflect.ValueOfString("a\x00b")
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		name := string(field.Name())
+		switch {
+		case field.IsMap():
+			places = append(places,
+				textPlace{name + `["a\x00b"]`, func(m protoreflect.Message) {
+					m.Mutable(field).Map().Set(nul.MapKey(), protoreflect.ValueOfString("v"))
+				}},
+				textPlace{name + `["k"]`, func(m protoreflect.Message) {
+					m.Mutable(field).Map().Set(protoreflect.ValueOfString("k").MapKey(), nul)
+				}})
+		case field.Kind() == protoreflect.StringKind && field.IsList():
+			places = append(places, textPlace{name + "[0]", func(m protoreflect.Message) { m.Mutable(field).List().Append(nul) }})
+		case field.Kind() == protoreflect.StringKind:
+			places = append(places, textPlace{name, func(m protoreflect.Message) { m.Set(field, nul) }})
+		case field.Kind() == protoreflect.MessageKind && !field.IsList():
+			inner := m.NewField(field).Message()
+			if slices.Contains(within, inner.Descriptor().FullName()) {
+				continue
+			}
+			for _, p := range textPlaces(inner, append(within, inner.Descriptor().FullName())) {
+				places = append(places, textPlace{name + "." + p.path, func(m protoreflect.Message) {
+					p.set(m.Mutable(field).Message())
+				}})
+			}
+		}
+	}
+	return places
+}
+
+// A message without NUL costs little to look through.
+func BenchmarkValidate(b *testing.B) {
+	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
+	if err != nil {
+		b.Fatal(err)
+	}
+	check := intercept.Item(validator)
+	for name, m := range map[string]proto.Message{
+		"get":    &userv1.GetUserRequest{UserId: 1},
+		"create": &userv1.CreateUserRequest{Username: "anna", Email: "a@example.org", Tags: []string{"a", "b"}, Metadata: map[string]string{"k": "v"}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := check(m); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

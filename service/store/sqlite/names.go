@@ -1,0 +1,136 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// namesVersion counts the changes of the rules in user.Shown, user.UsernameKey and
+// user.EmailKey.
+const namesVersion = 1
+
+// renewNames brings the names of all users to the present rules, in one transaction. No
+// log row says so: the names are the same, written by other rules. Where two users would
+// have one normal form, the second keeps the one that it has, under which nobody else can
+// come, and a warning names it.
+func renewNames(c *conn, log *slog.Logger) (err error) {
+	version := int64(0)
+	err = c.rows("SELECT names FROM meta", func(row []driver.Value) error {
+		version = asNumber(row[0])
+		return nil
+	})
+	if err != nil || version == namesVersion {
+		return err
+	}
+	if err := c.run("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("renew the names of users: %w", err), c.run("ROLLBACK"))
+		}
+	}()
+	r := newRenewal(&err, c, log)
+	for last := int64(0); err == nil; {
+		users, failure := r.after(last)
+		if err = failure; err != nil || len(users) == 0 {
+			break
+		}
+		for i := range users {
+			if err = r.renew(&users[i]); err != nil {
+				break
+			}
+			last = users[i].id
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.run("UPDATE meta SET names = ?, commits = commits + 1", int64(namesVersion)); err != nil {
+		return err
+	}
+	return c.run("COMMIT")
+}
+
+// renewal is a pass over the names of all users.
+type renewal struct {
+	log      *slog.Logger
+	chunk    *stmt
+	show     *stmt
+	username keyRenewal
+	email    keyRenewal
+}
+
+type keyRenewal struct {
+	field string
+	key   func(string) (string, *user.Error)
+	taken *stmt
+	set   *stmt
+}
+
+func newRenewal(err *error, c *conn, log *slog.Logger) *renewal {
+	key := func(field string, key func(string) (string, *user.Error)) keyRenewal {
+		return keyRenewal{
+			field: field, key: key,
+			taken: c.prepare(err, "SELECT user_id FROM users WHERE "+field+"_key = ?"),
+			set:   c.prepare(err, "UPDATE users SET "+field+"_key = ? WHERE user_id = ?"),
+		}
+	}
+	return &renewal{
+		log: log,
+		chunk: c.prepare(err, "SELECT user_id, username, username_key, email, email_key FROM users "+
+			"WHERE user_id > ? ORDER BY user_id LIMIT ?"),
+		show:     c.prepare(err, "UPDATE users SET username = ?, email = ? WHERE user_id = ?"),
+		username: key("username", user.UsernameKey),
+		email:    key("email", user.EmailKey),
+	}
+}
+
+// names are the stored names of a user.
+type names struct {
+	id                                     int64
+	username, usernameKey, email, emailKey string
+}
+
+// after returns the names of the next users in the order of ids.
+func (r *renewal) after(id int64) (users []names, err error) {
+	err = r.chunk.each(func(row []driver.Value) (bool, error) {
+		users = append(users, names{asNumber(row[0]), asText(row[1]), asText(row[2]), asText(row[3]), asText(row[4])})
+		return true, nil
+	}, id, int64(checkChunk))
+	return users, err
+}
+
+func (r *renewal) renew(n *names) error {
+	if username, email := user.Shown(n.username), user.Shown(n.email); username != n.username || email != n.email {
+		if err := r.show.exec(username, email, n.id); err != nil {
+			return err
+		}
+	}
+	if err := r.renewKey(r.username, n.id, n.username, n.usernameKey); err != nil {
+		return err
+	}
+	return r.renewKey(r.email, n.id, n.email, n.emailKey)
+}
+
+func (r *renewal) renewKey(k keyRenewal, id int64, name, present string) error {
+	next, invalid := k.key(name)
+	if invalid == nil && next == present {
+		return nil
+	}
+	if invalid == nil {
+		holder, err := k.taken.one(next)
+		if err != nil {
+			return err
+		}
+		if holder == nil {
+			return k.set.exec(next, id)
+		}
+	}
+	r.log.Warn("name no longer unique or valid, give the user another one", "user_id", id, "field", k.field)
+	return nil
+}
