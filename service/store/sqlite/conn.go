@@ -56,6 +56,13 @@ func readOnlyDSN(path string) string {
 	}})
 }
 
+// fileDSN is readOnlyDSN for the database file alone, without its write-ahead log. A
+// checkpoint that was interrupted leaves a file that is shorter than its header says;
+// writable_schema lets SQLite read that too.
+func fileDSN(path string) string {
+	return address(path, url.Values{"mode": {"ro"}, "immutable": {"1"}, "_pragma": {"writable_schema(ON)", "trusted_schema(OFF)"}})
+}
+
 // conn is one connection with its prepared statements. It is used by one goroutine
 // at a time.
 type conn struct {

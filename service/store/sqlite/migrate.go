@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -91,7 +90,7 @@ func olderVersion(version, than string) bool {
 // A file whose first start was interrupted has at most a part of our tables, and no mark
 // yet; strict refuses that too.
 func checkStore(ctx context.Context, path string, strict bool) error {
-	c, err := connect(ctx, address(path, url.Values{"mode": {"ro"}, "immutable": {"1"}}))
+	c, err := connect(ctx, fileDSN(path))
 	if err != nil {
 		return err
 	}
@@ -108,7 +107,10 @@ func checkStore(ctx context.Context, path string, strict bool) error {
 		AND name NOT IN ('goose_db_version', 'users', 'log', 'request_ids', 'meta')`)
 	versioned := number("SELECT count(*) FROM sqlite_schema WHERE name = 'goose_db_version'")
 	if err != nil {
-		return err
+		if strict {
+			return err
+		}
+		return nil // what the file alone does not tell shows when it is opened with its log
 	}
 	if id != applicationID && (id != 0 || foreign > 0 || strict) {
 		return errors.New("this database belongs to another program; name another file")

@@ -5,7 +5,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,7 +97,7 @@ func (m metaMark) continuedBy(log walContent) bool {
 // readMain reads the meta table as the database file alone has it, without the log, and
 // on which page it is; 0: there is none.
 func readMain(ctx context.Context, path string) (mark metaMark, page uint32, err error) {
-	c, err := connect(ctx, address(path, url.Values{"mode": {"ro"}, "immutable": {"1"}}))
+	c, err := connect(ctx, fileDSN(path))
 	if err != nil {
 		return mark, 0, err
 	}

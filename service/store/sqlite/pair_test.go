@@ -72,6 +72,12 @@ func TestForeignWriteAheadLog(t *testing.T) {
 	createUser(t, stranger, "anna")
 	strange := snapshot(t, other)
 
+	short := filepath.Join(t.TempDir(), "users.db") // a checkpoint was interrupted
+	copyFile(t, filepath.Join(late, "users.db"), short)
+	if info, err := os.Stat(short); err != nil || os.Truncate(short, info.Size()-4096) != nil {
+		t.Fatal(err)
+	}
+
 	database := func(folder string) string { return filepath.Join(folder, "users.db") }
 	for name, pair := range map[string]struct {
 		main, log string
@@ -89,6 +95,7 @@ func TestForeignWriteAheadLog(t *testing.T) {
 		"a session later":              {database(next), database(late), false},
 		"a copy that went another way": {database(branched), database(next), false},
 		"an empty file":                {os.DevNull, database(late), false},
+		"a short file, another's log":  {short, database(strange), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := t.TempDir()

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/url"
 
+	codes "modernc.org/sqlite/lib"
+
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -66,7 +68,7 @@ func (s *Store) readMeta(c *conn) (head user.Head, err error) {
 
 // beginSession notes in the database that it is open, and where. The checkpoint brings
 // that into the database file before anything is acknowledged, so that the file tells
-// later which log continues it.
+// later which log continues it. A full disk leaves the session as it was: reads are served.
 func (s *Store) beginSession(w *writer) error {
 	var b [8]byte
 	if _, err := io.ReadFull(s.opts.Random, b[:]); err != nil {
@@ -74,6 +76,10 @@ func (s *Store) beginSession(w *writer) error {
 	}
 	session := int64(binary.LittleEndian.Uint64(b[:]) >> 1) //nolint:gosec // 63 bits
 	err := w.conn.run("UPDATE meta SET previous = session, session = ?, commits = commits + 1, place = ?", session, placeOf(s.opts.Path))
+	if code(err)&0xff == codes.SQLITE_FULL {
+		s.opts.Logger.Warn("session not recorded in the store", "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -86,7 +92,8 @@ func (s *Store) beginSession(w *writer) error {
 // the end of the process.
 func (s *Store) endSession(w *writer) error {
 	if err := w.conn.run("UPDATE meta SET commits = commits + 1, place = ''"); err != nil {
-		return fmt.Errorf("close the session: %w", err)
+		s.opts.Logger.Warn("store left open: its close could not be recorded", "error", err)
+		return nil
 	}
 	return w.conn.close()
 }
