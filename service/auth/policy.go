@@ -104,7 +104,7 @@ var parts = []part{
 	{message: "user.v1.UserActivity", needs: UsersRead,
 		open: fields("activity_id", "user_id", "action", "timestamp"), without: user.Withheld},
 	{message: "user.v1.UserStatusUpdate", needs: StatusRead,
-		open: fields("user_id", "error", "failure", "client_seq", "epoch")},
+		open: fields("user_id", "error", "failure", "client_seq", "epoch", "progress")},
 	{message: "user.v1.ItemFailure", needs: UsersRead,
 		open:    fields("index", "user_id", "code", "reason", "message", "field_violations"),
 		without: withoutUser},

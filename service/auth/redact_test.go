@@ -39,7 +39,7 @@ var shownFields = map[protoreflect.Name]map[Permission]string{
 		UsersRead: "username email status created_at updated_at tags metadata deleted_at purge_at",
 	},
 	"UserStatusUpdate": {
-		shown:      "user_id error client_seq epoch",
+		shown:      "user_id error failure client_seq epoch progress",
 		StatusRead: "status timestamp activity_id",
 	},
 	"UserActivity": {
