@@ -23,6 +23,9 @@ func (s *Service) StreamUserActivities(
 	s.answerReflects(ctx, s.feed.Head().Position)
 	cursor := s.feed.Cursor(opts)
 	defer cursor.Close()
+	if err := stream.Send(nil); err != nil { // the header: the stream stands
+		return err
+	}
 	a := activityStream{req: req, stream: stream, flush: flusher(ctx), heartbeat: s.opts.Heartbeat}
 	return a.run(ctx, cursor)
 }
@@ -84,7 +87,6 @@ type activityStream struct {
 	stream    *connect.ServerStream[userv1.UserActivity]
 	flush     FlushControl
 	heartbeat time.Duration
-	started   bool // something was sent, the header at least
 }
 
 func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
@@ -135,20 +137,12 @@ func (a *activityStream) send(ctx context.Context, cursor *feed.Cursor, rows []u
 		if err := a.stream.Send(activityToProto(&rows[i])); err != nil {
 			return err
 		}
-		a.started = true
 	}
 	return nil
 }
 
-// await lets what was written go and waits for more. The header goes out even if
-// there is no row yet, so that the caller knows that the stream stands.
+// await lets what was written go and waits for more.
 func (a *activityStream) await(ctx context.Context, cursor *feed.Cursor, ticks <-chan time.Time) error {
-	if !a.started {
-		if err := a.stream.Send(nil); err != nil {
-			return err
-		}
-		a.started = true
-	}
 	a.flush.Release()
 	err := cursor.Wait(ctx, ticks)
 	a.flush.Hold()

@@ -59,6 +59,7 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 // newGuard returns the guard of the public port.
 func (s *Server) newGuard() *transport.Guard {
 	watch, enter, answers := newRequestWatch(s.log, s.metrics, s.services), requestContext(s.tracing), s.limits.answers
+	streams := streamedResponses(s.services)
 	opts := transport.GuardOptions{
 		StallTimeout:    s.cfg.StallTimeout,
 		BodyTimeout:     s.cfg.BodyTimeout,
@@ -67,6 +68,11 @@ func (s *Server) newGuard() *transport.Guard {
 		Late:            late,
 		Streams:         s.limits.openEnded,
 		Context: func(r *http.Request, x *transport.Exchange) context.Context {
+			if streams(r) {
+				// Proxies must not wait for the end of such a response, nor keep it.
+				x.Header().Set("Cache-Control", "no-store")
+				x.Header().Set("X-Accel-Buffering", "no")
+			}
 			return answers.enter(enter(r, x))
 		},
 		Done: func(r *http.Request, x *transport.Exchange) {

@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 	"path"
+	"strings"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -65,6 +66,26 @@ func procedures(further []Service) map[string]bool {
 		further[i].procedures(func(procedure string, streaming bool) { open[procedure] = streaming })
 	}
 	return open
+}
+
+// streamedResponses returns a function that reports whether the response to a request is
+// a stream.
+func streamedResponses(further []Service) func(*http.Request) bool {
+	streamed := map[string]bool{healthWatch: true}
+	descriptors := []protoreflect.ServiceDescriptor{userv1.File_user_v1_user_service_proto.Services().ByName("UserService")}
+	for i := range further {
+		descriptors = append(descriptors, further[i].Descriptor)
+	}
+	for _, descriptor := range descriptors {
+		for i := range descriptor.Methods().Len() {
+			if method := descriptor.Methods().Get(i); method.IsStreamingServer() {
+				streamed[procedure(method)] = true
+			}
+		}
+	}
+	return func(r *http.Request) bool {
+		return streamed[r.URL.Path] || strings.HasPrefix(r.URL.Path, reflectionPath)
+	}
 }
 
 // openEnded returns a function that reports whether the body of a request is a
