@@ -35,6 +35,7 @@ type Exchange struct {
 	status int
 	broken bool // the handler has panicked
 	memory budget.Reservation
+	text   *textEncoder // nil: the response is not in the text form of gRPC-Web
 
 	// due is when the rest of the body has begun to be waited for, as nanoseconds
 	// after born and one; 0: it is not waited for.
@@ -96,12 +97,38 @@ func (x *Exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 func (x *Exchange) WriteHeader(status int) {
 	if x.status == 0 && status >= http.StatusOK {
 		x.status = status
+		if x.text != nil {
+			x.text.setType(x.Header())
+		}
 	}
 	x.ResponseWriter.WriteHeader(status)
 }
 
-// Write writes in pieces, so that the guard sees a slow reader's progress.
+// Write writes to the response, in its text form if that was asked for.
 func (x *Exchange) Write(p []byte) (int, error) {
+	if x.text == nil {
+		return x.write(p)
+	}
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	return x.text.encode(p, writerFunc(x.write))
+}
+
+// endText writes what is left of the text form.
+func (x *Exchange) endText() error {
+	if x.text == nil {
+		return nil
+	}
+	return x.text.pad(writerFunc(x.write))
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// write writes in pieces, so that the guard sees a slow reader's progress.
+func (x *Exchange) write(p []byte) (int, error) {
 	x.unsent.Store(true)
 	written := 0
 	for {
@@ -125,7 +152,13 @@ func (x *Exchange) FlushError() error {
 		x.unsent.Store(true) // Release owes it: there may be a header to send, and no more
 		return nil
 	}
+	if err := x.endText(); err != nil {
+		return err
+	}
 	x.unsent.Store(false)
+	if x.status == 0 && x.text != nil {
+		x.WriteHeader(http.StatusOK)
+	}
 	x.ops.Add(1)
 	err := x.control.Flush()
 	x.ops.Add(1)

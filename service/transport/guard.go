@@ -158,7 +158,7 @@ func (g *Guard) LateBodies() int64 { return g.late.Load() }
 // Wrap returns the handler under guard.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), born: time.Now()}
+		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), born: time.Now(), text: textForm(r)}
 		if g.opts.Memory != nil {
 			class, caller := g.opts.Account(r)
 			x.memory.Open(g.opts.Memory, nil, class, caller)
@@ -181,6 +181,9 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			fault := recover()
 			// A handler's way to cut the connection is not a fault.
 			x.broken = x.broken || fault != nil && fault != http.ErrAbortHandler //nolint:errorlint // the very value
+			if fault == nil {
+				_ = x.endText() // a reader that is gone cannot be told
+			}
 			x.finish(g.patience(x), g.opts.BodyTimeout)
 			if g.opts.Done != nil {
 				g.opts.Done(r, x)
