@@ -17,6 +17,8 @@ const (
 	callerShare          = 4  // one caller: a quarter of the capacity
 	anonymousShare       = 4  // all callers without credentials: a quarter
 	anonymousCallerShare = 8  // one of them: an eighth
+	pendingShare         = 8  // requests whose credentials are not verified: an eighth
+	pendingCallerShare   = 16 // those of one address: a sixteenth
 	systemShare          = 32 // the reserve for health checks, beside the capacity
 	systemLeast          = 1 << 20
 )
@@ -69,6 +71,7 @@ func New(opts Options) *Budget {
 	b := &Budget{opts: opts, capacity: opts.Limit / 100 * capacityPercent, accounts: make(map[accountKey]*account)}
 	set := func(class Class, limit, share int64) { b.pools[class].limit, b.pools[class].share = limit, share }
 	set(Anonymous, b.capacity/anonymousShare, b.capacity/anonymousCallerShare)
+	set(Pending, b.capacity/pendingShare, b.capacity/pendingCallerShare)
 	set(Known, math.MaxInt64, b.capacity/callerShare) // bounded by the total
 	system := max(b.capacity/systemShare, systemLeast)
 	set(System, system, system/callerShare)

@@ -55,6 +55,9 @@ const (
 	// Anonymous callers have shown no credentials. Together they have a quarter of the
 	// budget, and one of them has half of that.
 	Anonymous Class = iota
+	// Pending is for requests whose credentials are not verified yet, by address. They
+	// have an eighth of the budget, and those of one address have half of that.
+	Pending
 	// Known callers are principals, or addresses where authentication is disabled. One of
 	// them has a quarter of the budget.
 	Known

@@ -90,6 +90,8 @@ type limits struct {
 	// themselves: whoever is at his limit may still ask how the server is.
 	watches *intercept.StreamLimits
 	conns   *connWatch
+	// open reports whether a path is served without credentials.
+	open    func(path string) bool
 	answers *answers
 	// openEnded reports whether a request's body is a stream.
 	openEnded func(*http.Request) bool

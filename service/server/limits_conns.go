@@ -17,11 +17,6 @@ import (
 // second: who floods the server shall not flood the log.
 const linesPerCause = 5
 
-const (
-	refusedInAll   = "too_many"
-	refusedPerPeer = "too_many_of_peer"
-)
-
 // listener returns the listener whose connections are within the limits. With TLS it
 // speaks that too, so that the frames can be seen; the server above must not.
 func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Listener {
@@ -30,6 +25,11 @@ func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Lis
 		TLS:            secure,
 		MaxConnections: l.maxConnections(l.conns.log),
 		MaxPerPeer:     l.cfg.MaxConnectionsPerPeer,
+		Memory:         l.memory,
+		Class:          l.peerClass(),
+		HeaderTimeout:  l.cfg.HeaderTimeout,
+
+		MaxConcurrentStreams: l.cfg.MaxConcurrentStreams,
 		Frames: transport.FrameLimits{
 			PerSecond: l.cfg.MaxControlFrames,
 			// All streams of a connection may be given up at once, and once again.
@@ -51,7 +51,7 @@ type connWatch struct {
 	lines     *transport.Rate
 	open      atomic.Pointer[transport.Listener]
 	unserved  prometheus.Counter
-	refused   map[string]prometheus.Counter
+	refused   map[transport.Refusal]prometheus.Counter
 	overdrawn map[transport.Cause]prometheus.Counter
 }
 
@@ -62,7 +62,7 @@ type connWatch struct {
 func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch, error) {
 	w := &connWatch{
 		log: log, lines: transport.NewRate(linesPerCause, linesPerCause),
-		refused:   make(map[string]prometheus.Counter),
+		refused:   make(map[transport.Refusal]prometheus.Counter),
 		overdrawn: make(map[transport.Cause]prometheus.Counter),
 		unserved: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "userd_connections_unserved_total",
@@ -72,8 +72,8 @@ func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch,
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "userd_connections_refused_total", Help: "Connections that were refused since there were too many.",
 	}, []string{"cause"})
-	for _, cause := range []string{refusedInAll, refusedPerPeer} {
-		w.refused[cause] = refused.WithLabelValues(cause)
+	for _, reason := range transport.Refusals() {
+		w.refused[reason] = refused.WithLabelValues(string(reason))
 	}
 	sentAway := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "userd_connections_sent_away_total", Help: "HTTP/2 connections that were closed since they sent too many frames of a kind.",
@@ -92,18 +92,21 @@ func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch,
 	return w, errors.Join(registry.Register(refused), registry.Register(sentAway), registry.Register(open), registry.Register(w.unserved))
 }
 
-func (w *connWatch) refusedConn(peer net.Addr, perPeer bool) {
-	cause := refusedInAll
-	if perPeer {
-		cause = refusedPerPeer
-	}
-	w.refused[cause].Inc()
-	w.line("refused a connection", peer, cause)
+func (w *connWatch) refusedConn(peer net.Addr, reason transport.Refusal) {
+	w.refused[reason].Inc()
+	w.line("refused a connection", peer, string(reason))
 }
 
 func (w *connWatch) overdrawnConn(peer net.Addr, cause transport.Cause) {
 	w.overdrawn[cause].Inc()
-	w.line("sent away a connection that sends too many frames", peer, string(cause))
+	text := "sent away a connection that sends too many frames"
+	switch cause {
+	case transport.CauseMemory:
+		text = "connection closed to free memory"
+	case transport.CauseHeaderTimeout:
+		text = "connection closed: header block did not end in time"
+	}
+	w.line(text, peer, string(cause))
 }
 
 // unservedConn tells of what net/http answers by itself, such as a header that is too

@@ -16,15 +16,6 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-const (
-	// requestBytes is the base cost of a request while its handler runs: the goroutine
-	// with its stack, the stream of HTTP/2, the response buffer and the chain. A test
-	// measures it.
-	requestBytes = 20 << 10
-	// headerFieldBytes is the cost of a header field beside its name and value.
-	headerFieldBytes = 100
-)
-
 // newBudget returns the memory budget of the process, which logs its level.
 func newBudget(limit int64, log *slog.Logger) *budget.Budget {
 	var b *budget.Budget
@@ -43,14 +34,22 @@ func newBudget(limit int64, log *slog.Logger) *budget.Budget {
 // account returns the account that a request draws on before its caller is known: that of
 // its address. Where authentication is disabled an address is all there is to know of a caller.
 func (l *limits) account(r *http.Request) (budget.Class, string) {
-	class := budget.Anonymous
+	class := l.peerClass()
 	switch {
 	case isHealthCheck(r):
 		class = budget.System
-	case !l.cfg.identifies():
-		class = budget.Known
+	case class == budget.Anonymous && !l.open(r.URL.Path):
+		class = budget.Pending
 	}
 	return class, transport.Peer(r.RemoteAddr)
+}
+
+// peerClass returns the class of a peer that has shown no credentials.
+func (l *limits) peerClass() budget.Class {
+	if l.cfg.identifies() {
+		return budget.Anonymous
+	}
+	return budget.Known
 }
 
 func isHealthCheck(r *http.Request) bool {
@@ -64,8 +63,7 @@ func (l *limits) admit(next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		memory := budget.FromContext(r.Context())
-		if errors.Join(memory.Grow(budget.Request, requestBytes), memory.Grow(budget.Header, headerBytes(r.Header))) != nil {
+		if x := noteOf(r.Context()).exchange; x != nil && x.Overloaded() {
 			l.refuse(w, r, user.ErrOverloaded())
 			return
 		}
@@ -73,21 +71,12 @@ func (l *limits) admit(next http.Handler) http.Handler {
 	})
 }
 
-// headerBytes returns the memory that a header takes.
-func headerBytes(header http.Header) (n int64) {
-	for name, values := range header {
-		for _, value := range values {
-			n += int64(len(name)+len(value)) + headerFieldBytes
-		}
-	}
-	return n
-}
-
 // known moves the request to the account of its caller, and refuses it if that has no
 // room. It is no handler of its own: one more would double the stack of each idle stream.
 func (l *limits) known(w http.ResponseWriter, r *http.Request, caller auth.Caller) bool {
-	noteOf(r.Context()).caller = caller.Subject
-	if budget.FromContext(r.Context()).Move(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
+	note := noteOf(r.Context())
+	note.caller = caller.Subject
+	if note.exchange != nil && note.exchange.MoveTo(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
 		l.refuse(w, r, user.ErrOverloaded())
 		return false
 	}

@@ -95,6 +95,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 		return nil, err
 	}
 	s.refuse = refuseLogged(s.log, s.limits.refuse)
+	s.limits.open = s.callers.policy.Open
 	// What calls ask of the store shows in their traces; what the server asks for its
 	// own sake belongs to no call.
 	store := parts.Store

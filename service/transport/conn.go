@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -43,14 +44,17 @@ type gatherConn struct {
 	net.Conn
 
 	listener *Listener
-	reader   *bufio.Reader
-	seen     []byte       // of the preface; the reader's own
-	state    tlsState     // of a connection with TLS
-	left     func()       // called once, when the connection is closed
-	budget   *frameBudget // of HTTP/2
-	talked   atomic.Bool  // the peer has sent something
-	asked    atomic.Bool  // a request has come to the handler
-	slow     atomic.Int64 // how often a part of what waited was taken, and not all in time
+	reader   *bufio.Reader // nil: nothing was read yet
+	seen     []byte        // of the preface; the reader's own
+	state    tlsState      // of a connection with TLS
+	left     func()        // called once, when the connection is closed
+	budget   *frameBudget  // of HTTP/2
+	talked   atomic.Bool   // the peer has sent something
+	asked    atomic.Bool   // a request has come to the handler
+	slow     atomic.Int64  // how often a part of what waited was taken, and not all in time
+	peer     netip.Addr    // stands for the peer in limits
+	memory   connMemory
+	aborted  atomic.Bool // for the sake of others
 
 	mu       sync.Mutex
 	room     sync.Cond // told when there is room, or an error
@@ -62,16 +66,25 @@ type gatherConn struct {
 	ended    bool   // the budget is spent: nothing more is taken
 	goodbye  []byte // what the peer is told at the end of the present frame, if it ends
 	err      error  // of a write; the connection is of no use any more
+	kept     int64  // reserved for what waits to be written
+	moved    int64  // DATA that was sent and read at the last flush
 }
 
 func newGatherConn(c net.Conn, l *Listener) *gatherConn {
-	g := &gatherConn{Conn: c, listener: l, reader: bufio.NewReaderSize(c, readBuffer)}
+	g := &gatherConn{Conn: c, listener: l}
+	if addr := c.RemoteAddr(); addr != nil {
+		g.peer = peerOf(addr.String())
+	}
+	g.memory.progress.Store(int64(l.now()))
 	g.room.L = &g.mu
 	return g
 }
 
 // Read reads what has come. The first bytes tell HTTP/2 from HTTP/1.
 func (c *gatherConn) Read(p []byte) (int, error) {
+	if c.reader == nil {
+		c.reader = bufio.NewReaderSize(c.Conn, readBuffer)
+	}
 	n, err := c.reader.Read(p)
 	if err != nil && c.state.conn != nil {
 		c.state.failed(c.listener, err)
@@ -88,6 +101,9 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 			return 0, net.ErrClosed
 		}
 	}
+	if n > 0 && c.account(n) != nil {
+		return 0, c.refuseShort()
+	}
 	return n, err
 }
 
@@ -95,6 +111,9 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 // negotiated another one.
 func (c *gatherConn) look(p []byte) error {
 	c.talked.Store(true)
+	if below := c.state.below; below != nil && below.memory.Swap(nil) != nil {
+		c.memory.endHandshake()
+	}
 	before := len(c.seen)
 	c.seen = append(c.seen, p[:min(len(p), len(preface)-before)]...)
 	if !bytes.HasPrefix(preface, c.seen) {
@@ -113,6 +132,8 @@ func (c *gatherConn) look(p []byte) error {
 		c.state.below.above.Store(c)
 	}
 	c.budget = newFrameBudget(c.listener.opts.Frames, before)
+	c.memory.credit.Store(firstConnWindow - connWindow)
+	c.budget.memory, c.budget.maxStreams = &c.memory, int32(c.listener.opts.MaxConcurrentStreams)
 	c.mu.Unlock()
 	return nil
 }
@@ -174,12 +195,14 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 	defer c.mu.Unlock()
 	if !c.gather {
 		c.mu.Unlock()
-		n, err = c.Conn.Write(p)
+		if n, err = c.Conn.Write(p); n > 0 {
+			c.memory.progress.Store(int64(c.listener.now()))
+		}
 		c.mu.Lock()
 		return n, err
 	}
 	for n < len(p) {
-		for len(c.out) >= gatherBytes && c.err == nil && !c.closing && !c.ended {
+		for len(c.out) >= c.capacity(len(p)-n) && c.err == nil && !c.closing && !c.ended {
 			c.room.Wait()
 		}
 		if c.err != nil {
@@ -195,7 +218,7 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 			}
 			return len(p), nil
 		}
-		more := min(gatherBytes-len(c.out), len(p)-n)
+		more := min(c.capacity(len(p)-n)-len(c.out), len(p)-n)
 		c.out = append(c.out, p[n:n+more]...)
 		if c.budget != nil {
 			c.budget.sent(p[n : n+more])
@@ -224,6 +247,7 @@ func (c *gatherConn) flush() {
 		if c.err = err; cap(batch) <= keptBytes {
 			c.spare = batch[:0]
 		}
+		c.flushed()
 		c.room.Broadcast()
 	}
 	if cap(c.out) > keptBytes {

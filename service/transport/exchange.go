@@ -27,15 +27,18 @@ type Exchange struct {
 
 	// ops counts the beginnings and ends of writes: it is odd while one goes on. The
 	// guard compares it from sweep to sweep, so a write costs no look at the clock.
-	ops    atomic.Uint64
-	held   atomic.Bool
-	unsent atomic.Bool // something was written, or a flush held, since the last flush
-	stream bool        // the body is a stream; set before the guard knows of it
-	flows  atomic.Bool // the answer is a stream
-	status int
-	broken bool // the handler has panicked
-	memory budget.Reservation
-	text   *textEncoder // nil: the response is not in the text form of gRPC-Web
+	ops     atomic.Uint64
+	held    atomic.Bool
+	unsent  atomic.Bool // something was written, or a flush held, since the last flush
+	stream  bool        // the body is a stream; set before the guard knows of it
+	flows   atomic.Bool // the answer is a stream
+	status  int
+	broken  bool // the handler has panicked
+	memory  budget.Reservation
+	conn    *gatherConn  // nil: the listener is another one
+	headers int64        // of the request, as its connection counts them
+	short   bool         // there is no memory for the request
+	text    *textEncoder // nil: the response is not in the text form of gRPC-Web
 
 	// due is when the rest of the body has begun to be waited for, as nanoseconds
 	// after born and one; 0: it is not waited for.

@@ -51,12 +51,18 @@ const (
 	CauseEmptyData     Cause = "empty_data"
 	CauseLateData      Cause = "late_data"
 	CauseOther         Cause = "other_frames"
+
+	// CauseMemory and CauseHeaderTimeout are not budgets of frames: there is no memory for
+	// the connection, or its header block does not end.
+	CauseMemory        Cause = "memory"
+	CauseHeaderTimeout Cause = "header_timeout"
 )
 
 // Causes are all causes, for those who count by them.
 func Causes() []Cause {
 	return []Cause{
 		CausePings, CauseSettings, CauseResets, CauseContinuations, CauseWindows, CauseEmptyData, CauseLateData, CauseOther,
+		CauseMemory, CauseHeaderTimeout,
 	}
 }
 
@@ -95,10 +101,13 @@ type frameBudget struct {
 	limits FrameLimits
 	born   time.Time
 
-	in     frameScan
-	now    int64          // after born; 0: the clock was not asked yet
-	fullAt [buckets]int64 // when each bucket is full again, after born
-	seen   int64          // frames that had been sent at the last ping
+	in         frameScan
+	now        int64          // after born; 0: the clock was not asked yet
+	fullAt     [buckets]int64 // when each bucket is full again, after born
+	memory     *connMemory    // told of all frames; nil: of none
+	short      error          // the memory has no room for what was received
+	maxStreams int32
+	seen       int64 // frames that had been sent at the last ping
 
 	streams                   int64 // opened by the client
 	usedResets, usedWindows   int64 // of those that were earned
@@ -127,6 +136,11 @@ func (b *frameBudget) received(p []byte) Cause {
 		h, rest, ok := b.in.next(p)
 		if !ok {
 			return ""
+		}
+		if b.memory != nil {
+			if err := b.memory.frame(h, b.maxStreams); err != nil {
+				b.short = err
+			}
 		}
 		if cause := b.spend(h); cause != "" {
 			return cause
@@ -328,10 +342,16 @@ func (b *frameBudget) clock() int64 {
 
 // sent notes what goes out. It is called with the connection's lock.
 func (b *frameBudget) sent(p []byte) {
+	if b.memory != nil {
+		b.memory.sent(frameHead{}, p)
+	}
 	for {
 		h, rest, ok := b.out.next(p)
 		if !ok {
 			return
+		}
+		if b.memory != nil {
+			b.memory.sent(h, rest)
 		}
 		switch h.kind {
 		case frameHeaders:
@@ -355,7 +375,15 @@ const (
 )
 
 // farewell returns the frame that tells a client why its connection ends.
-func farewell(cause Cause) []byte { return goAway(errEnhanceYourCalm, "too_many_"+string(cause)) }
+func farewell(cause Cause) []byte {
+	switch cause {
+	case CauseMemory:
+		return goAway(errEnhanceYourCalm, "server overloaded")
+	case CauseHeaderTimeout:
+		return goAway(errEnhanceYourCalm, "header timeout")
+	}
+	return goAway(errEnhanceYourCalm, "too_many_"+string(cause))
+}
 
 // goAway returns a GOAWAY frame. The last stream that was handled is not known here: the
 // highest says that any may have been.

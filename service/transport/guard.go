@@ -159,12 +159,13 @@ func (g *Guard) LateBodies() int64 { return g.late.Load() }
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), born: time.Now(), text: textForm(r)}
-		if g.opts.Memory != nil {
-			class, caller := g.opts.Account(r)
-			x.memory.Open(g.opts.Memory, nil, class, caller)
-		}
 		if conn, ok := r.Context().Value(netConn{}).(*gatherConn); ok {
 			conn.asked.Store(true)
+			conn.memory.begin(conn.listener.now(), r.ProtoMajor == 1)
+			x.conn = conn
+		}
+		if g.opts.Memory != nil {
+			g.reserve(x, r)
 		}
 		if g.opts.Context != nil {
 			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // it is made of the request's own
@@ -189,6 +190,10 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 				g.opts.Done(r, x)
 			}
 			x.memory.Release()
+			if x.conn != nil {
+				x.conn.memory.headers.Add(-x.headers)
+				x.conn.memory.end(x.conn.listener.now())
+			}
 			g.leave(x)
 			if fault != nil {
 				panic(fault) // net/http ends the exchange, and shows the stack
@@ -196,6 +201,17 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(x, r)
 	})
+}
+
+// reserve opens the reservation of a request.
+func (g *Guard) reserve(x *Exchange, r *http.Request) {
+	class, caller := g.opts.Account(r)
+	var parent *budget.Reservation
+	if x.conn != nil {
+		parent = &x.conn.memory.Reservation
+	}
+	x.memory.Open(g.opts.Memory, parent, class, caller)
+	x.short = x.reserve(g.opts.Memory, r) != nil
 }
 
 // limitBody limits the body that the handler reads, if there is one.

@@ -12,12 +12,17 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/yourorg/userservice/service/budget"
 )
 
 const (
 	// refusalsAtOnce is how many connections are told at a time that there are too
 	// many; further ones are closed without a word.
 	refusalsAtOnce = 64
+	// refusalPause is how long accepting pauses after a refusal. Peers that are refused may
+	// come back at once, and would take the processor's time from others.
+	refusalPause = time.Millisecond
 	// peerPrefix is how much of an IPv6 address stands for one peer: that is what one
 	// customer is given.
 	peerPrefix = 64
@@ -30,6 +35,15 @@ type ListenOptions struct {
 	// TLS makes the connections use TLS, which is told to handlers by WithTLS; nil: none.
 	// The server above must be one without TLS.
 	TLS *tls.Config
+	// Memory is the budget that connections draw on, nil: without a limit. Class is that of
+	// peers without credentials.
+	Memory *budget.Budget
+	Class  budget.Class
+	// HeaderTimeout bounds the time from the first byte of a header block of HTTP/2 to its
+	// end. 0: no limit.
+	HeaderTimeout time.Duration
+	// MaxConcurrentStreams is that of the server above. 0: it is not known.
+	MaxConcurrentStreams int
 	// MaxConnections and MaxPerPeer bound the connections in all and from one address,
 	// which of IPv6 is a /64. 0: no bound.
 	MaxConnections, MaxPerPeer int
@@ -37,7 +51,7 @@ type ListenOptions struct {
 	Frames FrameLimits
 	// Refused, if set, is told of connections beyond the bounds, Overdrawn of those that
 	// were closed since their budget was spent.
-	Refused   func(peer net.Addr, perPeer bool)
+	Refused   func(peer net.Addr, reason Refusal)
 	Overdrawn func(peer net.Addr, cause Cause)
 	// Unserved, if set, is told of HTTP/1 connections that have ended, brought bytes, and
 	// no request that came to the handler: what was not HTTP, or what net/http refused by
@@ -58,80 +72,146 @@ type Listener struct {
 	net.Listener
 
 	opts     ListenOptions
+	born     time.Time
 	open     atomic.Int64
 	refusing chan struct{}
+	closed   chan struct{}
+	accepted chan accepted
+	starting sync.Once
+	closing  sync.Once
 
-	mu    sync.Mutex
-	peers map[netip.Addr]int
+	mu     sync.Mutex
+	peers  map[netip.Addr]map[*gatherConn]struct{}
+	parked parked
 }
 
 // Listen returns a listener that keeps the limits.
 func Listen(l net.Listener, opts ListenOptions) *Listener {
 	return &Listener{
-		Listener: l, opts: opts,
-		refusing: make(chan struct{}, refusalsAtOnce), peers: make(map[netip.Addr]int),
+		Listener: l, opts: opts, born: time.Now(),
+		refusing: make(chan struct{}, refusalsAtOnce), closed: make(chan struct{}),
+		accepted: make(chan accepted), peers: make(map[netip.Addr]map[*gatherConn]struct{}),
+		parked: parked{byPeer: make(map[netip.Addr][]parkedConn)},
 	}
+}
+
+// Close stops accepting. Connections stay open.
+func (l *Listener) Close() error {
+	l.closing.Do(func() { close(l.closed) })
+	return l.Listener.Close()
 }
 
 // Open is how many connections there are.
 func (l *Listener) Open() int64 { return l.open.Load() }
 
-// Accept waits for a connection within the bounds.
+// accepted is a result of Accept.
+type accepted struct {
+	conn net.Conn
+	err  error
+}
+
+// Accept waits for a connection within the bounds. None is accepted while memory is
+// critically short.
 func (l *Listener) Accept() (net.Conn, error) {
-	for {
-		inner, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		left, perPeer := l.admit(inner.RemoteAddr())
-		if left == nil {
-			if l.opts.Refused != nil {
-				l.opts.Refused(inner.RemoteAddr(), perPeer)
-			}
-			l.refuse(inner)
-			continue
-		}
-		var conn *gatherConn
-		if l.opts.TLS != nil {
-			below := &belowTLS{Conn: inner}
-			secure := tls.Server(below, l.opts.TLS)
-			conn = newGatherConn(secure, l)
-			conn.state.conn, conn.state.below = secure, below
-		} else {
-			conn = newGatherConn(inner, l)
-		}
-		conn.left = left
-		return conn, nil
+	l.starting.Do(func() { go l.acceptAll(); go l.sweep() })
+	select {
+	case a := <-l.accepted:
+		return a.conn, a.err
+	case <-l.closed:
+		return nil, net.ErrClosed
 	}
 }
 
-// admit counts a connection in, and returns what counts it out again; nil: there are
-// too many, of its peer alone or in all.
-func (l *Listener) admit(addr net.Addr) (left func(), perPeer bool) {
-	if n := l.open.Add(1); l.opts.MaxConnections > 0 && n > int64(l.opts.MaxConnections) {
-		l.open.Add(-1)
-		return nil, false
+// acceptAll accepts connections until the listener is closed.
+func (l *Listener) acceptAll() {
+	for {
+		l.awaitMemory()
+		inner, err := l.Listener.Accept()
+		if err != nil {
+			if !l.deliver(nil, err) {
+				return
+			}
+			continue
+		}
+		peer := peerOf(inner.RemoteAddr().String())
+		refusal := l.refusal(peer)
+		if refusal == "" && l.admit(inner, nil) != nil && !l.park(peer, inner) {
+			refusal = RefusedMemory
+		}
+		if refusal != "" {
+			l.refuse(inner, refusal)
+			time.Sleep(refusalPause)
+		}
 	}
-	leave := func() { l.open.Add(-1) }
-	if l.opts.MaxPerPeer <= 0 {
-		return leave, false
+}
+
+// deliver gives a connection or an error to Accept. It returns false if the listener was
+// closed meanwhile.
+func (l *Listener) deliver(conn net.Conn, err error) bool {
+	select {
+	case l.accepted <- accepted{conn, err}:
+		return true
+	case <-l.closed:
+		return false
 	}
-	peer := peerOf(addr.String())
+}
+
+// admit reserves memory for a connection and gives it to Accept. If there is no memory it
+// asks makeRoom, if that is set, to make some.
+func (l *Listener) admit(inner net.Conn, makeRoom func(*gatherConn, error) bool) error {
+	conn := l.newConn(inner)
+	err := l.reserve(conn)
+	if err != nil && makeRoom != nil && makeRoom(conn, err) {
+		err = l.reserve(conn)
+	}
+	if err != nil {
+		return err
+	}
+	l.open.Add(1)
+	l.enter(conn)
+	conn.left = func() { l.leave(conn) }
+	if !l.deliver(conn, nil) {
+		_ = conn.Close() // there is nobody to serve it
+	}
+	return nil
+}
+
+func (l *Listener) newConn(inner net.Conn) *gatherConn {
+	if l.opts.TLS == nil {
+		return newGatherConn(inner, l)
+	}
+	below := &belowTLS{Conn: inner}
+	secure := tls.Server(below, l.opts.TLS)
+	conn := newGatherConn(secure, l)
+	conn.state.conn, conn.state.below = secure, below
+	below.memory.Store(&conn.memory)
+	return conn
+}
+
+// Refusal says which bound refuses a connection.
+type Refusal string
+
+// The refusals.
+const (
+	RefusedTotal   Refusal = "too_many"
+	RefusedPerPeer Refusal = "too_many_of_peer"
+	RefusedMemory  Refusal = "memory"
+)
+
+// Refusals returns all refusals.
+func Refusals() []Refusal { return []Refusal{RefusedTotal, RefusedPerPeer, RefusedMemory} }
+
+// refusal returns why a connection of the peer is refused; empty: it is not.
+func (l *Listener) refusal(peer netip.Addr) Refusal {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.peers[peer] >= l.opts.MaxPerPeer {
-		leave()
-		return nil, true
+	switch {
+	case l.opts.MaxConnections > 0 && l.open.Load()+int64(l.parked.count) >= int64(l.opts.MaxConnections):
+		return RefusedTotal
+	case l.opts.MaxPerPeer > 0 && len(l.peers[peer])+len(l.parked.byPeer[peer]) >= l.opts.MaxPerPeer:
+		return RefusedPerPeer
 	}
-	l.peers[peer]++
-	return func() {
-		leave()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.peers[peer]--; l.peers[peer] == 0 {
-			delete(l.peers, peer)
-		}
-	}, false
+	return ""
 }
 
 // peerOf gives what stands for the peer at an address with or without a port.
@@ -166,7 +246,10 @@ func (l *Listener) overdrawn(c net.Conn, cause Cause) {
 
 // refuse tells a peer in its own protocol that there are too many connections, if it
 // says soon which one it speaks.
-func (l *Listener) refuse(conn net.Conn) {
+func (l *Listener) refuse(conn net.Conn, reason Refusal) {
+	if l.opts.Refused != nil {
+		l.opts.Refused(conn.RemoteAddr(), reason)
+	}
 	select {
 	case l.refusing <- struct{}{}:
 	default:
@@ -218,7 +301,19 @@ type tlsState struct {
 type belowTLS struct {
 	net.Conn
 
-	above atomic.Pointer[gatherConn] // whose writes are guarded here; nil: they are not
+	above  atomic.Pointer[gatherConn] // whose writes are guarded here; nil: they are not
+	memory atomic.Pointer[connMemory] // that the handshake draws on; nil: it is over
+}
+
+// Read reads, and reserves memory for what a handshake brings.
+func (c *belowTLS) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if memory := c.memory.Load(); memory != nil && n > 0 {
+		if short := memory.readHandshake(n); short != nil {
+			return n, short
+		}
+	}
+	return n, err
 }
 
 // notHTTPS is what a peer is told that speaks HTTP where TLS is spoken, as net/http

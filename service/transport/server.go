@@ -7,8 +7,17 @@ import (
 )
 
 const (
-	// maxHeaderBytes has room for a Connect GET or a REST query with a thousand ids.
-	maxHeaderBytes = 128 << 10
+	// maxHeaderBytes has room for a Connect GET or a REST query with a thousand ids, and
+	// maxHeaderFields for what browsers and proxies send.
+	maxHeaderBytes  = 32 << 10
+	maxHeaderFields = 100
+	// streamWindow and connWindow bound the body bytes of one stream, and of all streams of
+	// one HTTP/2 connection, that no handler has read.
+	streamWindow = 64 << 10
+	connWindow   = 256 << 10
+	// firstConnWindow is the window of a connection before the server enlarges it (RFC
+	// 9113, section 6.9.2).
+	firstConnWindow = 64<<10 - 1
 	// readFrameSize is the least that HTTP/2 allows. More pins a buffer of that size
 	// to each connection.
 	readFrameSize = 16 << 10
@@ -38,7 +47,7 @@ func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	return &http.Server{
+	server := &http.Server{
 		Handler:           handler,
 		Protocols:         &protocols,
 		ReadHeaderTimeout: opts.HeaderTimeout,
@@ -47,10 +56,16 @@ func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: opts.MaxConcurrentStreams,
 			MaxReadFrameSize:     readFrameSize,
-			SendPingTimeout:      opts.PingAfter,
-			PingTimeout:          opts.PingTimeout,
-			WriteByteTimeout:     opts.WriteTimeout,
+
+			MaxReceiveBufferPerStream:     streamWindow,
+			MaxReceiveBufferPerConnection: connWindow,
+
+			SendPingTimeout:  opts.PingAfter,
+			PingTimeout:      opts.PingTimeout,
+			WriteByteTimeout: opts.WriteTimeout,
 		},
 		ErrorLog: slog.NewLogLogger(newFewLines(opts.Logger.Handler()), slog.LevelWarn),
 	}
+	limitHeaderFields(server)
+	return server
 }
