@@ -39,6 +39,16 @@ type Caller struct {
 	Expires time.Time
 }
 
+// StreamEnd returns when a stream that begins now must end: when the credentials expire.
+// Within the clock-skew leeway after that a stream begins as any call does, and ends with
+// the leeway. Zero: never.
+func (c Caller) StreamEnd(now time.Time) time.Time {
+	if c.Kind == Certificate || c.Expires.IsZero() || now.Before(c.Expires) {
+		return c.Expires
+	}
+	return c.Expires.Add(skew)
+}
+
 // Everybody is the caller where authentication is off: nobody is known, and everything
 // is allowed. It is for development on a loopback address.
 func Everybody() Caller { return Caller{Permissions: AllPermissions()} }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"net/url"
 	"strings"
@@ -137,8 +138,9 @@ func validName(text string) bool {
 // namesOf gives the names of a certificate that can be an identity.
 func namesOf(c *x509.Certificate) []certificateName {
 	var names []certificateName
-	for _, u := range c.URIs {
-		if name, ok := uriName(u); ok {
+	written := writtenURIs(c)
+	for i, u := range c.URIs {
+		if name, ok := uriName(u); ok && i < len(written) && isSpelling(written[i], name.text, len(u.Scheme)+len("://")+len(u.Host)) {
 			names = append(names, name)
 		}
 	}
@@ -169,6 +171,46 @@ func uriName(u *url.URL) (certificateName, bool) {
 		}
 	}
 	return name, !strings.Contains(name.text, "%") && validName(name.text)
+}
+
+// isSpelling reports whether a URI as it is written is the name, but for the case of its
+// first bytes, which are scheme and host. What url.Parse drops, such as an empty fragment,
+// would give two certificates one name.
+func isSpelling(written, name string, first int) bool {
+	first = min(first, len(written))
+	return len(written) == len(name) && written[first:] == name[first:] && strings.EqualFold(written[:first], name[:first])
+}
+
+// subjectAlternativeName is the extension with a certificate's names (RFC 5280, section
+// 4.2.1.6); in it a URI has the tag 6.
+var subjectAlternativeName = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+const uriTag = 6
+
+// writtenURIs returns the URIs of a certificate as they are written in it, in the order of
+// c.URIs. A certificate that was not parsed has them only parsed.
+func writtenURIs(c *x509.Certificate) (uris []string) {
+	if len(c.Raw) == 0 {
+		for _, u := range c.URIs {
+			uris = append(uris, u.String())
+		}
+		return uris
+	}
+	for _, extension := range c.Extensions {
+		if !extension.Id.Equal(subjectAlternativeName) {
+			continue
+		}
+		var names []asn1.RawValue
+		if _, err := asn1.Unmarshal(extension.Value, &names); err != nil {
+			return nil
+		}
+		for _, name := range names {
+			if name.Class == asn1.ClassContextSpecific && name.Tag == uriTag {
+				uris = append(uris, string(name.Bytes))
+			}
+		}
+	}
+	return uris
 }
 
 // dnsName takes a DNS name apart at its dots.

@@ -37,6 +37,9 @@ type identity struct {
 type claims map[string]json.RawMessage
 
 func parseClaims(payload []byte) (claims, error) {
+	if !isStrictText(payload) {
+		return nil, refuse(CauseClaims, errors.New("not valid Unicode"))
+	}
 	var c claims
 	if err := json.Unmarshal(payload, &c); err != nil || c == nil {
 		return nil, refuse(CauseClaims, errors.New("not an object"))

@@ -30,12 +30,8 @@ func parseHeader(token string) (tokenHeader, error) {
 	if len(token) > MaxTokenBytes {
 		return none, refuse(CauseOversize, nil)
 	}
-	if strings.Count(token, ".") != 2 {
-		return none, refuse(CauseMalformed, nil)
-	}
-	encoded, _, _ := strings.Cut(token, ".")
-	decoded, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
-	if err != nil {
+	decoded, ok := decodeToken(token)
+	if !ok || !isStrictText(decoded) {
 		return none, refuse(CauseMalformed, nil)
 	}
 	// This decoder refuses a name that comes twice, and knows no case but one.
@@ -57,6 +53,26 @@ func parseHeader(token string) (tokenHeader, error) {
 		}
 	}
 	return h, nil
+}
+
+// decodeToken returns the header of a token in compact form. It refuses a token of which
+// a segment is not in the one canonical encoding: the decoder of the signature takes
+// others too, so that one token could be spelled in several ways.
+func decodeToken(token string) (header []byte, ok bool) {
+	segments := strings.Split(token, ".")
+	if len(segments) != 3 {
+		return nil, false
+	}
+	for i, segment := range segments {
+		decoded, err := base64.RawURLEncoding.DecodeString(segment)
+		if err != nil || base64.RawURLEncoding.EncodeToString(decoded) != segment {
+			return nil, false
+		}
+		if i == 0 {
+			header = decoded
+		}
+	}
+	return header, true
 }
 
 // checkMembers refuses what must not be in a header, whatever its value is.

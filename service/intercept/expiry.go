@@ -25,8 +25,8 @@ const askEvery = 20 * time.Second
 // that cause; nothing more is sent or received; and whatever the handler makes of it, the
 // caller is told of the cause. A reader who is too slow even for that is cut.
 //
-// A token counts a little longer for a call that begins, since clocks differ. A stream
-// gets nothing of that: it ends when its token says, and does not begin after.
+// Clock-skew leeway applies when a call starts, a stream as well as a unary call. A stream
+// that starts before its token's exp ends exactly at exp.
 type Expiry struct{ serverOnly }
 
 // WrapUnary returns next as it is: a call lasts a minute at most.
@@ -35,7 +35,7 @@ func (Expiry) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next 
 // WrapStreamingHandler bounds streams.
 func (Expiry) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		expires := auth.FromContext(ctx).Expires
+		expires := auth.FromContext(ctx).StreamEnd(time.Now())
 		if expires.IsZero() {
 			return next(ctx, conn)
 		}

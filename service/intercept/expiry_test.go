@@ -262,18 +262,30 @@ func TestClientStreamOverHTTP1EndsWithItsCredentials(t *testing.T) {
 	})
 }
 
-// A token counts a little longer than it says, for a call; a stream does not begin then.
-func TestNoStreamBeginsAfterTheEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client, _ := serveInBubble(t, time.Now().Add(-time.Second), true)
-		err := streams["server stream"](t.Context(), client)
-		if errorInfo(err).GetReason() != string(user.CredentialsExpired) {
-			t.Errorf("ended with %v", err)
-		}
-		if _, err := client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1}); connect.CodeOf(err) != through {
-			t.Errorf("the call: %v", err)
-		}
-	})
+// The clock-skew leeway is the same for unary calls and for streams, which end with it.
+func TestSkewIsTheSameForCallsAndStreams(t *testing.T) {
+	for name, row := range map[string]struct {
+		since time.Duration // since the credentials expired
+		lasts time.Duration // negative: no call begins
+	}{
+		"just expired": {0, 60 * time.Second}, "in the leeway": {20 * time.Second, 40 * time.Second},
+		"at its end": {60 * time.Second, -1}, "after it": {2 * time.Minute, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				client, _ := serveInBubble(t, began.Add(-row.since), true)
+				err := streams["server stream"](t.Context(), client)
+				took := time.Since(began)
+				if errorInfo(err).GetReason() != string(user.CredentialsExpired) {
+					t.Errorf("the stream ended with %v", err)
+				}
+				if low := max(row.lasts, 0); took < low || took > low+30*time.Second {
+					t.Errorf("the stream ended after %v, want %v", took, low)
+				}
+			})
+		})
+	}
 }
 
 // An end that comes before that of the credentials is what it is.
