@@ -3,7 +3,6 @@ package server
 import (
 	"log/slog"
 	"net/http"
-	"net/http/pprof"
 	"time"
 )
 
@@ -42,11 +41,7 @@ func adminRoutes(ready func() (ok bool, why string), metrics http.Handler) *http
 		}
 		answer(w, http.StatusServiceUnavailable, "not ready\n"+why)
 	})
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.Handle("/debug/pprof/", profiles())
 	return mux
 }
 

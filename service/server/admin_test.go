@@ -58,6 +58,60 @@ func TestTheAdminPortServesItsOwnMachine(t *testing.T) {
 	}
 }
 
+// A page of another origin gets no profile, and nobody gets one of more than a minute.
+func TestProfilesAreForOperators(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel(), servertest.Admin())
+	const quick = "/debug/pprof/cmdline"
+	for name, test := range map[string]struct {
+		method, path string
+		header       []string
+		want         int
+	}{
+		"a tool":                        {"GET", quick, nil, 200},
+		"an address typed in":           {"GET", quick, []string{"Sec-Fetch-Site", "none"}, 200},
+		"a link of the index":           {"GET", quick, []string{"Sec-Fetch-Site", "same-origin"}, 200},
+		"a page of another site":        {"GET", quick, []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		"a link of another site":        {"GET", quick, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"}, 403},
+		"a page of another port":        {"GET", quick, []string{"Sec-Fetch-Site", "same-site"}, 403},
+		"a value that is not known":     {"GET", quick, []string{"Sec-Fetch-Site", "elsewhere"}, 403},
+		"an image, by its referrer":     {"GET", quick, []string{"Referer", "http://elsewhere.example/page"}, 403},
+		"a fetch, by its origin":        {"GET", quick, []string{"Origin", "http://elsewhere.example"}, 403},
+		"a page without an origin":      {"GET", quick, []string{"Origin", "null"}, 403},
+		"the index by another site":     {"GET", "/debug/pprof/", []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		"a heap by another site":        {"GET", "/debug/pprof/heap", []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		"a path that is cleaned":        {"GET", "/debug/pprof/./heap", []string{"Sec-Fetch-Site", "cross-site"}, 307},
+		"a form":                        {"POST", "/debug/pprof/profile", nil, 405},
+		"an hour of the processor":      {"GET", "/debug/pprof/profile?seconds=3600", nil, 400},
+		"an hour of traces":             {"GET", "/debug/pprof/trace?seconds=3600", nil, 400},
+		"an hour of the heap":           {"GET", "/debug/pprof/heap?seconds=61", nil, 400},
+		"no number":                     {"GET", "/debug/pprof/trace?seconds=NaN", nil, 400},
+		"for ever":                      {"GET", "/debug/pprof/trace?seconds=Inf", nil, 400},
+		"less than nothing":             {"GET", "/debug/pprof/profile?seconds=-1", nil, 400},
+		"twice, of which the first one": {"GET", "/debug/pprof/trace?seconds=3600&seconds=1", nil, 400},
+		"a moment of traces":            {"GET", "/debug/pprof/trace?seconds=0.01", nil, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			request, err := http.NewRequestWithContext(t.Context(), test.method, s.AdminURL()+test.path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; i < len(test.header); i += 2 {
+				request.Header.Set(test.header[i], test.header[i+1])
+			}
+			got, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = got.Body.Close()
+			if got.StatusCode != test.want {
+				t.Errorf("%s %s %v = %d, want %d", test.method, test.path, test.header, got.StatusCode, test.want)
+			}
+		})
+	}
+}
+
 func TestAnAdminPortThatOthersReachIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	for address, warned := range map[string]bool{"127.0.0.1:0": false, ":0": true} {
