@@ -42,6 +42,10 @@ type commands struct {
 	Check   checkCommand   `cmd:"" help:"Check that the store is sound, and say what is not. A server may be using it meanwhile."`
 	Token   tokenCommand   `cmd:"" help:"Make a development key and a token, and say how to try them."`
 	Version versionCommand `cmd:"" help:"Say which version this is."`
+
+	ShowVersion kong.VersionFlag `name:"version" env:"-" help:"Print the version."`
+
+	ignored []ignoredVariable
 }
 
 const description = `A user directory with a live activity feed, over gRPC, gRPC-Web, Connect and REST on one port.
@@ -62,21 +66,37 @@ func run(ctx context.Context, args []string, to console) int {
 		kong.Writers(to.out, to.err), kong.Exit(to.exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&all), kong.Bind(to),
+		kong.Vars{"version": versionLine()},
 	)
 	if err != nil {
 		_, _ = fmt.Fprintf(to.err, "userd: %v\n", err)
 		return statusFailed
 	}
+	all.ignored = checkEnvironment(parser.Model)
+	if len(args) > 0 && args[0] == "help" {
+		args = append(args[1:], "--help")
+	}
 	command, err := parser.Parse(args)
 	if err != nil {
+		all.nameIgnored(to)
 		_, _ = fmt.Fprintf(to.err, "userd: %v\nuserd --help says what there is.\n", err)
 		return statusUsage
+	}
+	if command.Selected().Name != "serve" {
+		all.nameIgnored(to)
 	}
 	if err := command.Run(); err != nil {
 		_, _ = fmt.Fprintf(to.err, "userd: %v\n", err)
 		return statusFailed
 	}
 	return statusOK
+}
+
+// nameIgnored prints the variables without effect, where there is no log.
+func (c *commands) nameIgnored(to console) {
+	for _, v := range c.ignored {
+		_, _ = fmt.Fprintf(to.err, "userd: environment variable ignored: %s\n", v)
+	}
 }
 
 func (c *commands) logger(to console) (*slog.Logger, error) {
@@ -99,6 +119,19 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 		return err
 	}
 	warnOfRuntime(ctx, log, runtime.Version())
+	for _, v := range all.ignored {
+		log.WarnContext(ctx, "environment variable ignored", v.attrs()...)
+	}
+	sockets, err := activatedSockets()
+	if err != nil {
+		return err
+	}
+	if sockets.public != nil {
+		c.Listen = server.Address(sockets.public)
+	}
+	if sockets.admin != nil {
+		c.AdminListen = server.Address(sockets.admin)
+	}
 	build := telemetry.Build{Version: version(), Revision: revision()}
 	metrics := telemetry.NewMetrics(build)
 	tracing, err := c.trace(ctx, build.Version, log, to)
@@ -111,6 +144,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	}
 	s, err := server.New(ctx, c.Config, server.Parts{
 		Store: store, Storage: storage, Logger: log, Metrics: metrics, Tracing: tracing,
+		Listener: sockets.public, AdminListener: sockets.admin,
 	})
 	if err != nil {
 		_ = store.Close() // nothing was written; the error to tell is the other one
@@ -120,6 +154,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	if all.LogFormat != telemetry.FormatJSON {
 		s.Welcome(to.out)
 	}
+	notifySystemd(ctx, log)
 	defer runtime.KeepAlive(reserveHeap()) // New has told the runtime of the memory limit
 	return s.Run(ctx)
 }

@@ -47,6 +47,9 @@ func ownCases() []ownCase {
 
 func (f front) client() *http.Client {
 	transport := &http.Transport{}
+	if f.from != "" {
+		transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(f.from)}}).DialContext
+	}
 	if f.ca != "" {
 		text, err := os.ReadFile(f.ca)
 		if err != nil {
@@ -242,11 +245,12 @@ func hostRefused(f front) error {
 // the client says of itself.
 func forwarded(f front) error {
 	marker := fmt.Sprintf("/api/v1/nothing-%d", time.Now().UnixNano())
+	f.from = "127.0.0.5" // the proxy's own address is a trusted one
 	if _, err := f.do(http.MethodGet, marker, "", "X-Forwarded-For", "192.0.2.55"); err != nil {
 		return err
 	}
 	line := f.backend.lineWith(marker)
-	if !strings.Contains(line, "peer=127.0.0.1") || strings.Contains(line, "192.0.2.55") {
+	if !strings.Contains(line, "peer=127.0.0.5") || strings.Contains(line, "192.0.2.55") {
 		return fmt.Errorf("got %q", line)
 	}
 	// Straight to the server, this is a trusted proxy's word.
@@ -377,7 +381,7 @@ func restDetails(f front) error {
 		{"a list can be cleared", "PATCH", at, `{"tags":[]}`, nil, 200, `"tags":`},
 		{"a body that is too large", "PATCH", at, large, nil, 413, "MESSAGE_TOO_LARGE"},
 		{"a wrong type names the field", "PATCH", at, `{"tags":"x"}`, nil, 400, "array of strings"},
-		{"a trailing comma", "PATCH", at, `{"tags":["x"],}`, nil, 400, "syntax error"},
+		{"a trailing comma", "PATCH", at, `{"tags":["x"],}`, nil, 400, "line 1:"},
 		{"a short status", "PUT", at + "/status", `{"status":"INACTIVE"}`, nil, 200, "USER_STATUS_INACTIVE"},
 		{"names of JSON in a query", "GET", at + "?fields=createdAt", "", nil, 200, "createdAt"},
 		{"True is a boolean", "GET", "/api/v1/users?show_deleted=True", "", nil, 200, "users"},

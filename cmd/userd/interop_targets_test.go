@@ -25,15 +25,25 @@ import (
 // front is an address that clients call, and the server behind it.
 type front struct {
 	url     string
-	token   string // empty: the server does not ask for one
-	ca      string // file with the authority of its certificate; empty: no TLS
-	page    string // port of the pages that may call it
+	token   string      // empty: the server does not ask for one
+	ca      string      // file with the authority of its certificate; empty: no TLS
+	pages   chan string // ports of localhost whose pages may call it, of which each client takes one
 	backend *process
+	from    string // the address that the client calls from; empty: any
 }
 
-func (f front) environment() []string {
-	return []string{"USERD_URL=" + f.url, "USERD_TOKEN=" + f.token, "USERD_CA=" + f.ca, "USERD_PAGE_PORT=" + f.page}
+// environment returns what a client is told of the target; done gives back what it takes.
+func (f front) environment() (variables []string, done func()) {
+	variables = []string{"USERD_URL=" + f.url, "USERD_TOKEN=" + f.token, "USERD_CA=" + f.ca}
+	if f.pages == nil {
+		return variables, func() {}
+	}
+	page := <-f.pages
+	return append(variables, "USERD_PAGE_PORT="+page), func() { f.pages <- page }
 }
+
+// pagePorts is how many clients with pages may use a server at a time.
+const pagePorts = 3
 
 // newTargets starts the servers and the proxies in front of them.
 func newTargets(t *testing.T) map[string]front {
@@ -41,9 +51,9 @@ func newTargets(t *testing.T) map[string]front {
 	b := &builder{t: t, authority: servertest.NewAuthority(t)}
 	b.ca = servertest.WriteFile(t, t.TempDir(), "ca.pem", b.authority.PEM)
 	b.login()
-	behind := []string{"--trusted-proxy", "127.0.0.0/8"}
+	behind := []string{"--trusted-proxy", "127.0.0.1"}
 	token := b.serve(b.asking, behind...)
-	limited := b.serve(b.asking, "--max-requests-per-second", "20", "--max-request-burst", "20", "--trusted-proxy", "127.0.0.0/8")
+	limited := b.serve(b.asking, "--max-requests-per-second", "20", "--max-request-burst", "20", "--trusted-proxy", "127.0.0.1")
 	open := b.serve(nil)
 	targets := map[string]front{
 		"open": open, "token": token, "limited": limited,
@@ -86,11 +96,16 @@ func permissions() []string {
 
 // serve starts a server. Pages of one port of localhost may call it.
 func (b *builder) serve(asking []string, flags ...string) front {
-	f := front{page: freePort(b.t)}
+	f := front{pages: make(chan string, pagePorts)}
 	if asking != nil {
 		f.token = b.token
 	}
-	flags = append(append(flags, asking...), "--cors-origin", "http://localhost:"+f.page, "--log-level", "debug")
+	flags = append(append(flags, asking...), "--log-level", "debug")
+	for range pagePorts {
+		page := freePort(b.t)
+		flags = append(flags, "--cors-origin", "http://localhost:"+page)
+		f.pages <- page
+	}
 	f.backend = program{dir: b.t.TempDir(), flags: flags}.start(b.t)
 	f.url = f.backend.url()
 	return f
@@ -137,7 +152,7 @@ func (b *builder) nginx(marker string, behind front) front {
 	if path, ok := strings.CutPrefix(behind.url, "unix:"); ok {
 		upstream = "unix:" + path
 	}
-	f := front{url: "http://127.0.0.1:" + port, token: behind.token, page: behind.page, backend: behind.backend}
+	f := front{url: "http://127.0.0.1:" + port, token: behind.token, pages: behind.pages, backend: behind.backend}
 	config := replace(b.t, readmeConfig(b.t, marker), "127.0.0.1:8080", upstream)
 	if marker == "nginx" {
 		cert, key := b.authority.Server(b.t).Write(b.t, dir)
@@ -166,7 +181,7 @@ func (b *builder) haproxy(behind front) front {
 		"bind :443", "bind 127.0.0.1:"+port, "/etc/ssl/userd.pem", both)
 	path := servertest.WriteFile(b.t, dir, "haproxy.cfg", []byte(config))
 	b.startProxy(port, "haproxy", "-db", "-f", path)
-	return front{url: "https://127.0.0.1:" + port, token: behind.token, ca: b.ca, page: behind.page, backend: behind.backend}
+	return front{url: "https://127.0.0.1:" + port, token: behind.token, ca: b.ca, pages: behind.pages, backend: behind.backend}
 }
 
 // startProxy runs a program until the test ends, and returns once it accepts
@@ -222,16 +237,19 @@ func (b *builder) reverseProxy(behind front) front {
 		},
 		Transport: &http.Transport{Protocols: &h2c}, FlushInterval: -1,
 	}
-	return front{url: b.listenH2C(proxy), token: behind.token, page: behind.page, backend: behind.backend}
+	return front{url: b.listenH2C(proxy), token: behind.token, pages: behind.pages, backend: behind.backend}
 }
 
-// planted answers everything with 200 and nothing.
+// planted responds to everything with success and without a message.
 func (b *builder) planted() front {
 	return front{url: b.listenH2C(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		w.Header().Set("Access-Control-Allow-Headers", "*")
 		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
-	})), page: freePort(b.t)}
+		w.Header().Set("Trailer", "Grpc-Status")
+		w.WriteHeader(http.StatusOK)
+		w.Header().Set("Grpc-Status", "0")
+	}))}
 }
 
 // listenH2C serves HTTP/1.1 and HTTP/2 without TLS until the test ends.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -68,7 +69,7 @@ func suites() []suite {
 
 		{client: connectNode, at: "open", cases: []string{"kinds", "live"}},
 		{client: connectNode, at: "token", cases: []string{"no-token"}},
-		{client: connectNode, at: "nginx", cases: []string{"kinds", "live", "no-token"}},
+		{client: connectNode, at: "nginx", cases: []string{"kinds", "live", "no-token"}, env: []string{"USERD_HTTP1_UPSTREAM="}},
 		{client: connectNode, at: "nginx", cases: []string{"idle"}, waits: true},
 		{client: connectNode, at: "nginx with its defaults", cases: []string{"kinds", "live"}, env: []string{http1}},
 		{client: connectNode, at: "nginx with its defaults", cases: []string{"idle"}, waits: true, env: []string{http1}},
@@ -88,8 +89,8 @@ func suites() []suite {
 	}
 }
 
-// planted are cases at a target that answers every request with 200 and nothing in it. They
-// must fail, or what passes elsewhere shows nothing.
+// planted are cases at a target that responds to every request with success and nothing in
+// it. They must fail, or what passes elsewhere shows nothing.
 func planted() []suite {
 	var all []suite
 	for _, client := range [][]string{grpcio, grpcJS, connectNode, browser} {
@@ -101,6 +102,9 @@ func planted() []suite {
 	}
 	return all
 }
+
+// failureLines is how much of a failure is shown.
+const failureLines = 10
 
 // report collects the results of the cases and prints each.
 type report struct {
@@ -118,7 +122,11 @@ func (r *report) add(client, name, at string, took time.Duration, failure string
 		return
 	}
 	r.failed++
-	fmt.Printf("FAIL %s\n     %s\n", where, strings.ReplaceAll(strings.TrimSpace(failure), "\n", "\n     "))
+	lines := strings.Split(strings.TrimSpace(failure), "\n")
+	if len(lines) > failureLines { // the last ones of a trace say what went wrong, or the first
+		lines = slices.Concat(lines[:failureLines/2], []string{"…"}, lines[len(lines)-failureLines/2:])
+	}
+	fmt.Printf("FAIL %s\n     %s\n", where, strings.Join(lines, "\n     "))
 }
 
 // TestInterop calls the real program with clients that other people wrote, directly and
@@ -205,10 +213,12 @@ const notReported = "the client did not report this case"
 func (s suite) run(at front, add func(client, name, at string, took time.Duration, failure string)) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
+	variables, done := at.environment()
+	defer done()
 	argv := append(s.client[1:len(s.client):len(s.client)], s.cases...)
 	cmd := exec.CommandContext(ctx, s.client[0], argv...)
 	cmd.Dir = interopTools
-	cmd.Env = append(append(os.Environ(), at.environment()...), s.env...)
+	cmd.Env = append(append(os.Environ(), variables...), s.env...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

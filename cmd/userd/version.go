@@ -11,8 +11,12 @@ type versionCommand struct{}
 
 // Run prints the version.
 func (versionCommand) Run(to console) error {
-	_, err := fmt.Fprintf(to.out, "userd %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintln(to.out, versionLine())
 	return err
+}
+
+func versionLine() string {
+	return fmt.Sprintf("userd %s (%s, %s/%s)", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // version is the version that the program was built as: of its module, or, built

@@ -16,7 +16,7 @@ import (
 // default and its help.
 type Config struct {
 	Listen      string   `default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"Address of the one port for gRPC, gRPC-Web, Connect and REST: HOST:PORT or unix:PATH. :0 picks a free port and prints it."`
-	AdminListen string   `default:"127.0.0.1:2112" placeholder:"ADDRESS" help:"Address for /metrics, /livez, /readyz and /debug/pprof. Empty turns it off."`
+	AdminListen string   `default:"127.0.0.1:2112" placeholder:"ADDRESS" help:"Address for /metrics, /livez, /readyz and /debug/pprof; off: none."`
 	SocketMode  FileMode `default:"0660" help:"Permissions of the file of a Unix socket, in octal."`
 	CORSOrigin  []string `name:"cors-origin" placeholder:"ORIGIN" help:"Origin whose pages may call the service, such as https://app.example.com or https://*.example.com. May be repeated."`
 
@@ -56,7 +56,7 @@ func Defaults() (Config, error) {
 func (c *Config) Validate() error {
 	return errors.Join(
 		c.validateListen(),
-		validateAddress("admin-listen", c.AdminListen, true),
+		c.validateAdmin(),
 		second(parseOrigins(c.CORSOrigin)),
 		second(parseTrustedProxies(c.TrustedProxy)),
 		c.validateHosts(),
@@ -78,8 +78,21 @@ func (c *Config) Validate() error {
 	)
 }
 
+// adminOff is the address of an admin listener that there is not, as is an empty one. An
+// empty environment variable means the default.
+const adminOff = "off"
+
+func (c *Config) hasAdmin() bool { return c.AdminListen != "" && c.AdminListen != adminOff }
+
+func (c *Config) validateAdmin() error {
+	if !c.hasAdmin() {
+		return nil
+	}
+	return validateAddress("admin-listen", c.AdminListen)
+}
+
 func (c *Config) validateListen() error {
-	if err := validateAddress("listen", c.Listen, false); err != nil {
+	if err := validateAddress("listen", c.Listen); err != nil {
 		return err
 	}
 	if !c.InsecureNoAuth && !c.identifies() && !loopback(c.Listen) {
@@ -93,10 +106,7 @@ func (c *Config) validateListen() error {
 // second gives the error of a function whose result is of no interest.
 func second[T any](_ T, err error) error { return err }
 
-func validateAddress(flag, address string, mayBeEmpty bool) error {
-	if address == "" && mayBeEmpty {
-		return nil
-	}
+func validateAddress(flag, address string) error {
 	if path, ok := strings.CutPrefix(address, socketPrefix); ok {
 		return validateSocket(flag, path)
 	}

@@ -54,6 +54,7 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 		"authorities without TLS":    {func(c *server.Config) { c.TLSClientCA, c.TLSClientRules = "ca", "r" }, "--tls-client-ca needs --tls-cert"},
 		"reflection for friends":     {func(c *server.Config) { c.Reflection = "friends" }, "expected off, callers or open"},
 		"no admin":                   {func(c *server.Config) { c.AdminListen = "" }, ""},
+		"admin off":                  {func(c *server.Config) { c.AdminListen = "off" }, ""},
 		"origin with a path":         {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin, which has no user, path or query"},
 		"any origin":                 {func(c *server.Config) { c.CORSOrigin = []string{"*"} }, "expected an origin"},
 		"hosts":                      {func(c *server.Config) { c.AllowHost = []string{"users.example.com", "::2"} }, ""},
@@ -104,14 +105,16 @@ func TestSizes(t *testing.T) {
 func TestStoreAddress(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{
-		"sqlite:/var/x.db": "/var/x.db", "sqlite:x.db": "x.db",
+		"sqlite:/var/x.db": "/var/x.db", "sqlite:x.db": "x.db", "sqlite:./:memory:": "./:memory:", "sqlite:a b?.db": "a b?.db",
 	} {
 		if got, err := server.StorePath(address); err != nil || got != want {
 			t.Errorf("%s: got %q, %v", address, got, err)
 		}
 	}
 	for address, want := range map[string]string{
-		"sqlite:": "names no file", "postgres://host/db": "not supported by this build", "x.db": "expected sqlite:PATH",
+		"sqlite:": "names no file", "sqlite::memory:": "in memory", "sqlite::MEMORY:": "in memory", "sqlite::": "in memory",
+		"sqlite:file:x.db?mode=memory": "a URI", "sqlite:a\nb.db": "control character", "sqlite:a\x00.db": "control character", "sqlite:a\x7f.db": "control character",
+		"sqlite:a\u0085.db": "control character", "sqlite: x.db": "a space", "sqlite:x.db ": "a space", "postgres://host/db": "not supported by this build", "x.db": "expected sqlite:PATH",
 	} {
 		if _, err := server.StorePath(address); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", address, err)

@@ -39,7 +39,7 @@ const (
 // LimitConfig says how much callers may ask for.
 type LimitConfig struct {
 	MaxConnections        int           `default:"10000" help:"Connections at a time. Further ones are told so in their own protocol, and with TLS are closed without a word, before the handshake. 0: no limit."`
-	MaxConnectionsPerPeer int           `default:"0" help:"Connections at a time from one address, or from one /64 of IPv6. 0: no limit. Callers behind one proxy share its address."`
+	MaxConnectionsPerPeer int           `default:"0" help:"Connections at a time from one address, or from one /64 of IPv6. 0: no limit. A trusted proxy has none."`
 	MaxStreamsPerCaller   int           `default:"10000" help:"Streams that one caller may have open over all connections. A caller is a subject, or an address where nobody is known. 0: no limit."`
 	MaxRequestsPerSecond  int           `default:"0" help:"Requests that one caller may make. 0: no limit."`
 	MaxRequestBurst       int           `default:"0" help:"Requests that one caller may make at once. 0: those of two seconds."`
@@ -98,6 +98,7 @@ type limits struct {
 	// counted is told the reason of each request that is refused.
 	counted  func(reason string)
 	refusals *refusals
+	proxies  trustedProxies
 }
 
 // newLimits builds what the configuration asks for. It tells the runtime of the memory
@@ -105,6 +106,9 @@ type limits struct {
 func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
 	l := &limits{cfg: cfg, counted: metrics.Limited, refusals: newRefusals(), openEnded: openEnded(further)}
 	var err error
+	if l.proxies, err = parseTrustedProxies(cfg.TrustedProxy); err != nil {
+		return nil, err
+	}
 	if l.conns, err = newConnWatch(log, metrics.Registry()); err != nil {
 		return nil, fmt.Errorf("observe the connections: %w", err)
 	}

@@ -25,6 +25,7 @@ func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Lis
 		TLS:            secure,
 		MaxConnections: l.maxConnections(l.conns.log),
 		MaxPerPeer:     l.cfg.MaxConnectionsPerPeer,
+		Exempt:         l.proxies.trustsAddr,
 		Memory:         l.memory,
 		Class:          l.peerClass(),
 		HeaderTimeout:  l.cfg.HeaderTimeout,

@@ -53,8 +53,8 @@ func network(address string) string {
 // onSocket reports whether a listener is a Unix socket.
 func onSocket(l net.Listener) bool { return l.Addr().Network() == "unix" }
 
-// addressOf gives the address of a listener as --listen takes it.
-func addressOf(l net.Listener) string {
+// Address gives the address of a listener as --listen takes it.
+func Address(l net.Listener) string {
 	if onSocket(l) {
 		return socketPrefix + l.Addr().String()
 	}

@@ -153,7 +153,7 @@ func TestSocketAddresses(t *testing.T) {
 		"unix:": "expected unix:PATH", "unix:@name": "expected unix:PATH", "unix:/run/": "expected unix:PATH", "unix:a\x00b": "expected unix:PATH",
 		"unix:" + strings.Repeat("a", 200): "the path has 200 bytes", "0.0.0.0": "expected HOST:PORT", "localhost:http": "expected HOST:PORT",
 	} {
-		if err := validateAddress("listen", address, false); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if err := validateAddress("listen", address); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("validateAddress(%q): got %v, want %q", address, err, want)
 		}
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -99,6 +100,14 @@ func (p trustedProxies) trusts(peer string) bool {
 	}
 	addr, err := netip.ParseAddr(hostOf(peer))
 	return err == nil && slices.ContainsFunc(p.prefixes, func(prefix netip.Prefix) bool { return prefix.Contains(addr.Unmap()) })
+}
+
+// trustsAddr reports whether a connection is one of a trusted proxy.
+func (p trustedProxies) trustsAddr(peer net.Addr) bool {
+	if peer.Network() == "unix" {
+		return p.unix
+	}
+	return p.trusts(peer.String())
 }
 
 // parseHop reads an address with or without a port, in the forms of both headers, and

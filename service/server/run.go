@@ -51,8 +51,7 @@ type Server struct {
 	public   endpoint
 	admin    endpoint // its server is nil where there is none
 
-	proxies trustedProxies
-	refuse  refusal // of hosts and origins that are not allowed
+	refuse refusal // of hosts and origins that are not allowed
 
 	connections *transport.Connections // of the public port
 	endCalls    context.CancelCauseFunc
@@ -89,9 +88,6 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 		return nil, err
 	}
 	if s.limits, err = newLimits(&s.cfg, s.services, parts.Logger, parts.Metrics); err != nil {
-		return nil, err
-	}
-	if s.proxies, err = parseTrustedProxies(cfg.TrustedProxy); err != nil {
 		return nil, err
 	}
 	s.refuse = refuseLogged(s.log, s.limits.refuse)
@@ -137,7 +133,7 @@ func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
 	if !s.cfg.identifies() {
 		handler = ownHosts(s.public.listener, s.cfg.AllowHost, s.refuse, handler)
 	}
-	handler = withClientAddress(onSocket(s.public.listener), s.proxies, s.guard.Wrap(recovering(s.log, handler)))
+	handler = withClientAddress(onSocket(s.public.listener), s.limits.proxies, s.guard.Wrap(recovering(s.log, handler)))
 	s.public.server = transport.NewServer(transport.WithTLS(handler), options)
 	s.public.server.ConnContext = transport.ConnContext
 	s.connections = transport.NewConnections()
@@ -165,9 +161,9 @@ func (s *Server) listen(ctx context.Context, parts Parts) (err error) {
 			return fmt.Errorf("--listen: %w", err)
 		}
 	}
-	if s.admin.listener = parts.AdminListener; s.admin.listener == nil && s.cfg.AdminListen != "" {
+	if s.admin.listener = parts.AdminListener; s.admin.listener == nil && s.cfg.hasAdmin() {
 		if s.admin.listener, err = listen(ctx, s.cfg.AdminListen, s.cfg.SocketMode); err != nil {
-			return errors.Join(fmt.Errorf("--admin-listen: %w (empty turns it off)", err), s.public.listener.Close())
+			return errors.Join(fmt.Errorf("--admin-listen: %w (off turns it off)", err), s.public.listener.Close())
 		}
 	}
 	return nil
@@ -197,7 +193,7 @@ func (s *Server) Welcome(w io.Writer) {
 	tls := s.callers.certificates != nil
 	at, where := reachBy(s.Addr().String(), tls), ""
 	if onSocket(s.public.listener) {
-		at, where = reachSocket(s.Addr().String(), tls), addressOf(s.public.listener)
+		at, where = reachSocket(s.Addr().String(), tls), Address(s.public.listener)
 	}
 	_, _ = fmt.Fprintf(w, "userd listens on %s\n", cmp.Or(where, at.url))
 	switch {
@@ -243,10 +239,10 @@ func (s *Server) servePublic(listener net.Listener) error {
 // that is over. It is to be called once.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.LogAttrs(ctx, slog.LevelInfo, "listening",
-		slog.String("address", addressOf(s.public.listener)), slog.String("epoch", s.feed.Head().Epoch),
+		slog.String("address", Address(s.public.listener)), slog.String("epoch", s.feed.Head().Epoch),
 		slog.Int64("position", s.feed.Head().Position))
 	if s.admin.listener != nil {
-		at := addressOf(s.admin.listener)
+		at := Address(s.admin.listener)
 		s.log.LogAttrs(ctx, slog.LevelInfo, "listening for operators", slog.String("address", at))
 		if !loopback(at) {
 			s.log.LogAttrs(ctx, slog.LevelWarn, "other machines can reach the port for operators, which asks nobody who they are "+

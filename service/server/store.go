@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"unicode"
 
 	"github.com/yourorg/userservice/service/store/sqlite"
 	"github.com/yourorg/userservice/service/telemetry"
@@ -16,14 +17,31 @@ import (
 func StorePath(address string) (string, error) {
 	switch kind, path, _ := strings.Cut(address, ":"); kind {
 	case "sqlite":
-		if path == "" {
-			return "", errors.New("--store=sqlite: names no file: expected sqlite:PATH")
+		if why := notAFile(path); why != "" {
+			return "", fmt.Errorf("--store=%q: %s: expected sqlite:PATH with the path of a file", address, why)
 		}
 		return path, nil
 	case "postgres", "postgresql":
 		return "", errors.New("--store: PostgreSQL is not supported by this build: expected sqlite:PATH")
 	}
 	return "", fmt.Errorf("--store=%s: expected sqlite:PATH", address)
+}
+
+// notAFile says why a path cannot name the file of a store; empty: it can.
+func notAFile(path string) string {
+	switch {
+	case path == "":
+		return "names no file"
+	case strings.HasPrefix(path, ":"):
+		return "a store in memory would lose what it has acknowledged"
+	case strings.HasPrefix(path, "file:"):
+		return "a URI is not a path"
+	case strings.ContainsFunc(path, unicode.IsControl):
+		return "has a control character"
+	case strings.TrimSpace(path) != path:
+		return "begins or ends with a space"
+	}
+	return ""
 }
 
 // Storage says of a store what only its own kind can tell. What is nil is not known.

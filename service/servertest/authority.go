@@ -33,6 +33,7 @@ func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{}
 	template := newTemplate(t)
+	template.Subject.CommonName = "test authority" // one of its own: OpenSSL takes what names itself as its issuer for self-signed
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage = x509.KeyUsageCertSign
 	issued, key := a.sign(t, template)

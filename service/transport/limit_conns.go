@@ -47,6 +47,9 @@ type ListenOptions struct {
 	// MaxConnections and MaxPerPeer bound the connections in all and from one address,
 	// which of IPv6 is a /64. 0: no bound.
 	MaxConnections, MaxPerPeer int
+	// Exempt, if set, reports whether an address may have any number of connections, as a
+	// proxy has those of its clients.
+	Exempt func(net.Addr) bool
 	// Frames bound what an HTTP/2 connection may send beside its calls.
 	Frames FrameLimits
 	// Refused, if set, is told of connections beyond the bounds, Overdrawn of those that
@@ -134,7 +137,7 @@ func (l *Listener) acceptAll() {
 			continue
 		}
 		peer := peerOf(inner.RemoteAddr().String())
-		refusal := l.refusal(peer)
+		refusal := l.refusal(peer, l.opts.Exempt != nil && l.opts.Exempt(inner.RemoteAddr()))
 		if refusal == "" && l.admit(inner, nil) != nil && !l.park(peer, inner) {
 			refusal = RefusedMemory
 		}
@@ -201,14 +204,15 @@ const (
 // Refusals returns all refusals.
 func Refusals() []Refusal { return []Refusal{RefusedTotal, RefusedPerPeer, RefusedMemory} }
 
-// refusal returns why a connection of the peer is refused; empty: it is not.
-func (l *Listener) refusal(peer netip.Addr) Refusal {
+// refusal returns why a connection of the peer is refused; empty: it is not. An exempt
+// peer has no bound of its own.
+func (l *Listener) refusal(peer netip.Addr, exempt bool) Refusal {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.opts.MaxConnections > 0 && l.open.Load()+int64(l.parked.count) >= int64(l.opts.MaxConnections):
 		return RefusedTotal
-	case l.opts.MaxPerPeer > 0 && len(l.peers[peer])+len(l.parked.byPeer[peer]) >= l.opts.MaxPerPeer:
+	case l.opts.MaxPerPeer > 0 && !exempt && len(l.peers[peer])+len(l.parked.byPeer[peer]) >= l.opts.MaxPerPeer:
 		return RefusedPerPeer
 	}
 	return ""

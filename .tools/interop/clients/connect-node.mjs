@@ -25,6 +25,9 @@ const transports = {
   "gRPC-Web, HTTP/2": [createGrpcWebTransport, "2"],
 };
 
+// A proxy that speaks HTTP/1.1 to the server passes bidi streams on for gRPC alone.
+const oneWay = process.env.USERD_HTTP1_UPSTREAM !== undefined;
+
 async function each(part) {
   // A proxy may speak one version of HTTP only.
   const versions = (process.env.USERD_HTTP ?? "1.1,2").split(",");
@@ -32,7 +35,7 @@ async function each(part) {
     if (!versions.includes(version)) continue;
     const client = createClient(UserService, create(options(version, more)));
     try {
-      await within(60_000, name, part(client, version));
+      await within(60_000, name, part(client, version, name));
     } catch (error) {
       throw new Error(`${name}: ${error instanceof ConnectError ? `${error}` : (error.stack ?? error)}`);
     }
@@ -58,7 +61,7 @@ async function* messages(...items) {
 
 await run({
   async kinds() {
-    await each(async (client, version) => {
+    await each(async (client, version, name) => {
       const { user } = await client.createUser(newUser("connect-node"));
       const got = await client.getUser({ userId: user.userId });
       assert.equal(got.user.username, user.username);
@@ -69,7 +72,7 @@ await run({
       assert.equal(batch.updatedCount, 1);
       assert.equal(batch.failures.length, 1);
       await wantError(client.getUser({ userId: 1n }), Code.NotFound, "USER_NOT_FOUND");
-      if (version === "2") {
+      if (version === "2" && !(oneWay && !/^gRPC(,|$)/.test(name))) {
         const updates = await collect(client.syncUserStatus(messages(
           { userId: user.userId, status: Status.INACTIVE, clientSeq: 1n }, { userId: user.userId, clientSeq: 2n })));
         assert.deepEqual(updates.map((u) => [u.clientSeq, u.status]), [[1n, Status.INACTIVE], [2n, Status.INACTIVE]]);

@@ -54,6 +54,9 @@ func resolveMissing(path string) (string, error) {
 		return "", fmt.Errorf("symbolic link to %s, which does not exist", target)
 	}
 	folder, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("the folder %s does not exist", filepath.Dir(path))
+	}
 	if err != nil {
 		return "", fmt.Errorf("the folder of the store: %w", err)
 	}

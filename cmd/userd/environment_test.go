@@ -1,0 +1,50 @@
+package main_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// A variable that has no effect is named at the start; one that is empty means the default.
+func TestVariablesWithoutEffectAreNamed(t *testing.T) {
+	run := program{dir: t.TempDir(), env: []string{
+		"USERD_LISTN=127.0.0.1:1", "USERD_MAX_MESAGE_BYTES=1KiB", "USERD_SOMETHING_ELSE_ALTOGETHER=x", "userd_store=sqlite:other.db",
+		"USERD_MAX_STREAM_ITEMS=", "USERD_INSECURE_NO_AUTH=", "USERD_REFLECTION=", "USERD_CORS_ORIGIN=", "USERD_STORE=", "USERD_LOG_LEVEL=",
+		"USERD_SERVICE_HOST=10.0.0.1", "USERD_PORT=tcp://10.0.0.1:80", "USERD_PORT_80_TCP_ADDR=10.0.0.1", "OTHER_USERD_LISTEN=",
+	}}.start(t)
+	for name, rest := range map[string]string{
+		"USERD_LISTN":                     "closest=USERD_LISTEN",
+		"USERD_MAX_MESAGE_BYTES":          "closest=USERD_MAX_MESSAGE_BYTES",
+		"userd_store":                     "closest=USERD_STORE",
+		"USERD_SOMETHING_ELSE_ALTOGETHER": `reason="unknown variable"`,
+		"USERD_MAX_STREAM_ITEMS":          "the default is used",
+		"USERD_INSECURE_NO_AUTH":          "the default is used",
+		"USERD_REFLECTION":                "the default is used",
+		"USERD_CORS_ORIGIN":               "the default is used",
+		"USERD_STORE":                     "the default is used",
+		"USERD_LOG_LEVEL":                 "the default is used",
+	} {
+		run.output.await(t, "level=WARN", "environment variable ignored", "variable="+name+" ", rest)
+	}
+	run.terminate(t)
+	text := run.output.all()
+	if got := strings.Count(text, "environment variable ignored"); got != 10 {
+		t.Errorf("%d variables are named, want 10:\n%s", got, text)
+	}
+}
+
+// A command that does not serve names them as well, beside what it prints.
+func TestCommandsNameVariablesWithoutEffect(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), build(t, ""), "version")
+	cmd.Env = append(cmd.Environ(), "USERD_STOER=x")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || !strings.HasPrefix(string(out), "userd ") {
+		t.Errorf("version = %q, %v", out, err)
+	}
+	if want := "userd: environment variable ignored: USERD_STOER: unknown variable, the closest is USERD_STORE\n"; stderr.String() != want {
+		t.Errorf("stderr = %q, want %q", stderr.String(), want)
+	}
+}

@@ -1,0 +1,184 @@
+//go:build unix
+
+package main_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// getOverSocket reads a page of the program over a Unix socket.
+func getOverSocket(t *testing.T, path, url string) (int, string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", path)
+	}}}
+	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = got.Body.Close() }()
+	body, err := io.ReadAll(got.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.StatusCode, string(body)
+}
+
+// socketProgram is userd on a Unix socket. Its admin listener has an address by which
+// launch knows that it serves.
+func socketProgram(t *testing.T, path, dir string) *process {
+	t.Helper()
+	return launch(t, []string{build(t, ""), "--listen", "unix:" + path, "--admin-listen", "127.0.0.1:0", "--log-format", "text"}, dir, nil)
+}
+
+// A Unix socket serves whatever host a request names, outlives a kill as a file that the
+// next start replaces, and goes with the program when it stops.
+func TestUnixSocket(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "userd.sock")
+	run := socketProgram(t, path, dir)
+	run.output.await(t, "userd listens on unix:"+path)
+	run.output.await(t, "curl --unix-socket "+path+" http://localhost/api/v1/users")
+	if status, body := getOverSocket(t, path, "http://upstream_name/api/v1/users"); status != http.StatusOK {
+		t.Errorf("got %d %s", status, body)
+	}
+	run.kill()
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("a kill removed the socket, and the test shows nothing: %v", err)
+	}
+	run = socketProgram(t, path, dir)
+	if status, body := getOverSocket(t, path, "http://localhost/api/v1/users"); status != http.StatusOK {
+		t.Errorf("after a kill: got %d %s", status, body)
+	}
+	run.terminate(t)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func TestSIGHUPDrains(t *testing.T) {
+	run := program{dir: t.TempDir()}.start(t)
+	if err := run.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-run.exited:
+	case <-time.After(time.Minute):
+		t.Fatalf("userd does not stop:\n%s", run.output)
+	}
+	if run.err != nil || !strings.Contains(run.output.all(), "msg=stopped") {
+		t.Errorf("ended with %v:\n%s", run.err, run.output)
+	}
+}
+
+// Under nohup the program outlives the terminal.
+func TestSIGHUPStaysIgnored(t *testing.T) {
+	run := program{dir: t.TempDir(), wrap: []string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`}}.start(t)
+	if err := run.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	client := run.client(t, 1<<20)
+	if _, err := client.CreateUser(within(t, time.Minute), newUser("survivor", 1)); err != nil {
+		t.Errorf("after SIGHUP: %v", err)
+	}
+	run.terminate(t)
+	if run.err != nil {
+		t.Errorf("ended with %v:\n%s", run.err, run.output)
+	}
+}
+
+// notifications are what a service manager receives.
+func notifications(t *testing.T) (path string, await func(want string)) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return path, func(want string) {
+		t.Helper()
+		if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		buffer := make([]byte, 256)
+		n, err := conn.Read(buffer)
+		if err != nil || string(buffer[:n]) != want {
+			t.Fatalf("notification = %q, %v; want %q", buffer[:n], err, want)
+		}
+	}
+}
+
+// activated starts the program with a listener of the test's as systemd passes it on.
+func activated(t *testing.T, listener interface{ File() (*os.File, error) }, env ...string) (*exec.Cmd, *strings.Builder) {
+	t.Helper()
+	file, err := listener.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"`, build(t, ""), "--admin-listen", "")
+	cmd.Dir, cmd.ExtraFiles = t.TempDir(), []*os.File{file}
+	cmd.Env = append(os.Environ(), env...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, &out
+}
+
+func TestSocketActivation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "userd.sock")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	notify, await := notifications(t)
+	cmd, out := activated(t, listener, "NOTIFY_SOCKET="+notify)
+	await("READY=1")
+	if status, body := getOverSocket(t, path, "http://localhost/api/v1/users"); status != http.StatusOK {
+		t.Errorf("got %d %s", status, body)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	await("STOPPING=1")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v:\n%s", err, out)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the socket of the service manager is gone: %v", err)
+	}
+}
+
+// A socket that other machines reach needs authentication, whoever has opened it.
+func TestSocketActivationOfAnOpenAddress(t *testing.T) {
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4zero})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	cmd, out := activated(t, listener)
+	if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "--insecure-no-auth") {
+		t.Errorf("ended with %v:\n%s", err, out)
+	}
+}

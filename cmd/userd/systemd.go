@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+)
+
+// adminSocket is the FileDescriptorName of the admin listener's socket unit.
+const adminSocket = "admin"
+
+// sockets are the listeners that systemd has passed on; nil: it has not.
+type sockets struct{ public, admin net.Listener }
+
+// activatedSockets returns the listeners of systemd's socket activation (LISTEN_FDS).
+func activatedSockets() (s sockets, err error) {
+	byName, err := activation.ListenersWithNames()
+	if err != nil {
+		return s, err
+	}
+	for name, listeners := range byName {
+		for _, listener := range listeners {
+			place := &s.public
+			if name == adminSocket {
+				place = &s.admin
+			}
+			if *place != nil {
+				return s, errors.New("socket activation: expected one socket, and one with FileDescriptorName=" + adminSocket + " for the admin listener")
+			}
+			*place = listener
+		}
+	}
+	return s, nil
+}
+
+// notifySystemd reports that the server accepts connections, and at the end of the context
+// that it stops. It does nothing where no service manager has asked for it (NOTIFY_SOCKET).
+func notifySystemd(ctx context.Context, log *slog.Logger) {
+	notify := func(state string) {
+		if _, err := daemon.SdNotify(false, state); err != nil {
+			log.WarnContext(ctx, "service manager not notified", slog.String("state", state), slog.Any("error", err))
+		}
+	}
+	notify(daemon.SdNotifyReady)
+	context.AfterFunc(ctx, func() { notify(daemon.SdNotifyStopping) })
+}
