@@ -51,9 +51,10 @@ func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, 
 }
 
 // invoke calls the RPC. If-Match may have several tags, of which a request message
-// carries one: the first is tried, then the one that the user turns out to have.
+// carries one: the first is tried, then the one that the user turns out to have. A
+// caller who may not see that one has the tags tried in turn.
 func (h *handler) invoke(r *http.Request, c *call) (*rpcResponse, error) {
-	tried := 0
+	left := c.etags
 	for {
 		request, err := proto.Marshal(c.message.Interface())
 		if err != nil {
@@ -62,14 +63,17 @@ func (h *handler) invoke(r *http.Request, c *call) (*rpcResponse, error) {
 		w := &recorder{header: make(http.Header)}
 		h.opts.Handler.ServeHTTP(w, c.request(r, request))
 		res, err := w.response(c.route.output)
-		if err != nil || res.failure == nil || reason(res.failure) != user.EtagMismatch {
+		if err != nil || res.failure == nil || reason(res.failure) != user.EtagMismatch || len(left) == 0 {
 			return res, err
 		}
-		current := detail[*errdetails.ErrorInfo](res.failure).GetMetadata()["etag"]
-		if tried++; tried >= len(c.etags) || !slices.Contains(c.etags, current) {
+		left = left[1:]
+		if current := detail[*errdetails.ErrorInfo](res.failure).GetMetadata()["etag"]; current != "" {
+			left = slices.DeleteFunc(slices.Clone(left), func(tag string) bool { return tag != current })
+		}
+		if len(left) == 0 {
 			return res, nil
 		}
-		c.set(etagField, current)
+		c.set(etagField, left[0])
 	}
 }
 
