@@ -83,7 +83,7 @@ func (e *Errors) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 // WrapStreamingHandler answers the errors of streams.
 func (e *Errors) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if err := next(ctx, conn); err != nil {
+		if err := next(ctx, goneConn{conn}); err != nil {
 			return e.answer(ctx, conn.Spec(), err)
 		}
 		return nil

@@ -103,7 +103,7 @@ func (l *Log) level(ctx context.Context, spec connect.Spec, began time.Time, err
 func (l *Log) line(ctx context.Context, call logged) {
 	code, attrs := "ok", make([]slog.Attr, 0, 10)
 	if !isGood(call.err) {
-		code = connect.CodeOf(call.err).String()
+		code = recordedCode(call.err).String()
 	}
 	attrs = append(attrs,
 		slog.String("procedure", call.spec.Procedure),
@@ -170,7 +170,7 @@ func levelOf(err error, spec connect.Spec) slog.Level {
 	if isGood(err) || isDraining(err) {
 		return slog.LevelInfo
 	}
-	switch connect.CodeOf(err) {
+	switch recordedCode(err) {
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
 		return slog.LevelError
 	case connect.CodeUnavailable, connect.CodeResourceExhausted:

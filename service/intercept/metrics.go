@@ -247,7 +247,7 @@ func metricCode(err error) connect.Code {
 	case errors.Is(err, context.DeadlineExceeded):
 		return connect.CodeDeadlineExceeded
 	}
-	if code := connect.CodeOf(err); int(code) < len(codeNames) {
+	if code := recordedCode(err); int(code) < len(codeNames) {
 		return code
 	}
 	return connect.CodeUnknown

@@ -97,3 +97,15 @@ func (s *Server) handlerOptions(
 }
 
 func late() error { return intercept.ErrLateBody() }
+
+// bodyFault returns the error for a request body that its caller got wrong.
+func bodyFault(fault transport.BodyFault, message string) error {
+	switch fault {
+	case transport.BodyCompressed:
+		return intercept.NewCallerError(connect.CodeInternal, message) // the code that gRPC asks for
+	case transport.BodyAborted:
+		return intercept.NewCallerError(connect.CodeCanceled, message)
+	default:
+		return intercept.NewCallerError(connect.CodeInvalidArgument, message)
+	}
+}

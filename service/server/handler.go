@@ -66,6 +66,7 @@ func (s *Server) newGuard() *transport.Guard {
 		MaxMessageBytes: s.limits.messageBytes,
 		TooLarge:        s.tooLargeOf,
 		Late:            late,
+		BodyFault:       bodyFault,
 		Streams:         s.limits.openEnded,
 		Context: func(r *http.Request, x *transport.Exchange) context.Context {
 			if streams(r) {

@@ -10,8 +10,12 @@ import (
 )
 
 // enveloped reports whether a body of the content type is a row of messages, each
-// with its length in front, as all protocols have it but unary Connect.
+// with its length in front, as all protocols have it but unary Connect. Those of
+// gRPC-Web's text mode are in base64.
 func enveloped(contentType string) bool {
+	if strings.HasPrefix(contentType, "application/grpc-web-text") {
+		return false
+	}
 	return strings.HasPrefix(contentType, "application/grpc") ||
 		strings.HasPrefix(contentType, "application/connect+")
 }
@@ -64,6 +68,7 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 // take reads bytes of a message, which are kept until it is whole.
 func (b *limitedBody) take(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	err = b.readFault(err)
 	if n > 0 {
 		b.exchange.came.Add(1)
 	}
@@ -122,10 +127,11 @@ func (b *limitedBody) readWhole(p []byte) (int, error) {
 
 // frames is where a reader stands in a row of messages.
 type frames struct {
-	left   int64   // of the present message
-	prefix [5]byte // of the next: flags and length
-	have   int     // of prefix
-	given  int     // of prefix
+	compression bool              // the request names one
+	left        int64             // of the present message
+	prefix      [prefixBytes]byte // of the next: flags and length
+	have        int               // of prefix
+	given       int               // of prefix
 }
 
 // size is that of the message, as the prefix has it.
@@ -141,6 +147,8 @@ func (b *limitedBody) readFrames(p []byte) (int, error) {
 		n, err := b.take(p[:min(int64(len(p)), f.left)])
 		if f.left -= int64(n); f.left == 0 {
 			b.whole()
+		} else if errors.Is(err, io.EOF) {
+			err = b.fault(BodyMalformed, "the body ends within a message: %d of %d bytes came", f.size()-f.left, f.size())
 		}
 		return n, err
 	}
@@ -169,16 +177,14 @@ func (b *limitedBody) readPrefix() error {
 			b.begun()
 		}
 		n, err := b.ReadCloser.Read(f.prefix[f.have:])
+		err = b.readFault(err)
 		f.have += n
 		switch {
-		case errors.Is(err, io.EOF) && f.have > f.given:
-			return nil // let the reader see the stump, and the end after it
+		case errors.Is(err, io.EOF) && f.have > 0 && f.have < len(f.prefix):
+			return b.fault(BodyMalformed, "the body ends within the prefix of a message: %d of %d bytes came", f.have, len(f.prefix))
 		case err != nil && f.have < len(f.prefix):
 			return err
 		}
 	}
-	if f.size() > b.limit {
-		return b.opts.TooLarge(b.exchange.request, b.limit)
-	}
-	return nil
+	return b.checkPrefix()
 }

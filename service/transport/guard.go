@@ -29,6 +29,9 @@ type GuardOptions struct {
 	// TooLarge is the error for a message beyond the limit, Late for one that did not come.
 	TooLarge func(r *http.Request, limit int64) error
 	Late     func() error
+	// BodyFault is the error for a body that its caller got wrong; its type is
+	// *connect.Error, which package connect passes on. nil: io.ErrUnexpectedEOF.
+	BodyFault func(fault BodyFault, message string) error
 	// Memory is the budget that requests draw on, nil: without a limit. Account returns
 	// the caller whose account a request begins with; it is required with Memory.
 	Memory  *budget.Budget
@@ -222,7 +225,7 @@ func (g *Guard) limitBody(x *Exchange, r *http.Request) {
 	body := &limitedBody{ReadCloser: r.Body, exchange: x, limit: g.opts.MaxMessageBytes(r), opts: &g.opts}
 	x.bodyLeft.Store(true)
 	if enveloped(r.Header.Get("Content-Type")) {
-		body.frames = new(frames)
+		body.frames = &frames{compression: namesCompression(r)}
 	} else {
 		body.known = r.ContentLength > body.limit
 	}
