@@ -10,12 +10,8 @@ import (
 )
 
 // enveloped reports whether a body of the content type is a row of messages, each
-// with its length in front, as all protocols have it but unary Connect. Those of
-// gRPC-Web's text mode are in base64.
+// with its length in front, as all protocols have it but unary Connect.
 func enveloped(contentType string) bool {
-	if strings.HasPrefix(contentType, "application/grpc-web-text") {
-		return false
-	}
 	return strings.HasPrefix(contentType, "application/grpc") ||
 		strings.HasPrefix(contentType, "application/connect+")
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"connectrpc.com/connect"
 )
 
 // A BodyFault is what a caller did wrong with a request body.
@@ -40,7 +42,7 @@ func (b *limitedBody) fault(fault BodyFault, format string, args ...any) error {
 // which this server sets, and of bodies that a handler has closed.
 func (b *limitedBody) readFault(err error) error {
 	switch r := b.exchange.request; {
-	case err == nil, errors.Is(err, io.EOF), r == nil:
+	case err == nil, errors.Is(err, io.EOF), r == nil, errors.As(err, new(*connect.Error)):
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, http.ErrBodyReadAfterClose), r.Context().Err() != nil:
 		return err
