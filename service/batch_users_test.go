@@ -3,6 +3,7 @@ package service_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -263,4 +264,37 @@ func TestUnexpectedFailureOfAnItemShowsNothing(t *testing.T) {
 	if f.GetReason() != userv1.ErrorReason_INTERNAL || f.GetMetadata()["incident"] == "" || strings.Contains(f.String(), "secret") {
 		t.Errorf("got %v", f)
 	}
+}
+
+// An import with CONFLICT_POLICY_UPDATE keeps the tags and the metadata of the holder that
+// it does not name.
+func TestImportKeepsWhatItDoesNotName(t *testing.T) {
+	r := newRig(t)
+	tags, metadata := []string{"vip"}, map[string]string{"team": "red"}
+	created := r.create(t, "ann", func(req *userv1.CreateUserRequest) { req.Tags, req.Metadata = tags, metadata })
+	update := userv1.ConflictPolicy_CONFLICT_POLICY_UPDATE
+	check := func(call string, got *userv1.User) {
+		t.Helper()
+		if !slices.Equal(got.GetTags(), tags) || !maps.Equal(got.GetMetadata(), metadata) {
+			t.Errorf("%s: got tags %v and metadata %v, want %v and %v", call, got.GetTags(), got.GetMetadata(), tags, metadata)
+		}
+	}
+	res, err := r.CreateUsers(t.Context(), &userv1.CreateUsersRequest{ConflictPolicy: update, Requests: []*userv1.CreateUserRequest{
+		{Username: "ANN", Email: "ann@example.net"},
+	}})
+	if err != nil || res.GetResults()[0].GetOutcome() != userv1.ItemOutcome_ITEM_OUTCOME_UPDATED {
+		t.Fatalf("CreateUsers() = %v, %v, want an update", res, err)
+	}
+	check("CreateUsers", res.GetResults()[0].GetUser())
+	imported, err := importAll(t, r, &userv1.BatchCreateUsersRequest{
+		User: &userv1.CreateUserRequest{Username: "Ann", Email: "ann@example.org"}, ConflictPolicy: update,
+	})
+	if err != nil || imported.GetUpdatedCount() != 1 {
+		t.Fatalf("BatchCreateUsers() = %v, %v, want an update", imported, err)
+	}
+	stored, err := r.GetUser(t.Context(), &userv1.GetUserRequest{UserId: created.GetUserId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("BatchCreateUsers", stored.GetUser())
 }

@@ -2,6 +2,7 @@ package user_test
 
 import (
 	"maps"
+	"slices"
 	"testing"
 
 	"github.com/yourorg/userservice/service/user"
@@ -63,5 +64,48 @@ func TestRedacted(t *testing.T) {
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// An import that updates the holder of a name replaces what it names, and keeps the tags
+// and the metadata that it does not name.
+func TestConflictUpdateKeepsWhatIsNotNamed(t *testing.T) {
+	holder := func() *user.User {
+		return ann(func(u *user.User) { u.Tags, u.Metadata = []string{"vip"}, map[string]string{"team": "red"} })
+	}
+	for _, test := range []struct {
+		name         string
+		tags         []string
+		metadata     map[string]string
+		wantTags     []string
+		wantMetadata map[string]string
+	}{
+		{"neither", nil, nil, []string{"vip"}, map[string]string{"team": "red"}},
+		{"empty ones", []string{}, map[string]string{}, []string{"vip"}, map[string]string{"team": "red"}},
+		{"tags", []string{"new"}, nil, []string{"new"}, map[string]string{"team": "red"}},
+		{"metadata", nil, map[string]string{"desk": "4"}, []string{"vip"}, map[string]string{"desk": "4"}},
+		{"both", []string{"new"}, map[string]string{"desk": "4"}, []string{"new"}, map[string]string{"desk": "4"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			op, err := user.NewCreate("ANN", "ann@example.net", test.tags, test.metadata)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, instead, resolveErr := op.Resolve(user.ConflictUpdate, holder(), nil)
+			if resolveErr != nil {
+				t.Fatal(resolveErr)
+			}
+			d, decideErr := instead.Decide(holder(), user.Moment{Now: now, Next: 70}, user.Author{})
+			if decideErr != nil {
+				t.Fatal(decideErr)
+			}
+			u := d.User
+			if u.Username != "ANN" || u.Email != "ann@example.net" {
+				t.Errorf("got %q, %q, want the names of the import", u.Username, u.Email)
+			}
+			if !slices.Equal(u.Tags, test.wantTags) || !maps.Equal(u.Metadata, test.wantMetadata) {
+				t.Errorf("got tags %v and metadata %v, want %v and %v", u.Tags, u.Metadata, test.wantTags, test.wantMetadata)
+			}
+		})
 	}
 }

@@ -319,14 +319,16 @@ func TestLife(t *testing.T) {
 			details: []map[string]string{{
 				"new.deleted_at": now.Format(time.RFC3339Nano), "new.purge_at": now.Add(time.Hour).Format(time.RFC3339Nano),
 			}},
-			check: func(u *user.User) bool { return u.DeletedAt.Equal(now) && u.PurgeAt.Equal(now.Add(time.Hour)) },
+			check: func(u *user.User) bool {
+				return u.DeletedAt.Equal(now) && u.PurgeAt.Equal(now.Add(time.Hour)) && u.StatusPosition == 70
+			},
 		},
 		{name: "delete behind a change", cur: ann(), op: del("2-abc"), reason: user.EtagMismatch},
 		{name: "delete twice", cur: ann(deleted), op: del(""), reason: user.UserDeleted},
 		{name: "delete nobody", op: del(""), reason: user.UserNotFound},
 		{
 			name: "undelete", cur: ann(deleted), op: &user.Undelete{ID: 7}, store: true, version: 4, actions: []string{"user.undeleted"},
-			check: func(u *user.User) bool { return !u.Deleted() && u.PurgeAt.IsZero() },
+			check: func(u *user.User) bool { return !u.Deleted() && u.PurgeAt.IsZero() && u.StatusPosition == 70 },
 		},
 		{name: "undelete behind a change", cur: ann(deleted), op: &user.Undelete{ID: 7, Etag: "2-abc"}, reason: user.EtagMismatch},
 		{name: "undelete one who is due", cur: ann(due), op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
