@@ -2,11 +2,13 @@ package service
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/user"
 )
 
 const (
@@ -26,12 +28,31 @@ func (s *Service) BatchGetUsers(ctx context.Context, req *userv1.BatchGetUsersRe
 		return nil, err
 	}
 	ids := req.GetUserIds()
-	found, err := s.store.GetMany(ctx, ids)
+	room, err := reserveResponse(ctx, min(s.opts.MaxMessageBytes, len(ids)*maxUserBytes+answerEnvelope))
 	if err != nil {
 		return nil, err
 	}
-	res := &userv1.BatchGetUsersResponse{Users: make([]*userv1.User, 0, len(found))}
-	room := s.opts.MaxMessageBytes - answerEnvelope - maxIDBytes*len(ids)
+	res := &userv1.BatchGetUsersResponse{}
+	fits := responseRoom{left: room - answerEnvelope - maxIDBytes*len(ids)}
+	for chunk := range slices.Chunk(ids, max(1, room/maxUserBytes)) {
+		if len(res.GetLeftOverUserIds()) > 0 { // what comes after it is not read
+			res.LeftOverUserIds = append(res.LeftOverUserIds, chunk...)
+			continue
+		}
+		found, err := s.store.GetMany(ctx, chunk)
+		if err != nil {
+			return nil, err
+		}
+		fits.add(res, chunk, found, fields)
+	}
+	return res, nil
+}
+
+// responseRoom is what the users of a response may still take.
+type responseRoom struct{ left int }
+
+// add adds the users that fit, and names the others.
+func (r *responseRoom) add(res *userv1.BatchGetUsersResponse, ids []int64, found []*user.User, fields fieldSet) {
 	for _, id := range ids {
 		if len(found) == 0 || found[0].ID != id {
 			res.MissingUserIds = append(res.MissingUserIds, id)
@@ -39,18 +60,17 @@ func (s *Service) BatchGetUsers(ctx context.Context, req *userv1.BatchGetUsersRe
 		}
 		u := found[0]
 		found = found[1:]
-		if len(res.LeftOverUserIds) > 0 {
+		if len(res.GetLeftOverUserIds()) > 0 {
 			res.LeftOverUserIds = append(res.LeftOverUserIds, id)
 			continue
 		}
 		out := userToProto(u, fields)
-		if room -= embeddedSize(out); room < 0 && len(res.Users) > 0 {
+		if r.left -= embeddedSize(out); r.left < 0 && len(res.GetUsers()) > 0 {
 			res.LeftOverUserIds = append(res.LeftOverUserIds, id)
 			continue
 		}
 		res.Users = append(res.Users, out)
 	}
-	return res, nil
 }
 
 // embeddedSize is what a message takes as an element of a list with a field number

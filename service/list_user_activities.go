@@ -38,6 +38,10 @@ func (s *Service) ListUserActivities(
 			return nil, err
 		}
 	}
+	var err error
+	if query.MaxBytes, err = reserveResponse(ctx, min(s.opts.MaxMessageBytes, query.MaxRows*maxRowBytes)); err != nil {
+		return nil, err
+	}
 	page, err := s.store.Log(ctx, query)
 	if err != nil {
 		return nil, err
@@ -89,6 +93,7 @@ func (s *Service) activityPage(
 const (
 	pageHeadroom = 4096 // for the token and the envelope
 	rowOverhead  = 6    // tag and length of one row
+	maxRowBytes  = 5 << 10
 )
 
 func listActivitiesQuery(req *userv1.ListUserActivitiesRequest) []string {

@@ -20,6 +20,11 @@ func (s *Service) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (
 	if err != nil {
 		return nil, err
 	}
+	// What the store counts is rough; the rest is room for what it leaves out.
+	query.MaxBytes, err = reserveResponse(ctx, min(s.opts.MaxMessageBytes/4*3, query.MaxUsers*maxUserBytes))
+	if err != nil {
+		return nil, err
+	}
 	page, err := s.store.List(ctx, query.ListQuery)
 	if err != nil {
 		return nil, err
@@ -51,8 +56,6 @@ func (s *Service) listQuery(req *userv1.ListUsersRequest) (listQuery, error) {
 		Match:       f.match,
 		MaxUsers:    pageSize(req.GetPageSize()),
 		MaxLooked:   maxLooked,
-		// What the store counts is rough; the rest is room for what it leaves out.
-		MaxBytes: s.opts.MaxMessageBytes / 4 * 3,
 	}}
 	if q.Order, q.Desc, err = parseOrder(req.GetOrderBy(), f.bound); err != nil {
 		return listQuery{}, err

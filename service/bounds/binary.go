@@ -1,164 +1,151 @@
 package bounds
 
 import (
-	"fmt"
-	"slices"
+	"reflect"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// Binary returns what is to be decoded of a message in binary form: all of it, or what
-// a rule refuses. It is an error if there are more elements than there may be of
-// something that no rule is about. A message of another name passes as it is.
-func (b *Bounds) Binary(message protoreflect.FullName, data []byte) ([]byte, error) {
-	s := b.shapes[message]
-	if s == nil || len(s.byNumber) == 0 {
-		return data, nil
+const (
+	// fieldBytes is what any field on the wire takes beside its content: a pointer or a
+	// header in a slice that grows by doubling, and what an allocation is rounded up by.
+	fieldBytes = 56
+	// entryBytes is what an entry of a map takes beside its key and value.
+	entryBytes = 144
+	// numberBytes is what an element of a packed list takes in a slice that grows.
+	numberBytes = 24
+	// unknownMessageBytes stands for the size of a message whose Go type is not linked in.
+	unknownMessageBytes = 256
+	// maxDepth is the depth of messages within messages that is looked into. Deeper ones
+	// take deepFactor times their length.
+	maxDepth   = 32
+	deepFactor = 64
+)
+
+// Binary returns how many bytes a message in binary form takes when it is decoded, at
+// most. The descriptor may be nil, which costs precision.
+func Binary(message protoreflect.MessageDescriptor, data []byte) int64 {
+	if message == nil {
+		return deepFactor * int64(len(data))
 	}
-	kept, _, err := s.cut(data, make([]int, s.counters))
-	return kept, err
+	return int64(len(data)) + shapeOf(message).size(data, 0)
 }
 
-// cut returns what is kept of a message, and whether that is all. Where there is too much
-// of something the rest of the message is dropped, but of an element of a list only the
-// rest of the element: such elements may be refused one by one.
-func (s *shape) cut(data []byte, counts []int) (kept []byte, whole bool, err error) {
-	var out []byte // what is kept, once that is not just the beginning of the data
-	for at := 0; at < len(data); {
-		number, kind, n := protowire.ConsumeTag(data[at:])
-		if n < 0 {
-			return rejoin(out, data, at), true, nil
+// shape is what has to be known of a message type to count.
+type shape struct {
+	bytes  int64 // of the Go struct
+	fields map[protowire.Number]field
+}
+
+type field struct {
+	bytes   int64                          // of each occurrence
+	packed  protowire.Type                 // of the elements where the field is a list of numbers
+	numbers bool                           // the field is a list of numbers
+	message protoreflect.MessageDescriptor // nil: it is none
+}
+
+// shapes caches by message type; there are as many as the program has.
+var shapes sync.Map // protoreflect.FullName -> *shape //nolint:gochecknoglobals // a cache of constants
+
+func shapeOf(message protoreflect.MessageDescriptor) *shape {
+	if known, ok := shapes.Load(message.FullName()); ok {
+		s, _ := known.(*shape)
+		return s
+	}
+	s := &shape{bytes: structBytes(message), fields: make(map[protowire.Number]field)}
+	for i := range message.Fields().Len() {
+		d := message.Fields().Get(i)
+		f := field{bytes: fieldBytes, message: d.Message()}
+		if d.IsMap() {
+			f.bytes = entryBytes
 		}
-		size := protowire.ConsumeFieldValue(number, kind, data[at+n:])
+		if d.IsList() && d.IsPacked() || d.IsList() && d.Kind() != protoreflect.StringKind &&
+			d.Kind() != protoreflect.BytesKind && d.Message() == nil {
+			f.numbers, f.packed = true, wireType(d.Kind())
+		}
+		s.fields[d.Number()] = f
+	}
+	shapes.Store(message.FullName(), s)
+	return s
+}
+
+func structBytes(message protoreflect.MessageDescriptor) int64 {
+	if message.IsMapEntry() {
+		return 0
+	}
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(message.FullName())
+	if err != nil {
+		return unknownMessageBytes
+	}
+	if t := reflect.TypeOf(kind.Zero().Interface()); t.Kind() == reflect.Pointer {
+		return int64(t.Elem().Size())
+	}
+	return unknownMessageBytes
+}
+
+// size returns what the message takes beside its length on the wire.
+func (s *shape) size(data []byte, depth int) int64 {
+	total := s.bytes
+	for len(data) > 0 {
+		number, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return total
+		}
+		size := protowire.ConsumeFieldValue(number, kind, data[n:])
 		if size < 0 {
-			return rejoin(out, data, at), true, nil
+			// The decoder finds the end of the data within this field, but decodes what
+			// the field has until there.
+			return total + deepFactor*int64(len(data))
 		}
-		end := at + n + size
-		f := s.byNumber[number]
-		if f == nil || kind != f.wire && kind != protowire.BytesType {
-			if at = end; out != nil {
-				out = append(out, data[end-n-size:end]...)
-			}
-			continue
+		f, known := s.fields[number]
+		if total += f.bytes; known && kind == protowire.BytesType {
+			content, _ := protowire.ConsumeBytes(data[n : n+size])
+			total += f.content(content, depth)
 		}
-		instead, last, err := f.look(data[:end], data[at+n:end], kind, counts)
-		switch {
-		case err != nil:
-			return nil, false, err
-		case instead != nil:
-			if out == nil {
-				out = slices.Clone(data[:at])
-			}
-			out = protowire.AppendBytes(protowire.AppendTag(out, number, kind), instead)
-		case out != nil:
-			out = append(out, data[at:end]...)
-		case last:
-			return data[:end], false, nil
-		}
-		if last {
-			return out, false, nil
-		}
-		at = end
+		data = data[n+size:]
 	}
-	return rejoin(out, data, len(data)), true, nil
+	return total
 }
 
-// rejoin returns what is kept, with the data from a place on.
-func rejoin(out, data []byte, from int) []byte {
-	if out == nil {
-		return data
-	}
-	return append(out, data[from:]...)
-}
-
-// look counts one field, whose value is the last of what the message holds so far.
-// instead, if it is not nil, is what is kept of its content; last: nothing behind it is.
-func (f *field) look(soFar, value []byte, kind protowire.Type, counts []int) (instead []byte, last bool, err error) {
-	content := value
-	if kind == protowire.BytesType {
-		content, _ = protowire.ConsumeBytes(value)
-	}
-	if f.max > 0 {
-		elements := 1
-		if kind != f.wire { // packed
-			var fit int
-			if elements, fit = f.packedElements(content, f.max+1-counts[f.counter]); fit < len(content) {
-				instead = content[:fit]
-			}
-		}
-		if counts[f.counter] += elements; counts[f.counter] > f.max {
-			return instead, true, f.overflow(soFar)
-		}
-	}
-	if f.child == nil || kind != protowire.BytesType {
-		return nil, false, nil
-	}
-	if f.max > 0 {
-		counts = make([]int, f.child.counters)
-	}
-	kept, whole, err := f.child.cut(content, counts)
-	if len(kept) < len(content) {
-		instead = kept
-	}
-	return instead, !whole && f.max == 0, err
-}
-
-// packedElements counts at most so many elements, and says how many bytes they take.
-func (f *field) packedElements(content []byte, most int) (elements, size int) {
-	for size < len(content) && elements < most {
-		n := protowire.ConsumeFieldValue(1, f.wire, content[size:])
-		if n < 0 {
-			return elements, len(content) // the decoder will say what is wrong
-		}
-		size += n
-		elements++
-	}
-	return elements, size
-}
-
-// overflow says whether what is kept is certain to be refused.
-func (f *field) overflow(soFar []byte) error {
+func (f *field) content(content []byte, depth int) int64 {
 	switch {
-	case !f.ruled:
-		return fmt.Errorf("%s: more than %d elements", f.path, f.max)
-	case f.isMap && distinctKeys(soFar, f.number) <= f.max:
-		// Entries with the same key are one pair, and might pass as a part.
-		return fmt.Errorf("%s: more than %d entries, some with the same key", f.path, f.max)
+	case f.numbers:
+		return numberBytes * numbers(content, f.packed)
+	case f.message == nil:
+		return 0
+	case depth == maxDepth:
+		return deepFactor * int64(len(content))
 	}
-	return nil
+	return shapeOf(f.message).size(content, depth+1)
 }
 
-// distinctKeys counts the keys of a map within its message.
-func distinctKeys(message []byte, of protowire.Number) int {
-	keys := make(map[string]struct{})
-	for len(message) > 0 {
-		number, kind, n := protowire.ConsumeTag(message)
-		size := protowire.ConsumeFieldValue(number, kind, message[n:])
-		if number == of && kind == protowire.BytesType {
-			entry, _ := protowire.ConsumeBytes(message[n:])
-			keys[string(keyOf(entry))] = struct{}{}
+// numbers returns how many elements a packed list has, at most.
+func numbers(content []byte, kind protowire.Type) (n int64) {
+	switch kind {
+	case protowire.Fixed32Type:
+		return int64(len(content) / 4)
+	case protowire.Fixed64Type:
+		return int64(len(content) / 8)
+	default:
+		for _, b := range content {
+			if b < 0x80 {
+				n++
+			}
 		}
-		message = message[n+size:]
+		return n
 	}
-	return len(keys)
 }
 
-// keyOf returns the last key of an entry, as it is encoded.
-func keyOf(entry []byte) (key []byte) {
-	for len(entry) > 0 {
-		number, kind, n := protowire.ConsumeTag(entry)
-		if n < 0 {
-			return key
-		}
-		size := protowire.ConsumeFieldValue(number, kind, entry[n:])
-		if size < 0 {
-			return key
-		}
-		if number == 1 {
-			key = entry[n : n+size]
-		}
-		entry = entry[n+size:]
+func wireType(kind protoreflect.Kind) protowire.Type {
+	switch kind {
+	case protoreflect.Fixed32Kind, protoreflect.Sfixed32Kind, protoreflect.FloatKind:
+		return protowire.Fixed32Type
+	case protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind, protoreflect.DoubleKind:
+		return protowire.Fixed64Type
+	default:
+		return protowire.VarintType
 	}
-	return key
 }

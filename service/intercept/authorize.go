@@ -13,7 +13,9 @@ import (
 // asks. What the caller may not see is taken out of responses and errors. The messages of client and bidi streams are items: what an item needs beside the
 // call itself is that item's failure, so their handlers ask, by auth.RequireFor.
 //
-// It goes by the procedure that the handler was made for, not by the request's path.
+// It goes by the procedure that the handler was made for, not by the request's path. The
+// server asks the policy before the message is decoded, too; here it is asked so that a
+// handler that is mounted without that is not open.
 type Authorize struct {
 	serverOnly
 

@@ -49,6 +49,17 @@ func PlainTooLarge(limit int64) error {
 	return connect.NewError(connect.CodeResourceExhausted, TooLarge(limit).Unwrap())
 }
 
+// TooComplex is the error for a message that takes more than the limit, in bytes, when it
+// is decoded.
+func TooComplex(limit int64) *connect.Error {
+	s, _ := rpcstatus.From(&user.Error{
+		Code: user.ResourceExhausted, Reason: user.MessageTooLarge,
+		Message:  "a message has too many elements: decoded it takes more than " + strconv.FormatInt(limit, 10) + " bytes",
+		Metadata: map[string]string{"limit": strconv.FormatInt(limit, 10)},
+	})
+	return fromStatus(s)
+}
+
 // ErrLateBody is the answer to a message that did not come in its time.
 func ErrLateBody() *connect.Error {
 	return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the message did not come within its time"))

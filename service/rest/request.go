@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/yourorg/userservice/service/jsonpb"
+	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -56,7 +57,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, rt *route, values
 	}
 	body, err := h.readBody(r, c)
 	if err == nil {
-		err = h.decode(c, body)
+		err = c.decode(body)
 	}
 	if err == nil {
 		err = c.applyHeader()
@@ -122,33 +123,20 @@ func (c *call) refuseBody(r *http.Request) (status int, message string) {
 
 // readBody returns the body, decompressed, within the limit of a message.
 func (h *handler) readBody(r *http.Request, c *call) ([]byte, error) {
-	limit := int64(h.opts.MaxMessageBytes)
-	var body io.Reader = &limitedBody{ReadCloser: r.Body, limit: limit, left: limit, tooLarge: h.opts.TooLarge}
 	if c.route.body == "" {
 		var first [1]byte
-		if n, _ := io.ReadFull(body, first[:]); n > 0 {
+		if n, _ := io.ReadFull(r.Body, first[:]); n > 0 {
 			return nil, bodyFault("must be empty: this call reads no body")
 		}
 		return nil, nil
 	}
-	if coding, _ := codingOf(r); coding != "" {
-		// As a whole, so that it can be measured before it is inflated.
-		packed := new(bytes.Buffer)
-		if _, err := packed.ReadFrom(body); err != nil {
-			return nil, err
-		}
-		unpacked := newGunzip(limit, h.opts.TooLarge)
-		if err := unpacked.Reset(packed); err != nil {
-			return nil, err
-		}
-		body = unpacked
-	}
-	return io.ReadAll(body)
+	coding, _ := codingOf(r)
+	return h.opts.Messages.ReadBody(r, coding != "", int64(h.opts.MaxMessageBytes), jsonDecodings)
 }
 
 // decode reads the body into the message. The body may repeat what the path says, and
 // must not contradict it.
-func (h *handler) decode(c *call, body []byte) error {
+func (c *call) decode(body []byte) error {
 	if c.route.body == "" {
 		return nil
 	}
@@ -163,10 +151,6 @@ func (h *handler) decode(c *call, body []byte) error {
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		body = []byte("{}")
-	}
-	body, err := h.bounds.JSON(target.Descriptor().FullName(), body)
-	if err != nil {
-		return bodyFault(err.Error())
 	}
 	if err := jsonpb.Unmarshal(body, target.Interface()); err != nil {
 		return jsonFault(err)
@@ -233,6 +217,8 @@ func (h *handler) bodyFailed(w http.ResponseWriter, err error) {
 	switch known, ok := user.AsError(err); {
 	case ok:
 		h.refuseError(w, known)
+	case errors.As(err, new(*transport.GzipError)):
+		h.invalid(w, user.Violation{Field: bodyName, Message: "is not what its Content-Encoding says"})
 	case errors.As(err, &failure):
 		s := statusOf(failure)
 		h.refusedAs(reason(s))

@@ -25,8 +25,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
-	"github.com/yourorg/userservice/service/bounds"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -64,6 +64,13 @@ type Options struct {
 	Heartbeat time.Duration
 	// TooLarge is the answer to a message beyond the limit. nil: intercept.TooLarge.
 	TooLarge func(limit int64) error
+	// Authorize, if set, returns why the caller in the context may not call the procedure.
+	// It is asked before a body is read.
+	Authorize func(ctx context.Context, procedure string) error
+	// Messages reads bodies. nil: one without a limit of memory.
+	Messages *transport.Messages
+	// Compressors are those of responses. nil: a set of their own.
+	Compressors *transport.Compressors
 	// Refused, if set, is told the reason of each refusal that is given before an RPC is
 	// reached, but for what TooLarge answers.
 	Refused func(user.Reason)
@@ -73,12 +80,10 @@ type Options struct {
 
 // handler is safe for use by many goroutines.
 type handler struct {
-	opts        Options
-	resources   []*resource
-	bounds      *bounds.Bounds
-	document    http.Handler
-	streams     streamClients
-	compressors compressors
+	opts      Options
+	resources []*resource
+	document  http.Handler
+	streams   streamClients
 }
 
 // New returns the handler for Prefix and OpenAPIPath.
@@ -98,6 +103,15 @@ func New(opts Options) (http.Handler, error) {
 	if opts.TooLarge == nil {
 		opts.TooLarge = func(limit int64) error { return intercept.TooLarge(limit) }
 	}
+	if opts.Authorize == nil {
+		opts.Authorize = func(context.Context, string) error { return nil }
+	}
+	if opts.Messages == nil {
+		opts.Messages = newMessages(opts)
+	}
+	if opts.Compressors == nil {
+		opts.Compressors = transport.NewCompressors()
+	}
 	if opts.Refused == nil {
 		opts.Refused = func(user.Reason) {}
 	}
@@ -109,12 +123,8 @@ func New(opts Options) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rest: %w", err)
 	}
-	held, err := bounds.New(service.ParentFile())
-	if err != nil {
-		return nil, fmt.Errorf("rest: %w", err)
-	}
 	h := &handler{
-		opts: opts, resources: resources, bounds: held,
+		opts: opts, resources: resources,
 		document: documentHandler(), streams: newStreamClients(opts),
 	}
 	if err := h.addStreams(service.Methods()); err != nil {
@@ -183,7 +193,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				refuse(w, http.StatusMethodNotAllowed, "a stream has no HEAD")
 				return
 			}
-			h.serveStream(w, r, stream, format, variables)
+			if h.authorized(w, r, stream.route.rpc) {
+				h.serveStream(w, r, stream, format, variables)
+			}
 			return
 		}
 	}
@@ -192,7 +204,27 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusMethodNotAllowed, "method not allowed, use "+res.allow())
 		return
 	}
+	if !h.authorized(w, r, route.rpc) {
+		return
+	}
 	ConditionalGet(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.serveUnary(w, r, route, variables)
 	})).ServeHTTP(w, r)
+}
+
+// authorized reports whether the caller may call the RPC; otherwise it has responded.
+func (h *handler) authorized(w http.ResponseWriter, r *http.Request, rpc protoreflect.MethodDescriptor) bool {
+	err := h.opts.Authorize(r.Context(), "/"+string(rpc.Parent().FullName())+"/"+string(rpc.Name()))
+	if err == nil {
+		return true
+	}
+	refused, ok := user.AsError(err)
+	if !ok {
+		refused = user.ErrFault("")
+	}
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // or net/http would wait for the body first
+	}
+	h.refuseError(w, refused)
+	return false
 }

@@ -125,10 +125,10 @@ func (h *handler) writeJSON(w http.ResponseWriter, r *http.Request, body []byte)
 		header.Add("Vary", "Accept-Encoding")
 		if len(body) >= compressMinBytes && r.Method != http.MethodHead && takesGzip(r) {
 			header.Set("Content-Encoding", "gzip")
-			packed := h.compressors.get(w)
+			packed := h.opts.Compressors.New()
+			packed.Reset(w)
 			_, _ = packed.Write(body) // a caller who has gone cannot be told
 			_ = packed.Close()
-			h.compressors.put(packed)
 			return
 		}
 	}

@@ -26,6 +26,9 @@ type links struct {
 	validator protovalidate.Validator
 	policy    *auth.Policy
 	limits    *limits
+	// messages and compressors are shared by RPCs and REST.
+	messages    *transport.Messages
+	compressors *transport.Compressors
 	// longestCall bounds the time of a unary call. Its work is bounded anyway (a page, a
 	// thousand items); what takes longer waits for something that does not come.
 	longestCall time.Duration
@@ -56,13 +59,15 @@ func chain(l links) []connect.Interceptor {
 		l.limits.streams,
 		// The deadline comes before anything that waits.
 		intercept.NewDeadline(l.longestCall),
-		// Nobody's answer is made that there is no room for.
-		l.limits.answers,
+		// A response is reserved when its size is known.
+		responses{},
 		// The position is taken before the handler reads, so that the answer reflects
 		// it; and before the rules are checked, so that a refusal carries it too.
 		intercept.NewPosition(l.feed, l.store.First),
 		// The rules of the proto come last: what they let pass the handler may trust.
 		intercept.NewValidate(l.validator),
+		// Further in than everything that looks at messages of a stream.
+		fetching{},
 	)
 }
 
@@ -78,18 +83,18 @@ func plainChain(l links) []connect.Interceptor {
 		intercept.NewAuthorize(l.policy),
 		intercept.Expiry{},
 		l.limits.watches,
+		fetching{},
 	}
 }
 
 // handlerOptions are the options of every RPC handler.
-func (s *Server) handlerOptions(
-	bounds transport.Bounds, tooLarge func(limit int64) error, chain []connect.Interceptor,
-) connect.HandlerOption {
+func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, chain []connect.Interceptor) connect.HandlerOption {
 	limit := int64(s.cfg.MaxMessageBytes)
 	return connect.WithHandlerOptions(
+		connect.WithRequestGate(s.gate(l)),
 		connect.WithInterceptors(chain...),
-		transport.Codecs(bounds),
-		transport.Gzip(limit, tooLarge),
+		l.messages.Codecs(),
+		l.compressors.Gzip(limit, tooLarge),
 		// The limit itself is kept below, by readers that say why in the service's
 		// own terms. This one would only show if they failed.
 		connect.WithReadMaxBytes(int(limit)),

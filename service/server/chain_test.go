@@ -18,7 +18,7 @@ func TestOrderOfTheChain(t *testing.T) {
 	want := []string{
 		"*otelconnect.Interceptor", "*telemetry.streamSpans", "*intercept.Metrics", "*intercept.Log", "*intercept.Errors",
 		"*intercept.Reasons", "intercept.Recover", "*intercept.Authorize", "intercept.Caller", "intercept.Expiry",
-		"*intercept.StreamLimits", "*intercept.Deadline", "*server.answers", "*intercept.Position", "*intercept.Validate",
+		"*intercept.StreamLimits", "*intercept.Deadline", "server.responses", "*intercept.Position", "*intercept.Validate", "server.fetching",
 	}
 	t.Setenv("OTEL_TRACES_EXPORTER", "console")
 	tracing, err := telemetry.SetUpTracing(t.Context(), telemetry.TracingOptions{Console: io.Discard})

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"client":      {"gen/..."},
 
 	// Handlers ask who calls, to write it into the log.
-	"service":                {"service/user", "service/feed", "service/auth", "service/rpcstatus", "gen/..."},
+	"service":                {"service/user", "service/feed", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/store":          {"service/user"},
 	"service/store/sqlite":   {"service/user"},
 	"service/store/postgres": {"service/user"},

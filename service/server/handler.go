@@ -4,9 +4,7 @@ import (
 	"context"
 	"net/http"
 
-	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service"
-	"github.com/yourorg/userservice/service/bounds"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
@@ -16,10 +14,6 @@ import (
 // the store as calls see it.
 func (s *Server) handler(store user.Store) (http.Handler, error) {
 	validator, err := intercept.NewValidator(s.protoFiles()...)
-	if err != nil {
-		return nil, err
-	}
-	held, err := bounds.New(userv1.File_user_v1_user_service_proto)
 	if err != nil {
 		return nil, err
 	}
@@ -38,13 +32,14 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	l := links{
 		observers: watching, errors: intercept.NewErrors(s.log), log: s.log, store: store, feed: s.feed, validator: validator,
 		policy: s.callers.policy, limits: s.limits, longestCall: s.cfg.MaxCallDuration,
+		messages: s.newMessages(), compressors: transport.NewCompressors(),
 	}
-	rpc := rpcMux(rpcs, s.health, s.handlerOptions(held, s.tooLarge, chain(l)), s.handlerOptions(held, s.tooLarge, plainChain(l)))
+	rpc := rpcMux(rpcs, s.health, s.handlerOptions(l, s.tooLarge, chain(l)), s.handlerOptions(l, s.tooLarge, plainChain(l)))
 	l.errors = l.errors.KeepConnectErrors()
 	for i := range s.services {
-		rpc.Handle(s.services[i].New(s.handlerOptions(held, intercept.PlainTooLarge, chain(l))))
+		rpc.Handle(s.services[i].New(s.handlerOptions(l, intercept.PlainTooLarge, chain(l))))
 	}
-	resources, err := s.resources(rpc, l.reasons)
+	resources, err := s.resources(rpc, l)
 	if err != nil {
 		return nil, err
 	}
@@ -53,17 +48,18 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return crossOrigin(allowed, s.refuse, s.limits.admit(identified(s.limits.slow(routes(rpc, resources, s.callers, s.services))))), nil
+	return crossOrigin(allowed, s.refuse, s.limits.admit(identified(s.limits.slow(
+		s.withMessages(l.messages, routes(rpc, resources, s.callers, s.services)))))), nil
 }
 
 // newGuard returns the guard of the public port.
 func (s *Server) newGuard() *transport.Guard {
-	watch, enter, answers := newRequestWatch(s.log, s.metrics, s.services), requestContext(s.tracing), s.limits.answers
+	watch, enter := newRequestWatch(s.log, s.metrics, s.services), requestContext(s.tracing)
 	streams := streamedResponses(s.services)
 	opts := transport.GuardOptions{
 		StallTimeout:    s.cfg.StallTimeout,
 		BodyTimeout:     s.cfg.BodyTimeout,
-		MaxMessageBytes: s.limits.messageBytes,
+		MaxMessageBytes: func(r *http.Request) int64 { return s.limits.messageBytes(r.URL.Path) },
 		TooLarge:        s.tooLargeOf,
 		Late:            late,
 		BodyFault:       bodyFault,
@@ -74,12 +70,9 @@ func (s *Server) newGuard() *transport.Guard {
 				x.Header().Set("Cache-Control", "no-store")
 				x.Header().Set("X-Accel-Buffering", "no")
 			}
-			return answers.enter(enter(r, x))
+			return enter(r, x)
 		},
-		Done: func(r *http.Request, x *transport.Exchange) {
-			answers.leave(r.Context())
-			watch.done(r, x)
-		},
+		Done:       watch.done,
 		Memory:     s.limits.memory,
 		Account:    s.limits.account,
 		Overloaded: s.limits.overloaded,

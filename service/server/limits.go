@@ -24,10 +24,9 @@ const (
 	// leastMemory is the smallest limit of the memory that leaves room for calls.
 	leastMemory = 48 << 20
 
-	// What is beside the service proper takes small messages: those who ask need not
-	// say who they are.
-	healthBytes     = 4 << 10
-	reflectionBytes = 64 << 10
+	// plainBytes bounds the messages of health and reflection, which callers without
+	// credentials may send. Their names are short.
+	plainBytes = 4 << 10
 
 	healthPath     = "/grpc.health.v1.Health/"
 	healthWatch    = healthPath + "Watch"
@@ -91,8 +90,7 @@ type limits struct {
 	watches *intercept.StreamLimits
 	conns   *connWatch
 	// open reports whether a path is served without credentials.
-	open    func(path string) bool
-	answers *answers
+	open func(path string) bool
 	// openEnded reports whether a request's body is a stream.
 	openEnded func(*http.Request) bool
 	// counted is told the reason of each request that is refused.
@@ -123,7 +121,6 @@ func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *teleme
 	if err := registerBudget(l.memory, metrics.Registry()); err != nil {
 		return nil, fmt.Errorf("observe the memory budget: %w", err)
 	}
-	l.answers = newAnswers(limit, int64(cfg.MaxMessageBytes))
 	if rate := cfg.MaxRequestsPerSecond; rate > 0 {
 		burst := cfg.MaxRequestBurst
 		if burst == 0 {
@@ -140,14 +137,12 @@ func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *teleme
 	return l, nil
 }
 
-// messageBytes is how large a message of the request may be.
-func (l *limits) messageBytes(r *http.Request) int64 {
+// messageBytes returns how large a message of the procedure may be, as it arrives and
+// after decompression.
+func (l *limits) messageBytes(procedure string) int64 {
 	limit := int64(l.cfg.MaxMessageBytes)
-	switch {
-	case strings.HasPrefix(r.URL.Path, healthPath):
-		return min(limit, healthBytes)
-	case strings.HasPrefix(r.URL.Path, reflectionPath):
-		return min(limit, reflectionBytes)
+	if strings.HasPrefix(procedure, healthPath) || strings.HasPrefix(procedure, reflectionPath) {
+		return min(limit, plainBytes)
 	}
 	return limit
 }

@@ -23,9 +23,12 @@ import (
 type note struct {
 	refused  *auth.RefusedError  // by what asks who is calling
 	limited  *user.Error         // by a limit
+	denied   *user.Error         // by the policy, before there was a call
 	caller   string              // the subject, once it is known
 	plain    bool                // it asks for a page or a permission of browsers, and never is a call
 	exchange *transport.Exchange // nil where no guard is around
+	incoming *transport.Incoming // nil where no RPC reads the body
+	outgoing *transport.Outgoing // nil where no RPC writes the response
 }
 
 type noteKey struct{}

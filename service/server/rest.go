@@ -6,12 +6,12 @@ import (
 	"net/http"
 
 	"github.com/yourorg/userservice/service"
-	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rest"
+	"github.com/yourorg/userservice/service/user"
 )
 
 // resources returns the REST side of the RPC handler.
-func (s *Server) resources(rpc http.Handler, reasons *intercept.Reasons) (http.Handler, error) {
+func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 	handler, err := rest.New(rest.Options{
 		Handler: rpc,
 		WithFlusher: func(ctx context.Context, control rest.FlushControl) context.Context {
@@ -23,8 +23,17 @@ func (s *Server) resources(rpc http.Handler, reasons *intercept.Reasons) (http.H
 		},
 		MaxMessageBytes: int(s.cfg.MaxMessageBytes),
 		TooLarge:        s.tooLarge,
-		Refused:         reasons.Refused,
-		Logger:          s.log,
+		Refused:         l.reasons.Refused,
+		Messages:        l.messages,
+		Compressors:     l.compressors,
+		Authorize: func(ctx context.Context, procedure string) error {
+			err := l.policy.Call(ctx, procedure)
+			if refused, ok := user.AsError(err); ok {
+				noteOf(ctx).denied = refused
+			}
+			return err
+		},
+		Logger: s.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("set up REST: %w", err)

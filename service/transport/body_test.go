@@ -2,7 +2,6 @@ package transport
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -96,32 +95,4 @@ func TestRowOfMessages(t *testing.T) {
 			t.Fatalf("got %v, %v, want %v, %v", got, err, passes, want)
 		}
 	})
-}
-
-func TestGunzipStopsAtTheLimit(t *testing.T) {
-	g := NewGunzip(10, func(int64) error { return errTooLarge })
-	if err := g.Close(); err != nil {
-		t.Errorf("close what was never used: %v", err)
-	}
-	for size, want := range map[int]error{0: nil, 10: nil, 11: errTooLarge, 1 << 20: errTooLarge} {
-		var packed bytes.Buffer
-		w := gzip.NewWriter(&packed)
-		if _, err := w.Write(make([]byte, size)); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := g.Reset(&packed); err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(g)
-		// Of one that is too large it gives out as much as it likes, up to the limit.
-		if !errors.Is(err, want) || len(got) > 10 || size <= 10 && len(got) != size {
-			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
-		}
-		if err := g.Close(); err != nil {
-			t.Error(err)
-		}
-	}
 }

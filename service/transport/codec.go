@@ -6,16 +6,7 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
-
-// Bounds say what is to be decoded of a message, which they know by its name: the data
-// as they are, or as much as it takes to see that there is too much. An error refuses
-// the message.
-type Bounds interface {
-	Binary(message protoreflect.FullName, data []byte) ([]byte, error)
-	JSON(message protoreflect.FullName, text []byte) ([]byte, error)
-}
 
 // Weigher is a message that is told how many bytes it had, after decompression, when it
 // was received.
@@ -25,18 +16,17 @@ type Weigher interface {
 	Weigh(bytes int)
 }
 
-// Codecs returns the option for messages in binary form and in JSON, of which no more
-// is decoded than the bounds say.
-func Codecs(bounds Bounds) connect.HandlerOption {
+// Codecs returns the option for messages in binary form and in JSON.
+func (m *Messages) Codecs() connect.HandlerOption {
 	return connect.WithHandlerOptions(
-		connect.WithCodec(binaryCodec{bounds: bounds}),
-		connect.WithCodec(jsonCodec{name: "json", bounds: bounds}),
-		connect.WithCodec(jsonCodec{name: "json; charset=utf-8", bounds: bounds}),
+		connect.WithCodec(binaryCodec{messages: m}),
+		connect.WithCodec(jsonCodec{name: "json", messages: m}),
+		connect.WithCodec(jsonCodec{name: "json; charset=utf-8", messages: m}),
 	)
 }
 
 // binaryCodec reads and writes the binary form.
-type binaryCodec struct{ bounds Bounds }
+type binaryCodec struct{ messages *Messages }
 
 // Name is what the codec is asked for by.
 func (binaryCodec) Name() string { return "proto" }
@@ -67,16 +57,14 @@ func (binaryCodec) MarshalStable(message any) ([]byte, error) {
 
 // Unmarshal reads a message.
 func (c binaryCodec) Unmarshal(data []byte, message any) error {
+	data, done := c.messages.resolve(data)
+	defer done()
 	m, err := weighed(message, len(data))
 	if err != nil {
 		return err
 	}
-	name := m.ProtoReflect().Descriptor().FullName()
-	if data, err = c.bounds.Binary(name, data); err != nil {
-		return err
-	}
 	if err := proto.Unmarshal(data, m); err != nil {
-		return errors.New("the bytes are not a " + string(name))
+		return errors.New("the bytes are not a " + string(m.ProtoReflect().Descriptor().FullName()))
 	}
 	return nil
 }

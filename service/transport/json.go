@@ -12,8 +12,8 @@ import (
 
 // jsonCodec reads JSON as package jsonpb does, and writes it.
 type jsonCodec struct {
-	name   string
-	bounds Bounds
+	name     string
+	messages *Messages
 }
 
 // Name is what the codec is asked for by.
@@ -51,11 +51,10 @@ func (c jsonCodec) MarshalStable(message any) ([]byte, error) {
 
 // Unmarshal reads a message, every field of which must be known.
 func (c jsonCodec) Unmarshal(text []byte, message any) error {
+	text, done := c.messages.resolve(text)
+	defer done()
 	m, err := weighed(message, len(text))
 	if err != nil {
-		return err
-	}
-	if text, err = c.bounds.JSON(m.ProtoReflect().Descriptor().FullName(), text); err != nil {
 		return err
 	}
 	return jsonpb.Unmarshal(text, m)

@@ -1,0 +1,127 @@
+package transport
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"runtime"
+
+	"connectrpc.com/connect"
+)
+
+const (
+	// compressMinBytes is the size below which a response is not compressed: a packet is
+	// no smaller for less.
+	compressMinBytes = 1 << 10
+	// maxCompressors bounds the state of all compressors, 0.8 MB each.
+	maxCompressors = 16
+	// maxKeptBuffer is the largest buffer that a small response may hold while its peer
+	// does not read.
+	maxKeptBuffer = 64 << 10
+)
+
+// Compressors is the set of all gzip writers. Whoever has one must not wait for a peer:
+// there are as many as processors, and others wait for one.
+type Compressors struct{ free chan *gzip.Writer }
+
+// NewCompressors returns the set. Its writers are made when they are first used.
+func NewCompressors() *Compressors {
+	n := min(runtime.GOMAXPROCS(0), maxCompressors)
+	c := &Compressors{free: make(chan *gzip.Writer, n)}
+	for range n {
+		c.free <- nil
+	}
+	return c
+}
+
+// New returns a compressor without a writer, which it takes for the time between the
+// first Write and Close.
+func (c *Compressors) New() connect.Compressor { return &compressor{set: c} }
+
+type compressor struct {
+	set *Compressors
+	to  io.Writer
+	gz  *gzip.Writer
+}
+
+// Reset begins another message.
+func (c *compressor) Reset(to io.Writer) {
+	if b, ok := to.(*bytes.Buffer); ok && b.Cap() > maxKeptBuffer {
+		*b = bytes.Buffer{} // it comes from connect's pool, where a large message has left it
+	}
+	c.to = to
+}
+
+// Write compresses.
+func (c *compressor) Write(p []byte) (int, error) {
+	c.take()
+	return c.gz.Write(p)
+}
+
+func (c *compressor) take() {
+	if c.gz != nil {
+		return
+	}
+	if c.gz = <-c.set.free; c.gz == nil {
+		c.gz = gzip.NewWriter(c.to)
+		return
+	}
+	c.gz.Reset(c.to)
+}
+
+// Close ends the message.
+func (c *compressor) Close() error {
+	c.take() // an empty message has a header too
+	err := c.gz.Close()
+	c.gz.Reset(io.Discard)
+	c.set.free <- c.gz
+	c.gz = nil
+	return err
+}
+
+// maxGetBytes bounds a message in the query of a Connect GET, after decompression. The
+// URL is bounded, so that only one that is made to inflate is larger.
+const maxGetBytes = 64 << 10
+
+// Gzip returns the option that compresses responses with them. Request messages are decompressed by
+// Incoming, but for those of Connect GET.
+func (c *Compressors) Gzip(limit int64, tooLarge func(limit int64) error) connect.HandlerOption {
+	limit = min(limit, maxGetBytes)
+	return connect.WithHandlerOptions(
+		connect.WithCompression("gzip",
+			func() connect.Decompressor { return &queryDecompressor{limit: limit, tooLarge: tooLarge} },
+			c.New),
+		connect.WithCompressMinBytes(compressMinBytes),
+	)
+}
+
+// queryDecompressor decompresses a message in a query, up to the limit.
+type queryDecompressor struct {
+	gzip.Reader
+
+	limit, left int64
+	tooLarge    func(limit int64) error
+}
+
+// Reset begins another message.
+func (d *queryDecompressor) Reset(source io.Reader) error {
+	d.left = d.limit
+	return d.Reader.Reset(source)
+}
+
+// Read decompresses.
+func (d *queryDecompressor) Read(p []byte) (int, error) {
+	n, err := d.Reader.Read(p[:min(int64(len(p)), d.left+1)])
+	if d.left -= int64(n); d.left < 0 {
+		return n, d.tooLarge(d.limit)
+	}
+	return n, err
+}
+
+// Close ends the message.
+func (d *queryDecompressor) Close() error {
+	if d.left == d.limit { // Reset has failed, or nothing was read
+		return nil
+	}
+	return d.Reader.Close()
+}
