@@ -67,6 +67,40 @@ func TestTooManyKeysAreLeftOut(t *testing.T) {
 	if got["actor"] != "alice" || got["request_id"] != "r1" {
 		t.Errorf("it is not told who: %q, %q", got["actor"], got["request_id"])
 	}
+	const one = 64 + len("value")
+	if size := sizeOf(got); size > user.MaxDetails || size+one <= user.MaxDetails-len("00") {
+		t.Errorf("got %d bytes, want as many of %d as fit keys of %d", size, user.MaxDetails, one)
+	}
+}
+
+// Keys that fit just so are kept, their values cut.
+func TestKeysThatFitAreNotLeftOut(t *testing.T) {
+	const keys = 32
+	what := make(map[string]string)
+	for i := range keys {
+		what[strings.Repeat("k", user.MaxDetails/keys-len(user.CutMark)-2)+strconv.Itoa(10+i)] = strings.Repeat("v", 100)
+	}
+	got := recorded(t, what, user.Author{})
+	if len(got) != keys || got["left_out"] != "" {
+		t.Errorf("got %d keys, left_out is %q, want all %d", len(got), got["left_out"], keys)
+	}
+	for key, value := range got {
+		if value != user.CutMark {
+			t.Errorf("%s is %q, want %q", key, value, user.CutMark)
+		}
+	}
+}
+
+// Tags are text as they are, without the escapes that a page of HTML needs.
+func TestTagsInDetailsAreNotEscaped(t *testing.T) {
+	op, err := user.NewCreate("ann", "ann@example.org", []string{"<a&b>", `"`}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, _ := op.Decide(nil, in, by)
+	if got, want := d.Rows[0].Details["new.tags"], `["<a&b>","\""]`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }
 
 func TestDetailsAreBounded(t *testing.T) {

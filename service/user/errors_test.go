@@ -3,6 +3,7 @@ package user_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -67,5 +68,30 @@ func TestStatus(t *testing.T) {
 		if want := status >= 1 && status <= 3; status.Valid() != want {
 			t.Errorf("status %d is valid: %v", int(status), status.Valid())
 		}
+	}
+}
+
+// What an error says, and what it says it with.
+func TestErrorsOfNames(t *testing.T) {
+	for _, row := range []struct {
+		err      *user.Error
+		text     string
+		metadata map[string]string
+	}{
+		{user.ErrTaken(user.UsernameTaken, false), "the username is taken", map[string]string{"holder_deleted": "false"}},
+		{user.ErrTaken(user.EmailTaken, true), "the e-mail address is taken", map[string]string{"holder_deleted": "true"}},
+		{user.ErrFault("abc"), "an unexpected failure of the service", map[string]string{"incident": "abc"}},
+		{user.ErrFault(""), "an unexpected failure of the service", nil},
+	} {
+		if row.err.Error() != row.text || !maps.Equal(row.err.Metadata, row.metadata) {
+			t.Errorf("got %q with %v, want %q with %v", row.err, row.err.Metadata, row.text, row.metadata)
+		}
+	}
+	drained, call := user.ErrDraining("e", 7), user.ErrDrainedCall("e", 7)
+	if drained.Message == call.Message || !maps.Equal(drained.Metadata, call.Metadata) {
+		t.Errorf("a drained call says %q with %v", call.Message, call.Metadata)
+	}
+	if e := user.ErrDeleted(7, 9); e.Position != 9 || e.Metadata["user_id"] != "7" {
+		t.Errorf("ErrDeleted(7, 9) = %+v", e)
 	}
 }

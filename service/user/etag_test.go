@@ -61,3 +61,33 @@ func TestChangedSince(t *testing.T) {
 		t.Errorf("no rows: got %v", got)
 	}
 }
+
+// Only an update just before the change of the status, at the same time, may have been the
+// same change.
+func TestChangedSinceTellsStepsApart(t *testing.T) {
+	status := user.Activity{Position: 11, Time: now, Action: user.ActionStatusChanged, Details: map[string]string{"new.status": "b"}}
+	for name, older := range map[string]user.Activity{
+		"another position":    {Position: 9, Time: now, Action: user.ActionUpdated},
+		"another time":        {Position: 10, Time: start, Action: user.ActionUpdated},
+		"no update":           {Position: 10, Time: now, Action: user.ActionCreated},
+		"no change of status": {Position: 10, Time: now, Action: user.ActionUpdated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			newer := status
+			if name == "no change of status" {
+				newer.Action = user.ActionUpdated
+			}
+			older.Details = map[string]string{"new.email": "e"}
+			if got := user.ChangedSince([]user.Activity{newer, older}, 1); !slices.Equal(got, []string{"status"}) {
+				t.Errorf("ChangedSince(…, 1) = %v, want the newer row alone", got)
+			}
+		})
+	}
+}
+
+func TestEtagMismatchNamesThePresentEtag(t *testing.T) {
+	_, err := newUpdate(t, user.Patch{}, "1-x").Decide(ann(), in, by)
+	if e, ok := user.AsError(err); !ok || e.Metadata["etag"] != ann().Etag() || e.Metadata["user_id"] != "7" {
+		t.Errorf("got %+v, want the etag %s", err, ann().Etag())
+	}
+}

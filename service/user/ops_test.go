@@ -217,6 +217,23 @@ func TestUpdate(t *testing.T) {
 			details: []map[string]string{{"old.metadata.team": "red", "new.metadata.desk": "4"}},
 		},
 		{
+			name: "another value of a metadata key", cur: ann(func(u *user.User) { u.Metadata["desk"] = "4" }), store: true, version: 4,
+			op:      newUpdate(t, user.Patch{Metadata: &map[string]string{"team": "blue", "desk": "4"}}, ""),
+			actions: []string{"user.updated"},
+			details: []map[string]string{{"old.metadata.team": "red", "new.metadata.team": "blue"}},
+		},
+		{
+			name: "as much metadata as there may be", cur: ann(func(u *user.User) { u.Metadata = nil }), store: true, version: 4,
+			op: newUpdate(t, user.Patch{Entries: many}, ""), actions: []string{"user.updated"},
+			check: func(u *user.User) bool { return len(u.Metadata) == user.MaxMetadata },
+		},
+		{
+			name: "names are stored as shown", cur: ann(), store: true, version: 4,
+			op:      newUpdate(t, user.Patch{Username: new(" An\u200bna\n"), Email: new("\ufeffanna@example.org ")}, ""),
+			actions: []string{"user.updated"},
+			check:   func(u *user.User) bool { return u.Username == "Anna" && u.Email == "anna@example.org" },
+		},
+		{
 			name: "metadata entries", cur: ann(), store: true, version: 4,
 			op:      newUpdate(t, user.Patch{Entries: map[string]*string{"team": nil, "desk": new("4"), "none": nil}}, ""),
 			actions: []string{"user.updated"},

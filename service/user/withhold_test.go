@@ -1,0 +1,78 @@
+package user_test
+
+import (
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+func TestWithheld(t *testing.T) {
+	in := map[string]string{
+		"old.username": "Ann", "new.username": "Anna", "new.email": "a@example.org", "old.tags": "[]",
+		"old.metadata.plan": "gold", "new.metadata.plan": "silver", "new.metadata": "app",
+		"old.status": "USER_STATUS_ACTIVE", "new.deleted_at": "2026-01-01T00:00:00Z",
+		"actor": "root", "username": "an application's own", "old.emails": "too", "new.": "", "metadata.plan": "too",
+	}
+	before := maps.Clone(in)
+	want := map[string]string{
+		"old.username": user.WithheldMark, "new.username": user.WithheldMark, "new.email": user.WithheldMark,
+		"old.tags": user.WithheldMark, "old.metadata": user.WithheldMark, "new.metadata": user.WithheldMark,
+		"old.status": "USER_STATUS_ACTIVE", "new.deleted_at": "2026-01-01T00:00:00Z",
+		"actor": "root", "username": "an application's own", "old.emails": "too", "new.": "", "metadata.plan": "too",
+	}
+	if got := user.Withheld(in); !maps.Equal(got, want) {
+		t.Errorf("Withheld() = %v, want %v", got, want)
+	}
+	if !maps.Equal(in, before) {
+		t.Errorf("the details were changed to %v", in)
+	}
+	if got := user.Redacted(nil); got != nil {
+		t.Errorf("Redacted(nil) = %v, want nil", got)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	u := ann()
+	size := u.Size()
+	u.Tags, u.Metadata = append(u.Tags, strings.Repeat("t", 60)), map[string]string{"team": "red", "k": strings.Repeat("v", 1000)}
+	if got := u.Size() - size; got < 1060 || got > 1100 {
+		t.Errorf("a tag of 60 bytes and an entry of 1001 make a user %d bytes larger", got)
+	}
+	a := user.Activity{Details: map[string]string{"key": "value", "k": ""}}
+	if got := a.DetailBytes(); got != 9 {
+		t.Errorf("DetailBytes() = %d, want 9", got)
+	}
+}
+
+func TestCloneSharesNothing(t *testing.T) {
+	u := ann()
+	c := u.Clone()
+	c.Tags[0], c.Metadata["team"] = "other", "other"
+	if u.Tags[0] != "vip" || u.Metadata["team"] != "red" {
+		t.Errorf("a change of the clone changed the user to %v, %v", u.Tags, u.Metadata)
+	}
+}
+
+func TestCheckEntryKey(t *testing.T) {
+	for key, valid := range map[string]bool{
+		"": false, "k": true, "a.b": true, strings.Repeat("ä", user.MaxMetadataKey): true,
+		strings.Repeat("ä", user.MaxMetadataKey+1): false,
+	} {
+		got, err := user.CheckEntryKey("metadata." + key)
+		if (err == nil) != valid || valid && got != key {
+			t.Errorf("CheckEntryKey(%q) = %q, %v, want %t", "metadata."+key, got, err, valid)
+		}
+	}
+}
+
+func TestUnsetTimeStaysUnset(t *testing.T) {
+	if got := user.Truncate(time.Time{}); !got.IsZero() {
+		t.Errorf("Truncate(unset) = %v, want unset", got)
+	}
+	if got := user.Status(4).String(); got != "USER_STATUS_4" {
+		t.Errorf("Status(4) = %s, want USER_STATUS_4", got)
+	}
+}
