@@ -1,10 +1,13 @@
 package sqlite
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/yourorg/userservice/service/user"
 )
 
 // snapshot copies the files of a running store, as a kill at this moment would leave them.
@@ -53,7 +56,11 @@ func TestForeignWriteAheadLog(t *testing.T) {
 	if err := s.Backup(t.Context(), backup, nil); err != nil {
 		t.Fatal(err)
 	}
-	createUser(t, s, "berta")
+	var batch user.Batch
+	for i := range 100 {
+		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, fmt.Sprint("user", i))})
+	}
+	mustEnd(t, s.Submit(t.Context(), batch))
 	checkpointNow(t, s)
 	late := snapshot(t, path)
 	if err := s.Close(); err != nil {
