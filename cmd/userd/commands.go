@@ -138,7 +138,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	if err != nil {
 		return err
 	}
-	store, storage, err := server.OpenStore(ctx, all.Store, log, metrics)
+	store, storage, err := server.OpenStore(ctx, all.Store, c.TrustClock, log, metrics)
 	if err != nil {
 		return errors.Join(err, tracing.Shutdown(ctx))
 	}

@@ -97,7 +97,7 @@ func newServer(ctx context.Context, folder string, request *conformancev1.Server
 	}
 	log := slog.New(telemetry.Plain(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "conformance"})
-	store, storage, err := server.OpenStore(ctx, "sqlite:"+filepath.Join(folder, "users.db"), log, metrics)
+	store, storage, err := server.OpenStore(ctx, "sqlite:"+filepath.Join(folder, "users.db"), false, log, metrics)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,7 @@ type Config struct {
 	DrainWait            time.Duration `default:"0s" help:"How long to go on serving, as not ready, before a stop, so that load balancers notice."`
 	ShutdownTimeout      time.Duration `default:"15s" help:"How long a stop may take, from the end of --drain-wait on."`
 	Retention            time.Duration `default:"720h" help:"How long a deleted user is kept before it is purged."`
+	TrustClock           bool          `help:"Take the system clock as right at start. Otherwise a clock that does not fit the time at which the store was last open must be steady for an hour first."`
 	TrustTraceParent     bool          `help:"Make the span of a call a child of its caller's, by traceparent, and let the caller decide whether the trace is kept. Off, the caller's span is linked: whoever may call could have everything recorded, and join other people's traces."`
 }
 

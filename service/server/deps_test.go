@@ -28,9 +28,9 @@ var mayImport = map[string][]string{
 
 	// Handlers ask who calls, to write it into the log.
 	"service":                {"service/user", "service/feed", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
-	"service/store":          {"service/user"},
-	"service/store/sqlite":   {"service/user"},
-	"service/store/postgres": {"service/user"},
+	"service/store":          {"service/user", "service/clock"},
+	"service/store/sqlite":   {"service/user", "service/clock"},
+	"service/store/postgres": {"service/user", "service/clock"},
 	"service/store/traced":   {"service/user"},
 	"service/feed":           {"service/user"},
 	// The one table of errors. It stands by itself, since those who share it may not

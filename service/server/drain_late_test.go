@@ -50,7 +50,7 @@ func TestStopEndsLateCallsBeforeTheStore(t *testing.T) {
 		t.Run(patience.String(), func(t *testing.T) {
 			t.Parallel()
 			log, metrics := slog.New(slog.DiscardHandler), telemetry.NewMetrics(telemetry.Build{})
-			store, storage, err := OpenStore(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "users.db"), log, metrics)
+			store, storage, err := OpenStore(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "users.db"), false, log, metrics)
 			if err != nil {
 				t.Fatal(err)
 			}

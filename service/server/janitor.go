@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -77,18 +78,25 @@ func (j *janitor) tell(ctx context.Context, what string, count int, took time.Du
 
 func (j *janitor) purgeAll(ctx context.Context) (purged int, err error) {
 	for {
-		due, err := j.store.DuePurges(ctx, j.clock(), purgeBatch)
+		due, err := j.store.DuePurges(ctx, purgeBatch)
 		if err != nil {
 			return purged, err
 		}
 		// One user who cannot be purged does not keep the others from it.
 		var failures error
+		gone := 0
 		for _, id := range due {
-			if err := j.purge(ctx, id); err != nil {
+			there, err := j.purge(ctx, id)
+			if err != nil {
 				failures = errors.Join(failures, err)
-				continue
+			} else if there {
+				purged++
+			} else {
+				gone++
 			}
-			purged++
+		}
+		if gone == purgeBatch { // the same would be due again and again
+			failures = fmt.Errorf("%d users are due to be purged that do not exist; check the store", gone)
 		}
 		if failures != nil || len(due) < purgeBatch {
 			return purged, failures
@@ -97,24 +105,24 @@ func (j *janitor) purgeAll(ctx context.Context) (purged int, err error) {
 }
 
 // purge redacts a user's rows and then removes the user: in that order, so that one
-// that was interrupted is still due.
-func (j *janitor) purge(ctx context.Context, id int64) error {
+// that was interrupted is still due. It reports whether the user was there.
+func (j *janitor) purge(ctx context.Context, id int64) (there bool, err error) {
 	for {
 		more, err := j.store.Redact(ctx, id, redactChunk)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if !more {
 			break
 		}
 	}
-	_, err := user.ApplyOne(ctx, j.store, user.Change{
+	_, err = user.ApplyOne(ctx, j.store, user.Change{
 		Op: &user.Purge{ID: id}, By: user.Author{Actor: janitorActor},
 	})
 	if user.HasReason(err, user.UserNotFound) {
-		return nil // another node was faster
+		return false, nil // another node was faster
 	}
-	return err
+	return err == nil, err
 }
 
 func (j *janitor) forgetAll(ctx context.Context) (forgotten int, err error) {

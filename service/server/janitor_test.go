@@ -75,7 +75,7 @@ type stuckStore struct {
 	redacted []int64
 }
 
-func (s *stuckStore) DuePurges(context.Context, time.Time, int) ([]int64, error) {
+func (s *stuckStore) DuePurges(context.Context, int) ([]int64, error) {
 	return []int64{1, 2, 3}, nil
 }
 

@@ -45,12 +45,20 @@ func newObservers(log *slog.Logger, metrics *telemetry.Metrics, tracing *telemet
 
 // watch registers what metrics ask of the server's parts.
 func (s *Server) watch(storage Storage) error {
+	var jumps func() (forward, backward int64)
+	var confirmed func() bool
+	if storage.Clock != nil {
+		jumps = func() (int64, int64) { c := storage.Clock(); return c.Forward, c.Backward }
+		confirmed = func() bool { return storage.Clock().Unconfirmed == "" }
+	}
 	return s.metrics.Watch(telemetry.Sources{
 		StoreHead:      s.storeHead,
 		FeedHead:       func() (int64, time.Time) { head := s.feed.Head(); return head.Position, head.Time },
 		StreamLag:      s.feed.Lag,
 		StoreBytes:     storage.Bytes,
 		WALBytes:       storage.LogBytes,
+		ClockJumps:     jumps,
+		ClockConfirmed: confirmed,
 		StoreReadOnly:  storage.ReadOnly,
 		ServesReads:    s.health.servesReads,
 		ServesWrites:   s.health.servesWrites,

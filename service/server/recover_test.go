@@ -94,7 +94,7 @@ func (s *panickingStore) First(ctx context.Context) (int64, error) {
 	return s.nopStore.First(ctx)
 }
 
-func (s *panickingStore) DuePurges(context.Context, time.Time, int) ([]int64, error) {
+func (s *panickingStore) DuePurges(context.Context, int) ([]int64, error) {
 	if s.asked++; s.asked <= s.ill {
 		panic("planted")
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/store/traced"
 	"github.com/yourorg/userservice/service/telemetry"
@@ -46,6 +47,7 @@ type Server struct {
 	limits   *limits
 	feed     *feed.Feed
 	health   *health
+	clock    func() clock.Status // nil: it is not known
 	services []Service
 	guard    *transport.Guard
 	public   endpoint
@@ -102,6 +104,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 		return nil, fmt.Errorf("open feed: %w", err)
 	}
 	s.health = newHealth(s.feed.Head)
+	s.clock = parts.Storage.Clock
 	handler, err := s.handler(store)
 	if err != nil {
 		return nil, err
@@ -211,6 +214,11 @@ func (s *Server) Welcome(w io.Writer) {
 // server that cannot tell who calls refuses those calls.
 func (s *Server) ready() (ok bool, why string) {
 	ok, why = s.health.ready()
+	if s.clock != nil {
+		if unconfirmed := s.clock().Unconfirmed; unconfirmed != "" {
+			why = strings.TrimPrefix(why+"\nclock: "+unconfirmed, "\n")
+		}
+	}
 	if trouble := s.callers.trouble(); trouble != nil {
 		return false, strings.TrimPrefix(why+"\ncallers: "+trouble.Error(), "\n")
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/store/sqlite"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/user"
@@ -54,17 +55,20 @@ type Storage struct {
 	Trouble <-chan struct{}
 	// Integrity returns why the store must not be reported ready.
 	Integrity func() error
+	// Clock returns what the store thinks of the system clock.
+	Clock func() clock.Status
 }
 
 // OpenStore opens the store at the address. Commits are counted in the metrics.
-func OpenStore(ctx context.Context, address string, log *slog.Logger, metrics *telemetry.Metrics) (user.Store, Storage, error) {
+// trustClock takes the system clock as right from the start.
+func OpenStore(ctx context.Context, address string, trustClock bool, log *slog.Logger, metrics *telemetry.Metrics) (user.Store, Storage, error) {
 	path, err := StorePath(address)
 	if err != nil {
 		return nil, Storage{}, err
 	}
 	trouble := make(chan struct{}, 1)
 	store, err := sqlite.Open(ctx, sqlite.Options{
-		Path: path, Logger: log,
+		Path: path, Logger: log, TrustClock: trustClock,
 		OnCommit: func(c sqlite.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) },
 		OnTrouble: func() {
 			select {
@@ -84,5 +88,6 @@ func OpenStore(ctx context.Context, address string, log *slog.Logger, metrics *t
 		Trouble:  trouble,
 
 		Integrity: store.Integrity,
+		Clock:     store.Clock,
 	}, nil
 }

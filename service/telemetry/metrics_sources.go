@@ -25,6 +25,11 @@ type Sources struct {
 	StoreBytes func() int64 // size of the database
 	WALBytes   func() int64 // size of its write-ahead log
 
+	// ClockJumps counts jumps of the system clock, ClockConfirmed reports whether it is
+	// taken as right.
+	ClockJumps     func() (forward, backward int64)
+	ClockConfirmed func() bool
+
 	StoreReadOnly func() bool // the store takes no more writes until it is opened again
 	ServesReads   func() bool // as health says
 	ServesWrites  func() bool // as health says
@@ -74,6 +79,11 @@ func (m *Metrics) Watch(s Sources) error {
 	w.flag("userd_serves_reads", "1: calls are served, reads at least.", s.ServesReads)
 	w.flag("userd_serves_writes", "1: writes are served.", s.ServesWrites)
 	w.flag("userd_draining", "1: the server is about to stop.", s.Draining)
+	w.flag("userd_clock_confirmed", "1: the system clock is taken as right.", s.ClockConfirmed)
+	if s.ClockJumps != nil {
+		w.jumps("forward", func() int64 { forward, _ := s.ClockJumps(); return forward })
+		w.jumps("backward", func() int64 { _, backward := s.ClockJumps(); return backward })
+	}
 	w.cuts("stalled_reader", s.StalledReaders)
 	w.cuts("late_body", s.LateBodies)
 	if s.LostSpans != nil {
@@ -122,6 +132,13 @@ func (w *watcher) cuts(reason string, count func() int64) {
 	w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "userd_cut_total", Help: "Requests cut since the peer took nothing, or sent nothing, for too long.",
 		ConstLabels: prometheus.Labels{"reason": reason},
+	}, func() float64 { return float64(count()) }))
+}
+
+func (w *watcher) jumps(direction string, count func() int64) {
+	w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "userd_clock_jumps_total", Help: "Jumps of the system clock by more than a minute.",
+		ConstLabels: prometheus.Labels{"direction": direction},
 	}, func() float64 { return float64(count()) }))
 }
 

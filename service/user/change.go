@@ -93,8 +93,15 @@ type Op interface {
 
 // Moment is where and when a decision takes place.
 type Moment struct {
-	Now  time.Time // the commit time, truncated to microseconds
-	Next int64     // position that the decision's first row will get
+	// Now is the time of the log's rows, truncated to microseconds. It is never before
+	// that of the row in front, and so ahead of Clock after a clock was.
+	Now time.Time
+	// Clock is the best known time. Times that are compared with those of callers or
+	// that something is due at are made of it.
+	Clock time.Time
+	// Due is a time that has certainly come: what cannot be undone is decided by it.
+	Due  time.Time
+	Next int64 // position that the decision's first row will get
 }
 
 // Decision is what an op makes of a user.

@@ -41,7 +41,7 @@ func (op *Create) Target() int64 { return 0 }
 func (op *Create) Decide(_ *User, in Moment, by Author) (Decision, error) {
 	u := &User{
 		ID: op.ID, Username: op.Username, Email: op.Email,
-		Status: StatusActive, StatusTime: in.Now, StatusPosition: in.Next,
+		Status: StatusActive, StatusTime: in.Clock, StatusPosition: in.Next,
 		CreatedAt: in.Now, UpdatedAt: in.Now,
 		Tags: slices.Clone(op.Tags), Metadata: maps.Clone(op.Metadata), Version: 1,
 	}

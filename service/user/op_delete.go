@@ -22,7 +22,7 @@ func (op *Delete) Decide(cur *User, in Moment, by Author) (Decision, error) {
 	}
 	next := cur.Clone()
 	next.DeletedAt = in.Now
-	next.PurgeAt = Truncate(in.Now.Add(op.Retention))
+	next.PurgeAt = Truncate(in.Clock.Add(op.Retention))
 	return lifeStep(cur, next, ActionDeleted, in, by), nil
 }
 
@@ -43,7 +43,7 @@ func (op *Undelete) Decide(cur *User, in Moment, by Author) (Decision, error) {
 		return Decision{}, ErrNotFound(op.ID)
 	case !cur.Deleted():
 		return Decision{}, errNotDeleted(op.ID)
-	case !in.Now.Before(cur.PurgeAt):
+	case !in.Due.Before(cur.PurgeAt):
 		return Decision{}, ErrNotFound(op.ID)
 	case op.Etag != "" && op.Etag != cur.Etag():
 		return Decision{}, errEtagMismatch(cur)
@@ -75,7 +75,7 @@ func (op *Purge) Decide(cur *User, in Moment, by Author) (Decision, error) {
 	switch {
 	case cur == nil:
 		return Decision{}, ErrNotFound(op.ID)
-	case !cur.Deleted() || in.Now.Before(cur.PurgeAt):
+	case !cur.Deleted() || in.Due.Before(cur.PurgeAt):
 		return Decision{}, errNotDeleted(op.ID)
 	}
 	d := Decision{Store: true}

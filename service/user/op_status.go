@@ -15,24 +15,34 @@ func (op *SetStatus) Target() int64 { return op.ID }
 // Decide sets the status unless a later one stands. The same status with a newer
 // time moves only that time, without a row and without a step of the version.
 func (op *SetStatus) Decide(cur *User, in Moment, by Author) (Decision, error) {
-	if op.Time.Sub(in.Now) > MaxStatusSkew {
+	if op.Time.Sub(in.Clock) > MaxStatusSkew {
 		return Decision{}, InvalidFieldf("timestamp", "must be at most one minute ahead of the server's clock, which says %s",
-			in.Now.Format(time.RFC3339Nano))
+			in.Clock.Format(time.RFC3339Nano))
 	}
 	if err := live(cur, op.ID); err != nil {
 		return Decision{}, err
 	}
+	present := in.statusTime(cur)
 	at := Truncate(op.Time)
 	if op.Time.IsZero() {
-		at = later(in.Now, cur.StatusTime)
+		at = later(in.Clock, present)
 	}
-	if at.Before(cur.StatusTime) {
+	if at.Before(present) {
 		return Decision{User: cur}, nil
 	}
 	d := Decision{User: cur.Clone()}
 	setStatus(&d, cur, d.User, op.Status, at, in, by)
 	d.seal(in)
 	return d, nil
+}
+
+// statusTime returns the time that a new status is compared with. A stored time that no
+// caller could give now comes from a clock that was wrong; any status is later than that.
+func (in Moment) statusTime(cur *User) time.Time {
+	if cur.StatusTime.Sub(in.Clock) > MaxStatusSkew {
+		return time.Time{}
+	}
+	return cur.StatusTime
 }
 
 // Look changes nothing: its result is the user as of its turn among the changes. It

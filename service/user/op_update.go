@@ -82,7 +82,7 @@ func (op *Update) Decide(cur *User, in Moment, by Author) (Decision, error) {
 	d := Decision{User: next}
 	op.notePlainFields(&d, cur, next, in, by)
 	if op.Patch.Status != nil {
-		setStatus(&d, cur, next, *op.Patch.Status, later(in.Now, cur.StatusTime), in, by)
+		setStatus(&d, cur, next, *op.Patch.Status, later(in.Clock, in.statusTime(cur)), in, by)
 	}
 	d.seal(in)
 	return d, nil

@@ -14,7 +14,7 @@ import (
 var (
 	start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	now   = start.Add(time.Hour)
-	in    = user.Moment{Now: now, Next: 70}
+	in    = user.Moment{Now: now, Clock: now, Due: now, Next: 70}
 	by    = user.Author{Actor: "alice", RequestID: "r1"}
 )
 

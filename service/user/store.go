@@ -72,8 +72,9 @@ type Store interface {
 	// its results are given, and must return quickly.
 	Observe(observer func(Commit))
 
-	// DuePurges returns at most limit deleted users whose time to be purged has come.
-	DuePurges(ctx context.Context, at time.Time, limit int) ([]int64, error)
+	// DuePurges returns at most limit deleted users whose time to be purged has
+	// certainly come, whatever the system clock says.
+	DuePurges(ctx context.Context, limit int) ([]int64, error)
 	// Redact replaces the details of at most limit rows of a user, and forgets
 	// request ids whose remembered answers hold its data; more reports whether it
 	// must be called again. It comes before the user's Purge.

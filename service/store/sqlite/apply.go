@@ -38,7 +38,9 @@ func (w *writer) change(c *user.Change) (user.Result, error) {
 	return result, err
 }
 
-func (w *writer) moment() user.Moment { return user.Moment{Now: w.now, Next: w.next} }
+func (w *writer) moment() user.Moment {
+	return user.Moment{Now: w.now, Clock: w.clock, Due: w.due, Next: w.next}
+}
 
 func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
 	mine := *op // the caller's is not touched
@@ -59,7 +61,7 @@ func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
 	}
 	for range maxIDTries {
 		var err error
-		if mine.ID, err = w.store.ids.New(w.now); err != nil {
+		if mine.ID, err = w.store.ids.New(w.clock); err != nil {
 			return user.Result{}, fmt.Errorf("make an id: %w", err)
 		}
 		d, err := mine.Decide(nil, w.moment(), c.By)

@@ -14,7 +14,10 @@ func (s *Store) Probe(ctx context.Context) error {
 		if page := s.trouble.page; page != nil {
 			return page
 		}
-		return w.conn.run("UPDATE meta SET probes = probes + 1")
+		if err := w.conn.run("UPDATE meta SET probes = probes + 1"); err != nil {
+			return err
+		}
+		return s.keepMark(w)
 	})
 }
 

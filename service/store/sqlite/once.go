@@ -16,7 +16,7 @@ func (w *writer) remembered(once *user.Once) (result user.Result, found bool, er
 		return user.Result{}, false, err
 	}
 	fingerprint, created := asBlob(row[0]), moment(asNumber(row[1]))
-	if w.now.Sub(created) >= user.RequestIDLifetime {
+	if w.due.Sub(created) >= user.RequestIDLifetime {
 		return user.Result{}, false, nil
 	}
 	if !bytes.Equal(fingerprint, once.Fingerprint[:]) {
@@ -47,7 +47,7 @@ func (w *writer) remember(once *user.Once, op user.Op, result *user.Result) erro
 	if result.User != nil {
 		id = result.User.ID
 	}
-	return w.putRequest.exec(once.ID, once.Procedure, once.Caller, once.Fingerprint[:], w.now.UnixMicro(), id, encodeAnswer(a))
+	return w.putRequest.exec(once.ID, once.Procedure, once.Caller, once.Fingerprint[:], w.clock.UnixMicro(), id, encodeAnswer(a))
 }
 
 // ForgetRequests drops at most limit request ids past their lifetime.
@@ -56,7 +56,10 @@ func (s *Store) ForgetRequests(ctx context.Context, limit int) (int, error) {
 	err := s.do(ctx, func(w *writer) error {
 		dropped = 0 // the job may run twice
 		var last int64
-		oldest := w.now.Add(-user.RequestIDLifetime).UnixMicro()
+		if err := w.redateRequests(limit); err != nil {
+			return err
+		}
+		oldest := w.due.Add(-user.RequestIDLifetime).UnixMicro()
 		// Rows stand in the order of their time, so those to drop come first.
 		err := w.conn.rows("SELECT seq, created_at FROM request_ids ORDER BY seq LIMIT ?", func(row []driver.Value) error {
 			if asNumber(row[1]) <= oldest {
@@ -74,6 +77,13 @@ func (s *Store) ForgetRequests(ctx context.Context, limit int) (int, error) {
 		return 0, err // the job may still be under way
 	}
 	return dropped, nil
+}
+
+// redateRequests gives the oldest request ids the present time if theirs lies in a future
+// that only a wrong clock can have given them: they would stand for years before all others.
+func (w *writer) redateRequests(limit int) error {
+	return w.conn.run("UPDATE request_ids SET created_at = ? WHERE seq IN (SELECT seq FROM request_ids ORDER BY seq LIMIT ?) AND created_at > ?",
+		w.clock.UnixMicro(), int64(limit), w.clock.Add(user.RequestIDLifetime).UnixMicro())
 }
 
 // ownUser gives a result a user that the observer does not see.

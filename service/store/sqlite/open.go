@@ -17,15 +17,18 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // Options say which file to open, and what the store takes from outside.
 type Options struct {
-	Path   string           // of the database file, which is created if it is missing
-	Clock  func() time.Time // nil: time.Now
-	Random io.Reader        // for ids and epochs; nil: crypto/rand
-	Logger *slog.Logger     // nil: slog.Default
+	Path   string       // of the database file, which is created if it is missing
+	Clock  clock.Source // nil: clock.System
+	Random io.Reader    // for ids and epochs; nil: crypto/rand
+	Logger *slog.Logger // nil: slog.Default
+	// TrustClock takes the system clock as right from the start.
+	TrustClock bool
 	// OnCommit is told of each commit with changes; it must return quickly.
 	OnCommit func(CommitStats)
 	// OnTrouble is told when writes begin to fail, not of each that does; it must
@@ -45,6 +48,7 @@ type Store struct {
 	epoch  string
 	ids    *user.IDs
 	lock   *fileLock
+	clock  *clock.Guard
 	disk   disk
 	pool   *pool
 	heavy  processors
@@ -77,7 +81,7 @@ var _ user.Store = (*Store)(nil)
 // is meant for the person who starts the program.
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Clock == nil {
-		opts.Clock = time.Now
+		opts.Clock = clock.System()
 	}
 	if opts.Random == nil {
 		opts.Random = rand.Reader
@@ -137,6 +141,11 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	kept, err := readMark(w.conn, head)
+	if err != nil {
+		return err
+	}
+	s.clock = clock.New(s.opts.Clock, kept, s.opts.TrustClock, s.opts.Logger)
 	if err := s.beginSession(w); err != nil {
 		return err
 	}
@@ -219,6 +228,9 @@ func (s *Store) ReadOnly() error {
 	}
 	return nil
 }
+
+// Clock returns what the store thinks of the system clock.
+func (s *Store) Clock() clock.Status { return s.clock.Status() }
 
 // Integrity returns why the store must not be reported ready: it is damaged, or its check
 // has yet to end. It is nil for a sound store, and for a large one whose check takes long.

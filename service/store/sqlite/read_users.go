@@ -147,14 +147,15 @@ func (s *Store) eachID(ctx context.Context, ids []int64, visit func(r *reader, i
 
 // DuePurges returns at most limit deleted users whose time to be purged has come,
 // those first that have waited longest.
-func (s *Store) DuePurges(ctx context.Context, at time.Time, limit int) ([]int64, error) {
+func (s *Store) DuePurges(ctx context.Context, limit int) ([]int64, error) {
+	due := s.clock.Now().Due
 	var ids []int64
 	err := scan(ctx, s.pool, func(r *reader) (last bool, err error) {
 		ids = ids[:0]
 		return true, r.due.each(func(row []driver.Value) (bool, error) {
 			ids = append(ids, asNumber(row[0]))
 			return true, nil
-		}, at.UnixMicro(), int64(limit))
+		}, due.UnixMicro(), int64(limit))
 	})
 	if err != nil {
 		return nil, err

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"time"
 
 	codes "modernc.org/sqlite/lib"
 
+	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -76,6 +78,9 @@ func (s *Store) beginSession(w *writer) error {
 	}
 	session := int64(binary.LittleEndian.Uint64(b[:]) >> 1) //nolint:gosec // 63 bits
 	err := w.conn.run("UPDATE meta SET previous = session, session = ?, commits = commits + 1, place = ?", session, placeOf(s.opts.Path))
+	if err == nil {
+		err = s.keepMark(w)
+	}
 	if code(err)&0xff == codes.SQLITE_FULL {
 		s.opts.Logger.Warn("session not recorded in the store", "error", err)
 		return nil
@@ -91,9 +96,34 @@ func (s *Store) beginSession(w *writer) error {
 // removes it. If the note cannot be written the connection, and with it the log, is left to
 // the end of the process.
 func (s *Store) endSession(w *writer) error {
-	if err := w.conn.run("UPDATE meta SET commits = commits + 1, place = ''"); err != nil {
+	err := s.keepMark(w)
+	if err == nil {
+		err = w.conn.run("UPDATE meta SET commits = commits + 1, place = ''")
+	}
+	if err != nil {
 		s.opts.Logger.Warn("store left open: its close could not be recorded", "error", err)
 		return nil
 	}
 	return w.conn.close()
+}
+
+// readMark returns what the store kept of the time. An earlier release kept none: the
+// log's last row is as old as the store at least.
+func readMark(c *conn, head user.Head) (kept clock.Mark, err error) {
+	err = c.rows("SELECT clock_time, clock_elapsed, clock_boot FROM meta", func(row []driver.Value) error {
+		if at := asNumber(row[0]); at != 0 {
+			kept = clock.Mark{Time: moment(at), Elapsed: time.Duration(asNumber(row[1])), Boot: asText(row[2])}
+		}
+		return nil
+	})
+	if err == nil && kept.Time.IsZero() {
+		kept.Time = head.Time
+	}
+	return kept, err
+}
+
+// keepMark notes the time for the next start. The prober has it done every few seconds.
+func (s *Store) keepMark(w *writer) error {
+	mark := s.clock.Mark()
+	return w.conn.run("UPDATE meta SET clock_time = ?, clock_elapsed = ?, clock_boot = ?", mark.Time.UnixMicro(), int64(mark.Elapsed), mark.Boot)
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/store/sqlite"
 	"github.com/yourorg/userservice/service/store/storetest"
 	"github.com/yourorg/userservice/service/user"
@@ -18,7 +19,7 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, opts storetest.Options) user.Store {
 		t.Helper()
 		s, err := sqlite.Open(t.Context(), sqlite.Options{
-			Path: filepath.Join(opts.Dir, "users.db"), Clock: opts.Clock,
+			Path: filepath.Join(opts.Dir, "users.db"), Clock: clock.Steady(opts.Clock),
 			Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	driverpkg "modernc.org/sqlite"
 
+	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -38,6 +39,8 @@ type writer struct {
 	// What is true within the transaction.
 	head      user.Head // before it
 	now       time.Time // its one time
+	clock     time.Time // the best known time
+	due       time.Time // has certainly come
 	next      int64     // position of its next row
 	committed []user.Committed
 	changes   int64 // rows that the connection had written before it
@@ -96,11 +99,13 @@ func (w *writer) prepareUsers(err *error) {
 func (w *writer) start(head user.Head) { w.head = head }
 
 // begin sets the state for a new transaction. Its time is never before the log's.
-func (w *writer) begin(now time.Time) {
-	if now.Before(w.head.Time) {
-		now = w.head.Time
+func (w *writer) begin(at clock.Times) {
+	w.clock, w.due = user.Truncate(at.Best), user.Truncate(at.Due)
+	w.now = w.clock
+	if w.now.Before(w.head.Time) {
+		w.now = w.head.Time
 	}
-	w.now, w.next, w.committed = now, w.head.Position+1, nil
+	w.next, w.committed = w.head.Position+1, nil
 }
 
 func (w *writer) beginTransaction() (err error) {

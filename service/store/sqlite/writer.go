@@ -216,7 +216,7 @@ func (s *Store) transaction(group []*item, careful bool) error {
 	if err := s.checkPlaces(); err != nil {
 		return err
 	}
-	w.begin(user.Truncate(s.opts.Clock()))
+	w.begin(s.clock.Now())
 	if err := w.beginTransaction(); err != nil {
 		return s.rollback(fmt.Errorf("begin: %w", err))
 	}

@@ -85,7 +85,8 @@ func (m *Model) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 		return pending
 	}
 	tx := &modelTx{model: m, data: m.data.clone()}
-	tx.now = user.Truncate(m.clock())
+	tx.clock = user.Truncate(m.clock())
+	tx.now = tx.clock
 	if n := len(tx.data.log); n > 0 && tx.now.Before(tx.data.log[n-1].Time) {
 		tx.now = tx.data.log[n-1].Time
 	}
@@ -117,6 +118,7 @@ type modelTx struct {
 	model     *Model
 	data      *modelData
 	now       time.Time
+	clock     time.Time
 	committed []user.Committed
 }
 
@@ -151,7 +153,7 @@ func (tx *modelTx) change(c user.Change) (user.Result, error) {
 		return tx.decide(c)
 	}
 	key := requestKey{c.Once.Caller, c.Once.Procedure, c.Once.ID}
-	if r, ok := tx.data.requests[key]; ok && tx.now.Sub(r.created) < user.RequestIDLifetime {
+	if r, ok := tx.data.requests[key]; ok && tx.clock.Sub(r.created) < user.RequestIDLifetime {
 		if r.fingerprint != c.Once.Fingerprint {
 			return user.Result{}, user.ErrRequestIDReused()
 		}
@@ -165,7 +167,7 @@ func (tx *modelTx) change(c user.Change) (user.Result, error) {
 	if result.User != nil {
 		id = result.User.ID
 	}
-	tx.data.requests[key] = request{c.Once.Fingerprint, tx.now, ownResult(result), id}
+	tx.data.requests[key] = request{c.Once.Fingerprint, tx.clock, ownResult(result), id}
 	return result, nil
 }
 
@@ -180,7 +182,7 @@ func (tx *modelTx) decide(c user.Change) (user.Result, error) {
 		mine.ID = 0
 		for !c.ValidateOnly && (mine.ID == 0 || tx.data.users[mine.ID] != nil) {
 			var err error
-			if mine.ID, err = tx.model.ids.New(tx.now); err != nil {
+			if mine.ID, err = tx.model.ids.New(tx.clock); err != nil {
 				return user.Result{}, err
 			}
 		}
@@ -208,7 +210,7 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 	if cur != nil {
 		cur = cur.Clone()
 	}
-	d, err := op.Decide(cur, user.Moment{Now: tx.now, Next: int64(len(tx.data.log)) + 1}, c.By)
+	d, err := op.Decide(cur, user.Moment{Now: tx.now, Clock: tx.clock, Due: tx.clock, Next: int64(len(tx.data.log)) + 1}, c.By)
 	if err != nil {
 		return user.Result{}, err
 	}

@@ -234,11 +234,12 @@ func (m *Model) Before(ctx context.Context, t time.Time) (int64, error) {
 func (m *Model) Observe(observer func(user.Commit)) { m.observer = observer }
 
 // DuePurges returns deleted users whose time has come.
-func (m *Model) DuePurges(ctx context.Context, at time.Time, limit int) ([]int64, error) {
+func (m *Model) DuePurges(ctx context.Context, limit int) ([]int64, error) {
 	d, err := m.now(ctx)
 	if err != nil {
 		return nil, err
 	}
+	at := m.clock()
 	var due []*user.User
 	for _, u := range d.users {
 		if u.Deleted() && !at.Before(u.PurgeAt) {
