@@ -134,7 +134,7 @@ func TestForeignFilesAreLeftAlone(t *testing.T) {
 	before := namesIn(t, dir)
 	for name, want := range map[string]string{
 		"passwd": "not a SQLite database", "symlink": "not a SQLite database", "dangling": "which does not exist",
-		"folder": "folder", "fifo": "not a regular file", "missing/users.db": "no such file or directory",
+		"folder": "folder", "fifo": "not a regular file", "missing/users.db": "does not exist",
 	} {
 		for _, args := range [][]string{{"--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check"}} {
 			out := program{dir: dir}.mustFail(ctx, t, append(args, "--store", "sqlite:"+name)...)

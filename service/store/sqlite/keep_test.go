@@ -183,7 +183,7 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 		dir:     "folder",
 		foreign: "another program",
 		newer:   "newer",
-		filepath.Join(dir, "missing", "users.db"): "no such file",
+		filepath.Join(dir, "missing", "users.db"): "does not exist",
 	} {
 		s, err := Open(t.Context(), Options{Path: path})
 		if err == nil {
