@@ -173,7 +173,7 @@ func (in *Incoming) fetchBody() error {
 }
 
 func (in *Incoming) fetchFrame() error {
-	n, err := io.ReadFull(in.body, in.prefix[:])
+	n, err := readFull(in.body, in.prefix[:])
 	if err != nil {
 		return in.pass(n, nil, err)
 	}
@@ -209,17 +209,14 @@ func (in *Incoming) refuse(err error) error {
 // pass passes on a frame that has no message, for connect to say what is wrong. No more
 // than the beginning of its data is needed for that.
 func (in *Incoming) pass(prefix int, data []byte, err error) error {
-	if errors.As(err, new(*connect.Error)) {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err // the body itself says what is wrong
 	}
-	whole := err == nil
-	if data = data[:min(len(data), badFrameBytes)]; whole {
+	data = data[:min(len(data), badFrameBytes)]
+	if err == nil {
 		binary.BigEndian.PutUint32(in.prefix[1:], uint32(len(data)))
 	}
 	in.out = append(append(in.buffer[:0], in.prefix[:prefix]...), data...)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return io.EOF
-	}
 	return err
 }
 
@@ -330,14 +327,25 @@ func readSized(body io.Reader, size int64) ([]byte, error) {
 		if len(data) == cap(data) {
 			data = append(make([]byte, 0, min(2*int64(cap(data)), size)), data...)
 		}
-		n, err := io.ReadFull(body, data[len(data):cap(data)])
+		n, err := readFull(body, data[len(data):cap(data)])
 		data = data[:len(data)+n]
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
 		if err != nil {
 			return data, err
 		}
 	}
 	return data, nil
+}
+
+// readFull fills p. Unlike io.ReadFull it returns the error of the reader as it is, which
+// is io.EOF for a body that has ended.
+func readFull(body io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var read int
+		read, err = body.Read(p[n:])
+		n += read
+	}
+	if n == len(p) {
+		err = nil
+	}
+	return n, err
 }
