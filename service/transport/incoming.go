@@ -47,6 +47,7 @@ type MessageOptions struct {
 type Messages struct {
 	opts      MessageOptions
 	inflaters sync.Pool // of *inflater
+	secret    [secretBytes]byte
 
 	mu   sync.Mutex
 	last uint64
@@ -56,7 +57,7 @@ type Messages struct {
 // NewMessages returns a reader of messages.
 func NewMessages(opts MessageOptions) *Messages {
 	return &Messages{
-		opts: opts, inflaters: sync.Pool{New: func() any { return new(inflater) }}, held: make(map[uint64]*Incoming),
+		opts: opts, inflaters: sync.Pool{New: func() any { return new(inflater) }}, held: make(map[uint64]*Incoming), secret: newSecret(),
 	}
 }
 

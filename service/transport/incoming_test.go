@@ -208,7 +208,7 @@ func FuzzMessages(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, data := range [][]byte{binaryForm, text, append([]byte(referenceMark), make([]byte, 8)...), []byte(`{"user":{"tags":["`)} {
+	for _, data := range [][]byte{binaryForm, text, append([]byte(referenceMark), make([]byte, secretBytes+8)...), []byte(`{"user":{"tags":["`)} {
 		f.Add(data)
 	}
 	m := testMessages()
@@ -387,5 +387,29 @@ func BenchmarkIncoming(b *testing.B) {
 			b.Fatal(err)
 		}
 		in.Release()
+	}
+}
+
+// The query of a Connect GET reaches the codecs as the caller sent it. What looks like a
+// reference there does not name the message of another request.
+func TestForgedReferenceNamesNothing(t *testing.T) {
+	m := testMessages()
+	message := []byte("the message of another request")
+	r := way{}.request(t, message)
+	in := m.Receive(r)
+	in.Open(nil, 1<<20)
+	in.Fetch()
+	forged := binary.BigEndian.AppendUint64(append([]byte(referenceMark), make([]byte, secretBytes)...), in.reference)
+	if got, done := m.resolve(forged); !bytes.Equal(got, forged) {
+		t.Errorf("resolve(forged) = %q, want it unchanged", got)
+	} else {
+		done()
+	}
+	reference, err := io.ReadAll(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := m.resolve(reference); !bytes.Equal(got, message) {
+		t.Errorf("resolve(reference) = %q, want %q", got, message)
 	}
 }

@@ -1,17 +1,28 @@
 package transport
 
 import (
+	"bytes"
+	"crypto/rand"
+	"crypto/subtle"
 	"encoding/binary"
 
 	"github.com/yourorg/userservice/service/budget"
 )
 
-// A reference stands for a message on its way to a codec. It begins with a tag of field
-// number 0, and so is neither a message in binary form nor JSON.
+// A reference stands for a message on its way to a codec: a mark, a secret of the process
+// and a number. The mark begins with a tag of field number 0, and so is neither a message
+// in binary form nor JSON. The secret keeps a peer from naming the message of another
+// request, which it could in the query of a Connect GET.
 const (
 	referenceMark  = "\x00ref"
-	referenceBytes = len(referenceMark) + 8
+	secretBytes    = 16
+	referenceBytes = len(referenceMark) + secretBytes + 8
 )
+
+func newSecret() (secret [secretBytes]byte) {
+	_, _ = rand.Read(secret[:]) // it never fails
+	return secret
+}
 
 // refer returns what the handler reads in the place of the message: the prefix, if there
 // is one, and a reference. An empty message stands for itself.
@@ -35,6 +46,7 @@ func (in *Incoming) refer(prefix []byte) []byte {
 		m.held[in.reference] = in
 	}
 	in.buffer = append(append(in.buffer[:0], prefix...), referenceMark...)
+	in.buffer = append(in.buffer, m.secret[:]...)
 	in.buffer = binary.BigEndian.AppendUint64(in.buffer, in.reference)
 	return in.buffer
 }
@@ -42,10 +54,11 @@ func (in *Incoming) refer(prefix []byte) []byte {
 // resolve returns the message that data refers to, which is data itself where it is no
 // reference. done is to be called when the message is decoded.
 func (m *Messages) resolve(data []byte) (message []byte, done func()) {
-	if len(data) != referenceBytes || string(data[:len(referenceMark)]) != referenceMark {
+	rest, ok := bytes.CutPrefix(data, []byte(referenceMark))
+	if !ok || len(data) != referenceBytes || subtle.ConstantTimeCompare(rest[:secretBytes], m.secret[:]) != 1 {
 		return data, func() {}
 	}
-	reference := binary.BigEndian.Uint64(data[len(referenceMark):])
+	reference := binary.BigEndian.Uint64(rest[secretBytes:])
 	m.mu.Lock()
 	in := m.held[reference]
 	delete(m.held, reference)
