@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -45,6 +46,7 @@ type Exchange struct {
 	due      atomic.Int64
 	came     atomic.Int64 // how often something of the body has come
 	bodyLeft atomic.Bool  // the body has not been read to its end
+	rest     io.Reader    // the body as the connection brings it
 	late     atomic.Bool  // the guard has ended the reading since the body did not come
 
 	mu       sync.Mutex // held while the controller is used by others than the handler

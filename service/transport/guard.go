@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -24,6 +25,9 @@ type GuardOptions struct {
 	// BodyTimeout is how long a request body may take, and of a stream each message that
 	// has begun.
 	BodyTimeout time.Duration
+	// RestTimeout is how long a response waits for the end of a request that its handler has
+	// not read. 0: 100 ms.
+	RestTimeout time.Duration
 	// MaxMessageBytes bounds a message of a request as it comes in, still compressed.
 	MaxMessageBytes func(*http.Request) int64
 	// TooLarge is the error for a message beyond the limit, Late for one that did not come.
@@ -187,6 +191,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			x.broken = x.broken || fault != nil && fault != http.ErrAbortHandler //nolint:errorlint // the very value
 			if fault == nil {
 				_ = x.endText() // a reader that is gone cannot be told
+				x.discardRest(cmp.Or(g.opts.RestTimeout, restTimeout))
 			}
 			x.finish(g.patience(x), g.opts.BodyTimeout)
 			if g.opts.Done != nil {
@@ -224,6 +229,7 @@ func (g *Guard) limitBody(x *Exchange, r *http.Request) {
 	}
 	body := &limitedBody{ReadCloser: r.Body, exchange: x, limit: g.opts.MaxMessageBytes(r), opts: &g.opts}
 	x.bodyLeft.Store(true)
+	x.rest = r.Body
 	if enveloped(r.Header.Get("Content-Type")) {
 		body.frames = &frames{compression: namesCompression(r)}
 	} else {
