@@ -94,11 +94,12 @@ func (s *Followed) Hold(id int64) (Held, error) {
 	defer s.mu.Unlock()
 	_, known := s.named[id]
 	if !known {
-		if s.all {
+		switch {
+		case s.all:
 			s.forgetDelivered()
-		} else if len(s.named) >= s.feed.limits.follows {
+		case len(s.named) >= s.feed.limits.follows:
 			return Held{}, user.ErrTooMany(user.TooManyFollows, "followed users on one stream", s.feed.limits.follows)
-		} else {
+		default:
 			enter(s.feed.followers, id, s)
 		}
 		s.named[id] = 0

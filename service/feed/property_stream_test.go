@@ -14,7 +14,7 @@ import (
 )
 
 // maxFollows is how many users a stream of the property may name.
-const maxFollows = 5
+const maxFollows = 3
 
 // subscription is the part of feed.Followed that a stream uses; planted faults wrap it.
 type subscription interface {
@@ -83,10 +83,11 @@ func (s *stream) send(r *rapid.T) {
 	}
 	switch {
 	case rapid.Bool().Draw(r, "set"):
-		m.pending = s.w.store.Submit(context.Background(), user.Batch{Changes: []user.Change{{
-			Op: &user.SetStatus{ID: m.id, Status: user.Status(rapid.IntRange(1, 3).Draw(r, "status"))},
-			By: user.Author{Origin: s.origin},
-		}}})
+		op := &user.SetStatus{ID: m.id, Status: user.Status(rapid.IntRange(1, 3).Draw(r, "status"))}
+		if rapid.IntRange(0, 3).Draw(r, "refused") == 0 {
+			op.Time = s.w.clock.Now().Add(24 * time.Hour)
+		}
+		m.pending = s.w.store.Submit(context.Background(), user.Batch{Changes: []user.Change{{Op: op, By: user.Author{Origin: s.origin}}}})
 	case held.Outstanding > 0:
 		m.pending = s.w.store.Submit(context.Background(), user.Batch{Changes: []user.Change{{Op: &user.Look{ID: m.id}}}})
 	default:

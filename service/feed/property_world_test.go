@@ -211,8 +211,13 @@ func (w *world) apply(batch user.Batch) []user.Result {
 	return results
 }
 
+// anyID returns a user, most often one of a few, so that much happens to it.
 func (w *world) anyID() int64 {
-	return rapid.SampledFrom(append(slices.Clone(w.ids), 4711)).Draw(w.r, "user")
+	ids := w.ids
+	if most := 4; len(ids) > most && rapid.IntRange(0, 4).Draw(w.r, "any") > 0 {
+		ids = ids[:most]
+	}
+	return rapid.SampledFrom(append(slices.Clone(ids), 4711)).Draw(w.r, "user")
 }
 
 func (w *world) op() user.Op {
@@ -233,6 +238,9 @@ func (w *world) op() user.Op {
 	case 3, 4:
 		return &user.Undelete{ID: id}
 	case 5:
+		if rapid.Bool().Draw(w.r, "keep") {
+			return &user.Record{ID: id, Action: "app.seen"}
+		}
 		return &user.Purge{ID: id}
 	case 6:
 		return &user.Record{ID: id, Action: "app.seen"}
