@@ -87,7 +87,8 @@ func (a *attacker) repeat(n int, loop func(i int) error) error {
 		all.Go(func() {
 			for a.ctx.Err() == nil {
 				if err := loop(i); err != nil {
-					a.count("failed", 1)
+					text := err.Error()
+					a.count("failed: "+text[strings.LastIndex(text, ": ")+1:], 1)
 					a.pause(20 * time.Millisecond)
 				}
 			}

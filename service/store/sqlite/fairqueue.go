@@ -70,6 +70,3 @@ func (q *fairQueue[T]) remove(caller string, item T) bool {
 	}
 	return true
 }
-
-// waiting returns the number of callers with items.
-func (q *fairQueue[T]) waiting() int { return len(q.turns) }

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,8 +15,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 
 	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/user"
@@ -34,6 +33,9 @@ type Options struct {
 	// OnTrouble is told when writes begin to fail, not of each that does; it must
 	// return quickly.
 	OnTrouble func()
+
+	// turnUnits and maxGroup replace the constants in tests; 0: the constants.
+	turnUnits, maxGroup int
 }
 
 // CommitStats says what one commit took.
@@ -62,8 +64,7 @@ type Store struct {
 	// closing guards the queue: Submit holds it to read, Close to write.
 	closing  sync.RWMutex
 	closed   bool
-	queue    chan *item
-	room     *semaphore.Weighted // in the queue, for batches
+	queue    *writeQueue
 	pace     *pace
 	finished chan struct{} // closed when the writer has ended
 
@@ -89,6 +90,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
+	opts.turnUnits, opts.maxGroup = cmp.Or(opts.turnUnits, turnUnits), cmp.Or(opts.maxGroup, maxGroup)
 	name := opts.Path
 	var err error
 	if opts.Path, err = resolve(name); err != nil {
@@ -159,8 +161,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	s.epoch = head.Epoch
 	w.start(head)
 	s.writer = w
-	s.queue = make(chan *item, queueLength+jobsLength)
-	s.room = semaphore.NewWeighted(queueBytes)
+	s.queue = newWriteQueue()
 	s.pace = newPace() //nolint:contextcheck,nolintlint // the writer's pace outlasts this context
 	s.finished = make(chan struct{})
 	go s.write() //nolint:contextcheck,nolintlint // so does the writer
@@ -250,7 +251,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	close(s.queue)
+	s.queue.close()
 	s.closing.Unlock()
 	<-s.finished
 	s.integrity.close()

@@ -90,6 +90,7 @@ func (p *pool) serveScans(r *reader) error {
 			t.done <- struct{}{}
 		} else {
 			p.scans.insert(t, scansPerCaller-1)
+			p.heavy.rest()
 		}
 	}
 	return r.conn.close()

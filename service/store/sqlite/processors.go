@@ -21,9 +21,10 @@ func newProcessors() processors {
 // acquire blocks until a processor may be used. Those that wait are served in their order.
 func (p processors) acquire() { p.slots <- struct{}{} }
 
-// release gives the processor back and lets others run.
-func (p processors) release() {
-	<-p.slots
+func (p processors) release() { <-p.slots }
+
+// rest lets others run, between two parts of long work. The processor must have been released.
+func (p processors) rest() {
 	if p.single {
 		// A goroutine that just yields runs again before the runtime looks for new requests.
 		time.Sleep(restTime)
@@ -32,5 +33,5 @@ func (p processors) release() {
 	runtime.Gosched()
 }
 
-// restTime is how long the work of many rows rests between two parts where there is one processor.
+// restTime is how long long work rests where there is one processor.
 const restTime = 200 * time.Microsecond

@@ -12,6 +12,9 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
+// callerLength is how many of the smallest batches of one caller may wait.
+const callerLength = queueLength * callerBytes / queueBytes
+
 // A full queue on a sound disk slows callers down, and refuses nobody.
 func TestSubmitWaitsForRoom(t *testing.T) {
 	large := user.Batch{Changes: []user.Change{{Op: &user.Record{ID: 1, Details: map[string]string{"k": strings.Repeat("x", 1<<20)}}}}}
@@ -19,8 +22,8 @@ func TestSubmitWaitsForRoom(t *testing.T) {
 		batch user.Batch
 		fit   int
 	}{
-		"batches": {user.Batch{}, queueLength},
-		"bytes":   {large, queueBytes>>20 - 1}, // each is a little more than a mebibyte
+		"batches": {user.Batch{}, callerLength},
+		"bytes":   {large, callerBytes>>20 - 1}, // each is a little more than a mebibyte
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
@@ -51,7 +54,7 @@ func TestAStuckDiskIsOverloaded(t *testing.T) {
 	s.pace.patience = 50 * time.Millisecond
 	u := createUser(t, s, "anna")
 	let := hold(t, s)
-	for range queueLength - 1 {
+	for range callerLength - 1 {
 		s.Submit(t.Context(), user.Batch{})
 	}
 	// They take the last place, wait for room, and are refused.
@@ -85,7 +88,7 @@ func TestTheLargestBatchFits(t *testing.T) {
 	for range 100 {
 		batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: 1, Details: details}})
 	}
-	if got := weigh(batch); got != queueBytes {
-		t.Errorf("it weighs %d, want %d", got, queueBytes)
+	if got := weigh(batch); got != callerBytes {
+		t.Errorf("it weighs %d, want %d", got, callerBytes)
 	}
 }

@@ -18,13 +18,29 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, opts storetest.Options) user.Store {
 		t.Helper()
-		s, err := sqlite.Open(t.Context(), sqlite.Options{
-			Path: filepath.Join(opts.Dir, "users.db"), Clock: clock.Steady(opts.Clock),
-			Logger: slog.New(slog.DiscardHandler),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
+		return openFor(t, options(opts))
 	})
+}
+
+// A batch that takes many transactions gives the same results as one that takes one.
+func TestStoreInParts(t *testing.T) {
+	storetest.CompareWithModel(t, func(t *testing.T, opts storetest.Options) user.Store {
+		t.Helper()
+		return openFor(t, options(opts).InParts(2))
+	})
+}
+
+func options(opts storetest.Options) sqlite.Options {
+	return sqlite.Options{
+		Path: filepath.Join(opts.Dir, "users.db"), Clock: clock.Steady(opts.Clock), Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+func openFor(t *testing.T, opts sqlite.Options) user.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -44,6 +44,7 @@ type writer struct {
 	next      int64     // position of its next row
 	committed []user.Committed
 	changes   int64 // rows that the connection had written before it
+	done      int   // changes since the start of the program
 }
 
 func newWriter(ctx context.Context, s *Store) (*writer, error) {
@@ -140,19 +141,23 @@ func (w *writer) pagesWritten() (int, error) {
 	return n, err
 }
 
-// item carries out one item of the group. An error means that the transaction is to
+// part carries out a part of an item. An error means that the transaction is to
 // be given up; careful, that is so only if a savepoint does not hold.
-func (w *writer) item(it *item, careful bool) error {
-	it.results, it.err = nil, nil
+func (w *writer) part(p part, careful bool) error {
+	it := p.it
+	it.err = nil
 	switch {
 	case it.job != nil:
+		w.store.heavy.release() // it may wait for something
+		defer w.store.heavy.acquire()
 		return w.guarded(careful, &it.err, func() error { return it.job(w) })
 	case it.batch.Atomic:
 		return w.atomic(it, careful)
 	}
-	it.results = make([]user.Result, len(it.batch.Changes))
-	for i := range it.batch.Changes {
+	for i := p.from; i < p.to; i++ {
+		w.rest()
 		result := &it.results[i]
+		*result = user.Result{}
 		err := w.guarded(careful, &result.Err, func() (err error) {
 			*result, err = w.change(&it.batch.Changes[i])
 			return err
@@ -165,6 +170,15 @@ func (w *writer) item(it *item, careful bool) error {
 		}
 	}
 	return nil
+}
+
+// rest lets other long work have the processor now and then.
+func (w *writer) rest() {
+	if w.done++; w.done%turnUnits == 0 {
+		w.store.heavy.release()
+		w.store.heavy.rest()
+		w.store.heavy.acquire()
+	}
 }
 
 // guarded carries out one step. Its expected failure goes into failure; an
@@ -208,10 +222,10 @@ func (w *writer) atomic(it *item, careful bool) error {
 		return err
 	}
 	next, committed := w.next, len(w.committed)
-	results := make([]user.Result, len(it.batch.Changes))
 	for i := range it.batch.Changes {
+		w.rest()
 		err := caught(func() (err error) {
-			results[i], err = w.change(&it.batch.Changes[i])
+			it.results[i], err = w.change(&it.batch.Changes[i])
 			return err
 		})
 		if err == nil {
@@ -226,7 +240,6 @@ func (w *writer) atomic(it *item, careful bool) error {
 		it.err = &user.ItemError{Index: i, Err: err}
 		return w.goBack(next, committed)
 	}
-	it.results = results
 	return w.releaseSavepoint.exec()
 }
 

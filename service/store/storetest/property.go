@@ -15,9 +15,9 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// compareWithModel carries random batches out on the store and on the model and
+// CompareWithModel carries random batches out on the store and on the model and
 // wants the same results, the same log and the same users, the ids aside.
-func compareWithModel(t *testing.T, open Open) {
+func CompareWithModel(t *testing.T, open Open) {
 	rapid.Check(t, func(r *rapid.T) {
 		dir := t.TempDir()
 		clock := NewClock()

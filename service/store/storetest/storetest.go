@@ -30,7 +30,7 @@ type Open func(t *testing.T, opts Options) user.Store
 
 // Run runs the whole suite on stores that open gives.
 func Run(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
-	for _, group := range []map[string]func(*harness){logTests, writeTests, onceTests, readTests, keepTests} {
+	for _, group := range []map[string]func(*harness){logTests, writeTests, onceTests, readTests, keepTests, fairTests} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -43,7 +43,7 @@ func Run(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
 	}
 	t.Run("it does what the model does", func(t *testing.T) {
 		t.Parallel()
-		compareWithModel(t, open)
+		CompareWithModel(t, open)
 	})
 }
 
