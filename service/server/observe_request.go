@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -92,7 +93,7 @@ func (w *requestWatch) done(r *http.Request, x *transport.Exchange) {
 	n, seen := noteOf(r.Context()), intercept.IsSeen(r.Context())
 	status := x.Status()
 	called := seen || n.plain && status < http.StatusBadRequest
-	w.metrics.HTTPDone(r, n.status(status), x.Header(), called)
+	w.metrics.HTTPDone(r, n.status(status), headerToCount(x), called)
 	if !seen || x.Broken() {
 		w.line(r, x, n)
 	}
@@ -115,13 +116,22 @@ func (n *note) status(sent int) int {
 	return sent
 }
 
+// headerToCount returns the header of a response with the gRPC status to count: a body
+// that the caller got wrong is the caller's error, although gRPC has INTERNAL for some.
+func headerToCount(x *transport.Exchange) http.Header {
+	if x.BadBody() && telemetry.GRPCStatus(x.Header()) == int(connect.CodeInternal) {
+		return http.Header{"Grpc-Status": {strconv.Itoa(int(connect.CodeInvalidArgument))}}
+	}
+	return x.Header()
+}
+
 // line logs a request that no interceptor has seen: an unknown path, a wrong method, a
 // message that cannot be decoded, a caller who was refused. Of what a limit refuses it
 // logs one a second for each reason, with how many were skipped: who floods the server
 // shall not flood the log.
 func (w *requestWatch) line(r *http.Request, x *transport.Exchange, n *note) {
 	ctx, status := r.Context(), n.status(x.Status())
-	code := codeOf(status, telemetry.GRPCStatus(x.Header()))
+	code := codeOf(status, telemetry.GRPCStatus(headerToCount(x)))
 	level := levelOf(status, code)
 	if !w.log.Enabled(ctx, level) {
 		return

@@ -31,6 +31,7 @@ const compressedFlag = 1
 
 // fault returns the error for what a caller did wrong.
 func (b *limitedBody) fault(fault BodyFault, format string, args ...any) error {
+	b.exchange.badBody.Store(true)
 	if b.opts.BodyFault == nil {
 		return io.ErrUnexpectedEOF
 	}
@@ -44,8 +45,10 @@ func (b *limitedBody) readFault(err error) error {
 	switch r := b.exchange.request; {
 	case err == nil, errors.Is(err, io.EOF), r == nil, errors.As(err, new(*connect.Error)):
 		return err
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, http.ErrBodyReadAfterClose), r.Context().Err() != nil:
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, http.ErrBodyReadAfterClose):
 		return err
+	case r.Context().Err() != nil:
+		return r.Context().Err()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return b.fault(BodyMalformed, "the body ended early")
 	case strings.Contains(err.Error(), "Content-Length"):

@@ -47,6 +47,7 @@ type Exchange struct {
 	came     atomic.Int64 // how often something of the body has come
 	bodyLeft atomic.Bool  // the body has not been read to its end
 	rest     io.Reader    // the body as the connection brings it
+	badBody  atomic.Bool  // the caller got the body wrong
 	late     atomic.Bool  // the guard has ended the reading since the body did not come
 
 	mu       sync.Mutex // held while the controller is used by others than the handler
@@ -76,6 +77,9 @@ func (x *Exchange) Status() int {
 	}
 	return x.status
 }
+
+// BadBody reports whether the caller got the body of the request wrong.
+func (x *Exchange) BadBody() bool { return x.badBody.Load() }
 
 // Broken reports whether the handler has panicked. It is to be asked for when it has
 // ended, by its goroutine.
