@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -26,7 +27,7 @@ func (s *Service) StreamUserActivities(
 	if err := stream.Send(nil); err != nil { // the header: the stream stands
 		return err
 	}
-	a := activityStream{req: req, stream: stream, flush: flusher(ctx), heartbeat: s.opts.Heartbeat}
+	a := activityStream{req: req, stream: stream, flush: flusher(ctx), heartbeat: s.opts.Heartbeat, memory: budget.FromContext(ctx)}
 	return a.run(ctx, cursor)
 }
 
@@ -87,6 +88,8 @@ type activityStream struct {
 	stream    *connect.ServerStream[userv1.UserActivity]
 	flush     FlushControl
 	heartbeat time.Duration
+	memory    *budget.Reservation
+	full      bool // memory for full pages is reserved
 }
 
 func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
@@ -109,6 +112,7 @@ func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
 		if err := a.send(ctx, cursor, page.Rows); err != nil {
 			return err
 		}
+		a.pace(cursor, !page.AtHead)
 		if !page.AtHead {
 			continue
 		}
@@ -125,6 +129,21 @@ func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
 			return err
 		}
 	}
+}
+
+// pace reads full pages once a reader has consumed a small one and there is more, as far as
+// there is memory for them. So a stream that stalls at once, or waits, holds little.
+func (a *activityStream) pace(cursor *feed.Cursor, more bool) {
+	if a.full == more {
+		return
+	}
+	if !more {
+		a.memory.Shrink(budget.Response, feed.PageMemory)
+	} else if a.memory.Grow(budget.Response, feed.PageMemory) != nil {
+		return
+	}
+	a.full = more
+	cursor.FullPages(more)
 }
 
 // send sends a page. When half of it has been taken the next is read ahead: a reader who

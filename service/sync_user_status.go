@@ -13,6 +13,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -117,7 +118,10 @@ func (r *statusReader) enqueue(ctx context.Context, message *userv1.UserStatusUp
 // take does what a message asks as far as that needs no waiting.
 func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdate) statusAnswer {
 	panicIfPlanted(message.GetUserId())
-	answer := statusAnswer{message: message}
+	// What the response needs; a message may be large, and many responses outstanding.
+	answer := statusAnswer{message: &userv1.UserStatusUpdate{
+		UserId: message.GetUserId(), ActivityId: message.GetActivityId(), ClientSeq: message.GetClientSeq(), Progress: message.GetProgress(),
+	}}
 	op, err := r.check(ctx, message)
 	if err != nil {
 		answer.err = err
@@ -129,6 +133,12 @@ func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdat
 	held, err := r.followed.Hold(message.GetUserId())
 	if err != nil {
 		answer.err = err
+		return answer
+	}
+	if held.Fresh && budget.FromContext(ctx).Grow(budget.Subscription, followBytes) != nil {
+		r.followed.Release(message.GetUserId(), r.service.feed.Head().Position)
+		r.followed.Remove(message.GetUserId())
+		answer.err = user.ErrOverloaded()
 		return answer
 	}
 	answer.holds, answer.fresh = true, held.Fresh
@@ -269,6 +279,7 @@ func (w *statusWriter) answer(ctx context.Context, in *statusReader, a *statusAn
 		in.followed.Release(a.message.GetUserId(), delivered)
 		if err != nil && (a.fresh || user.HasReason(err, user.UserDeleted) || user.HasReason(err, user.UserNotFound)) {
 			in.followed.Remove(a.message.GetUserId())
+			budget.FromContext(ctx).Shrink(budget.Subscription, followBytes)
 		}
 	}
 	if err == nil && a.message.GetUserId() == 0 {

@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -63,6 +64,13 @@ func (s *Service) WatchUserStatus(
 	}
 }
 
+const (
+	// followBytes is what a followed user takes in the maps of its stream and of the feed.
+	followBytes = 320
+	// startFollowBytes is what it takes beside that while the present statuses are read.
+	startFollowBytes = 384
+)
+
 // statusWriter sends status changes of followed users.
 type statusWriter struct {
 	service  *Service
@@ -109,6 +117,12 @@ func (w *statusWriter) atHand(more bool) error {
 // begin follows the users and sends what the caller does not know yet: their
 // present statuses, or those that have changed since a position.
 func (w *statusWriter) begin(ctx context.Context, ids []int64, after int64) error {
+	memory := budget.FromContext(ctx)
+	starts := int64(len(ids)) * startFollowBytes
+	if memory.Grow(budget.Subscription, int64(len(ids))*followBytes+starts) != nil {
+		return user.ErrOverloaded()
+	}
+	defer memory.Shrink(budget.Subscription, starts)
 	for _, id := range ids {
 		if _, err := w.followed.Hold(id); err != nil {
 			return err

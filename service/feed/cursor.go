@@ -16,7 +16,15 @@ import (
 const (
 	pageRows  = 128
 	pageBytes = 32 << 10
+
+	// The smaller pages of a stream that has shown nothing of its pace.
+	smallPageRows  = 16
+	smallPageBytes = 4 << 10
 )
+
+// PageMemory is what two full pages take, the second of which may be read ahead: the
+// details of a row are a map, and take three times their length.
+const PageMemory = 2 * 3 * pageBytes
 
 // CursorOptions say what a cursor follows.
 type CursorOptions struct {
@@ -61,8 +69,9 @@ type Page struct {
 func (f *Feed) Cursor(opts CursorOptions) *Cursor {
 	c := &Cursor{
 		feed: f, opts: opts, woken: make(chan struct{}, 1), gone: opts.Deleted,
-		query: user.LogQuery{UserID: opts.UserID, After: opts.After, MaxRows: pageRows, MaxBytes: pageBytes, Actions: opts.Actions},
+		query: user.LogQuery{UserID: opts.UserID, After: opts.After, Actions: opts.Actions},
 	}
+	c.FullPages(false)
 	c.at.Store(opts.After)
 	if len(opts.Actions) > 0 && opts.UserID != wholeLog {
 		// Whatever the caller keeps, the cursor must see its user's life end.
@@ -79,6 +88,15 @@ func (c *Cursor) Close() {
 	c.feed.mu.Lock()
 	defer c.feed.mu.Unlock()
 	leave(c.feed.cursors, c.opts.UserID, c)
+}
+
+// FullPages sets the size of the next pages. A cursor begins with small ones, for which the
+// base cost of a stream has room; full ones take PageMemory.
+func (c *Cursor) FullPages(full bool) {
+	c.query.MaxRows, c.query.MaxBytes = smallPageRows, smallPageBytes
+	if full {
+		c.query.MaxRows, c.query.MaxBytes = pageRows, pageBytes
+	}
 }
 
 // Position is the position up to which Read has given everything.

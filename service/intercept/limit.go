@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -60,12 +61,19 @@ func (l *StreamLimits) WrapStreamingHandler(next connect.StreamingHandlerFunc) c
 			}
 			defer l.leave(caller)
 		}
+		if budget.FromContext(ctx).Grow(budget.Stream, streamBytes) != nil {
+			return user.ErrOverloaded()
+		}
 		if l.opts.Bytes > 0 && conn.Spec().StreamType == connect.StreamTypeClient {
 			conn = &weighedConn{StreamingHandlerConn: conn, limit: l.opts.Bytes}
 		}
 		return next(ctx, conn)
 	}
 }
+
+// streamBytes is what a stream takes beside its request: what it waits with, and a small
+// page of the log.
+const streamBytes = 12 << 10
 
 func (l *StreamLimits) enter(caller string) bool {
 	l.mu.Lock()

@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	pipeBytes = 64 << 10 // what a stream may be ahead of its reader
-	wakeBytes = 16 << 10 // what is worth waking the reader for while the writer holds
+	pipeBytes = 16 << 10 // what a stream may be ahead of its reader
+	wakeBytes = 8 << 10  // what is worth waking the reader for while the writer holds
 )
 
 // pipe carries a stream within the process, from the handler's goroutine to the one

@@ -20,7 +20,7 @@ import (
 )
 
 // itemsAhead is how many rows may wait for the network as JSON.
-const itemsAhead = 64
+const itemsAhead = 8
 
 // A streamRoute is a method of a resource whose response is a stream.
 type streamRoute struct {

@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	// see each other: handlers, interceptors, and what refuses below them.
 	"service/rpcstatus": {"service/user"},
 	"service/auth":      {"service/user", "service/rpcstatus"},
-	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "gen/..."},
+	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/rest": {
 		"service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/jsonpb", "gen/...",
 	},
