@@ -44,7 +44,7 @@ func TestCallEndedByTheServer(t *testing.T) {
 func TestDrainedStreamsAreSampled(t *testing.T) {
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	run := intercept.NewLog(log, intercept.NewSampler(time.Hour)).WrapStreamingHandler(
+	run := intercept.NewLog(log, intercept.NewSampler(time.Hour, 1)).WrapStreamingHandler(
 		intercept.NewErrors(log).WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
 			return user.ErrDraining("e", 7)
 		}))

@@ -27,18 +27,22 @@ const (
 //
 // Of the calls that went well and fast it writes those that the sampler takes, each
 // with how many were skipped since the last; the others show at debug. Streams that end
-// since the server stops count as such. Everything else is always written.
+// since the server stops count as such. Of the failures of callers it writes FailureBurst a
+// second for each procedure and code. Everything else is always written.
 type Log struct {
 	serverOnly
 
-	log     *slog.Logger
-	sampler *Sampler // nil: takes none
+	log      *slog.Logger
+	sampler  *Sampler // nil: takes none
+	failures *Sampler
 }
 
 // NewLog returns an interceptor that writes to the logger. Without a sampler calls that
 // went well and fast show at debug only, which is right for what balancers ask all the
 // time.
-func NewLog(log *slog.Logger, sampler *Sampler) *Log { return &Log{log: log, sampler: sampler} }
+func NewLog(log *slog.Logger, sampler *Sampler) *Log {
+	return &Log{log: log, sampler: sampler, failures: NewSampler(time.Second, FailureBurst)}
+}
 
 // WrapUnary logs unary calls.
 func (l *Log) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
@@ -88,14 +92,17 @@ type logged struct {
 // level says whether a call that has ended is worth a line, and at which level.
 func (l *Log) level(ctx context.Context, spec connect.Spec, began time.Time, err error) (level slog.Level, skipped int64, ok bool) {
 	level = levelOf(err, spec)
-	if now := time.Now(); level == slog.LevelInfo && (isGood(err) && now.Sub(began) < slow || isDraining(err)) {
-		taken := false
-		if l.sampler != nil {
+	now, taken := time.Now(), true
+	switch {
+	case level == slog.LevelInfo && (isGood(err) && now.Sub(began) < slow || isDraining(err)):
+		if taken = false; l.sampler != nil {
 			skipped, taken = l.sampler.Take(spec.Procedure, now)
 		}
-		if !taken {
-			level = slog.LevelDebug
-		}
+	case level < slog.LevelError && !isGood(err):
+		skipped, taken = l.failures.Take(spec.Procedure+" "+recordedCode(err).String(), now)
+	}
+	if !taken {
+		level = slog.LevelDebug
 	}
 	return level, skipped, l.log.Enabled(ctx, level)
 }
@@ -122,7 +129,7 @@ func (l *Log) line(ctx context.Context, call logged) {
 	case isGood(call.err) && call.err != nil:
 		attrs = append(attrs, slog.Bool("not_modified", true))
 	case call.err != nil:
-		attrs = append(attrs, slog.String("error", call.err.Error()))
+		attrs = append(attrs, slog.String("error", Clip(call.err.Error())))
 	}
 	if call.skipped > 0 {
 		attrs = append(attrs, slog.Int64("skipped", call.skipped))

@@ -1,16 +1,18 @@
 package intercept_test
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/yourorg/userservice/service/intercept"
 )
 
 func TestSamplerTakesTheFirstOfEachInterval(t *testing.T) {
-	s := intercept.NewSampler(time.Second)
+	s := intercept.NewSampler(time.Second, 1)
 	start := time.Unix(1000, 0)
 	for i, step := range []struct {
 		procedure string
@@ -32,8 +34,29 @@ func TestSamplerTakesTheFirstOfEachInterval(t *testing.T) {
 	}
 }
 
+func TestSamplerTakesABurst(t *testing.T) {
+	s := intercept.NewSampler(time.Second, 3)
+	start := time.Unix(1000, 0)
+	for i, want := range []bool{true, true, true, false, false} {
+		if _, ok := s.Take("/a", start); ok != want {
+			t.Errorf("event %d: Take() = %v, want %v", i, ok, want)
+		}
+	}
+	if skipped, ok := s.Take("/a", start.Add(time.Second)); skipped != 2 || !ok {
+		t.Errorf("Take() in the next interval = %d, %v, want 2, true", skipped, ok)
+	}
+}
+
+func TestClip(t *testing.T) {
+	for text, want := range map[string]int{"": 0, "short": 5, strings.Repeat("a", 256): 256, strings.Repeat("é", 70_000): 256 + len("…")} {
+		if got := intercept.Clip(text); len(got) != want || !utf8.ValidString(got) {
+			t.Errorf("Clip() of %d bytes has %d, want %d of UTF-8", len(text), len(got), want)
+		}
+	}
+}
+
 func TestSamplerLetsAllPassWithoutInterval(t *testing.T) {
-	s := intercept.NewSampler(0)
+	s := intercept.NewSampler(0, 1)
 	for range 3 {
 		if _, ok := s.Take("/a", time.Unix(0, 0)); !ok {
 			t.Error("left one out")
@@ -42,7 +65,7 @@ func TestSamplerLetsAllPassWithoutInterval(t *testing.T) {
 }
 
 func TestSamplerLosesNoneOfMany(t *testing.T) {
-	s := intercept.NewSampler(time.Millisecond)
+	s := intercept.NewSampler(time.Millisecond, 1)
 	var counted atomic.Int64
 	var callers sync.WaitGroup
 	start := time.Unix(1000, 0)

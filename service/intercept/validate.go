@@ -125,9 +125,22 @@ func apart(do func() error) error {
 	return <-done
 }
 
+// maxSought is the number of elements above which only the first violation of a message is
+// looked for. A violation takes a KiB, and an element that breaks a rule two bytes.
+const maxSought = 256
+
 func validate(validator protovalidate.Validator, message proto.Message) error {
-	err := validator.Validate(message)
-	nul := nulViolations(message.ProtoReflect(), "")
+	err := validator.Validate(message, protovalidate.WithFailFast())
+	large := false
+	if err != nil {
+		if large = elements(message.ProtoReflect(), maxSought) > maxSought; !large {
+			err = validator.Validate(message)
+		}
+	}
+	var nul []user.Violation
+	if !large {
+		nul = nulViolations(message.ProtoReflect(), "")
+	}
 	if err == nil && nul == nil {
 		return nil
 	}
@@ -151,5 +164,29 @@ func validate(validator protovalidate.Validator, message proto.Message) error {
 			violations = append(violations, v)
 		}
 	}
-	return user.Invalid(violations...)
+	invalid := user.Invalid(violations...)
+	if large {
+		invalid.Message += " (the request is large: only the first violation was looked for)"
+	}
+	return invalid
+}
+
+// elements counts the elements of all lists and maps of a message, to a bit beyond most.
+func elements(m protoreflect.Message, most int) (n int) {
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case field.IsMap():
+			n += v.Map().Len()
+		case field.IsList():
+			list := v.List()
+			n += list.Len()
+			for i := 0; field.Message() != nil && i < list.Len() && n <= most; i++ {
+				n += elements(list.Get(i).Message(), most-n)
+			}
+		case field.Message() != nil:
+			n += elements(v.Message(), most-n)
+		}
+		return n <= most
+	})
+	return n
 }

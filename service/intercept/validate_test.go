@@ -95,3 +95,23 @@ func TestPanicOfTheRulesIsAnError(t *testing.T) {
 		t.Errorf("the caller is told %v", answer)
 	}
 }
+
+// A request of many elements costs no more than its first violation.
+func TestLargeRequestHasOneViolation(t *testing.T) {
+	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := intercept.Item(validator)
+	for n, want := range map[int]int{2: 3, 100: 101, 10_000: 1, 100_000: 1} { // two equal ids break a rule of the list
+		err := check(&userv1.WatchUserStatusRequest{UserIds: make([]int64, n)})
+		invalid, ok := user.AsError(err)
+		if !ok || invalid.Reason != user.InvalidField || len(invalid.Violations) != want || !strings.HasPrefix(invalid.Violations[0].Field, "user_ids") {
+			t.Errorf("%d bad ids: %v, want %d violations", n, err, want)
+		}
+	}
+	request := &userv1.WatchUserStatusRequest{UserIds: make([]int64, 10_000)}
+	if allocs := testing.AllocsPerRun(5, func() { _ = check(request) }); allocs > 200 {
+		t.Errorf("%v allocations for 10,000 bad ids, want few", allocs)
+	}
+}

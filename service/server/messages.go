@@ -97,7 +97,7 @@ func (s *Server) gate(l links) connect.RequestGateFunc {
 // deny notes why the policy has refused a call.
 func (l *links) deny(ctx context.Context, err error) {
 	if refused, ok := user.AsError(err); ok {
-		noteOf(ctx).denied = refused
+		noteOf(ctx).limited = refused
 		l.reasons.Refused(refused.Reason)
 	}
 }

@@ -36,7 +36,7 @@ func newObservers(log *slog.Logger, metrics *telemetry.Metrics, tracing *telemet
 	o.traces, failures[0] = tracing.Interceptors(intercept.Protocol)
 	o.calls, failures[1] = intercept.NewMetrics(metrics.Registry())
 	o.reasons, failures[2] = intercept.NewReasons(metrics.Registry())
-	o.log = intercept.NewLog(log, intercept.NewSampler(sampleEvery))
+	o.log = intercept.NewLog(log, intercept.NewSampler(sampleEvery, 1))
 	if err := errors.Join(failures[:]...); err != nil {
 		return o, fmt.Errorf("observe the calls: %w", err)
 	}

@@ -23,8 +23,7 @@ import (
 // become a call. It is for the goroutine of the request.
 type note struct {
 	refused  *auth.RefusedError  // by what asks who is calling
-	limited  *user.Error         // by a limit
-	denied   *user.Error         // by the policy, before there was a call
+	limited  *user.Error         // by a limit, or by the policy before there was a call
 	caller   string              // the subject, once it is known
 	plain    bool                // it asks for a page or a permission of browsers, and never is a call
 	exchange *transport.Exchange // nil where no guard is around
@@ -80,12 +79,16 @@ type requestWatch struct {
 	log     *slog.Logger
 	metrics *telemetry.Metrics
 	known   map[string]bool    // the paths that are procedures
-	limited *intercept.Sampler // of lines of what a limit refuses, by its reason
+	limited *intercept.Sampler // of what a limit refuses, by its reason
+	failed  *intercept.Sampler // of what else fails, by protocol and cause
 }
 
 // newRequestWatch returns what is told of every request.
 func newRequestWatch(log *slog.Logger, metrics *telemetry.Metrics, further []Service) *requestWatch {
-	return &requestWatch{log: log, metrics: metrics, known: procedures(further), limited: intercept.NewSampler(sampleEvery)}
+	return &requestWatch{
+		log: log, metrics: metrics, known: procedures(further),
+		limited: intercept.NewSampler(sampleEvery, 1), failed: intercept.NewSampler(sampleEvery, intercept.FailureBurst),
+	}
 }
 
 // done is told of a request when its handler has returned.
@@ -110,6 +113,8 @@ func (n *note) status(sent int) int {
 		return http.StatusServiceUnavailable
 	case n.limited != nil && n.limited.Code == user.PermissionDenied:
 		return http.StatusForbidden
+	case n.limited != nil && n.limited.Code == user.Unauthenticated:
+		return http.StatusUnauthorized
 	case n.limited != nil:
 		return http.StatusTooManyRequests
 	}
@@ -126,9 +131,9 @@ func headerToCount(x *transport.Exchange) http.Header {
 }
 
 // line logs a request that no interceptor has seen: an unknown path, a wrong method, a
-// message that cannot be decoded, a caller who was refused. Of what a limit refuses it
-// logs one a second for each reason, with how many were skipped: who floods the server
-// shall not flood the log.
+// message that cannot be decoded, a caller who was refused. Of requests that fail for one
+// cause it logs some a second, with how many were skipped, and no more of a text than its
+// beginning: a flood of requests must not become a flood of lines.
 func (w *requestWatch) line(r *http.Request, x *transport.Exchange, n *note) {
 	ctx, status := r.Context(), n.status(x.Status())
 	code := codeOf(status, telemetry.GRPCStatus(headerToCount(x)))
@@ -136,22 +141,37 @@ func (w *requestWatch) line(r *http.Request, x *transport.Exchange, n *note) {
 	if !w.log.Enabled(ctx, level) {
 		return
 	}
-	skipped := int64(0)
-	if n.limited != nil {
-		var ok bool
-		if skipped, ok = w.limited.Take(string(n.limited.Reason), time.Now()); !ok {
-			return
-		}
+	protocol := telemetry.Protocol(r)
+	skipped, taken := int64(0), true
+	switch now := time.Now(); {
+	case n.limited != nil && n.limited.Code != user.PermissionDenied && n.limited.Code != user.Unauthenticated:
+		skipped, taken = w.limited.Take(string(n.limited.Reason), now)
+	case level < slog.LevelError:
+		skipped, taken = w.failed.Take(protocol+" "+n.cause(code), now)
 	}
-	attrs := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path)}
+	if !taken {
+		return
+	}
+	attrs := []slog.Attr{slog.String("method", intercept.Clip(r.Method)), slog.String("path", intercept.Clip(r.URL.Path))}
 	if w.isProcedure(r.URL.Path) {
 		attrs = append(attrs, slog.String("procedure", r.URL.Path))
 	}
 	attrs = append(attrs,
-		slog.String("protocol", telemetry.Protocol(r)), slog.String("http", r.Proto),
+		slog.String("protocol", protocol), slog.String("http", r.Proto),
 		slog.Int("status", x.Status()), slog.String("code", code),
 		slog.Duration("duration", time.Since(x.Born())), slog.String("peer", r.RemoteAddr))
 	w.log.LogAttrs(ctx, level, "request", append(attrs, n.attrs(skipped)...)...)
+}
+
+// cause is why a request failed, in one of few words.
+func (n *note) cause(code string) string {
+	switch {
+	case n.refused != nil:
+		return string(n.refused.Cause)
+	case n.limited != nil:
+		return string(n.limited.Reason)
+	}
+	return code
 }
 
 func (w *requestWatch) isProcedure(path string) bool {
@@ -172,9 +192,9 @@ func (n *note) attrs(skipped int64) (attrs []slog.Attr) {
 	}
 	if n.limited != nil {
 		attrs = append(attrs, slog.String("reason", string(n.limited.Reason)))
-		if skipped > 0 {
-			attrs = append(attrs, slog.Int64("skipped", skipped))
-		}
+	}
+	if skipped > 0 {
+		attrs = append(attrs, slog.Int64("skipped", skipped))
 	}
 	return attrs
 }

@@ -19,7 +19,7 @@ type refusal func(http.ResponseWriter, *http.Request, *user.Error)
 // reason: such a refusal is usually a proxy or a page that the configuration does not
 // know, and the message names the flag.
 func refuseLogged(log *slog.Logger, answer refusal) refusal {
-	lines := intercept.NewSampler(sampleEvery)
+	lines := intercept.NewSampler(sampleEvery, 1)
 	return func(w http.ResponseWriter, r *http.Request, err *user.Error) {
 		if skipped, ok := lines.Take(string(err.Reason), time.Now()); ok {
 			log.LogAttrs(r.Context(), slog.LevelWarn, "request refused",

@@ -29,7 +29,7 @@ func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 		Authorize: func(ctx context.Context, procedure string) error {
 			err := l.policy.Call(ctx, procedure)
 			if refused, ok := user.AsError(err); ok {
-				noteOf(ctx).denied = refused
+				noteOf(ctx).limited = refused
 			}
 			return err
 		},
