@@ -84,6 +84,7 @@ type Guard struct {
 	mu     sync.Mutex
 	base   point         // known to be right, or to lie before the present
 	slack  time.Duration // by how much base may lie before it
+	fresh  bool          // nothing was kept: any jump may be the one to the right time
 	best   point         // the last reading that fits the base
 	steady point         // the first reading that all since agree with
 	status Status
@@ -96,7 +97,9 @@ func New(read Source, kept Mark, trusted bool, log *slog.Logger) *Guard {
 	r := read()
 	g.base, g.steady = point{r.Wall, r.Elapsed}, point{r.Wall, r.Elapsed}
 	switch {
-	case trusted || kept.Time.IsZero():
+	case trusted:
+	case kept.Time.IsZero():
+		g.fresh = true
 	case kept.Boot != "" && kept.Boot == r.Boot && r.Elapsed >= kept.Elapsed:
 		g.base = point{kept.Time, kept.Elapsed}
 	default:
@@ -126,7 +129,10 @@ func (g *Guard) Mark() Mark {
 	defer g.mu.Unlock()
 	r := g.read()
 	kept := Mark{Time: g.observe(r).Due, Elapsed: r.Elapsed, Boot: r.Boot}
-	if g.slack > 0 {
+	switch {
+	case g.fresh:
+		kept.Time = g.best.at(r.Elapsed)
+	case g.slack > 0:
 		kept.Boot = "" // how long the store was closed is not known yet
 	}
 	return kept
@@ -141,7 +147,7 @@ func (g *Guard) Status() Status {
 }
 
 func (g *Guard) fits(drift time.Duration) bool {
-	return drift >= -Tolerance && drift <= Tolerance+g.slack
+	return drift >= -Tolerance && (g.fresh || drift <= Tolerance+g.slack)
 }
 
 func (g *Guard) observe(r Reading) Times {
@@ -154,6 +160,10 @@ func (g *Guard) observe(r Reading) Times {
 			g.log.Info("system clock confirmed", "clock", r.Wall, "expected", g.base.at(r.Elapsed))
 		}
 		g.base, g.slack, g.steady = point{r.Wall, r.Elapsed}, 0, point{r.Wall, r.Elapsed}
+		g.fresh = false
+	}
+	if g.fresh && r.Wall.Before(g.base.at(r.Elapsed)) {
+		g.base = point{r.Wall, r.Elapsed}
 	}
 	expected := g.base.at(r.Elapsed)
 	drift := r.Wall.Sub(expected)
@@ -193,6 +203,9 @@ func (g *Guard) unconfirmed(r Reading, drift time.Duration) string {
 		return fmt.Sprintf("the system clock, %s, is %v %s the expected time, which is used instead; "+
 			"nothing is purged by the system clock until it has been steady for another %v",
 			r.Wall.UTC().Format(time.RFC3339), drift.Abs().Round(time.Second), direction, wait)
+	case drift > Tolerance && g.fresh:
+		return fmt.Sprintf("the system clock has gone forward by %v since the store was created; nothing is purged by it until it has been steady for another %v",
+			drift.Round(time.Second), wait)
 	case drift > Tolerance:
 		return fmt.Sprintf("the store was last open %v ago by the system clock; nothing is purged by it until it has been steady for another %v",
 			drift.Round(time.Second), wait)

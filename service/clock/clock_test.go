@@ -62,7 +62,7 @@ func TestJumps(t *testing.T) {
 			t.Run(name+", "+start, func(t *testing.T) {
 				m := newMachine()
 				g := m.guard(clock.Mark{})
-				m.pass(g, 10*time.Minute)
+				m.pass(g, clock.Settle+10*time.Second)
 				kept := g.Mark()
 				m.off = off
 				if start == "restarted" {
@@ -110,7 +110,7 @@ func mustBeUnconfirmed(t *testing.T, g *clock.Guard, want bool) {
 func TestReboot(t *testing.T) {
 	m := newMachine()
 	g := m.guard(clock.Mark{})
-	m.pass(g, time.Minute)
+	m.pass(g, clock.Settle+10*time.Second)
 	kept, closed := g.Mark(), m.now
 	m.reboot("second", 100*24*time.Hour)
 	g = m.guard(kept)
@@ -144,6 +144,37 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// A store that is created while the clock is wrong follows it to the right time. What
+// was to be purged by the wrong one waits until the clock has been steady.
+func TestFresh(t *testing.T) {
+	for name, off := range map[string]time.Duration{"behind": -56 * year, "ahead": 64 * year} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine()
+			m.off = off
+			g := m.guard(clock.Mark{})
+			mustKnow(t, m, g, m.now.Add(off), m.now.Add(off))
+			m.pass(g, 30*time.Second)
+			m.off = 0
+			due := m.now
+			if off < 0 {
+				due = m.now.Add(off)
+			}
+			mustKnow(t, m, g, m.now, due)
+			mustBeUnconfirmed(t, g, off < 0)
+			m.pass(g, clock.Settle+10*time.Second)
+			mustKnow(t, m, g, m.now, m.now)
+			m.off = off // from now on the time is known
+			mustKnow(t, m, g, m.now, m.now)
+		})
+	}
+	m := newMachine()
+	g := m.guard(clock.Mark{})
+	m.pass(g, time.Minute)
+	kept := g.Mark()
+	m.off = 2 * time.Hour
+	mustKnow(t, m, m.guard(kept), m.now, m.now) // the elapsed time is known over a restart
+}
+
 // An operator who knows that the clock is right can say so.
 func TestTrusted(t *testing.T) {
 	m := newMachine()
@@ -158,6 +189,7 @@ func TestJumpIsLogged(t *testing.T) {
 	var log bytes.Buffer
 	m := newMachine()
 	g := clock.New(m.read, clock.Mark{}, false, slog.New(slog.NewTextHandler(&log, nil)))
+	m.pass(g, clock.Settle+10*time.Second)
 	m.off = 2 * time.Hour
 	for range 3 {
 		g.Now()
@@ -190,6 +222,7 @@ func TestRandomClocks(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		m := newMachine()
 		g := m.guard(clock.Mark{})
+		m.pass(g, clock.Settle+10*time.Second)
 		rebooted := false
 		check := func() {
 			now := g.Now()
