@@ -87,6 +87,13 @@ func (c *integrity) suspected() {
 	c.suspect <- struct{}{} // there is room: none is under way
 }
 
+// found notes damage that no check of SQLite's sees.
+func (c *integrity) found(damage error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.damage = damage
+}
+
 func (c *integrity) close() {
 	c.cancel()
 	<-c.ended

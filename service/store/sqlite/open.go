@@ -71,6 +71,7 @@ type Store struct {
 	// The writer's own.
 	trouble trouble
 	places  [2]place
+	content content
 
 	redacting sync.Map // user id -> position up to which its rows are redacted
 }
@@ -149,6 +150,9 @@ func (s *Store) open(ctx context.Context) (err error) {
 	}
 	s.clock = clock.New(s.opts.Clock, kept, s.opts.TrustClock, s.opts.Logger)
 	if err := s.beginSession(w); err != nil {
+		return err
+	}
+	if s.content, err = findContent(w.conn, s.lock.file); err != nil {
 		return err
 	}
 	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger, s.heavy); err != nil {

@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"database/sql/driver"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -251,4 +253,30 @@ func TestMetaPage(t *testing.T) {
 func FuzzMetaPage(f *testing.F) {
 	f.Add([]byte{0x0d, 0, 0, 0, 1, 0, 0, 0, 0, 10, 3, 1, 2, 1, 5})
 	f.Fuzz(func(_ *testing.T, page []byte) { parseMetaPage(page) })
+}
+
+// A reader that holds up the checkpoint at open does not make the store take its own
+// file for another one later.
+func TestOpenBesideAReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	createUser(t, s, "anna")
+	killed := filepath.Join(snapshot(t, path), "users.db")
+	c, err := connect(t.Context(), readOnlyDSN(killed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.run("BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.rows("SELECT count(*) FROM users", func([]driver.Value) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, killed)
+	createUser(t, s, "berta")
+	if err := errors.Join(c.run("ROLLBACK"), c.close()); err != nil {
+		t.Fatal(err)
+	}
+	checkpointNow(t, s)
+	createUser(t, s, "carla")
 }

@@ -88,7 +88,7 @@ func (s *Store) beginSession(w *writer) error {
 	if err != nil {
 		return err
 	}
-	return w.conn.rows("PRAGMA wal_checkpoint(TRUNCATE)", func([]driver.Value) error { return nil })
+	return w.conn.rows("PRAGMA wal_checkpoint(PASSIVE)", func([]driver.Value) error { return nil })
 }
 
 // endSession notes that the database was closed in good order, and closes the writer's

@@ -109,3 +109,44 @@ func mustBeDamaged(t *testing.T, s *Store, users []user.Result) {
 		t.Errorf("Probe() = %v, want STORE_READ_ONLY", err)
 	}
 }
+
+// A file that is copied over an open database in place keeps its name and its inode. No
+// write goes into it, and the store is not ready any more.
+func TestDatabaseOverwrittenInPlace(t *testing.T) {
+	dir := t.TempDir()
+	other := openTest(t, filepath.Join(dir, "other.db"))
+	for i := range 300 {
+		createUser(t, other, fmt.Sprint("other", i))
+	}
+	backup := filepath.Join(dir, "backup.db")
+	if err := other.Backup(t.Context(), backup, nil); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "users.db")
+	s, err := Open(t.Context(), Options{Path: path, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() }) // its file is gone
+	u := createUser(t, s, "anna")
+	content, err := os.ReadFile(backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }() // closing it lets go of SQLite's locks
+	for range 2 {
+		if err := touch(t, s, u.ID); !user.HasReason(err, user.StoreReadOnly) {
+			t.Fatalf("a change: got %v, want STORE_READ_ONLY", err)
+		}
+	}
+	if err := s.Integrity(); err == nil || !strings.Contains(err.Error(), "overwritten while it was open") {
+		t.Errorf("Integrity() = %v, want that the file was overwritten", err)
+	}
+}

@@ -361,6 +361,11 @@ func (s *Store) checkPlaces() error {
 			return err
 		}
 	}
+	if err := s.content.check(); err != nil {
+		s.stopWrites(err, user.ErrStoreMoved())
+		s.integrity.found(err)
+		return err
+	}
 	return nil
 }
 
