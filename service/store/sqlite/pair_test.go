@@ -35,12 +35,14 @@ func copyFile(t *testing.T, from, to string) {
 
 func checkpointNow(t *testing.T, s *Store) {
 	t.Helper()
-	err := s.do(t.Context(), func(*writer) error { return nil })
+	createUser(t, s, "checkpoint")
+	err := s.do(t.Context(), func(w *writer) error {
+		w.checkpointed = -1 << 40 // it is carried out behind this
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.writer.checkpointed = -1 << 40 // the writer is idle
-	createUser(t, s, "checkpoint")
 	if err := s.Probe(t.Context()); err != nil { // begins the log anew
 		t.Fatal(err)
 	}
