@@ -98,9 +98,14 @@ func (w *writer) forgetUser(id int64, limit int) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	err = w.conn.rows("SELECT 1 FROM request_ids WHERE user_id = ? LIMIT 1", func([]driver.Value) error {
-		more = true
-		return nil
-	}, id)
+	err = w.conn.run("DELETE FROM request_users WHERE seq IN (SELECT seq FROM request_users WHERE user_id = ? LIMIT ?)", id, int64(limit))
+	if err != nil {
+		return false, err
+	}
+	err = w.conn.rows("SELECT 1 FROM request_ids WHERE user_id = ?1 UNION ALL SELECT 1 FROM request_users WHERE user_id = ?1 LIMIT 1",
+		func([]driver.Value) error {
+			more = true
+			return nil
+		}, id)
 	return more, err
 }

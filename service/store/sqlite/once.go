@@ -26,6 +26,11 @@ func (w *writer) remembered(once *user.Once) (result user.Result, found bool, er
 	if err != nil {
 		return user.Result{}, false, err
 	}
+	if a.shared {
+		if a.user, err = w.sharedUser(a.user); err != nil {
+			return user.Result{}, false, err
+		}
+	}
 	result = user.Result{Outcome: a.outcome, User: a.user, Position: a.position}
 	if a.rows > 0 {
 		err = w.rowRange.each(func(row []driver.Value) (bool, error) {
@@ -47,7 +52,48 @@ func (w *writer) remember(once *user.Once, op user.Op, result *user.Result) erro
 	if result.User != nil {
 		id = result.User.ID
 	}
-	return w.putRequest.exec(once.ID, once.Procedure, once.Caller, once.Fingerprint[:], w.clock.UnixMicro(), id, encodeAnswer(a))
+	answer := encodeAnswer(a)
+	if len(answer) > largeAnswer {
+		if err := w.shareUser(a.user); err != nil {
+			return err
+		}
+		a.shared = true
+		answer = encodeAnswer(a)
+	}
+	return w.putRequest.exec(once.ID, once.Procedure, once.Caller, once.Fingerprint[:], w.clock.UnixMicro(), id, answer)
+}
+
+// largeAnswer is the size above which a remembered result shares its user with others.
+const largeAnswer = 1 << 10
+
+// shareUser stores a user for all results that have it, for as long as the newest of them
+// is remembered. A large row is not written again for each.
+func (w *writer) shareUser(u *user.User) error {
+	key := []driver.Value{u.ID, u.Version, micros(u.StatusTime)}
+	until, known, err := w.keptUntil.number(key...)
+	switch {
+	case err != nil:
+		return err
+	case !known:
+		kept := w.clock.Add(2 * user.RequestIDLifetime).UnixMicro()
+		return w.putShared.exec(append(key, kept, encodeAnswer(answer{user: u}))...)
+	case until < w.clock.Add(user.RequestIDLifetime).UnixMicro():
+		return w.keepShared.exec(append([]driver.Value{w.clock.Add(2 * user.RequestIDLifetime).UnixMicro()}, key...)...)
+	}
+	return nil
+}
+
+// sharedUser returns the stored user with the id, the version and the time of ref.
+func (w *writer) sharedUser(ref *user.User) (*user.User, error) {
+	row, err := w.getShared.one(ref.ID, ref.Version, micros(ref.StatusTime))
+	if err != nil {
+		return nil, err
+	}
+	if row == nil {
+		return nil, errEncoding
+	}
+	a, err := decodeAnswer(asBlob(row[0]))
+	return a.user, err
 }
 
 // ForgetRequests drops at most limit request ids past their lifetime.
@@ -57,6 +103,9 @@ func (s *Store) ForgetRequests(ctx context.Context, limit int) (int, error) {
 		dropped = 0 // the job may run twice
 		var last int64
 		if err := w.redateRequests(limit); err != nil {
+			return err
+		}
+		if err := w.forgetShared(limit); err != nil {
 			return err
 		}
 		oldest := w.due.Add(-user.RequestIDLifetime).UnixMicro()
@@ -77,6 +126,12 @@ func (s *Store) ForgetRequests(ctx context.Context, limit int) (int, error) {
 		return 0, err // the job may still be under way
 	}
 	return dropped, nil
+}
+
+// forgetShared drops at most limit users that no remembered result has.
+func (w *writer) forgetShared(limit int) error {
+	return w.conn.run("DELETE FROM request_users WHERE seq IN (SELECT seq FROM request_users WHERE kept_until <= ? LIMIT ?)",
+		w.due.UnixMicro(), int64(limit))
 }
 
 // redateRequests gives the oldest request ids the present time if theirs lies in a future

@@ -28,10 +28,11 @@ type writer struct {
 	savepoint, releaseSavepoint, backToPoint *stmt
 	walCheckpoint                            *stmt
 
-	getUser, getByName, getByEmail          *stmt
-	insertUser, updateUser, updateUserFully *stmt
-	deleteUser, insertRow, rowRange         *stmt
-	getRequest, putRequest                  *stmt
+	getUser, getByName, getByEmail              *stmt
+	insertUser, updateUser, updateUserFully     *stmt
+	deleteUser, insertRow, rowRange             *stmt
+	getRequest, putRequest                      *stmt
+	getShared, keptUntil, putShared, keepShared *stmt
 
 	commit       func() error // commitAll, but for tests of its failure
 	checkpointed int          // pages written until the last checkpoint
@@ -77,6 +78,10 @@ func (w *writer) prepareTransaction(err *error) {
 	w.insertRow = c.prepare(err, "INSERT INTO log ("+logColumns+") VALUES (?, ?, ?, ?, ?)")
 	w.rowRange = c.prepare(err, "SELECT "+logColumns+" FROM log WHERE position >= ? AND position < ? ORDER BY position")
 	w.getRequest = c.prepare(err, "SELECT fingerprint, created_at, answer FROM request_ids WHERE id = ? AND procedure = ? AND caller = ?")
+	w.getShared = c.prepare(err, "SELECT answer FROM request_users WHERE user_id = ? AND version = ? AND status_time = ?")
+	w.keptUntil = c.prepare(err, "SELECT kept_until FROM request_users WHERE user_id = ? AND version = ? AND status_time = ?")
+	w.putShared = c.prepare(err, "INSERT INTO request_users (user_id, version, status_time, kept_until, answer) VALUES (?, ?, ?, ?, ?)")
+	w.keepShared = c.prepare(err, "UPDATE request_users SET kept_until = ? WHERE user_id = ? AND version = ? AND status_time = ?")
 	w.putRequest = c.prepare(err, "INSERT OR REPLACE INTO request_ids (id, procedure, caller, fingerprint, created_at, user_id, answer) "+
 		"VALUES (?, ?, ?, ?, ?, ?, ?)")
 }

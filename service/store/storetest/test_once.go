@@ -2,10 +2,12 @@ package storetest
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -46,6 +48,43 @@ var onceTests = map[string]func(*harness){
 		}
 		if n := len(h.checkLog()); n != 3 {
 			h.Fatalf("%d rows", n)
+		}
+	},
+	"results of a large user are given again as they were, whatever the user is by then": func(h *harness) {
+		metadata := make(map[string]string)
+		for i := range 20 {
+			metadata[fmt.Sprint("key", i)] = strings.Repeat("v", 1000)
+		}
+		op, err := user.NewCreate("anna", "anna@example.org", []string{"a"}, metadata)
+		h.check(err)
+		changes := []user.Change{{Op: op, Once: once("0")}}
+		var first []user.Result
+		apply := func(c user.Change) user.Result {
+			result, err := h.apply(c)
+			h.check(err)
+			first = append(first, result)
+			return result
+		}
+		u := apply(changes[0]).User
+		for i, op := range []user.Op{
+			noting(u.ID, "n", "1"), noting(u.ID, "n", "1"), noting(u.ID, "n", "1"), // two that change nothing
+			&user.SetStatus{ID: u.ID, Status: user.StatusActive, Time: h.clock.Now().Add(time.Second)}, // no new version
+			noting(u.ID, "n", "1"), noting(u.ID, "n", "2"), &user.Delete{ID: u.ID},
+		} {
+			c := user.Change{Op: op, Once: once(fmt.Sprint(i + 1))}
+			changes = append(changes, c)
+			apply(c)
+		}
+		for range 2 {
+			for i, c := range changes {
+				again, err := h.apply(c)
+				h.check(err)
+				if diff := cmp.Diff(first[i], again, cmpopts.EquateEmpty()); diff != "" {
+					h.Errorf("request %d, repeated (-first +second):\n%s", i, diff)
+				}
+			}
+			h.clock.Advance(user.RequestIDLifetime - time.Second)
+			h.reopen()
 		}
 	},
 	"a request takes effect once within one batch and at once": func(h *harness) {
