@@ -1,6 +1,11 @@
 package service
 
-import "context"
+import (
+	"context"
+	"errors"
+
+	"github.com/yourorg/userservice/service/user"
+)
 
 // FlushControl says when what a stream has written is sent. Without it every
 // message is sent by itself, which costs a turn through the connection and a
@@ -39,3 +44,17 @@ func (sendAtOnce) Hold() {}
 
 // Release does nothing: there is nothing kept.
 func (sendAtOnce) Release() {}
+
+// unsent gives the error of a message that could not be sent since its reader consumed
+// nothing: it says after which position the reader can resume. Every other error is kept.
+func (s *Service) unsent(err error, position int64) error {
+	var stalled interface{ Stalled() bool }
+	if !errors.As(err, &stalled) || !stalled.Stalled() {
+		return err
+	}
+	epoch := s.feed.Head().Epoch
+	if s.feed.IsDraining() {
+		return user.ErrDraining(epoch, position)
+	}
+	return user.ErrStalled(epoch, position)
+}

@@ -27,8 +27,9 @@ func (s *Service) StreamUserActivities(
 	if err := stream.Send(nil); err != nil { // the header: the stream stands
 		return err
 	}
-	a := activityStream{req: req, stream: stream, flush: flusher(ctx), heartbeat: s.opts.Heartbeat, memory: budget.FromContext(ctx)}
-	return a.run(ctx, cursor)
+	a := activityStream{req: req, stream: stream, flush: flusher(ctx), heartbeat: s.opts.Heartbeat, memory: budget.FromContext(ctx), sent: cursor.Position()}
+	err = a.run(ctx, cursor)
+	return s.unsent(err, a.sent)
 }
 
 // cursorOptions finds the start point. The user is looked up after the start was
@@ -88,6 +89,7 @@ type activityStream struct {
 	stream    *connect.ServerStream[userv1.UserActivity]
 	flush     FlushControl
 	heartbeat time.Duration
+	sent      int64 // the position up to which nothing is missing
 	memory    *budget.Reservation
 	full      bool // memory for full pages is reserved
 }
@@ -112,6 +114,7 @@ func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
 		if err := a.send(ctx, cursor, page.Rows); err != nil {
 			return err
 		}
+		a.sent = cursor.Position()
 		a.pace(cursor, !page.AtHead)
 		if !page.AtHead {
 			continue
@@ -156,6 +159,7 @@ func (a *activityStream) send(ctx context.Context, cursor *feed.Cursor, rows []u
 		if err := a.stream.Send(activityToProto(&rows[i])); err != nil {
 			return err
 		}
+		a.sent = rows[i].Position
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime/debug"
 
 	"connectrpc.com/connect"
@@ -269,7 +270,7 @@ func (w *statusWriter) answer(ctx context.Context, in *statusReader, a *statusAn
 		w.askProgress()
 	}
 	if err := w.send(update); err != nil {
-		return err
+		return w.before(cmp.Or(update.GetActivityId(), math.MaxInt64), err)
 	}
 	if a.holds {
 		delivered := update.GetActivityId()

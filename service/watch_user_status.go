@@ -106,8 +106,9 @@ func (w *statusWriter) atHand(more bool) error {
 	}
 	if w.due {
 		w.due = false
-		if err := w.send(w.service.statusProgress(w.followed.Told())); err != nil {
-			return err
+		told := w.followed.Told()
+		if err := w.send(w.service.statusProgress(told)); err != nil {
+			return w.service.unsent(err, told)
 		}
 	}
 	w.flush.Release()
@@ -165,8 +166,17 @@ func (w *statusWriter) changes(ctx context.Context) error {
 	return nil
 }
 
+// change sends a change. All changes before it were sent, but for those that Told has.
 func (w *statusWriter) change(change *feed.StatusChange) error {
-	return w.send(w.service.statusChange(change))
+	return w.before(change.Position, w.send(w.service.statusChange(change)))
+}
+
+// before gives the error of a message that has a change at the position, and was not sent.
+func (w *statusWriter) before(position int64, err error) error {
+	if err == nil {
+		return nil
+	}
+	return w.service.unsent(err, min(w.followed.Told(), position-1))
 }
 
 // removeGone follows users no more who were told to be gone.

@@ -28,8 +28,13 @@ func recordedCode(err error) connect.Code {
 }
 
 // gone returns the error of a Send for its caller to see: what cannot be written has
-// lost its reader, whose context may end a moment later.
+// lost its reader, whose context may end a moment later. A reader that is only stalled can
+// still be told why its stream ends.
 func gone(err error) error {
+	var stalled interface{ Stalled() bool }
+	if errors.As(err, &stalled) {
+		return err
+	}
 	failure := (*connect.Error)(nil)
 	if errors.As(err, &failure) && failure.Code() == connect.CodeUnknown {
 		return connect.NewError(connect.CodeCanceled, errors.Join(errors.New("the response cannot be written"), context.Canceled))

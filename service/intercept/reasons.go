@@ -17,7 +17,7 @@ var reasons = []user.Reason{
 	user.CredentialsMissing, user.CredentialsInvalid, user.CredentialsExpired, user.PermissionMissing,
 	user.MessageTooLarge, user.TooManyItems, user.TooManyStreams, user.TooManyFollows, user.RateLimited,
 	user.ServerDraining, user.StoreUnavailable, user.Overloaded, user.StoreFull, user.StoreReadOnly, user.InternalFault,
-	user.HostNotAllowed, user.OriginNotAllowed,
+	user.HostNotAllowed, user.OriginNotAllowed, user.StreamStalled,
 }
 
 // Reasons counts the errors of calls by their reasons, which say more than codes: a

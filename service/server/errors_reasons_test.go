@@ -17,6 +17,8 @@ var testedElsewhere = map[user.Reason]string{
 	// A server stops but once, and ends streams that are open: TestDrainTellsEveryStream,
 	// and stream_test.go of package rest.
 	user.ServerDraining: "drain_test.go",
+	// A client of the tables reads: TestStalledReaderResumes.
+	user.StreamStalled: "stall_resume_test.go",
 	// A client of the tables names the server as it is, and is no browser.
 	user.HostNotAllowed: "refuse_logged_test.go", user.OriginNotAllowed: "refuse_logged_test.go",
 }

@@ -49,6 +49,7 @@ type gatherConn struct {
 	state    tlsState      // of a connection with TLS
 	left     func()        // called once, when the connection is closed
 	budget   *frameBudget  // of HTTP/2
+	windows  *sendWindows  // of HTTP/2; set before there is a request
 	talked   atomic.Bool   // the peer has sent something
 	asked    atomic.Bool   // a request has come to the handler
 	slow     atomic.Int64  // how often a part of what waited was taken, and not all in time
@@ -132,6 +133,7 @@ func (c *gatherConn) look(p []byte) error {
 		c.state.below.above.Store(c)
 	}
 	c.budget = newFrameBudget(c.listener.opts.Frames, before)
+	c.windows = c.budget.windows
 	c.memory.credit.Store(firstConnWindow - connWindow)
 	c.budget.memory, c.budget.maxStreams = &c.memory, int32(c.listener.opts.MaxConcurrentStreams)
 	c.mu.Unlock()
@@ -221,7 +223,7 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 		more := min(c.capacity(len(p)-n)-len(c.out), len(p)-n)
 		c.out = append(c.out, p[n:n+more]...)
 		if c.budget != nil {
-			c.budget.sent(p[n : n+more])
+			c.budget.sent(c.out[len(c.out)-more:])
 		}
 		n += more
 		if !c.flushing {

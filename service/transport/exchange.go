@@ -41,6 +41,9 @@ type Exchange struct {
 	short   bool         // there is no memory for the request
 	text    *textEncoder // nil: the response is not in the text form of gRPC-Web
 
+	messages *messages   // nil: the response is not sent in whole messages
+	aborted  atomic.Bool // a write that waited for room was ended
+
 	// due is when the rest of the body has begun to be waited for, as nanoseconds
 	// after born and one; 0: it is not waited for.
 	due      atomic.Int64
@@ -50,11 +53,12 @@ type Exchange struct {
 	badBody  atomic.Bool  // the caller got the body wrong
 	late     atomic.Bool  // the guard has ended the reading since the body did not come
 
-	mu       sync.Mutex // held while the controller is used by others than the handler
-	over     bool       // the handler has returned: the controller is not to be touched
-	cutRead  bool       // the guard has ended the reading
-	cutWrite bool       // the guard has ended the writing
-	cutConn  bool       // the guard has closed the connection
+	mu       sync.Mutex    // held while the controller is used by others than the handler
+	over     bool          // the handler has returned: the controller is not to be touched
+	cutRead  bool          // the guard has ended the reading
+	cutWrite bool          // the guard has ended the writing
+	cutConn  bool          // the guard has closed the connection
+	abort    chan struct{} // closed to end a write that waits for room; nil: none does
 
 	// The guard's own, under its lock.
 	sweepOps   uint64
@@ -115,6 +119,9 @@ func (x *Exchange) WriteHeader(status int) {
 
 // Write writes to the response, in its text form if that was asked for.
 func (x *Exchange) Write(p []byte) (int, error) {
+	if x.messages != nil {
+		return x.writeMessages(p)
+	}
 	if x.text == nil {
 		return x.write(p)
 	}
@@ -185,6 +192,7 @@ func (x *Exchange) Hold() {
 func (x *Exchange) Flows() {
 	if !x.flows.Load() {
 		x.flows.Store(true)
+		x.wholeMessages()
 	}
 }
 
@@ -226,15 +234,28 @@ func (x *Exchange) finish(stall, body time.Duration) {
 	x.over = true
 }
 
-// endWrite makes the write that goes on fail, and every further one.
+// endWrite makes the write that is in progress fail, and every further one. A write that
+// waits for room fails with StalledError, and the handler can still send trailers. Any
+// other leaves no way to say why: the stream is reset, with a code that clients retry.
 func (x *Exchange) endWrite(count func()) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.over || x.cutWrite {
 		return false
 	}
+	if x.abort != nil {
+		if x.aborted.Swap(true) {
+			return false
+		}
+		count()
+		close(x.abort)
+		return true
+	}
 	x.cutWrite = true
 	count()
+	if stream := streamOf(x.ResponseWriter); stream != 0 && x.conn != nil && x.conn.windows != nil {
+		x.conn.windows.retriable(stream)
+	}
 	return x.control.SetWriteDeadline(longAgo) == nil
 }
 

@@ -117,14 +117,17 @@ type frameBudget struct {
 	chargedResets             int64 // of those that the server sent
 	opened                    int64 // streams for which no reset was sent or called for yet
 
+	windows *sendWindows
+
 	out                               frameScan                // the writers', under the connection's lock
+	replace                           int                      // bytes of an error code that are to be replaced; under the same lock
 	watched                           map[uint32]*atomic.Int64 // DATA sent on these streams; under the same lock
 	headersSent, dataSent, resetsSent atomic.Int64
 }
 
 // newFrameBudget returns the budget of a connection of which some bytes have been read.
 func newFrameBudget(limits FrameLimits, read int) *frameBudget {
-	b := &frameBudget{limits: limits, born: time.Now()}
+	b := &frameBudget{limits: limits, born: time.Now(), windows: newSendWindows()}
 	b.in.skip = uint32(len(fullPreface) - read)
 	return b
 }
@@ -132,11 +135,14 @@ func newFrameBudget(limits FrameLimits, read int) *frameBudget {
 // received notes what has come in, and says what there was too much of; empty: nothing.
 func (b *frameBudget) received(p []byte) Cause {
 	b.now = 0
+	b.windows.payload(p)
 	for {
 		h, rest, ok := b.in.next(p)
 		if !ok {
 			return ""
 		}
+		b.windows.frame(h)
+		b.windows.payload(rest)
 		if b.memory != nil {
 			if err := b.memory.frame(h, b.maxStreams); err != nil {
 				b.short = err
@@ -340,8 +346,10 @@ func (b *frameBudget) clock() int64 {
 	return b.now
 }
 
-// sent notes what goes out. It is called with the connection's lock.
+// sent records what is sent, and replaces the error code of a stream that clients are to
+// retry. It is called with the connection's lock.
 func (b *frameBudget) sent(p []byte) {
+	b.replaceCode(p)
 	if b.memory != nil {
 		b.memory.sent(frameHead{}, p)
 	}
@@ -364,8 +372,20 @@ func (b *frameBudget) sent(p []byte) {
 		case frameReset:
 			b.resetsSent.Add(1)
 		}
+		if b.windows.sent(h) {
+			b.replace = len(refusedStream)
+			b.replaceCode(rest)
+		}
 		p = rest
 	}
+}
+
+// refusedStream is the error code that clients take for UNAVAILABLE.
+var refusedStream = [4]byte{0, 0, 0, 0x7}
+
+func (b *frameBudget) replaceCode(p []byte) {
+	n := copy(p, refusedStream[len(refusedStream)-b.replace:])
+	b.replace -= n
 }
 
 // The error codes of HTTP/2 (RFC 9113, section 7) that are sent from here.

@@ -62,6 +62,7 @@ type Guard struct {
 	// hurry is how long a peer may take nothing of a stream, and bring nothing of a
 	// body, once the server is about to stop. 0: it is not.
 	hurry     atomic.Int64
+	hurriedAt atomic.Pointer[time.Time] // when that began: time before it does not count; nil: it has not
 	hurried   chan struct{}
 	departing atomic.Bool // connections are to end with their next answer
 
@@ -92,6 +93,8 @@ func NewGuard(opts GuardOptions) *Guard {
 // call keeps its time: nobody can have it elsewhere. A grace above the stall limit
 // changes nothing for writes.
 func (g *Guard) Hurry(grace time.Duration) {
+	now := time.Now()
+	g.hurriedAt.CompareAndSwap(nil, &now)
 	g.hurry.Store(max(int64(grace), 1))
 	select {
 	case g.hurried <- struct{}{}:
@@ -109,6 +112,22 @@ func (g *Guard) patience(x *Exchange) time.Duration {
 		return min(hurry, g.opts.StallTimeout)
 	}
 	return g.opts.StallTimeout
+}
+
+// stalled reports whether an exchange that has stood still since a time has used up its
+// stall timeout, or, during a drain, the shorter one. That begins with the drain: a reader
+// that was slow before it gets the whole of it.
+func (g *Guard) stalled(x *Exchange, since, now time.Time) bool {
+	return now.Sub(since) >= g.opts.StallTimeout ||
+		x.flows.Load() && g.hurry.Load() > 0 && now.Sub(g.notBeforeDrain(since)) >= g.patience(x)
+}
+
+// notBeforeDrain is the later of the time and the beginning of the drain.
+func (g *Guard) notBeforeDrain(since time.Time) time.Time {
+	if drain := g.hurriedAt.Load(); drain != nil && drain.After(since) {
+		return *drain
+	}
+	return since
 }
 
 // Close ends the guard's goroutine. It is called once, after the last request.
@@ -301,8 +320,8 @@ func (g *Guard) sweep(now time.Time) {
 	for _, x := range stalled {
 		switch {
 		case x.endWrite(func() { g.stalls.Add(1) }):
-			g.tell(x, now, "cut a reader that takes nothing")
-		case now.Sub(x.sweepSince) >= 2*g.patience(x) && x.closeConn():
+			g.tell(x, now, "response write stalled, stream ended")
+		case now.Sub(g.notBeforeDrain(x.sweepSince)) >= 2*g.patience(x) && x.closeConn():
 			// To end the write HTTP/2 has to send a frame. If it cannot do that either,
 			// the connection is at a standstill with all that is on it.
 			g.tell(x, now, "closed a connection that takes nothing")
@@ -327,7 +346,7 @@ func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
 	for x := g.first; x != nil; x = x.next {
 		if ops := x.ops.Load(); ops != x.sweepOps || ops%2 == 1 && x.moved() {
 			x.sweepOps, x.sweepSince = ops, now
-		} else if ops%2 == 1 && now.Sub(x.sweepSince) >= g.patience(x) {
+		} else if ops%2 == 1 && g.stalled(x, x.sweepSince, now) {
 			stalled = append(stalled, x)
 			continue
 		}
@@ -337,7 +356,7 @@ func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
 		}
 		switch {
 		case due == 0:
-		case now.Sub(x.born)-time.Duration(due) >= bodyTimeout, hurry > 0 && now.Sub(x.sweepDue) >= hurry:
+		case now.Sub(x.born)-time.Duration(due) >= bodyTimeout, hurry > 0 && now.Sub(g.notBeforeDrain(x.sweepDue)) >= hurry:
 			late = append(late, x)
 		}
 	}

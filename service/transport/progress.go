@@ -28,7 +28,7 @@ func (x *Exchange) moved() bool {
 	if p.conn == nil {
 		return false
 	}
-	now := p.taken.Load() + p.conn.slow.Load()
+	now := p.taken.Load() + p.conn.slow.Load() + p.conn.windows.grants(p.stream)
 	moved := now != p.seen
 	p.seen = now
 	return moved
@@ -52,7 +52,7 @@ func (x *Exchange) watch() *progress {
 	if taken == nil {
 		return &progress{}
 	}
-	return &progress{conn: conn, stream: stream, taken: taken, seen: conn.slow.Load()}
+	return &progress{conn: conn, stream: stream, taken: taken, seen: conn.slow.Load() + conn.windows.grants(stream)}
 }
 
 func (p *progress) end() {

@@ -54,6 +54,7 @@ const (
 	TooManyFollows     Reason = "TOO_MANY_FOLLOWS"
 	RateLimited        Reason = "RATE_LIMITED"
 	ServerDraining     Reason = "SERVER_DRAINING"
+	StreamStalled      Reason = "STREAM_STALLED"
 	StoreUnavailable   Reason = "STORE_UNAVAILABLE"
 	Overloaded         Reason = "OVERLOADED"
 	StoreFull          Reason = "STORE_FULL"
@@ -208,6 +209,15 @@ func ErrDraining(epoch string, position int64) *Error {
 			"epoch": epoch, "position": strconv.FormatInt(position, 10),
 		},
 	}
+}
+
+// ErrStalled is the error that ends a stream whose reader consumed nothing for the stall
+// timeout. position is the last one that was sent on the stream.
+func ErrStalled(epoch string, position int64) *Error {
+	e := ErrDraining(epoch, position)
+	e.Reason = StreamStalled
+	e.Message = "the stream was not read for too long; resume after the position"
+	return e
 }
 
 // ErrDrainedCall is the error for a call that the server ends because it stops. A write

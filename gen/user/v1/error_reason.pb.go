@@ -94,6 +94,9 @@ const (
 	// PERMISSION_DENIED: a browser sent the request for a page of an origin that may
 	// not call the service (origin).
 	ErrorReason_ORIGIN_NOT_ALLOWED ErrorReason = 27
+	// UNAVAILABLE: the stream was ended because its reader consumed nothing for the
+	// stall timeout (epoch, position: the last one that was sent on the stream).
+	ErrorReason_STREAM_STALLED ErrorReason = 28
 )
 
 // Enum value maps for ErrorReason.
@@ -127,6 +130,7 @@ var (
 		25: "INTERNAL",
 		26: "HOST_NOT_ALLOWED",
 		27: "ORIGIN_NOT_ALLOWED",
+		28: "STREAM_STALLED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -157,6 +161,7 @@ var (
 		"INTERNAL":                 25,
 		"HOST_NOT_ALLOWED":         26,
 		"ORIGIN_NOT_ALLOWED":       27,
+		"STREAM_STALLED":           28,
 	}
 )
 
@@ -191,7 +196,7 @@ var File_user_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_user_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1auser/v1/error_reason.proto\x12\auser.v1*\xe7\x04\n" +
+	"\x1auser/v1/error_reason.proto\x12\auser.v1*\xfb\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x12\n" +
@@ -223,7 +228,8 @@ const file_user_v1_error_reason_proto_rawDesc = "" +
 	"\x0fSTORE_READ_ONLY\x10\x18\x12\f\n" +
 	"\bINTERNAL\x10\x19\x12\x14\n" +
 	"\x10HOST_NOT_ALLOWED\x10\x1a\x12\x16\n" +
-	"\x12ORIGIN_NOT_ALLOWED\x10\x1bB\x8f\x01\n" +
+	"\x12ORIGIN_NOT_ALLOWED\x10\x1b\x12\x12\n" +
+	"\x0eSTREAM_STALLED\x10\x1cB\x8f\x01\n" +
 	"\vcom.user.v1B\x10ErrorReasonProtoP\x01Z1github.com/yourorg/userservice/gen/user/v1;userv1\xa2\x02\x03UXX\xaa\x02\aUser.V1\xca\x02\aUser\\V1\xe2\x02\x13User\\V1\\GPBMetadata\xea\x02\bUser::V1b\x06proto3"
 
 var (

@@ -1,0 +1,154 @@
+package server_test
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/servertest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// A reader of gRPC that stops reading is told why its stream ended, and its last position:
+// exactly that of the last message that it finds when it reads on. It never sees INTERNAL,
+// which clients do not retry.
+func TestStalledReaderResumes(t *testing.T) {
+	t.Parallel()
+	const stalled = "response write stalled, stream ended"
+	patient := servertest.Config(func(c *server.Config) { c.StallTimeout, c.ShutdownTimeout = time.Minute, 5*time.Second })
+	for name, c := range map[string]struct {
+		options []servertest.Option
+		end     func(*testing.T, *servertest.Server, *lockedBuffer)
+		reason  user.Reason
+	}{
+		"stall": {nil, func(t *testing.T, _ *servertest.Server, log *lockedBuffer) {
+			t.Helper()
+			log.await(t, stalled)
+		}, user.StreamStalled},
+		"drain": {[]servertest.Option{patient}, func(_ *testing.T, s *servertest.Server, _ *lockedBuffer) { s.Stop() }, user.ServerDraining},
+	} {
+		for _, window := range []int32{64 << 10, 100_000} {
+			for _, method := range []string{"StreamUserActivities", "WatchUserStatus"} {
+				t.Run(fmt.Sprintf("%s of %s with a window of %d", name, method, window), func(t *testing.T) {
+					t.Parallel()
+					var log lockedBuffer
+					s := startStalling(t, &log, c.options...)
+					fillStatuses(t, s)
+					next := openGRPC(t, s.Addr(), window, method)
+					last, err := next()
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.end(t, s, &log)
+					for position := last; err == nil; position, err = next() {
+						if position > last+1 {
+							t.Fatalf("position %d after %d", position, last)
+						}
+						last = max(last, position)
+					}
+					wantResumable(t, err, c.reason, last)
+				})
+			}
+		}
+	}
+}
+
+func wantResumable(t *testing.T, err error, reason user.Reason, position int64) {
+	t.Helper()
+	got := status.Convert(err)
+	var info *errdetails.ErrorInfo
+	for _, detail := range got.Details() {
+		if found, ok := detail.(*errdetails.ErrorInfo); ok {
+			info = found
+		}
+	}
+	if got.Code() != codes.Unavailable || info.GetReason() != string(reason) || info.GetMetadata()["position"] != strconv.FormatInt(position, 10) {
+		t.Errorf("the stream ended with %v, %v; want UNAVAILABLE, %s with position %d", err, info, reason, position)
+	}
+}
+
+// fillStatuses stores users, each with a row of its own.
+func fillStatuses(t *testing.T, s *servertest.Server) {
+	t.Helper()
+	var batch user.Batch
+	for i := range 3000 {
+		op, err := user.NewCreate(fmt.Sprintf("user %d", i), fmt.Sprintf("u%d@example.com", i), nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch.Changes = append(batch.Changes, user.Change{Op: op})
+	}
+	if _, err := user.Apply(t.Context(), s.Store(), batch); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openGRPC opens a stream of grpc-go with fixed windows: otherwise the client takes all
+// there is into its buffers. What it returns reads the position of the next message.
+func openGRPC(t *testing.T, addr string, window int32, method string) func() (int64, error) {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/user.v1.UserService/"+method)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The rows of fillLog come before those of fillStatuses.
+	var request proto.Message = &userv1.StreamUserActivitiesRequest{}
+	if method == "WatchUserStatus" {
+		request = &userv1.WatchUserStatusRequest{All: true, AfterActivityId: 401}
+	}
+	if err := stream.SendMsg(request); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	return func() (int64, error) {
+		if method == "WatchUserStatus" {
+			update := new(userv1.UserStatusUpdate)
+			err := stream.RecvMsg(update)
+			return update.GetActivityId(), err
+		}
+		row := new(userv1.UserActivity)
+		err := stream.RecvMsg(row)
+		return row.GetActivityId(), err
+	}
+}
+
+// Over protocols whose end is in the flow-controlled body, the stream is reset with a code
+// that clients retry.
+func TestStalledReaderIsResetRetriably(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"application/connect+proto", "application/grpc-web"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			var log lockedBuffer
+			s := startStalling(t, &log)
+			// A small window, so that TCP holds all of it.
+			peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4000})
+			peer.contentType = kind
+			peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{})
+			reset, ok := peer.await(t, func(f http2.Frame) bool { _, ok := f.(*http2.RSTStreamFrame); return ok }).(*http2.RSTStreamFrame)
+			if !ok || reset.ErrCode != http2.ErrCodeRefusedStream {
+				t.Errorf("got %v, want REFUSED_STREAM", reset)
+			}
+		})
+	}
+}
