@@ -14,7 +14,8 @@
 // pass for the other.
 //
 // What: one table, in policy.go, from procedures to permissions, with rows below the
-// procedure for what a request asks. What is not in the table is refused.
+// procedure for what a request asks. What is not in the table is refused. A second table
+// there names the fields of a response that need a permission of their own.
 //
 // Middleware authenticates before any body is read; the interceptors that ask the
 // table are in package intercept. The package knows nothing of sessions, passwords or
