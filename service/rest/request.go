@@ -140,7 +140,7 @@ func (c *call) decode(body []byte) error {
 	if c.route.body == "" {
 		return nil
 	}
-	target := c.message
+	var target protoreflect.Message
 	if c.route.body == wholeBody {
 		target = c.route.input.New()
 	} else {

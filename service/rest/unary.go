@@ -144,14 +144,17 @@ type recorder struct {
 	body   bytes.Buffer
 }
 
+// Header returns the header of the response.
 func (w *recorder) Header() http.Header { return w.header }
 
+// WriteHeader keeps the first final status.
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 && status >= http.StatusOK {
 		w.status = status
 	}
 }
 
+// Write keeps a part of the body.
 func (w *recorder) Write(data []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return w.body.Write(data)

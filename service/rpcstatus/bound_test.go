@@ -1,6 +1,7 @@
 package rpcstatus_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -24,7 +25,10 @@ const sixKiB = 6 << 10
 
 // wireSizes returns the sizes of message and details as each protocol sends them. Those
 // of gRPC and Connect are taken from a real response of package connect.
-func wireSizes(t interface{ Fatal(...any) }, s *status.Status) map[string]int {
+func wireSizes(t interface {
+	Fatal(args ...any)
+	Context() context.Context
+}, s *status.Status) map[string]int {
 	failure := connect.NewError(connect.Code(s.GetCode()), fmt.Errorf("%s", s.GetMessage()))
 	for _, packed := range s.GetDetails() {
 		detail, err := connect.NewErrorDetail(packed)
@@ -35,7 +39,7 @@ func wireSizes(t interface{ Fatal(...any) }, s *status.Status) map[string]int {
 	}
 	sizes := map[string]int{}
 	for name, contentType := range map[string]string{"gRPC": "application/grpc", "Connect": "application/json"} {
-		r := httptest.NewRequest(http.MethodPost, "/", http.NoBody)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody)
 		r.Header.Set("Content-Type", contentType)
 		w := httptest.NewRecorder()
 		if err := connect.NewErrorWriter().Write(w, r, failure); err != nil {
