@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -308,4 +309,43 @@ func (b *backedUp) afterKill(ctx context.Context, t *testing.T) string {
 	}
 	t.Fatalf("a killed restore left %d users, want %d or %d", len(got), len(b.new), len(b.old))
 	return ""
+}
+
+// A closed store and a backup on a read-only file system can be checked, backed up and
+// restored from; a program that is to serve from there says what is wrong.
+func TestReadOnlyFileSystem(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("a bind mount needs root")
+	}
+	ctx := within(t, time.Minute)
+	b := makeBackup(ctx, t)
+	run := b.start(t)
+	run.terminate(t)
+	frozen := t.TempDir()
+	for _, args := range [][]string{{"--bind", b.dir, frozen}, {"-o", "remount,bind,ro", frozen}} {
+		if out, err := exec.CommandContext(ctx, "mount", args...).CombinedOutput(); err != nil {
+			t.Fatalf("mount %v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", frozen).CombinedOutput(); err != nil { //nolint:noctx // the test's context has ended
+			t.Errorf("umount: %v\n%s", err, out)
+		}
+	})
+	store := "sqlite:" + filepath.Join(frozen, databaseFile)
+	b.mustRun(ctx, t, "check", "--store", store)
+	b.mustRun(ctx, t, "backup", filepath.Join(b.dir, "copy.db"), "--store", store)
+	again := *b
+	again.dir = t.TempDir()
+	again.mustRun(ctx, t, "restore", filepath.Join(frozen, databaseFile))
+	started := again.start(t)
+	if got := userIDs(t, started.client(t, 1<<20)); !slices.Equal(got, b.new) {
+		t.Errorf("got %d users, want %d", len(got), len(b.new))
+	}
+	for _, args := range [][]string{{"--listen", "127.0.0.1:0", "--admin-listen", ""}, {"restore", "--force", b.backup}} {
+		if out := b.mustFail(ctx, t, append(args, "--store", store)...); !hasAll(out, []string{"read-only file system"}) {
+			t.Errorf("userd %v: %s", args, out)
+		}
+	}
 }

@@ -36,8 +36,8 @@ func (c *backupCommand) Run(ctx context.Context, all *commands, to console) erro
 // restoreCommand is userd restore.
 type restoreCommand struct {
 	Path       string `arg:"" help:"Backup to restore."`
-	Force      bool   `help:"Replace a store that exists. Its files are kept under other names."`
-	Incomplete bool   `help:"Accept a backup whose write-ahead log is missing."`
+	Force      bool   `env:"-" help:"Replace a store that exists. Its files are kept under other names."`
+	Incomplete bool   `env:"-" help:"Accept a backup whose write-ahead log is missing."`
 }
 
 // Run puts the backup in place.

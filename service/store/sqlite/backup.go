@@ -90,7 +90,7 @@ func publish(partial, path string) error {
 
 // copyTo copies the store's pages from one instant.
 func (f *File) copyTo(ctx context.Context, path string, progress func(done, total int)) (err error) {
-	source, err := connect(ctx, readOnlyDSN(f.path))
+	source, err := connect(ctx, f.dsn)
 	if err != nil {
 		return err
 	}

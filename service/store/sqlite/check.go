@@ -30,7 +30,7 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 	if err != nil {
 		return nil, fmt.Errorf("check: %w", translate(err))
 	}
-	c, err := connect(ctx, readOnlyDSN(f.path))
+	c, err := connect(ctx, f.dsn)
 	if err != nil {
 		return nil, fmt.Errorf("check: %w", translate(err))
 	}

@@ -5,14 +5,20 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+
+	codes "modernc.org/sqlite/lib"
 
 	"github.com/yourorg/userservice/service/user"
 )
 
 // File is a store's file as an operator's command sees it: to be copied or looked
 // over, beside a process that may be serving from it.
-type File struct{ path string }
+type File struct {
+	path string
+	dsn  string // of the connections to it
+}
 
 // OpenFile returns the file of a store that is there. It takes no lock, and changes
 // neither the database nor its write-ahead log; where there is no log SQLite leaves an
@@ -45,16 +51,24 @@ func readFile(ctx context.Context, real string) (*File, error) {
 	if err := errors.Join(checkHeader(db), db.Close()); err != nil {
 		return nil, err
 	}
-	f := &File{path: real}
-	if _, err := f.head(ctx); err != nil {
+	f := newFile(real)
+	_, err = f.head(ctx)
+	if _, failure := os.Lstat(real + "-wal"); code(err)&0xff == codes.SQLITE_CANTOPEN && errors.Is(failure, fs.ErrNotExist) {
+		// On a read-only file system SQLite cannot make the index of a log. There is no log.
+		f.dsn = fileDSN(real)
+		_, err = f.head(ctx)
+	}
+	if err != nil {
 		return nil, disk{path: real}.lookCloser(err)
 	}
 	return f, nil
 }
 
+func newFile(path string) *File { return &File{path: path, dsn: readOnlyDSN(path)} }
+
 // head reads the end of the log as the file has it.
 func (f *File) head(ctx context.Context) (head user.Head, err error) {
-	c, err := connect(ctx, readOnlyDSN(f.path))
+	c, err := connect(ctx, f.dsn)
 	if err != nil {
 		return head, err
 	}
@@ -71,10 +85,10 @@ func (f *File) head(ctx context.Context) (head user.Head, err error) {
 
 // Backup is File.Backup on the store's own file.
 func (s *Store) Backup(ctx context.Context, path string, progress func(done, total int)) error {
-	return (&File{path: s.opts.Path}).Backup(ctx, path, progress)
+	return newFile(s.opts.Path).Backup(ctx, path, progress)
 }
 
 // Check is File.Check on the store's own file.
 func (s *Store) Check(ctx context.Context, progress func(done, total int)) ([]string, error) {
-	return (&File{path: s.opts.Path}).Check(ctx, progress)
+	return newFile(s.opts.Path).Check(ctx, progress)
 }

@@ -176,7 +176,7 @@ func verifiedCopy(ctx context.Context, partial string, opts RestoreOptions) (*fi
 	if err := withoutLog(ctx, partial); err != nil {
 		return nil, err
 	}
-	findings, err := (&File{path: partial}).Check(ctx, opts.Progress)
+	findings, err := newFile(partial).Check(ctx, opts.Progress)
 	if err != nil {
 		return nil, err
 	}
