@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/proto"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/auth"
@@ -72,6 +74,37 @@ func TestRefusalsAreTrailersOnly(t *testing.T) {
 				if details := got["grpc-status-details-bin"]; (c.reason == "") != (details == "") {
 					t.Errorf("grpc-status-details-bin = %q, want some: %t", details, c.reason != "")
 				}
+			})
+		}
+	}
+}
+
+// Proxies drop the trailers of a response whose length is 0. Handlers' errors have none,
+// and neither have their messages.
+func TestResponsesWithTrailersHaveNoLength(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel())
+	for path, message := range map[string]proto.Message{
+		"/user.v1.UserService/GetUser":              &userv1.GetUserRequest{UserId: 1},
+		"/user.v1.UserService/ListUsers":            &userv1.ListUsersRequest{},
+		"/user.v1.UserService/StreamUserActivities": &userv1.StreamUserActivitiesRequest{UserId: 1},
+		"/grpc.health.v1.Health/Check":              &grpc_health_v1.HealthCheckRequest{Service: "unknown"},
+	} {
+		for _, kind := range []string{"application/grpc", "application/grpc+proto"} {
+			peer := dialHTTP2(t, s.Addr())
+			peer.contentType = kind
+			peer.call(t, 1, path, message)
+			peer.await(t, func(f http2.Frame) bool {
+				headers, ok := f.(*http2.MetaHeadersFrame)
+				if !ok {
+					return false
+				}
+				for _, field := range headers.Fields {
+					if field.Name == "content-length" {
+						t.Errorf("%s over %s: content-length = %q, want none", path, kind, field.Value)
+					}
+				}
+				return headers.StreamEnded()
 			})
 		}
 	}

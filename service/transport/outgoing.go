@@ -2,6 +2,7 @@ package transport
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/yourorg/userservice/service/budget"
 )
@@ -13,6 +14,7 @@ type Outgoing struct {
 	http.ResponseWriter
 
 	memory   *budget.Reservation
+	trailers bool // the status is in the trailers
 	buffered bool
 	status   int
 	body     []byte
@@ -22,7 +24,8 @@ type Outgoing struct {
 
 // NewOutgoing returns the response of the request, whose bytes are reserved.
 func NewOutgoing(w http.ResponseWriter, r *http.Request) *Outgoing {
-	return &Outgoing{ResponseWriter: w, memory: budget.FromContext(r.Context())}
+	trailers := r.ProtoMajor > 1 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	return &Outgoing{ResponseWriter: w, memory: budget.FromContext(r.Context()), trailers: trailers}
 }
 
 // Unwrap returns the next writer, for http.ResponseController.
@@ -94,6 +97,11 @@ func (o *Outgoing) Finish() (refused bool) {
 	}
 	// The message and the buffers of its encoders are garbage now.
 	o.memory.Shrink(budget.Response, o.memory.Held(budget.Response)-int64(cap(o.body)))
+	if o.trailers {
+		// net/http adds no length then. Proxies drop the trailers of a response that says it has
+		// no content.
+		o.Header()["Content-Length"] = nil
+	}
 	o.ResponseWriter.WriteHeader(o.status)
 	if len(o.body) > 0 {
 		_, _ = o.ResponseWriter.Write(o.body) // a peer that has gone cannot be told
