@@ -57,6 +57,9 @@ type hold struct {
 	// through is the head at the first Hold. A change after it may be delivered by the
 	// outstanding response, so deliveredThrough stays at it.
 	through int64
+	// removed: Remove came while a response was outstanding, and no response since then
+	// had a status.
+	removed bool
 }
 
 // Follow returns an empty set, which must be closed. Changes of the origin are
@@ -144,10 +147,14 @@ func (s *Followed) forgetDelivered() {
 // and no change up to there is delivered after it. The position is 0 if the response has
 // no status, and NeverAgain if the user does not exist.
 func (s *Followed) Release(id, position int64) {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held[id]
-	if h.outstanding--; h.outstanding > 0 {
+	h.outstanding--
+	h.removed = h.removed && position == 0
+	if h.outstanding > 0 {
 		s.held[id] = h
 	} else {
 		delete(s.held, id)
@@ -156,6 +163,9 @@ func (s *Followed) Release(id, position int64) {
 		}
 	}
 	s.delivered(id, position)
+	if h.removed && h.outstanding <= 0 {
+		s.remove(id)
+	}
 	if _, ok := s.pending[id]; ok {
 		s.signal()
 	}
@@ -171,14 +181,23 @@ func (s *Followed) delivered(id, position int64) {
 	}
 }
 
-// Remove ends the following of a user, unless everybody is followed or a response is
-// outstanding.
+// Remove ends the following of a user, unless everybody is followed. While a response is
+// outstanding it waits for that: one that has a status follows the user again.
 func (s *Followed) Remove(id int64) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, held := s.held[id]; held || s.all {
+	if h, held := s.held[id]; held {
+		h.removed = true
+		s.held[id] = h
+		return
+	}
+	s.remove(id)
+}
+
+func (s *Followed) remove(id int64) {
+	if s.all {
 		return
 	}
 	delete(s.named, id)

@@ -227,3 +227,32 @@ func TestResponseIsRemembered(t *testing.T) {
 	}
 	b.wantTold(s, changed.Position)
 }
+
+// A user whose messages were all refused is not followed, also if the next message was
+// outstanding when the first was refused; one that has a status follows the user.
+func TestRemoveWaitsForTheOutstandingResponse(t *testing.T) {
+	for name, followed := range map[string]bool{"refused": false, "has a status": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			id := b.create()
+			s := b.feed.Follow(0)
+			defer s.Close()
+			for range 2 {
+				if _, err := s.Hold(id); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.Release(id, 0)
+			s.Remove(id)
+			last := int64(0)
+			if followed {
+				last = b.feed.Head().Position
+			}
+			s.Release(id, last)
+			b.setStatus(id, user.StatusInactive, 0)
+			if got := b.take(s); (len(got) == 1) != followed {
+				t.Errorf("Take() = %+v, followed: want %t", got, followed)
+			}
+		})
+	}
+}

@@ -53,6 +53,7 @@ type stream struct {
 	messages []message
 	known    map[int64]delivery
 	named    map[int64]bool // users followed by name
+	removed  map[int64]bool // users to be removed unless an outstanding response has a status
 	start    int64          // where following everybody began; -1: it did not
 	told     int64
 	fresh    int // users named
@@ -62,7 +63,7 @@ func newStream(w *world, plant fault) *stream {
 	origin := w.feed.NewOrigin()
 	return &stream{
 		w: w, origin: origin, set: planted(plant, w.feed.Follow(origin), w.feed),
-		known: map[int64]delivery{}, named: map[int64]bool{}, start: -1,
+		known: map[int64]delivery{}, named: map[int64]bool{}, removed: map[int64]bool{}, start: -1,
 	}
 }
 
@@ -166,9 +167,21 @@ func (s *stream) respond() {
 	}
 	s.w.notef("%d: response about %d@%d: %v", s.origin, m.id, position, m.err)
 	s.set.Release(m.id, position)
+	if position != 0 {
+		delete(s.removed, m.id)
+	}
 	if gone || m.err != nil && m.fresh {
 		s.remove(m.id)
 	}
+	if s.removed[m.id] && !s.waits(m.id) {
+		delete(s.named, m.id)
+		delete(s.removed, m.id)
+	}
+}
+
+// waits reports whether a response about a user is outstanding.
+func (s *stream) waits(id int64) bool {
+	return slices.ContainsFunc(s.messages, func(m message) bool { return m.id == id })
 }
 
 // began records where following everybody begins; a stream that goes back is sent again
@@ -186,7 +199,9 @@ func (s *stream) began(after int64) {
 
 func (s *stream) remove(id int64) {
 	s.set.Remove(id)
-	if !slices.ContainsFunc(s.messages, func(m message) bool { return m.id == id }) {
+	if s.waits(id) {
+		s.removed[id] = true
+	} else {
 		delete(s.named, id)
 	}
 }
@@ -211,6 +226,7 @@ func (s *stream) watch(r *rapid.T) {
 	}
 	changes = slices.DeleteFunc(changes, func(c feed.StatusChange) bool { return c.Position > head })
 	slices.SortFunc(changes, func(a, b feed.StatusChange) int { return cmp.Compare(a.Position, b.Position) })
+	s.fresh += len(ids)
 	for _, id := range ids {
 		s.named[id] = true
 		s.known[id] = delivery{position: s.w.store.history.latestUpTo(id, after)} // the caller has it
@@ -250,7 +266,7 @@ func (s *stream) take() {
 			s.w.failf("Take() has position %d behind %d", c.Position, last)
 		}
 		last = c.Position
-		if slices.ContainsFunc(s.messages, func(m message) bool { return m.id == c.UserID }) {
+		if s.waits(c.UserID) {
 			s.w.failf("Take() has user %d, whose response is outstanding", c.UserID)
 		}
 		s.deliver(c, false)
