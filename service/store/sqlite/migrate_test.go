@@ -151,6 +151,15 @@ func TestNamesAreRenewed(t *testing.T) {
 	if !user.HasReason(err, user.EmailTaken) {
 		t.Errorf("a create with a taken e-mail address: %v, want %s", err, user.EmailTaken)
 	}
+	// The user that keeps its old form can be changed, its name given again and the rest.
+	again, tags := "Straße", []string{"new"}
+	op, err := user.NewUpdate(ids[1], user.Patch{Username: &again, Tags: &tags}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result, err := user.ApplyOne(t.Context(), s, user.Change{Op: op}); err != nil || result.User.Version != 2 {
+		t.Errorf("an update of the user that keeps its old form: %+v, %v", result, err)
+	}
 	wantFindings(t, path, 0)
 	log.Reset()
 	if err := s.Close(); err != nil {

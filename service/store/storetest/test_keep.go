@@ -144,8 +144,8 @@ var keepTests = map[string]func(*harness){
 		u := h.create("anna")
 		at := h.clock.Now().Add(30 * time.Second)
 		r := h.do(&user.SetStatus{ID: u.ID, Status: user.StatusActive, Time: at})
-		if len(r.Rows) != 0 || r.Position != 1 || r.User.Version != 1 || r.User.StatusPosition != 1 {
-			h.Fatalf("%+v", r)
+		if len(r.Rows) != 0 || r.Position != 1 || r.User.Version != 1 || r.User.StatusPosition != 1 || r.Outcome != user.OutcomeUnchanged {
+			h.Fatalf("%+v, want a later time and nothing else", r)
 		}
 		h.reopen()
 		r = h.do(&user.SetStatus{ID: u.ID, Status: user.StatusInactive, Time: at.Add(-time.Microsecond)})
