@@ -75,6 +75,7 @@ func (h *handler) openStatuses(c *call, last lastEvent, _ string) opened {
 		// Everybody's statuses begin at the head, without any event that could be resumed
 		// from; the RPC sets its position before it begins.
 		anchored: req.GetAll() && req.GetAfterActivityId() == 0,
+		progress: req.GetProgress(),
 	}
 	o.run = func(ctx context.Context, header http.Header, emit func(item) bool) {
 		runStream(ctx, h.streams.statuses, request(req, header), emit, statusItem)
@@ -84,7 +85,7 @@ func (h *handler) openStatuses(c *call, last lastEvent, _ string) opened {
 
 func statusItem(update *userv1.UserStatusUpdate) (item, error) {
 	data, err := marshalJSON(nil, update)
-	return item{kind: itemRow, data: data, position: update.GetActivityId()}, err
+	return item{kind: itemRow, data: data, position: update.GetActivityId(), progress: update.GetProgress()}, err
 }
 
 // request makes a request with the headers of the caller's.
