@@ -39,7 +39,7 @@ func TestStalledReaderResumes(t *testing.T) {
 		"drain": {[]servertest.Option{patient}, func(_ *testing.T, s *servertest.Server, _ *lockedBuffer) { s.Stop() }, user.ServerDraining},
 	} {
 		for _, window := range []int32{64 << 10, 100_000} {
-			for _, method := range []string{"StreamUserActivities", "WatchUserStatus"} {
+			for _, method := range []string{"StreamUserActivities", "WatchUserStatus", "SyncUserStatus"} {
 				t.Run(fmt.Sprintf("%s of %s with a window of %d", name, method, window), func(t *testing.T) {
 					t.Parallel()
 					var log lockedBuffer
@@ -105,23 +105,28 @@ func openGRPC(t *testing.T, addr string, window int32, method string) func() (in
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/user.v1.UserService/"+method)
+	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/user.v1.UserService/"+method)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The rows of fillLog come before those of fillStatuses.
-	var request proto.Message = &userv1.StreamUserActivitiesRequest{}
-	if method == "WatchUserStatus" {
-		request = &userv1.WatchUserStatusRequest{All: true, AfterActivityId: 401}
-	}
+	request := map[string]proto.Message{
+		"StreamUserActivities": &userv1.StreamUserActivitiesRequest{},
+		"WatchUserStatus":      &userv1.WatchUserStatusRequest{All: true, AfterActivityId: 401},
+		"SyncUserStatus":       &userv1.UserStatusUpdate{ActivityId: 401},
+	}[method]
 	if err := stream.SendMsg(request); err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.CloseSend(); err != nil {
+	if method == "SyncUserStatus" { // the client's side stays open
+		if err := stream.RecvMsg(new(userv1.UserStatusUpdate)); err != nil {
+			t.Fatal(err)
+		}
+	} else if err := stream.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
 	return func() (int64, error) {
-		if method == "WatchUserStatus" {
+		if method != "StreamUserActivities" {
 			update := new(userv1.UserStatusUpdate)
 			err := stream.RecvMsg(update)
 			return update.GetActivityId(), err
