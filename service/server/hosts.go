@@ -12,7 +12,7 @@ import (
 )
 
 // ownHosts returns the handler for requests whose host is a name of this machine, or one
-// of allowed; refuse answers the others. It matters where authentication is off and only
+// of allowed; refuse responds to the others. It matters where authentication is off and only
 // this machine can connect: a page from anywhere can give its own name the address of
 // this machine, and to the visitor's browser it is then of the same origin as this
 // server. The browser still sends that name as the host. A request that names no host

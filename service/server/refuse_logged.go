@@ -11,14 +11,13 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// refusal answers a request that is refused for where it comes from or what it calls the
-// server.
+// refusal responds to a request that is refused because of its host or its origin.
 type refusal func(http.ResponseWriter, *http.Request, *user.Error)
 
-// refuseLogged returns answer with a log line for operators, one a second for each
+// refuseLogged returns respond with a log line for operators, one a second for each
 // reason: such a refusal is usually a proxy or a page that the configuration does not
 // know, and the message names the flag.
-func refuseLogged(log *slog.Logger, answer refusal) refusal {
+func refuseLogged(log *slog.Logger, respond refusal) refusal {
 	lines := intercept.NewSampler(sampleEvery, 1)
 	return func(w http.ResponseWriter, r *http.Request, err *user.Error) {
 		if skipped, ok := lines.Take(string(err.Reason), time.Now()); ok {
@@ -26,11 +25,11 @@ func refuseLogged(log *slog.Logger, answer refusal) refusal {
 				slog.String("reason", string(err.Reason)), slog.String("error", err.Message),
 				slog.String("peer", r.RemoteAddr), slog.Int64("skipped", skipped))
 		}
-		answer(w, r, err)
+		respond(w, r, err)
 	}
 }
 
-// refuseText answers in plain text, on the admin port.
+// refuseText responds in plain text, on the admin port.
 func refuseText(w http.ResponseWriter, _ *http.Request, err *user.Error) {
 	http.Error(w, err.Message, http.StatusMisdirectedRequest)
 }
