@@ -1,8 +1,8 @@
 package transport
 
 import (
+	"context"
 	"encoding/binary"
-	"net/http"
 	"strings"
 )
 
@@ -95,7 +95,7 @@ func (x *Exchange) awaitWindow(n int64) error {
 		case <-abort:
 			return &StalledError{}
 		case <-x.request.Context().Done():
-			return http.ErrHandlerTimeout
+			return context.Cause(x.request.Context())
 		}
 	}
 	return nil
