@@ -14,6 +14,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/status"
 
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
@@ -21,6 +22,10 @@ import (
 
 // itemsAhead is how many rows may wait for the network as JSON.
 const itemsAhead = 8
+
+// streamBytes is what a stream takes beside the RPC that it reads: two goroutines, the
+// client within the process, and what is ahead of a reader who stalls.
+const streamBytes = 128 << 10
 
 // A streamRoute is a method of a resource whose response is a stream.
 type streamRoute struct {
@@ -100,6 +105,10 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, stream *st
 	}
 	c, ok := h.read(w, r, stream.route, values, query)
 	if !ok {
+		return
+	}
+	if budget.FromContext(r.Context()).Grow(budget.Stream, streamBytes) != nil {
+		h.refuseError(w, user.ErrOverloaded())
 		return
 	}
 	o := stream.open(c, last, media)

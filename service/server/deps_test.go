@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"service/auth":      {"service/user", "service/rpcstatus"},
 	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/rest": {
-		"service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/jsonpb", "gen/...",
+		"service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
 	},
 	"service/transport": {"service/jsonpb", "service/budget"},
 	"service/server":    {"service/...", "console", "gen/..."},

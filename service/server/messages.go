@@ -73,6 +73,9 @@ func (s *Server) gate(l links) connect.RequestGateFunc {
 		n := noteOf(ctx)
 		if err := l.policy.Call(ctx, spec.Procedure); err != nil {
 			l.deny(ctx, err)
+			if n.incoming != nil {
+				n.incoming.Leave(n.outgoing.Header())
+			}
 			answer, _ := intercept.ToConnect(err)
 			return nil, answer
 		}

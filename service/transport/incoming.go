@@ -70,7 +70,7 @@ type Incoming struct {
 	memory   *budget.Reservation
 
 	frames, gzip, json bool
-	open               bool
+	open, left         bool
 	input              protoreflect.MessageDescriptor
 	limit              int64
 
@@ -142,8 +142,22 @@ func (in *Incoming) Fetch() {
 	}
 }
 
-// Close closes the body below.
-func (in *Incoming) Close() error { return in.body.Close() }
+// Close closes the body below, unless it was left to net/http.
+func (in *Incoming) Close() error {
+	if in.left {
+		return nil
+	}
+	return in.body.Close()
+}
+
+// Leave lets a response be sent that does not depend on the body. Over HTTP/1.1 net/http
+// would read the rest of the body first, for Close and unless the connection is to be closed.
+func (in *Incoming) Leave(header http.Header) {
+	if in.request.ProtoMajor == 1 && in.request.ContentLength != 0 {
+		in.left = true
+		header.Set("Connection", "close")
+	}
+}
 
 // Release forgets a message that was not decoded.
 func (in *Incoming) Release() {
