@@ -67,7 +67,7 @@ func TestConsumersAgreeOnEachPosition(t *testing.T) {
 	var writing, reading sync.WaitGroup
 	for w := range writers {
 		writing.Go(func() {
-			random := rand.New(rand.NewPCG(uint64(w), 1)) //nolint:gosec // a test's choices
+			random := rand.New(rand.NewPCG(uint64(w), 1))
 			for range writes {
 				id := ids[random.IntN(users)]
 				switch random.IntN(8) {
@@ -122,7 +122,7 @@ func watchSome(t *testing.T, client userv1connect.UserServiceClient, c *consumer
 
 // syncStatuses follows, sets and follows everybody in turn, until the drain.
 func syncStatuses(s *syncing, c *consumer, ids []int64, seed uint64) {
-	random := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // a test's choices
+	random := rand.New(rand.NewPCG(seed, 2))
 	var sending sync.WaitGroup
 	defer sending.Wait()
 	sending.Go(func() {

@@ -336,7 +336,7 @@ func newUser(run string, i int) *userv1.CreateUserRequest {
 func importUsers(b testing.TB, client userv1connect.UserServiceClient, n int) {
 	run := strconv.FormatUint(rand.Uint64(), 36)
 	for at := 0; at < n; at += 100_000 {
-		stream, err := client.BatchCreateUsers(context.Background())
+		stream, err := client.BatchCreateUsers(b.Context())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -381,7 +381,7 @@ func userIDs(b testing.TB, client userv1connect.UserServiceClient) []int64 {
 	var ids []int64
 	req := &userv1.ListUsersRequest{PageSize: 1000}
 	for {
-		page, err := client.ListUsers(context.Background(), req)
+		page, err := client.ListUsers(b.Context(), req)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -67,12 +67,12 @@ func TestSecondProgramIsRefusedByEveryName(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	s := startTroubled(ctx, t, t.TempDir())
-	for name, make := range map[string]alias{
+	for name, newAlias := range map[string]alias{
 		"symbolic link": symlink, "symbolic link to the folder": symlinkedFolder, "hard link": hardLink, "bind mount": bindMount,
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := t.TempDir()
-			other := make(t, filepath.Join(s.program.dir, databaseFile), folder)
+			other := newAlias(t, filepath.Join(s.program.dir, databaseFile), folder)
 			out := program{dir: folder}.mustFail(ctx, t, "--store", "sqlite:"+other, "--listen", "127.0.0.1:0", "--admin-listen", "")
 			if !hasAll(out, []string{"another process", "stop that one first"}) {
 				t.Errorf("does not say that the store is in use:\n%s", out)
@@ -122,7 +122,7 @@ func TestForeignFilesAreLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	text := []byte("root:x:0:0:root:/root:/bin/bash\n")
 	if err := errors.Join(
-		os.WriteFile(filepath.Join(dir, "passwd"), text, 0o644), //nolint:gosec // as /etc/passwd is
+		os.WriteFile(filepath.Join(dir, "passwd"), text, 0o644),
 		os.Symlink("passwd", filepath.Join(dir, "symlink")),
 		os.Symlink("passwd", filepath.Join(dir, "symlink.lock")),
 		os.Symlink("nothing", filepath.Join(dir, "dangling")),
@@ -170,7 +170,7 @@ func TestFileModes(t *testing.T) {
 			mustHaveModes(t, dir, databaseFile, databaseFile+"-wal", databaseFile+"-shm", "backup.db")
 			run.kill()
 			for _, name := range namesIn(t, dir) {
-				if err := os.Chmod(filepath.Join(dir, name), 0o644); err != nil { //nolint:gosec // as an earlier release left it
+				if err := os.Chmod(filepath.Join(dir, name), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -88,7 +88,8 @@ func newRawPeer(conn net.Conn, settings ...http2.Setting) (*rawPeer, error) {
 	p.Framer = http2.NewFramer(p.conn, p.conn)
 	p.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	p.packed = hpack.NewEncoder(&p.header)
-	return p, p.WriteSettings(settings...)
+	err := p.WriteSettings(settings...)
+	return p, err
 }
 
 // block returns the header of a gRPC call.

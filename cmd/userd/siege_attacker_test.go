@@ -123,7 +123,6 @@ func (a *attacker) secure(conn net.Conn, protocol string) net.Conn {
 	if !a.TLS {
 		return conn
 	}
-	//nolint:gosec // it attacks a server, and does not trust it
 	return tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
 }
 
@@ -222,7 +221,7 @@ func (a *attacker) hold(s streams) error {
 				return err
 			}
 			a.count("streams", 1)
-			if id > uint32(2*s.each) { //nolint:gosec // a few thousand
+			if id > uint32(2*s.each) {
 				a.pause(time.Millisecond) // it has been refused, and tries again
 			}
 		}
@@ -306,7 +305,6 @@ func (a *attacker) client(http1 bool) *http.Client {
 	protocols.SetHTTP2(!http1 && a.TLS)
 	return &http.Client{Transport: &http.Transport{
 		Protocols: protocols, DisableCompression: true,
-		//nolint:gosec // it attacks a server, and does not trust it
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 		DialContext:     func(context.Context, string, string) (net.Conn, error) { return a.dial(0) },
 	}}
@@ -319,8 +317,8 @@ type request struct {
 	body         func() io.Reader
 }
 
-// make makes a request and returns the size of the response's body, which it reads.
-func (a *attacker) make(client *http.Client, r request) (int, error) {
+// request makes a request and reads the body of the response.
+func (a *attacker) request(client *http.Client, r request) error {
 	scheme := "http://"
 	if a.TLS {
 		scheme = "https://"
@@ -331,7 +329,7 @@ func (a *attacker) make(client *http.Client, r request) (int, error) {
 	}
 	req, err := http.NewRequestWithContext(a.ctx, r.method, scheme+a.Addr+r.path, body)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	for name, value := range r.header {
 		req.Header.Set(name, value)
@@ -342,7 +340,7 @@ func (a *attacker) make(client *http.Client, r request) (int, error) {
 	a.count("requests", 1)
 	res, err := client.Do(req)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer func() { _ = res.Body.Close() }() // it has been read
 	n, err := io.Copy(io.Discard, res.Body)
@@ -353,7 +351,7 @@ func (a *attacker) make(client *http.Client, r request) (int, error) {
 		a.count(fmt.Sprintf("refused %d %s", res.StatusCode, code), 1)
 		a.pause(time.Millisecond)
 	}
-	return int(n), err
+	return err
 }
 
 // flood makes the request over conns connections, each at a time on each.
@@ -363,7 +361,7 @@ func (a *attacker) flood(conns, each int, http1 bool, r request) error {
 		clients[i] = a.client(http1)
 	}
 	return a.repeat(conns*each, func(i int) error {
-		_, err := a.make(clients[i%conns], r)
+		err := a.request(clients[i%conns], r)
 		return err
 	})
 }

@@ -67,12 +67,12 @@ func anonymousAttacks() []attack {
 		}},
 		{name: "many addresses", run: func(a *attacker) error {
 			return a.hold(streams{
-				conns: 2000, each: 4, addresses: 1000, body: enveloped(0, a.getUser(0)),
+				conns: 2000, each: 4, addresses: 1000, body: enveloped(0, a.getUser()),
 				fields: a.post(userv1connect.UserServiceGetUserProcedure, grpcProto),
 			})
 		}},
 		{name: "idle TLS connections", tls: true, run: func(a *attacker) error {
-			return a.repeat(6000, func(i int) error {
+			return a.repeat(6000, func(int) error {
 				conn, err := a.dial(0)
 				if err != nil {
 					return err
@@ -83,12 +83,12 @@ func anonymousAttacks() []attack {
 			})
 		}},
 		{name: "TLS handshakes that stop", tls: true, run: func(a *attacker) error {
-			return a.repeat(6000, func(i int) error {
+			return a.repeat(6000, func(int) error {
 				return a.silence("\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb\x03\x03" + strings.Repeat("x", 8<<10))
 			})
 		}},
 		{name: "idle h2c connections", run: func(a *attacker) error {
-			return a.repeat(9000, func(i int) error {
+			return a.repeat(9000, func(int) error {
 				return a.silence(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
 			})
 		}},
@@ -101,11 +101,11 @@ func headerAttacks() []attack {
 	return []attack{
 		{name: "HTTP/1.1 headers that never end", run: func(a *attacker) error {
 			begins := "GET / HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-A: "+strings.Repeat("v", 1000)+"\r\n", 120)
-			return a.repeat(4000, func(i int) error { return a.silence(begins) })
+			return a.repeat(4000, func(int) error { return a.silence(begins) })
 		}},
 		{name: "an HTTP/1.1 header of many fields", run: func(a *attacker) error {
 			begins := "GET / HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("A:\r\n", 30_000)
-			return a.repeat(4000, func(i int) error { return a.silence(begins) })
+			return a.repeat(4000, func(int) error { return a.silence(begins) })
 		}},
 		{name: "HTTP/2 header blocks that never end", run: func(a *attacker) error {
 			return a.endlessBlocks(2000, hpack.HeaderField{Name: "x-a", Value: strings.Repeat("v", 15<<10)})
@@ -153,7 +153,7 @@ func (a *attacker) silence(begins string) error {
 // endlessBlocks sends CONTINUATION frames full of the field until the server closes the
 // connection or the block has 1 MiB, and then waits.
 func (a *attacker) endlessBlocks(conns int, field hpack.HeaderField) error {
-	return a.repeat(conns, func(i int) error {
+	return a.repeat(conns, func(int) error {
 		p, err := a.peer(0)
 		if err != nil {
 			return err
@@ -215,7 +215,7 @@ func streamAttacks() []attack {
 			})
 		}},
 		{name: "stalled NDJSON over HTTP/1.1", run: func(a *attacker) error {
-			return a.repeat(5000, func(i int) error {
+			return a.repeat(5000, func(int) error {
 				conn, err := a.dial(0)
 				if err != nil {
 					return err
@@ -237,7 +237,7 @@ func streamAttacks() []attack {
 			})
 		}},
 		{name: "messages of client streams that never end", run: func(a *attacker) error {
-			begun := append(enveloped(0, make([]byte, messageLimit-1))[:5], make([]byte, 4<<10)...)
+			begun := slices.Concat(enveloped(0, make([]byte, messageLimit-1))[:5], make([]byte, 4<<10))
 			return a.hold(streams{
 				conns: 10, each: 900, open: true, body: begun,
 				fields: a.post(userv1connect.UserServiceBatchUpdateUsersProcedure, grpcProto),
@@ -300,8 +300,8 @@ func (a *attacker) marshal(m proto.Message) []byte {
 	return b
 }
 
-func (a *attacker) getUser(i int) []byte {
-	return a.marshal(&userv1.GetUserRequest{UserId: a.users[i]})
+func (a *attacker) getUser() []byte {
+	return a.marshal(&userv1.GetUserRequest{UserId: a.users[0]})
 }
 
 // zipped compresses a message.
@@ -341,7 +341,7 @@ func callerAttacks() []attack {
 		}},
 		{name: "Connect with gzip and a closed window", permissions: read, run: func(a *attacker) error {
 			return a.hold(streams{
-				conns: 2, each: 900, body: a.getUser(0),
+				conns: 2, each: 900, body: a.getUser(),
 				fields: a.post(userv1connect.UserServiceGetUserProcedure, "application/proto", "accept-encoding", "gzip"),
 			})
 		}},
@@ -356,7 +356,7 @@ func callerAttacks() []attack {
 		}},
 		{name: "unread responses of large users", permissions: read, run: func(a *attacker) error {
 			return a.hold(streams{
-				conns: 9, each: 900, body: enveloped(0, a.getUser(0)),
+				conns: 9, each: 900, body: enveloped(0, a.getUser()),
 				fields: a.post(userv1connect.UserServiceGetUserProcedure, grpcProto),
 			})
 		}},
@@ -457,7 +457,7 @@ func storeAttacks() []attack {
 		}},
 		{name: "20 updates of 1000 users", permissions: []string{"users.write"}, writes: true, run: updates(20)},
 		{name: "500 single reads", run: func(a *attacker) error {
-			body := enveloped(0, a.getUser(0))
+			body := enveloped(0, a.getUser())
 			return a.flood(5, 100, false, request{
 				method: "POST", path: userv1connect.UserServiceGetUserProcedure, body: func() io.Reader { return bytes.NewReader(body) },
 				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers"},
@@ -496,7 +496,7 @@ func updates(n int) func(a *attacker) error {
 				})
 			}
 			body := enveloped(0, a.marshal(req))
-			_, err := a.make(client, request{
+			err := a.request(client, request{
 				method: "POST", path: userv1connect.UserServiceUpdateUsersProcedure, body: func() io.Reader { return bytes.NewReader(body) },
 				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers"},
 			})
@@ -542,7 +542,7 @@ func amplifications() []attack {
 			return a.repeat(16, func(i int) error {
 				id := fmt.Sprintf("%08x-0000-4000-8000-%012x", time.Now().UnixNano()&0xffffffff, i)
 				body := fmt.Appendf(nil, `{"tags":["bench"],"request_id":"%s"}`, id)
-				_, err := a.make(client, request{
+				err := a.request(client, request{
 					method: "PATCH", path: fmt.Sprintf("/api/v1/users/%d?update_mask=tags&request_id=%s", a.users[0], id),
 					body: func() io.Reader { return bytes.NewReader(body) }, header: map[string]string{"Content-Type": "application/json"},
 				})

@@ -75,7 +75,7 @@ func New(opts Options) *Budget {
 	set(Known, math.MaxInt64, b.capacity/callerShare) // bounded by the total
 	system := max(b.capacity/systemShare, systemLeast)
 	set(System, system, system/callerShare)
-	b.observer.init(time.Now())
+	b.init(time.Now())
 	return b
 }
 

@@ -181,4 +181,3 @@ func echoMetadata(from, header, trailer http.Header) {
 		trailer.Set(trailing, value)
 	}
 }
-

@@ -87,11 +87,12 @@ func (j *janitor) purgeAll(ctx context.Context) (purged int, err error) {
 		gone := 0
 		for _, id := range due {
 			there, err := j.purge(ctx, id)
-			if err != nil {
+			switch {
+			case err != nil:
 				failures = errors.Join(failures, err)
-			} else if there {
+			case there:
 				purged++
-			} else {
+			default:
 				gone++
 			}
 		}

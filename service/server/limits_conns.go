@@ -106,6 +106,7 @@ func (w *connWatch) overdrawnConn(peer net.Addr, cause transport.Cause) {
 		text = "connection closed to free memory"
 	case transport.CauseHeaderTimeout:
 		text = "connection closed: header block did not end in time"
+	default:
 	}
 	w.line(text, peer, string(cause))
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/base64"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -32,7 +33,7 @@ func checkRPC(next http.Handler) http.Handler {
 		if r.ProtoMajor < 2 && bidi[r.URL.Path] {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			w.WriteHeader(http.StatusHTTPVersionNotSupported)
-			_, _ = w.Write([]byte("a bidirectional stream needs HTTP/2, this request came over " + r.Proto + "\n")) // a caller who has gone cannot be told
+			_, _ = io.WriteString(w, "a bidirectional stream needs HTTP/2, this request came over HTTP/1\n") // a caller who has gone cannot be told
 			return
 		}
 		if message := wrongControl(r); message != "" {

@@ -89,7 +89,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if s.callers, err = loadCallers(ctx, &cfg, s.services, parts.Logger, parts.Metrics.Registry()); err != nil {
 		return nil, err
 	}
-	if s.limits, err = newLimits(&s.cfg, s.services, parts.Logger, parts.Metrics); err != nil {
+	if s.limits, err = newLimits(&s.cfg, s.services, parts.Logger, parts.Metrics); err != nil { //nolint:contextcheck // changes of the level belong to no call
 		return nil, err
 	}
 	s.refuse = refuseLogged(s.log, s.limits.refuse)

@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"crypto/tls"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -102,20 +103,20 @@ func TestAuthorityIsTakenOutUnderAStandingConnection(t *testing.T) {
 // oneConn makes HTTP/1.1 requests one after the other on one connection. net/http's own
 // transport dials again when its write loop is scheduled 50 ms late.
 type oneConn struct {
-	conn   *tls.Conn
+	conn   net.Conn
 	reader *bufio.Reader
 }
 
 func (m mutual) oneConnection(t *testing.T, client *http.Client) *oneConn {
 	t.Helper()
-	config := client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	config := client.Transport.(*http.Transport).TLSClientConfig.Clone() //nolint:errcheck // overTLS makes no other
 	dialer := tls.Dialer{Config: config}
 	conn, err := dialer.DialContext(t.Context(), "tcp", m.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return &oneConn{conn: conn.(*tls.Conn), reader: bufio.NewReader(conn)}
+	return &oneConn{conn: conn, reader: bufio.NewReader(conn)}
 }
 
 // RoundTrip makes one request. The body of the response before must have been read.

@@ -78,7 +78,7 @@ func TestWebText(t *testing.T) {
 	for i, kind := range []string{textType, textType + "+proto"} {
 		create := &userv1.CreateUserRequest{Username: fmt.Sprintf("ann %d", i), Email: fmt.Sprintf("ann%d@example.org", i)}
 		text := encodeText(t, create)
-		response := postText(t, s, "CreateUser", kind, iotest.OneByteReader(strings.NewReader(text)))
+		response := postText(t, s, "CreateUser", kind, iotest.OneByteReader(strings.NewReader(text))) //nolint:bodyclose // postText closes it
 		if got := response.Header.Get("Content-Type"); got != kind {
 			t.Errorf("Content-Type = %q, want %q", got, kind)
 		}
@@ -96,7 +96,7 @@ func TestWebText(t *testing.T) {
 		}
 
 		id := created.GetUser().GetUserId()
-		stream := postText(t, s, "StreamUserActivities", kind, strings.NewReader(encodeText(t, &userv1.StreamUserActivitiesRequest{UserId: id})))
+		stream := postText(t, s, "StreamUserActivities", kind, strings.NewReader(encodeText(t, &userv1.StreamUserActivitiesRequest{UserId: id}))) //nolint:bodyclose // postText closes it
 		for _, want := range []string{"user.created", "app.seen", "app.gone"} {
 			flags, payload := textFrame(t, stream.Body)
 			var row userv1.UserActivity
@@ -108,7 +108,7 @@ func TestWebText(t *testing.T) {
 				break
 			}
 			record := &userv1.RecordUserActivityRequest{UserId: id, Action: next}
-			postText(t, s, "RecordUserActivity", kind, strings.NewReader(encodeText(t, record)))
+			postText(t, s, "RecordUserActivity", kind, strings.NewReader(encodeText(t, record))) //nolint:bodyclose // postText closes it
 		}
 	}
 }
@@ -163,7 +163,7 @@ func TestWebTextRequests(t *testing.T) {
 		"too large":               {encode(large), "8"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			response := postText(t, s, "GetUser", textType, strings.NewReader(c.body))
+			response := postText(t, s, "GetUser", textType, strings.NewReader(c.body)) //nolint:bodyclose // postText closes it
 			body, err := io.ReadAll(response.Body)
 			if err != nil {
 				t.Fatal(err)
@@ -185,7 +185,7 @@ func TestWebTextRequests(t *testing.T) {
 func TestWebTextStreamIsFlushed(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
-	stream := postText(t, s, "WatchUserStatus", textType, strings.NewReader(encodeText(t, &userv1.WatchUserStatusRequest{All: true, Progress: true})))
+	stream := postText(t, s, "WatchUserStatus", textType, strings.NewReader(encodeText(t, &userv1.WatchUserStatusRequest{All: true, Progress: true}))) //nolint:bodyclose // postText closes it
 	read := make(chan byte, 1)
 	go func() {
 		var group [4]byte

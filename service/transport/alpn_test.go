@@ -80,7 +80,7 @@ func tlsClients() (clients []tlsClient) {
 		aead := strings.HasPrefix(suite.Name, "TLS_ECDHE_") && (strings.Contains(suite.Name, "GCM") || strings.Contains(suite.Name, "CHACHA20"))
 		clients = append(clients, tlsClient{
 			name: suite.Name, allowed: map[string]bool{"HTTP/2": aead},
-			config: &tls.Config{NextProtos: []string{"h2"}, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID}}, //nolint:gosec // that is the test
+			config: &tls.Config{NextProtos: []string{"h2"}, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID}},
 		})
 	}
 	return clients
@@ -177,7 +177,10 @@ func serveUntilEnd(t *testing.T, server *http.Server, serve func(net.Listener) e
 	}
 	served := make(chan error, 1)
 	go func() { served <- serve(listener) }()
-	t.Cleanup(func() { _ = server.Close(); <-served })
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-served
+	})
 	return listener.Addr().String()
 }
 

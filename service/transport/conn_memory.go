@@ -149,7 +149,7 @@ func (m *connMemory) queue(maxStreams int32) error {
 // the header timeout.
 func (m *connMemory) received(n int, complete bool, now time.Duration) error {
 	header := m.last.kind == frameHeaders || m.last.kind == frameContinuation
-	if header && !(m.last.has(flagEndHeaders) && complete) {
+	if header && (!m.last.has(flagEndHeaders) || !complete) {
 		if m.since.Load() == 0 {
 			m.since.Store(max(int64(now), 1))
 		}

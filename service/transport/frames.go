@@ -401,8 +401,9 @@ func farewell(cause Cause) []byte {
 		return goAway(errEnhanceYourCalm, "server overloaded")
 	case CauseHeaderTimeout:
 		return goAway(errEnhanceYourCalm, "header timeout")
+	default:
+		return goAway(errEnhanceYourCalm, "too_many_"+string(cause))
 	}
-	return goAway(errEnhanceYourCalm, "too_many_"+string(cause))
 }
 
 // goAway returns a GOAWAY frame. The last stream that was handled is not known here: the

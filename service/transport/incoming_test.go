@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -76,7 +77,7 @@ func (w way) request(t interface{ Fatal(args ...any) }, messages ...[]byte) *htt
 		}
 		body = append(body, data...)
 	}
-	r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", bytes.NewReader(body))
 	r.Header.Set("Content-Type", w.kind())
 	if w.gzip {
 		encoding := "Content-Encoding"
@@ -316,7 +317,7 @@ func TestDecompressionEndsEarly(t *testing.T) {
 		"not gzip":      {[]byte("this is plain text"), "gzip: invalid header"},
 		"broken":        {packed(t, []byte("abc"))[:15], "unexpected EOF"},
 	} {
-		r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(c.data))
+		r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", bytes.NewReader(c.data))
 		r.Header.Set("Content-Type", "application/proto")
 		r.Header.Set("Content-Encoding", "gzip")
 		in := m.Receive(r)
@@ -343,7 +344,7 @@ func TestBrokenFramesPass(t *testing.T) {
 			frame(2, 1000, strings.Repeat("a", 1000)), frame(2, badFrameBytes, strings.Repeat("a", badFrameBytes)),
 		},
 	} {
-		r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(c.sent))
+		r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", bytes.NewReader(c.sent))
 		r.Header.Set("Content-Type", "application/grpc")
 		in := m.Receive(r)
 		in.Open(nil, 1<<20)

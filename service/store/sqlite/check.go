@@ -233,7 +233,7 @@ func (k *checker) wrongKeys(u *user.User, keys user.Keys) (wrong bool, err error
 	username, invalid := user.UsernameKey(u.Username)
 	email, invalidEmail := user.EmailKey(u.Email)
 	if invalid != nil || invalidEmail != nil {
-		return true, nil
+		return true, nil //nolint:nilerr // a name without a normal form is what was looked for
 	}
 	for _, key := range []struct{ stored, want, column string }{
 		{keys.Username, username, "username_key"}, {keys.Email, email, "email_key"},

@@ -6,9 +6,6 @@ import "time"
 // places: long enough for a kill to meet it on any machine.
 const plantedGap = 20 * time.Millisecond
 
-// leakedBytes is the memory that a point read keeps where reads leak.
-const leakedBytes = 1 << 20
-
 // fault names a way in which the store can be made to break its promises, so that
 // a test harness can show that it would notice. Only a build with the tag "faults"
 // has them, see USERD_FAULT there.
@@ -18,6 +15,6 @@ const (
 	faultAckBeforeCommit fault = "ack-before-commit" // results are given before the commit
 	faultSyncOff         fault = "sync-off"          // commits are not synced
 	faultPublishEarly    fault = "publish-early"     // the observer is called before the commit
-	faultLeakReads       fault = "leak-reads"        // each point read keeps leakedBytes
+	faultLeakReads       fault = "leak-reads"        // each point read keeps 1 MiB
 	faultOneQueue        fault = "one-queue"         // scans are read as a whole and in one queue with point reads
 )

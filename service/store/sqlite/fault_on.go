@@ -20,5 +20,5 @@ var leaked struct { //nolint:gochecknoglobals // a leak has to be
 func leak() {
 	leaked.Lock()
 	defer leaked.Unlock()
-	leaked.blocks = append(leaked.blocks, bytes.Repeat([]byte{1}, leakedBytes))
+	leaked.blocks = append(leaked.blocks, bytes.Repeat([]byte{1}, 1<<20))
 }

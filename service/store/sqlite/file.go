@@ -32,34 +32,34 @@ func OpenFile(ctx context.Context, path string) (*File, error) {
 }
 
 func openFile(ctx context.Context, path string) (*File, error) {
-	real, err := resolve(path)
+	resolved, err := resolve(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPairBeside(ctx, real); err != nil {
+	if err := checkPairBeside(ctx, resolved); err != nil {
 		return nil, err
 	}
-	return readFile(ctx, real)
+	return readFile(ctx, resolved)
 }
 
 // readFile is openFile for a resolved path whose log is not looked at.
-func readFile(ctx context.Context, real string) (*File, error) {
-	db, err := os.Open(real) //nolint:gosec // the operator names the file
+func readFile(ctx context.Context, resolved string) (*File, error) {
+	db, err := os.Open(resolved) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, err
 	}
 	if err := errors.Join(checkHeader(db), db.Close()); err != nil {
 		return nil, err
 	}
-	f := newFile(real)
+	f := newFile(resolved)
 	_, err = f.head(ctx)
-	if _, failure := os.Lstat(real + "-wal"); code(err)&0xff == codes.SQLITE_CANTOPEN && errors.Is(failure, fs.ErrNotExist) {
+	if _, failure := os.Lstat(resolved + "-wal"); code(err)&0xff == codes.SQLITE_CANTOPEN && errors.Is(failure, fs.ErrNotExist) {
 		// On a read-only file system SQLite cannot make the index of a log. There is no log.
-		f.dsn = fileDSN(real)
+		f.dsn = fileDSN(resolved)
 		_, err = f.head(ctx)
 	}
 	if err != nil {
-		return nil, disk{path: real}.lookCloser(err)
+		return nil, disk{path: resolved}.lookCloser(err)
 	}
 	return f, nil
 }

@@ -57,7 +57,7 @@ func parseMetaPage(page []byte) (metaMark, bool) {
 	if n == 0 || m == 0 || size > uint64(len(b)-n-m) {
 		return metaMark{}, false
 	}
-	columns, ok := parseRecord(b[n+m : n+m+int(size)]) //nolint:gosec // bounded above
+	columns, ok := parseRecord(b[n+m : n+m+int(size)])
 	return metaMarkOf(columns), ok
 }
 
@@ -97,7 +97,7 @@ func recordWidth(kind uint64) int {
 	case kind < 12:
 		return 0
 	default:
-		return int(min((kind-12)/2, math.MaxInt32)) //nolint:gosec // bounded
+		return int(min((kind-12)/2, math.MaxInt32))
 	}
 }
 
@@ -110,7 +110,7 @@ func recordValue(kind uint64, b []byte) any {
 		}
 		return n
 	case kind == 8, kind == 9:
-		return int64(kind - 8) //nolint:gosec // 0 or 1
+		return int64(kind - 8)
 	case kind >= 13 && kind%2 == 1:
 		return string(b)
 	}

@@ -118,7 +118,7 @@ func TestNamesAreRenewed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	wantNames := []struct{ username, email, key string }{
 		{"strasse", "a@example.org", "strasse"},
 		{"Straße", "b@example.org", "straße"}, // another one has its normal form

@@ -103,7 +103,7 @@ func readMain(ctx context.Context, path string) (mark metaMark, page uint32, err
 	}
 	defer func() { _ = c.close() }() // only read
 	err = c.rows("SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", func(row []driver.Value) error {
-		page = uint32(asNumber(row[0])) //nolint:gosec // SQLite's pages have 32 bits
+		page = uint32(asNumber(row[0]))
 		return nil
 	})
 	if err != nil || page == 0 {

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -145,7 +146,7 @@ func mustBeCopies(t *testing.T, files map[string]string) {
 	for got, want := range files {
 		a, err := os.ReadFile(got)
 		b, err2 := os.ReadFile(want)
-		if err != nil || err2 != nil || string(a) != string(b) {
+		if err != nil || err2 != nil || !bytes.Equal(a, b) {
 			t.Errorf("%s is not as it was before: %d and %d bytes, %v, %v", filepath.Base(got), len(a), len(b), err, err2)
 		}
 	}

@@ -27,7 +27,7 @@ func resolve(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	real, err := filepath.EvalSymlinks(path)
+	resolved, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return resolveMissing(path)
 	}
@@ -35,7 +35,7 @@ func resolve(path string) (string, error) {
 		return "", err
 	}
 	for _, suffix := range append([]string{""}, sidecars[:]...) {
-		info, err := os.Lstat(real + suffix)
+		info, err := os.Lstat(resolved + suffix)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && suffix != "":
 		case err != nil:
@@ -43,10 +43,10 @@ func resolve(path string) (string, error) {
 		case info.IsDir() && suffix == "":
 			return "", errors.New("this is a folder; name the database file in it")
 		case !info.Mode().IsRegular():
-			return "", fmt.Errorf("%s is not a regular file", real+suffix)
+			return "", fmt.Errorf("%s is not a regular file", resolved+suffix)
 		}
 	}
-	return real, nil
+	return resolved, nil
 }
 
 func resolveMissing(path string) (string, error) {

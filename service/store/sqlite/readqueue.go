@@ -53,11 +53,11 @@ func (q *readQueue) next(own chan *readTask) *readTask {
 	return <-own
 }
 
-// cancel removes a task, and reports whether it was still waiting.
-func (q *readQueue) cancel(t *readTask) bool {
+// cancel removes a task that still waits.
+func (q *readQueue) cancel(t *readTask) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.waiting.remove(t.caller, t)
+	q.waiting.remove(t.caller, t)
 }
 
 func (q *readQueue) close() {

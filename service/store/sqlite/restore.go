@@ -116,11 +116,11 @@ func mayReplace(target string, force bool) error {
 
 // openBackup opens what is to be restored.
 func openBackup(ctx context.Context, backup, target string, incomplete bool) (*File, error) {
-	real, err := resolve(backup)
+	resolved, err := resolve(backup)
 	if err != nil {
 		return nil, err
 	}
-	from, err := os.Stat(real)
+	from, err := os.Stat(resolved)
 	if err != nil {
 		return nil, err
 	}
@@ -130,13 +130,13 @@ func openBackup(ctx context.Context, backup, target string, incomplete bool) (*F
 	if from.Size() == 0 {
 		return nil, errors.New("the backup is empty")
 	}
-	if err := checkLength(real, from.Size()); err != nil {
+	if err := checkLength(resolved, from.Size()); err != nil {
 		return nil, err
 	}
 	if incomplete {
-		return readFile(ctx, real)
+		return readFile(ctx, resolved)
 	}
-	return openFile(ctx, real)
+	return openFile(ctx, resolved)
 }
 
 // checkLength refuses a database that is shorter than its header says: SQLite reads

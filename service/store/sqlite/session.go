@@ -22,7 +22,7 @@ import (
 func (s *Store) adopt(ctx context.Context) (err error) {
 	main, _, err := readMain(ctx, s.opts.Path)
 	if err != nil || !main.copied {
-		return nil //nolint:nilerr // what cannot be read is refused by what follows
+		return nil
 	}
 	c, err := connect(ctx, address(s.opts.Path, url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(5000)", "synchronous(FULL)", "trusted_schema(OFF)",
@@ -76,7 +76,7 @@ func (s *Store) beginSession(w *writer) error {
 	if _, err := io.ReadFull(s.opts.Random, b[:]); err != nil {
 		return fmt.Errorf("make a session: %w", err)
 	}
-	session := int64(binary.LittleEndian.Uint64(b[:]) >> 1) //nolint:gosec // 63 bits
+	session := int64(binary.LittleEndian.Uint64(b[:]) >> 1)
 	err := w.conn.run("UPDATE meta SET previous = session, session = ?, commits = commits + 1, place = ?", session, placeOf(s.opts.Path))
 	if err == nil {
 		err = s.keepMark(w)

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -65,7 +66,7 @@ func (c *walContent) readFrames(r io.Reader, sum *walChecksum, salt, frame []byt
 		}
 		sum.add(frame[:8])
 		sum.add(frame[walFrameHeader:])
-		if string(frame[8:16]) != string(salt) || !sum.equals(frame[16:walFrameHeader]) {
+		if !bytes.Equal(frame[8:16], salt) || !sum.equals(frame[16:walFrameHeader]) {
 			return nil
 		}
 		if binary.BigEndian.Uint32(frame) == metaPage {

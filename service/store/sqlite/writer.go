@@ -58,7 +58,7 @@ type group struct {
 func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	pending, end := user.NewPending()
 	it := &item{ctx: ctx, caller: user.CallerOf(ctx), batch: batch, end: end, weight: weigh(batch)}
-	if err := s.enqueue(it); err != nil {
+	if err := s.enqueue(it); err != nil { //nolint:contextcheck // it has the context
 		end(nil, err)
 	}
 	return pending
@@ -67,7 +67,7 @@ func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 // do carries a job out in the writer's next transaction and waits for it.
 func (s *Store) do(ctx context.Context, job func(*writer) error) error {
 	pending, end := user.NewPending()
-	if err := s.enqueue(&item{ctx: ctx, job: job, end: end}); err != nil {
+	if err := s.enqueue(&item{ctx: ctx, job: job, end: end}); err != nil { //nolint:contextcheck // it has the context
 		return err
 	}
 	_, err := pending.Wait(ctx)
