@@ -36,7 +36,7 @@ func startClockRig(t *testing.T) *clockRig {
 		dir: dir, fault: "clock", env: []string{"USERD_FAULT_CLOCK=" + c.offset},
 		flags: []string{"--retention", "1h", "--admin-listen", c.admin},
 	}
-	c.restart(t, 0) //nolint:contextcheck // it waits on its own
+	c.restart(t, 0)
 	return c
 }
 
@@ -138,7 +138,7 @@ func TestWrongClock(t *testing.T) {
 			before := c.create(ctx, t, newUser("deleted", 1))
 			c.mustDelete(ctx, t, before)
 
-			c.restart(t, off) //nolint:contextcheck // it waits on its own
+			c.restart(t, off)
 			c.process.output.await(t, "system clock jumped")
 			if text := c.get(ctx, t, "/readyz"); !hasAll(text, []string{"ready\nclock: the system clock, ", "the expected time"}) {
 				t.Errorf("/readyz: %q, want that the clock is wrong", text)
@@ -167,7 +167,7 @@ func TestWrongClock(t *testing.T) {
 				`userd_clock_jumps_total{direction="forward"} 1`, `userd_clock_jumps_total{direction="backward"} 1`}) {
 				t.Error("the metrics do not tell of two jumps and a clock that is right")
 			}
-			c.restart(t, 0) //nolint:contextcheck // it waits on its own
+			c.restart(t, 0)
 			if again := c.create(ctx, t, once); again.GetUserId() != first.GetUserId() {
 				t.Error("a request id was forgotten")
 			}
@@ -208,7 +208,7 @@ func TestConfirmedClock(t *testing.T) {
 			c.mustDelete(ctx, t, u)
 			c.process.terminate(t)
 			confirm(t, c)
-			c.restart(t, 2*time.Hour) //nolint:contextcheck // it waits on its own
+			c.restart(t, 2*time.Hour)
 			if text := c.get(ctx, t, "/readyz"); text != "ready\n" {
 				t.Errorf("/readyz: %q", text)
 			}

@@ -175,8 +175,11 @@ func serveUntilEnd(t *testing.T, server *http.Server, serve func(net.Listener) e
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- serve(listener) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = serve(listener)
+	}()
 	t.Cleanup(func() {
 		_ = server.Close()
 		<-served

@@ -176,7 +176,7 @@ func TestACallerCannotFillTheQueue(t *testing.T) {
 	ended, cancel := context.WithCancel(greedy)
 	full := make(chan error)
 	go func() {
-		_, err := s.Submit(ended, user.Batch{}).Wait(t.Context()) //nolint:contextcheck // the batch has a context of its own
+		_, err := s.Submit(ended, user.Batch{}).Wait(t.Context())
 		full <- err
 	}()
 	single := s.Submit(modest, creates(t, "modest", 1)) // it returns, though the other one waits
