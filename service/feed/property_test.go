@@ -52,13 +52,13 @@ func runWorld(r *rapid.T, plant fault) error {
 		s := rapid.SampledFrom(w.streams).Draw(r, "stream")
 		switch rapid.IntRange(0, 10).Draw(r, "step") {
 		case 0, 5:
-			s.respond()
-		case 1, 6:
-			s.take()
-		case 2, 7, 8:
-			w.write()
-		case 3, 9:
 			s.send(r)
+		case 1, 6:
+			s.respond()
+		case 2, 7:
+			w.write()
+		case 3, 8, 9:
+			s.take()
 		case 4:
 			s.followAll(r)
 		case 10:

@@ -215,7 +215,7 @@ func (w *world) apply(batch user.Batch) []user.Result {
 // anyID returns a user, most often one of a few, so that much happens to it.
 func (w *world) anyID() int64 {
 	ids := w.ids
-	if most := 4; len(ids) > most && rapid.IntRange(0, 4).Draw(w.r, "any") > 0 {
+	if most := 3; len(ids) > most && rapid.IntRange(0, 4).Draw(w.r, "any") > 0 {
 		ids = ids[:most]
 	}
 	return rapid.SampledFrom(append(slices.Clone(ids), 4711)).Draw(w.r, "user")
