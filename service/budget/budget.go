@@ -30,6 +30,9 @@ type Options struct {
 	// Changed, if set, is called when the level has changed, on the goroutine that
 	// changed it. It must not reserve.
 	Changed func(from, to Level)
+	// InUse returns the memory that is in use for certain, and the memory obtained from the
+	// system, garbage included. nil: those of the process.
+	InUse func() (live, held int64)
 }
 
 // Budget is a ledger of reserved bytes. It is safe for use by many goroutines.
@@ -75,7 +78,7 @@ func New(opts Options) *Budget {
 	set(Known, math.MaxInt64, b.capacity/callerShare) // bounded by the total
 	system := max(b.capacity/systemShare, systemLeast)
 	set(System, system, system/callerShare)
-	b.init(time.Now())
+	b.init(time.Now(), opts.InUse)
 	return b
 }
 

@@ -13,9 +13,8 @@ const testLimit = 1 << 30
 // unobserved returns a budget that does not look at the memory in use.
 func unobserved(opts Options) *Budget {
 	opts.Limit = testLimit
-	b := New(opts)
-	b.usage = func() (int64, int64) { return 0, 0 }
-	return b
+	opts.InUse = func() (int64, int64) { return 0, 0 }
+	return New(opts)
 }
 
 func open(b *Budget, class Class, caller string) *Reservation {

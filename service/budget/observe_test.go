@@ -9,9 +9,8 @@ import (
 func TestLevelFollowsMemoryInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 1000
-		b := New(Options{Limit: limit})
 		var live, held int64
-		b.usage = func() (int64, int64) { return live, held }
+		b := New(Options{Limit: limit, InUse: func() (int64, int64) { return live, held }})
 		for _, step := range []struct {
 			live, held int64
 			want       Level

@@ -91,6 +91,9 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 		c.state.failed(c.listener, err)
 	}
 	if n > 0 && len(c.seen) < len(preface) {
+		if below := c.state.below; below != nil && below.memory.Swap(nil) != nil && c.memory.endHandshake() != nil {
+			return 0, c.refuseShort()
+		}
 		if err := c.look(p[:n]); err != nil {
 			c.state.refuse(c.listener, err)
 			return 0, io.EOF // net/http writes a response of its own after other errors
@@ -112,9 +115,6 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 // negotiated another one.
 func (c *gatherConn) look(p []byte) error {
 	c.talked.Store(true)
-	if below := c.state.below; below != nil && below.memory.Swap(nil) != nil {
-		c.memory.endHandshake()
-	}
 	before := len(c.seen)
 	c.seen = append(c.seen, p[:min(len(p), len(preface)-before)]...)
 	if !bytes.HasPrefix(preface, c.seen) {
@@ -134,7 +134,7 @@ func (c *gatherConn) look(p []byte) error {
 	}
 	c.budget = newFrameBudget(c.listener.opts.Frames, before)
 	c.windows = c.budget.windows
-	c.memory.credit.Store(firstConnWindow - connWindow)
+	c.memory.credited(firstConnWindow - connWindow)
 	c.budget.memory, c.budget.maxStreams = &c.memory, int32(c.listener.opts.MaxConcurrentStreams)
 	c.mu.Unlock()
 	return nil

@@ -2,29 +2,32 @@ package transport
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
 )
 
-// What connections cost, in bytes. TestCostOfConnections measures it.
+// What connections cost, in bytes. A test of package main compares it with the heap.
 const (
-	// plainConnBytes and tlsConnBytes are the base cost of a connection: goroutines,
-	// buffers and, with TLS, the state of the session.
-	plainConnBytes = 32 << 10
-	tlsConnBytes   = 56 << 10
+	// connBytes is the base cost of a connection: goroutines and buffers. tlsBytes is that
+	// of a TLS session after its handshake.
+	connBytes = 32 << 10
+	tlsBytes  = 20 << 10
 	// coveredBytes is the part of the base cost that headers, bodies and frames use as
 	// long as they are small.
 	coveredBytes = 4 << 10
-	// headerFactor is the cost of a byte of a header that is arriving: buffers double, and
-	// fields are copied out of them.
-	headerFactor = 3
+	// headerFactor and blockFactor are the cost of a byte of a header that is arriving, of
+	// HTTP/1 and of HTTP/2: buffers double, and fields are copied out of them.
+	headerFactor = 2
+	blockFactor  = 3
 	// requestBytes is the base cost of a request while its handler runs: the goroutine
 	// with its stack, the stream of HTTP/2, the response buffer and the chain.
-	requestBytes = 20 << 10
+	requestBytes = 24 << 10
 	// headerFieldBytes is the cost of a header field beside its name and value.
 	headerFieldBytes = 100
 	// maxConnHeaders bounds the header bytes that the running requests of one connection
@@ -54,14 +57,15 @@ type connMemory struct {
 	block   int64  // bytes reserved for the header block that is arriving
 	last    frameHead
 	waiting int32 // requests that wait for a handler to return
-	data    int64 // bytes of DATA received
-	unread  int64 // bytes of them reserved
 
-	// credit is how many bytes of DATA the peer has been allowed beyond connWindow: as many
-	// were read, or discarded. update is the WINDOW_UPDATE that is being written, and
-	// missing how many bytes of its payload are still to come; both under the connection's
-	// lock.
-	credit          atomic.Int64
+	// body is held to account for DATA that no handler has read. data is how many bytes were
+	// received, credit how many the peer has been allowed beyond connWindow, since as many
+	// were read or discarded, and unread how many are reserved.
+	body                 sync.Mutex
+	data, credit, unread int64
+
+	// update is the WINDOW_UPDATE that is being written, and missing how many bytes of its
+	// payload are still to come. Both are under the connection's lock.
 	update, missing uint32
 }
 
@@ -85,10 +89,11 @@ func (m *connMemory) readHandshake(n int) error {
 	return m.Grow(budget.Header, headerFactor*(before+int64(n)-max(before, coveredBytes)))
 }
 
-// endHandshake returns what the handshake has reserved.
-func (m *connMemory) endHandshake() {
+// endHandshake reserves the cost of the session in place of that of the handshake.
+func (m *connMemory) endHandshake() error {
 	m.arriving.Store(0)
 	m.Shrink(budget.Header, m.Held(budget.Header))
+	return m.Grow(budget.Connection, tlsBytes)
 }
 
 // begin notes that a handler runs for a request.
@@ -118,7 +123,9 @@ func (m *connMemory) frame(h frameHead, maxStreams int32) error {
 	}
 	switch h.kind {
 	case frameData:
+		m.body.Lock()
 		m.data += int64(h.length)
+		m.body.Unlock()
 	case frameHeaders:
 		err = errors.Join(err, m.queue(maxStreams))
 	}
@@ -153,7 +160,7 @@ func (m *connMemory) received(n int, complete bool, now time.Duration) error {
 		if m.since.Load() == 0 {
 			m.since.Store(max(int64(now), 1))
 		}
-		more := min(headerFactor*int64(n), headerFactor*maxHeaderBytes-m.block)
+		more := min(blockFactor*int64(n), blockFactor*maxHeaderBytes-m.block)
 		if err := m.Grow(budget.Header, more); err != nil {
 			return err
 		}
@@ -168,7 +175,9 @@ func (m *connMemory) received(n int, complete bool, now time.Duration) error {
 
 // reserveBody brings the reservation for DATA that no handler has read up to date.
 func (m *connMemory) reserveBody() error {
-	want := max(m.data-max(m.credit.Load(), 0)-coveredBytes, 0)
+	m.body.Lock()
+	defer m.body.Unlock()
+	want := max(m.data-max(m.credit, 0)-coveredBytes, 0)
 	if want < m.unread {
 		m.Shrink(budget.Body, m.unread-want)
 	} else if err := m.Grow(budget.Body, want-m.unread); err != nil {
@@ -187,9 +196,24 @@ func (m *connMemory) sent(h frameHead, p []byte) {
 	for ; m.missing > 0 && len(p) > 0; p = p[1:] {
 		m.update = m.update<<8 | uint32(p[0])
 		if m.missing--; m.missing == 0 {
-			m.credit.Add(int64(m.update))
+			m.credited(int64(m.update))
 		}
 	}
+}
+
+// credited notes that n bytes of DATA were read or discarded.
+func (m *connMemory) credited(n int64) {
+	m.body.Lock()
+	m.credit += n
+	m.body.Unlock()
+	_ = m.reserveBody() // it can fail for what arrives only, which the reader waits for
+}
+
+// read returns how many bytes of DATA were read or discarded.
+func (m *connMemory) read() int64 {
+	m.body.Lock()
+	defer m.body.Unlock()
+	return m.credit
 }
 
 // account passes bytes that were read to the ledger, before net/http reads them.
@@ -239,7 +263,7 @@ func (c *gatherConn) flushed() {
 		c.kept = 0
 	}
 	if b := c.budget; b != nil {
-		if moved := b.dataSent.Load() + c.memory.credit.Load(); moved != c.moved {
+		if moved := b.dataSent.Load() + c.memory.read(); moved != c.moved {
 			c.moved = moved
 			c.memory.progress.Store(int64(c.listener.now()))
 		}
@@ -272,8 +296,12 @@ func (c *gatherConn) abort(cause Cause) {
 
 // refuseShort closes a connection whose bytes there is no memory for. Reading ends.
 func (c *gatherConn) refuseShort() error {
-	if !c.gather { // written here only, by look
-		_, _ = c.Conn.Write([]byte(overloadedHTTP1)) // the connection is closed next in any case
+	if !c.gather && c.state.conn == nil && c.Conn.SetDeadline(time.Now().Add(closeGrace)) == nil { // gather is written by look only
+		_, _ = io.WriteString(c.Conn, overloadedHTTP1)
+		c.memory.Release()
+		if c.CloseWrite() == nil { // a connection that is closed over unread bytes takes back what it sent
+			_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, drainBytes))
+		}
 	}
 	c.abort(CauseMemory)
 	return net.ErrClosed

@@ -14,8 +14,8 @@ const (
 	// memory is while accepting is paused.
 	sweepConns  = 50 * time.Millisecond
 	acceptRetry = 20 * time.Millisecond
-	// noProgress is how long a connection with requests makes no progress before it may be
-	// disconnected for the sake of others.
+	// noProgress is how long a connection makes no progress before it may be disconnected
+	// for the sake of others. A new one has that time for its first request.
 	noProgress = time.Second
 	// evictSample is how many connections are looked at to find one that was not used for
 	// long. Go iterates over maps from a random place.
@@ -30,12 +30,8 @@ func (l *Listener) now() time.Duration { return time.Since(l.born) }
 
 // reserve reserves the base cost of a connection.
 func (l *Listener) reserve(c *gatherConn) error {
-	cost := int64(plainConnBytes)
-	if c.state.conn != nil {
-		cost = tlsConnBytes
-	}
 	c.memory.Open(l.opts.Memory, nil, l.opts.Class, c.peer.String())
-	err := c.memory.Grow(budget.Connection, cost)
+	err := c.memory.Grow(budget.Connection, connBytes)
 	if err != nil {
 		c.memory.Release()
 	}
@@ -86,12 +82,12 @@ func (l *Listener) unused(c *gatherConn, err error) *gatherConn {
 			}
 			m := &other.memory
 			switch {
-			case other == c, other.aborted.Load(), samePart && m.known.Load():
+			case other == c, other.aborted.Load(), samePart && m.known.Load(), m.progress.Load() > longAgo:
 			case m.requests.Load() == 0:
 				if older(other, idle) {
 					idle = other
 				}
-			case samePart && l.opts.Class == budget.Anonymous && m.progress.Load() < longAgo && older(other, stuck):
+			case samePart && l.opts.Class == budget.Anonymous && older(other, stuck):
 				stuck = other
 			}
 		}

@@ -1,0 +1,319 @@
+package transport_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/transport"
+)
+
+// memoryServer is a server with a small memory budget.
+type memoryServer struct {
+	addr   string
+	budget *budget.Budget
+	closed chan transport.Cause // of connections
+}
+
+// serveMemory serves the handler with room for conns connections of one peer.
+func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handler http.HandlerFunc) *memoryServer {
+	t.Helper()
+	const connBytes = 32 << 10
+	s := &memoryServer{
+		// One caller has a quarter of 60 %.
+		budget: budget.New(budget.Options{
+			Limit: (conns*connBytes + connBytes/2) * 4 * 10 / 6, InUse: func() (int64, int64) { return 0, 0 },
+		}),
+		closed: make(chan transport.Cause, 1000),
+	}
+	var config net.ListenConfig
+	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = inner.Addr().String()
+	opts.Memory, opts.Class, opts.StallTimeout = s.budget, budget.Known, 10*time.Second
+	opts.Overdrawn = func(_ net.Addr, cause transport.Cause) { s.closed <- cause }
+	guard := transport.NewGuard(transport.GuardOptions{
+		StallTimeout: 10 * time.Second, BodyTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 }, Streams: func(*http.Request) bool { return true },
+		Memory:     s.budget,
+		Account:    func(r *http.Request) (budget.Class, string) { return budget.Known, transport.Peer(r.RemoteAddr) },
+		Overloaded: func(*http.Request) error { return errors.New("overloaded") },
+	})
+	server := transport.NewServer(guard.Wrap(handler), transport.ServerOptions{
+		MaxConcurrentStreams: 100, HeaderTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler),
+	})
+	server.ConnContext = transport.ConnContext
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(transport.Listen(inner, opts)) }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+		guard.Close()
+	})
+	return s
+}
+
+// dial connects from a loopback address, with a deadline for all that follows.
+func (s *memoryServer) dial(t *testing.T, from string) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// get sends a request of HTTP/1.1 and returns the first line of the response.
+func get(conn net.Conn) (string, error) {
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		return "", err
+	}
+	line := make([]byte, len("HTTP/1.1 200 OK"))
+	_, err := io.ReadFull(conn, line)
+	return string(line), err
+}
+
+// startHTTP2 begins HTTP/2 on a connection.
+func startHTTP2(t *testing.T, conn net.Conn) *http2.Framer {
+	t.Helper()
+	framer := http2.NewFramer(conn, conn)
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	if err := framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	return framer
+}
+
+func headerBlock(t *testing.T) []byte {
+	t.Helper()
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for name, value := range map[string]string{":method": "POST", ":scheme": "http", ":authority": "localhost", ":path": "/"} {
+		if err := encoder.WriteField(hpack.HeaderField{Name: name, Value: value}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return block.Bytes()
+}
+
+// goAwayText reads to the end of a connection and returns what its last GOAWAY says.
+func goAwayText(framer *http2.Framer) (text string, err error) {
+	for {
+		frame, err := framer.ReadFrame()
+		if goAway, ok := frame.(*http2.GoAwayFrame); ok {
+			text = string(goAway.DebugData())
+		}
+		if err != nil {
+			return text, err
+		}
+	}
+}
+
+// A peer that holds all connections that it may have does not keep others out, and makes
+// room for its own new ones by those that it does not use.
+func TestConnectionsOfOnePeerHaveAShare(t *testing.T) {
+	t.Parallel()
+	const share = 5
+	s := serveMemory(t, share, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
+	for range 3 * share {
+		s.dial(t, "127.0.0.1")
+	}
+	if line, err := get(s.dial(t, "127.0.0.2")); err != nil || line != "HTTP/1.1 200 OK" {
+		t.Errorf("another peer: got %q, %v", line, err)
+	}
+	if line, err := get(s.dial(t, "127.0.0.1")); err != nil || line != "HTTP/1.1 200 OK" {
+		t.Errorf("the same peer: got %q, %v", line, err)
+	}
+	if got := <-s.closed; got != transport.CauseMemory {
+		t.Errorf("an unused connection was closed for %q, want %q", got, transport.CauseMemory)
+	}
+	if held, most := s.budget.Reserved(budget.Connection), s.budget.CallerShare(budget.Known); held > most+64<<10 {
+		t.Errorf("connections hold %d bytes, want at most the share %d and one more", held, most)
+	}
+}
+
+// A connection with a request is not closed to make room for the same peer.
+func TestConnectionInUseIsKept(t *testing.T) {
+	t.Parallel()
+	entered, leave := make(chan struct{}), make(chan struct{})
+	s := serveMemory(t, 3, transport.ListenOptions{}, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			entered <- struct{}{}
+			<-leave
+		}
+	})
+	busy := s.dial(t, "127.0.0.1")
+	if _, err := io.WriteString(busy, "GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	for range 20 {
+		s.dial(t, "127.0.0.1")
+	}
+	for range 3 {
+		<-s.closed
+	}
+	close(leave)
+	line := make([]byte, len("HTTP/1.1 200 OK"))
+	if _, err := io.ReadFull(busy, line); err != nil || string(line) != "HTTP/1.1 200 OK" {
+		t.Errorf("the connection in use: got %q, %v", line, err)
+	}
+}
+
+func TestHeaderBlockHasADeadline(t *testing.T) {
+	t.Parallel()
+	block := headerBlock(t)
+	for name, send := range map[string]func(conn net.Conn, framer *http2.Framer) error{
+		"without END_HEADERS": func(_ net.Conn, framer *http2.Framer) error {
+			return framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block})
+		},
+		"a frame that does not end": func(conn net.Conn, _ *http2.Framer) error {
+			_, err := conn.Write(append([]byte{0, 0, 100, 1, 4, 0, 0, 0, 1}, block...))
+			return err
+		},
+		"a CONTINUATION frame that does not end": func(conn net.Conn, framer *http2.Framer) error {
+			_, err := conn.Write([]byte{0, 0, 100, 9, 4, 0, 0, 0, 1, 0})
+			return errors.Join(framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block}), err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serveMemory(t, 10, transport.ListenOptions{HeaderTimeout: 50 * time.Millisecond}, func(http.ResponseWriter, *http.Request) {})
+			conn := s.dial(t, "127.0.0.1")
+			framer := startHTTP2(t, conn)
+			if err := send(conn, framer); err != nil {
+				t.Fatal(err)
+			}
+			if text, err := goAwayText(framer); text != "header timeout" {
+				t.Errorf("GOAWAY says %q, %v, want %q", text, err, "header timeout")
+			}
+		})
+	}
+}
+
+// A connection that is idle after a whole header block has no deadline.
+func TestHeaderTimeoutIsForHeaderBlocks(t *testing.T) {
+	t.Parallel()
+	s := serveMemory(t, 10, transport.ListenOptions{HeaderTimeout: time.Millisecond}, func(http.ResponseWriter, *http.Request) {})
+	conn := s.dial(t, "127.0.0.1")
+	framer := startHTTP2(t, conn)
+	for id := uint32(1); id < 20; id += 2 {
+		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: headerBlock(t), EndHeaders: true, EndStream: true}); err != nil {
+			t.Fatal(err)
+		}
+		for answered := false; !answered; {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatalf("stream %d: %v", id, err)
+			}
+			headers, ok := frame.(*http2.HeadersFrame)
+			answered = ok && headers.StreamID == id
+		}
+	}
+	if n := s.budget.Reserved(budget.Header); n != 0 {
+		t.Errorf("%d bytes are reserved for headers after all requests, want 0", n)
+	}
+}
+
+func TestHeaderOfHTTP1IsReserved(t *testing.T) {
+	t.Parallel()
+	s := serveMemory(t, 2, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
+	conn := s.dial(t, "127.0.0.1")
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nX-Long: "+strings.Repeat("x", 30<<10)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 503 ") || !strings.Contains(string(text), "Retry-After: 1\r\n") {
+		t.Errorf("got %q, %v, want 503 with Retry-After", text, err)
+	}
+}
+
+// Body bytes that no handler reads are reserved until the stream ends.
+func TestUnreadBodyIsReserved(t *testing.T) {
+	t.Parallel()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	s := serveMemory(t, 20, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) { <-ctx.Done() })
+	framer := startHTTP2(t, s.dial(t, "127.0.0.1"))
+	if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headerBlock(t), EndHeaders: true}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := framer.WriteData(1, false, make([]byte, 16<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := framer.WritePing(false, [8]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	awaitFrame(t, framer, func(frame http2.Frame) bool { ping, ok := frame.(*http2.PingFrame); return ok && ping.IsAck() })
+	if n := s.budget.Reserved(budget.Body); n < 40<<10 || n > 48<<10 {
+		t.Errorf("%d bytes are reserved for 48 KiB of unread body", n)
+	}
+	leave()
+	returned := uint32(0)
+	awaitFrame(t, framer, func(frame http2.Frame) bool {
+		if update, ok := frame.(*http2.WindowUpdateFrame); ok && update.StreamID == 0 && update.Increment <= 64<<10 {
+			returned += update.Increment
+		}
+		return returned >= 44<<10
+	})
+	if n := s.budget.Reserved(budget.Body); n > 4<<10 {
+		t.Errorf("%d bytes are reserved after the stream, want at most 4 KiB", n)
+	}
+}
+
+func awaitFrame(t *testing.T, framer *http2.Framer, is func(http2.Frame) bool) {
+	t.Helper()
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is(frame) {
+			return
+		}
+	}
+}
+
+// At the critical level connections that make no progress are closed, the largest first.
+func TestCriticalLevelDisconnectsHolders(t *testing.T) {
+	t.Parallel()
+	s := serveMemory(t, 20, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
+	conn := s.dial(t, "127.0.0.1")
+	framer := startHTTP2(t, conn)
+	awaitFrame(t, framer, func(frame http2.Frame) bool { _, ok := frame.(*http2.SettingsFrame); return ok })
+	for i := range 4 { // others use up the rest
+		var other budget.Reservation
+		other.Open(s.budget, nil, budget.Known, string(rune('a'+i)))
+		if err := other.Grow(budget.Write, s.budget.CallerShare(budget.Known)*97/100); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(other.Release)
+	}
+	if text, err := goAwayText(framer); text != "server overloaded" {
+		t.Errorf("GOAWAY says %q, %v, want %q", text, err, "server overloaded")
+	}
+}
