@@ -9,6 +9,10 @@ import (
 const (
 	adminHeaderTimeout = 10 * time.Second
 	adminIdleTimeout   = 3 * time.Minute
+	// adminConnections and adminHeaderBytes bound the memory of the admin listener, which
+	// does not draw on the memory budget.
+	adminConnections = 64
+	adminHeaderBytes = 16 << 10
 )
 
 // newAdmin returns the server of the operator's port.
@@ -17,6 +21,7 @@ func (s *Server) newAdmin() *http.Server {
 		Handler:           ownHosts(s.admin.listener, s.cfg.AllowHost, refuseText, adminRoutes(s.ready, s.metrics.Handler(s.log))),
 		ReadHeaderTimeout: adminHeaderTimeout,
 		IdleTimeout:       adminIdleTimeout,
+		MaxHeaderBytes:    adminHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 }

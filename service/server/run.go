@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/store/traced"
@@ -268,7 +270,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	serve(s.public.listener, s.servePublic)
 	if s.admin.server != nil {
-		serve(s.admin.listener, s.admin.server.Serve)
+		serve(netutil.LimitListener(s.admin.listener, adminConnections), s.admin.server.Serve)
 	}
 	var err error
 	select {
