@@ -42,7 +42,7 @@ func attackNamed(name string) attack {
 // anonymousAttacks need neither credentials nor a header that is out of the ordinary.
 func anonymousAttacks() []attack {
 	return []attack{
-		{name: "gzip health checks", run: func(a *attacker) error {
+		{name: "gzip health checks", short: true, run: func(a *attacker) error {
 			// 4 MB, of which less than 4 KiB are sent.
 			bomb := enveloped(1, zipped(lengthPrefixed(1, make([]byte, 4_170_000))))
 			return a.flood(1, 150, false, request{
@@ -99,7 +99,7 @@ func anonymousAttacks() []attack {
 func headerAttacks() []attack {
 	large := strings.Repeat("h", 100<<10)
 	return []attack{
-		{name: "HTTP/1.1 headers that never end", run: func(a *attacker) error {
+		{name: "HTTP/1.1 headers that never end", short: true, run: func(a *attacker) error {
 			begins := "GET / HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-A: "+strings.Repeat("v", 1000)+"\r\n", 120)
 			return a.repeat(4000, func(int) error { return a.silence(begins) })
 		}},
@@ -431,17 +431,17 @@ func (a *attacker) gzipUpdates(conns, each int) error {
 // storeAttacks keep the store busy.
 func storeAttacks() []attack {
 	return []attack{
-		{name: "4 lists that match nothing", permissions: []string{"users.read"}, run: listsOfNothing(4)},
+		{name: "4 lists that match nothing", short: true, permissions: []string{"users.read"}, run: listsOfNothing(4)},
 		{name: "50 lists that match nothing", run: listsOfNothing(50)},
 		{name: "500 lists that match nothing", permissions: []string{"users.read"}, writes: true, run: listsOfNothing(500)},
-		{name: "50 pages of the log that match nothing", permissions: []string{"activities.read_all"}, run: func(a *attacker) error {
+		{name: "50 pages of the log that match nothing", permissions: []string{"activities.read", "activities.read_all"}, run: func(a *attacker) error {
 			body := enveloped(0, a.marshal(&userv1.StreamUserActivitiesRequest{Actions: []string{"app.never"}, ReplayOnly: true}))
 			return a.flood(2, 25, false, request{
 				method: "POST", path: userv1connect.UserServiceStreamUserActivitiesProcedure, body: func() io.Reader { return bytes.NewReader(body) },
 				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers"},
 			})
 		}},
-		{name: "50 replays of the log", permissions: []string{"activities.read_all"}, run: func(a *attacker) error {
+		{name: "50 replays of the log", permissions: []string{"activities.read", "activities.read_all"}, run: func(a *attacker) error {
 			body := enveloped(0, a.marshal(&userv1.StreamUserActivitiesRequest{ReplayOnly: true}))
 			return a.flood(5, 10, false, request{
 				method: "POST", path: userv1connect.UserServiceStreamUserActivitiesProcedure, body: func() io.Reader { return bytes.NewReader(body) },
