@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func TestRepeatedEntriesDoNotHideWhatFollows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	message := append(names, bytes.Repeat(append(entry, stray...), 65)...)
+	message := slices.Concat(names, bytes.Repeat(slices.Concat(entry, stray), 65))
 	message = protowire.AppendVarint(protowire.AppendTag(message, 6, protowire.VarintType), 1) // validate_only
 	for _, p := range inProtobuf() {
 		if err := callRaw(t.Context(), s, p, "CreateUser", bytes.Clone(message)); err != nil {
