@@ -39,6 +39,8 @@ type limitedBody struct {
 
 // Read reads within the limit.
 func (b *limitedBody) Read(p []byte) (n int, err error) {
+	b.exchange.reading.Lock()
+	defer b.exchange.reading.Unlock()
 	if b.err != nil {
 		return 0, b.err
 	}

@@ -18,6 +18,10 @@ const (
 // in place of the response, and the client of a refused call does not see why. The end of
 // a request follows its header closely; one that is open-ended is left after a moment.
 func (x *Exchange) discardRest(timeout time.Duration) {
+	if !x.reading.TryLock() {
+		return // a goroutine of the handler still waits for the body
+	}
+	defer x.reading.Unlock()
 	if !x.bodyLeft.Load() || x.request.Header.Get("Expect") != "" || !x.readUntil(time.Now().Add(timeout)) {
 		return
 	}

@@ -49,6 +49,7 @@ type Exchange struct {
 	due      atomic.Int64
 	came     atomic.Int64 // how often something of the body has come
 	bodyLeft atomic.Bool  // the body has not been read to its end
+	reading  sync.Mutex   // held while the body is read
 	rest     io.Reader    // the body as the connection brings it
 	badBody  atomic.Bool  // the caller got the body wrong
 	late     atomic.Bool  // the guard has ended the reading since the body did not come
