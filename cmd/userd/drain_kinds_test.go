@@ -72,7 +72,7 @@ func TestStopTellsEveryKindOfStream(t *testing.T) {
 type streamKind func(ctx context.Context, stood func()) error
 
 func (p *process) streamKinds(t *testing.T, id int64) map[string]streamKind {
-	http1 := &http.Transport{TLSClientConfig: p.trust}
+	http1 := &http.Transport{TLSClientConfig: p.trust.Clone()}
 	t.Cleanup(http1.CloseIdleConnections)
 	http2, closeIdle := newHTTP2(1 << 20)
 	if p.trust != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +43,8 @@ func (x *target) sendPart(t *testing.T, path string, part []byte, done func(said
 			_ = end.Close()                         // the client waits for its own body
 			_ = answer.Body.Close()
 			said = answer.Trailer.Get("Grpc-Message") + answer.Header.Get("Grpc-Message")
+		} else {
+			said = err.Error()
 		}
 		done(said)
 	}()
@@ -83,8 +86,13 @@ func TestMessagesThatDoNotEnd(t *testing.T) {
 		x.sendPart(t, userv1connect.UserServiceBatchCreateUsersProcedure, enveloped(0, make([]byte, messageLimit))[:messageLimit-1],
 			func(said string) {
 				defer cut.Done()
-				if said != "the message did not come within its time" && !strings.Contains(said, "too much to do") {
-					t.Errorf("got %q", said)
+				// The connections that hold most are closed where memory is short.
+				expected := []string{
+					"the message did not come within its time", "too much to do",
+					`ErrCode=ENHANCE_YOUR_CALM, debug="server overloaded"`, "connection reset by peer", "broken pipe",
+				}
+				if !slices.ContainsFunc(expected, func(text string) bool { return strings.Contains(said, text) }) {
+					t.Errorf("the stream ended with %q, want one of %q", said, expected)
 				}
 			})
 	}

@@ -222,7 +222,7 @@ func newHTTP2(window int) (client *http.Client, closeIdle func()) {
 func newSecureHTTP2(window int, trust *tls.Config) (client *http.Client, closeIdle func()) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
-	return newTransport(window, &http.Transport{Protocols: protocols, TLSClientConfig: trust})
+	return newTransport(window, &http.Transport{Protocols: protocols, TLSClientConfig: trust.Clone()})
 }
 
 func newTransport(window int, transport *http.Transport) (client *http.Client, closeIdle func()) {

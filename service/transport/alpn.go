@@ -78,8 +78,7 @@ func (s *tlsState) refuse(l *Listener, reason error) {
 	case !ok:
 		return
 	case e.Cipher != 0:
-		settings := []byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0}
-		_, _ = s.conn.Write(append(settings, goAway(errInadequateSecurity, e.Error())...))
+		_, _ = s.conn.Write(append(emptySettings(), goAway(errInadequateSecurity, e.Error())...))
 	case e.HTTP2:
 		text := e.Error() + "\n"
 		_, _ = fmt.Fprintf(s.conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"+

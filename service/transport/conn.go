@@ -65,6 +65,7 @@ type gatherConn struct {
 	flushing bool      // a goroutine writes
 	closing  bool
 	ended    bool   // the budget is spent: nothing more is taken
+	begun    bool   // a frame was written
 	goodbye  []byte // what the peer is told at the end of the present frame, if it ends
 	err      error  // of a write; the connection is of no use any more
 	kept     int64  // reserved for what waits to be written
@@ -181,6 +182,9 @@ func (c *gatherConn) finish(p []byte) {
 		c.budget.sent(p[n : n+1])
 	}
 	if c.out = append(c.out, p[:n]...); c.budget.out.between() {
+		if !c.begun && n == 0 {
+			c.out = append(c.out, emptySettings()...)
+		}
 		c.out = append(c.out, c.goodbye...)
 		c.goodbye = nil
 	}
@@ -220,6 +224,7 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 			}
 			return len(p), nil
 		}
+		c.begun = true
 		more := min(c.capacity(len(p)-n)-len(c.out), len(p)-n)
 		c.out = append(c.out, p[n:n+more]...)
 		if c.budget != nil {

@@ -406,6 +406,10 @@ func farewell(cause Cause) []byte {
 	}
 }
 
+// emptySettings returns a SETTINGS frame, which must be the first frame that a server sends
+// (RFC 9113, section 3.4).
+func emptySettings() []byte { return []byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0} }
+
 // goAway returns a GOAWAY frame. The last stream that was handled is not known here: the
 // highest says that any may have been.
 func goAway(code uint32, text string) []byte {

@@ -288,8 +288,7 @@ func refusal(begins []byte) []byte {
 		return []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n" +
 			"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n")
 	}
-	settings := []byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0}
-	return append(settings, farewell("connections")...)
+	return append(emptySettings(), farewell("connections")...)
 }
 
 // tlsState is what the handshake of a connection has come to.
