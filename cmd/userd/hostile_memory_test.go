@@ -36,7 +36,7 @@ func (x *target) sendPart(t *testing.T, path string, part []byte, done func(said
 	client := web(true)
 	go func() {
 		defer client.CloseIdleConnections()
-		said := ""
+		var said string
 		answer, err := client.Do(request)
 		if err == nil {
 			_, _ = io.Copy(io.Discard, answer.Body) // what it says is in the trailers

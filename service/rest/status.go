@@ -99,7 +99,7 @@ func writeStatus(w http.ResponseWriter, httpStatus int, s *status.Status) {
 		header.Set("Retry-After", strconv.FormatInt(max(seconds, 0), 10))
 	}
 	w.WriteHeader(httpStatus)
-	_, _ = w.Write(body) // a caller who has gone cannot be told
+	_, _ = w.Write(body) //nolint:gosec,nolintlint // JSON, not HTML, which its analysis sees now and then; a caller who has gone cannot be told
 }
 
 // marshalStatus encodes a Status. A detail of a type that is not known here cannot be
