@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -141,11 +142,15 @@ func throwAll(t *testing.T, way way, b bomb) {
 	if grown > 2*messageLimit+b.beside {
 		t.Errorf("the memory grew by %d bytes", grown)
 	}
-	began := processorTime(t, x.process)
-	for range bombs {
-		throw()
+	// The least of some rounds: what else the machine does is no cost of a bomb.
+	each := time.Duration(math.MaxInt64)
+	for range 3 {
+		began := processorTime(t, x.process)
+		for range bombs {
+			throw()
+		}
+		each = min(each, (processorTime(t, x.process)-began)/bombs)
 	}
-	each := (processorTime(t, x.process) - began) / bombs
 	t.Logf("%v of processor time and %d KiB of memory for %d bytes", each, grown>>10, len(b.body))
 	if each > 80*time.Millisecond {
 		t.Errorf("a bomb takes %v of processor time", each)

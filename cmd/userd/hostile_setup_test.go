@@ -85,7 +85,10 @@ func (p program) target(t *testing.T) *target {
 		}
 		return found != nil
 	})
+	// Without authentication an address is a caller: this one is not the attacker.
+	x.from = net.IPv4(127, 0, 0, 3)
 	x.client = x.process.client(t, 1<<20)
+	x.from = nil
 	created, err := x.client.CreateUser(t.Context(), newUser("victim", 0))
 	if err != nil {
 		t.Fatal(err)

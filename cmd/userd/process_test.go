@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -95,6 +96,7 @@ type process struct {
 	addr   string
 	token  string      // that its clients send; empty: none
 	trust  *tls.Config // of its clients; nil: it serves without TLS
+	from   net.IP      // address of its clients; nil: any
 	output *output
 	exited chan struct{}
 	err    error // of Wait; valid once exited is closed
@@ -192,6 +194,10 @@ func (p *process) newClient(window int) (client userv1connect.UserServiceClient,
 	http2, closeIdle := newHTTP2(window)
 	if p.trust != nil {
 		http2, closeIdle = newSecureHTTP2(window, p.trust)
+	}
+	if p.from != nil {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: p.from}}
+		http2.Transport.(*http.Transport).DialContext = dialer.DialContext //nolint:errcheck // newTransport makes no other
 	}
 	send := connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {

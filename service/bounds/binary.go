@@ -26,12 +26,13 @@ const (
 )
 
 // Binary returns how many bytes a message in binary form takes when it is decoded, at
-// most. The descriptor may be nil, which costs precision.
-func Binary(message protoreflect.MessageDescriptor, data []byte) int64 {
+// most. The descriptor may be nil, which costs precision. Beyond enough it counts no
+// further.
+func Binary(message protoreflect.MessageDescriptor, data []byte, enough int64) int64 {
 	if message == nil {
 		return deepFactor * int64(len(data))
 	}
-	return int64(len(data)) + shapeOf(message).size(data, 0)
+	return int64(len(data)) + shapeOf(message).size(data, 0, enough)
 }
 
 // shape is what has to be known of a message type to count.
@@ -86,10 +87,10 @@ func structBytes(message protoreflect.MessageDescriptor) int64 {
 	return unknownMessageBytes
 }
 
-// size returns what the message takes beside its length on the wire.
-func (s *shape) size(data []byte, depth int) int64 {
+// size returns what the message takes beside its length on the wire, or more than enough.
+func (s *shape) size(data []byte, depth int, enough int64) int64 {
 	total := s.bytes
-	for len(data) > 0 {
+	for len(data) > 0 && total <= enough {
 		number, kind, n := protowire.ConsumeTag(data)
 		if n < 0 {
 			return total
@@ -103,14 +104,14 @@ func (s *shape) size(data []byte, depth int) int64 {
 		f, known := s.fields[number]
 		if total += f.bytes; known && kind == protowire.BytesType {
 			content, _ := protowire.ConsumeBytes(data[n : n+size])
-			total += f.content(content, depth)
+			total += f.content(content, depth, enough-total)
 		}
 		data = data[n+size:]
 	}
 	return total
 }
 
-func (f *field) content(content []byte, depth int) int64 {
+func (f *field) content(content []byte, depth int, enough int64) int64 {
 	switch {
 	case f.numbers:
 		return numberBytes * numbers(content, f.packed)
@@ -119,7 +120,7 @@ func (f *field) content(content []byte, depth int) int64 {
 	case depth == maxDepth:
 		return deepFactor * int64(len(content))
 	}
-	return shapeOf(f.message).size(content, depth+1)
+	return shapeOf(f.message).size(content, depth+1, enough)
 }
 
 // numbers returns how many elements a packed list has, at most.

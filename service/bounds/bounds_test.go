@@ -90,7 +90,7 @@ func TestEstimateCoversWhatDecodingTakes(t *testing.T) {
 			estimate, takes int64
 			most            int64 // times what it takes
 		}{
-			"binary": {bounds.Binary(m.ProtoReflect().Descriptor(), binaryForm), decodedBytes(t, binaryForm, m, proto.Unmarshal), 8},
+			"binary": {bounds.Binary(m.ProtoReflect().Descriptor(), binaryForm, 1<<40), decodedBytes(t, binaryForm, m, proto.Unmarshal), 8},
 			"JSON":   {bounds.JSON(text), decodedBytes(t, text, m, protojson.Unmarshal), 24},
 		} {
 			if c.estimate < c.takes || c.estimate > c.most*c.takes+4096 {
@@ -115,7 +115,7 @@ func TestLargestValidBatchFits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := bounds.Binary(m.ProtoReflect().Descriptor(), binaryForm); got > limit {
+	if got := bounds.Binary(m.ProtoReflect().Descriptor(), binaryForm, 1<<40); got > limit {
 		t.Errorf("Binary() = %d, want at most %d", got, limit)
 	}
 	if got := bounds.JSON(text); got > limit {
@@ -148,10 +148,10 @@ func TestHiddenElementsCount(t *testing.T) {
 	}
 	cut = append(append([]byte{0x0a, 0xff, 0xff, 0x7f}, cut...), 1) // a field longer than the data
 	m := (&userv1.CreateUsersRequest{}).ProtoReflect().Descriptor()
-	if got := bounds.Binary(m, cut); got < 40*n {
+	if got := bounds.Binary(m, cut, 1<<40); got < 40*n {
 		t.Errorf("a field that breaks off: Binary() = %d, want at least %d", got, 40*n)
 	}
-	if got := bounds.Binary(nil, cut); got < 40*n {
+	if got := bounds.Binary(nil, cut, 1<<40); got < 40*n {
 		t.Errorf("an unknown type: Binary() = %d, want at least %d", got, 40*n)
 	}
 }
@@ -169,7 +169,7 @@ func BenchmarkEstimate(b *testing.B) {
 		b.Fatal(err)
 	}
 	for name, run := range map[string]func(){
-		"binary":        func() { bounds.Binary(m.ProtoReflect().Descriptor(), binaryForm) },
+		"binary":        func() { bounds.Binary(m.ProtoReflect().Descriptor(), binaryForm, 1<<40) },
 		"binary-decode": func() { _ = proto.Unmarshal(binaryForm, &userv1.CreateUsersRequest{}) },
 		"json":          func() { bounds.JSON(text) },
 		"json-decode":   func() { _ = protojson.Unmarshal(text, &userv1.CreateUsersRequest{}) },

@@ -44,7 +44,7 @@ func (s *Server) newMessages() *transport.Messages {
 			if json {
 				return bounds.JSON(data)
 			}
-			return bounds.Binary(message, data)
+			return bounds.Binary(message, data, limit)
 		},
 	})
 }
