@@ -39,7 +39,7 @@ func (s *Service) BatchCreateUsers(
 
 func (s *Service) importChange(ctx context.Context, item *userv1.BatchCreateUsersRequest) (user.Change, error) {
 	if item.GetUser() == nil {
-		return user.Change{}, user.InvalidFieldf("user", "must be set")
+		return user.Change{}, user.NewFieldErrorf("user", "must be set")
 	}
 	if err := s.checkItem(item); err != nil {
 		return user.Change{}, err

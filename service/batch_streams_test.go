@@ -256,7 +256,7 @@ func TestAStoreThatCannotWriteEndsTheStream(t *testing.T) {
 	base := newRig(t)
 	var calls atomic.Int32
 	r := newRigOver(t, spyStore{Store: base.store, batches: func(user.Batch) ([]user.Result, error, bool) {
-		return nil, user.ErrStoreReadOnly(), calls.Add(1) == 2
+		return nil, user.NewStoreReadOnlyError(), calls.Add(1) == 2
 	}}, base.clock)
 	items := make([]*userv1.BatchCreateUsersRequest, 1200)
 	for i := range items {

@@ -77,7 +77,7 @@ func (c *chunk) refusal() error {
 	if violations == nil {
 		return nil
 	}
-	e := user.Invalid(violations...)
+	e := user.NewInvalidError(violations...)
 	if n := len(violations); n > maxViolations {
 		e.Violations = violations[:maxViolations]
 		e.Message = fmt.Sprintf("%s (the first %d of %d violations)", e.Message, maxViolations, n)
@@ -107,7 +107,7 @@ func itemPath(index int) string { return fmt.Sprintf("requests[%d]", index) }
 // breaks them all.
 func (s *Service) checkItem(item proto.Message) error {
 	if !item.ProtoReflect().IsValid() {
-		return user.InvalidFieldf("", "must be set")
+		return user.NewFieldErrorf("", "must be set")
 	}
 	return s.opts.Validate(item)
 }

@@ -69,7 +69,7 @@ func timeFromProto(field string, ts *timestamppb.Timestamp) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	if !ts.IsValid() {
-		return time.Time{}, user.InvalidFieldf(field, "must be a time from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999999Z")
+		return time.Time{}, user.NewFieldErrorf(field, "must be a time from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999999Z")
 	}
 	t := user.Truncate(ts.AsTime())
 	if t.IsZero() {

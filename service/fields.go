@@ -35,7 +35,7 @@ func parseFields(names []string) (fieldSet, error) {
 		set |= 1 << fd.Index()
 	}
 	if violations != nil {
-		return 0, user.Invalid(violations...)
+		return 0, user.NewInvalidError(violations...)
 	}
 	return set, nil
 }

@@ -66,7 +66,7 @@ func parseFilter(text string) (filter, error) {
 	parser.Init(text)
 	parsed, err := parser.Parse()
 	if err != nil {
-		return filter{}, invalidSyntax(err)
+		return filter{}, newFilterSyntaxError(err)
 	}
 	var f filter
 	match, invalid := f.meaning(parsed.GetExpr(), true)
@@ -82,7 +82,7 @@ func parseFilter(text string) (filter, error) {
 func (f *filter) meaning(e *expr.Expr, must bool) (predicate, *user.Error) {
 	call := e.GetCallExpr()
 	if call == nil {
-		return nil, invalidFilterf("must be made of restrictions such as status = ACTIVE; %s stands alone", describe(e))
+		return nil, newFilterErrorf("must be made of restrictions such as status = ACTIVE; %s stands alone", describe(e))
 	}
 	args := call.GetArgs()
 	switch name := call.GetFunction(); name {
@@ -101,13 +101,13 @@ func (f *filter) meaning(e *expr.Expr, must bool) (predicate, *user.Error) {
 		}
 		return func(u *user.User, k user.Keys) bool { return !inner(u, k) }, nil
 	case filtering.FunctionFuzzyAnd:
-		return nil, invalidFilterf("must join restrictions by AND or OR")
+		return nil, newFilterErrorf("must join restrictions by AND or OR")
 	case filtering.FunctionEquals, filtering.FunctionNotEquals, filtering.FunctionHas,
 		filtering.FunctionLessThan, filtering.FunctionLessEquals,
 		filtering.FunctionGreaterThan, filtering.FunctionGreaterEquals:
 		return f.restriction(args[0], name, args[1], must)
 	default:
-		return nil, invalidFilterf("must not call %s; there is only timestamp(\"…\"), on the right of a comparison", quoted(name))
+		return nil, newFilterErrorf("must not call %s; there is only timestamp(\"…\"), on the right of a comparison", quoted(name))
 	}
 }
 
@@ -140,17 +140,17 @@ func (f *filter) restriction(left *expr.Expr, operator string, value *expr.Expr,
 	case fieldUpdatedAt:
 		return timeRestriction(field, operator, value, updatedAt)
 	default:
-		return nil, invalidFilterf("must compare status, tags, username, email, created_at or updated_at, not %s", describe(left))
+		return nil, newFilterErrorf("must compare status, tags, username, email, created_at or updated_at, not %s", describe(left))
 	}
 }
 
-func invalidFilterf(format string, args ...any) *user.Error {
-	return user.InvalidFieldf("filter", format, args...)
+func newFilterErrorf(format string, args ...any) *user.Error {
+	return user.NewFieldErrorf("filter", format, args...)
 }
 
-// invalidSyntax says where the parser stopped and why. Its errors are a chain from the
+// newFilterSyntaxError says where the parser stopped and why. Its errors are a chain from the
 // whole expression down to the token, which tells the most.
-func invalidSyntax(err error) *user.Error {
+func newFilterSyntaxError(err error) *user.Error {
 	type placed interface {
 		error
 		Position() filtering.Position
@@ -161,13 +161,13 @@ func invalidSyntax(err error) *user.Error {
 		err = errors.Unwrap(deepest)
 	}
 	if deepest == nil {
-		return invalidFilterf("must be a filter in the language of AIP-160")
+		return newFilterErrorf("must be a filter in the language of AIP-160")
 	}
 	what := deepest.Message()
 	if err != nil { // the token could not be read: most often the text ends
 		what = "unexpected end"
 	}
-	return invalidFilterf("must be a filter in the language of AIP-160: at character %d: %s",
+	return newFilterErrorf("must be a filter in the language of AIP-160: at character %d: %s",
 		deepest.Position().Column, what)
 }
 

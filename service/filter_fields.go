@@ -19,7 +19,7 @@ func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Erro
 	name, ok := textOf(value)
 	status := user.Status(userv1.UserStatus_value[statusPrefix+strings.TrimPrefix(name, statusPrefix)])
 	if !ok || !status.Valid() {
-		return nil, invalidFilterf("must compare status with ACTIVE, INACTIVE or SUSPENDED, not with %s", describe(value))
+		return nil, newFilterErrorf("must compare status with ACTIVE, INACTIVE or SUSPENDED, not with %s", describe(value))
 	}
 	switch operator {
 	case filtering.FunctionEquals:
@@ -27,7 +27,7 @@ func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Erro
 	case filtering.FunctionNotEquals:
 		return func(u *user.User, _ user.Keys) bool { return u.Status != status }, nil
 	default:
-		return nil, invalidFilterf("must compare status by = or !=, not by %s", operator)
+		return nil, newFilterErrorf("must compare status by = or !=, not by %s", operator)
 	}
 }
 
@@ -38,9 +38,9 @@ func tagsRestriction(operator string, value *expr.Expr) (predicate, *user.Error)
 	tag, ok := textOf(value)
 	switch {
 	case operator != filtering.FunctionHas:
-		return nil, invalidFilterf(`must ask for a tag by tags:"tag", not by %s`, operator)
+		return nil, newFilterErrorf(`must ask for a tag by tags:"tag", not by %s`, operator)
 	case !ok:
-		return nil, invalidFilterf(`must put a tag in quotes, as in tags:"2026"`)
+		return nil, newFilterErrorf(`must put a tag in quotes, as in tags:"2026"`)
 	case tag == anyText:
 		return func(u *user.User, _ user.Keys) bool { return len(u.Tags) > 0 }, nil
 	}
@@ -52,11 +52,11 @@ func (f *filter) nameRestriction(
 	field, operator string, value *expr.Expr, must bool,
 ) (predicate, *user.Error) {
 	if operator != filtering.FunctionEquals && operator != filtering.FunctionNotEquals {
-		return nil, invalidFilterf(`must compare %s by = or !=, and may end the value in *, not by %s`, field, operator)
+		return nil, newFilterErrorf(`must compare %s by = or !=, and may end the value in *, not by %s`, field, operator)
 	}
 	text, ok := textOf(value)
 	if !ok {
-		return nil, invalidFilterf(`must put the value of %s in quotes`, field)
+		return nil, newFilterErrorf(`must put the value of %s in quotes`, field)
 	}
 	b, err := nameBound(field, text)
 	if err != nil {
@@ -87,7 +87,7 @@ func nameBound(field, text string) (bound, *user.Error) {
 		b.key, err = exactKey(text)
 	}
 	if err != nil {
-		return bound{}, invalidFilterf("must compare %s with a value that it can have, which %s", field, err.Violations[0].Message)
+		return bound{}, newFilterErrorf("must compare %s with a value that it can have, which %s", field, err.Violations[0].Message)
 	}
 	return b, nil
 }
@@ -123,7 +123,7 @@ func timeRestriction(
 	field, operator string, value *expr.Expr, of func(*user.User) time.Time,
 ) (predicate, *user.Error) {
 	if operator == filtering.FunctionHas {
-		return nil, invalidFilterf("must compare %s by =, !=, <, <=, > or >=, not by %s", field, operator)
+		return nil, newFilterErrorf("must compare %s by =, !=, <, <=, > or >=, not by %s", field, operator)
 	}
 	at, err := timeValue(field, value)
 	if err != nil {
@@ -156,7 +156,7 @@ func timeValue(field string, value *expr.Expr) (time.Time, *user.Error) {
 	text, _ := textOf(value)
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return time.Time{}, invalidFilterf(`must compare %s with a time in quotes as in RFC 3339, such as "2026-01-31T00:00:00Z"`, field)
+		return time.Time{}, newFilterErrorf(`must compare %s with a time in quotes as in RFC 3339, such as "2026-01-31T00:00:00Z"`, field)
 	}
 	return at, nil
 }

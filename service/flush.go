@@ -54,7 +54,7 @@ func (s *Service) unsent(err error, position int64) error {
 	}
 	epoch := s.feed.Head().Epoch
 	if s.feed.IsDraining() {
-		return user.ErrDraining(epoch, position)
+		return user.NewDrainingError(epoch, position)
 	}
-	return user.ErrStalled(epoch, position)
+	return user.NewStalledError(epoch, position)
 }

@@ -47,7 +47,7 @@ func receiveAll[T any, M interface {
 	in.position = in.service.feed.Head().Position
 	for stream.Receive() {
 		if in.received == limit {
-			return in.giveUp(ctx, user.ErrTooMany(user.TooManyItems, "items in one stream", limit))
+			return in.giveUp(ctx, user.NewTooManyError(user.TooManyItems, "items in one stream", limit))
 		}
 		if in.service.feed.IsDraining() {
 			return in.stopForDrain(ctx)
@@ -124,5 +124,5 @@ func (in *intake) stopForDrain(ctx context.Context) error {
 		return err
 	}
 	head := in.service.feed.Head()
-	return user.ErrDraining(head.Epoch, in.position)
+	return user.NewDrainingError(head.Epoch, in.position)
 }

@@ -96,7 +96,7 @@ func parseOrder(orderBy string, b bound) (order user.Order, desc bool, err error
 		direction = words[1]
 	}
 	if !known || len(words) > 2 || direction != "asc" && direction != "desc" {
-		return 0, false, user.InvalidFieldf("order_by",
+		return 0, false, user.NewFieldErrorf("order_by",
 			`must be one of user_id, username, email and updated_at, with " desc" or " asc" behind it or nothing`)
 	}
 	return order, direction == "desc", nil

@@ -32,20 +32,20 @@ func encodePageToken(place any, query ...string) (string, error) {
 func decodePageToken(token string, place any, query ...string) error {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(raw) < pageSumBytes {
-		return invalidPageToken()
+		return newPageTokenError()
 	}
 	sum, encoded := raw[:pageSumBytes], raw[pageSumBytes:]
 	if subtle.ConstantTimeCompare(sum, pageSum(encoded, query)) == 0 {
-		return invalidPageToken()
+		return newPageTokenError()
 	}
 	if err := json.Unmarshal(encoded, place); err != nil {
-		return invalidPageToken()
+		return newPageTokenError()
 	}
 	return nil
 }
 
-func invalidPageToken() *user.Error {
-	return user.InvalidFieldf("page_token",
+func newPageTokenError() *user.Error {
+	return user.NewFieldErrorf("page_token",
 		"must be the next_page_token of the page before, with all arguments but page_size unchanged")
 }
 

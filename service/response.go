@@ -28,7 +28,7 @@ func reserveResponse(ctx context.Context, want int) (int, error) {
 			return size, nil
 		}
 		if size <= leastResponse {
-			return 0, user.ErrOverloaded()
+			return 0, user.NewOverloadedError()
 		}
 	}
 }

@@ -58,7 +58,7 @@ func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActiviti
 		}
 	}
 	if starts > 1 {
-		return user.InvalidFieldf("since", "at most one of since, after_activity_id and from_head may be given")
+		return user.NewFieldErrorf("since", "at most one of since, after_activity_id and from_head may be given")
 	}
 	if err := s.feed.Check(ctx, req.GetEpoch(), req.GetAfterActivityId()); err != nil {
 		return err

@@ -139,7 +139,7 @@ func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdat
 	if held.Fresh && budget.FromContext(ctx).Grow(budget.Subscription, followBytes) != nil {
 		r.followed.Release(message.GetUserId(), r.service.feed.Head().Position)
 		r.followed.Remove(message.GetUserId())
-		answer.err = user.ErrOverloaded()
+		answer.err = user.NewOverloadedError()
 		return answer
 	}
 	answer.holds, answer.fresh = true, held.Fresh
@@ -161,9 +161,9 @@ func (s *Service) currentStatus(ctx context.Context, id int64) (*user.CurrentSta
 	case err != nil:
 		return nil, err
 	case len(found) == 0:
-		return nil, user.ErrNotFound(id)
+		return nil, user.NewNotFoundError(id)
 	case found[0].Deleted:
-		return nil, user.ErrDeleted(id, found[0].Position)
+		return nil, user.NewDeletedError(id, found[0].Position)
 	}
 	return &found[0], nil
 }
@@ -179,7 +179,7 @@ func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpda
 		return nil, r.service.feed.Check(ctx, message.GetEpoch(), message.GetActivityId())
 	}
 	if message.GetUserId() == 0 {
-		return nil, user.InvalidFieldf("user_id", "must be greater than 0 where a status is to be set")
+		return nil, user.NewFieldErrorf("user_id", "must be greater than 0 where a status is to be set")
 	}
 	return setStatusOp(message.GetUserId(), message.GetStatus(), message.GetTimestamp())
 }

@@ -39,7 +39,7 @@ func updateChange(ctx context.Context, procedure string, req *userv1.UpdateUserR
 // and with the values is reported at once.
 func newUpdate(req *userv1.UpdateUserRequest) (*user.Update, error) {
 	if req.GetUser() == nil {
-		return nil, user.InvalidFieldf("user", "must be set")
+		return nil, user.NewFieldErrorf("user", "must be set")
 	}
 	var violations []user.Violation
 	if inner := req.GetUser().GetUserId(); inner != 0 && inner != req.GetUserId() {
@@ -60,7 +60,7 @@ func newUpdate(req *userv1.UpdateUserRequest) (*user.Update, error) {
 		violations = append(violations, e.Violations...)
 	}
 	if len(violations) > 0 {
-		return nil, user.Invalid(violations...)
+		return nil, user.NewInvalidError(violations...)
 	}
 	return op, err
 }

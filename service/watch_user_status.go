@@ -21,7 +21,7 @@ func (s *Service) WatchUserStatus(
 	ctx context.Context, req *userv1.WatchUserStatusRequest, stream *connect.ServerStream[userv1.UserStatusUpdate],
 ) error {
 	if req.GetAll() == (len(req.GetUserIds()) > 0) {
-		return user.InvalidFieldf("user_ids", "either user_ids or all must be given, and not both")
+		return user.NewFieldErrorf("user_ids", "either user_ids or all must be given, and not both")
 	}
 	after := req.GetAfterActivityId()
 	if err := s.feed.Check(ctx, req.GetEpoch(), after); err != nil {
@@ -121,7 +121,7 @@ func (w *statusWriter) begin(ctx context.Context, ids []int64, after int64) erro
 	memory := budget.FromContext(ctx)
 	starts := int64(len(ids)) * startFollowBytes
 	if memory.Grow(budget.Subscription, int64(len(ids))*followBytes+starts) != nil {
-		return user.ErrOverloaded()
+		return user.NewOverloadedError()
 	}
 	defer memory.Shrink(budget.Subscription, starts)
 	for _, id := range ids {

@@ -180,7 +180,7 @@ func (p *Policy) Call(ctx context.Context, procedure string) error {
 		return nil
 	case r.access == reflection, r.access == authenticated:
 		if c := FromContext(ctx); c.Kind == Anonymous && c.Permissions != AllPermissions() {
-			return missing()
+			return newCredentialsMissingError()
 		}
 		return nil
 	default:
@@ -217,12 +217,12 @@ func Require(ctx context.Context, p Permission) error {
 	case standingOf(ctx).use(p):
 		return nil
 	case FromContext(ctx).Kind == Anonymous:
-		return missing()
+		return newCredentialsMissingError()
 	}
-	return denied(p)
+	return newPermissionError(p)
 }
 
-func denied(p Permission) *user.Error {
+func newPermissionError(p Permission) *user.Error {
 	return &user.Error{
 		Code: user.PermissionDenied, Reason: user.PermissionMissing,
 		Message:  "this needs the permission " + string(p),

@@ -254,9 +254,9 @@ func TestRedactError(t *testing.T) {
 	}{
 		{mismatch, PermissionsOf(UsersWrite), []string{"etag", "user_id"}},
 		{mismatch, PermissionsOf(UsersWrite, UsersRead), []string{"changed_fields", "etag", "user_id"}},
-		{user.ErrTaken(user.EmailTaken, true), PermissionsOf(UsersWrite), nil},
-		{user.ErrTaken(user.EmailTaken, true), PermissionsOf(UsersRead), []string{"holder_deleted"}},
-		{user.ErrNotFound(1), 0, []string{"user_id"}},
+		{user.NewTakenError(user.EmailTaken, true), PermissionsOf(UsersWrite), nil},
+		{user.NewTakenError(user.EmailTaken, true), PermissionsOf(UsersRead), []string{"holder_deleted"}},
+		{user.NewNotFoundError(1), 0, []string{"user_id"}},
 	} {
 		err := RedactError(WithCaller(t.Context(), Caller{Kind: Token, Permissions: row.set}), row.err)
 		e, ok := user.AsError(err)

@@ -117,14 +117,14 @@ func (e *RefusedError) Unwrap() error {
 	return told
 }
 
-// ErrExpired is the error that ends a stream whose credentials have expired.
-func ErrExpired() *user.Error {
+// NewExpiredError is the error that ends a stream whose credentials have expired.
+func NewExpiredError() *user.Error {
 	return &user.Error{
 		Code: user.Unauthenticated, Reason: user.CredentialsExpired, Message: CauseExpired.text(),
 	}
 }
 
-func missing() *user.Error {
+func newCredentialsMissingError() *user.Error {
 	return &user.Error{
 		Code: user.Unauthenticated, Reason: user.CredentialsMissing, Message: CauseMissing.text(),
 	}

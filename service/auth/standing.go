@@ -62,7 +62,7 @@ func AskAgain(ctx context.Context) error {
 	}
 	for _, p := range Permissions(s.used.Load()).List() {
 		if !now.Permissions.Has(p) {
-			return denied(p)
+			return newPermissionError(p)
 		}
 	}
 	return nil

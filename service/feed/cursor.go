@@ -165,7 +165,7 @@ func (c *Cursor) ReadAhead(ctx context.Context) {
 }
 
 // Wait returns nil when there may be something to read, or when the timer fires;
-// ErrDraining when the server is about to stop; or the context's error.
+// NewDrainingError when the server is about to stop; or the context's error.
 func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
 	if err := c.Drained(); err != nil {
 		return err
@@ -185,12 +185,12 @@ func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
 	}
 }
 
-// Drained returns ErrDraining once the server is about to stop, and nil before.
+// Drained returns NewDrainingError once the server is about to stop, and nil before.
 func (c *Cursor) Drained() error {
 	if !c.feed.IsDraining() {
 		return nil
 	}
-	return user.ErrDraining(c.feed.Head().Epoch, c.Position())
+	return user.NewDrainingError(c.feed.Head().Epoch, c.Position())
 }
 
 func (c *Cursor) signal() {

@@ -104,7 +104,7 @@ func (f *Feed) IsDraining() bool {
 // NewOrigin returns a number that tells the changes of one stream from others'.
 func (f *Feed) NewOrigin() uint64 { return f.origins.Add(1) }
 
-// WaitFor returns once the log has reached the position, with ErrDraining once the
+// WaitFor returns once the log has reached the position, with NewDrainingError once the
 // server is about to stop, or with the context's error.
 func (f *Feed) WaitFor(ctx context.Context, position int64) error {
 	for {
@@ -121,14 +121,14 @@ func (f *Feed) WaitFor(ctx context.Context, position int64) error {
 		select {
 		case <-moved:
 		case <-f.draining:
-			return user.ErrDraining(f.Head().Epoch, f.Head().Position)
+			return user.NewDrainingError(f.Head().Epoch, f.Head().Position)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// Check returns ErrPosition if a stream cannot go on after the position: it is
+// Check returns NewPositionOutOfRangeError if a stream cannot go on after the position: it is
 // ahead of the log, or rows behind it are no longer kept, or it belongs to another
 // epoch. An empty epoch is not checked.
 func (f *Feed) Check(ctx context.Context, epoch string, position int64) error {
@@ -142,11 +142,11 @@ func (f *Feed) Check(ctx context.Context, epoch string, position int64) error {
 	}
 	switch {
 	case epoch != "" && epoch != head.Epoch:
-		return user.ErrPosition(head.Epoch, first, head.Position, "the position belongs to another epoch of the log")
+		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "the position belongs to another epoch of the log")
 	case position > head.Position:
-		return user.ErrPosition(head.Epoch, first, head.Position, "the position is ahead of the log")
+		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "the position is ahead of the log")
 	case position+1 < first:
-		return user.ErrPosition(head.Epoch, first, head.Position, "rows behind the position are no longer kept")
+		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "rows behind the position are no longer kept")
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ type Held struct {
 }
 
 // Hold follows a user from now on, but keeps its changes back until Release, so
-// that the outstanding response comes before them. ErrTooMany: the set has MaxFollows
+// that the outstanding response comes before them. NewTooManyError: the set has MaxFollows
 // users.
 func (s *Followed) Hold(id int64) (Held, error) {
 	s.feed.mu.Lock()
@@ -101,7 +101,7 @@ func (s *Followed) Hold(id int64) (Held, error) {
 		case s.all:
 			s.forgetDelivered()
 		case len(s.named) >= s.feed.limits.follows:
-			return Held{}, user.ErrTooMany(user.TooManyFollows, "followed users on one stream", s.feed.limits.follows)
+			return Held{}, user.NewTooManyError(user.TooManyFollows, "followed users on one stream", s.feed.limits.follows)
 		default:
 			enter(s.feed.followers, id, s)
 		}
@@ -311,7 +311,7 @@ func (s *Followed) deliveredThrough() int64 {
 	return through
 }
 
-// Drained returns ErrDraining, with the position up to which all was told.
+// Drained returns NewDrainingError, with the position up to which all was told.
 func (s *Followed) Drained() error {
-	return user.ErrDraining(s.feed.Head().Epoch, s.Told())
+	return user.NewDrainingError(s.feed.Head().Epoch, s.Told())
 }

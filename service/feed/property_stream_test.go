@@ -116,9 +116,9 @@ func (s *stream) read(id int64) (*user.CurrentStatus, error) {
 	case err != nil:
 		return nil, err
 	case len(found) == 0:
-		return nil, user.ErrNotFound(id)
+		return nil, user.NewNotFoundError(id)
 	case found[0].Deleted:
-		return nil, user.ErrDeleted(id, found[0].Position)
+		return nil, user.NewDeletedError(id, found[0].Position)
 	}
 	return &found[0], nil
 }

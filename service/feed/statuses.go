@@ -19,9 +19,9 @@ type StatusChange struct {
 func (c *StatusChange) Gone() error {
 	switch {
 	case c.Current.UserID == 0:
-		return user.ErrNotFound(c.UserID)
+		return user.NewNotFoundError(c.UserID)
 	case c.Current.Deleted:
-		return user.ErrDeleted(c.UserID, c.Position)
+		return user.NewDeletedError(c.UserID, c.Position)
 	}
 	return nil
 }

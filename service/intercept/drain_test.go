@@ -19,7 +19,7 @@ import (
 func TestCallEndedByTheServer(t *testing.T) {
 	e := intercept.NewErrors(slog.New(slog.DiscardHandler))
 	ctx, end := context.WithCancelCause(t.Context())
-	end(user.ErrDraining("e", 7))
+	end(user.NewDrainingError("e", 7))
 	for _, c := range []struct {
 		err    error
 		code   connect.Code
@@ -28,7 +28,7 @@ func TestCallEndedByTheServer(t *testing.T) {
 		{context.Canceled, connect.CodeUnavailable, user.ServerDraining},
 		{context.Cause(ctx), connect.CodeUnavailable, user.ServerDraining},
 		{errors.New("interrupted (9)"), connect.CodeUnavailable, user.ServerDraining},
-		{user.ErrNotFound(1), connect.CodeNotFound, user.UserNotFound},
+		{user.NewNotFoundError(1), connect.CodeNotFound, user.UserNotFound},
 	} {
 		_, err := e.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
 			return nil, c.err
@@ -46,7 +46,7 @@ func TestDrainedStreamsAreSampled(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(&out, nil))
 	run := intercept.NewLog(log, intercept.NewSampler(time.Hour, 1)).WrapStreamingHandler(
 		intercept.NewErrors(log).WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
-			return user.ErrDraining("e", 7)
+			return user.NewDrainingError("e", 7)
 		}))
 	for range 1000 {
 		_ = run(t.Context(), newConn(connect.StreamTypeServer, nil))

@@ -32,9 +32,9 @@ func ToConnect(err error) (answer *connect.Error, known bool) {
 	return fromStatus(s), known
 }
 
-// TooLarge is the answer to a message beyond the limit, in bytes. Readers below the
+// NewTooLargeError is the answer to a message beyond the limit, in bytes. Readers below the
 // handlers give it, since what cannot be read never reaches an interceptor.
-func TooLarge(limit int64) *connect.Error {
+func NewTooLargeError(limit int64) *connect.Error {
 	s, _ := rpcstatus.From(&user.Error{
 		Code: user.ResourceExhausted, Reason: user.MessageTooLarge,
 		Message:  "a message is larger than " + strconv.FormatInt(limit, 10) + " bytes",
@@ -43,15 +43,15 @@ func TooLarge(limit int64) *connect.Error {
 	return fromStatus(s)
 }
 
-// PlainTooLarge is TooLarge without details, for services that do not use those of
+// NewPlainTooLargeError is NewTooLargeError without details, for services that do not use those of
 // user.v1.
-func PlainTooLarge(limit int64) error {
-	return connect.NewError(connect.CodeResourceExhausted, TooLarge(limit).Unwrap())
+func NewPlainTooLargeError(limit int64) error {
+	return connect.NewError(connect.CodeResourceExhausted, NewTooLargeError(limit).Unwrap())
 }
 
-// TooComplex is the error for a message that takes more than the limit, in bytes, when it
+// NewTooComplexError is the error for a message that takes more than the limit, in bytes, when it
 // is decoded.
-func TooComplex(limit int64) *connect.Error {
+func NewTooComplexError(limit int64) *connect.Error {
 	s, _ := rpcstatus.From(&user.Error{
 		Code: user.ResourceExhausted, Reason: user.MessageTooLarge,
 		Message:  "a message has too many elements: decoded it takes more than " + strconv.FormatInt(limit, 10) + " bytes",
@@ -60,8 +60,8 @@ func TooComplex(limit int64) *connect.Error {
 	return fromStatus(s)
 }
 
-// ErrLateBody is the answer to a message that did not come in its time.
-func ErrLateBody() *connect.Error {
+// NewBodyTimeoutError is the answer to a message that did not come in its time.
+func NewBodyTimeoutError() *connect.Error {
 	return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the message did not come within its time"))
 }
 

@@ -25,17 +25,17 @@ func TestToConnect(t *testing.T) {
 		reason string
 		known  bool
 	}{
-		"domain":               {fmt.Errorf("get: %w", user.ErrNotFound(7)), connect.CodeNotFound, "USER_NOT_FOUND", true},
+		"domain":               {fmt.Errorf("get: %w", user.NewNotFoundError(7)), connect.CodeNotFound, "USER_NOT_FOUND", true},
 		"deadline":             {context.DeadlineExceeded, connect.CodeDeadlineExceeded, "", true},
 		"canceled":             {fmt.Errorf("wait: %w", context.Canceled), connect.CodeCanceled, "", true},
 		"kept":                 {connect.NewError(connect.CodeUnimplemented, errors.New("no")), connect.CodeUnimplemented, "", true},
 		"read limit":           {fmt.Errorf("receive: %w", limit), connect.CodeResourceExhausted, "MESSAGE_TOO_LARGE", true},
-		"our limit":            {intercept.TooLarge(8), connect.CodeResourceExhausted, "MESSAGE_TOO_LARGE", true},
+		"our limit":            {intercept.NewTooLargeError(8), connect.CodeResourceExhausted, "MESSAGE_TOO_LARGE", true},
 		"without code":         {connect.NewError(connect.CodeUnknown, errors.New("inside")), connect.CodeInternal, "INTERNAL", false},
 		"unknown":              {io.ErrUnexpectedEOF, connect.CodeInternal, "INTERNAL", false},
 		"not modified":         {connect.NewNotModifiedError(nil), connect.CodeUnknown, "", true},
-		"domain, as cause of":  {connect.NewError(connect.CodeInternal, user.ErrStoreFull()), connect.CodeResourceExhausted, "STORE_FULL", true},
-		"retry is not lost on": {user.ErrOverloaded(), connect.CodeUnavailable, "OVERLOADED", true},
+		"domain, as cause of":  {connect.NewError(connect.CodeInternal, user.NewStoreFullError()), connect.CodeResourceExhausted, "STORE_FULL", true},
+		"retry is not lost on": {user.NewOverloadedError(), connect.CodeUnavailable, "OVERLOADED", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, known := intercept.ToConnect(test.err)

@@ -39,7 +39,7 @@ func (Expiry) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.St
 		if expires.IsZero() {
 			return next(ctx, conn)
 		}
-		dated, cancel := context.WithDeadlineCause(ctx, expires, &endedError{auth.ErrExpired()})
+		dated, cancel := context.WithDeadlineCause(ctx, expires, &endedError{auth.NewExpiredError()})
 		defer cancel()
 		if err := endOf(dated); err != nil {
 			return err
@@ -142,7 +142,7 @@ func (c *endingConn) over() error {
 		return err
 	}
 	if !time.Now().Before(c.expires) {
-		return auth.ErrExpired()
+		return auth.NewExpiredError()
 	}
 	return nil
 }

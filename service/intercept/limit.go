@@ -57,12 +57,12 @@ func (l *StreamLimits) WrapStreamingHandler(next connect.StreamingHandlerFunc) c
 		if l.opts.PerCaller > 0 {
 			caller := CallerKey(ctx, conn.Peer().Addr, l.opts.Peer)
 			if !l.enter(caller) {
-				return errTooManyStreams(l.opts.PerCaller)
+				return newTooManyStreamsError(l.opts.PerCaller)
 			}
 			defer l.leave(caller)
 		}
 		if budget.FromContext(ctx).Grow(budget.Stream, streamBytes) != nil {
-			return user.ErrOverloaded()
+			return user.NewOverloadedError()
 		}
 		if l.opts.Bytes > 0 && conn.Spec().StreamType == connect.StreamTypeClient {
 			conn = &weighedConn{StreamingHandlerConn: conn, limit: l.opts.Bytes}
@@ -105,8 +105,8 @@ func CallerKey(ctx context.Context, addr string, peer func(addr string) string) 
 // SubjectKey returns the key of an authenticated caller. No address begins like it.
 func SubjectKey(subject string) string { return "subject " + subject }
 
-func errTooManyStreams(limit int) error {
-	err := user.ErrTooMany(user.TooManyStreams, "streams are open", limit)
+func newTooManyStreamsError(limit int) error {
+	err := user.NewTooManyError(user.TooManyStreams, "streams are open", limit)
 	err.RetryAfter = streamRetry
 	return err
 }

@@ -90,7 +90,7 @@ func (p *Position) wait(ctx context.Context, request http.Header) error {
 	}
 	epoch, position, ok := parsePosition(want)
 	if !ok {
-		return user.InvalidFieldf(strings.ToLower(MinPositionHeader), "must be EPOCH:POSITION")
+		return user.NewFieldErrorf(strings.ToLower(MinPositionHeader), "must be EPOCH:POSITION")
 	}
 	head := p.feed.Head()
 	if epoch != head.Epoch {
@@ -98,7 +98,7 @@ func (p *Position) wait(ctx context.Context, request http.Header) error {
 		if err != nil {
 			return err
 		}
-		return user.ErrPosition(head.Epoch, first, head.Position, "the position is of another log")
+		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "the position is of another log")
 	}
 	if position <= head.Position {
 		return nil
@@ -107,7 +107,7 @@ func (p *Position) wait(ctx context.Context, request http.Header) error {
 	defer cancel()
 	err := p.feed.WaitFor(waiting, position)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return user.ErrPositionNotReached()
+		return user.NewPositionNotReachedError()
 	}
 	return err
 }

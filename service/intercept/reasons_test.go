@@ -25,8 +25,8 @@ func TestErrorsAreCountedByTheirReasons(t *testing.T) {
 		reason user.Reason // empty: not counted
 	}{
 		{nil, ""},
-		{user.ErrNotFound(1), user.UserNotFound},
-		{fmt.Errorf("handle: %w", user.ErrStoreFull()), user.StoreFull},
+		{user.NewNotFoundError(1), user.UserNotFound},
+		{fmt.Errorf("handle: %w", user.NewStoreFullError()), user.StoreFull},
 		{errors.New("bug"), user.InternalFault},
 		{&user.Error{Reason: "MADE_UP"}, ""},
 		{connect.NewError(connect.CodeInvalidArgument, errors.New("cannot be read")), ""},

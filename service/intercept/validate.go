@@ -164,7 +164,7 @@ func validate(validator protovalidate.Validator, message proto.Message) error {
 			violations = append(violations, v)
 		}
 	}
-	invalid := user.Invalid(violations...)
+	invalid := user.NewInvalidError(violations...)
 	if large {
 		invalid.Message += " (the request is large: only the first violation was looked for)"
 	}

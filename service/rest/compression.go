@@ -25,16 +25,16 @@ const jsonDecodings = 2
 func newMessages(opts Options) *transport.Messages {
 	return transport.NewMessages(transport.MessageOptions{
 		TooLarge:    func(_ *http.Request, limit int64) error { return opts.TooLarge(limit) },
-		TooComplex:  func(limit int64) error { return intercept.TooComplex(limit) },
-		Overloaded:  func(*http.Request) error { return user.ErrOverloaded() },
+		TooComplex:  func(limit int64) error { return intercept.NewTooComplexError(limit) },
+		Overloaded:  func(*http.Request) error { return user.NewOverloadedError() },
 		DecodedSize: func(_ protoreflect.MessageDescriptor, _ bool, data []byte) int64 { return bounds.JSON(data) },
 		MaxDecoded:  math.MaxInt64 / jsonDecodings,
 	})
 }
 
-// bodyFault is the answer to a body that cannot be read.
-func bodyFault(message string) *connect.Error {
-	answer, _ := intercept.ToConnect(user.InvalidFieldf(bodyName, "%s", message))
+// newBodyError is the answer to a body that cannot be read.
+func newBodyError(message string) *connect.Error {
+	answer, _ := intercept.ToConnect(user.NewFieldErrorf(bodyName, "%s", message))
 	return answer
 }
 

@@ -133,7 +133,7 @@ func TestETagHasItsCoding(t *testing.T) {
 
 func TestErrorsHaveNoETag(t *testing.T) {
 	f := &fake{get: func(context.Context, *userv1.GetUserRequest) (*userv1.GetUserResponse, error) {
-		return nil, user.ErrNotFound(7)
+		return nil, user.NewNotFoundError(7)
 	}}
 	for _, path := range []string{"/api/v1/users/7", connectGetURL(`{"userId":"7"}`)} {
 		w := serve(t, both(t, f), request{method: "GET", path: path, header: map[string]string{"If-None-Match": "*"}})
@@ -223,8 +223,8 @@ func TestMismatch(t *testing.T) {
 	}{
 		"If-Match":        {mismatch(), "", map[string]string{"If-Match": `"1-a"`}, 412},
 		"query":           {mismatch(), "?etag=1-a", nil, 409},
-		"another reason":  {user.ErrTaken(user.EmailTaken, false), "", map[string]string{"If-Match": `"1-a"`}, 409},
-		"no such user, *": {user.ErrNotFound(7), "", map[string]string{"If-Match": `*`}, 404},
+		"another reason":  {user.NewTakenError(user.EmailTaken, false), "", map[string]string{"If-Match": `"1-a"`}, 409},
+		"no such user, *": {user.NewNotFoundError(7), "", map[string]string{"If-Match": `*`}, 404},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := serve(t, newHandler(t, &fake{fail: test.err}), request{

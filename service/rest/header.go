@@ -122,7 +122,7 @@ func (c *call) readTimeout(r *http.Request) []user.Violation {
 func (c *call) applyHeader() error {
 	if c.requestID != "" {
 		if given := c.text(requestIDField); given != "" && !strings.EqualFold(given, c.requestID) {
-			return user.InvalidFieldf(string(requestIDField), "differs from Idempotency-Key")
+			return user.NewFieldErrorf(string(requestIDField), "differs from Idempotency-Key")
 		}
 		c.set(requestIDField, c.requestID)
 	}
@@ -140,5 +140,5 @@ func (c *call) applyHeader() error {
 			return nil
 		}
 	}
-	return user.InvalidFieldf(string(etagField), "differs from If-Match")
+	return user.NewFieldErrorf(string(etagField), "differs from If-Match")
 }

@@ -235,14 +235,14 @@ func TestErrorsAreAsOverOtherProtocols(t *testing.T) {
 		status int
 		retry  string
 	}{
-		{user.InvalidFieldf("filter", "bad"), 400, ""},
-		{user.ErrNotFound(7), 404, ""},
-		{user.ErrTaken(user.EmailTaken, true), 409, ""},
-		{user.ErrDeleted(7, 0), 400, ""},
+		{user.NewFieldErrorf("filter", "bad"), 400, ""},
+		{user.NewNotFoundError(7), 404, ""},
+		{user.NewTakenError(user.EmailTaken, true), 409, ""},
+		{user.NewDeletedError(7, 0), 400, ""},
 		{&user.Error{Code: user.Aborted, Reason: user.EtagMismatch}, 409, ""},
-		{user.ErrPosition("e", 1, 2, "no"), 400, ""},
-		{user.ErrOverloaded(), 503, "1"},
-		{user.ErrStoreFull(), 429, "30"},
+		{user.NewPositionOutOfRangeError("e", 1, 2, "no"), 400, ""},
+		{user.NewOverloadedError(), 503, "1"},
+		{user.NewStoreFullError(), 429, "30"},
 		{&user.Error{Code: user.Unauthenticated, Reason: user.CredentialsMissing}, 401, ""},
 		{&user.Error{Code: user.PermissionDenied, Reason: user.PermissionMissing, Metadata: map[string]string{"permission": "p"}}, 403, ""},
 		{&user.Error{Code: user.Internal, Reason: user.InternalFault, Metadata: map[string]string{"incident": "i"}}, 500, ""},

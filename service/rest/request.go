@@ -126,7 +126,7 @@ func (h *handler) readBody(r *http.Request, c *call) ([]byte, error) {
 	if c.route.body == "" {
 		var first [1]byte
 		if n, _ := io.ReadFull(r.Body, first[:]); n > 0 {
-			return nil, bodyFault("must be empty: this call reads no body")
+			return nil, newBodyError("must be empty: this call reads no body")
 		}
 		return nil, nil
 	}
@@ -145,7 +145,7 @@ func (c *call) decode(body []byte) error {
 		target = c.route.input.New()
 	} else {
 		if len(body) == 0 {
-			return user.InvalidFieldf(c.route.body, "the body is required")
+			return user.NewFieldErrorf(c.route.body, "the body is required")
 		}
 		target = c.message.Mutable(c.bodyField()).Message()
 	}
@@ -160,7 +160,7 @@ func (c *call) decode(body []byte) error {
 	}
 	for _, field := range c.route.variables {
 		if target.Has(field) && !target.Get(field).Equal(c.message.Get(field)) {
-			return user.InvalidFieldf(string(field.Name()), "differs from the path")
+			return user.NewFieldErrorf(string(field.Name()), "differs from the path")
 		}
 		target.Set(field, c.message.Get(field))
 	}
@@ -178,7 +178,7 @@ func (c *call) maskOf(body []byte, target protoreflect.Message) error {
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(body, &members); err != nil {
-		return bodyFault("is not JSON")
+		return newBodyError("is not JSON")
 	}
 	var paths []string
 	for name := range members {
@@ -202,13 +202,13 @@ func isOutputOnly(field protoreflect.FieldDescriptor) bool {
 func jsonFault(err error) error {
 	wrong := (*jsonpb.Error)(nil)
 	if !errors.As(err, &wrong) {
-		return bodyFault("is not JSON of the expected form")
+		return newBodyError("is not JSON of the expected form")
 	}
 	field := wrong.Field
 	if field == "" {
 		field = bodyName
 	}
-	return user.InvalidFieldf(field, "%s", wrong.Description())
+	return user.NewFieldErrorf(field, "%s", wrong.Description())
 }
 
 // bodyFailed answers that the body could not be read.

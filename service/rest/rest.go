@@ -62,7 +62,7 @@ type Options struct {
 	MaxMessageBytes int
 	// Heartbeat is how long an event stream stays silent at most. 0: 15 s.
 	Heartbeat time.Duration
-	// TooLarge is the answer to a message beyond the limit. nil: intercept.TooLarge.
+	// TooLarge is the answer to a message beyond the limit. nil: intercept.NewTooLargeError.
 	TooLarge func(limit int64) error
 	// Authorize, if set, returns why the caller in the context may not call the procedure.
 	// It is asked before a body is read.
@@ -101,7 +101,7 @@ func New(opts Options) (http.Handler, error) {
 		opts.Heartbeat = defaultHeartbeat
 	}
 	if opts.TooLarge == nil {
-		opts.TooLarge = func(limit int64) error { return intercept.TooLarge(limit) }
+		opts.TooLarge = func(limit int64) error { return intercept.NewTooLargeError(limit) }
 	}
 	if opts.Authorize == nil {
 		opts.Authorize = func(context.Context, string) error { return nil }
@@ -220,7 +220,7 @@ func (h *handler) authorized(w http.ResponseWriter, r *http.Request, rpc protore
 	}
 	refused, ok := user.AsError(err)
 	if !ok {
-		refused = user.ErrFault("")
+		refused = user.NewInternalError("")
 	}
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		w.Header().Set("Connection", "close") // or net/http would wait for the body first

@@ -68,7 +68,7 @@ func refuse(w http.ResponseWriter, httpStatus int, message string) {
 
 // invalid answers that fields of the request are wrong.
 func (h *handler) invalid(w http.ResponseWriter, violations ...user.Violation) {
-	h.refuseError(w, user.Invalid(violations...))
+	h.refuseError(w, user.NewInvalidError(violations...))
 }
 
 // refuseError answers a request that does not reach an RPC.

@@ -97,7 +97,7 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, stream *st
 		return
 	case len(wrong) > 0 && s.format.events:
 		h.opts.Refused(user.InvalidField)
-		s.refuse(user.Invalid(wrong...))
+		s.refuse(user.NewInvalidError(wrong...))
 		return
 	case len(wrong) > 0:
 		h.invalid(w, wrong...)
@@ -108,7 +108,7 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, stream *st
 		return
 	}
 	if budget.FromContext(r.Context()).Grow(budget.Stream, streamBytes) != nil {
-		h.refuseError(w, user.ErrOverloaded())
+		h.refuseError(w, user.NewOverloadedError())
 		return
 	}
 	o := stream.open(c, last, media)

@@ -246,8 +246,8 @@ func TestErrorBeforeTheFirstRow(t *testing.T) {
 			status int
 			retry  string
 		}{
-			{user.ErrNotFound(7), 404, ""},
-			{user.ErrDraining("e", 4), 503, "1"},
+			{user.NewNotFoundError(7), 404, ""},
+			{user.NewDrainingError("e", 4), 503, "1"},
 		} {
 			f := &fake{stream: (&feed{err: test.err, progress: 9}).serve}
 			w := serve(t, newHandler(t, f), sse(activitiesPath, "Accept", accept))
@@ -274,14 +274,14 @@ func TestEventSourceThatCannotResume(t *testing.T) {
 		last  string
 		final bool
 	}{
-		"position out of range":           {user.ErrPosition("e", 1, 2, "ahead"), "", "ep:4", true},
-		"position of the query":           {user.ErrPosition("e", 1, 2, "ahead"), "?after_activity_id=4", "", true},
-		"position in lastEventId":         {user.ErrPosition("e", 1, 2, "ahead"), "?lastEventId=ep%3A4", "", true},
+		"position out of range":           {user.NewPositionOutOfRangeError("e", 1, 2, "ahead"), "", "ep:4", true},
+		"position of the query":           {user.NewPositionOutOfRangeError("e", 1, 2, "ahead"), "?after_activity_id=4", "", true},
+		"position in lastEventId":         {user.NewPositionOutOfRangeError("e", 1, 2, "ahead"), "?lastEventId=ep%3A4", "", true},
 		"no position":                     {nil, "", "12", true},
 		"no position in lastEventId":      {nil, "?lastEventId=12", "", true},
-		"user that is gone":               {user.ErrNotFound(7), "", "ep:4", true},
-		"server that is about to stop":    {user.ErrDraining("ep", 4), "", "ep:4", false},
-		"store that is away for a moment": {user.ErrStoreUnavailable(), "", "ep:4", false},
+		"user that is gone":               {user.NewNotFoundError(7), "", "ep:4", true},
+		"server that is about to stop":    {user.NewDrainingError("ep", 4), "", "ep:4", false},
+		"store that is away for a moment": {user.NewStoreUnavailableError(), "", "ep:4", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := sse(activitiesPath + test.query)
@@ -313,7 +313,7 @@ func TestEventSourceThatCannotResume(t *testing.T) {
 }
 
 func TestBadEnd(t *testing.T) {
-	source := feed{replay: []int64{3}, err: user.ErrDraining("ep", 3)}
+	source := feed{replay: []int64{3}, err: user.NewDrainingError("ep", 3)}
 	w := serve(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
 	s, err := parseEvents(w.Body.String())
 	if err != nil || len(s.events) != 2 || s.events[1].name != "error" || s.lastID != "ep:3" {

@@ -135,7 +135,7 @@ func TestOrdinaryViolationsAreAllTold(t *testing.T) {
 	for i := range 12 {
 		violations = append(violations, user.Violation{Field: fmt.Sprintf(`metadata["key%d"]`, i), Message: "must be at most 1024 bytes", Rule: "string.max_bytes"})
 	}
-	s, _ := rpcstatus.From(user.Invalid(violations...))
+	s, _ := rpcstatus.From(user.NewInvalidError(violations...))
 	if got := len(detail[*errdetails.BadRequest](t, s).GetFieldViolations()); got < 20 {
 		t.Errorf("%d of 24 violations are told, want 20 at least", got)
 	}
@@ -168,7 +168,7 @@ func BenchmarkFromManyViolations(b *testing.B) {
 	for i := range violations {
 		violations[i] = user.Violation{Field: fmt.Sprintf("user_ids[%d]", i), Message: "must be greater than 0", Rule: "int64.gt"}
 	}
-	err := user.Invalid(violations...)
+	err := user.NewInvalidError(violations...)
 	for b.Loop() {
 		rpcstatus.From(err)
 	}

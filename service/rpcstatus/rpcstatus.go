@@ -45,7 +45,7 @@ func From(err error) (s *status.Status, known bool) {
 // Internal returns the status of an unexpected failure. incident is the id under
 // which the log has it; empty: there is none.
 func Internal(incident string) *status.Status {
-	return fromDomain(user.ErrFault(incident))
+	return fromDomain(user.NewInternalError(incident))
 }
 
 // encode converts an error with its first n violations, each text of at most limit

@@ -67,7 +67,7 @@ func TestUnknownErrorShowsNothing(t *testing.T) {
 }
 
 func TestTextThatIsNotUTF8KeepsTheCode(t *testing.T) {
-	s, known := rpcstatus.From(user.InvalidFieldf("\xff", "bad"))
+	s, known := rpcstatus.From(user.NewFieldErrorf("\xff", "bad"))
 	if !known || s.GetCode() != 3 {
 		t.Errorf("got %v, known %v", s, known)
 	}

@@ -101,10 +101,10 @@ func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, chain
 	)
 }
 
-func late() error { return intercept.ErrLateBody() }
+func late() error { return intercept.NewBodyTimeoutError() }
 
-// bodyFault returns the error for a request body that its caller got wrong.
-func bodyFault(fault transport.BodyFault, message string) error {
+// newBodyError returns the error for a request body that its caller got wrong.
+func newBodyError(fault transport.BodyFault, message string) error {
 	switch fault {
 	case transport.BodyCompressed:
 		return intercept.NewCallerError(connect.CodeInternal, message) // the code that gRPC asks for

@@ -37,7 +37,7 @@ func crossOrigin(allowed origins, refuse refusal, next http.Handler) http.Handle
 		case allowed.allow(origin):
 			header.Set("Access-Control-Allow-Origin", origin)
 		case preflight, otherPage(r), protection.Check(r) != nil:
-			refuse(w, r, errOriginNotAllowed(origin))
+			refuse(w, r, newOriginNotAllowedError(origin))
 			return
 		default:
 			next.ServeHTTP(w, r)
@@ -71,7 +71,7 @@ func otherPage(r *http.Request) bool {
 	return r.Header.Get("Origin") != "" && (site == "cross-site" || site == "same-site")
 }
 
-func errOriginNotAllowed(origin string) *user.Error {
+func newOriginNotAllowedError(origin string) *user.Error {
 	if origin == "" {
 		origin = "unknown"
 	}

@@ -132,7 +132,7 @@ func (s *Server) letNobodyIn(ctx context.Context) error {
 func (s *Server) finishCalls(ctx context.Context, times schedule) error {
 	tell := time.AfterFunc(time.Until(times.told), func() {
 		head := s.feed.Head()
-		s.endCalls(user.ErrDrainedCall(head.Epoch, head.Position))
+		s.endCalls(user.NewDrainedCallError(head.Epoch, head.Position))
 	})
 	patient, cancel := context.WithDeadline(ctx, times.cut)
 	defer cancel()

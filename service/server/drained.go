@@ -36,6 +36,6 @@ func (d drained) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 			return err
 		}
 		head := d.feed.Head()
-		return user.ErrDraining(head.Epoch, head.Position)
+		return user.NewDrainingError(head.Epoch, head.Position)
 	}
 }

@@ -37,7 +37,7 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	rpc := rpcMux(rpcs, s.health, s.handlerOptions(l, s.tooLarge, chain(l)), s.handlerOptions(l, s.tooLarge, plainChain(l)))
 	l.errors = l.errors.KeepConnectErrors()
 	for i := range s.services {
-		rpc.Handle(s.services[i].New(s.handlerOptions(l, intercept.PlainTooLarge, chain(l))))
+		rpc.Handle(s.services[i].New(s.handlerOptions(l, intercept.NewPlainTooLargeError, chain(l))))
 	}
 	resources, err := s.resources(rpc, l)
 	if err != nil {
@@ -62,7 +62,7 @@ func (s *Server) newGuard() *transport.Guard {
 		MaxMessageBytes: func(r *http.Request) int64 { return s.limits.messageBytes(r.URL.Path) },
 		TooLarge:        s.tooLargeOf,
 		Late:            late,
-		BodyFault:       bodyFault,
+		BodyFault:       newBodyError,
 		Streams:         s.limits.openEnded,
 		Context: func(r *http.Request, x *transport.Exchange) context.Context {
 			if streams(r) {
@@ -85,7 +85,7 @@ func (s *Server) newGuard() *transport.Guard {
 // once for each: where one limit has stopped a message no other sees it.
 func (s *Server) tooLarge(limit int64) error {
 	s.metrics.Limited(string(user.MessageTooLarge))
-	return intercept.TooLarge(limit)
+	return intercept.NewTooLargeError(limit)
 }
 
 // withFlusher lets a stream say when it is to be flushed.

@@ -81,7 +81,7 @@ func (h *health) subscribe(ctx context.Context, service string, changed func()) 
 	return stop, err
 }
 
-// watched is the status that a watch sends. It returns ErrDraining once watches are to
+// watched is the status that a watch sends. It returns NewDrainingError once watches are to
 // end.
 func (h *health) watched(ctx context.Context, service string) (healthv1.HealthCheckResponse_ServingStatus, error) {
 	h.mu.Lock()
@@ -89,7 +89,7 @@ func (h *health) watched(ctx context.Context, service string) (healthv1.HealthCh
 	h.mu.Unlock()
 	if ended {
 		head := h.head()
-		return 0, user.ErrDraining(head.Epoch, head.Position)
+		return 0, user.NewDrainingError(head.Epoch, head.Position)
 	}
 	checked, err := h.Check(ctx, &grpchealth.CheckRequest{Service: service})
 	if connect.CodeOf(err) == connect.CodeNotFound {

@@ -28,11 +28,11 @@ func ownHosts(listener net.Listener, allowed []string, refuse refusal, next http
 			next.ServeHTTP(w, r)
 			return
 		}
-		refuse(w, r, errHostNotAllowed(host))
+		refuse(w, r, newHostNotAllowedError(host))
 	})
 }
 
-func errHostNotAllowed(host string) *user.Error {
+func newHostNotAllowedError(host string) *user.Error {
 	host = shorten(host)
 	return &user.Error{
 		Code: user.PermissionDenied, Reason: user.HostNotAllowed, Metadata: map[string]string{"host": host},

@@ -173,12 +173,12 @@ func (l *limits) tooMany(w http.ResponseWriter, r *http.Request) bool {
 	}
 	wait, ok := l.rate.Take(intercept.CallerKey(r.Context(), r.RemoteAddr, transport.Peer))
 	if !ok {
-		l.refuse(w, r, errRateLimited(wait))
+		l.refuse(w, r, newRateLimitedError(wait))
 	}
 	return !ok
 }
 
-func errRateLimited(wait time.Duration) *user.Error {
+func newRateLimitedError(wait time.Duration) *user.Error {
 	return &user.Error{
 		Code: user.ResourceExhausted, Reason: user.RateLimited, RetryAfter: wait,
 		Message: "the caller makes more requests than it may",

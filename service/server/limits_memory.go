@@ -64,7 +64,7 @@ func (l *limits) admit(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if x := noteOf(r.Context()).exchange; x != nil && x.Overloaded() {
-			l.refuse(w, r, user.ErrOverloaded())
+			l.refuse(w, r, user.NewOverloadedError())
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -77,7 +77,7 @@ func (l *limits) known(w http.ResponseWriter, r *http.Request, caller auth.Calle
 	note := noteOf(r.Context())
 	note.caller = caller.Subject
 	if note.exchange != nil && note.exchange.MoveTo(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
-		l.refuse(w, r, user.ErrOverloaded())
+		l.refuse(w, r, user.NewOverloadedError())
 		return false
 	}
 	return true
@@ -85,7 +85,7 @@ func (l *limits) known(w http.ResponseWriter, r *http.Request, caller auth.Calle
 
 // overloaded returns the error for a message that the budget has no room for.
 func (l *limits) overloaded(r *http.Request) error {
-	overloaded := user.ErrOverloaded()
+	overloaded := user.NewOverloadedError()
 	l.counted(string(overloaded.Reason))
 	if !l.openEnded(r) { // of a stream an interceptor sees it; the others never become calls
 		noteOf(r.Context()).limited = overloaded

@@ -36,7 +36,7 @@ func (s *Server) newMessages() *transport.Messages {
 		TooLarge: s.tooLargeOf,
 		TooComplex: func(limit int64) error {
 			s.metrics.Limited(string(user.MessageTooLarge))
-			return intercept.TooComplex(limit)
+			return intercept.NewTooComplexError(limit)
 		},
 		Overloaded: s.limits.overloaded,
 		MaxDecoded: limit,
@@ -61,7 +61,7 @@ func (s *Server) withMessages(messages *transport.Messages, next http.Handler) h
 		n.outgoing = transport.NewOutgoing(w, r)
 		next.ServeHTTP(n.outgoing, r)
 		if n.outgoing.Finish() {
-			s.limits.refuse(w, r, user.ErrOverloaded())
+			s.limits.refuse(w, r, user.NewOverloadedError())
 		}
 	})
 }
@@ -162,7 +162,7 @@ func (responses) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		// What the handler has reserved for what it might have become.
 		memory.Shrink(budget.Response, memory.Held(budget.Response))
 		if size := int64(proto.Size(message)); size > smallResponse && memory.Grow(budget.Response, responseCopies*size) != nil {
-			return nil, user.ErrOverloaded()
+			return nil, user.NewOverloadedError()
 		}
 		return res, nil
 	}

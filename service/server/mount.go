@@ -46,7 +46,7 @@ func (s *Server) mounted(path string) bool {
 // tooLargeOf counts a message that is too large and returns the error for it.
 func (s *Server) tooLargeOf(r *http.Request, limit int64) error {
 	if s.mounted(r.URL.Path) {
-		return intercept.PlainTooLarge(limit)
+		return intercept.NewPlainTooLargeError(limit)
 	}
 	return s.tooLarge(limit)
 }

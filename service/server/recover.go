@@ -49,7 +49,7 @@ func answerFault(w http.ResponseWriter, r *http.Request, refusals *refusals, inc
 			w.Header().Del(name)
 		}
 	}
-	refusals.refuse(w, r, user.ErrFault(incident))
+	refusals.refuse(w, r, user.NewInternalError(incident))
 }
 
 // logPanic logs a panic under a new incident.

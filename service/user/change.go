@@ -130,9 +130,9 @@ func (d *Decision) add(in Moment, id int64, action string, what details) int64 {
 func live(cur *User, id int64) error {
 	switch {
 	case cur == nil:
-		return ErrNotFound(id)
+		return NewNotFoundError(id)
 	case cur.Deleted():
-		return ErrDeleted(id, cur.StatusPosition)
+		return NewDeletedError(id, cur.StatusPosition)
 	}
 	return nil
 }

@@ -113,15 +113,15 @@ func HasReason(err error, reason Reason) bool {
 	return ok && e.Reason == reason
 }
 
-// Invalid is the error for fields that break a rule.
-func Invalid(violations ...Violation) *Error {
+// NewInvalidError is the error for fields that break a rule.
+func NewInvalidError(violations ...Violation) *Error {
 	return &Error{Code: InvalidArgument, Reason: InvalidField, Message: "invalid request", Violations: violations}
 }
 
-// InvalidFieldf is the error for one field that breaks a rule; the text says what
+// NewFieldErrorf is the error for one field that breaks a rule; the text says what
 // was expected.
-func InvalidFieldf(field, format string, args ...any) *Error {
-	return Invalid(Violation{Field: field, Message: fmt.Sprintf(format, args...)})
+func NewFieldErrorf(field, format string, args ...any) *Error {
+	return NewInvalidError(Violation{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
 // At returns a copy of the error whose field paths begin with prefix, which is the
@@ -136,30 +136,30 @@ func (e *Error) At(prefix string) *Error {
 	return &c
 }
 
-// ErrNotFound is the error for a user that there is not.
-func ErrNotFound(id int64) *Error {
+// NewNotFoundError is the error for a user that there is not.
+func NewNotFoundError(id int64) *Error {
 	return &Error{Code: NotFound, Reason: UserNotFound, Message: "there is no such user", Metadata: userMetadata(id)}
 }
 
-// ErrDeleted is the error for a change to a user that was deleted at the position.
-func ErrDeleted(id, position int64) *Error {
+// NewDeletedError is the error for a change to a user that was deleted at the position.
+func NewDeletedError(id, position int64) *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: UserDeleted,
 		Message: "the user is deleted", Metadata: userMetadata(id), Position: position,
 	}
 }
 
-func errNotDeleted(id int64) *Error {
+func newNotDeletedError(id int64) *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: UserNotDeleted,
 		Message: "the user is not deleted", Metadata: userMetadata(id),
 	}
 }
 
-// ErrTaken is the error for a username (UsernameTaken) or an e-mail address
+// NewTakenError is the error for a username (UsernameTaken) or an e-mail address
 // (EmailTaken) that another user holds. A deleted user keeps it until purged; the
 // metadata alone says so, because not every caller may know.
-func ErrTaken(reason Reason, holderDeleted bool) *Error {
+func NewTakenError(reason Reason, holderDeleted bool) *Error {
 	what := "username"
 	if reason == EmailTaken {
 		what = "e-mail address"
@@ -170,17 +170,17 @@ func ErrTaken(reason Reason, holderDeleted bool) *Error {
 	}
 }
 
-// ErrRequestIDReused is the error for a request id that came with another request.
-func ErrRequestIDReused() *Error {
+// NewRequestIDReusedError is the error for a request id that came with another request.
+func NewRequestIDReusedError() *Error {
 	return &Error{
 		Code: AlreadyExists, Reason: RequestIDReused,
 		Message: "the request id was used for another request",
 	}
 }
 
-// ErrPosition is the error for a position that the log cannot serve. first and
+// NewPositionOutOfRangeError is the error for a position that the log cannot serve. first and
 // last are what it can.
-func ErrPosition(epoch string, first, last int64, message string) *Error {
+func NewPositionOutOfRangeError(epoch string, first, last int64, message string) *Error {
 	return &Error{
 		Code: OutOfRange, Reason: PositionOutOfRange, Message: message,
 		Metadata: map[string]string{
@@ -191,17 +191,17 @@ func ErrPosition(epoch string, first, last int64, message string) *Error {
 	}
 }
 
-// ErrPositionNotReached is the error for a read that waited in vain.
-func ErrPositionNotReached() *Error {
+// NewPositionNotReachedError is the error for a read that waited in vain.
+func NewPositionNotReachedError() *Error {
 	return &Error{
 		Code: Unavailable, Reason: PositionNotReached, RetryAfter: time.Second,
 		Message: "the wanted position was not reached in time",
 	}
 }
 
-// ErrDraining is the error that ends a stream when the server is about to stop.
+// NewDrainingError is the error that ends a stream when the server is about to stop.
 // position is the last one that the stream has been given.
-func ErrDraining(epoch string, position int64) *Error {
+func NewDrainingError(epoch string, position int64) *Error {
 	return &Error{
 		Code: Unavailable, Reason: ServerDraining, RetryAfter: time.Second,
 		Message: "the server is about to stop; resume elsewhere",
@@ -211,26 +211,26 @@ func ErrDraining(epoch string, position int64) *Error {
 	}
 }
 
-// ErrStalled is the error that ends a stream whose reader consumed nothing for the stall
+// NewStalledError is the error that ends a stream whose reader consumed nothing for the stall
 // timeout. position is the last one that was sent on the stream.
-func ErrStalled(epoch string, position int64) *Error {
-	e := ErrDraining(epoch, position)
+func NewStalledError(epoch string, position int64) *Error {
+	e := NewDrainingError(epoch, position)
 	e.Reason = StreamStalled
 	e.Message = "the stream was not read for too long; resume after the position"
 	return e
 }
 
-// ErrDrainedCall is the error for a call that the server ends because it stops. A write
+// NewDrainedCallError is the error for a call that the server ends because it stops. A write
 // of it may be under way.
-func ErrDrainedCall(epoch string, position int64) *Error {
-	e := ErrDraining(epoch, position)
+func NewDrainedCallError(epoch string, position int64) *Error {
+	e := NewDrainingError(epoch, position)
 	e.Message = "the server is about to stop, and the call took too long for that; of a write it is not known whether this was stored"
 	return e
 }
 
-// ErrFault is what a caller is told of an unexpected failure. incident is the id under
+// NewInternalError is what a caller is told of an unexpected failure. incident is the id under
 // which the log has it; empty: there is none.
-func ErrFault(incident string) *Error {
+func NewInternalError(incident string) *Error {
 	e := &Error{Code: Internal, Reason: InternalFault, Message: "an unexpected failure of the service"}
 	if incident != "" {
 		e.Metadata = map[string]string{"incident": incident}
@@ -238,66 +238,66 @@ func ErrFault(incident string) *Error {
 	return e
 }
 
-// ErrStoreUnavailable is the error for a store that cannot be reached at present.
-func ErrStoreUnavailable() *Error {
+// NewStoreUnavailableError is the error for a store that cannot be reached at present.
+func NewStoreUnavailableError() *Error {
 	return &Error{
 		Code: Unavailable, Reason: StoreUnavailable, RetryAfter: time.Second,
 		Message: "the store cannot be reached at present",
 	}
 }
 
-// ErrStoreUnknown is the error for a write whose commit failed in such a way that it
+// NewOutcomeUnknownError is the error for a write whose commit failed in such a way that it
 // may have been stored all the same.
-func ErrStoreUnknown() *Error {
+func NewOutcomeUnknownError() *Error {
 	return &Error{
 		Code: Unavailable, Reason: StoreUnavailable, RetryAfter: time.Second,
 		Message: "it is not known whether this was stored; repeat it with its request id",
 	}
 }
 
-// ErrOverloaded is the error for a call that the server has no room for.
-func ErrOverloaded() *Error {
+// NewOverloadedError is the error for a call that the server has no room for.
+func NewOverloadedError() *Error {
 	return &Error{
 		Code: Unavailable, Reason: Overloaded, RetryAfter: time.Second,
 		Message: "the server has too much to do; try again later",
 	}
 }
 
-// ErrStoreFull is the error for a write that the disk has no room for.
-func ErrStoreFull() *Error {
+// NewStoreFullError is the error for a write that the disk has no room for.
+func NewStoreFullError() *Error {
 	return &Error{
 		Code: ResourceExhausted, Reason: StoreFull, RetryAfter: 30 * time.Second,
 		Message: "the disk of the store is full",
 	}
 }
 
-// ErrStoreReadOnly is the error for a write after a sync to disk has failed.
-func ErrStoreReadOnly() *Error {
+// NewStoreReadOnlyError is the error for a write after a sync to disk has failed.
+func NewStoreReadOnlyError() *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: StoreReadOnly,
 		Message: "the store takes no writes since a sync to disk failed; an operator must look at it",
 	}
 }
 
-// ErrStoreDamaged is the error for a write that needs what the store has, and cannot
+// NewStoreDamagedError is the error for a write that needs what the store has, and cannot
 // use.
-func ErrStoreDamaged() *Error {
+func NewStoreDamagedError() *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: StoreReadOnly,
 		Message: "the store takes no writes since some of its data cannot be used; an operator must look at it",
 	}
 }
 
-// ErrStoreMoved is the error for a write that would go where nobody finds it again.
-func ErrStoreMoved() *Error {
+// NewStoreMovedError is the error for a write that would go where nobody finds it again.
+func NewStoreMovedError() *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: StoreReadOnly,
 		Message: "the store takes no writes since its file was removed, replaced or cut short; an operator must look at it",
 	}
 }
 
-// ErrTooMany is the error for more of something than one call may carry.
-func ErrTooMany(reason Reason, what string, limit int) *Error {
+// NewTooManyError is the error for more of something than one call may carry.
+func NewTooManyError(reason Reason, what string, limit int) *Error {
 	return &Error{
 		Code: ResourceExhausted, Reason: reason,
 		Message:  "more than " + strconv.Itoa(limit) + " " + what,

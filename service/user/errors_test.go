@@ -11,20 +11,20 @@ import (
 )
 
 func TestErrorText(t *testing.T) {
-	e := user.Invalid(
+	e := user.NewInvalidError(
 		user.Violation{Field: "email", Message: "must be set"},
 		user.Violation{Message: "must make sense"},
 	)
 	if got, want := e.Error(), "invalid request: email: must be set; must make sense"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := user.ErrNotFound(7).Error(); got != "there is no such user" {
+	if got := user.NewNotFoundError(7).Error(); got != "there is no such user" {
 		t.Errorf("got %q", got)
 	}
 }
 
 func TestErrorAt(t *testing.T) {
-	e := user.Invalid(user.Violation{Field: "email"}, user.Violation{})
+	e := user.NewInvalidError(user.Violation{Field: "email"}, user.Violation{})
 	at := e.At("requests[3]")
 	if at.Violations[0].Field != "requests[3].email" || at.Violations[1].Field != "requests[3]" {
 		t.Errorf("got %+v", at.Violations)
@@ -35,7 +35,7 @@ func TestErrorAt(t *testing.T) {
 }
 
 func TestHasReason(t *testing.T) {
-	wrapped := fmt.Errorf("apply: %w", &user.ItemError{Index: 2, Err: user.ErrDeleted(7, 0)})
+	wrapped := fmt.Errorf("apply: %w", &user.ItemError{Index: 2, Err: user.NewDeletedError(7, 0)})
 	if !user.HasReason(wrapped, user.UserDeleted) || user.HasReason(wrapped, user.UserNotFound) {
 		t.Errorf("the reason of %v", wrapped)
 	}
@@ -78,20 +78,20 @@ func TestErrorsOfNames(t *testing.T) {
 		text     string
 		metadata map[string]string
 	}{
-		{user.ErrTaken(user.UsernameTaken, false), "the username is taken", map[string]string{"holder_deleted": "false"}},
-		{user.ErrTaken(user.EmailTaken, true), "the e-mail address is taken", map[string]string{"holder_deleted": "true"}},
-		{user.ErrFault("abc"), "an unexpected failure of the service", map[string]string{"incident": "abc"}},
-		{user.ErrFault(""), "an unexpected failure of the service", nil},
+		{user.NewTakenError(user.UsernameTaken, false), "the username is taken", map[string]string{"holder_deleted": "false"}},
+		{user.NewTakenError(user.EmailTaken, true), "the e-mail address is taken", map[string]string{"holder_deleted": "true"}},
+		{user.NewInternalError("abc"), "an unexpected failure of the service", map[string]string{"incident": "abc"}},
+		{user.NewInternalError(""), "an unexpected failure of the service", nil},
 	} {
 		if row.err.Error() != row.text || !maps.Equal(row.err.Metadata, row.metadata) {
 			t.Errorf("got %q with %v, want %q with %v", row.err, row.err.Metadata, row.text, row.metadata)
 		}
 	}
-	drained, call := user.ErrDraining("e", 7), user.ErrDrainedCall("e", 7)
+	drained, call := user.NewDrainingError("e", 7), user.NewDrainedCallError("e", 7)
 	if drained.Message == call.Message || !maps.Equal(drained.Metadata, call.Metadata) {
 		t.Errorf("a drained call says %q with %v", call.Message, call.Metadata)
 	}
-	if e := user.ErrDeleted(7, 9); e.Position != 9 || e.Metadata["user_id"] != "7" {
-		t.Errorf("ErrDeleted(7, 9) = %+v", e)
+	if e := user.NewDeletedError(7, 9); e.Position != 9 || e.Metadata["user_id"] != "7" {
+		t.Errorf("NewDeletedError(7, 9) = %+v", e)
 	}
 }

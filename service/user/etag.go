@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// errEtagMismatch is the error for a change that expected another version. The
+// newEtagMismatchError is the error for a change that expected another version. The
 // service adds changed_fields, see ChangedSince.
-func errEtagMismatch(cur *User) *Error {
+func newEtagMismatchError(cur *User) *Error {
 	e := &Error{
 		Code: Aborted, Reason: EtagMismatch,
 		Message:  "the user has been changed in between; read it again and decide anew",

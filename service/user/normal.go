@@ -58,7 +58,7 @@ func UsernameKey(username string) (string, *Error) {
 		return "", err
 	}
 	if min(utf8.RuneCountInString(key), utf8.RuneCountInString(username)) < MinUsername {
-		return "", InvalidFieldf("username", "must have at least %d characters besides surplus spaces", MinUsername)
+		return "", NewFieldErrorf("username", "must have at least %d characters besides surplus spaces", MinUsername)
 	}
 	return key, nil
 }
@@ -66,7 +66,7 @@ func UsernameKey(username string) (string, *Error) {
 func nicknameKey(name string) (string, *Error) {
 	key, err := precis.Nickname.CompareKey(name)
 	if err != nil {
-		return "", InvalidFieldf("username", "must be letters, digits, symbols and single spaces that RFC 8266 (PRECIS Nickname) allows")
+		return "", NewFieldErrorf("username", "must be letters, digits, symbols and single spaces that RFC 8266 (PRECIS Nickname) allows")
 	}
 	if !isASCII(key) {
 		key = fold(key, norm.NFKC)
@@ -121,22 +121,22 @@ func EmailKey(email string) (string, *Error) {
 	trimmed := Shown(email)
 	at := strings.LastIndexByte(trimmed, '@')
 	if at < 0 {
-		return "", invalidEmail("must be an e-mail address, such as name@example.org")
+		return "", newEmailError("must be an e-mail address, such as name@example.org")
 	}
 	// The normal form is what is checked: some characters become others in it.
 	local, domain := norm.NFC.String(trimmed[:at]), trimmed[at+1:]
 	if !validLocal(local) {
-		return "", invalidEmail("must have 1 to 64 bytes before the @: letters, digits, single dots inside, and any of !#$%&'*+/=?^_`{|}~-")
+		return "", newEmailError("must have 1 to 64 bytes before the @: letters, digits, single dots inside, and any of !#$%&'*+/=?^_`{|}~-")
 	}
 	ascii, err := domains.ToASCII(domain)
 	if err != nil || ascii == "" || strings.HasSuffix(ascii, ".") {
-		return "", invalidEmail("must have a valid domain name after the @, without a dot at its end")
+		return "", newEmailError("must have a valid domain name after the @, without a dot at its end")
 	}
 	return foldEmailLocal(local) + "@" + strings.ToLower(ascii), nil
 }
 
-func invalidEmail(message string) *Error {
-	return Invalid(Violation{Field: "email", Message: message, Rule: "string.email"})
+func newEmailError(message string) *Error {
+	return NewInvalidError(Violation{Field: "email", Message: message, Rule: "string.email"})
 }
 
 // validLocal checks the part before the @: a dot-atom of RFC 5322, 3.2.3, with the

@@ -29,7 +29,7 @@ func NewCreate(username, email string, tags []string, metadata map[string]string
 		violations = append(violations, err.Violations...)
 	}
 	if violations != nil {
-		return nil, Invalid(violations...)
+		return nil, NewInvalidError(violations...)
 	}
 	return op, nil
 }
@@ -65,7 +65,7 @@ func (op *Create) Resolve(policy Conflict, byName, byEmail *User) (skip *User, i
 	if holder == nil {
 		holder, reason = byEmail, EmailTaken
 	}
-	taken := ErrTaken(reason, holder.Deleted())
+	taken := NewTakenError(reason, holder.Deleted())
 	switch policy {
 	case ConflictSkip:
 		return holder, nil, nil

@@ -18,7 +18,7 @@ func (op *Delete) Decide(cur *User, in Moment, by Author) (Decision, error) {
 		return Decision{}, err
 	}
 	if op.Etag != "" && op.Etag != cur.Etag() {
-		return Decision{}, errEtagMismatch(cur)
+		return Decision{}, newEtagMismatchError(cur)
 	}
 	next := cur.Clone()
 	next.DeletedAt = in.Now
@@ -40,13 +40,13 @@ func (op *Undelete) Target() int64 { return op.ID }
 func (op *Undelete) Decide(cur *User, in Moment, by Author) (Decision, error) {
 	switch {
 	case cur == nil:
-		return Decision{}, ErrNotFound(op.ID)
+		return Decision{}, NewNotFoundError(op.ID)
 	case !cur.Deleted():
-		return Decision{}, errNotDeleted(op.ID)
+		return Decision{}, newNotDeletedError(op.ID)
 	case !in.Due.Before(cur.PurgeAt):
-		return Decision{}, ErrNotFound(op.ID)
+		return Decision{}, NewNotFoundError(op.ID)
 	case op.Etag != "" && op.Etag != cur.Etag():
-		return Decision{}, errEtagMismatch(cur)
+		return Decision{}, newEtagMismatchError(cur)
 	}
 	next := cur.Clone()
 	next.DeletedAt, next.PurgeAt = time.Time{}, time.Time{}
@@ -74,9 +74,9 @@ func (op *Purge) Target() int64 { return op.ID }
 func (op *Purge) Decide(cur *User, in Moment, by Author) (Decision, error) {
 	switch {
 	case cur == nil:
-		return Decision{}, ErrNotFound(op.ID)
+		return Decision{}, NewNotFoundError(op.ID)
 	case !cur.Deleted() || in.Due.Before(cur.PurgeAt):
-		return Decision{}, errNotDeleted(op.ID)
+		return Decision{}, newNotDeletedError(op.ID)
 	}
 	d := Decision{Store: true}
 	d.add(in, op.ID, ActionPurged, newDetails(by))

@@ -28,7 +28,7 @@ func NewRecord(id int64, action string, what map[string]string) (*Record, error)
 		}
 	}
 	if violations != nil {
-		return nil, Invalid(violations...)
+		return nil, NewInvalidError(violations...)
 	}
 	return &Record{ID: id, Action: action, Details: what}, nil
 }

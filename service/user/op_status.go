@@ -16,7 +16,7 @@ func (op *SetStatus) Target() int64 { return op.ID }
 // time moves only that time, without a row and without a step of the version.
 func (op *SetStatus) Decide(cur *User, in Moment, by Author) (Decision, error) {
 	if op.Time.Sub(in.Clock) > MaxStatusSkew {
-		return Decision{}, InvalidFieldf("timestamp", "must be at most one minute ahead of the server's clock, which says %s",
+		return Decision{}, NewFieldErrorf("timestamp", "must be at most one minute ahead of the server's clock, which says %s",
 			in.Clock.Format(time.RFC3339Nano))
 	}
 	if err := live(cur, op.ID); err != nil {

@@ -51,7 +51,7 @@ func NewUpdate(id int64, patch Patch, etag string) (*Update, error) {
 		})
 	}
 	if violations != nil {
-		return nil, Invalid(violations...)
+		return nil, NewInvalidError(violations...)
 	}
 	return op, nil
 }
@@ -73,7 +73,7 @@ func (op *Update) Decide(cur *User, in Moment, by Author) (Decision, error) {
 		return Decision{}, err
 	}
 	if op.Etag != "" && op.Etag != cur.Etag() {
-		return Decision{}, errEtagMismatch(cur)
+		return Decision{}, newEtagMismatchError(cur)
 	}
 	next := cur.Clone()
 	if err := op.Patch.apply(next); err != nil {
@@ -134,7 +134,7 @@ func (p *Patch) apply(u *User) error {
 		u.Metadata[key] = *value
 	}
 	if len(u.Metadata) > MaxMetadata {
-		return InvalidFieldf("user.metadata", "must have at most %d entries after the update", MaxMetadata)
+		return NewFieldErrorf("user.metadata", "must have at most %d entries after the update", MaxMetadata)
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ const MetadataPath = "metadata."
 func CheckEntryKey(path string) (string, *Error) {
 	key := strings.TrimPrefix(path, MetadataPath)
 	if n := utf8.RuneCountInString(key); n < 1 || n > MaxMetadataKey {
-		return "", InvalidFieldf("update_mask", "%q must name a metadata key of 1 to %d characters", path, MaxMetadataKey)
+		return "", NewFieldErrorf("update_mask", "%q must name a metadata key of 1 to %d characters", path, MaxMetadataKey)
 	}
 	return key, nil
 }

@@ -39,13 +39,13 @@ func EmailPrefix(prefix string) (string, *Error) {
 	}
 	labels, last, more := cutLast(domain, ".")
 	if !isASCII(last) {
-		return "", invalidEmail("must not end within a domain label that has characters outside ASCII")
+		return "", newEmailError("must not end within a domain label that has characters outside ASCII")
 	}
 	key := foldEmailLocal(local) + "@"
 	if more {
 		ascii, err := domains.ToASCII(labels)
 		if err != nil || ascii == "" || strings.HasSuffix(ascii, ".") {
-			return "", invalidEmail("must have valid domain labels after the @")
+			return "", newEmailError("must have valid domain labels after the @")
 		}
 		key += strings.ToLower(ascii) + "."
 	}

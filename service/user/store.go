@@ -23,7 +23,7 @@ import (
 // must be unique by their keys among all users that are not purged, whatever runs
 // at the same time. A [Once] must take effect once within RequestIDLifetime, over
 // restarts and within one transaction too, and must give the first success
-// again, or ErrRequestIDReused for another fingerprint; failures and ValidateOnly
+// again, or NewRequestIDReusedError for another fingerprint; failures and ValidateOnly
 // must not be remembered.
 //
 // Reads. They must see every change whose result was given before they began. What
@@ -39,14 +39,14 @@ import (
 //
 // Failures. Expected ones must be of type *Error. Anything else is an unexpected
 // failure, whose text callers never see. After a failed sync to disk a store must
-// take no more writes (ErrStoreReadOnly) while it goes on reading. A write that may
-// have been stored must not be given a definite refusal, but ErrStoreUnknown.
+// take no more writes (NewStoreReadOnlyError) while it goes on reading. A write that may
+// have been stored must not be given a definite refusal, but NewOutcomeUnknownError.
 type Store interface {
 	// Head returns the end of the log.
 	Head(ctx context.Context) (Head, error)
 	// First returns the position of the oldest row kept, 1 for an empty log.
 	First(ctx context.Context) (int64, error)
-	// Get returns a user, a deleted one too, or ErrNotFound.
+	// Get returns a user, a deleted one too, or NewNotFoundError.
 	Get(ctx context.Context, id int64) (*User, error)
 	// GetMany returns the users that there are, in the order of the ids; those
 	// that there are not are left out.
@@ -66,7 +66,7 @@ type Store interface {
 
 	// Submit hands a batch in and returns at once, or when there is room in the
 	// queue. A store that has not got on for seconds refuses it at once with
-	// ErrOverloaded; one that is merely busy lets it wait. Batches submitted by one goroutine for
+	// NewOverloadedError; one that is merely busy lets it wait. Batches submitted by one goroutine for
 	// one caller take effect in that order. A batch, or what is left of one, whose context has
 	// ended before its turn is not carried out.
 	Submit(ctx context.Context, batch Batch) *Pending

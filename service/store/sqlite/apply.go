@@ -235,9 +235,9 @@ func (w *writer) taken(keys user.Keys, id int64) error {
 	case err != nil:
 		return err
 	case byName != nil && byName.ID != id:
-		return user.ErrTaken(user.UsernameTaken, byName.Deleted())
+		return user.NewTakenError(user.UsernameTaken, byName.Deleted())
 	case byEmail != nil && byEmail.ID != id:
-		return user.ErrTaken(user.EmailTaken, byEmail.Deleted())
+		return user.NewTakenError(user.EmailTaken, byEmail.Deleted())
 	}
 	return nil
 }

@@ -231,8 +231,8 @@ func (k *checker) wrongKeys(u *user.User, keys user.Keys) (wrong bool, err error
 		return false, nil
 	}
 	username, invalid := user.UsernameKey(u.Username)
-	email, invalidEmail := user.EmailKey(u.Email)
-	if invalid != nil || invalidEmail != nil {
+	email, newEmailError := user.EmailKey(u.Email)
+	if invalid != nil || newEmailError != nil {
 		return true, nil //nolint:nilerr // a name without a normal form is what was looked for
 	}
 	for _, key := range []struct{ stored, want, column string }{

@@ -40,13 +40,13 @@ func translate(err error) error {
 	}
 	switch c := code(err); c & 0xff {
 	case codes.SQLITE_FULL:
-		return user.ErrStoreFull()
+		return user.NewStoreFullError()
 	case codes.SQLITE_IOERR:
 		if c == codes.SQLITE_IOERR_SHMSIZE { // no room for the index of the write-ahead log
-			return user.ErrStoreFull()
+			return user.NewStoreFullError()
 		}
 	case codes.SQLITE_BUSY, codes.SQLITE_LOCKED:
-		return user.ErrStoreUnavailable()
+		return user.NewStoreUnavailableError()
 	case codes.SQLITE_CORRUPT:
 		return fmt.Errorf("the database is damaged; restore a backup: %w", err)
 	case codes.SQLITE_NOTADB:
@@ -65,10 +65,10 @@ func forCallers(err error) error {
 	}
 	switch code(err) & 0xff {
 	case codes.SQLITE_IOERR, codes.SQLITE_CANTOPEN, codes.SQLITE_PROTOCOL:
-		return user.ErrStoreUnavailable()
+		return user.NewStoreUnavailableError()
 	}
 	if isUnreadable(err) {
-		return user.ErrStoreUnavailable()
+		return user.NewStoreUnavailableError()
 	}
 	return err
 }

@@ -20,7 +20,7 @@ func (w *writer) remembered(once *user.Once) (result user.Result, found bool, er
 		return user.Result{}, false, nil
 	}
 	if !bytes.Equal(fingerprint, once.Fingerprint[:]) {
-		return user.Result{}, false, user.ErrRequestIDReused()
+		return user.Result{}, false, user.NewRequestIDReusedError()
 	}
 	a, err := decodeAnswer(asBlob(row[2]))
 	if err != nil {

@@ -177,7 +177,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 //
 //nolint:contextcheck,nolintlint // the check outlasts the context
 func (s *Store) checkIntegrity(ctx context.Context) {
-	s.integrity = startIntegrity(s.disk, s.opts.Logger, func(damage error) { s.stopWrites(damage, user.ErrStoreDamaged()) })
+	s.integrity = startIntegrity(s.disk, s.opts.Logger, func(damage error) { s.stopWrites(damage, user.NewStoreDamagedError()) })
 	s.pool.onDamage = s.integrity.suspected
 	timer := time.NewTimer(openWaits)
 	defer timer.Stop()

@@ -185,7 +185,7 @@ func (p *pool) wait(ctx context.Context, q *readQueue, run func(*reader) bool) e
 	t, _ := p.spare.Get().(*readTask)
 	t.caller, t.run = user.CallerOf(ctx), run
 	if !q.submit(t) {
-		return user.ErrStoreUnavailable()
+		return user.NewStoreUnavailableError()
 	}
 	select {
 	case <-t.done:
@@ -197,7 +197,7 @@ func (p *pool) wait(ctx context.Context, q *readQueue, run func(*reader) bool) e
 		return context.Cause(ctx)
 	case <-p.closed:
 		q.cancel(t)
-		return user.ErrStoreUnavailable()
+		return user.NewStoreUnavailableError()
 	}
 }
 

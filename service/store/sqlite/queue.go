@@ -165,12 +165,12 @@ func (q *writeQueue) leave(caller string) *callerShare {
 
 // makeRoom waits until a batch has room in the queue. A queue that is full while the writer makes
 // progress is how fast callers are slowed down to the speed of the disk. While the writer is stuck
-// makeRoom fails with ErrOverloaded, also for those that wait: they hold memory, and would only
+// makeRoom fails with NewOverloadedError, also for those that wait: they hold memory, and would only
 // reach their deadline.
 func (s *Store) makeRoom(it *item) error {
 	moving := *s.pace.moving.Load()
 	if moving.Err() != nil {
-		return user.ErrOverloaded()
+		return user.NewOverloadedError()
 	}
 	if s.queue.tryAcquire(it.caller, it.weight) {
 		return nil
@@ -178,7 +178,7 @@ func (s *Store) makeRoom(it *item) error {
 	waiting, cancel := context.WithCancelCause(it.ctx)
 	defer cancel(nil)
 	//nolint:contextcheck,nolintlint // the writer's context does not come from the caller's
-	defer context.AfterFunc(moving, func() { cancel(user.ErrOverloaded()) })()
+	defer context.AfterFunc(moving, func() { cancel(user.NewOverloadedError()) })()
 	if s.queue.acquire(waiting, it.caller, it.weight) != nil {
 		return context.Cause(waiting)
 	}

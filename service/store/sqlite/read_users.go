@@ -74,7 +74,7 @@ func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 			return nil, err
 		}
 		if u == nil {
-			return nil, user.ErrNotFound(id)
+			return nil, user.NewNotFoundError(id)
 		}
 		return u, nil
 	})

@@ -25,7 +25,7 @@ type trouble struct {
 func (t *trouble) begins(err error) (news bool) {
 	t.failures++
 	if isUnreadable(err) || code(err) == codes.SQLITE_IOERR_READ || code(err) == codes.SQLITE_IOERR_SHORT_READ {
-		t.page, t.met = user.ErrStoreUnavailable(), time.Now()
+		t.page, t.met = user.NewStoreUnavailableError(), time.Now()
 	}
 	if slices.Contains(t.told, err.Error()) {
 		return false

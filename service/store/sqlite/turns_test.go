@@ -139,8 +139,8 @@ func TestABatchThatFailsHalfWay(t *testing.T) {
 		switch {
 		case i < 2 && (r.Err != nil || r.User == nil):
 			t.Errorf("change %d = %v, want success", i, r.Err)
-		case i >= 2 && i < 4 && (r.Err == nil || r.Err.Error() != user.ErrStoreUnknown().Error()):
-			t.Errorf("change %d = %v, want %v", i, r.Err, user.ErrStoreUnknown())
+		case i >= 2 && i < 4 && (r.Err == nil || r.Err.Error() != user.NewOutcomeUnknownError().Error()):
+			t.Errorf("change %d = %v, want %v", i, r.Err, user.NewOutcomeUnknownError())
 		case i >= 4 && !user.HasReason(r.Err, user.StoreReadOnly):
 			t.Errorf("change %d = %v, want %s", i, r.Err, user.StoreReadOnly)
 		}

@@ -81,7 +81,7 @@ func (s *Store) enqueue(it *item) error {
 	s.closing.RLock()
 	defer s.closing.RUnlock()
 	if s.closed {
-		return user.ErrStoreUnavailable()
+		return user.NewStoreUnavailableError()
 	}
 	if it.job == nil {
 		if err := s.makeRoom(it); err != nil {
@@ -235,11 +235,11 @@ func (s *Store) refuse(g *group, err error) {
 	if stopped := s.stopped.Load(); stopped != nil {
 		why = stopped.answer
 	} else if isDamage(err) {
-		why = user.ErrStoreDamaged()
+		why = user.NewStoreDamagedError()
 	}
 	fate := why // of the changes in the transaction
 	if errors.As(err, new(unknownFateError)) {
-		fate = user.ErrStoreUnknown()
+		fate = user.NewOutcomeUnknownError()
 	}
 	for _, p := range g.parts {
 		if p.it.finished {
@@ -319,7 +319,7 @@ func (s *Store) transaction(g *group, careful bool) error {
 	if err := w.commit(); err != nil {
 		err = fmt.Errorf("commit: %w", err)
 		if losesData(err) {
-			s.stopWrites(err, user.ErrStoreReadOnly())
+			s.stopWrites(err, user.NewStoreReadOnlyError())
 		}
 		if !keptNothing(err) {
 			err = unknownFateError{err}
@@ -357,12 +357,12 @@ func (s *Store) carryOutParts(g *group, careful bool) error {
 func (s *Store) checkPlaces() error {
 	for i := range s.places {
 		if err := s.places[i].check(); err != nil {
-			s.stopWrites(err, user.ErrStoreMoved())
+			s.stopWrites(err, user.NewStoreMovedError())
 			return err
 		}
 	}
 	if err := s.content.check(); err != nil {
-		s.stopWrites(err, user.ErrStoreMoved())
+		s.stopWrites(err, user.NewStoreMovedError())
 		s.integrity.found(err)
 		return err
 	}
@@ -377,7 +377,7 @@ func (s *Store) publish(head user.Head, committed []user.Committed) {
 
 func (s *Store) rollback(err error) error {
 	if isFailedSync(err) {
-		s.stopWrites(err, user.ErrStoreReadOnly())
+		s.stopWrites(err, user.NewStoreReadOnlyError())
 	}
 	// After some errors SQLite has rolled back by itself, and says so with an error.
 	if failure := s.writer.rollbackAll.exec(); failure != nil && code(failure)&0xff != codes.SQLITE_ERROR {
@@ -407,7 +407,7 @@ func (s *Store) checkpoint() {
 	if _, err := w.walCheckpoint.one(); err != nil {
 		s.opts.Logger.Error("the write-ahead log cannot be copied into the database", "error", err)
 		if losesData(err) {
-			s.stopWrites(fmt.Errorf("checkpoint: %w", err), user.ErrStoreReadOnly())
+			s.stopWrites(fmt.Errorf("checkpoint: %w", err), user.NewStoreReadOnlyError())
 		}
 	}
 }

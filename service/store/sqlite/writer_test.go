@@ -97,7 +97,7 @@ func TestAFailedSyncLeavesItsOwnBatchesUnknown(t *testing.T) {
 		_, err := user.ApplyOne(t.Context(), s, user.Change{Op: mustCreate(t, "anna")})
 		return err
 	}
-	if err := create(); !user.HasReason(err, user.StoreUnavailable) || err.Error() != user.ErrStoreUnknown().Error() {
+	if err := create(); !user.HasReason(err, user.StoreUnavailable) || err.Error() != user.NewOutcomeUnknownError().Error() {
 		t.Errorf("the batch whose commit failed: %v", err)
 	}
 	if err := create(); !user.HasReason(err, user.StoreReadOnly) {

@@ -108,7 +108,7 @@ func (m *Model) usable(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	if m.closed {
-		return user.ErrStoreUnavailable()
+		return user.NewStoreUnavailableError()
 	}
 	return nil
 }
@@ -155,7 +155,7 @@ func (tx *modelTx) change(c user.Change) (user.Result, error) {
 	key := requestKey{c.Once.Caller, c.Once.Procedure, c.Once.ID}
 	if r, ok := tx.data.requests[key]; ok && tx.clock.Sub(r.created) < user.RequestIDLifetime {
 		if r.fingerprint != c.Once.Fingerprint {
-			return user.Result{}, user.ErrRequestIDReused()
+			return user.Result{}, user.NewRequestIDReusedError()
 		}
 		return ownResult(r.result), nil
 	}
@@ -253,10 +253,10 @@ func (tx *modelTx) unique(u *user.User, id int64) error {
 	}
 	keys := keysOf(u)
 	if h := tx.holder(keys.Username, ""); h != nil && h.ID != id {
-		return user.ErrTaken(user.UsernameTaken, h.Deleted())
+		return user.NewTakenError(user.UsernameTaken, h.Deleted())
 	}
 	if h := tx.holder("", keys.Email); h != nil && h.ID != id {
-		return user.ErrTaken(user.EmailTaken, h.Deleted())
+		return user.NewTakenError(user.EmailTaken, h.Deleted())
 	}
 	return nil
 }

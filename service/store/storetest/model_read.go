@@ -68,7 +68,7 @@ func (m *Model) Get(ctx context.Context, id int64) (*user.User, error) {
 	if u := d.users[id]; u != nil {
 		return u.Clone(), nil
 	}
-	return nil, user.ErrNotFound(id)
+	return nil, user.NewNotFoundError(id)
 }
 
 // GetMany returns the users that there are.

@@ -185,7 +185,7 @@ func TestAStreamIsToldWhatWasDoneForIt(t *testing.T) {
 
 func TestFailuresSayWhyButNotWhom(t *testing.T) {
 	for want, err := range map[string]error{
-		"store.Get type=USER_NOT_FOUND":           user.ErrNotFound(5),
+		"store.Get type=USER_NOT_FOUND":           user.NewNotFoundError(5),
 		"store.Get type=unexpected failed":        errors.New("SELECT * FROM users WHERE email = 'alice@example.com'"),
 		"store.Get type=canceled":                 context.Canceled,
 		"store.Get type=deadline_exceeded failed": fmt.Errorf("read: %w", context.DeadlineExceeded),
@@ -209,11 +209,11 @@ func TestAWriteLastsUntilItIsDurable(t *testing.T) {
 		results []user.Result
 		err     error
 	}{
-		"store.Submit size=2 failed_changes=1":                        {results: []user.Result{{}, {Err: user.ErrNotFound(1)}}},
+		"store.Submit size=2 failed_changes=1":                        {results: []user.Result{{}, {Err: user.NewNotFoundError(1)}}},
 		"store.Submit size=2 failed_changes=0":                        {results: []user.Result{{}, {}}},
-		"store.Submit size=2 failed_changes=0 type=STORE_READ_ONLY":   {err: user.ErrStoreReadOnly()},
+		"store.Submit size=2 failed_changes=0 type=STORE_READ_ONLY":   {err: user.NewStoreReadOnlyError()},
 		"store.Submit size=2 failed_changes=0 type=unexpected failed": {err: errors.New("io")},
-		"store.Submit size=2 failed_changes=1 type=USER_NOT_FOUND":    {results: []user.Result{{Err: user.ErrNotFound(1)}}},
+		"store.Submit size=2 failed_changes=1 type=USER_NOT_FOUND":    {results: []user.Result{{Err: user.NewNotFoundError(1)}}},
 		"store.Submit size=2 failed_changes=1 type=unexpected failed": {results: []user.Result{{Err: errors.New("bug")}}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
