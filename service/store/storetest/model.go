@@ -12,29 +12,27 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Model is a user.Store in memory that is simple enough to be seen to be right: one
-// writer at a time, maps that are copied before they change, and no cleverness. It is
-// what other stores are compared with, and a stand-in for one in tests. Being a
-// user.Store it is safe for use by many goroutines.
+// Model is an in-memory [user.Store]: the reference implementation that other stores are
+// compared with, and a fake for tests. It is simple instead of fast: each write copies all data.
 type Model struct {
 	clock    func() time.Time
 	ids      *user.IDs
 	observer func(user.Commit)
 
-	writing sync.Mutex // held by the one writer
-	mu      sync.Mutex // guards what follows
+	writing sync.Mutex // serializes writes
+	mu      sync.Mutex // protects data and closed
 	data    *modelData
 	closed  bool
 }
 
 var _ user.Store = (*Model)(nil)
 
-// modelData is what a store keeps. Users and rows in it are never changed, only
+// modelData is the contents of a Model. Users and rows in it are never modified, only
 // replaced.
 type modelData struct {
 	epoch    string
 	users    map[int64]*user.User
-	keys     map[int64]user.Keys // of each user
+	keys     map[int64]user.Keys // by user ID
 	log      []user.Activity
 	requests map[requestKey]request
 }
@@ -68,19 +66,19 @@ func NewModel(clock func() time.Time) *Model {
 	}
 }
 
-// Reopen returns the store that a closed one becomes when it is opened again.
+// Reopen returns a new store with the data of m, which must be closed.
 func (m *Model) Reopen(clock func() time.Time) *Model {
 	next := NewModel(clock)
 	next.data = m.data
 	return next
 }
 
-// Submit carries the batch out before it returns.
+// Submit applies the batch before it returns.
 func (m *Model) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	pending, end := user.NewPending()
 	m.writing.Lock()
 	defer m.writing.Unlock()
-	if err := m.usable(ctx); err != nil {
+	if err := m.checkOpen(ctx); err != nil {
 		end(nil, err)
 		return pending
 	}
@@ -101,7 +99,7 @@ func (m *Model) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	return pending
 }
 
-func (m *Model) usable(ctx context.Context) error {
+func (m *Model) checkOpen(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if ctx.Err() != nil {
@@ -113,7 +111,7 @@ func (m *Model) usable(ctx context.Context) error {
 	return nil
 }
 
-// modelTx is one transaction: a copy of the data that takes its place in the end.
+// modelTx is a transaction: it modifies a copy of the data, which Submit then installs.
 type modelTx struct {
 	model     *Model
 	data      *modelData
@@ -127,7 +125,7 @@ func (tx *modelTx) batch(batch user.Batch) ([]user.Result, error) {
 	for i, c := range batch.Changes {
 		undo := tx.data.clone()
 		var err error
-		if results[i], err = tx.guarded(c); err == nil {
+		if results[i], err = tx.changeRecovering(c); err == nil {
 			continue
 		}
 		if batch.Atomic {
@@ -139,7 +137,7 @@ func (tx *modelTx) batch(batch user.Batch) ([]user.Result, error) {
 	return results, nil
 }
 
-func (tx *modelTx) guarded(c user.Change) (result user.Result, err error) {
+func (tx *modelTx) changeRecovering(c user.Change) (result user.Result, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			result, err = user.Result{}, fmt.Errorf("panic: %v", value)
@@ -157,7 +155,7 @@ func (tx *modelTx) change(c user.Change) (user.Result, error) {
 		if r.fingerprint != c.Once.Fingerprint {
 			return user.Result{}, user.NewRequestIDReusedError()
 		}
-		return ownResult(r.result), nil
+		return cloneResult(r.result), nil
 	}
 	result, err := tx.decide(c)
 	if err != nil {
@@ -167,7 +165,7 @@ func (tx *modelTx) change(c user.Change) (user.Result, error) {
 	if result.User != nil {
 		id = result.User.ID
 	}
-	tx.data.requests[key] = request{c.Once.Fingerprint, tx.clock, ownResult(result), id}
+	tx.data.requests[key] = request{c.Once.Fingerprint, tx.clock, cloneResult(result), id}
 	return result, nil
 }
 
@@ -235,18 +233,18 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 			tx.data.keys[id] = keysOf(d.User)
 		}
 	}
-	tx.data.log = append(tx.data.log, ownRows(d.Rows)...)
-	tx.committed = append(tx.committed, user.Committed{UserID: id, User: ownUser(d.User), Rows: ownRows(d.Rows), Origin: c.By.Origin})
+	tx.data.log = append(tx.data.log, cloneRows(d.Rows)...)
+	tx.committed = append(tx.committed, user.Committed{UserID: id, User: cloneUser(d.User), Rows: cloneRows(d.Rows), Origin: c.By.Origin})
 	result := tx.result(outcome, d.User)
-	result.Rows = ownRows(d.Rows)
+	result.Rows = cloneRows(d.Rows)
 	return result, nil
 }
 
 func (tx *modelTx) result(outcome user.Outcome, u *user.User) user.Result {
-	return user.Result{Outcome: outcome, User: ownUser(u), Position: int64(len(tx.data.log))}
+	return user.Result{Outcome: outcome, User: cloneUser(u), Position: int64(len(tx.data.log))}
 }
 
-// unique checks that nobody but the user with the id holds the names of u.
+// unique returns an error if another user than id has the username or e-mail address of u.
 func (tx *modelTx) unique(u *user.User, id int64) error {
 	if u == nil {
 		return nil
@@ -261,7 +259,7 @@ func (tx *modelTx) unique(u *user.User, id int64) error {
 	return nil
 }
 
-// holder returns who has the username or the e-mail address.
+// holder returns the user with the username or the e-mail address, or nil.
 func (tx *modelTx) holder(username, email string) *user.User {
 	for id, keys := range tx.data.keys {
 		if keys.Username == username || keys.Email == email {
@@ -271,8 +269,7 @@ func (tx *modelTx) holder(username, email string) *user.User {
 	return nil
 }
 
-// keysOf returns the normal forms of a user's names, which were checked when it was
-// made.
+// keysOf returns the normal forms of u's names, which are valid.
 func keysOf(u *user.User) user.Keys {
 	username, err := user.UsernameKey(u.Username)
 	email, err2 := user.EmailKey(u.Email)
@@ -282,14 +279,14 @@ func keysOf(u *user.User) user.Keys {
 	return user.Keys{Username: username, Email: email}
 }
 
-func ownUser(u *user.User) *user.User {
+func cloneUser(u *user.User) *user.User {
 	if u == nil {
 		return nil
 	}
 	return u.Clone()
 }
 
-func ownRows(rows []user.Activity) []user.Activity {
+func cloneRows(rows []user.Activity) []user.Activity {
 	own := slices.Clone(rows)
 	for i := range own {
 		own[i].Details = maps.Clone(own[i].Details)
@@ -297,7 +294,7 @@ func ownRows(rows []user.Activity) []user.Activity {
 	return own
 }
 
-func ownResult(r user.Result) user.Result {
-	r.User, r.Rows = ownUser(r.User), ownRows(r.Rows)
+func cloneResult(r user.Result) user.Result {
+	r.User, r.Rows = cloneUser(r.User), cloneRows(r.Rows)
 	return r
 }

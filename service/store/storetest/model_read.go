@@ -18,9 +18,9 @@ func (d *modelData) head() user.Head {
 	return head
 }
 
-// now returns the present data, which nobody changes any more.
-func (m *Model) now(ctx context.Context) (*modelData, error) {
-	if err := m.usable(ctx); err != nil {
+// snapshot returns the current data, which must not be modified.
+func (m *Model) snapshot(ctx context.Context) (*modelData, error) {
+	if err := m.checkOpen(ctx); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
@@ -28,11 +28,11 @@ func (m *Model) now(ctx context.Context) (*modelData, error) {
 	return m.data, nil
 }
 
-// change replaces the data by a changed copy.
+// change applies a function to a copy of the data and installs the copy.
 func (m *Model) change(ctx context.Context, change func(*modelData)) error {
 	m.writing.Lock()
 	defer m.writing.Unlock()
-	data, err := m.now(ctx)
+	data, err := m.snapshot(ctx)
 	if err != nil {
 		return err
 	}
@@ -44,24 +44,24 @@ func (m *Model) change(ctx context.Context, change func(*modelData)) error {
 	return nil
 }
 
-// Head returns the end of the log.
+// Head implements user.Store.
 func (m *Model) Head(ctx context.Context) (user.Head, error) {
-	d, err := m.now(ctx)
+	d, err := m.snapshot(ctx)
 	if err != nil {
 		return user.Head{}, err
 	}
 	return d.head(), nil
 }
 
-// First returns 1: every row is kept.
+// First implements user.Store. It returns 1, since a Model keeps every row.
 func (m *Model) First(ctx context.Context) (int64, error) {
-	_, err := m.now(ctx)
+	_, err := m.snapshot(ctx)
 	return 1, err
 }
 
-// Get returns a user.
+// Get implements user.Store.
 func (m *Model) Get(ctx context.Context, id int64) (*user.User, error) {
-	d, err := m.now(ctx)
+	d, err := m.snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -71,9 +71,9 @@ func (m *Model) Get(ctx context.Context, id int64) (*user.User, error) {
 	return nil, user.NewNotFoundError(id)
 }
 
-// GetMany returns the users that there are.
+// GetMany implements user.Store.
 func (m *Model) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
-	d, err := m.now(ctx)
+	d, err := m.snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +86,9 @@ func (m *Model) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) 
 	return users, nil
 }
 
-// Statuses returns the current statuses of the users that exist.
+// Statuses implements user.Store.
 func (m *Model) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus, error) {
-	d, err := m.now(ctx)
+	d, err := m.snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -101,15 +101,15 @@ func (m *Model) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus
 	return statuses, nil
 }
 
-// place is a user with its place in an order.
-type place struct {
+// entry is a user with its sort key.
+type entry struct {
 	user *user.User
 	keys user.Keys
 	mark user.Mark
 }
 
-func (d *modelData) place(order user.Order, id int64) place {
-	p := place{user: d.users[id], keys: d.keys[id], mark: user.Mark{ID: id}}
+func (d *modelData) entry(order user.Order, id int64) entry {
+	p := entry{user: d.users[id], keys: d.keys[id], mark: user.Mark{ID: id}}
 	switch order {
 	case user.ByUsername:
 		p.mark.Key = p.keys.Username
@@ -126,32 +126,32 @@ func compareMarks(a, b user.Mark) int {
 	return cmp.Or(cmp.Compare(a.Key, b.Key), a.Time.Compare(b.Time), cmp.Compare(a.ID, b.ID))
 }
 
-// sorted returns the users that a query walks over, whatever its page.
-func (d *modelData) sorted(query user.ListQuery) []place {
-	var places []place
+// sorted returns the users in the order of query, from the start.
+func (d *modelData) sorted(query user.ListQuery) []entry {
+	var entries []entry
 	for id := range d.users {
-		if p := d.place(query.Order, id); strings.HasPrefix(p.mark.Key, query.Prefix) {
-			places = append(places, p)
+		if p := d.entry(query.Order, id); strings.HasPrefix(p.mark.Key, query.Prefix) {
+			entries = append(entries, p)
 		}
 	}
-	slices.SortFunc(places, func(a, b place) int {
+	slices.SortFunc(entries, func(a, b entry) int {
 		c := compareMarks(a.mark, b.mark)
 		if query.Desc {
 			return -c
 		}
 		return c
 	})
-	return places
+	return entries
 }
 
-// List sorts all users, and goes through them.
+// List implements user.Store.
 func (m *Model) List(ctx context.Context, query user.ListQuery) (user.ListPage, error) {
-	d, err := m.now(ctx)
+	d, err := m.snapshot(ctx)
 	if err != nil {
 		return user.ListPage{}, err
 	}
 	var page user.ListPage
-	last, looked, bytes := query.After, 0, 0
+	last, scanned, bytes := query.After, 0, 0
 	for _, p := range d.sorted(query) {
 		u := p.user
 		if query.After != nil {
@@ -160,7 +160,7 @@ func (m *Model) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 			}
 		}
 		keep := (query.ShowDeleted || !u.Deleted()) && (query.Match == nil || query.Match(u.Clone(), p.keys))
-		full := looked == query.MaxLooked || len(page.Users) == query.MaxUsers ||
+		full := scanned == query.MaxLooked || len(page.Users) == query.MaxUsers ||
 			keep && len(page.Users) > 0 && bytes+u.Size() > query.MaxBytes
 		if full {
 			page.Next = last
@@ -171,14 +171,14 @@ func (m *Model) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 			bytes += u.Size()
 		}
 		last = &p.mark
-		looked++
+		scanned++
 	}
 	return page, nil
 }
 
-// Log goes through the whole log.
+// Log implements user.Store.
 func (m *Model) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
-	d, err := m.now(ctx)
+	d, err := m.snapshot(ctx)
 	if err != nil {
 		return user.LogPage{}, err
 	}
@@ -187,21 +187,21 @@ func (m *Model) Log(ctx context.Context, query user.LogQuery) (user.LogPage, err
 		end = min(end, query.Before-1)
 	}
 	page := user.LogPage{Reached: query.After}
-	rows := ownRows(d.log[min(query.After, end):end])
+	rows := cloneRows(d.log[min(query.After, end):end])
 	if query.Desc {
 		slices.Reverse(rows)
 		page.Reached = end + 1
 	}
-	looked, bytes := 0, 0
+	scanned, bytes := 0, 0
 	for _, row := range rows {
 		if query.UserID != 0 && row.UserID != query.UserID {
 			continue
 		}
-		if len(page.Rows) == query.MaxRows || query.MaxLooked > 0 && looked == query.MaxLooked ||
+		if len(page.Rows) == query.MaxRows || query.MaxLooked > 0 && scanned == query.MaxLooked ||
 			query.MaxBytes > 0 && bytes >= query.MaxBytes {
 			return page, nil
 		}
-		looked++
+		scanned++
 		page.Reached = row.Position
 		if len(query.Actions) == 0 || slices.Contains(query.Actions, row.Action) {
 			page.Rows = append(page.Rows, row)
@@ -215,9 +215,9 @@ func (m *Model) Log(ctx context.Context, query user.LogQuery) (user.LogPage, err
 	return page, nil
 }
 
-// Before goes through the whole log.
+// Before implements user.Store.
 func (m *Model) Before(ctx context.Context, t time.Time) (int64, error) {
-	d, err := m.now(ctx)
+	d, err := m.snapshot(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -230,12 +230,12 @@ func (m *Model) Before(ctx context.Context, t time.Time) (int64, error) {
 	return last, nil
 }
 
-// Observe names the observer.
+// Observe implements user.Store.
 func (m *Model) Observe(observer func(user.Commit)) { m.observer = observer }
 
-// DuePurges returns deleted users whose time has come.
+// DuePurges implements user.Store.
 func (m *Model) DuePurges(ctx context.Context, limit int) ([]int64, error) {
-	d, err := m.now(ctx)
+	d, err := m.snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +254,7 @@ func (m *Model) DuePurges(ctx context.Context, limit int) ([]int64, error) {
 	return ids, nil
 }
 
-// Redact redacts all rows of a user at once.
+// Redact implements user.Store. It ignores the limit.
 func (m *Model) Redact(ctx context.Context, id int64, _ int) (more bool, err error) {
 	return false, m.change(ctx, func(d *modelData) {
 		for i, row := range d.log {
@@ -270,7 +270,7 @@ func (m *Model) Redact(ctx context.Context, id int64, _ int) (more bool, err err
 	})
 }
 
-// ForgetRequests drops request ids past their lifetime.
+// ForgetRequests implements user.Store.
 func (m *Model) ForgetRequests(ctx context.Context, limit int) (int, error) {
 	dropped := 0
 	err := m.change(ctx, func(d *modelData) {
@@ -285,13 +285,13 @@ func (m *Model) ForgetRequests(ctx context.Context, limit int) (int, error) {
 	return dropped, err
 }
 
-// Probe has nothing to write to.
+// Probe implements user.Store. It writes nothing.
 func (m *Model) Probe(ctx context.Context) error {
-	_, err := m.now(ctx)
+	_, err := m.snapshot(ctx)
 	return err
 }
 
-// Close ends the store; Reopen goes on with what it holds.
+// Close implements user.Store. The data remain for Reopen.
 func (m *Model) Close() error {
 	m.writing.Lock()
 	defer m.writing.Unlock()

@@ -12,9 +12,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestModel shows that the model keeps the contract that it stands for.
 func TestModel(t *testing.T) {
-	var models sync.Map // what stands for the data in a folder
+	var models sync.Map // Options.Dir -> the last model opened there
 	storetest.Run(t, func(t *testing.T, opts storetest.Options) user.Store {
 		t.Helper()
 		m := storetest.NewModel(opts.Clock)

@@ -15,13 +15,13 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// CompareWithModel carries random batches out on the store and on the model and
-// wants the same results, the same log and the same users, the ids aside.
+// CompareWithModel applies random batches to the store and to a Model and compares
+// results, log and users, except for the user IDs.
 func CompareWithModel(t *testing.T, open Open) {
 	rapid.Check(t, func(r *rapid.T) {
 		dir := t.TempDir()
 		clock := NewClock()
-		p := &pair{
+		p := &comparison{
 			t: r, clock: clock, model: NewModel(clock.Now),
 			store: open(t, Options{Dir: dir, Clock: clock.Now}), toStore: map[int64]int64{4711: 4711},
 		}
@@ -30,7 +30,7 @@ func CompareWithModel(t *testing.T, open Open) {
 				r.Error(err)
 			}
 		}()
-		// Most steps are batches; the rest is compared now and then, because it costs most.
+		// Most steps are batches; a reopen also compares all data, which is slow.
 		steps := []func(*rapid.T){
 			p.batch, p.batch, p.batch, p.batch, p.batch, p.time, p.time, p.purge,
 			func(r *rapid.T) { p.reopen(r, t, open, dir) },
@@ -42,23 +42,23 @@ func CompareWithModel(t *testing.T, open Open) {
 	})
 }
 
-// pair is a store beside the model. An id of the model stands for the store's.
-type pair struct {
+// comparison runs a store and a model side by side. toStore maps user IDs.
+type comparison struct {
 	t       *rapid.T
 	clock   *Clock
 	model   *Model
 	store   user.Store
-	ids     []int64         // of the model, in the order of creation
-	toStore map[int64]int64 // the model's id -> the store's
+	ids     []int64         // the model's, in the order of creation
+	toStore map[int64]int64 // the model's ID -> the store's
 }
 
-func (p *pair) time(r *rapid.T) {
+func (p *comparison) time(r *rapid.T) {
 	p.clock.Advance(rapid.SampledFrom([]time.Duration{
 		time.Microsecond, time.Second, time.Hour, 25 * time.Hour, -time.Hour,
 	}).Draw(r, "step"))
 }
 
-func (p *pair) reopen(r *rapid.T, t *testing.T, open Open, dir string) {
+func (p *comparison) reopen(r *rapid.T, t *testing.T, open Open, dir string) {
 	p.compare(r)
 	if err := p.store.Close(); err != nil {
 		r.Fatal(err)
@@ -66,8 +66,8 @@ func (p *pair) reopen(r *rapid.T, t *testing.T, open Open, dir string) {
 	p.store = open(t, Options{Dir: dir, Clock: p.clock.Now})
 }
 
-// purge redacts a user and purges it, if its time has come.
-func (p *pair) purge(r *rapid.T) {
+// purge redacts and purges a user that is due.
+func (p *comparison) purge(r *rapid.T) {
 	ctx := r.Context()
 	due, err := p.model.DuePurges(ctx, 1)
 	if err != nil {
@@ -87,7 +87,7 @@ func (p *pair) purge(r *rapid.T) {
 	}
 }
 
-func (p *pair) batch(r *rapid.T) {
+func (p *comparison) batch(r *rapid.T) {
 	ofModel := user.Batch{Atomic: rapid.IntRange(0, 3).Draw(r, "atomic") == 0}
 	ofStore := ofModel
 	for range rapid.IntRange(1, 6).Draw(r, "changes") {
@@ -98,7 +98,7 @@ func (p *pair) batch(r *rapid.T) {
 			ValidateOnly: rapid.IntRange(0, 5).Draw(r, "validate") == 0,
 		}
 		if rapid.Bool().Draw(r, "once") {
-			c.Once = once(rapid.SampledFrom([]string{"1", "2", "3", "4"}).Draw(r, "request"))
+			c.Once = idempotencyKey(rapid.SampledFrom([]string{"1", "2", "3", "4"}).Draw(r, "request"))
 			c.Once.Fingerprint[0] = byte(rapid.IntRange(0, 1).Draw(r, "fingerprint"))
 		}
 		c.Op = op(func(id int64) int64 { return id })
@@ -109,16 +109,16 @@ func (p *pair) batch(r *rapid.T) {
 	want, wantErr := user.Apply(r.Context(), p.model, ofModel)
 	got, gotErr := user.Apply(r.Context(), p.store, ofStore)
 	if errorText(wantErr) != errorText(gotErr) || len(want) != len(got) {
-		r.Fatalf("the model gave %v, the store %v", wantErr, gotErr)
+		r.Fatalf("Apply: error %v on the model, %v on the store", wantErr, gotErr)
 	}
 	for i := range want {
-		p.learn(want[i], got[i])
-		p.same(r, fmt.Sprintf("result %d", i), p.plainResult(want[i], true), p.plainResult(got[i], false))
+		p.recordID(want[i], got[i])
+		p.same(r, fmt.Sprintf("result %d", i), p.normalizeResult(want[i], true), p.normalizeResult(got[i], false))
 	}
 }
 
-// learn notes which id of the store stands for a new one of the model.
-func (p *pair) learn(want, got user.Result) {
+// recordID maps the ID of a user created on the model to that on the store.
+func (p *comparison) recordID(want, got user.Result) {
 	if want.Outcome == user.OutcomeCreated && got.Outcome == user.OutcomeCreated && p.toStore[want.User.ID] == 0 {
 		p.ids = append(p.ids, want.User.ID)
 		p.toStore[want.User.ID] = got.User.ID
@@ -127,8 +127,8 @@ func (p *pair) learn(want, got user.Result) {
 
 var names = []string{"anna", "ANNA", "berta", "Ｂｅｒｔａ", "carla", "dora emil", "Dora  Emil", "straße", "STRASSE"}
 
-// op draws an op, whose user is named by the model's id and given by the function.
-func (p *pair) op(r *rapid.T) func(func(int64) int64) user.Op {
+// op draws an op. The returned function builds it; its argument maps a user ID of the model.
+func (p *comparison) op(r *rapid.T) func(func(int64) int64) user.Op {
 	name := rapid.SampledFrom(names).Draw(r, "name")
 	mail := rapid.SampledFrom([]string{"a@example.org", "A@EXAMPLE.ORG", "b@example.org", "c@example.org", "d@example.org"}).Draw(r, "mail")
 	tags := rapid.SampledFrom([][]string{nil, {"x"}, {"x", "y"}}).Draw(r, "tags")
@@ -148,11 +148,11 @@ func (p *pair) op(r *rapid.T) func(func(int64) int64) user.Op {
 			}
 			return op
 		case 3:
-			return updating(id, user.Patch{Username: &name, Tags: &tags})
+			return updateOp(id, user.Patch{Username: &name, Tags: &tags})
 		case 4:
-			return updating(id, user.Patch{Email: &mail, Status: &status})
+			return updateOp(id, user.Patch{Email: &mail, Status: &status})
 		case 5:
-			return noting(id, "k", name)
+			return metadataOp(id, "k", name)
 		case 6, 7:
 			return &user.SetStatus{ID: id, Status: status, Time: at}
 		case 8:
@@ -162,22 +162,21 @@ func (p *pair) op(r *rapid.T) func(func(int64) int64) user.Op {
 			return &user.Delete{ID: id, Retention: time.Hour}
 		default:
 			if tags == nil {
-				return breaking(id)[len(name)%2]
+				return failingOps(id)[len(name)%2]
 			}
 			return &user.Record{ID: id, Action: "app.seen", Details: map[string]string{"name": name}}
 		}
 	}
 }
 
-// compare compares the whole log and all users.
-func (p *pair) compare(r *rapid.T) {
+func (p *comparison) compare(r *rapid.T) {
 	ctx := r.Context()
 	want, wantErr := p.model.Log(ctx, user.LogQuery{MaxRows: 1000})
 	got, gotErr := p.store.Log(ctx, user.LogQuery{MaxRows: 1000})
 	if wantErr != nil || gotErr != nil {
 		r.Fatal(wantErr, gotErr)
 	}
-	p.same(r, "log", p.plainRows(want.Rows, true), p.plainRows(got.Rows, false))
+	p.same(r, "log", p.normalizeRows(want.Rows, true), p.normalizeRows(got.Rows, false))
 	for order := user.ByUsername; order <= user.ByEmail; order++ {
 		q := user.ListQuery{Order: order, MaxUsers: 1000, MaxLooked: 1000, MaxBytes: 1 << 20, ShowDeleted: true}
 		want, wantErr := p.model.List(ctx, q)
@@ -185,31 +184,31 @@ func (p *pair) compare(r *rapid.T) {
 		if wantErr != nil || gotErr != nil {
 			r.Fatal(wantErr, gotErr)
 		}
-		p.same(r, "users", p.plainUsers(want.Users, true), p.plainUsers(got.Users, false))
+		p.same(r, "users", p.normalizeUsers(want.Users, true), p.normalizeUsers(got.Users, false))
 	}
 }
 
-func (p *pair) same(r *rapid.T, what string, want, got any) {
+func (p *comparison) same(r *rapid.T, name string, want, got any) {
 	if reflect.DeepEqual(want, got) {
-		return // the usual case, quickly
+		return // much faster than Diff
 	}
 	if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
-		r.Fatalf("%s (-model +store):\n%s", what, diff)
+		r.Fatalf("%s (-model +store):\n%s", name, diff)
 	}
 }
 
-// plain replaces an id of the model by the store's.
-func (p *pair) plain(id int64, ofModel bool) int64 {
+// normalizeID replaces an ID of the model with the store's.
+func (p *comparison) normalizeID(id int64, ofModel bool) int64 {
 	if ofModel {
 		return cmp.Or(p.toStore[id], id)
 	}
 	return id
 }
 
-func (p *pair) plainRows(rows []user.Activity, ofModel bool) []user.Activity {
+func (p *comparison) normalizeRows(rows []user.Activity, ofModel bool) []user.Activity {
 	rows = slices.Clone(rows)
 	for i := range rows {
-		rows[i].UserID = p.plain(rows[i].UserID, ofModel)
+		rows[i].UserID = p.normalizeID(rows[i].UserID, ofModel)
 		if len(rows[i].Details) == 0 {
 			rows[i].Details = nil
 		}
@@ -217,19 +216,19 @@ func (p *pair) plainRows(rows []user.Activity, ofModel bool) []user.Activity {
 	return rows
 }
 
-func (p *pair) plainUsers(users []*user.User, ofModel bool) []*user.User {
+func (p *comparison) normalizeUsers(users []*user.User, ofModel bool) []*user.User {
 	users = slices.Clone(users)
 	for i, u := range users {
 		if u != nil {
 			users[i] = u.Clone()
-			users[i].ID = p.plain(u.ID, ofModel)
+			users[i].ID = p.normalizeID(u.ID, ofModel)
 		}
 	}
 	return users
 }
 
-// plainResult is a result whose error is its text.
-type plainResult struct {
+// comparableResult is a user.Result with the text of the error.
+type comparableResult struct {
 	Outcome  user.Outcome
 	Users    []*user.User
 	Rows     []user.Activity
@@ -237,8 +236,8 @@ type plainResult struct {
 	Err      string
 }
 
-func (p *pair) plainResult(r user.Result, ofModel bool) plainResult {
-	return plainResult{r.Outcome, p.plainUsers([]*user.User{r.User}, ofModel), p.plainRows(r.Rows, ofModel), r.Position, errorText(r.Err)}
+func (p *comparison) normalizeResult(r user.Result, ofModel bool) comparableResult {
+	return comparableResult{r.Outcome, p.normalizeUsers([]*user.User{r.User}, ofModel), p.normalizeRows(r.Rows, ofModel), r.Position, errorText(r.Err)}
 }
 
 func errorText(err error) string {

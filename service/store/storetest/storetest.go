@@ -1,8 +1,6 @@
-// Package storetest is the suite that every store passes: one test for each "must"
-// of the contract at [user.Store], each with a fresh store. Model is a store in
-// memory, obviously right, that the others are compared with.
-//
-// A fault found in one store becomes a test here, and so holds for all of them.
+// Package storetest is the conformance suite for implementations of [user.Store]:
+// at least one test for each requirement of its documentation, each with a new store.
+// [Model] is the in-memory reference implementation.
 package storetest
 
 import (
@@ -16,21 +14,20 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Options say which store a test wants.
+// Options configures the store that [Open] opens.
 type Options struct {
-	// Dir stands for the data: a second open with the same Dir, after Close, must
-	// give the same store again. It is a folder of the test's own, empty at first.
-	Dir string
-	// Clock is the store's clock.
+	// Dir is the data directory, empty at first. A store that is closed and opened
+	// again with the same Dir must have the same contents.
+	Dir   string
 	Clock func() time.Time
 }
 
 // Open opens a store for a test. The suite closes it.
 type Open func(t *testing.T, opts Options) user.Store
 
-// Run runs the whole suite on stores that open gives.
+// Run runs the whole suite on stores opened with open.
 func Run(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
-	for _, group := range []map[string]func(*harness){logTests, writeTests, onceTests, readTests, keepTests, fairTests} {
+	for _, group := range []map[string]func(*harness){logTests, writeTests, idempotencyTests, readTests, maintenanceTests, fairnessTests} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -41,19 +38,19 @@ func Run(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
 			})
 		}
 	}
-	t.Run("it does what the model does", func(t *testing.T) {
+	t.Run("random batches have the same effect as on the model", func(t *testing.T) {
 		t.Parallel()
 		CompareWithModel(t, open)
 	})
 }
 
-// Clock is a clock that a test sets. It is safe for use by many goroutines.
+// Clock is a fake clock. It is safe for concurrent use.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
 }
 
-// NewClock returns a clock that stands at some time.
+// NewClock returns a clock set to a fixed time.
 func NewClock() *Clock {
 	return &Clock{now: time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)}
 }
@@ -65,14 +62,14 @@ func (c *Clock) Now() time.Time {
 	return c.now
 }
 
-// Advance moves the time on, or back.
+// Advance moves the clock by d, which may be negative.
 func (c *Clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
 }
 
-// harness is one test with its store.
+// harness is a test with an open store.
 type harness struct {
 	*testing.T
 	opener Open
@@ -101,18 +98,18 @@ func (h *harness) check(err error) {
 func (h *harness) wantReason(err error, reason user.Reason) {
 	h.Helper()
 	if !user.HasReason(err, reason) {
-		h.Fatalf("error %v, want one with reason %s", err, reason)
+		h.Fatalf("error = %v, want reason %s", err, reason)
 	}
 }
 
-// ctx ends long after any healthy test, so that a store that hangs is told of.
+// ctx returns a context with a timeout, so that a store that hangs fails the test.
 func (h *harness) ctx() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	h.Cleanup(cancel)
 	return ctx
 }
 
-func creating(name string) *user.Create {
+func createOp(name string) *user.Create {
 	op, err := user.NewCreate(name, strings.ReplaceAll(name, " ", ".")+"@example.org", nil, nil)
 	if err != nil {
 		panic(err)
@@ -120,7 +117,7 @@ func creating(name string) *user.Create {
 	return op
 }
 
-func updating(id int64, patch user.Patch) *user.Update {
+func updateOp(id int64, patch user.Patch) *user.Update {
 	op, err := user.NewUpdate(id, patch, "")
 	if err != nil {
 		panic(err)
@@ -128,21 +125,20 @@ func updating(id int64, patch user.Patch) *user.Update {
 	return op
 }
 
-func renaming(id int64, username string) *user.Update {
-	return updating(id, user.Patch{Username: &username})
+func renameOp(id int64, username string) *user.Update {
+	return updateOp(id, user.Patch{Username: &username})
 }
 
-func noting(id int64, key, value string) *user.Update {
-	return updating(id, user.Patch{Entries: map[string]*string{key: &value}})
+func metadataOp(id int64, key, value string) *user.Update {
+	return updateOp(id, user.Patch{Entries: map[string]*string{key: &value}})
 }
 
-// apply carries one change out and returns its result.
 func (h *harness) apply(c user.Change) (user.Result, error) {
 	return user.ApplyOne(h.ctx(), h.store, c)
 }
 
-// do carries an op out that must succeed.
-func (h *harness) do(op user.Op) user.Result {
+// mustApply applies op and fails the test on an error.
+func (h *harness) mustApply(op user.Op) user.Result {
 	h.Helper()
 	result, err := h.apply(user.Change{Op: op})
 	h.check(err)
@@ -151,7 +147,7 @@ func (h *harness) do(op user.Op) user.Result {
 
 func (h *harness) create(name string) *user.User {
 	h.Helper()
-	return h.do(creating(name)).User
+	return h.mustApply(createOp(name)).User
 }
 
 func (h *harness) head() user.Head {
@@ -168,7 +164,7 @@ func (h *harness) get(id int64) *user.User {
 	return u
 }
 
-// log reads what the query asks for, over all pages.
+// log returns the rows of all pages of query.
 func (h *harness) log(query user.LogQuery) []user.Activity {
 	h.Helper()
 	if query.MaxRows == 0 {
@@ -179,14 +175,14 @@ func (h *harness) log(query user.LogQuery) []user.Activity {
 		page, err := h.store.Log(h.ctx(), query)
 		h.check(err)
 		if len(page.Rows) > query.MaxRows {
-			h.Fatalf("a page of %d rows, at most %d were asked for", len(page.Rows), query.MaxRows)
+			h.Fatalf("Log returned %d rows, want at most %d", len(page.Rows), query.MaxRows)
 		}
 		bytes := 0
 		for i := range page.Rows[:max(0, len(page.Rows)-1)] {
 			bytes += page.Rows[i].DetailBytes()
 		}
 		if query.MaxBytes > 0 && bytes >= query.MaxBytes {
-			h.Fatalf("a page of %d bytes and a row more, when it was to end at %d", bytes, query.MaxBytes)
+			h.Fatalf("Log added a row after %d bytes, MaxBytes = %d", bytes, query.MaxBytes)
 		}
 		rows = append(rows, page.Rows...)
 		switch {
@@ -197,12 +193,12 @@ func (h *harness) log(query user.LogQuery) []user.Activity {
 		case !query.Desc && page.Reached > query.After:
 			query.After = page.Reached
 		default:
-			h.Fatalf("the page after %d, before %d reaches %d: no step on", query.After, query.Before, page.Reached)
+			h.Fatalf("Log(After: %d, Before: %d): Reached = %d, no progress", query.After, query.Before, page.Reached)
 		}
 	}
 }
 
-// checkLog checks that the log has no gap and that its times never go back.
+// checkLog returns the whole log. It checks that positions have no gap and times never decrease.
 func (h *harness) checkLog() []user.Activity {
 	h.Helper()
 	rows := h.log(user.LogQuery{})
@@ -211,17 +207,17 @@ func (h *harness) checkLog() []user.Activity {
 			h.Fatalf("row %d has position %d", i+1, row.Position)
 		}
 		if i > 0 && row.Time.Before(rows[i-1].Time) {
-			h.Fatalf("row %d is of %v, the one in front of it of %v", row.Position, row.Time, rows[i-1].Time)
+			h.Fatalf("row %d has time %v, the previous row %v", row.Position, row.Time, rows[i-1].Time)
 		}
 	}
 	if head := h.head(); head.Position != int64(len(rows)) {
-		h.Fatalf("the head is %d, the log has %d rows", head.Position, len(rows))
+		h.Fatalf("head position = %d, want %d", head.Position, len(rows))
 	}
 	return rows
 }
 
-// together runs f n times at once and waits.
-func together(n int, f func(i int)) {
+// runConcurrently calls f in n goroutines and waits for them.
+func runConcurrently(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	start := make(chan struct{})
 	for i := range n {
@@ -234,26 +230,26 @@ func together(n int, f func(i int)) {
 	wg.Wait()
 }
 
-// opFunc is an op whose decision is a function.
+// opFunc is an op that calls decide.
 type opFunc struct {
 	id     int64
 	decide func(cur *user.User, in user.Moment, by user.Author) (user.Decision, error)
 }
 
-// Target is the user.
+// Target implements user.Op.
 func (op opFunc) Target() int64 { return op.id }
 
-// Decide calls the function.
+// Decide implements user.Op.
 func (op opFunc) Decide(cur *user.User, in user.Moment, by user.Author) (user.Decision, error) {
 	return op.decide(cur, in, by)
 }
 
-var errPlanned = errors.New("planned failure")
+var errInjected = errors.New("injected failure")
 
-// breaking returns ops that fail in ways nobody expects.
-func breaking(id int64) []user.Op {
+// failingOps returns an op that fails with an unexpected error and an op that panics.
+func failingOps(id int64) []user.Op {
 	return []user.Op{
-		opFunc{id, func(*user.User, user.Moment, user.Author) (user.Decision, error) { return user.Decision{}, errPlanned }},
-		opFunc{id, func(*user.User, user.Moment, user.Author) (user.Decision, error) { panic("planned panic") }},
+		opFunc{id, func(*user.User, user.Moment, user.Author) (user.Decision, error) { return user.Decision{}, errInjected }},
+		opFunc{id, func(*user.User, user.Moment, user.Author) (user.Decision, error) { panic("injected panic") }},
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// sameRows and sameUsers compare; a list or map without elements is like none.
+// sameRows compares rows; an empty slice or map equals nil.
 func (h *harness) sameRows(got, want []user.Activity) {
 	h.Helper()
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
@@ -29,10 +29,10 @@ func (h *harness) sameUsers(got, want []*user.User) {
 }
 
 var readTests = map[string]func(*harness){
-	"a read sees what was acknowledged before it": func(h *harness) {
-		together(8, func(i int) {
+	"a read returns all changes acknowledged before it": func(h *harness) {
+		runConcurrently(8, func(i int) {
 			for k := range 20 {
-				r, err := h.apply(user.Change{Op: creating(fmt.Sprintf("user%d-%d", i, k))})
+				r, err := h.apply(user.Change{Op: createOp(fmt.Sprintf("user%d-%d", i, k))})
 				if err != nil {
 					h.Error(err)
 					return
@@ -41,61 +41,61 @@ var readTests = map[string]func(*harness){
 					h.Error(err)
 				}
 				if head := h.head(); head.Position < r.Position {
-					h.Errorf("the head is %d after a result at %d", head.Position, r.Position)
+					h.Errorf("head position = %d after a result at %d", head.Position, r.Position)
 				}
 				page, err := h.store.Log(h.ctx(), user.LogQuery{After: r.Position - 1, MaxRows: 1})
 				if err != nil || len(page.Rows) != 1 || page.Rows[0].UserID != r.User.ID {
-					h.Errorf("log: %+v %v", page, err)
+					h.Errorf("Log = %+v, %v, want the row of the user", page, err)
 				}
 			}
 		})
 	},
-	"what reads and results give belongs to the caller": func(h *harness) {
-		change := user.Change{Op: h.full(), Once: once("1")}
+	"callers may modify returned users and rows": func(h *harness) {
+		change := user.Change{Op: h.createWithAllFields(), Once: idempotencyKey("1")}
 		first, err := h.apply(change)
 		h.check(err)
 		want, rows := h.get(first.User.ID), h.checkLog()
-		spoil := func(u *user.User) {
-			u.Username, u.Version, u.Tags[0], u.Metadata["k"] = "spoilt", 99, "spoilt", "spoilt"
+		modify := func(u *user.User) {
+			u.Username, u.Version, u.Tags[0], u.Metadata["k"] = "modified", 99, "modified", "modified"
 		}
-		spoilRows := func(rows []user.Activity) {
-			rows[0].Action, rows[0].Details["new.username"] = "spoilt", "spoilt"
+		modifyRows := func(rows []user.Activity) {
+			rows[0].Action, rows[0].Details["new.username"] = "modified", "modified"
 		}
-		spoil(first.User)
-		spoilRows(first.Rows)
-		spoil(h.get(first.User.ID))
+		modify(first.User)
+		modifyRows(first.Rows)
+		modify(h.get(first.User.ID))
 		many, err := h.store.GetMany(h.ctx(), []int64{first.User.ID})
 		h.check(err)
-		spoil(many[0])
+		modify(many[0])
 		page, err := h.store.List(h.ctx(), user.ListQuery{MaxUsers: 1, MaxLooked: 1})
 		h.check(err)
-		spoil(page.Users[0])
-		spoilRows(h.log(user.LogQuery{}))
+		modify(page.Users[0])
+		modifyRows(h.log(user.LogQuery{}))
 		again, err := h.apply(change)
 		h.check(err)
 		h.sameUsers([]*user.User{h.get(want.ID), again.User}, []*user.User{want, want})
 		h.sameRows(h.checkLog(), rows)
 		h.sameRows(again.Rows, rows)
 	},
-	"unknown users are not found": func(h *harness) {
+	"Get of an unknown user fails with USER_NOT_FOUND": func(h *harness) {
 		for _, id := range []int64{0, -1, 1, 1 << 62} {
 			_, err := h.store.Get(h.ctx(), id)
 			h.wantReason(err, user.UserNotFound)
 		}
 	},
-	"deleted users are found": func(h *harness) {
+	"Get returns deleted users": func(h *harness) {
 		u := h.create("anna")
-		h.do(&user.Delete{ID: u.ID, Retention: time.Hour})
+		h.mustApply(&user.Delete{ID: u.ID, Retention: time.Hour})
 		got := h.get(u.ID)
 		if !got.DeletedAt.Equal(h.clock.Now()) || !got.PurgeAt.Equal(h.clock.Now().Add(time.Hour)) {
 			h.Fatalf("%+v", got)
 		}
-		h.do(&user.Undelete{ID: u.ID})
+		h.mustApply(&user.Undelete{ID: u.ID})
 		if got := h.get(u.ID); got.Deleted() || !got.PurgeAt.IsZero() || got.Version != 3 {
 			h.Fatalf("%+v", got)
 		}
 	},
-	"get many keeps the order of the ids": func(h *harness) {
+	"GetMany keeps the order of the ids": func(h *harness) {
 		var ids []int64
 		for i := range 20 {
 			ids = append(ids, h.create(fmt.Sprintf("user%d", i)).ID)
@@ -108,14 +108,14 @@ var readTests = map[string]func(*harness){
 			got = append(got, u.ID)
 		}
 		if !slices.Equal(got, []int64{ids[3], ids[19], ids[0], ids[3]}) {
-			h.Fatalf("got %v of %v", got, ids)
+			h.Fatalf("GetMany = %v of %v", got, ids)
 		}
 	},
-	"statuses are those of the users, in the order of the ids": func(h *harness) {
+	"Statuses agrees with GetMany": func(h *harness) {
 		h.check(h.matchStatuses(nil))
 		var batch user.Batch
-		for i := range 600 { // more than a store reads at once
-			batch.Changes = append(batch.Changes, user.Change{Op: creating(fmt.Sprintf("user%d", i))})
+		for i := range 600 { // more than one chunk
+			batch.Changes = append(batch.Changes, user.Change{Op: createOp(fmt.Sprintf("user%d", i))})
 		}
 		created, err := user.Apply(h.ctx(), h.store, batch)
 		h.check(err)
@@ -124,15 +124,15 @@ var readTests = map[string]func(*harness){
 			ids = append(ids, r.User.ID)
 		}
 		h.clock.Advance(time.Second)
-		h.do(&user.SetStatus{ID: ids[1], Status: user.StatusInactive, Time: h.clock.Now().Add(-time.Millisecond)})
-		h.do(&user.Delete{ID: ids[2], Retention: time.Hour})
-		h.do(&user.Delete{ID: ids[4], Retention: time.Hour})
-		h.do(&user.Undelete{ID: ids[4]})
-		h.do(&user.Delete{ID: ids[5]})
-		h.do(&user.Purge{ID: ids[5]})
+		h.mustApply(&user.SetStatus{ID: ids[1], Status: user.StatusInactive, Time: h.clock.Now().Add(-time.Millisecond)})
+		h.mustApply(&user.Delete{ID: ids[2], Retention: time.Hour})
+		h.mustApply(&user.Delete{ID: ids[4], Retention: time.Hour})
+		h.mustApply(&user.Undelete{ID: ids[4]})
+		h.mustApply(&user.Delete{ID: ids[5]})
+		h.mustApply(&user.Purge{ID: ids[5]})
 		h.check(h.matchStatuses(append([]int64{ids[300], 4711, ids[1], ids[300], -1}, ids...)))
 	},
-	"pages of users are a full sort, in every order and direction": func(h *harness) {
+	"pages of users add up to a full sort in every order and direction": func(h *harness) {
 		reference := h.fillUsers(120)
 		short := func(u *user.User, k user.Keys) bool { return len(k.Username) < 7 && u.Username != "" && k.Email != "" }
 		for order := user.ByID; order <= user.ByUpdated; order++ {
@@ -158,7 +158,7 @@ var readTests = map[string]func(*harness){
 	},
 }
 
-// matchStatuses compares what Statuses returns with the users that GetMany returns.
+// matchStatuses compares the results of Statuses and GetMany.
 func (h *harness) matchStatuses(ids []int64) error {
 	users, err := h.store.GetMany(h.ctx(), ids)
 	if err != nil {
@@ -175,12 +175,12 @@ func (h *harness) matchStatuses(ids []int64) error {
 		return err
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
-		return fmt.Errorf("Statuses of %d ids (-want +got):\n%s", len(ids), diff)
+		return fmt.Errorf("Statuses(%d ids) (-want +got):\n%s", len(ids), diff)
 	}
 	return nil
 }
 
-// fillUsers makes users with random names and returns a model that holds the same.
+// fillUsers creates users with random names and returns the same users as model data.
 func (h *harness) fillUsers(n int) *modelData {
 	h.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -205,14 +205,14 @@ func (h *harness) fillUsers(n int) *modelData {
 		}
 		u := r.User
 		if random.IntN(5) == 0 {
-			u = h.do(&user.Delete{ID: u.ID, Retention: time.Hour}).User
+			u = h.mustApply(&user.Delete{ID: u.ID, Retention: time.Hour}).User
 		}
 		d.users[u.ID], d.keys[u.ID] = u, op.Keys
 	}
 	return d
 }
 
-// comparePages walks all pages and compares each with the model's.
+// comparePages compares all pages of q with the model's.
 func (h *harness) comparePages(reference *modelData, q user.ListQuery) {
 	h.Helper()
 	m := NewModel(nil)
@@ -223,12 +223,12 @@ func (h *harness) comparePages(reference *modelData, q user.ListQuery) {
 		got, err := h.store.List(h.ctx(), q)
 		h.check(err)
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
-			h.Fatalf("page of %+v (-want +got):\n%s", q, diff)
+			h.Fatalf("List(%+v) (-want +got):\n%s", q, diff)
 		}
 		if got.Next == nil {
 			return
 		}
 		q.After = got.Next
 	}
-	h.Fatalf("the pages of %+v do not end", q)
+	h.Fatalf("List(%+v): no last page after 1000 pages", q)
 }

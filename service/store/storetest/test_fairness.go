@@ -7,12 +7,12 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-var fairTests = map[string]func(*harness){
-	"point reads do not wait for reads of many rows": func(h *harness) {
+var fairnessTests = map[string]func(*harness){
+	"point reads do not wait for scans": func(h *harness) {
 		const users, lists = 20, 64
 		var ids []int64
 		for i := range users {
-			ids = append(ids, h.do(creating(fmt.Sprint("user", i))).User.ID)
+			ids = append(ids, h.mustApply(createOp(fmt.Sprint("user", i))).User.ID)
 		}
 		release, begun := make(chan struct{}), make(chan struct{}, lists)
 		var scans sync.WaitGroup
@@ -36,27 +36,27 @@ var fairTests = map[string]func(*harness){
 		for _, id := range ids {
 			h.get(id)
 			if got, err := h.store.GetMany(h.ctx(), []int64{id}); err != nil || len(got) != 1 {
-				h.Errorf("GetMany(%d) = %v, %v", id, got, err)
+				h.Errorf("GetMany(%d) = %v, %v, want one user", id, got, err)
 			}
 			if got, err := h.store.Statuses(h.ctx(), []int64{id}); err != nil || len(got) != 1 {
-				h.Errorf("Statuses(%d) = %v, %v", id, got, err)
+				h.Errorf("Statuses(%d) = %v, %v, want one status", id, got, err)
 			}
 		}
 		if got, err := h.store.Log(h.ctx(), user.LogQuery{MaxRows: 1}); err != nil || len(got.Rows) != 1 {
-			h.Errorf("Log of a row = %v, %v", got, err)
+			h.Errorf("Log(MaxRows: 1) = %v, %v, want one row", got, err)
 		}
 		close(release)
 		scans.Wait()
 	},
-	"batches of several callers keep their order and their results": func(h *harness) {
+	"concurrent batches of several callers keep their order and results": func(h *harness) {
 		const callers, batches, size = 4, 5, 300
-		together(callers, func(i int) {
+		runConcurrently(callers, func(i int) {
 			ctx := user.WithCaller(h.ctx(), fmt.Sprint("caller", i))
 			var pending []*user.Pending
 			for b := range batches {
 				var batch user.Batch
 				for k := range size {
-					batch.Changes = append(batch.Changes, user.Change{Op: creating(fmt.Sprintf("user%d-%d-%d", i, b, k%(size-1)))})
+					batch.Changes = append(batch.Changes, user.Change{Op: createOp(fmt.Sprintf("user%d-%d-%d", i, b, k%(size-1)))})
 				}
 				pending = append(pending, h.store.Submit(ctx, batch))
 			}
@@ -64,22 +64,22 @@ var fairTests = map[string]func(*harness){
 			for b, p := range pending {
 				results, err := p.Wait(h.ctx())
 				if err != nil || len(results) != size {
-					h.Errorf("batch %d of caller %d: %d results, %v", b, i, len(results), err)
+					h.Errorf("batch %d of caller %d: %d results, error %v", b, i, len(results), err)
 					return
 				}
 				for k, r := range results[:size-1] {
 					if r.Err != nil || r.Position <= last {
-						h.Errorf("change %d of batch %d of caller %d: position %d behind %d, %v", k, b, i, r.Position, last, r.Err)
+						h.Errorf("change %d of batch %d of caller %d: position %d after %d, error %v", k, b, i, r.Position, last, r.Err)
 					}
 					last = r.Position
 				}
 				if err := results[size-1].Err; !user.HasReason(err, user.UsernameTaken) {
-					h.Errorf("the last change of batch %d takes the name of the first: %v", b, err)
+					h.Errorf("batch %d, duplicate username: error = %v, want USERNAME_TAKEN", b, err)
 				}
 			}
 		})
 		if head := h.head().Position; head != callers*batches*(size-1) {
-			h.Errorf("the head = %d, want %d", head, callers*batches*(size-1))
+			h.Errorf("head position = %d, want %d", head, callers*batches*(size-1))
 		}
 		h.checkLog()
 	},

@@ -1,0 +1,175 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+var maintenanceTests = map[string]func(*harness){
+	"DuePurges returns deleted users past their purge time": func(h *harness) {
+		var ids []int64
+		for i := range 4 {
+			u := h.create(fmt.Sprintf("user%d", i))
+			ids = append(ids, u.ID)
+			h.mustApply(&user.Delete{ID: u.ID, Retention: time.Duration(4-i) * time.Hour})
+		}
+		h.create("alive")
+		h.mustApply(&user.Undelete{ID: ids[3]})
+		h.clock.Advance(3 * time.Hour)
+		for limit, want := range map[int][]int64{1: {ids[2]}, 10: {ids[2], ids[1]}} {
+			got, err := h.store.DuePurges(h.ctx(), limit)
+			h.check(err)
+			if !slices.Equal(got, want) {
+				h.Errorf("DuePurges(%d) = %v, want %v", limit, got, want)
+			}
+		}
+	},
+	"a purge keeps row positions and removes personal data": func(h *harness) {
+		other := h.create("berta")
+		r, err := h.apply(user.Change{Op: h.createWithAllFields(), Once: idempotencyKey("1"), By: user.Author{Actor: "secret actor"}})
+		h.check(err)
+		id := r.User.ID
+		for i := range 25 {
+			_, err := h.apply(user.Change{Op: metadataOp(id, "secret key", fmt.Sprint("secret ", i)), Once: idempotencyKey(fmt.Sprint("n", i))})
+			h.check(err)
+			h.mustApply(metadataOp(other.ID, "k", fmt.Sprint(i)))
+		}
+		h.mustApply(&user.SetStatus{ID: id, Status: user.StatusSuspended})
+		h.mustApply(&user.Delete{ID: id, Retention: time.Hour})
+		h.clock.Advance(time.Hour)
+		before := h.checkLog()
+		for steps, more := 0, true; more; steps++ {
+			if steps == 2 {
+				h.reopen()
+			}
+			if steps > 40 {
+				h.Fatal("Redact still returns more after 40 calls")
+			}
+			more, err = h.store.Redact(h.ctx(), id, 4)
+			h.check(err)
+		}
+		h.mustApply(&user.Purge{ID: id})
+		after := h.checkLog()
+		want := slices.Clone(before)
+		for i, row := range want {
+			if row.UserID == id {
+				want[i].Details = user.Redacted(row.Details)
+			}
+		}
+		h.sameRows(after[:len(before)], want)
+		if text := fmt.Sprint(after); strings.Contains(text, "secret") || strings.Contains(text, "anna") {
+			h.Errorf("personal data left in the log: %s", text)
+		}
+		if last := after[len(after)-1]; last.Action != user.ActionPurged || last.UserID != id {
+			h.Errorf("last row = %+v, want the purge", last)
+		}
+		_, err = h.store.Get(h.ctx(), id)
+		h.wantReason(err, user.UserNotFound)
+		// The stored results of the user are deleted, and its names are free.
+		r, err = h.apply(user.Change{Op: h.createWithAllFields(), Once: idempotencyKey("1")})
+		if err != nil || r.Outcome != user.OutcomeCreated || r.User.ID == id {
+			h.Errorf("apply after the purge = %+v, %v, want a new user", r, err)
+		}
+	},
+	"redacting an unknown user does nothing": func(h *harness) {
+		more, err := h.store.Redact(h.ctx(), 4711, 10)
+		if more || err != nil {
+			h.Fatalf("Redact = %v, %v, want false, nil", more, err)
+		}
+	},
+	"the observer is called in order, after the change is visible and before its result": func(h *harness) {
+		var mu sync.Mutex
+		var observed []user.Activity
+		var last user.Head
+		h.store.Observe(func(c user.Commit) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, change := range c.Changes {
+				for _, row := range change.Rows {
+					if row.Position != last.Position+1 {
+						h.Errorf("position %d observed after %d", row.Position, last.Position)
+					}
+					last.Position = row.Position
+					observed = append(observed, row)
+				}
+				u, err := h.store.Get(h.ctx(), change.UserID)
+				if err != nil || u.Version < change.User.Version {
+					h.Errorf("observed version %d, but Get = %+v, %v", change.User.Version, u, err)
+				}
+				if change.Origin != 7 {
+					h.Errorf("Origin = %d, want 7", change.Origin)
+				}
+			}
+			if head := h.head(); head != c.Head || head.Position != last.Position {
+				h.Errorf("observed head %+v with rows up to %d, but Head = %+v", c.Head, last.Position, head)
+			}
+		})
+		runConcurrently(8, func(i int) {
+			for k := range 20 {
+				r, err := h.apply(user.Change{Op: createOp(fmt.Sprintf("user%d-%d", i, k)), By: user.Author{Origin: 7}})
+				if err != nil {
+					h.Error(err)
+					return
+				}
+				mu.Lock()
+				if last.Position < r.Position {
+					h.Errorf("result at position %d before it was observed (last: %d)", r.Position, last.Position)
+				}
+				mu.Unlock()
+				r.User.Username, r.Rows[0].Details["new.username"] = "modified", "modified"
+				_, _ = h.apply(user.Change{Op: metadataOp(4711, "k", "v"), By: user.Author{Origin: 8}})
+				_, _ = h.apply(user.Change{Op: createOp("x y"), ValidateOnly: true, By: user.Author{Origin: 9}})
+			}
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		h.sameRows(observed, h.checkLog())
+	},
+	"the observer receives a purge as a change without a user": func(h *harness) {
+		var changes []user.Committed
+		h.store.Observe(func(c user.Commit) { changes = append(changes, c.Changes...) })
+		u := h.create("anna")
+		h.mustApply(&user.Delete{ID: u.ID})
+		h.mustApply(&user.Purge{ID: u.ID})
+		if n := len(changes); n != 3 || changes[1].User == nil || changes[2].User != nil || changes[2].UserID != u.ID {
+			h.Fatalf("observed changes = %+v", changes)
+		}
+	},
+	"a later status time without a new status is stored": func(h *harness) {
+		u := h.create("anna")
+		at := h.clock.Now().Add(30 * time.Second)
+		r := h.mustApply(&user.SetStatus{ID: u.ID, Status: user.StatusActive, Time: at})
+		if len(r.Rows) != 0 || r.Position != 1 || r.User.Version != 1 || r.User.StatusPosition != 1 || r.Outcome != user.OutcomeUnchanged {
+			h.Fatalf("SetStatus = %+v, want only a later status time", r)
+		}
+		h.reopen()
+		r = h.mustApply(&user.SetStatus{ID: u.ID, Status: user.StatusInactive, Time: at.Add(-time.Microsecond)})
+		if got := h.get(u.ID); got.Status != user.StatusActive || !got.StatusTime.Equal(at) || r.Outcome != user.OutcomeUnchanged {
+			h.Fatalf("user = %+v, result = %+v, want unchanged", got, r)
+		}
+		h.mustApply(&user.SetStatus{ID: u.ID, Status: user.StatusInactive, Time: at})
+		if got := h.get(u.ID); got.Status != user.StatusInactive || got.StatusPosition != 2 {
+			h.Fatalf("user = %+v, want inactive at position 2", got)
+		}
+		h.checkLog()
+	},
+	"Probe has no visible effect": func(h *harness) {
+		h.create("anna")
+		head := h.head()
+		runConcurrently(10, func(int) {
+			if err := h.store.Probe(h.ctx()); err != nil {
+				h.Error(err)
+			}
+		})
+		if h.head() != head {
+			h.Fatalf("head = %+v, want %+v", h.head(), head)
+		}
+		h.reopen()
+		h.checkLog()
+	},
+}
