@@ -47,7 +47,7 @@ func (s *Service) importChange(ctx context.Context, item *userv1.BatchCreateUser
 	change, err := createChange(ctx, userv1connect.UserServiceBatchCreateUsersProcedure,
 		item.GetUser(), conflictFromProto(item.GetConflictPolicy()))
 	if e, ok := user.AsError(err); ok {
-		return user.Change{}, e.At("user")
+		return user.Change{}, e.WithFieldPrefix("user")
 	}
 	return change, err
 }

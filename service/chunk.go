@@ -72,7 +72,7 @@ func (c *chunk) refusal() error {
 		if !ok {
 			return fmt.Errorf("item %d: %w", i, err)
 		}
-		violations = append(violations, e.At(itemPath(i)).Violations...)
+		violations = append(violations, e.WithFieldPrefix(itemPath(i)).Violations...)
 	}
 	if violations == nil {
 		return nil
@@ -96,7 +96,7 @@ func atomicFailure(err error) error {
 	if !ok {
 		return fmt.Errorf("item %d: %w", item.Index, item.Err)
 	}
-	named := e.At(itemPath(item.Index))
+	named := e.WithFieldPrefix(itemPath(item.Index))
 	named.Message = fmt.Sprintf("item %d: %s; no item was applied", item.Index, e.Message)
 	return named
 }

@@ -38,7 +38,7 @@ func createChange(
 		OnConflict: policy, ValidateOnly: req.GetValidateOnly(),
 	}
 	if !change.ValidateOnly {
-		change.Once, err = once(ctx, procedure, req, byte(policy))
+		change.IdempotencyKey, err = once(ctx, procedure, req, byte(policy))
 	}
 	return change, err
 }

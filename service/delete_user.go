@@ -16,7 +16,7 @@ func (s *Service) DeleteUser(ctx context.Context, req *userv1.DeleteUserRequest)
 		return nil, err
 	}
 	op := &user.Delete{ID: req.GetUserId(), Etag: req.GetEtag(), Retention: s.opts.Retention}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), Once: repeat})
+	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: repeat})
 	if err != nil {
 		return nil, s.explainMismatch(ctx, err, req.GetUserId(), req.GetEtag())
 	}

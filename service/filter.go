@@ -44,7 +44,7 @@ type bound struct {
 func (b bound) narrow(q *user.ListQuery) (atMostOne bool) {
 	switch {
 	case b.exact:
-		q.Order, q.Desc, q.Prefix, q.MaxLooked = b.order, false, b.key, 1
+		q.Order, q.Desc, q.Prefix, q.MaxScanned = b.order, false, b.key, 1
 		return true
 	case b.order != user.ByID && b.order == q.Order:
 		q.Prefix = b.key

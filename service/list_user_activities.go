@@ -24,11 +24,11 @@ func (s *Service) ListUserActivities(
 	ctx context.Context, req *userv1.ListUserActivitiesRequest,
 ) (*userv1.ListUserActivitiesResponse, error) {
 	query := user.LogQuery{
-		UserID:    req.GetUserId(),
-		Desc:      req.GetOrder() != userv1.ActivityOrder_ACTIVITY_ORDER_OLDEST_FIRST,
-		Actions:   req.GetActions(),
-		MaxRows:   int(cmp.Or(req.GetPageSize(), user.DefaultPage)),
-		MaxLooked: maxLookedRows,
+		UserID:     req.GetUserId(),
+		Desc:       req.GetOrder() != userv1.ActivityOrder_ACTIVITY_ORDER_OLDEST_FIRST,
+		Actions:    req.GetActions(),
+		MaxRows:    int(cmp.Or(req.GetPageSize(), user.DefaultPage)),
+		MaxScanned: maxLookedRows,
 	}
 	if err := goOn(&query, req); err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func (s *Service) listQuery(req *userv1.ListUsersRequest) (listQuery, error) {
 		ShowDeleted: req.GetShowDeleted(),
 		Match:       f.match,
 		MaxUsers:    pageSize(req.GetPageSize()),
-		MaxLooked:   maxLooked,
+		MaxScanned:  maxLooked,
 	}}
 	if q.Order, q.Desc, err = parseOrder(req.GetOrderBy(), f.bound); err != nil {
 		return listQuery{}, err
@@ -64,7 +64,7 @@ func (s *Service) listQuery(req *userv1.ListUsersRequest) (listQuery, error) {
 	if req.GetPageToken() == "" {
 		return q, nil
 	}
-	q.After = new(user.Mark)
+	q.After = new(user.ListCursor)
 	err = decodePageToken(req.GetPageToken(), q.After, listTokenQuery(req)...)
 	return q, err
 }

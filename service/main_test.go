@@ -18,7 +18,7 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service"
 	"github.com/yourorg/userservice/service/auth"
-	guard "github.com/yourorg/userservice/service/clock"
+	systemclock "github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/store/sqlite"
@@ -44,7 +44,7 @@ func newRig(t testing.TB, change ...func(*service.Options)) *rig {
 	t.Helper()
 	c := &clock{now: started}
 	store, err := sqlite.Open(t.Context(), sqlite.Options{
-		Path: filepath.Join(t.TempDir(), "users.db"), Clock: guard.Steady(c.Now), Logger: slog.New(slog.DiscardHandler),
+		Path: filepath.Join(t.TempDir(), "users.db"), Clock: systemclock.FromWallClock(c.Now), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

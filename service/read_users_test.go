@@ -364,14 +364,14 @@ func TestListUsersFindsANameWithoutLookingAtOthers(t *testing.T) {
 		filter, order string
 		want          user.ListQuery
 	}{
-		{`status = ACTIVE AND username = "Ann"`, "updated_at desc", user.ListQuery{Order: user.ByUsername, Prefix: "ann", MaxLooked: 1}},
-		{`username = "A*" AND email = "Ann@example.org"`, "", user.ListQuery{Order: user.ByEmail, Prefix: "ann@example.org", MaxLooked: 1}},
-		{`username = "An*" AND email = "Ann*"`, "", user.ListQuery{Order: user.ByEmail, Prefix: "ann", MaxLooked: 10_000}},
-		{`username = "An*"`, "username desc", user.ListQuery{Order: user.ByUsername, Desc: true, Prefix: "an", MaxLooked: 10_000}},
-		{`username = "An*"`, "user_id", user.ListQuery{Order: user.ByID, MaxLooked: 10_000}},
-		{`NOT username = "Ann"`, "", user.ListQuery{Order: user.ByID, MaxLooked: 10_000}},
-		{`username = "Ann" OR status = ACTIVE`, "", user.ListQuery{Order: user.ByID, MaxLooked: 10_000}},
-		{`username = "*"`, "", user.ListQuery{Order: user.ByID, MaxLooked: 10_000}},
+		{`status = ACTIVE AND username = "Ann"`, "updated_at desc", user.ListQuery{Order: user.ByUsername, Prefix: "ann", MaxScanned: 1}},
+		{`username = "A*" AND email = "Ann@example.org"`, "", user.ListQuery{Order: user.ByEmail, Prefix: "ann@example.org", MaxScanned: 1}},
+		{`username = "An*" AND email = "Ann*"`, "", user.ListQuery{Order: user.ByEmail, Prefix: "ann", MaxScanned: 10_000}},
+		{`username = "An*"`, "username desc", user.ListQuery{Order: user.ByUsername, Desc: true, Prefix: "an", MaxScanned: 10_000}},
+		{`username = "An*"`, "user_id", user.ListQuery{Order: user.ByID, MaxScanned: 10_000}},
+		{`NOT username = "Ann"`, "", user.ListQuery{Order: user.ByID, MaxScanned: 10_000}},
+		{`username = "Ann" OR status = ACTIVE`, "", user.ListQuery{Order: user.ByID, MaxScanned: 10_000}},
+		{`username = "*"`, "", user.ListQuery{Order: user.ByID, MaxScanned: 10_000}},
 	} {
 		queries = nil
 		_, err := spied.ListUsers(t.Context(), &userv1.ListUsersRequest{Filter: test.filter, OrderBy: test.order, PageSize: 3})
@@ -380,7 +380,7 @@ func TestListUsersFindsANameWithoutLookingAtOthers(t *testing.T) {
 		}
 		got := queries[0]
 		if got.Order != test.want.Order || got.Desc != test.want.Desc || got.Prefix != test.want.Prefix ||
-			got.MaxLooked != test.want.MaxLooked || got.MaxUsers != 3 || got.MaxBytes <= 0 {
+			got.MaxScanned != test.want.MaxScanned || got.MaxUsers != 3 || got.MaxBytes <= 0 {
 			t.Errorf("%s by %q: asked %+v", test.filter, test.order, got)
 		}
 	}

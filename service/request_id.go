@@ -21,7 +21,7 @@ type identified interface {
 // once makes a request with an id safe to repeat, within the caller's own ids for
 // the procedure; it is nil for a request without one. more is what else belongs
 // to the request and stands outside of its message.
-func once(ctx context.Context, procedure string, req identified, more ...byte) (*user.Once, error) {
+func once(ctx context.Context, procedure string, req identified, more ...byte) (*user.IdempotencyKey, error) {
 	id := req.GetRequestId()
 	if id == "" {
 		return nil, nil
@@ -30,7 +30,7 @@ func once(ctx context.Context, procedure string, req identified, more ...byte) (
 	if err != nil {
 		return nil, err
 	}
-	return &user.Once{
+	return &user.IdempotencyKey{
 		Caller:      auth.FromContext(ctx).Subject,
 		Procedure:   procedure,
 		ID:          strings.ToLower(id), // a UUID is the same in either case

@@ -60,7 +60,7 @@ func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActiviti
 	if starts > 1 {
 		return user.NewFieldErrorf("since", "at most one of since, after_activity_id and from_head may be given")
 	}
-	if err := s.feed.Check(ctx, req.GetEpoch(), req.GetAfterActivityId()); err != nil {
+	if err := s.feed.CheckPosition(ctx, req.GetEpoch(), req.GetAfterActivityId()); err != nil {
 		return err
 	}
 	opts.After = req.GetAfterActivityId()
@@ -146,7 +146,7 @@ func (a *activityStream) pace(cursor *feed.Cursor, more bool) {
 		return
 	}
 	a.full = more
-	cursor.FullPages(more)
+	cursor.SetFullPages(more)
 }
 
 // send sends a page. When half of it has been taken the next is read ahead: a reader who

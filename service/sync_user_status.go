@@ -33,17 +33,17 @@ func (s *Service) SyncUserStatus(
 	defer cancel()
 	s.answerReflects(ctx, s.feed.Head().Position)
 	origin := s.feed.NewOrigin()
-	followed := s.feed.Follow(origin)
-	defer followed.Close()
+	subscription := s.feed.Subscribe(origin)
+	defer subscription.Close()
 	if err := stream.Send(nil); err != nil { // the header: the stream stands
 		return err
 	}
 	in := &statusReader{
-		service: s, followed: followed, by: user.Author{Actor: author(ctx, "").Actor, Origin: origin},
+		service: s, subscription: subscription, by: user.Author{Actor: author(ctx, "").Actor, Origin: origin},
 		answers: make(chan statusAnswer, maxOutstanding), taking: make(chan struct{}, 1),
 	}
 	go in.receive(ctx, stream.Receive)
-	out := statusWriter{service: s, followed: followed, send: stream.Send, flush: flusher(ctx)}
+	out := statusWriter{service: s, subscription: subscription, send: stream.Send, flush: flusher(ctx)}
 	return out.answerAll(ctx, in)
 }
 
@@ -59,11 +59,11 @@ type statusAnswer struct {
 
 // statusReader turns messages into outstanding answers.
 type statusReader struct {
-	service  *Service
-	followed *feed.Followed
-	by       user.Author
-	answers  chan statusAnswer
-	taking   chan struct{} // full while a message is being taken, and for good at a drain
+	service      *Service
+	subscription *feed.Subscription
+	by           user.Author
+	answers      chan statusAnswer
+	taking       chan struct{} // full while a message is being taken, and for good at a drain
 	// Why there are no more answers; set before answers is closed.
 	end     error
 	drained bool // the server is about to stop, and not what end says
@@ -131,14 +131,14 @@ func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdat
 	if message.GetUserId() == 0 {
 		return answer
 	}
-	held, err := r.followed.Hold(message.GetUserId())
+	held, err := r.subscription.Pause(message.GetUserId())
 	if err != nil {
 		answer.err = err
 		return answer
 	}
 	if held.Fresh && budget.FromContext(ctx).Grow(budget.Subscription, followBytes) != nil {
-		r.followed.Release(message.GetUserId(), r.service.feed.Head().Position)
-		r.followed.Remove(message.GetUserId())
+		r.subscription.Resume(message.GetUserId(), r.service.feed.Head().Position)
+		r.subscription.Unsubscribe(message.GetUserId())
 		answer.err = user.NewOverloadedError()
 		return answer
 	}
@@ -148,7 +148,7 @@ func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdat
 		return answer
 	}
 	if op == nil {
-		op = &user.Look{ID: message.GetUserId()} // after what is under way
+		op = &user.ReadBarrier{ID: message.GetUserId()} // after what is under way
 	}
 	answer.pending = r.service.store.Submit(ctx, user.Batch{Changes: []user.Change{{Op: op, By: r.by}}})
 	return answer
@@ -176,7 +176,7 @@ func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpda
 		return nil, err
 	}
 	if message.GetStatus() == userv1.UserStatus_USER_STATUS_UNSPECIFIED {
-		return nil, r.service.feed.Check(ctx, message.GetEpoch(), message.GetActivityId())
+		return nil, r.service.feed.CheckPosition(ctx, message.GetEpoch(), message.GetActivityId())
 	}
 	if message.GetUserId() == 0 {
 		return nil, user.NewFieldErrorf("user_id", "must be greater than 0 where a status is to be set")
@@ -193,7 +193,7 @@ func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
 		}
 	}()
 	for {
-		if err := w.atHand(len(in.answers) > 0 || len(w.followed.Wake()) > 0); err != nil {
+		if err := w.atHand(len(in.answers) > 0 || len(w.subscription.Wake()) > 0); err != nil {
 			return err
 		}
 		var err error
@@ -204,7 +204,7 @@ func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
 				return w.last(in)
 			}
 			err = w.answer(ctx, in, &answer)
-		case <-w.followed.Wake():
+		case <-w.subscription.Wake():
 			w.flush.Hold()
 			err = w.changes(ctx)
 		case <-w.ticks():
@@ -242,13 +242,13 @@ func (w *statusWriter) drain(ctx context.Context, in *statusReader) error {
 			return context.Cause(ctx)
 		}
 	}
-	return w.followed.Drained()
+	return w.subscription.Drained()
 }
 
 // last gives the end of the stream once all its answers are given.
 func (w *statusWriter) last(in *statusReader) error {
 	if in.drained {
-		return w.followed.Drained()
+		return w.subscription.Drained()
 	}
 	return in.end
 }
@@ -275,18 +275,18 @@ func (w *statusWriter) answer(ctx context.Context, in *statusReader, a *statusAn
 	if a.holds {
 		delivered := update.GetActivityId()
 		if user.HasReason(err, user.UserNotFound) {
-			delivered = feed.NeverAgain
+			delivered = feed.MaxPosition
 		}
-		in.followed.Release(a.message.GetUserId(), delivered)
+		in.subscription.Resume(a.message.GetUserId(), delivered)
 		if err != nil && (a.fresh || user.HasReason(err, user.UserDeleted) || user.HasReason(err, user.UserNotFound)) {
-			in.followed.Remove(a.message.GetUserId())
+			in.subscription.Unsubscribe(a.message.GetUserId())
 			budget.FromContext(ctx).Shrink(budget.Subscription, followBytes)
 		}
 	}
 	if err == nil && a.message.GetUserId() == 0 {
 		// From the position in the answer on, or from an earlier one asked for:
 		// there is no snapshot of everybody.
-		in.followed.Everybody(cmp.Or(a.message.GetActivityId(), update.GetActivityId()))
+		in.subscription.SubscribeAll(cmp.Or(a.message.GetActivityId(), update.GetActivityId()))
 	}
 	return nil
 }

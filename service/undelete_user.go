@@ -16,7 +16,7 @@ func (s *Service) UndeleteUser(ctx context.Context, req *userv1.UndeleteUserRequ
 		return nil, err
 	}
 	op := &user.Undelete{ID: req.GetUserId(), Etag: req.GetEtag()}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), Once: repeat})
+	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: repeat})
 	if err != nil {
 		return nil, s.explainMismatch(ctx, err, req.GetUserId(), req.GetEtag())
 	}

@@ -32,7 +32,7 @@ func updateChange(ctx context.Context, procedure string, req *userv1.UpdateUserR
 		return user.Change{}, err
 	}
 	repeat, err := once(ctx, procedure, req)
-	return user.Change{Op: op, By: author(ctx, req.GetRequestId()), Once: repeat}, err
+	return user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: repeat}, err
 }
 
 // newUpdate turns the request into the domain's op. All that is wrong with the mask

@@ -24,32 +24,32 @@ func (s *Service) WatchUserStatus(
 		return user.NewFieldErrorf("user_ids", "either user_ids or all must be given, and not both")
 	}
 	after := req.GetAfterActivityId()
-	if err := s.feed.Check(ctx, req.GetEpoch(), after); err != nil {
+	if err := s.feed.CheckPosition(ctx, req.GetEpoch(), after); err != nil {
 		return err
 	}
 	s.answerReflects(ctx, s.feed.Head().Position)
-	followed := s.feed.Follow(0)
-	defer followed.Close()
+	subscription := s.feed.Subscribe(0)
+	defer subscription.Close()
 	if err := stream.Send(nil); err != nil { // the header: the stream stands
 		return err
 	}
-	w := statusWriter{service: s, followed: followed, send: stream.Send, flush: flusher(ctx)}
+	w := statusWriter{service: s, subscription: subscription, send: stream.Send, flush: flusher(ctx)}
 	w.flush.Hold()
 	if req.GetProgress() {
 		w.askProgress()
 		defer w.beat.Stop()
 	}
 	if req.GetAll() {
-		followed.Everybody(cmp.Or(after, s.feed.Head().Position))
+		subscription.SubscribeAll(cmp.Or(after, s.feed.Head().Position))
 	} else if err := w.begin(ctx, req.GetUserIds(), after); err != nil {
 		return err
 	}
 	for {
-		if err := w.atHand(len(followed.Wake()) > 0); err != nil {
+		if err := w.atHand(len(subscription.Wake()) > 0); err != nil {
 			return err
 		}
 		select {
-		case <-followed.Wake():
+		case <-subscription.Wake():
 			w.flush.Hold()
 			if err := w.changes(ctx); err != nil {
 				return err
@@ -57,7 +57,7 @@ func (s *Service) WatchUserStatus(
 		case <-w.ticks():
 			w.due = true
 		case <-s.feed.Draining():
-			return followed.Drained()
+			return subscription.Drained()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -73,12 +73,12 @@ const (
 
 // statusWriter sends status changes of followed users.
 type statusWriter struct {
-	service  *Service
-	followed *feed.Followed
-	send     func(*userv1.UserStatusUpdate) error
-	flush    FlushControl
-	beat     *time.Ticker // of progress messages; nil: none were asked for
-	due      bool         // a progress message is to be sent as soon as nothing is at hand
+	service      *Service
+	subscription *feed.Subscription
+	send         func(*userv1.UserStatusUpdate) error
+	flush        FlushControl
+	beat         *time.Ticker // of progress messages; nil: none were asked for
+	due          bool         // a progress message is to be sent as soon as nothing is at hand
 }
 
 // askProgress sends a progress message when the stream has caught up, and then again
@@ -106,7 +106,7 @@ func (w *statusWriter) atHand(more bool) error {
 	}
 	if w.due {
 		w.due = false
-		told := w.followed.Told()
+		told := w.subscription.DeliveredThrough()
 		if err := w.send(w.service.statusProgress(told)); err != nil {
 			return w.service.unsent(err, told)
 		}
@@ -125,7 +125,7 @@ func (w *statusWriter) begin(ctx context.Context, ids []int64, after int64) erro
 	}
 	defer memory.Shrink(budget.Subscription, starts)
 	for _, id := range ids {
-		if _, err := w.followed.Hold(id); err != nil {
+		if _, err := w.subscription.Pause(id); err != nil {
 			return err
 		}
 	}
@@ -145,7 +145,7 @@ func (w *statusWriter) begin(ctx context.Context, ids []int64, after int64) erro
 		known[changes[i].UserID] = changes[i].Position
 	}
 	for _, id := range ids {
-		w.followed.Release(id, known[id])
+		w.subscription.Resume(id, known[id])
 	}
 	w.removeGone(changes)
 	return nil
@@ -153,7 +153,7 @@ func (w *statusWriter) begin(ctx context.Context, ids []int64, after int64) erro
 
 // changes sends what there is to tell.
 func (w *statusWriter) changes(ctx context.Context) error {
-	changes, err := w.followed.Take(ctx)
+	changes, err := w.subscription.Poll(ctx)
 	if err != nil {
 		return err
 	}
@@ -176,14 +176,14 @@ func (w *statusWriter) before(position int64, err error) error {
 	if err == nil {
 		return nil
 	}
-	return w.service.unsent(err, min(w.followed.Told(), position-1))
+	return w.service.unsent(err, min(w.subscription.DeliveredThrough(), position-1))
 }
 
 // removeGone follows users no more who were told to be gone.
 func (w *statusWriter) removeGone(changes []feed.StatusChange) {
 	for i := range changes {
 		if changes[i].Gone() != nil {
-			w.followed.Remove(changes[i].UserID)
+			w.subscription.Unsubscribe(changes[i].UserID)
 		}
 	}
 }

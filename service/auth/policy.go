@@ -102,7 +102,7 @@ type part struct {
 var parts = []part{
 	{message: "user.v1.User", needs: UsersRead, open: fields("user_id", "version", "etag")},
 	{message: "user.v1.UserActivity", needs: UsersRead,
-		open: fields("activity_id", "user_id", "action", "timestamp"), without: user.Withheld},
+		open: fields("activity_id", "user_id", "action", "timestamp"), without: user.WithholdDetails},
 	{message: "user.v1.UserStatusUpdate", needs: StatusRead,
 		open: fields("user_id", "error", "failure", "client_seq", "epoch", "progress")},
 	{message: "user.v1.ItemFailure", needs: UsersRead,

@@ -1,6 +1,6 @@
 // Package clock keeps a wrong system clock from doing harm that cannot be undone.
 //
-// A [Guard] compares the system clock with the elapsed time, which nobody sets: while the
+// A [Monitor] compares the system clock with the elapsed time, which nobody sets: while the
 // process runs, over a restart on the same boot of the machine, and, as far as that says
 // anything, with the time at which a store was last open. It gives two times: the best
 // known one, and one that has certainly come. It leaves the kinds of clock to the
@@ -36,9 +36,9 @@ type Reading struct {
 // Source reads the clocks.
 type Source func() Reading
 
-// Steady returns a source whose elapsed time follows the clock, however that is set: as
+// FromWallClock returns a source whose elapsed time follows the clock, however that is set: as
 // if the time had passed.
-func Steady(now func() time.Time) Source {
+func FromWallClock(now func() time.Time) Source {
 	start := time.Unix(0, 0)
 	return func() Reading {
 		wall := now()
@@ -46,8 +46,8 @@ func Steady(now func() time.Time) Source {
 	}
 }
 
-// Mark is what a store keeps of the time, for the next start.
-type Mark struct {
+// Checkpoint is what a store keeps of the time, for the next start.
+type Checkpoint struct {
 	Time    time.Time     // had certainly come; zero: nothing is known
 	Elapsed time.Duration // of the reading at Time
 	Boot    string        // of that reading; empty: not to be compared
@@ -55,8 +55,8 @@ type Mark struct {
 
 // Times are what is known of the present.
 type Times struct {
-	Best time.Time // the best known time
-	Due  time.Time // has certainly come: what cannot be undone is decided by it
+	Best     time.Time // the best known time
+	Earliest time.Time // has certainly come: what cannot be undone is decided by it
 }
 
 // Status is what operators see.
@@ -76,8 +76,8 @@ type point struct {
 // at returns the time that the point leads to.
 func (p point) at(elapsed time.Duration) time.Time { return p.time.Add(elapsed - p.elapsed) }
 
-// Guard watches a clock. Its methods are safe for use by many goroutines.
-type Guard struct {
+// Monitor watches a clock. Its methods are safe for use by many goroutines.
+type Monitor struct {
 	read Source
 	log  *slog.Logger
 
@@ -92,87 +92,87 @@ type Guard struct {
 
 // New returns a guard that starts from what was kept. trusted takes the system clock as
 // right as it is.
-func New(read Source, kept Mark, trusted bool, log *slog.Logger) *Guard {
-	g := &Guard{read: read, log: log}
+func New(read Source, kept Checkpoint, trusted bool, log *slog.Logger) *Monitor {
+	m := &Monitor{read: read, log: log}
 	r := read()
-	g.base, g.steady = point{r.Wall, r.Elapsed}, point{r.Wall, r.Elapsed}
+	m.base, m.steady = point{r.Wall, r.Elapsed}, point{r.Wall, r.Elapsed}
 	switch {
 	case trusted:
 	case kept.Time.IsZero():
-		g.fresh = true
+		m.fresh = true
 	case kept.Boot != "" && kept.Boot == r.Boot && r.Elapsed >= kept.Elapsed:
-		g.base = point{kept.Time, kept.Elapsed}
+		m.base = point{kept.Time, kept.Elapsed}
 	default:
-		g.base, g.slack = point{kept.Time, r.Elapsed}, plausibleDowntime
+		m.base, m.slack = point{kept.Time, r.Elapsed}, plausibleDowntime
 	}
-	g.best = point{g.base.at(r.Elapsed), r.Elapsed}
-	if drift := r.Wall.Sub(g.best.time); !g.fits(drift) {
-		g.jumped(drift, r.Wall)
+	m.best = point{m.base.at(r.Elapsed), r.Elapsed}
+	if drift := r.Wall.Sub(m.best.time); !m.fits(drift) {
+		m.jumped(drift, r.Wall)
 	}
-	g.observe(r)
-	if g.status.Unconfirmed != "" {
-		log.Warn("system clock not confirmed", "reason", g.status.Unconfirmed)
+	m.observe(r)
+	if m.status.Unconfirmed != "" {
+		log.Warn("system clock not confirmed", "reason", m.status.Unconfirmed)
 	}
-	return g
+	return m
 }
 
 // Now returns what is known of the present.
-func (g *Guard) Now() Times {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.observe(g.read())
+func (m *Monitor) Now() Times {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.observe(m.read())
 }
 
-// Mark returns what is to be kept for the next start.
-func (g *Guard) Mark() Mark {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	r := g.read()
-	kept := Mark{Time: g.observe(r).Due, Elapsed: r.Elapsed, Boot: r.Boot}
+// Checkpoint returns what is to be kept for the next start.
+func (m *Monitor) Checkpoint() Checkpoint {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.read()
+	kept := Checkpoint{Time: m.observe(r).Earliest, Elapsed: r.Elapsed, Boot: r.Boot}
 	switch {
-	case g.fresh:
-		kept.Time = g.best.at(r.Elapsed)
-	case g.slack > 0:
+	case m.fresh:
+		kept.Time = m.best.at(r.Elapsed)
+	case m.slack > 0:
 		kept.Boot = "" // how long the store was closed is not known yet
 	}
 	return kept
 }
 
 // Status returns what operators see.
-func (g *Guard) Status() Status {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.observe(g.read())
-	return g.status
+func (m *Monitor) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.observe(m.read())
+	return m.status
 }
 
-func (g *Guard) fits(drift time.Duration) bool {
-	return drift >= -Tolerance && (g.fresh || drift <= Tolerance+g.slack)
+func (m *Monitor) fits(drift time.Duration) bool {
+	return drift >= -Tolerance && (m.fresh || drift <= Tolerance+m.slack)
 }
 
-func (g *Guard) observe(r Reading) Times {
-	if by := r.Wall.Sub(g.steady.at(r.Elapsed)); by < -Tolerance || by > Tolerance {
-		g.jumped(by, r.Wall)
-		g.steady = point{r.Wall, r.Elapsed}
+func (m *Monitor) observe(r Reading) Times {
+	if by := r.Wall.Sub(m.steady.at(r.Elapsed)); by < -Tolerance || by > Tolerance {
+		m.jumped(by, r.Wall)
+		m.steady = point{r.Wall, r.Elapsed}
 	}
-	if r.Elapsed-g.steady.elapsed >= Settle {
-		if g.status.Unconfirmed != "" {
-			g.log.Info("system clock confirmed", "clock", r.Wall, "expected", g.base.at(r.Elapsed))
+	if r.Elapsed-m.steady.elapsed >= Settle {
+		if m.status.Unconfirmed != "" {
+			m.log.Info("system clock confirmed", "clock", r.Wall, "expected", m.base.at(r.Elapsed))
 		}
-		g.base, g.slack, g.steady = point{r.Wall, r.Elapsed}, 0, point{r.Wall, r.Elapsed}
-		g.fresh = false
+		m.base, m.slack, m.steady = point{r.Wall, r.Elapsed}, 0, point{r.Wall, r.Elapsed}
+		m.fresh = false
 	}
-	if g.fresh && r.Wall.Before(g.base.at(r.Elapsed)) {
-		g.base = point{r.Wall, r.Elapsed}
+	if m.fresh && r.Wall.Before(m.base.at(r.Elapsed)) {
+		m.base = point{r.Wall, r.Elapsed}
 	}
-	expected := g.base.at(r.Elapsed)
+	expected := m.base.at(r.Elapsed)
 	drift := r.Wall.Sub(expected)
-	if g.fits(drift) {
-		g.best = point{r.Wall, r.Elapsed}
+	if m.fits(drift) {
+		m.best = point{r.Wall, r.Elapsed}
 	}
-	g.status.Unconfirmed = g.unconfirmed(r, drift)
-	best := g.best.at(r.Elapsed)
-	return Times{Best: best, Due: earlier(best, expected)}
+	m.status.Unconfirmed = m.unconfirmed(r, drift)
+	best := m.best.at(r.Elapsed)
+	return Times{Best: best, Earliest: earlier(best, expected)}
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -182,20 +182,20 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-func (g *Guard) jumped(by time.Duration, wall time.Time) {
+func (m *Monitor) jumped(by time.Duration, wall time.Time) {
 	if by > 0 {
-		g.status.Forward++
+		m.status.Forward++
 	} else {
-		g.status.Backward++
+		m.status.Backward++
 	}
-	g.log.Warn("system clock jumped", "by", by.Round(time.Millisecond), "clock", wall)
+	m.log.Warn("system clock jumped", "by", by.Round(time.Millisecond), "clock", wall)
 }
 
 // unconfirmed says in what the clock is not taken as right.
-func (g *Guard) unconfirmed(r Reading, drift time.Duration) string {
-	wait := (Settle - (r.Elapsed - g.steady.elapsed)).Round(time.Second)
+func (m *Monitor) unconfirmed(r Reading, drift time.Duration) string {
+	wait := (Settle - (r.Elapsed - m.steady.elapsed)).Round(time.Second)
 	switch {
-	case !g.fits(drift):
+	case !m.fits(drift):
 		direction := "ahead of"
 		if drift < 0 {
 			direction = "behind"
@@ -203,7 +203,7 @@ func (g *Guard) unconfirmed(r Reading, drift time.Duration) string {
 		return fmt.Sprintf("the system clock, %s, is %v %s the expected time, which is used instead; "+
 			"nothing is purged by the system clock until it has been steady for another %v",
 			r.Wall.UTC().Format(time.RFC3339), drift.Abs().Round(time.Second), direction, wait)
-	case drift > Tolerance && g.fresh:
+	case drift > Tolerance && m.fresh:
 		return fmt.Sprintf("the system clock has gone forward by %v since the store was created; nothing is purged by it until it has been steady for another %v",
 			drift.Round(time.Second), wait)
 	case drift > Tolerance:

@@ -31,7 +31,7 @@ func (m *machine) read() clock.Reading {
 }
 
 // pass lets time pass, and looks at the guard every few seconds as a server does.
-func (m *machine) pass(g *clock.Guard, d time.Duration) {
+func (m *machine) pass(g *clock.Monitor, d time.Duration) {
 	const step = 5 * time.Second
 	for ; d > step; d -= step {
 		m.now = m.now.Add(step)
@@ -45,7 +45,7 @@ func (m *machine) reboot(boot string, down time.Duration) {
 	m.up, m.boot = m.now, boot
 }
 
-func (m *machine) guard(kept clock.Mark) *clock.Guard {
+func (m *machine) guard(kept clock.Checkpoint) *clock.Monitor {
 	return clock.New(m.read, kept, false, slog.New(slog.DiscardHandler))
 }
 
@@ -61,9 +61,9 @@ func TestJumps(t *testing.T) {
 		for _, start := range []string{"running", "restarted"} {
 			t.Run(name+", "+start, func(t *testing.T) {
 				m := newMachine()
-				g := m.guard(clock.Mark{})
+				g := m.guard(clock.Checkpoint{})
 				m.pass(g, clock.Settle+10*time.Second)
-				kept := g.Mark()
+				kept := g.Checkpoint()
 				m.off = off
 				if start == "restarted" {
 					m.now = m.now.Add(20 * time.Minute)
@@ -91,14 +91,14 @@ func TestJumps(t *testing.T) {
 	}
 }
 
-func mustKnow(t *testing.T, m *machine, g *clock.Guard, best, due time.Time) {
+func mustKnow(t *testing.T, m *machine, g *clock.Monitor, best, due time.Time) {
 	t.Helper()
-	if got := g.Now(); !got.Best.Equal(best) || !got.Due.Equal(due) {
-		t.Fatalf("Now() = %v, %v, want %v, %v; the clock says %v", got.Best, got.Due, best, due, m.read().Wall)
+	if got := g.Now(); !got.Best.Equal(best) || !got.Earliest.Equal(due) {
+		t.Fatalf("Now() = %v, %v, want %v, %v; the clock says %v", got.Best, got.Earliest, best, due, m.read().Wall)
 	}
 }
 
-func mustBeUnconfirmed(t *testing.T, g *clock.Guard, want bool) {
+func mustBeUnconfirmed(t *testing.T, g *clock.Monitor, want bool) {
 	t.Helper()
 	if got := g.Status().Unconfirmed; (got != "") != want {
 		t.Fatalf("Status().Unconfirmed = %q, want some text: %v", got, want)
@@ -109,9 +109,9 @@ func mustBeUnconfirmed(t *testing.T, g *clock.Guard, want bool) {
 // believed for what can be corrected, and for the rest once it has been steady.
 func TestReboot(t *testing.T) {
 	m := newMachine()
-	g := m.guard(clock.Mark{})
+	g := m.guard(clock.Checkpoint{})
 	m.pass(g, clock.Settle+10*time.Second)
-	kept, closed := g.Mark(), m.now
+	kept, closed := g.Checkpoint(), m.now
 	m.reboot("second", 100*24*time.Hour)
 	g = m.guard(kept)
 	up := m.now
@@ -122,7 +122,7 @@ func TestReboot(t *testing.T) {
 
 	// A restart of the process meanwhile is no confirmation.
 	m.pass(g, 30*time.Minute)
-	kept = g.Mark()
+	kept = g.Checkpoint()
 	g = m.guard(kept)
 	mustKnow(t, m, g, m.now, closed.Add(m.now.Sub(up)))
 	mustBeUnconfirmed(t, g, true)
@@ -132,7 +132,7 @@ func TestReboot(t *testing.T) {
 
 	// A clock beyond every downtime, or before the last close, is not believed at all.
 	for _, off := range []time.Duration{64 * year, -2 * time.Hour} {
-		kept, closed = g.Mark(), m.now
+		kept, closed = g.Checkpoint(), m.now
 		m.reboot("third", time.Minute)
 		m.off = off
 		g = m.guard(kept)
@@ -151,7 +151,7 @@ func TestFresh(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine()
 			m.off = off
-			g := m.guard(clock.Mark{})
+			g := m.guard(clock.Checkpoint{})
 			mustKnow(t, m, g, m.now.Add(off), m.now.Add(off))
 			m.pass(g, 30*time.Second)
 			m.off = 0
@@ -168,9 +168,9 @@ func TestFresh(t *testing.T) {
 		})
 	}
 	m := newMachine()
-	g := m.guard(clock.Mark{})
+	g := m.guard(clock.Checkpoint{})
 	m.pass(g, time.Minute)
-	kept := g.Mark()
+	kept := g.Checkpoint()
 	m.off = 2 * time.Hour
 	mustKnow(t, m, m.guard(kept), m.now, m.now) // the elapsed time is known over a restart
 }
@@ -178,7 +178,7 @@ func TestFresh(t *testing.T) {
 // An operator who knows that the clock is right can say so.
 func TestTrusted(t *testing.T) {
 	m := newMachine()
-	kept := m.guard(clock.Mark{}).Mark()
+	kept := m.guard(clock.Checkpoint{}).Checkpoint()
 	m.off = 3 * year
 	g := clock.New(m.read, kept, true, slog.New(slog.DiscardHandler))
 	mustKnow(t, m, g, m.now.Add(m.off), m.now.Add(m.off))
@@ -188,7 +188,7 @@ func TestTrusted(t *testing.T) {
 func TestJumpIsLogged(t *testing.T) {
 	var log bytes.Buffer
 	m := newMachine()
-	g := clock.New(m.read, clock.Mark{}, false, slog.New(slog.NewTextHandler(&log, nil)))
+	g := clock.New(m.read, clock.Checkpoint{}, false, slog.New(slog.NewTextHandler(&log, nil)))
 	m.pass(g, clock.Settle+10*time.Second)
 	m.off = 2 * time.Hour
 	for range 3 {
@@ -221,14 +221,14 @@ func TestSystem(t *testing.T) {
 func TestRandomClocks(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		m := newMachine()
-		g := m.guard(clock.Mark{})
+		g := m.guard(clock.Checkpoint{})
 		m.pass(g, clock.Settle+10*time.Second)
 		rebooted := false
 		check := func() {
 			now := g.Now()
 			// Each hour the base may follow the clock by what is tolerated.
-			if now.Due.After(m.now.Add(clock.Tolerance)) {
-				r.Fatalf("due is %v ahead of the true time", now.Due.Sub(m.now))
+			if now.Earliest.After(m.now.Add(clock.Tolerance)) {
+				r.Fatalf("due is %v ahead of the true time", now.Earliest.Sub(m.now))
 			}
 			if off := now.Best.Sub(m.now).Abs(); !rebooted && off > clock.Tolerance {
 				r.Fatalf("the best known time is off by %v", off)
@@ -247,17 +247,17 @@ func TestRandomClocks(t *testing.T) {
 				m.off = 0
 				check()
 			case "restart":
-				kept := g.Mark()
+				kept := g.Checkpoint()
 				m.now = m.now.Add(time.Duration(rapid.Int64Range(0, int64(90*24*time.Hour)).Draw(r, "down")))
 				g = m.guard(kept)
 			case "reboot":
-				kept := g.Mark()
+				kept := g.Checkpoint()
 				m.reboot(m.boot+"+", time.Duration(rapid.Int64Range(0, int64(90*24*time.Hour)).Draw(r, "down")))
 				g, rebooted = m.guard(kept), true
 			case "settle":
 				m.pass(g, clock.Settle+10*time.Second)
 				rebooted = false
-				if now := g.Now(); !now.Due.Equal(m.now) || !now.Best.Equal(m.now) {
+				if now := g.Now(); !now.Earliest.Equal(m.now) || !now.Best.Equal(m.now) {
 					r.Fatalf("after an hour of a right clock: %+v, want %v", now, m.now)
 				}
 			}

@@ -71,7 +71,7 @@ func (f *Feed) Cursor(opts CursorOptions) *Cursor {
 		feed: f, opts: opts, woken: make(chan struct{}, 1), gone: opts.Deleted,
 		query: user.LogQuery{UserID: opts.UserID, After: opts.After, Actions: opts.Actions},
 	}
-	c.FullPages(false)
+	c.SetFullPages(false)
 	c.at.Store(opts.After)
 	if len(opts.Actions) > 0 && opts.UserID != wholeLog {
 		// Whatever the caller keeps, the cursor must see its user's life end.
@@ -90,9 +90,9 @@ func (c *Cursor) Close() {
 	leave(c.feed.cursors, c.opts.UserID, c)
 }
 
-// FullPages sets the size of the next pages. A cursor begins with small ones, for which the
+// SetFullPages sets the size of the next pages. A cursor begins with small ones, for which the
 // base cost of a stream has room; full ones take PageMemory.
-func (c *Cursor) FullPages(full bool) {
+func (c *Cursor) SetFullPages(full bool) {
 	c.query.MaxRows, c.query.MaxBytes = smallPageRows, smallPageBytes
 	if full {
 		c.query.MaxRows, c.query.MaxBytes = pageRows, pageBytes

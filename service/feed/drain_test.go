@@ -35,12 +35,12 @@ func (b *bench) wantPosition(err error, want int64) {
 	}
 }
 
-// Told is behind what waits to be told, wherever that waits.
+// DeliveredThrough is behind what waits to be told, wherever that waits.
 func TestToldIsBehindWhatWaits(t *testing.T) {
 	b := newBench(t)
 	ids := b.createMany(3)
 	head := b.feed.Head().Position
-	s := b.feed.Follow(0)
+	s := b.feed.Subscribe(0)
 	defer s.Close()
 	for _, id := range ids {
 		b.follow(s, id)
@@ -48,17 +48,17 @@ func TestToldIsBehindWhatWaits(t *testing.T) {
 	b.wantTold(s, head)
 	b.apply(&user.Record{ID: ids[0], Action: "other"}, user.Author{})
 	b.wantTold(s, head+1) // there is nothing to tell
-	if _, err := s.Hold(ids[0]); err != nil {
+	if _, err := s.Pause(ids[0]); err != nil {
 		t.Fatal(err)
 	}
-	held := b.setStatus(ids[0], user.StatusInactive, 0)
+	paused := b.setStatus(ids[0], user.StatusInactive, 0)
 	b.setStatus(ids[1], user.StatusInactive, 0)
-	b.wantTold(s, held-1)
+	b.wantTold(s, paused-1)
 	if got := b.take(s); len(got) != 1 {
 		t.Fatalf("got %+v", got)
 	}
-	b.wantTold(s, held-1) // the one that is kept back is older than the one that was told
-	s.Release(ids[0], held)
+	b.wantTold(s, paused-1) // the one that is kept back is older than the one that was told
+	s.Resume(ids[0], paused)
 	b.wantTold(s, b.feed.Head().Position)
 }
 
@@ -66,9 +66,9 @@ func TestToldIsBehindWhatWaits(t *testing.T) {
 func TestToldIsBehindTheLog(t *testing.T) {
 	b := newBench(t)
 	b.createMany(10)
-	s := b.feed.Follow(0)
+	s := b.feed.Subscribe(0)
 	defer s.Close()
-	s.Everybody(4)
+	s.SubscribeAll(4)
 	b.wantTold(s, 4)
 	b.take(s)
 	b.wantTold(s, 10)
@@ -76,7 +76,7 @@ func TestToldIsBehindTheLog(t *testing.T) {
 		b.createMany(1000)
 	}
 	b.wantTold(s, 10)
-	first, err := s.Take(t.Context())
+	first, err := s.Poll(t.Context())
 	if err != nil || len(first) == 0 {
 		t.Fatalf("%+v, %v", first, err)
 	}
@@ -85,10 +85,10 @@ func TestToldIsBehindTheLog(t *testing.T) {
 	b.wantTold(s, b.feed.Head().Position)
 }
 
-func (b *bench) wantTold(s *feed.Followed, want int64) {
+func (b *bench) wantTold(s *feed.Subscription, want int64) {
 	b.Helper()
 	b.wantPosition(s.Drained(), want)
-	if got := s.Told(); got != want {
+	if got := s.DeliveredThrough(); got != want {
 		b.Errorf("told up to %d, want %d", got, want)
 	}
 }

@@ -6,7 +6,7 @@
 // the log and what comes live is a comparison of positions: a cursor asks for
 // its wake-ups first and reads then, so that a row is either read or wakes it.
 //
-// Statuses are state, not events: a [Followed] keeps the newest status of each user
+// Statuses are state, not events: a [Subscription] keeps the newest status of each user
 // that has changed and not yet been taken, never a growing queue.
 //
 // The package leaves alone who may follow what, and how rows travel.
@@ -34,8 +34,8 @@ type Feed struct {
 	mu        sync.Mutex
 	moved     chan struct{} // closed at the next commit; nil: nobody waits for one
 	cursors   map[int64]map[*Cursor]struct{}
-	followers map[int64]map[*Followed]struct{}
-	everybody map[*Followed]struct{}
+	followers map[int64]map[*Subscription]struct{}
+	everybody map[*Subscription]struct{}
 }
 
 // limits bound a subscription to statuses. Tests make them small.
@@ -49,11 +49,11 @@ const wholeLog = 0
 func Open(ctx context.Context, store user.Store) (*Feed, error) {
 	f := &Feed{
 		store:     store,
-		limits:    limits{MaxFollows, maxPending, takeRows},
+		limits:    limits{MaxFollows, maxPending, pollRows},
 		draining:  make(chan struct{}),
 		cursors:   make(map[int64]map[*Cursor]struct{}),
-		followers: make(map[int64]map[*Followed]struct{}),
-		everybody: make(map[*Followed]struct{}),
+		followers: make(map[int64]map[*Subscription]struct{}),
+		everybody: make(map[*Subscription]struct{}),
 	}
 	store.Observe(f.committed)
 	head, err := store.Head(ctx)
@@ -128,10 +128,10 @@ func (f *Feed) WaitFor(ctx context.Context, position int64) error {
 	}
 }
 
-// Check returns NewPositionOutOfRangeError if a stream cannot go on after the position: it is
+// CheckPosition returns NewPositionOutOfRangeError if a stream cannot go on after the position: it is
 // ahead of the log, or rows behind it are no longer kept, or it belongs to another
 // epoch. An empty epoch is not checked.
-func (f *Feed) Check(ctx context.Context, epoch string, position int64) error {
+func (f *Feed) CheckPosition(ctx context.Context, epoch string, position int64) error {
 	head := f.Head()
 	if epoch == "" && position == 0 {
 		return nil
@@ -180,7 +180,7 @@ func (f *Feed) committed(c user.Commit) {
 	}
 }
 
-func (f *Feed) deliver(change *user.Committed) {
+func (f *Feed) deliver(change *user.CommittedChange) {
 	followers := f.followers[change.UserID]
 	if len(followers) == 0 && len(f.everybody) == 0 {
 		return

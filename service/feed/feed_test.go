@@ -238,7 +238,7 @@ func TestCheckRefusesPositionsThatTheLogCannotServe(t *testing.T) {
 		{"", 0, false}, {epoch, 0, false}, {"", 2, false}, {epoch, 2, false},
 		{"", 3, true}, {"other", 0, true}, {"other", 1, true},
 	} {
-		err := b.feed.Check(t.Context(), c.epoch, c.position)
+		err := b.feed.CheckPosition(t.Context(), c.epoch, c.position)
 		if user.HasReason(err, user.PositionOutOfRange) != c.refused || !c.refused && err != nil {
 			t.Errorf("Check(%q, %d) = %v", c.epoch, c.position, err)
 		}

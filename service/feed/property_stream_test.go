@@ -16,15 +16,15 @@ import (
 // maxFollows is how many users a stream of the property may name.
 const maxFollows = 3
 
-// subscription is the part of feed.Followed that a stream uses; planted faults wrap it.
+// subscription is the part of feed.Subscription that a stream uses; planted faults wrap it.
 type subscription interface {
-	Hold(id int64) (feed.Held, error)
-	Release(id, position int64)
-	Remove(id int64)
-	Everybody(after int64)
+	Pause(id int64) (feed.PauseState, error)
+	Resume(id, position int64)
+	Unsubscribe(id int64)
+	SubscribeAll(after int64)
 	Wake() <-chan struct{}
-	Take(ctx context.Context) ([]feed.StatusChange, error)
-	Told() int64
+	Poll(ctx context.Context) ([]feed.StatusChange, error)
+	DeliveredThrough() int64
 	Close()
 }
 
@@ -62,7 +62,7 @@ type stream struct {
 func newStream(w *world, plant fault) *stream {
 	origin := w.feed.NewOrigin()
 	return &stream{
-		w: w, origin: origin, set: planted(plant, w.feed.Follow(origin), w.feed),
+		w: w, origin: origin, set: planted(plant, w.feed.Subscribe(origin), w.feed),
 		known: map[int64]delivery{}, named: map[int64]bool{}, removed: map[int64]bool{}, start: -1,
 	}
 }
@@ -71,15 +71,15 @@ func newStream(w *world, plant fault) *stream {
 func (s *stream) send(r *rapid.T) {
 	m := message{id: s.w.anyID()}
 	s.w.notef("%d: message about %d", s.origin, m.id)
-	var held feed.Held
-	if held, m.err = s.set.Hold(m.id); m.err != nil {
+	var paused feed.PauseState
+	if paused, m.err = s.set.Pause(m.id); m.err != nil {
 		if s.start >= 0 || len(s.named) < maxFollows-len(s.messages) {
-			s.w.failf("Hold(%d) = %v with %d users followed by name", m.id, m.err, len(s.named))
+			s.w.failf("Pause(%d) = %v with %d users followed by name", m.id, m.err, len(s.named))
 		}
 		return
 	}
-	m.fresh = held.Fresh
-	if held.Fresh {
+	m.fresh = paused.Fresh
+	if paused.Fresh {
 		s.namedMore()
 	}
 	switch {
@@ -89,8 +89,8 @@ func (s *stream) send(r *rapid.T) {
 			op.Time = s.w.clock.Now().Add(24 * time.Hour)
 		}
 		m.pending = s.w.store.Submit(context.Background(), user.Batch{Changes: []user.Change{{Op: op, By: user.Author{Origin: s.origin}}}})
-	case held.Outstanding > 0:
-		m.pending = s.w.store.Submit(context.Background(), user.Batch{Changes: []user.Change{{Op: &user.Look{ID: m.id}}}})
+	case paused.Outstanding > 0:
+		m.pending = s.w.store.Submit(context.Background(), user.Batch{Changes: []user.Change{{Op: &user.ReadBarrier{ID: m.id}}}})
 	default:
 		m.current, m.err = s.read(m.id)
 	}
@@ -103,7 +103,7 @@ func (s *stream) namedMore() {
 	if s.fresh++; s.fresh < maxFollows || s.start < 0 {
 		return
 	}
-	told := s.set.Told()
+	told := s.set.DeliveredThrough()
 	for id, d := range s.known {
 		d.again = d.again || d.position > told
 		s.known[id] = d
@@ -140,7 +140,7 @@ func (s *stream) respond() {
 	if m.id == 0 {
 		s.w.notef("%d: follows all after %d", s.origin, m.after)
 		s.began(m.after)
-		s.set.Everybody(m.after)
+		s.set.SubscribeAll(m.after)
 		return
 	}
 	if m.pending != nil {
@@ -154,7 +154,7 @@ func (s *stream) respond() {
 	position, gone := int64(0), false
 	switch {
 	case user.HasReason(m.err, user.UserNotFound):
-		position, gone = feed.NeverAgain, true
+		position, gone = feed.MaxPosition, true
 		s.gone(m.id, user.UserNotFound)
 	case user.HasReason(m.err, user.UserDeleted):
 		e, _ := user.AsError(m.err)
@@ -166,7 +166,7 @@ func (s *stream) respond() {
 		s.deliver(feed.StatusChange{UserID: m.id, Position: position, Current: *m.current}, true)
 	}
 	s.w.notef("%d: response about %d@%d: %v", s.origin, m.id, position, m.err)
-	s.set.Release(m.id, position)
+	s.set.Resume(m.id, position)
 	if position != 0 {
 		delete(s.removed, m.id)
 	}
@@ -198,7 +198,7 @@ func (s *stream) began(after int64) {
 }
 
 func (s *stream) remove(id int64) {
-	s.set.Remove(id)
+	s.set.Unsubscribe(id)
 	if s.waits(id) {
 		s.removed[id] = true
 	} else {
@@ -213,8 +213,8 @@ func (s *stream) watch(r *rapid.T) {
 	}
 	ids := rapid.SliceOfNDistinct(rapid.SampledFrom(s.w.ids), 1, min(maxFollows, len(s.w.ids)), rapid.ID[int64]).Draw(r, "watched")
 	for _, id := range ids {
-		if _, err := s.set.Hold(id); err != nil {
-			s.w.failf("Hold(%d) = %v on an empty stream", id, err)
+		if _, err := s.set.Pause(id); err != nil {
+			s.w.failf("Pause(%d) = %v on an empty stream", id, err)
 			return
 		}
 	}
@@ -239,7 +239,7 @@ func (s *stream) watch(r *rapid.T) {
 		position[c.UserID] = c.Position
 	}
 	for _, id := range ids {
-		s.set.Release(id, position[id])
+		s.set.Resume(id, position[id])
 	}
 	for _, c := range changes {
 		if c.Gone() != nil {
@@ -248,26 +248,26 @@ func (s *stream) watch(r *rapid.T) {
 	}
 }
 
-// take delivers what Take returns.
+// take delivers what Poll returns.
 func (s *stream) take() {
 	select {
 	case <-s.set.Wake():
 	default:
 		return
 	}
-	changes, err := s.set.Take(context.Background())
+	changes, err := s.set.Poll(context.Background())
 	if err != nil {
-		s.w.failf("Take() = %v", err)
+		s.w.failf("Poll() = %v", err)
 		return
 	}
 	last := int64(0)
 	for _, c := range changes {
 		if c.Position <= last {
-			s.w.failf("Take() has position %d behind %d", c.Position, last)
+			s.w.failf("Poll() has position %d behind %d", c.Position, last)
 		}
 		last = c.Position
 		if s.waits(c.UserID) {
-			s.w.failf("Take() has user %d, whose response is outstanding", c.UserID)
+			s.w.failf("Poll() has user %d, whose response is outstanding", c.UserID)
 		}
 		s.deliver(c, false)
 	}
@@ -315,9 +315,9 @@ func (s *stream) gone(id int64, reason user.Reason) {
 // check checks that a caller who resumes after the position that the stream reports does
 // not miss the newest status of a user.
 func (s *stream) check() {
-	told := s.set.Told()
+	told := s.set.DeliveredThrough()
 	if told < s.told {
-		s.w.failf("Told() = %d, want at least %d as before", told, s.told)
+		s.w.failf("DeliveredThrough() = %d, want at least %d as before", told, s.told)
 	}
 	s.told = told
 	for _, id := range s.w.ids {
@@ -329,7 +329,7 @@ func (s *stream) check() {
 			first = 0
 		}
 		if p := s.w.store.history.latest[id]; p >= first && p <= told && s.known[id].position < p {
-			s.w.failf("Told() = %d, but user %d was delivered up to %d and has %d", told, id, s.known[id].position, p)
+			s.w.failf("DeliveredThrough() = %d, but user %d was delivered up to %d and has %d", told, id, s.known[id].position, p)
 		}
 	}
 }

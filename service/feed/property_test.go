@@ -83,8 +83,8 @@ func (w *world) settle() error {
 		for len(s.set.Wake()) > 0 {
 			s.take()
 		}
-		if told, head := s.set.Told(), w.feed.Head().Position; told != head {
-			w.failf("Told() = %d with everything delivered, want the head, %d", told, head)
+		if told, head := s.set.DeliveredThrough(), w.feed.Head().Position; told != head {
+			w.failf("DeliveredThrough() = %d with everything delivered, want the head, %d", told, head)
 		}
 		s.check()
 	}
@@ -113,42 +113,42 @@ func (f fault) String() string {
 
 // faulty is a subscription with a planted fault.
 type faulty struct {
-	*feed.Followed
+	*feed.Subscription
 	plant fault
 	feed  *feed.Feed
 	last  []feed.StatusChange
 }
 
-func planted(plant fault, set *feed.Followed, f *feed.Feed) subscription {
+func planted(plant fault, set *feed.Subscription, f *feed.Feed) subscription {
 	if plant == faultNone || plant == faultNewerStatus {
 		return set
 	}
-	return &faulty{Followed: set, plant: plant, feed: f}
+	return &faulty{Subscription: set, plant: plant, feed: f}
 }
 
-func (s *faulty) Hold(id int64) (feed.Held, error) {
-	held, err := s.Followed.Hold(id)
+func (s *faulty) Pause(id int64) (feed.PauseState, error) {
+	paused, err := s.Subscription.Pause(id)
 	if s.plant == faultNoHold && err == nil {
-		s.Followed.Release(id, 0)
+		s.Subscription.Resume(id, 0)
 	}
-	return held, err
+	return paused, err
 }
 
-func (s *faulty) Release(id, position int64) {
+func (s *faulty) Resume(id, position int64) {
 	switch s.plant {
 	case faultForget:
-		s.Followed.Release(id, 0)
+		s.Subscription.Resume(id, 0)
 	case faultNoHold:
-		if _, err := s.Followed.Hold(id); err == nil {
-			s.Followed.Release(id, position)
+		if _, err := s.Subscription.Pause(id); err == nil {
+			s.Subscription.Resume(id, position)
 		}
 	default:
-		s.Followed.Release(id, position)
+		s.Subscription.Resume(id, position)
 	}
 }
 
-func (s *faulty) Take(ctx context.Context) ([]feed.StatusChange, error) {
-	changes, err := s.Followed.Take(ctx)
+func (s *faulty) Poll(ctx context.Context) ([]feed.StatusChange, error) {
+	changes, err := s.Subscription.Poll(ctx)
 	switch {
 	case s.plant == faultLose && len(changes) > 1:
 		return changes[1:], err
@@ -159,9 +159,9 @@ func (s *faulty) Take(ctx context.Context) ([]feed.StatusChange, error) {
 	return changes, err
 }
 
-func (s *faulty) Told() int64 {
+func (s *faulty) DeliveredThrough() int64 {
 	if s.plant == faultTooFar {
 		return s.feed.Head().Position
 	}
-	return s.Followed.Told()
+	return s.Subscription.DeliveredThrough()
 }

@@ -32,7 +32,7 @@ var statusActions = []string{
 	user.ActionDeleted, user.ActionUndeleted, user.ActionPurged,
 }
 
-func statusOf(change *user.Committed) (StatusChange, bool) {
+func statusOf(change *user.CommittedChange) (StatusChange, bool) {
 	for i := range slices.Backward(change.Rows) {
 		if slices.Contains(statusActions, change.Rows[i].Action) {
 			status := StatusChange{UserID: change.UserID, Position: change.Rows[i].Position}

@@ -16,7 +16,7 @@ var reasons = []user.Reason{
 	user.EtagMismatch, user.RequestIDReused, user.PositionOutOfRange, user.PositionNotReached,
 	user.CredentialsMissing, user.CredentialsInvalid, user.CredentialsExpired, user.PermissionMissing,
 	user.MessageTooLarge, user.TooManyItems, user.TooManyStreams, user.TooManyFollows, user.RateLimited,
-	user.ServerDraining, user.StoreUnavailable, user.Overloaded, user.StoreFull, user.StoreReadOnly, user.InternalFault,
+	user.ServerDraining, user.StoreUnavailable, user.Overloaded, user.StoreFull, user.StoreReadOnly, user.InternalError,
 	user.HostNotAllowed, user.OriginNotAllowed, user.StreamStalled,
 }
 
@@ -78,7 +78,7 @@ func (r *Reasons) Refused(reason user.Reason) {
 }
 
 func (r *Reasons) count(err error) {
-	reason := user.InternalFault
+	reason := user.InternalError
 	if known, ok := user.AsError(err); ok {
 		reason = known.Reason
 	} else if errors.As(err, new(*connect.Error)) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

@@ -27,7 +27,7 @@ func TestErrorsAreCountedByTheirReasons(t *testing.T) {
 		{nil, ""},
 		{user.NewNotFoundError(1), user.UserNotFound},
 		{fmt.Errorf("handle: %w", user.NewStoreFullError()), user.StoreFull},
-		{errors.New("bug"), user.InternalFault},
+		{errors.New("bug"), user.InternalError},
 		{&user.Error{Reason: "MADE_UP"}, ""},
 		{connect.NewError(connect.CodeInvalidArgument, errors.New("cannot be read")), ""},
 		{context.Canceled, ""},

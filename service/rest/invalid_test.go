@@ -245,7 +245,7 @@ func TestErrorsAreAsOverOtherProtocols(t *testing.T) {
 		{user.NewStoreFullError(), 429, "30"},
 		{&user.Error{Code: user.Unauthenticated, Reason: user.CredentialsMissing}, 401, ""},
 		{&user.Error{Code: user.PermissionDenied, Reason: user.PermissionMissing, Metadata: map[string]string{"permission": "p"}}, 403, ""},
-		{&user.Error{Code: user.Internal, Reason: user.InternalFault, Metadata: map[string]string{"incident": "i"}}, 500, ""},
+		{&user.Error{Code: user.Internal, Reason: user.InternalError, Metadata: map[string]string{"incident": "i"}}, 500, ""},
 		{&user.Error{Code: user.DeadlineExceeded}, 504, ""},
 	} {
 		t.Run(string(test.err.Reason), func(t *testing.T) {
@@ -280,7 +280,7 @@ func TestFaultsOnTheWayStayInside(t *testing.T) {
 		logged.Reset()
 		w := serve(t, h, request{method: "GET", path: "/api/v1/users/7/activities", header: map[string]string{"Accept": accept}})
 		p := readProblem(t, w.Body.Bytes())
-		if w.Code != http.StatusInternalServerError || p.reason != string(user.InternalFault) || p.meta["incident"] == "" {
+		if w.Code != http.StatusInternalServerError || p.reason != string(user.InternalError) || p.meta["incident"] == "" {
 			t.Errorf("%s: %d %+v", accept, w.Code, p)
 		}
 		if strings.Contains(w.Body.String(), "secret") {

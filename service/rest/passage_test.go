@@ -206,7 +206,7 @@ func TestPanickingHandler(t *testing.T) {
 		if strings.Contains(w.Body.String(), "secret") {
 			t.Errorf("%s", w.Body)
 		}
-		contains(t, w.Body.String(), string(user.InternalFault))
+		contains(t, w.Body.String(), string(user.InternalError))
 		if rows == 0 && w.Code != http.StatusInternalServerError {
 			t.Errorf("%d", w.Code)
 		}

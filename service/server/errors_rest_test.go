@@ -247,7 +247,7 @@ func (w whose) rows() map[string]failing {
 		"store full":          get(9002, user.StoreFull, 429),
 		"store read only":     get(9003, user.StoreReadOnly, 400),
 		"overloaded":          get(9004, user.Overloaded, 503),
-		"unexpected":          get(failID, user.InternalFault, 500),
+		"unexpected":          get(failID, user.InternalError, 500),
 		"rules broken":        create(`{"username": "ab", "email": "x", "tags": ["a", ""]}`, user.InvalidField, 400),
 		"username taken":      create(`{"username": "ADA", "email": "other@example.com"}`, user.UsernameTaken, 409),
 		"e-mail taken":        create(`{"username": "other", "email": "ada@EXAMPLE.com"}`, user.EmailTaken, 409),

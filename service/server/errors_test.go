@@ -63,7 +63,7 @@ func TestErrorsLookTheSameOverEveryProtocol(t *testing.T) {
 		for name, id := range map[string]int64{"unexpected failure": failID, "panic": panicID} {
 			t.Run(name, func(t *testing.T) {
 				_, err := client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: id})
-				incident := wantError(t, err, connect.CodeInternal, user.InternalFault).GetMetadata()["incident"]
+				incident := wantError(t, err, connect.CodeInternal, user.InternalError).GetMetadata()["incident"]
 				if strings.Contains(err.Error(), "secret") {
 					t.Errorf("the answer tells what happened inside: %v", err)
 				}

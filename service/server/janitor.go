@@ -128,7 +128,7 @@ func (j *janitor) purge(ctx context.Context, id int64) (there bool, err error) {
 
 func (j *janitor) forgetAll(ctx context.Context) (forgotten int, err error) {
 	for {
-		n, err := j.store.ForgetRequests(ctx, forgetChunk)
+		n, err := j.store.ExpireRequestIDs(ctx, forgetChunk)
 		forgotten += n
 		if err != nil || n < forgetChunk {
 			return forgotten, err

@@ -101,7 +101,7 @@ func (s *panickingStore) DuePurges(context.Context, int) ([]int64, error) {
 	return nil, nil
 }
 
-func (s *panickingStore) ForgetRequests(context.Context, int) (int, error) { return 0, nil }
+func (s *panickingStore) ExpireRequestIDs(context.Context, int) (int, error) { return 0, nil }
 
 // A panic ends one round of what goes on in the background.
 func TestPanicInTheBackground(t *testing.T) {

@@ -10,9 +10,9 @@ func WithCaller(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, callerKey{}, key)
 }
 
-// CallerOf returns the key of the caller. It is empty for the program's own work, which counts
+// CallerFromContext returns the key of the caller. It is empty for the program's own work, which counts
 // as one caller.
-func CallerOf(ctx context.Context) string {
+func CallerFromContext(ctx context.Context) string {
 	key, _ := ctx.Value(callerKey{}).(string)
 	return key
 }

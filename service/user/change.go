@@ -11,9 +11,9 @@ type Author struct {
 	Origin uint64
 }
 
-// Once makes a change safe to repeat: for RequestIDLifetime the first success is
+// IdempotencyKey makes a change safe to repeat: for RequestIDLifetime the first success is
 // given again to whoever brings the same caller, procedure, id and fingerprint.
-type Once struct {
+type IdempotencyKey struct {
 	Caller      string
 	Procedure   string
 	ID          string
@@ -32,11 +32,11 @@ const (
 
 // Change is one step of a batch.
 type Change struct {
-	Op           Op
-	By           Author
-	Once         *Once // nil: the change may be repeated
-	OnConflict   Conflict
-	ValidateOnly bool // run every check, store nothing
+	Op             Op
+	By             Author
+	IdempotencyKey *IdempotencyKey // nil: the change may be repeated
+	OnConflict     Conflict
+	ValidateOnly   bool // run every check, store nothing
 }
 
 // Batch is what a caller submits at once.
@@ -88,20 +88,20 @@ type Op interface {
 	Target() int64
 	// Decide says what the op makes of the present user, cur, which is nil if
 	// there is none, and must not be changed. It depends on its arguments alone.
-	Decide(cur *User, in Moment, by Author) (Decision, error)
+	Decide(cur *User, stamp CommitStamp, by Author) (Decision, error)
 }
 
-// Moment is where and when a decision takes place.
-type Moment struct {
-	// Now is the time of the log's rows, truncated to microseconds. It is never before
+// CommitStamp is where and when a decision takes place.
+type CommitStamp struct {
+	// LogTime is the time of the log's rows, truncated to microseconds. It is never before
 	// that of the row in front, and so ahead of Clock after a clock was.
-	Now time.Time
+	LogTime time.Time
 	// Clock is the best known time. Times that are compared with those of callers or
 	// that something is due at are made of it.
 	Clock time.Time
-	// Due is a time that has certainly come: what cannot be undone is decided by it.
-	Due  time.Time
-	Next int64 // position that the decision's first row will get
+	// Earliest is a time that has certainly come: what cannot be undone is decided by it.
+	Earliest     time.Time
+	NextPosition int64 // position that the decision's first row will get
 }
 
 // Decision is what an op makes of a user.
@@ -111,17 +111,17 @@ type Decision struct {
 	// Store reports whether the user is to be written. Without it and without
 	// rows nothing has changed.
 	Store bool
-	// Rows to append, in order, with positions from Moment.Next on.
+	// Rows to append, in order, with positions from CommitStamp.NextPosition on.
 	Rows []Activity
 }
 
 // Changed reports whether the decision steps the user's version or adds a row.
 func (d *Decision) Changed() bool { return len(d.Rows) > 0 }
 
-func (d *Decision) add(in Moment, id int64, action string, what details) int64 {
-	position := in.Next + int64(len(d.Rows))
+func (d *Decision) add(stamp CommitStamp, id int64, action string, what details) int64 {
+	position := stamp.NextPosition + int64(len(d.Rows))
 	d.Rows = append(d.Rows, Activity{
-		Position: position, UserID: id, Action: action, Time: in.Now, Details: what.bounded(),
+		Position: position, UserID: id, Action: action, Time: stamp.LogTime, Details: what.bounded(),
 	})
 	return position
 }

@@ -8,11 +8,11 @@ import (
 )
 
 // The log's time stands still after a clock was ahead. Statuses are compared with the
-// clock, deletions are due by it, and what cannot be undone waits for Due.
+// clock, deletions are due by it, and what cannot be undone waits for Earliest.
 func TestDecisionsBehindAClockThatWasAhead(t *testing.T) {
 	clock := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	ahead := clock.AddDate(64, 0, 0)
-	in := user.Moment{Now: ahead, Clock: clock, Due: clock.Add(-time.Hour), Next: 7}
+	stamp := user.CommitStamp{LogTime: ahead, Clock: clock, Earliest: clock.Add(-time.Hour), NextPosition: 7}
 	u := &user.User{
 		ID: 1, Username: "anna", Email: "anna@example.org", Status: user.StatusActive, Version: 1,
 		StatusTime: clock.Add(-time.Minute), StatusPosition: 1, CreatedAt: ahead, UpdatedAt: ahead,
@@ -20,7 +20,7 @@ func TestDecisionsBehindAClockThatWasAhead(t *testing.T) {
 	poisoned := *u
 	poisoned.StatusTime = ahead // set while the clock was ahead
 	set := func(cur *user.User, at time.Time) (*user.User, error) {
-		d, err := (&user.SetStatus{ID: 1, Status: user.StatusInactive, Time: at}).Decide(cur, in, user.Author{})
+		d, err := (&user.SetStatus{ID: 1, Status: user.StatusInactive, Time: at}).Decide(cur, stamp, user.Author{})
 		return d.User, err
 	}
 	for name, row := range map[string]struct {
@@ -45,24 +45,24 @@ func TestDecisionsBehindAClockThatWasAhead(t *testing.T) {
 		}
 	}
 	status := user.StatusInactive
-	d, err := (&user.Update{ID: 1, Patch: user.Patch{Status: &status}}).Decide(&poisoned, in, user.Author{})
+	d, err := (&user.Update{ID: 1, Patch: user.Patch{Status: &status}}).Decide(&poisoned, stamp, user.Author{})
 	if err != nil || !d.User.StatusTime.Equal(clock) {
 		t.Errorf("Update = %+v, %v, want the status time %v", d.User, err, clock)
 	}
-	d, err = (&user.Delete{ID: 1, Retention: time.Hour}).Decide(u, in, user.Author{})
+	d, err = (&user.Delete{ID: 1, Retention: time.Hour}).Decide(u, stamp, user.Author{})
 	if err != nil || !d.User.PurgeAt.Equal(clock.Add(time.Hour)) {
 		t.Errorf("Delete = %+v, %v, want to be purged at %v", d.User, err, clock.Add(time.Hour))
 	}
 	deleted := d.User
 	deleted.PurgeAt = clock.Add(-time.Minute) // by the clock, but not for certain
-	if _, err := (&user.Purge{ID: 1}).Decide(deleted, in, user.Author{}); err == nil {
+	if _, err := (&user.Purge{ID: 1}).Decide(deleted, stamp, user.Author{}); err == nil {
 		t.Error("Purge = nil, want a refusal before its time has certainly come")
 	}
-	if _, err := (&user.Undelete{ID: 1}).Decide(deleted, in, user.Author{}); err != nil {
+	if _, err := (&user.Undelete{ID: 1}).Decide(deleted, stamp, user.Author{}); err != nil {
 		t.Errorf("Undelete = %v, want nil before its time has certainly come", err)
 	}
-	in.Due = clock
-	if _, err := (&user.Purge{ID: 1}).Decide(deleted, in, user.Author{}); err != nil {
+	stamp.Earliest = clock
+	if _, err := (&user.Purge{ID: 1}).Decide(deleted, stamp, user.Author{}); err != nil {
 		t.Errorf("Purge = %v, want nil", err)
 	}
 }

@@ -53,7 +53,7 @@ func TestResolve(t *testing.T) {
 }
 
 func TestRedacted(t *testing.T) {
-	got := user.Redacted(map[string]string{
+	got := user.RedactDetails(map[string]string{
 		"old.status": "USER_STATUS_ACTIVE", "new.purge_at": "2026-01-01T00:00:00Z",
 		"old.username": "Ann", "new.email": "ann@example.org", "new.tags": `["vip"]`,
 		"new.metadata.phone": "+49", "actor": "ann", "ip": "192.0.2.1",
@@ -95,7 +95,7 @@ func TestConflictUpdateKeepsWhatIsNotNamed(t *testing.T) {
 			if resolveErr != nil {
 				t.Fatal(resolveErr)
 			}
-			d, decideErr := instead.Decide(holder(), user.Moment{Now: now, Next: 70}, user.Author{})
+			d, decideErr := instead.Decide(holder(), user.CommitStamp{LogTime: now, NextPosition: 70}, user.Author{})
 			if decideErr != nil {
 				t.Fatal(decideErr)
 			}

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// CutMark ends a value of a log row's details that was cut to fit MaxDetails.
-const CutMark = "…[cut]"
+// TruncatedMark ends a value of a log row's details that was cut to fit MaxDetails.
+const TruncatedMark = "…[cut]"
 
 // Keys of details that the service sets itself.
 const (
@@ -117,7 +117,7 @@ func (d details) size() int {
 // dropSurplusKeys leaves keys out, the last first, until each remaining value has
 // room for a mark.
 func (d details) dropSurplusKeys() {
-	room := func(key string) int { return len(key) + min(len(d[key]), len(CutMark)) }
+	room := func(key string) int { return len(key) + min(len(d[key]), len(TruncatedMark)) }
 	need := len(detailLeftOut) + 4
 	for key := range d {
 		need += room(key)
@@ -156,14 +156,14 @@ func levelLength(lengths []int, budget int) int {
 
 // cut shortens value to at most limit bytes, the mark included, between characters.
 func cut(value string, limit int) string {
-	end := limit - len(CutMark)
+	end := limit - len(TruncatedMark)
 	if end < 0 {
-		return CutMark[:0]
+		return TruncatedMark[:0]
 	}
 	for end > 0 && !utf8.RuneStart(value[end]) {
 		end--
 	}
-	return value[:end] + CutMark
+	return value[:end] + TruncatedMark
 }
 
 func formatTime(t time.Time) string {

@@ -13,7 +13,7 @@ import (
 
 func recorded(t failer, what map[string]string, by user.Author) map[string]string {
 	t.Helper()
-	d, err := (&user.Record{ID: 7, Action: "app.noted", Details: what}).Decide(ann(), in, by)
+	d, err := (&user.Record{ID: 7, Action: "app.noted", Details: what}).Decide(ann(), stamp, by)
 	if err != nil || len(d.Rows) != 1 {
 		t.Errorf("got %+v, %v", d, err)
 		return nil
@@ -45,7 +45,7 @@ func TestTheLongestDetailsAreCut(t *testing.T) {
 		t.Errorf("short values became %q and %q", got["c"], got["actor"])
 	}
 	for _, key := range []string{"a", "b"} {
-		if !strings.HasSuffix(got[key], user.CutMark) || len(got[key]) < 2000 {
+		if !strings.HasSuffix(got[key], user.TruncatedMark) || len(got[key]) < 2000 {
 			t.Errorf("%s has %d bytes and ends in %q", key, len(got[key]), got[key][max(0, len(got[key])-8):])
 		}
 	}
@@ -78,15 +78,15 @@ func TestKeysThatFitAreNotLeftOut(t *testing.T) {
 	const keys = 32
 	what := make(map[string]string)
 	for i := range keys {
-		what[strings.Repeat("k", user.MaxDetails/keys-len(user.CutMark)-2)+strconv.Itoa(10+i)] = strings.Repeat("v", 100)
+		what[strings.Repeat("k", user.MaxDetails/keys-len(user.TruncatedMark)-2)+strconv.Itoa(10+i)] = strings.Repeat("v", 100)
 	}
 	got := recorded(t, what, user.Author{})
 	if len(got) != keys || got["left_out"] != "" {
 		t.Errorf("got %d keys, left_out is %q, want all %d", len(got), got["left_out"], keys)
 	}
 	for key, value := range got {
-		if value != user.CutMark {
-			t.Errorf("%s is %q, want %q", key, value, user.CutMark)
+		if value != user.TruncatedMark {
+			t.Errorf("%s is %q, want %q", key, value, user.TruncatedMark)
 		}
 	}
 }
@@ -97,7 +97,7 @@ func TestTagsInDetailsAreNotEscaped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, _ := op.Decide(nil, in, by)
+	d, _ := op.Decide(nil, stamp, by)
 	if got, want := d.Rows[0].Details["new.tags"], `["<a&b>","\""]`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -128,7 +128,7 @@ func TestDetailsAreBounded(t *testing.T) {
 			if !ok || v == original {
 				continue
 			}
-			if begin, cut := strings.CutSuffix(v, user.CutMark); !cut || !strings.HasPrefix(original, begin) {
+			if begin, cut := strings.CutSuffix(v, user.TruncatedMark); !cut || !strings.HasPrefix(original, begin) {
 				t.Errorf("%s: %q became %q", k, original, v)
 			}
 		}

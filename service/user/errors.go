@@ -59,7 +59,7 @@ const (
 	Overloaded         Reason = "OVERLOADED"
 	StoreFull          Reason = "STORE_FULL"
 	StoreReadOnly      Reason = "STORE_READ_ONLY"
-	InternalFault      Reason = "INTERNAL"
+	InternalError      Reason = "INTERNAL"
 	HostNotAllowed     Reason = "HOST_NOT_ALLOWED"
 	OriginNotAllowed   Reason = "ORIGIN_NOT_ALLOWED"
 )
@@ -124,9 +124,9 @@ func NewFieldErrorf(field, format string, args ...any) *Error {
 	return NewInvalidError(Violation{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-// At returns a copy of the error whose field paths begin with prefix, which is the
+// WithFieldPrefix returns a copy of the error whose field paths begin with prefix, which is the
 // place of an item in its request.
-func (e *Error) At(prefix string) *Error {
+func (e *Error) WithFieldPrefix(prefix string) *Error {
 	c := *e
 	c.Violations = make([]Violation, len(e.Violations))
 	for i, v := range e.Violations {
@@ -231,7 +231,7 @@ func NewDrainedCallError(epoch string, position int64) *Error {
 // NewInternalError is what a caller is told of an unexpected failure. incident is the id under
 // which the log has it; empty: there is none.
 func NewInternalError(incident string) *Error {
-	e := &Error{Code: Internal, Reason: InternalFault, Message: "an unexpected failure of the service"}
+	e := &Error{Code: Internal, Reason: InternalError, Message: "an unexpected failure of the service"}
 	if incident != "" {
 		e.Metadata = map[string]string{"incident": incident}
 	}

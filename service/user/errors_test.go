@@ -25,7 +25,7 @@ func TestErrorText(t *testing.T) {
 
 func TestErrorAt(t *testing.T) {
 	e := user.NewInvalidError(user.Violation{Field: "email"}, user.Violation{})
-	at := e.At("requests[3]")
+	at := e.WithFieldPrefix("requests[3]")
 	if at.Violations[0].Field != "requests[3].email" || at.Violations[1].Field != "requests[3]" {
 		t.Errorf("got %+v", at.Violations)
 	}

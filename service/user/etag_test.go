@@ -86,7 +86,7 @@ func TestChangedSinceTellsStepsApart(t *testing.T) {
 }
 
 func TestEtagMismatchNamesThePresentEtag(t *testing.T) {
-	_, err := newUpdate(t, user.Patch{}, "1-x").Decide(ann(), in, by)
+	_, err := newUpdate(t, user.Patch{}, "1-x").Decide(ann(), stamp, by)
 	if e, ok := user.AsError(err); !ok || e.Metadata["etag"] != ann().Etag() || e.Metadata["user_id"] != "7" {
 		t.Errorf("got %+v, want the etag %s", err, ann().Etag())
 	}

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Shown returns the spelling in which a username or an e-mail address is stored and
+// Sanitize returns the spelling in which a username or an e-mail address is stored and
 // shown: the caller's, without invisible characters and surrounding white space.
-func Shown(name string) string { return strings.TrimSpace(visible(name)) }
+func Sanitize(name string) string { return strings.TrimSpace(visible(name)) }
 
 // visible returns a text without invisible characters.
 func visible(text string) string {
@@ -49,7 +49,7 @@ func isInvisible(r rune) bool {
 // surplus spaces and invisible characters do not count; spaces within are allowed. The
 // error says what was expected.
 func UsernameKey(username string) (string, *Error) {
-	username = Shown(username)
+	username = Sanitize(username)
 	if key, ok := plainUsername(username); ok {
 		return key, nil
 	}
@@ -118,7 +118,7 @@ var (
 // (ASCII form), the local part in NFC and case-folded. Quoted local parts and address literals are
 // not taken. The error says what was expected.
 func EmailKey(email string) (string, *Error) {
-	trimmed := Shown(email)
+	trimmed := Sanitize(email)
 	at := strings.LastIndexByte(trimmed, '@')
 	if at < 0 {
 		return "", newEmailError("must be an e-mail address, such as name@example.org")

@@ -292,14 +292,14 @@ func TestShown(t *testing.T) {
 		{"x\ufff9\ufffb\U00013430\U00013440", "x\ufff9\ufffb\U00013430\U00013440"}, // so are annotations and hieroglyph controls
 		{"a\xffb ", "a\xffb"},
 	} {
-		if got := user.Shown(test.in); got != test.want {
-			t.Errorf("Shown(%q) = %q, want %q", test.in, got, test.want)
+		if got := user.Sanitize(test.in); got != test.want {
+			t.Errorf("Sanitize(%q) = %q, want %q", test.in, got, test.want)
 		}
 	}
 	ignorable := []rune{0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180E, 0x180F, 0x200B, 0x200F, 0x202A,
 		0x202E, 0x2060, 0x2064, 0x2066, 0x206F, 0x3164, 0xFE00, 0xFE0F, 0xFEFF, 0xFFA0, 0x1BCA0, 0x1D173, 0xE0001, 0xE0020, 0xE007F, 0xE0100, 0xE01EF}
 	for _, r := range ignorable {
-		if got := user.Shown("x" + string(r) + "y" + string(r)); got != "xy" {
+		if got := user.Sanitize("x" + string(r) + "y" + string(r)); got != "xy" {
 			t.Errorf("U+%04X is shown: %q", r, got)
 		}
 	}
@@ -309,9 +309,9 @@ func TestShownIsItsOwnAndHasTheSameKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		part := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{" ", "\n", "\u200b", "\ufeff", "\u3164", "a"}))
 		name := part.Draw(t, "1") + part.Draw(t, "2") + part.Draw(t, "3")
-		shown := user.Shown(name)
-		if again := user.Shown(shown); again != shown {
-			t.Errorf("Shown(%q) = %q, want itself", shown, again)
+		shown := user.Sanitize(name)
+		if again := user.Sanitize(shown); again != shown {
+			t.Errorf("Sanitize(%q) = %q, want itself", shown, again)
 		}
 		key, err := user.UsernameKey(name)
 		if got, again := user.UsernameKey(shown); got != key || (err == nil) != (again == nil) {

@@ -16,10 +16,10 @@ type Create struct {
 	Keys     Keys // normal forms of Username and Email
 }
 
-// NewCreate checks the fields and finds their normal forms. The names are stored as Shown
+// NewCreate checks the fields and finds their normal forms. The names are stored as Sanitize
 // returns them.
 func NewCreate(username, email string, tags []string, metadata map[string]string) (*Create, error) {
-	op := &Create{Username: Shown(username), Email: Shown(email), Tags: tags, Metadata: metadata}
+	op := &Create{Username: Sanitize(username), Email: Sanitize(email), Tags: tags, Metadata: metadata}
 	var violations []Violation
 	var err *Error
 	if op.Keys.Username, err = UsernameKey(op.Username); err != nil {
@@ -38,11 +38,11 @@ func NewCreate(username, email string, tags []string, metadata map[string]string
 func (op *Create) Target() int64 { return 0 }
 
 // Decide makes the user.
-func (op *Create) Decide(_ *User, in Moment, by Author) (Decision, error) {
+func (op *Create) Decide(_ *User, stamp CommitStamp, by Author) (Decision, error) {
 	u := &User{
 		ID: op.ID, Username: op.Username, Email: op.Email,
-		Status: StatusActive, StatusTime: in.Clock, StatusPosition: in.Next,
-		CreatedAt: in.Now, UpdatedAt: in.Now,
+		Status: StatusActive, StatusTime: stamp.Clock, StatusPosition: stamp.NextPosition,
+		CreatedAt: stamp.LogTime, UpdatedAt: stamp.LogTime,
 		Tags: slices.Clone(op.Tags), Metadata: maps.Clone(op.Metadata), Version: 1,
 	}
 	what := newDetails(by)
@@ -52,7 +52,7 @@ func (op *Create) Decide(_ *User, in Moment, by Author) (Decision, error) {
 	what.tags(nil, u.Tags)
 	what.metadata(nil, u.Metadata)
 	d := Decision{User: u, Store: true}
-	d.add(in, u.ID, ActionCreated, what)
+	d.add(stamp, u.ID, ActionCreated, what)
 	return d, nil
 }
 

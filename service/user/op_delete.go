@@ -13,7 +13,7 @@ type Delete struct {
 func (op *Delete) Target() int64 { return op.ID }
 
 // Decide marks the user.
-func (op *Delete) Decide(cur *User, in Moment, by Author) (Decision, error) {
+func (op *Delete) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
 	if err := live(cur, op.ID); err != nil {
 		return Decision{}, err
 	}
@@ -21,9 +21,9 @@ func (op *Delete) Decide(cur *User, in Moment, by Author) (Decision, error) {
 		return Decision{}, newEtagMismatchError(cur)
 	}
 	next := cur.Clone()
-	next.DeletedAt = in.Now
-	next.PurgeAt = Truncate(in.Clock.Add(op.Retention))
-	return lifeStep(cur, next, ActionDeleted, in, by), nil
+	next.DeletedAt = stamp.LogTime
+	next.PurgeAt = Truncate(stamp.Clock.Add(op.Retention))
+	return lifeStep(cur, next, ActionDeleted, stamp, by), nil
 }
 
 // Undelete takes a deletion back, until the user is due to be purged.
@@ -37,29 +37,29 @@ func (op *Undelete) Target() int64 { return op.ID }
 
 // Decide takes the mark off. A user whose time to be purged has come is gone, even
 // if its purge has yet to be carried out.
-func (op *Undelete) Decide(cur *User, in Moment, by Author) (Decision, error) {
+func (op *Undelete) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
 	switch {
 	case cur == nil:
 		return Decision{}, NewNotFoundError(op.ID)
 	case !cur.Deleted():
 		return Decision{}, newNotDeletedError(op.ID)
-	case !in.Due.Before(cur.PurgeAt):
+	case !stamp.Earliest.Before(cur.PurgeAt):
 		return Decision{}, NewNotFoundError(op.ID)
 	case op.Etag != "" && op.Etag != cur.Etag():
 		return Decision{}, newEtagMismatchError(cur)
 	}
 	next := cur.Clone()
 	next.DeletedAt, next.PurgeAt = time.Time{}, time.Time{}
-	return lifeStep(cur, next, ActionUndeleted, in, by), nil
+	return lifeStep(cur, next, ActionUndeleted, stamp, by), nil
 }
 
-func lifeStep(cur, next *User, action string, in Moment, by Author) Decision {
+func lifeStep(cur, next *User, action string, stamp CommitStamp, by Author) Decision {
 	what := newDetails(by)
 	what.time("deleted_at", cur.DeletedAt, next.DeletedAt)
 	what.time("purge_at", cur.PurgeAt, next.PurgeAt)
 	d := Decision{User: next}
-	next.StatusPosition = d.add(in, cur.ID, action, what)
-	d.seal(in)
+	next.StatusPosition = d.add(stamp, cur.ID, action, what)
+	d.seal(stamp)
 	return d
 }
 
@@ -71,14 +71,14 @@ type Purge struct{ ID int64 }
 func (op *Purge) Target() int64 { return op.ID }
 
 // Decide removes the user, and leaves one row that says so.
-func (op *Purge) Decide(cur *User, in Moment, by Author) (Decision, error) {
+func (op *Purge) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
 	switch {
 	case cur == nil:
 		return Decision{}, NewNotFoundError(op.ID)
-	case !cur.Deleted() || in.Due.Before(cur.PurgeAt):
+	case !cur.Deleted() || stamp.Earliest.Before(cur.PurgeAt):
 		return Decision{}, newNotDeletedError(op.ID)
 	}
 	d := Decision{Store: true}
-	d.add(in, op.ID, ActionPurged, newDetails(by))
+	d.add(stamp, op.ID, ActionPurged, newDetails(by))
 	return d, nil
 }

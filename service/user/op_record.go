@@ -37,13 +37,13 @@ func NewRecord(id int64, action string, what map[string]string) (*Record, error)
 func (op *Record) Target() int64 { return op.ID }
 
 // Decide adds the row; the user stays as it is.
-func (op *Record) Decide(cur *User, in Moment, by Author) (Decision, error) {
+func (op *Record) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
 	if err := live(cur, op.ID); err != nil {
 		return Decision{}, err
 	}
 	what := newDetails(by)
 	maps.Copy(what, op.Details)
 	d := Decision{User: cur}
-	d.add(in, op.ID, op.Action, what)
+	d.add(stamp, op.ID, op.Action, what)
 	return d, nil
 }

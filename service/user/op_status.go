@@ -14,51 +14,51 @@ func (op *SetStatus) Target() int64 { return op.ID }
 
 // Decide sets the status unless a later one stands. The same status with a newer
 // time moves only that time, without a row and without a step of the version.
-func (op *SetStatus) Decide(cur *User, in Moment, by Author) (Decision, error) {
-	if op.Time.Sub(in.Clock) > MaxStatusSkew {
+func (op *SetStatus) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
+	if op.Time.Sub(stamp.Clock) > MaxStatusSkew {
 		return Decision{}, NewFieldErrorf("timestamp", "must be at most one minute ahead of the server's clock, which says %s",
-			in.Clock.Format(time.RFC3339Nano))
+			stamp.Clock.Format(time.RFC3339Nano))
 	}
 	if err := live(cur, op.ID); err != nil {
 		return Decision{}, err
 	}
-	present := in.statusTime(cur)
+	present := stamp.statusTime(cur)
 	at := Truncate(op.Time)
 	if op.Time.IsZero() {
-		at = later(in.Clock, present)
+		at = later(stamp.Clock, present)
 	}
 	if at.Before(present) {
 		return Decision{User: cur}, nil
 	}
 	d := Decision{User: cur.Clone()}
-	setStatus(&d, cur, d.User, op.Status, at, in, by)
-	d.seal(in)
+	setStatus(&d, cur, d.User, op.Status, at, stamp, by)
+	d.seal(stamp)
 	return d, nil
 }
 
 // statusTime returns the time that a new status is compared with. A stored time that no
 // caller could give now comes from a clock that was wrong; any status is later than that.
-func (in Moment) statusTime(cur *User) time.Time {
-	if cur.StatusTime.Sub(in.Clock) > MaxStatusSkew {
+func (stamp CommitStamp) statusTime(cur *User) time.Time {
+	if cur.StatusTime.Sub(stamp.Clock) > MaxStatusSkew {
 		return time.Time{}
 	}
 	return cur.StatusTime
 }
 
-// Look changes nothing: its result is the user as of its turn among the changes. It
+// ReadBarrier changes nothing: its result is the user as of its turn among the changes. It
 // is for whoever has changes of the same user under way, and must see them.
-type Look struct{ ID int64 }
+type ReadBarrier struct{ ID int64 }
 
 // Target is the user to look at.
-func (op *Look) Target() int64 { return op.ID }
+func (op *ReadBarrier) Target() int64 { return op.ID }
 
 // Decide gives the user as it is, or why it cannot be changed.
-func (op *Look) Decide(cur *User, _ Moment, _ Author) (Decision, error) {
+func (op *ReadBarrier) Decide(cur *User, _ CommitStamp, _ Author) (Decision, error) {
 	return Decision{User: cur}, live(cur, op.ID)
 }
 
 // setStatus gives next the status with its time, and notes a row if it changes.
-func setStatus(d *Decision, cur, next *User, status Status, at time.Time, in Moment, by Author) {
+func setStatus(d *Decision, cur, next *User, status Status, at time.Time, stamp CommitStamp, by Author) {
 	if !at.Equal(cur.StatusTime) {
 		next.StatusTime = at
 		d.Store = true
@@ -69,5 +69,5 @@ func setStatus(d *Decision, cur, next *User, status Status, at time.Time, in Mom
 	next.Status = status
 	what := newDetails(by)
 	what.status(cur.Status, status)
-	next.StatusPosition = d.add(in, cur.ID, ActionStatusChanged, what)
+	next.StatusPosition = d.add(stamp, cur.ID, ActionStatusChanged, what)
 }

@@ -28,20 +28,20 @@ type Update struct {
 }
 
 // NewUpdate checks the patch and finds the normal forms in it. The names in it are stored
-// as Shown returns them. Field paths in the error begin with "user.".
+// as Sanitize returns them. Field paths in the error begin with "user.".
 func NewUpdate(id int64, patch Patch, etag string) (*Update, error) {
-	patch.Username, patch.Email = shown(patch.Username), shown(patch.Email)
+	patch.Username, patch.Email = sanitize(patch.Username), sanitize(patch.Email)
 	op := &Update{ID: id, Patch: patch, Etag: etag}
 	var violations []Violation
 	var err *Error
 	if patch.Username != nil {
 		if op.Keys.Username, err = UsernameKey(*patch.Username); err != nil {
-			violations = append(violations, err.At("user").Violations...)
+			violations = append(violations, err.WithFieldPrefix("user").Violations...)
 		}
 	}
 	if patch.Email != nil {
 		if op.Keys.Email, err = EmailKey(*patch.Email); err != nil {
-			violations = append(violations, err.At("user").Violations...)
+			violations = append(violations, err.WithFieldPrefix("user").Violations...)
 		}
 	}
 	if patch.Status != nil && !patch.Status.Valid() {
@@ -56,11 +56,11 @@ func NewUpdate(id int64, patch Patch, etag string) (*Update, error) {
 	return op, nil
 }
 
-func shown(name *string) *string {
+func sanitize(name *string) *string {
 	if name == nil {
 		return nil
 	}
-	return new(Shown(*name))
+	return new(Sanitize(*name))
 }
 
 // Target is the user to change.
@@ -68,7 +68,7 @@ func (op *Update) Target() int64 { return op.ID }
 
 // Decide applies the patch: at most two rows, one for the status and one for all
 // other fields, and one step of the version.
-func (op *Update) Decide(cur *User, in Moment, by Author) (Decision, error) {
+func (op *Update) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
 	if err := live(cur, op.ID); err != nil {
 		return Decision{}, err
 	}
@@ -80,15 +80,15 @@ func (op *Update) Decide(cur *User, in Moment, by Author) (Decision, error) {
 		return Decision{}, err
 	}
 	d := Decision{User: next}
-	op.notePlainFields(&d, cur, next, in, by)
+	op.notePlainFields(&d, cur, next, stamp, by)
 	if op.Patch.Status != nil {
-		setStatus(&d, cur, next, *op.Patch.Status, later(in.Clock, in.statusTime(cur)), in, by)
+		setStatus(&d, cur, next, *op.Patch.Status, later(stamp.Clock, stamp.statusTime(cur)), stamp, by)
 	}
-	d.seal(in)
+	d.seal(stamp)
 	return d, nil
 }
 
-func (op *Update) notePlainFields(d *Decision, cur, next *User, in Moment, by Author) {
+func (op *Update) notePlainFields(d *Decision, cur, next *User, stamp CommitStamp, by Author) {
 	what := newDetails(by)
 	bare := len(what)
 	what.text("username", cur.Username, next.Username)
@@ -96,18 +96,18 @@ func (op *Update) notePlainFields(d *Decision, cur, next *User, in Moment, by Au
 	what.tags(cur.Tags, next.Tags)
 	what.metadata(cur.Metadata, next.Metadata)
 	if len(what) > bare {
-		d.add(in, op.ID, ActionUpdated, what)
+		d.add(stamp, op.ID, ActionUpdated, what)
 	}
 }
 
 // seal steps the version once if the decision has rows.
-func (d *Decision) seal(in Moment) {
+func (d *Decision) seal(stamp CommitStamp) {
 	if !d.Changed() {
 		return
 	}
 	d.Store = true
 	d.User.Version++
-	d.User.UpdatedAt = in.Now
+	d.User.UpdatedAt = stamp.LogTime
 }
 
 func (p *Patch) apply(u *User) error {

@@ -14,7 +14,7 @@ import (
 var (
 	start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	now   = start.Add(time.Hour)
-	in    = user.Moment{Now: now, Clock: now, Due: now, Next: 70}
+	stamp = user.CommitStamp{LogTime: now, Clock: now, Earliest: now, NextPosition: 70}
 	by    = user.Author{Actor: "alice", RequestID: "r1"}
 )
 
@@ -55,7 +55,7 @@ func (s step) run(t *testing.T) {
 	if s.cur != nil {
 		before = s.cur.Clone()
 	}
-	d, err := s.op.Decide(s.cur, in, by)
+	d, err := s.op.Decide(s.cur, stamp, by)
 	if !reflect.DeepEqual(before, s.cur) {
 		t.Errorf("the present user was changed to %+v", s.cur)
 	}
@@ -88,7 +88,7 @@ func (s step) checkRows(t *testing.T, rows []user.Activity) {
 	var actions []string
 	for i, row := range rows {
 		actions = append(actions, row.Action)
-		if row.Position != in.Next+int64(i) || row.UserID != 7 || !row.Time.Equal(now) {
+		if row.Position != stamp.NextPosition+int64(i) || row.UserID != 7 || !row.Time.Equal(now) {
 			t.Errorf("row %d is %+v", i, row)
 		}
 		if row.Details["actor"] != "alice" || row.Details["request_id"] != "r1" {

@@ -18,7 +18,7 @@ const (
 type ListQuery struct {
 	Order       Order
 	Desc        bool
-	After       *Mark // the last user looked at; nil: from the beginning
+	After       *ListCursor // the last user looked at; nil: from the beginning
 	ShowDeleted bool
 	// Prefix bounds the page to users whose key in the order begins with it (the
 	// normal form of a username or an e-mail address); it goes with ByUsername and
@@ -28,13 +28,13 @@ type ListQuery struct {
 	// normal forms beside the user, and must not keep either.
 	Match func(*User, Keys) bool
 
-	MaxUsers  int // users to return, at least 1
-	MaxLooked int // users to look at, at least 1
-	MaxBytes  int // rough size of the users returned; one is returned whatever its size
+	MaxUsers   int // users to return, at least 1
+	MaxScanned int // users to look at, at least 1
+	MaxBytes   int // rough size of the users returned; one is returned whatever its size
 }
 
-// Mark is a place in an order: that of the user who was looked at last.
-type Mark struct {
+// ListCursor is a place in an order: that of the user who was looked at last.
+type ListCursor struct {
 	Key  string    `json:"k,omitempty"` // for ByUsername and ByEmail: the normal form
 	Time time.Time `json:"t,omitzero"`  // for ByUpdated
 	ID   int64     `json:"i"`
@@ -43,7 +43,7 @@ type Mark struct {
 // ListPage is a page of users.
 type ListPage struct {
 	Users []*User
-	Next  *Mark // where the next page goes on; nil: there is nothing more
+	Next  *ListCursor // where the next page goes on; nil: there is nothing more
 }
 
 // Size is the rough size of a user in a message, in bytes.
@@ -69,9 +69,9 @@ type LogQuery struct {
 	// MaxBytes ends the page behind the row with which the details of its rows have so
 	// many bytes; 0: no bound. So a page has a row all the same.
 	MaxBytes int
-	// MaxLooked bounds the rows looked at when Actions leaves most out; 0: no
+	// MaxScanned bounds the rows looked at when Actions leaves most out; 0: no
 	// bound beyond what the store itself keeps to stay short.
-	MaxLooked int
+	MaxScanned int
 }
 
 // LogPage is a page of the log, read at one instant.
@@ -88,11 +88,11 @@ type LogPage struct {
 // Commit is what one transaction added, as a store tells its observer.
 type Commit struct {
 	Head    Head
-	Changes []Committed
+	Changes []CommittedChange
 }
 
-// Committed is one change of a commit.
-type Committed struct {
+// CommittedChange is one change of a commit.
+type CommittedChange struct {
 	UserID int64
 	User   *User      // after the change; nil: purged. Not to be changed.
 	Rows   []Activity // not to be changed

@@ -21,7 +21,7 @@ import (
 // fails must leave nothing behind, and must not touch the others of its batch or
 // of its transaction, unless the batch is atomic. Usernames and e-mail addresses
 // must be unique by their keys among all users that are not purged, whatever runs
-// at the same time. A [Once] must take effect once within RequestIDLifetime, over
+// at the same time. A [IdempotencyKey] must take effect once within RequestIDLifetime, over
 // restarts and within one transaction too, and must give the first success
 // again, or NewRequestIDReusedError for another fingerprint; failures and ValidateOnly
 // must not be remembered.
@@ -30,7 +30,7 @@ import (
 // they return must belong to the caller alone.
 //
 // Fairness. A point read (Get, First, and GetMany, Statuses and Log of a few) must not wait for
-// reads of many rows, however many are in progress. Callers, as [CallerOf] tells them apart, must
+// reads of many rows, however many are in progress. Callers, as [CallerFromContext] tells them apart, must
 // be served in turn, and a read of many rows must give up its turn after a part of it. So the
 // parts of a page need not be of one instant: a page of List promises no more than several do, and
 // a page of Log ends at the head that was known when it began. The changes of a batch that is not
@@ -82,9 +82,9 @@ type Store interface {
 	// request ids whose remembered answers hold its data; more reports whether it
 	// must be called again. It comes before the user's Purge.
 	Redact(ctx context.Context, id int64, limit int) (more bool, err error)
-	// ForgetRequests drops at most limit request ids past their lifetime and
+	// ExpireRequestIDs drops at most limit request ids past their lifetime and
 	// returns how many it dropped.
-	ForgetRequests(ctx context.Context, limit int) (int, error)
+	ExpireRequestIDs(ctx context.Context, limit int) (int, error)
 	// Probe makes a durable write that nobody sees, and says why it could not.
 	Probe(ctx context.Context) error
 	// Close waits for the batches handed in, and ends the store.

@@ -12,10 +12,10 @@ const RedactedMark = "[redacted]"
 // users.
 const WithheldMark = "[withheld]"
 
-// Redacted returns what is left of a log row's details when its user is purged:
+// RedactDetails returns what is left of a log row's details when its user is purged:
 // which fields had changed, and the status, which says nothing of the person.
 // Everything else is replaced by a mark.
-func Redacted(in map[string]string) map[string]string {
+func RedactDetails(in map[string]string) map[string]string {
 	if len(in) == 0 {
 		return nil
 	}
@@ -31,9 +31,9 @@ func Redacted(in map[string]string) map[string]string {
 	return out
 }
 
-// Withheld returns a log row's details without the values of personal fields: username,
+// WithholdDetails returns a log row's details without the values of personal fields: username,
 // email, tags and metadata, whose keys are left out too. It does not change in.
-func Withheld(in map[string]string) map[string]string {
+func WithholdDetails(in map[string]string) map[string]string {
 	out := maps.Clone(in)
 	for key := range in {
 		if name, personal := personalDetail(key); personal {

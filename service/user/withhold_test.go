@@ -23,14 +23,14 @@ func TestWithheld(t *testing.T) {
 		"old.status": "USER_STATUS_ACTIVE", "new.deleted_at": "2026-01-01T00:00:00Z",
 		"actor": "root", "username": "an application's own", "old.emails": "too", "new.": "", "metadata.plan": "too",
 	}
-	if got := user.Withheld(in); !maps.Equal(got, want) {
-		t.Errorf("Withheld() = %v, want %v", got, want)
+	if got := user.WithholdDetails(in); !maps.Equal(got, want) {
+		t.Errorf("WithholdDetails() = %v, want %v", got, want)
 	}
 	if !maps.Equal(in, before) {
 		t.Errorf("the details were changed to %v", in)
 	}
-	if got := user.Redacted(nil); got != nil {
-		t.Errorf("Redacted(nil) = %v, want nil", got)
+	if got := user.RedactDetails(nil); got != nil {
+		t.Errorf("RedactDetails(nil) = %v, want nil", got)
 	}
 }
 

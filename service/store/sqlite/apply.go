@@ -16,7 +16,7 @@ const maxIDTries = 64
 // was before: everything that can fail so comes before the first write, or is the
 // first write.
 func (w *writer) change(c *user.Change) (user.Result, error) {
-	once := c.Once
+	once := c.IdempotencyKey
 	if c.ValidateOnly {
 		once = nil
 	}
@@ -38,8 +38,8 @@ func (w *writer) change(c *user.Change) (user.Result, error) {
 	return result, err
 }
 
-func (w *writer) moment() user.Moment {
-	return user.Moment{Now: w.now, Clock: w.clock, Due: w.due, Next: w.next}
+func (w *writer) moment() user.CommitStamp {
+	return user.CommitStamp{LogTime: w.now, Clock: w.clock, Earliest: w.due, NextPosition: w.next}
 }
 
 func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
@@ -260,7 +260,7 @@ func (w *writer) finish(outcome user.Outcome, id int64, d *user.Decision, c *use
 	}
 	w.next += int64(len(d.Rows))
 	if w.store.observe != nil {
-		w.committed = append(w.committed, user.Committed{UserID: id, User: d.User, Rows: d.Rows, Origin: c.By.Origin})
+		w.committed = append(w.committed, user.CommittedChange{UserID: id, User: d.User, Rows: d.Rows, Origin: c.By.Origin})
 	}
 	return user.Result{Outcome: outcome, User: ownUser(d.User), Rows: ownRows(d.Rows), Position: w.next - 1}, nil
 }

@@ -33,7 +33,7 @@ func filled(b *testing.B) (*Store, []int64) {
 	}
 	s := openTest(b, path)
 	var ids []int64
-	query := user.ListQuery{MaxUsers: 1, MaxLooked: 1 << 30, MaxBytes: 1 << 30, Match: func(u *user.User, _ user.Keys) bool {
+	query := user.ListQuery{MaxUsers: 1, MaxScanned: 1 << 30, MaxBytes: 1 << 30, Match: func(u *user.User, _ user.Keys) bool {
 		ids = append(ids, u.ID)
 		return false
 	}}
@@ -141,15 +141,15 @@ func BenchmarkList(b *testing.B) {
 	key, _ := user.UsernameKey(middle.Username)
 	for name, q := range map[string]user.ListQuery{
 		"id/first":         {},
-		"id/deep":          {After: &user.Mark{ID: middle.ID}},
+		"id/deep":          {After: &user.ListCursor{ID: middle.ID}},
 		"username/first":   {Order: user.ByUsername},
-		"username/deep":    {Order: user.ByUsername, After: &user.Mark{Key: key, ID: middle.ID}},
+		"username/deep":    {Order: user.ByUsername, After: &user.ListCursor{Key: key, ID: middle.ID}},
 		"username/prefix":  {Order: user.ByUsername, Prefix: "mmm"},
 		"updated/first":    {Order: user.ByUpdated},
-		"updated/deep":     {Order: user.ByUpdated, After: &user.Mark{Time: middle.UpdatedAt, ID: middle.ID}},
-		"updated/backward": {Order: user.ByUpdated, Desc: true, After: &user.Mark{Time: middle.UpdatedAt, ID: middle.ID}},
+		"updated/deep":     {Order: user.ByUpdated, After: &user.ListCursor{Time: middle.UpdatedAt, ID: middle.ID}},
+		"updated/backward": {Order: user.ByUpdated, Desc: true, After: &user.ListCursor{Time: middle.UpdatedAt, ID: middle.ID}},
 	} {
-		q.MaxUsers, q.MaxLooked, q.MaxBytes = 50, 1000, 1<<20
+		q.MaxUsers, q.MaxScanned, q.MaxBytes = 50, 1000, 1<<20
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				if page, err := s.List(b.Context(), q); err != nil || len(page.Users) < 40 {

@@ -72,7 +72,7 @@ func TestWalksEndInADamagedTree(t *testing.T) {
 	failed := 0
 	for _, order := range []user.Order{user.ByID, user.ByUsername, user.ByEmail, user.ByUpdated} {
 		for _, desc := range []bool{false, true} {
-			seen, err := walkUsers(t, s, user.ListQuery{Order: order, Desc: desc, MaxUsers: 50, MaxLooked: 100, MaxBytes: 1 << 20}, users)
+			seen, err := walkUsers(t, s, user.ListQuery{Order: order, Desc: desc, MaxUsers: 50, MaxScanned: 100, MaxBytes: 1 << 20}, users)
 			t.Logf("order %v, descending %v: %d users, %v", order, desc, seen, err)
 			if err != nil {
 				failed++

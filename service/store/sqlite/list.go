@@ -52,7 +52,7 @@ func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 // lister gathers one page, a chunk at a time.
 type lister struct {
 	query  user.ListQuery
-	place  *user.Mark // where the page has come to; nil: the beginning
+	place  *user.ListCursor // where the page has come to; nil: the beginning
 	page   user.ListPage
 	looked int
 	bytes  int
@@ -62,7 +62,7 @@ type lister struct {
 // chunk reads on from the place. One row more than may be looked at is read, to
 // know whether there is more.
 func (l *lister) chunk(r *reader) error {
-	want := min(l.query.MaxLooked-l.looked+1, chunkRows)
+	want := min(l.query.MaxScanned-l.looked+1, chunkRows)
 	got, bytes := 0, 0
 	read := func(query int, args ...driver.Value) error {
 		if l.query.Desc {
@@ -144,7 +144,7 @@ func afterPrefix(prefix string) string {
 
 // look takes one more user into account, and ends the page when it is full.
 func (l *lister) look(row []driver.Value) error {
-	if l.looked == l.query.MaxLooked || len(l.page.Users) == l.query.MaxUsers {
+	if l.looked == l.query.MaxScanned || len(l.page.Users) == l.query.MaxUsers {
 		l.end()
 		return nil
 	}
@@ -172,8 +172,8 @@ func (l *lister) look(row []driver.Value) error {
 }
 
 // markOf returns where a user stands in the order of the list.
-func (l *lister) markOf(u *user.User, keys user.Keys) *user.Mark {
-	mark := &user.Mark{ID: u.ID}
+func (l *lister) markOf(u *user.User, keys user.Keys) *user.ListCursor {
+	mark := &user.ListCursor{ID: u.ID}
 	switch l.query.Order {
 	case user.ByUsername:
 		mark.Key = keys.Username
@@ -188,7 +188,7 @@ func (l *lister) markOf(u *user.User, keys user.Keys) *user.Mark {
 
 // advances reports whether the mark lies behind the place that the list has come to. In
 // a damaged index it may not, and a list that went on would never end.
-func (l *lister) advances(mark *user.Mark) bool {
+func (l *lister) advances(mark *user.ListCursor) bool {
 	if l.place == nil {
 		return true
 	}

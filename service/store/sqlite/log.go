@@ -60,8 +60,8 @@ func newLogReader(query user.LogQuery, head int64) *logReader {
 	if query.Before > 0 {
 		l.query.Before = min(l.query.Before, query.Before)
 	}
-	if query.MaxLooked > 0 {
-		l.limit = min(l.limit, query.MaxLooked)
+	if query.MaxScanned > 0 {
+		l.limit = min(l.limit, query.MaxScanned)
 	}
 	if len(query.Actions) == 0 {
 		l.limit = min(l.limit, query.MaxRows)

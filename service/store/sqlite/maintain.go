@@ -78,7 +78,7 @@ func (w *writer) redactRows(id, after int64, limit int) (reached int64, more boo
 				return nil
 			}
 			activity, err := scanRow(row)
-			rows = append(rows, redacted{reached, encodeMap(formRedacted, user.Redacted(activity.Details))})
+			rows = append(rows, redacted{reached, encodeMap(formRedacted, user.RedactDetails(activity.Details))})
 			return err
 		}, id, after, int64(limit))
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// namesVersion counts the changes of the rules in user.Shown, user.UsernameKey and
+// namesVersion counts the changes of the rules in user.Sanitize, user.UsernameKey and
 // user.EmailKey.
 const namesVersion = 1
 
@@ -106,7 +106,7 @@ func (r *renewal) after(id int64) (users []names, err error) {
 }
 
 func (r *renewal) renew(n *names) error {
-	if username, email := user.Shown(n.username), user.Shown(n.email); username != n.username || email != n.email {
+	if username, email := user.Sanitize(n.username), user.Sanitize(n.email); username != n.username || email != n.email {
 		if err := r.show.exec(username, email, n.id); err != nil {
 			return err
 		}

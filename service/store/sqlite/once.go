@@ -10,7 +10,7 @@ import (
 )
 
 // remembered returns the first success of a request, if it is still known.
-func (w *writer) remembered(once *user.Once) (result user.Result, found bool, err error) {
+func (w *writer) remembered(once *user.IdempotencyKey) (result user.Result, found bool, err error) {
 	row, err := w.getRequest.one(once.ID, once.Procedure, once.Caller)
 	if err != nil || row == nil {
 		return user.Result{}, false, err
@@ -43,7 +43,7 @@ func (w *writer) remembered(once *user.Once) (result user.Result, found bool, er
 }
 
 // remember notes the success of a request, in the place of one past its lifetime.
-func (w *writer) remember(once *user.Once, op user.Op, result *user.Result) error {
+func (w *writer) remember(once *user.IdempotencyKey, op user.Op, result *user.Result) error {
 	a := answer{outcome: result.Outcome, position: result.Position, user: result.User, rows: len(result.Rows)}
 	if a.rows > 0 {
 		a.first = result.Rows[0].Position
@@ -96,8 +96,8 @@ func (w *writer) sharedUser(ref *user.User) (*user.User, error) {
 	return a.user, err
 }
 
-// ForgetRequests drops at most limit request ids past their lifetime.
-func (s *Store) ForgetRequests(ctx context.Context, limit int) (int, error) {
+// ExpireRequestIDs drops at most limit request ids past their lifetime.
+func (s *Store) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 	dropped := 0
 	err := s.do(ctx, func(w *writer) error {
 		dropped = 0 // the job may run twice

@@ -18,7 +18,7 @@ import (
 func TestRememberedResultsShareALargeUser(t *testing.T) {
 	now := time.Now()
 	s, err := Open(t.Context(), Options{
-		Path: filepath.Join(t.TempDir(), "users.db"), Logger: slog.New(slog.DiscardHandler), Clock: clock.Steady(func() time.Time { return now }),
+		Path: filepath.Join(t.TempDir(), "users.db"), Logger: slog.New(slog.DiscardHandler), Clock: clock.FromWallClock(func() time.Time { return now }),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -42,8 +42,8 @@ func TestRememberedResultsShareALargeUser(t *testing.T) {
 	}
 	const requests = 200
 	for i := range requests {
-		once := &user.Once{Caller: "c", Procedure: "p", ID: fmt.Sprint(i), Fingerprint: [32]byte{1}}
-		if _, err := user.ApplyOne(t.Context(), s, user.Change{Op: &user.Look{ID: made.User.ID}, Once: once}); err != nil {
+		once := &user.IdempotencyKey{Caller: "c", Procedure: "p", ID: fmt.Sprint(i), Fingerprint: [32]byte{1}}
+		if _, err := user.ApplyOne(t.Context(), s, user.Change{Op: &user.ReadBarrier{ID: made.User.ID}, IdempotencyKey: once}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,7 +66,7 @@ func TestRememberedResultsShareALargeUser(t *testing.T) {
 	}
 	now = now.Add(2*user.RequestIDLifetime + time.Second)
 	for range 3 {
-		if _, err := s.ForgetRequests(t.Context(), requests); err != nil {
+		if _, err := s.ExpireRequestIDs(t.Context(), requests); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -50,7 +50,7 @@ type Store struct {
 	epoch  string
 	ids    *user.IDs
 	lock   *fileLock
-	clock  *clock.Guard
+	clock  *clock.Monitor
 	disk   disk
 	pool   *pool
 	heavy  processors

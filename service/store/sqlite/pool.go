@@ -183,7 +183,7 @@ func (p *pool) wait(ctx context.Context, q *readQueue, run func(*reader) bool) e
 		return context.Cause(ctx)
 	}
 	t, _ := p.spare.Get().(*readTask)
-	t.caller, t.run = user.CallerOf(ctx), run
+	t.caller, t.run = user.CallerFromContext(ctx), run
 	if !q.submit(t) {
 		return user.NewStoreUnavailableError()
 	}

@@ -89,7 +89,7 @@ func TestPointReadsDoNotWaitForScans(t *testing.T) {
 	var scans sync.WaitGroup
 	for range waiting {
 		scans.Go(func() {
-			if _, err := s.List(t.Context(), user.ListQuery{MaxUsers: 1, MaxLooked: 1, MaxBytes: 1}); err != nil {
+			if _, err := s.List(t.Context(), user.ListQuery{MaxUsers: 1, MaxScanned: 1, MaxBytes: 1}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -148,7 +148,7 @@ func (s *Store) eachID(ctx context.Context, ids []int64, visit func(r *reader, i
 // DuePurges returns at most limit deleted users whose time to be purged has come,
 // those first that have waited longest.
 func (s *Store) DuePurges(ctx context.Context, limit int) ([]int64, error) {
-	due := s.clock.Now().Due
+	due := s.clock.Now().Earliest
 	var ids []int64
 	err := scan(ctx, s.pool, func(r *reader) (last bool, err error) {
 		ids = ids[:0]

@@ -109,10 +109,10 @@ func (s *Store) endSession(w *writer) error {
 
 // readMark returns what the store kept of the time. An earlier release kept none: the
 // log's last row is as old as the store at least.
-func readMark(c *conn, head user.Head) (kept clock.Mark, err error) {
+func readMark(c *conn, head user.Head) (kept clock.Checkpoint, err error) {
 	err = c.rows("SELECT clock_time, clock_elapsed, clock_boot FROM meta", func(row []driver.Value) error {
 		if at := asNumber(row[0]); at != 0 {
-			kept = clock.Mark{Time: moment(at), Elapsed: time.Duration(asNumber(row[1])), Boot: asText(row[2])}
+			kept = clock.Checkpoint{Time: moment(at), Elapsed: time.Duration(asNumber(row[1])), Boot: asText(row[2])}
 		}
 		return nil
 	})
@@ -124,6 +124,6 @@ func readMark(c *conn, head user.Head) (kept clock.Mark, err error) {
 
 // keepMark notes the time for the next start. The prober has it done every few seconds.
 func (s *Store) keepMark(w *writer) error {
-	mark := s.clock.Mark()
+	mark := s.clock.Checkpoint()
 	return w.conn.run("UPDATE meta SET clock_time = ?, clock_elapsed = ?, clock_boot = ?", mark.Time.UnixMicro(), int64(mark.Elapsed), mark.Boot)
 }

@@ -32,7 +32,7 @@ func TestStoreInParts(t *testing.T) {
 
 func options(opts storetest.Options) sqlite.Options {
 	return sqlite.Options{
-		Path: filepath.Join(opts.Dir, "users.db"), Clock: clock.Steady(opts.Clock), Logger: slog.New(slog.DiscardHandler),
+		Path: filepath.Join(opts.Dir, "users.db"), Clock: clock.FromWallClock(opts.Clock), Logger: slog.New(slog.DiscardHandler),
 	}
 }
 

@@ -43,7 +43,7 @@ type writer struct {
 	clock     time.Time // the best known time
 	due       time.Time // has certainly come
 	next      int64     // position of its next row
-	committed []user.Committed
+	committed []user.CommittedChange
 	changes   int64 // rows that the connection had written before it
 	done      int   // changes since the start of the program
 }
@@ -106,7 +106,7 @@ func (w *writer) start(head user.Head) { w.head = head }
 
 // begin sets the state for a new transaction. Its time is never before the log's.
 func (w *writer) begin(at clock.Times) {
-	w.clock, w.due = user.Truncate(at.Best), user.Truncate(at.Due)
+	w.clock, w.due = user.Truncate(at.Best), user.Truncate(at.Earliest)
 	w.now = w.clock
 	if w.now.Before(w.head.Time) {
 		w.now = w.head.Time

@@ -57,7 +57,7 @@ type group struct {
 // the disk is stuck it refuses.
 func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	pending, end := user.NewPending()
-	it := &item{ctx: ctx, caller: user.CallerOf(ctx), batch: batch, end: end, weight: weigh(batch)}
+	it := &item{ctx: ctx, caller: user.CallerFromContext(ctx), batch: batch, end: end, weight: weigh(batch)}
 	if err := s.enqueue(it); err != nil { //nolint:contextcheck // it has the context
 		end(nil, err)
 	}
@@ -369,7 +369,7 @@ func (s *Store) checkPlaces() error {
 	return nil
 }
 
-func (s *Store) publish(head user.Head, committed []user.Committed) {
+func (s *Store) publish(head user.Head, committed []user.CommittedChange) {
 	if s.observe != nil && len(committed) > 0 {
 		s.observe(user.Commit{Head: head, Changes: committed})
 	}

@@ -117,7 +117,7 @@ type modelTx struct {
 	data      *modelData
 	now       time.Time
 	clock     time.Time
-	committed []user.Committed
+	committed []user.CommittedChange
 }
 
 func (tx *modelTx) batch(batch user.Batch) ([]user.Result, error) {
@@ -147,12 +147,12 @@ func (tx *modelTx) changeRecovering(c user.Change) (result user.Result, err erro
 }
 
 func (tx *modelTx) change(c user.Change) (user.Result, error) {
-	if c.Once == nil || c.ValidateOnly {
+	if c.IdempotencyKey == nil || c.ValidateOnly {
 		return tx.decide(c)
 	}
-	key := requestKey{c.Once.Caller, c.Once.Procedure, c.Once.ID}
+	key := requestKey{c.IdempotencyKey.Caller, c.IdempotencyKey.Procedure, c.IdempotencyKey.ID}
 	if r, ok := tx.data.requests[key]; ok && tx.clock.Sub(r.created) < user.RequestIDLifetime {
-		if r.fingerprint != c.Once.Fingerprint {
+		if r.fingerprint != c.IdempotencyKey.Fingerprint {
 			return user.Result{}, user.NewRequestIDReusedError()
 		}
 		return cloneResult(r.result), nil
@@ -165,7 +165,7 @@ func (tx *modelTx) change(c user.Change) (user.Result, error) {
 	if result.User != nil {
 		id = result.User.ID
 	}
-	tx.data.requests[key] = request{c.Once.Fingerprint, tx.clock, cloneResult(result), id}
+	tx.data.requests[key] = request{c.IdempotencyKey.Fingerprint, tx.clock, cloneResult(result), id}
 	return result, nil
 }
 
@@ -208,7 +208,7 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 	if cur != nil {
 		cur = cur.Clone()
 	}
-	d, err := op.Decide(cur, user.Moment{Now: tx.now, Clock: tx.clock, Due: tx.clock, Next: int64(len(tx.data.log)) + 1}, c.By)
+	d, err := op.Decide(cur, user.CommitStamp{LogTime: tx.now, Clock: tx.clock, Earliest: tx.clock, NextPosition: int64(len(tx.data.log)) + 1}, c.By)
 	if err != nil {
 		return user.Result{}, err
 	}
@@ -234,7 +234,7 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 		}
 	}
 	tx.data.log = append(tx.data.log, cloneRows(d.Rows)...)
-	tx.committed = append(tx.committed, user.Committed{UserID: id, User: cloneUser(d.User), Rows: cloneRows(d.Rows), Origin: c.By.Origin})
+	tx.committed = append(tx.committed, user.CommittedChange{UserID: id, User: cloneUser(d.User), Rows: cloneRows(d.Rows), Origin: c.By.Origin})
 	result := tx.result(outcome, d.User)
 	result.Rows = cloneRows(d.Rows)
 	return result, nil

@@ -105,11 +105,11 @@ func (m *Model) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus
 type entry struct {
 	user *user.User
 	keys user.Keys
-	mark user.Mark
+	mark user.ListCursor
 }
 
 func (d *modelData) entry(order user.Order, id int64) entry {
-	p := entry{user: d.users[id], keys: d.keys[id], mark: user.Mark{ID: id}}
+	p := entry{user: d.users[id], keys: d.keys[id], mark: user.ListCursor{ID: id}}
 	switch order {
 	case user.ByUsername:
 		p.mark.Key = p.keys.Username
@@ -122,7 +122,7 @@ func (d *modelData) entry(order user.Order, id int64) entry {
 	return p
 }
 
-func compareMarks(a, b user.Mark) int {
+func compareMarks(a, b user.ListCursor) int {
 	return cmp.Or(cmp.Compare(a.Key, b.Key), a.Time.Compare(b.Time), cmp.Compare(a.ID, b.ID))
 }
 
@@ -160,7 +160,7 @@ func (m *Model) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 			}
 		}
 		keep := (query.ShowDeleted || !u.Deleted()) && (query.Match == nil || query.Match(u.Clone(), p.keys))
-		full := scanned == query.MaxLooked || len(page.Users) == query.MaxUsers ||
+		full := scanned == query.MaxScanned || len(page.Users) == query.MaxUsers ||
 			keep && len(page.Users) > 0 && bytes+u.Size() > query.MaxBytes
 		if full {
 			page.Next = last
@@ -197,7 +197,7 @@ func (m *Model) Log(ctx context.Context, query user.LogQuery) (user.LogPage, err
 		if query.UserID != 0 && row.UserID != query.UserID {
 			continue
 		}
-		if len(page.Rows) == query.MaxRows || query.MaxLooked > 0 && scanned == query.MaxLooked ||
+		if len(page.Rows) == query.MaxRows || query.MaxScanned > 0 && scanned == query.MaxScanned ||
 			query.MaxBytes > 0 && bytes >= query.MaxBytes {
 			return page, nil
 		}
@@ -259,7 +259,7 @@ func (m *Model) Redact(ctx context.Context, id int64, _ int) (more bool, err err
 	return false, m.change(ctx, func(d *modelData) {
 		for i, row := range d.log {
 			if row.UserID == id {
-				d.log[i].Details = user.Redacted(row.Details)
+				d.log[i].Details = user.RedactDetails(row.Details)
 			}
 		}
 		for key, r := range d.requests {
@@ -270,8 +270,8 @@ func (m *Model) Redact(ctx context.Context, id int64, _ int) (more bool, err err
 	})
 }
 
-// ForgetRequests implements user.Store.
-func (m *Model) ForgetRequests(ctx context.Context, limit int) (int, error) {
+// ExpireRequestIDs implements user.Store.
+func (m *Model) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 	dropped := 0
 	err := m.change(ctx, func(d *modelData) {
 		now := m.clock()

@@ -98,8 +98,8 @@ func (p *comparison) batch(r *rapid.T) {
 			ValidateOnly: rapid.IntRange(0, 5).Draw(r, "validate") == 0,
 		}
 		if rapid.Bool().Draw(r, "once") {
-			c.Once = idempotencyKey(rapid.SampledFrom([]string{"1", "2", "3", "4"}).Draw(r, "request"))
-			c.Once.Fingerprint[0] = byte(rapid.IntRange(0, 1).Draw(r, "fingerprint"))
+			c.IdempotencyKey = idempotencyKey(rapid.SampledFrom([]string{"1", "2", "3", "4"}).Draw(r, "request"))
+			c.IdempotencyKey.Fingerprint[0] = byte(rapid.IntRange(0, 1).Draw(r, "fingerprint"))
 		}
 		c.Op = op(func(id int64) int64 { return id })
 		ofModel.Changes = append(ofModel.Changes, c)
@@ -178,7 +178,7 @@ func (p *comparison) compare(r *rapid.T) {
 	}
 	p.same(r, "log", p.normalizeRows(want.Rows, true), p.normalizeRows(got.Rows, false))
 	for order := user.ByUsername; order <= user.ByEmail; order++ {
-		q := user.ListQuery{Order: order, MaxUsers: 1000, MaxLooked: 1000, MaxBytes: 1 << 20, ShowDeleted: true}
+		q := user.ListQuery{Order: order, MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20, ShowDeleted: true}
 		want, wantErr := p.model.List(ctx, q)
 		got, gotErr := p.store.List(ctx, q)
 		if wantErr != nil || gotErr != nil {

@@ -233,14 +233,14 @@ func runConcurrently(n int, f func(i int)) {
 // opFunc is an op that calls decide.
 type opFunc struct {
 	id     int64
-	decide func(cur *user.User, in user.Moment, by user.Author) (user.Decision, error)
+	decide func(cur *user.User, in user.CommitStamp, by user.Author) (user.Decision, error)
 }
 
 // Target implements user.Op.
 func (op opFunc) Target() int64 { return op.id }
 
 // Decide implements user.Op.
-func (op opFunc) Decide(cur *user.User, in user.Moment, by user.Author) (user.Decision, error) {
+func (op opFunc) Decide(cur *user.User, in user.CommitStamp, by user.Author) (user.Decision, error) {
 	return op.decide(cur, in, by)
 }
 
@@ -249,7 +249,9 @@ var errInjected = errors.New("injected failure")
 // failingOps returns an op that fails with an unexpected error and an op that panics.
 func failingOps(id int64) []user.Op {
 	return []user.Op{
-		opFunc{id, func(*user.User, user.Moment, user.Author) (user.Decision, error) { return user.Decision{}, errInjected }},
-		opFunc{id, func(*user.User, user.Moment, user.Author) (user.Decision, error) { panic("injected panic") }},
+		opFunc{id, func(*user.User, user.CommitStamp, user.Author) (user.Decision, error) {
+			return user.Decision{}, errInjected
+		}},
+		opFunc{id, func(*user.User, user.CommitStamp, user.Author) (user.Decision, error) { panic("injected panic") }},
 	}
 }

@@ -19,7 +19,7 @@ var fairnessTests = map[string]func(*harness){
 		for i := range lists {
 			ctx := user.WithCaller(h.ctx(), fmt.Sprint("caller", i%3))
 			scans.Go(func() {
-				_, err := h.store.List(ctx, user.ListQuery{MaxUsers: 1, MaxLooked: 1000, MaxBytes: 1 << 20, Match: func(*user.User, user.Keys) bool {
+				_, err := h.store.List(ctx, user.ListQuery{MaxUsers: 1, MaxScanned: 1000, MaxBytes: 1 << 20, Match: func(*user.User, user.Keys) bool {
 					select {
 					case begun <- struct{}{}:
 					default:

@@ -12,8 +12,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func idempotencyKey(id string) *user.Once {
-	return &user.Once{Caller: "caller", Procedure: "procedure", ID: id, Fingerprint: [32]byte{1}}
+func idempotencyKey(id string) *user.IdempotencyKey {
+	return &user.IdempotencyKey{Caller: "caller", Procedure: "procedure", ID: id, Fingerprint: [32]byte{1}}
 }
 
 // createWithAllFields returns an op that creates anna with all optional fields set.
@@ -26,13 +26,13 @@ func (h *harness) createWithAllFields() user.Op {
 var idempotencyTests = map[string]func(*harness){
 	"a repeated request returns the stored result, also after a restart": func(h *harness) {
 		by := user.Author{Actor: "actor", RequestID: "1"}
-		create := user.Change{Op: h.createWithAllFields(), Once: idempotencyKey("1"), By: by}
+		create := user.Change{Op: h.createWithAllFields(), IdempotencyKey: idempotencyKey("1"), By: by}
 		made, err := h.apply(create)
 		h.check(err)
-		note := user.Change{Op: metadataOp(made.User.ID, "n", "1"), Once: idempotencyKey("2")}
+		note := user.Change{Op: metadataOp(made.User.ID, "n", "1"), IdempotencyKey: idempotencyKey("2")}
 		noted, err := h.apply(note)
 		h.check(err)
-		remove := user.Change{Op: &user.Delete{ID: made.User.ID, Retention: time.Hour}, Once: idempotencyKey("3")}
+		remove := user.Change{Op: &user.Delete{ID: made.User.ID, Retention: time.Hour}, IdempotencyKey: idempotencyKey("3")}
 		removed, err := h.apply(remove)
 		h.check(err)
 		for range 2 {
@@ -57,7 +57,7 @@ var idempotencyTests = map[string]func(*harness){
 		}
 		op, err := user.NewCreate("anna", "anna@example.org", []string{"a"}, metadata)
 		h.check(err)
-		changes := []user.Change{{Op: op, Once: idempotencyKey("0")}}
+		changes := []user.Change{{Op: op, IdempotencyKey: idempotencyKey("0")}}
 		var first []user.Result
 		apply := func(c user.Change) user.Result {
 			result, err := h.apply(c)
@@ -71,7 +71,7 @@ var idempotencyTests = map[string]func(*harness){
 			&user.SetStatus{ID: u.ID, Status: user.StatusActive, Time: h.clock.Now().Add(time.Second)}, // no new version
 			metadataOp(u.ID, "n", "1"), metadataOp(u.ID, "n", "2"), &user.Delete{ID: u.ID},
 		} {
-			c := user.Change{Op: op, Once: idempotencyKey(fmt.Sprint(i + 1))}
+			c := user.Change{Op: op, IdempotencyKey: idempotencyKey(fmt.Sprint(i + 1))}
 			changes = append(changes, c)
 			apply(c)
 		}
@@ -89,7 +89,7 @@ var idempotencyTests = map[string]func(*harness){
 	},
 	"duplicates in one batch and concurrent duplicates take effect once": func(h *harness) {
 		u := h.create("anna")
-		change := user.Change{Op: incrementOp(u.ID), Once: idempotencyKey("1")}
+		change := user.Change{Op: incrementOp(u.ID), IdempotencyKey: idempotencyKey("1")}
 		results, err := user.Apply(h.ctx(), h.store, user.Batch{Changes: []user.Change{change, change}})
 		h.check(err)
 		if diff := cmp.Diff(results[0], results[1]); diff != "" || results[0].Err != nil {
@@ -97,7 +97,7 @@ var idempotencyTests = map[string]func(*harness){
 		}
 		var pending []*user.Pending
 		for range 50 {
-			pending = append(pending, h.store.Submit(h.ctx(), user.Batch{Changes: []user.Change{{Op: incrementOp(u.ID), Once: idempotencyKey("2")}}}))
+			pending = append(pending, h.store.Submit(h.ctx(), user.Batch{Changes: []user.Change{{Op: incrementOp(u.ID), IdempotencyKey: idempotencyKey("2")}}}))
 		}
 		for _, p := range pending {
 			results, err := p.Wait(h.ctx())
@@ -107,7 +107,7 @@ var idempotencyTests = map[string]func(*harness){
 		}
 		var succeeded atomic.Int64
 		runConcurrently(20, func(int) {
-			if r, err := h.apply(user.Change{Op: incrementOp(u.ID), Once: idempotencyKey("3")}); err == nil && r.Position == 4 {
+			if r, err := h.apply(user.Change{Op: incrementOp(u.ID), IdempotencyKey: idempotencyKey("3")}); err == nil && r.Position == 4 {
 				succeeded.Add(1)
 			}
 		})
@@ -116,23 +116,23 @@ var idempotencyTests = map[string]func(*harness){
 		}
 	},
 	"a request id reused for a different request is rejected": func(h *harness) {
-		_, err := h.apply(user.Change{Op: createOp("anna"), Once: idempotencyKey("1")})
+		_, err := h.apply(user.Change{Op: createOp("anna"), IdempotencyKey: idempotencyKey("1")})
 		h.check(err)
 		other := idempotencyKey("1")
 		other.Fingerprint[31] = 1
-		_, err = h.apply(user.Change{Op: createOp("berta"), Once: other})
+		_, err = h.apply(user.Change{Op: createOp("berta"), IdempotencyKey: other})
 		h.wantReason(err, user.RequestIDReused)
 		h.reopen()
-		_, err = h.apply(user.Change{Op: createOp("berta"), Once: other})
+		_, err = h.apply(user.Change{Op: createOp("berta"), IdempotencyKey: other})
 		h.wantReason(err, user.RequestIDReused)
 	},
 	"request ids are scoped to caller and procedure": func(h *harness) {
 		u := h.create("anna")
-		for _, o := range []*user.Once{
+		for _, o := range []*user.IdempotencyKey{
 			idempotencyKey("1"), {Caller: "c", Procedure: "procedure", ID: "1"}, {Caller: "caller", Procedure: "p", ID: "1"}, {ID: "1"}, {},
 		} {
 			for range 2 {
-				_, err := h.apply(user.Change{Op: incrementOp(u.ID), Once: o})
+				_, err := h.apply(user.Change{Op: incrementOp(u.ID), IdempotencyKey: o})
 				h.check(err)
 			}
 		}
@@ -144,27 +144,27 @@ var idempotencyTests = map[string]func(*harness){
 		u := h.create("anna")
 		o := idempotencyKey("1")
 		for _, op := range append(failingOps(u.ID), createOp("anna"), metadataOp(4711, "k", "v")) {
-			if _, err := h.apply(user.Change{Op: op, Once: o}); err == nil {
+			if _, err := h.apply(user.Change{Op: op, IdempotencyKey: o}); err == nil {
 				h.Fatalf("apply(%T) succeeded, want an error", op)
 			}
 		}
-		_, err := h.apply(user.Change{Op: createOp("berta"), Once: o, ValidateOnly: true})
+		_, err := h.apply(user.Change{Op: createOp("berta"), IdempotencyKey: o, ValidateOnly: true})
 		h.check(err)
 		other := idempotencyKey("1")
 		other.Fingerprint[0] = 2
-		r, err := h.apply(user.Change{Op: createOp("berta"), Once: other})
+		r, err := h.apply(user.Change{Op: createOp("berta"), IdempotencyKey: other})
 		if err != nil || r.Outcome != user.OutcomeCreated {
 			h.Fatalf("apply = %+v, %v, want a created user", r, err)
 		}
 	},
 	"the result of a change without effect is stored": func(h *harness) {
 		u := h.create("anna")
-		same := user.Change{Op: renameOp(u.ID, "anna"), Once: idempotencyKey("1")}
-		skip := user.Change{Op: createOp("anna"), OnConflict: user.ConflictSkip, Once: idempotencyKey("2")}
+		same := user.Change{Op: renameOp(u.ID, "anna"), IdempotencyKey: idempotencyKey("1")}
+		skip := user.Change{Op: createOp("anna"), OnConflict: user.ConflictSkip, IdempotencyKey: idempotencyKey("2")}
 		for _, c := range []user.Change{same, skip} {
 			first, err := h.apply(c)
 			h.check(err)
-			h.mustApply(metadataOp(u.ID, "k", c.Once.ID))
+			h.mustApply(metadataOp(u.ID, "k", c.IdempotencyKey.ID))
 			again, err := h.apply(c)
 			h.check(err)
 			if first.Outcome != user.OutcomeUnchanged || first.Position != again.Position || first.User.Version != again.User.Version {
@@ -174,7 +174,7 @@ var idempotencyTests = map[string]func(*harness){
 	},
 	"a request id expires after its lifetime": func(h *harness) {
 		u := h.create("anna")
-		c := user.Change{Op: incrementOp(u.ID), Once: idempotencyKey("1")}
+		c := user.Change{Op: incrementOp(u.ID), IdempotencyKey: idempotencyKey("1")}
 		count := func(want string) {
 			h.Helper()
 			_, err := h.apply(c)
@@ -192,22 +192,22 @@ var idempotencyTests = map[string]func(*harness){
 		h.reopen()
 		count("2")
 	},
-	"ForgetRequests deletes expired request ids only": func(h *harness) {
+	"ExpireRequestIDs deletes expired request ids only": func(h *harness) {
 		for i := range 10 {
-			_, err := h.apply(user.Change{Op: createOp(fmt.Sprintf("user%d", i)), Once: idempotencyKey(fmt.Sprint(i))})
+			_, err := h.apply(user.Change{Op: createOp(fmt.Sprintf("user%d", i)), IdempotencyKey: idempotencyKey(fmt.Sprint(i))})
 			h.check(err)
 			h.clock.Advance(time.Hour)
 		}
 		h.clock.Advance(user.RequestIDLifetime - 6*time.Hour)
 		for _, want := range []int{3, 2, 0} {
-			n, err := h.store.ForgetRequests(h.ctx(), 3)
+			n, err := h.store.ExpireRequestIDs(h.ctx(), 3)
 			h.check(err)
 			if n != want {
-				h.Fatalf("ForgetRequests = %d, want %d", n, want)
+				h.Fatalf("ExpireRequestIDs = %d, want %d", n, want)
 			}
 		}
 		for i := 5; i < 10; i++ {
-			_, err := h.apply(user.Change{Op: createOp(fmt.Sprintf("user%d", i)), Once: idempotencyKey(fmt.Sprint(i))})
+			_, err := h.apply(user.Change{Op: createOp(fmt.Sprintf("user%d", i)), IdempotencyKey: idempotencyKey(fmt.Sprint(i))})
 			h.check(err)
 		}
 	},

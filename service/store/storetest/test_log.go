@@ -145,7 +145,7 @@ var logTests = map[string]func(*harness){
 		for _, id := range append(users, 0, 4711) {
 			for _, actions := range [][]string{nil, {"app.seen"}, {user.ActionCreated, user.ActionUpdated}, {"app.none"}} {
 				for _, limits := range [][3]int{{1, 0, 0}, {3, 0, 0}, {7, 5, 0}, {2, 1, 0}, {1000, 0, 0}, {1000, 0, 1}, {1000, 0, 200}} {
-					query := user.LogQuery{UserID: id, Actions: actions, MaxRows: limits[0], MaxLooked: limits[1], MaxBytes: limits[2]}
+					query := user.LogQuery{UserID: id, Actions: actions, MaxRows: limits[0], MaxScanned: limits[1], MaxBytes: limits[2]}
 					want := filterRows(all, query)
 					h.sameRows(h.log(query), want)
 					query.After, query.Before = 10, 40

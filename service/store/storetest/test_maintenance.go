@@ -31,11 +31,11 @@ var maintenanceTests = map[string]func(*harness){
 	},
 	"a purge keeps row positions and removes personal data": func(h *harness) {
 		other := h.create("berta")
-		r, err := h.apply(user.Change{Op: h.createWithAllFields(), Once: idempotencyKey("1"), By: user.Author{Actor: "secret actor"}})
+		r, err := h.apply(user.Change{Op: h.createWithAllFields(), IdempotencyKey: idempotencyKey("1"), By: user.Author{Actor: "secret actor"}})
 		h.check(err)
 		id := r.User.ID
 		for i := range 25 {
-			_, err := h.apply(user.Change{Op: metadataOp(id, "secret key", fmt.Sprint("secret ", i)), Once: idempotencyKey(fmt.Sprint("n", i))})
+			_, err := h.apply(user.Change{Op: metadataOp(id, "secret key", fmt.Sprint("secret ", i)), IdempotencyKey: idempotencyKey(fmt.Sprint("n", i))})
 			h.check(err)
 			h.mustApply(metadataOp(other.ID, "k", fmt.Sprint(i)))
 		}
@@ -58,7 +58,7 @@ var maintenanceTests = map[string]func(*harness){
 		want := slices.Clone(before)
 		for i, row := range want {
 			if row.UserID == id {
-				want[i].Details = user.Redacted(row.Details)
+				want[i].Details = user.RedactDetails(row.Details)
 			}
 		}
 		h.sameRows(after[:len(before)], want)
@@ -71,7 +71,7 @@ var maintenanceTests = map[string]func(*harness){
 		_, err = h.store.Get(h.ctx(), id)
 		h.wantReason(err, user.UserNotFound)
 		// The stored results of the user are deleted, and its names are free.
-		r, err = h.apply(user.Change{Op: h.createWithAllFields(), Once: idempotencyKey("1")})
+		r, err = h.apply(user.Change{Op: h.createWithAllFields(), IdempotencyKey: idempotencyKey("1")})
 		if err != nil || r.Outcome != user.OutcomeCreated || r.User.ID == id {
 			h.Errorf("apply after the purge = %+v, %v, want a new user", r, err)
 		}
@@ -131,7 +131,7 @@ var maintenanceTests = map[string]func(*harness){
 		h.sameRows(observed, h.checkLog())
 	},
 	"the observer receives a purge as a change without a user": func(h *harness) {
-		var changes []user.Committed
+		var changes []user.CommittedChange
 		h.store.Observe(func(c user.Commit) { changes = append(changes, c.Changes...) })
 		u := h.create("anna")
 		h.mustApply(&user.Delete{ID: u.ID})

@@ -51,7 +51,7 @@ var readTests = map[string]func(*harness){
 		})
 	},
 	"callers may modify returned users and rows": func(h *harness) {
-		change := user.Change{Op: h.createWithAllFields(), Once: idempotencyKey("1")}
+		change := user.Change{Op: h.createWithAllFields(), IdempotencyKey: idempotencyKey("1")}
 		first, err := h.apply(change)
 		h.check(err)
 		want, rows := h.get(first.User.ID), h.checkLog()
@@ -67,7 +67,7 @@ var readTests = map[string]func(*harness){
 		many, err := h.store.GetMany(h.ctx(), []int64{first.User.ID})
 		h.check(err)
 		modify(many[0])
-		page, err := h.store.List(h.ctx(), user.ListQuery{MaxUsers: 1, MaxLooked: 1})
+		page, err := h.store.List(h.ctx(), user.ListQuery{MaxUsers: 1, MaxScanned: 1})
 		h.check(err)
 		modify(page.Users[0])
 		modifyRows(h.log(user.LogQuery{}))
@@ -138,14 +138,14 @@ var readTests = map[string]func(*harness){
 		for order := user.ByID; order <= user.ByUpdated; order++ {
 			for _, desc := range []bool{false, true} {
 				for _, q := range []user.ListQuery{
-					{MaxUsers: 1000, MaxLooked: 1000, MaxBytes: 1 << 20},
-					{MaxUsers: 7, MaxLooked: 1000, MaxBytes: 1 << 20, ShowDeleted: true},
-					{MaxUsers: 7, MaxLooked: 5, MaxBytes: 1 << 20, Match: short},
-					{MaxUsers: 50, MaxLooked: 50, MaxBytes: 400, ShowDeleted: true},
-					{MaxUsers: 1, MaxLooked: 1, MaxBytes: 1},
-					{MaxUsers: 3, MaxLooked: 9, MaxBytes: 1 << 20, Prefix: "a"},
-					{MaxUsers: 3, MaxLooked: 9, MaxBytes: 1 << 20, Prefix: "äb"},
-					{MaxUsers: 3, MaxLooked: 9, MaxBytes: 1 << 20, Prefix: "zzzz"},
+					{MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20},
+					{MaxUsers: 7, MaxScanned: 1000, MaxBytes: 1 << 20, ShowDeleted: true},
+					{MaxUsers: 7, MaxScanned: 5, MaxBytes: 1 << 20, Match: short},
+					{MaxUsers: 50, MaxScanned: 50, MaxBytes: 400, ShowDeleted: true},
+					{MaxUsers: 1, MaxScanned: 1, MaxBytes: 1},
+					{MaxUsers: 3, MaxScanned: 9, MaxBytes: 1 << 20, Prefix: "a"},
+					{MaxUsers: 3, MaxScanned: 9, MaxBytes: 1 << 20, Prefix: "äb"},
+					{MaxUsers: 3, MaxScanned: 9, MaxBytes: 1 << 20, Prefix: "zzzz"},
 				} {
 					if q.Prefix != "" && order != user.ByUsername && order != user.ByEmail {
 						continue

@@ -15,7 +15,7 @@ import (
 
 // incrementOp returns an op that increments the metadata value n.
 func incrementOp(id int64) user.Op {
-	return opFunc{id, func(cur *user.User, in user.Moment, by user.Author) (user.Decision, error) {
+	return opFunc{id, func(cur *user.User, in user.CommitStamp, by user.Author) (user.Decision, error) {
 		n, _ := strconv.Atoi(cur.Metadata["n"])
 		return metadataOp(id, "n", strconv.Itoa(n+1)).Decide(cur, in, by)
 	}}
@@ -126,7 +126,7 @@ var writeTests = map[string]func(*harness){
 		before := h.get(u.ID)
 		for _, op := range append(failingOps(u.ID), createOp("ANNA"), metadataOp(4711, "k", "v")) {
 			results, err := user.Apply(h.ctx(), h.store, user.Batch{Atomic: true, Changes: []user.Change{
-				{Op: incrementOp(u.ID)}, {Op: createOp("berta")}, {Op: op, Once: idempotencyKey("x")}, {Op: createOp("carla")},
+				{Op: incrementOp(u.ID)}, {Op: createOp("berta")}, {Op: op, IdempotencyKey: idempotencyKey("x")}, {Op: createOp("carla")},
 			}})
 			var item *user.ItemError
 			if !errors.As(err, &item) || item.Index != 2 || results != nil {
@@ -258,7 +258,7 @@ var writeTests = map[string]func(*harness){
 		h.create("berta")
 		before, head := h.get(u.ID), h.head()
 		try := func(op user.Op) (user.Result, error) {
-			return h.apply(user.Change{Op: op, ValidateOnly: true, Once: idempotencyKey("v")})
+			return h.apply(user.Change{Op: op, ValidateOnly: true, IdempotencyKey: idempotencyKey("v")})
 		}
 		for range 2 {
 			r, err := try(createOp("carla"))

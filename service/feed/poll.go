@@ -8,19 +8,19 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Take returns changes to deliver, in the order of positions, at most takeRows; if there
+// Poll returns changes to deliver, in the order of positions, at most pollRows; if there
 // are more, Wake gets another value.
-func (s *Followed) Take(ctx context.Context) ([]StatusChange, error) {
-	ready, behind := s.takePending()
+func (s *Subscription) Poll(ctx context.Context) ([]StatusChange, error) {
+	ready, behind := s.pollPending()
 	if behind < 0 {
 		return ready, nil
 	}
 	return s.catchUp(ctx, behind)
 }
 
-// takePending returns what is pending, or the position after which the log must be read
+// pollPending returns what is pending, or the position after which the log must be read
 // instead.
-func (s *Followed) takePending() (ready []StatusChange, behind int64) {
+func (s *Subscription) pollPending() (ready []StatusChange, behind int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.behind >= 0 {
@@ -28,7 +28,7 @@ func (s *Followed) takePending() (ready []StatusChange, behind int64) {
 	}
 	ready = make([]StatusChange, 0, len(s.pending))
 	for id, change := range s.pending {
-		if _, held := s.held[id]; !held {
+		if _, paused := s.paused[id]; !paused {
 			ready = append(ready, change)
 		}
 	}
@@ -45,9 +45,9 @@ func (s *Followed) takePending() (ready []StatusChange, behind int64) {
 
 // catchUp reads one page of the log instead of memory. The log does not say which
 // stream made a change: a stream is sent its own if no response had it.
-func (s *Followed) catchUp(ctx context.Context, after int64) ([]StatusChange, error) {
+func (s *Subscription) catchUp(ctx context.Context, after int64) ([]StatusChange, error) {
 	page, err := s.feed.store.Log(ctx, user.LogQuery{
-		After: after, Actions: statusActions, MaxRows: s.feed.limits.rows, MaxBytes: takeBytes,
+		After: after, Actions: statusActions, MaxRows: s.feed.limits.rows, MaxBytes: pollBytes,
 	})
 	if err != nil {
 		return nil, err
@@ -71,16 +71,16 @@ func (s *Followed) catchUp(ctx context.Context, after int64) ([]StatusChange, er
 		// delivered.
 		s.behind = -1
 	}
-	return slices.DeleteFunc(changes, s.keepsBack), nil
+	return slices.DeleteFunc(changes, s.defers), nil
 }
 
-// keepsBack reports whether a change from the log is not to be delivered now: the stream
+// defers reports whether a change from the log is not to be delivered now: the stream
 // has it already, or it waits for an outstanding response.
-func (s *Followed) keepsBack(change StatusChange) bool {
+func (s *Subscription) defers(change StatusChange) bool {
 	if change.Position <= s.named[change.UserID] {
 		return true
 	}
-	if _, held := s.held[change.UserID]; held {
+	if _, paused := s.paused[change.UserID]; paused {
 		s.pending[change.UserID] = change
 		return true
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // take returns what there is to tell, until nothing is left.
-func (b *bench) take(s *feed.Followed) []feed.StatusChange {
+func (b *bench) take(s *feed.Subscription) []feed.StatusChange {
 	b.Helper()
 	var all []feed.StatusChange
 	for {
@@ -18,7 +18,7 @@ func (b *bench) take(s *feed.Followed) []feed.StatusChange {
 		default:
 			return all
 		}
-		changes, err := s.Take(b.Context())
+		changes, err := s.Poll(b.Context())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -27,18 +27,18 @@ func (b *bench) take(s *feed.Followed) []feed.StatusChange {
 }
 
 // follow follows a user whose present status is known.
-func (b *bench) follow(s *feed.Followed, id int64) {
+func (b *bench) follow(s *feed.Subscription, id int64) {
 	b.Helper()
-	if _, err := s.Hold(id); err != nil {
+	if _, err := s.Pause(id); err != nil {
 		b.Fatal(err)
 	}
-	s.Release(id, b.feed.Head().Position)
+	s.Resume(id, b.feed.Head().Position)
 }
 
 func TestFollowedKeepsTheNewestStatusOfEachUser(t *testing.T) {
 	b := newBench(t)
 	ids := b.createMany(3)
-	s := b.feed.Follow(0)
+	s := b.feed.Subscribe(0)
 	defer s.Close()
 	b.follow(s, ids[0])
 	b.follow(s, ids[1])
@@ -62,7 +62,7 @@ func TestFollowedKeepsTheNewestStatusOfEachUser(t *testing.T) {
 func TestFollowedIsNotToldItsOwnChanges(t *testing.T) {
 	b := newBench(t)
 	id := b.create()
-	s := b.feed.Follow(b.feed.NewOrigin())
+	s := b.feed.Subscribe(b.feed.NewOrigin())
 	defer s.Close()
 	b.follow(s, id)
 	b.setStatus(id, user.StatusInactive, 1)
@@ -78,26 +78,26 @@ func TestFollowedIsNotToldItsOwnChanges(t *testing.T) {
 func TestHoldKeepsChangesBehindTheAnswer(t *testing.T) {
 	b := newBench(t)
 	id := b.create()
-	s := b.feed.Follow(0)
+	s := b.feed.Subscribe(0)
 	defer s.Close()
 	b.follow(s, id)
-	if held, err := s.Hold(id); held.Fresh || held.Outstanding != 0 || err != nil {
-		t.Fatalf("%+v, %v", held, err)
+	if paused, err := s.Pause(id); paused.Fresh || paused.Outstanding != 0 || err != nil {
+		t.Fatalf("%+v, %v", paused, err)
 	}
 	answered := b.setStatus(id, user.StatusInactive, 0)
 	if got := b.take(s); len(got) != 0 {
 		t.Fatalf("told before the answer: %+v", got)
 	}
 	later := b.setStatus(id, user.StatusSuspended, 0)
-	s.Release(id, answered)
+	s.Resume(id, answered)
 	if got := b.take(s); len(got) != 1 || got[0].Position != later {
 		t.Errorf("after the answer: %+v, want position %d", got, later)
 	}
-	if _, err := s.Hold(id); err != nil {
+	if _, err := s.Pause(id); err != nil {
 		t.Fatal(err)
 	}
 	last := b.setStatus(id, user.StatusActive, 0)
-	s.Release(id, last) // the answer has told of it
+	s.Resume(id, last) // the answer has told of it
 	if got := b.take(s); len(got) != 0 {
 		t.Errorf("told again: %+v", got)
 	}
@@ -106,7 +106,7 @@ func TestHoldKeepsChangesBehindTheAnswer(t *testing.T) {
 func TestFollowedTellsOfDeletion(t *testing.T) {
 	b := newBench(t)
 	id := b.create()
-	s := b.feed.Follow(0)
+	s := b.feed.Subscribe(0)
 	defer s.Close()
 	b.follow(s, id)
 	b.delete(id)
@@ -114,7 +114,7 @@ func TestFollowedTellsOfDeletion(t *testing.T) {
 	if len(got) != 1 || !user.HasReason(got[0].Gone(), user.UserDeleted) {
 		t.Fatalf("got %+v", got)
 	}
-	s.Remove(id)
+	s.Unsubscribe(id)
 	b.apply(&user.Undelete{ID: id}, user.Author{})
 	if got := b.take(s); len(got) != 0 {
 		t.Errorf("told of a user who is followed no more: %+v", got)
@@ -123,16 +123,16 @@ func TestFollowedTellsOfDeletion(t *testing.T) {
 
 func TestFollowedBoundsItsUsers(t *testing.T) {
 	b := newBench(t)
-	s := b.feed.Follow(0)
+	s := b.feed.Subscribe(0)
 	defer s.Close()
 	for id := range int64(feed.MaxFollows) {
 		b.follow(s, id+1)
 	}
-	if _, err := s.Hold(feed.MaxFollows + 1); !user.HasReason(err, user.TooManyFollows) {
+	if _, err := s.Pause(feed.MaxFollows + 1); !user.HasReason(err, user.TooManyFollows) {
 		t.Errorf("got %v", err)
 	}
-	if held, err := s.Hold(1); held.Fresh || err != nil {
-		t.Errorf("a user followed already was refused: %+v, %v", held, err)
+	if paused, err := s.Pause(1); paused.Fresh || err != nil {
+		t.Errorf("a user followed already was refused: %+v, %v", paused, err)
 	}
 }
 
@@ -140,9 +140,9 @@ func TestFollowedBoundsItsUsers(t *testing.T) {
 func TestEverybodyFallsBackToTheLog(t *testing.T) {
 	b := newBench(t)
 	b.createMany(10)
-	s := b.feed.Follow(0)
+	s := b.feed.Subscribe(0)
 	defer s.Close()
-	s.Everybody(b.feed.Head().Position)
+	s.SubscribeAll(b.feed.Head().Position)
 	if got := b.take(s); len(got) != 0 {
 		t.Fatalf("told of what was before: %+v", got)
 	}
@@ -175,9 +175,9 @@ func TestEverybodyBeginsAtThePositionAskedFor(t *testing.T) {
 	after := b.feed.Head().Position
 	b.setStatus(ids[1], user.StatusInactive, 0)
 	b.setStatus(ids[1], user.StatusActive, 0)
-	s := b.feed.Follow(0)
+	s := b.feed.Subscribe(0)
 	defer s.Close()
-	s.Everybody(after)
+	s.SubscribeAll(after)
 	if got := b.take(s); len(got) != 1 || got[0].UserID != ids[1] || got[0].Current.Status != user.StatusActive {
 		t.Errorf("got %+v", got)
 	}
@@ -210,9 +210,9 @@ func TestResponseIsRemembered(t *testing.T) {
 	b := &bench{T: t, store: store, feed: f}
 	id := b.create()
 	store.hear()
-	s := f.Follow(0)
+	s := f.Subscribe(0)
 	defer s.Close()
-	if _, err := s.Hold(id); err != nil {
+	if _, err := s.Pause(id); err != nil {
 		t.Fatal(err)
 	}
 	changed := b.apply(&user.SetStatus{ID: id, Status: user.StatusInactive}, user.Author{})
@@ -220,10 +220,10 @@ func TestResponseIsRemembered(t *testing.T) {
 	if err != nil || len(found) != 1 || found[0].Position != changed.Position {
 		t.Fatalf("Statuses() = %v, %v, want position %d", found, err, changed.Position)
 	}
-	s.Release(id, found[0].Position)
+	s.Resume(id, found[0].Position)
 	store.hear()
 	if got := b.take(s); len(got) != 0 {
-		t.Errorf("Take() = %+v, want nothing after the response", got)
+		t.Errorf("Poll() = %+v, want nothing after the response", got)
 	}
 	b.wantTold(s, changed.Position)
 }
@@ -235,23 +235,23 @@ func TestRemoveWaitsForTheOutstandingResponse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			id := b.create()
-			s := b.feed.Follow(0)
+			s := b.feed.Subscribe(0)
 			defer s.Close()
 			for range 2 {
-				if _, err := s.Hold(id); err != nil {
+				if _, err := s.Pause(id); err != nil {
 					t.Fatal(err)
 				}
 			}
-			s.Release(id, 0)
-			s.Remove(id)
+			s.Resume(id, 0)
+			s.Unsubscribe(id)
 			last := int64(0)
 			if followed {
 				last = b.feed.Head().Position
 			}
-			s.Release(id, last)
+			s.Resume(id, last)
 			b.setStatus(id, user.StatusInactive, 0)
 			if got := b.take(s); (len(got) == 1) != followed {
-				t.Errorf("Take() = %+v, followed: want %t", got, followed)
+				t.Errorf("Poll() = %+v, followed: want %t", got, followed)
 			}
 		})
 	}
