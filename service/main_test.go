@@ -91,7 +91,7 @@ func (r *rig) client(t testing.TB) userv1connect.UserServiceClient {
 		intercept.NewErrors(slog.New(slog.DiscardHandler)),
 	)))
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		mux.ServeHTTP(w, req.WithContext(auth.WithCaller(req.Context(), auth.Everybody())))
+		mux.ServeHTTP(w, req.WithContext(auth.WithCaller(req.Context(), auth.FullAccess())))
 	}))
 	server.EnableHTTP2 = true
 	server.StartTLS()

@@ -172,7 +172,7 @@ func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpda
 	if err := r.service.opts.Validate(message); err != nil {
 		return nil, err
 	}
-	if err := auth.RequireFor(ctx, userv1connect.UserServiceSyncUserStatusProcedure, message); err != nil {
+	if err := auth.AuthorizeMessage(ctx, userv1connect.UserServiceSyncUserStatusProcedure, message); err != nil {
 		return nil, err
 	}
 	if message.GetStatus() == userv1.UserStatus_USER_STATUS_UNSPECIFIED {

@@ -33,7 +33,7 @@ func TestReadmeNamesEveryPermission(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range auth.Known() {
+	for _, p := range auth.AllPermissions().List() {
 		if !strings.Contains(string(text), "\n| `"+string(p)+"` |") {
 			t.Errorf("the README does not say what %s allows", p)
 		}

@@ -175,7 +175,7 @@ func grpcurlKinds(f front) error {
 func grpcurlNoToken(f front) error {
 	f.token = ""
 	out, err := f.grpcurl("", "list")
-	if err == nil || !strings.Contains(out, "Unauthenticated") && !strings.Contains(out, "credentials are required") {
+	if err == nil || !strings.Contains(out, "Unauthenticated") && !strings.Contains(out, "credentials required") {
 		return fmt.Errorf("got %s", out)
 	}
 	return nil

@@ -88,7 +88,7 @@ func (b *builder) login() {
 
 func permissions() []string {
 	var all []string
-	for _, p := range auth.Known() {
+	for _, p := range auth.AllPermissions().List() {
 		all = append(all, string(p))
 	}
 	return all

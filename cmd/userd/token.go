@@ -26,7 +26,7 @@ func (c *tokenCommand) Run(to console) error {
 		permissions = append(permissions, strings.Split(names, ",")...)
 	}
 	if len(permissions) == 0 {
-		for _, p := range auth.Known() {
+		for _, p := range auth.AllPermissions().List() {
 			permissions = append(permissions, string(p))
 		}
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// TestAttacks has one row for each way of getting in without being let in. Each is
-// refused for its own reason, with a key set in which every kind of key is good.
+// TestAttacks has one row for each known attack on JWT verification. Each token is rejected
+// with the expected cause, with a JWK set that contains every key type.
 func TestAttacks(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	set := jwks(map[string]crypto.Signer{
@@ -129,10 +129,10 @@ func TestAttacks(t *testing.T) {
 		{"bound to both", withClaim("cnf", object{"jkt": "abc", "x5t#S256": encode(make([]byte, sha256.Size))}), auth.CauseBinding},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			for range 2 { // what is remembered must make no difference
+			for range 2 { // a cached result must not differ
 				_, err := v.Verify(t.Context(), row.token, nil)
 				if got := causeOf(err); got != row.cause {
-					t.Fatalf("refused for %q, want %q", got, row.cause)
+					t.Fatalf("cause = %q, want %q", got, row.cause)
 				}
 				want := user.CredentialsInvalid
 				if row.cause == auth.CauseExpired {
@@ -140,7 +140,7 @@ func TestAttacks(t *testing.T) {
 				}
 				told, ok := user.AsError(err)
 				if !ok || told.Code != user.Unauthenticated || told.Reason != want {
-					t.Fatalf("the caller is told %+v, want %s", told, want)
+					t.Fatalf("Verify error = %+v, want reason %s", told, want)
 				}
 			}
 		})
@@ -186,16 +186,15 @@ func TestGoodTokens(t *testing.T) {
 					t.Fatal(err)
 				}
 				if c.Subject != "ann" || c.Kind != auth.Token || c.Permissions != row.may || c.Expires.IsZero() {
-					t.Fatalf("got %+v", c)
+					t.Fatalf("Verify() = %+v, want subject ann, permissions %v", c, row.may)
 				}
 			}
 		})
 	}
 }
 
-// A token that was found good is looked at again each time: it may have expired, and
-// the key that signed it may have gone.
-func TestRememberedTokenExpires(t *testing.T) {
+// A cached token is checked against the clock each time.
+func TestCachedTokenExpires(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	v := newVerifier(t, jwks(map[string]crypto.Signer{"ed": edKey()}), func() time.Time { return now })
 	token := sign(edKey(), "EdDSA", head("EdDSA", "ed"), goodClaims(now).with("exp", now.Add(time.Minute).Unix()))
@@ -208,13 +207,13 @@ func TestRememberedTokenExpires(t *testing.T) {
 		start := now
 		now = now.Add(step.after)
 		if got := cause(t.Context(), v, token); got != step.cause {
-			t.Errorf("after %v: refused for %q, want %q", step.after, got, step.cause)
+			t.Errorf("after %v: cause = %q, want %q", step.after, got, step.cause)
 		}
 		now = start
 	}
 }
 
-// A token that is bound to a certificate is worth nothing without it, remembered or not.
+// A bound token is rejected without its certificate, cached or not.
 func TestBoundToken(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	v := newVerifier(t, jwks(map[string]crypto.Signer{"ed": edKey()}), func() time.Time { return now })
@@ -227,17 +226,17 @@ func TestBoundToken(t *testing.T) {
 	}{{owner, ""}, {thief, auth.CauseBinding}, {nil, auth.CauseBinding}, {owner, ""}} {
 		_, err := v.Verify(t.Context(), token, row.peer)
 		if got := causeOf(err); got != row.cause {
-			t.Errorf("refused for %q, want %q", got, row.cause)
+			t.Errorf("cause = %q, want %q", got, row.cause)
 		}
 	}
 }
 
-// Where several keys would do, a token has to say which.
+// A token without kid is rejected if several keys match.
 func TestTokenWithoutKeyID(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	v := newVerifier(t, jwks(map[string]crypto.Signer{"a": rsaKey(), "b": otherRSA()}), func() time.Time { return now })
 	if got := cause(t.Context(), v, sign(rsaKey(), "RS256", head("RS256", ""), goodClaims(now))); got != auth.CauseKeyID {
-		t.Errorf("refused for %q, want %q", got, auth.CauseKeyID)
+		t.Errorf("cause = %q, want %q", got, auth.CauseKeyID)
 	}
 }
 
@@ -247,7 +246,7 @@ func TestVerifierNeedsIssuerAndAudience(t *testing.T) {
 		{Keys: keys, Issuer: issuer}, {Keys: keys, Audience: audience}, {Issuer: issuer, Audience: audience},
 	} {
 		if _, err := auth.NewVerifier(opts); err == nil {
-			t.Errorf("taken: %+v", opts)
+			t.Errorf("NewVerifier(%+v) = nil error, want error", opts)
 		}
 	}
 }

@@ -10,22 +10,22 @@ import (
 	"time"
 )
 
-// Options are what callers may be recognized by. At least one is needed.
+// Options configure an Authenticator. Tokens or Certificates is required.
 type Options struct {
-	Tokens       *Verifier         // nil: tokens are not taken
-	Certificates *CertificateRules // nil: certificates say nothing
-	Authorities  *Authorities      // of the certificates; Run keeps them up to date
+	Tokens       *Verifier         // nil: tokens are rejected
+	Certificates *CertificateRules // nil: client certificates are ignored
+	Authorities  *Authorities      // client CAs, reloaded by Run; may be nil
 	Now          func() time.Time  // nil: time.Now
 }
 
-// Authenticator finds out who is calling. It is safe for use by many goroutines.
+// Authenticator authenticates HTTP requests. It is safe for concurrent use.
 type Authenticator struct{ opts Options }
 
-// NewAuthenticator returns an authenticator. Where nobody is to be recognized there is
-// to be none: that everything is open must be said, see Everybody.
+// NewAuthenticator returns an authenticator. To disable authentication, use FullAccess
+// instead of an authenticator.
 func NewAuthenticator(opts Options) (*Authenticator, error) {
 	if opts.Tokens == nil && opts.Certificates == nil {
-		return nil, errors.New("there is nothing to recognize callers by")
+		return nil, errors.New("authentication needs tokens or client certificates")
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -33,7 +33,7 @@ func NewAuthenticator(opts Options) (*Authenticator, error) {
 	return &Authenticator{opts: opts}, nil
 }
 
-// Run keeps keys and rules up to date, until the context ends.
+// Run reloads keys, rules and client CAs until ctx is done.
 func (a *Authenticator) Run(ctx context.Context) {
 	var loops sync.WaitGroup
 	defer loops.Wait()
@@ -48,42 +48,42 @@ func (a *Authenticator) Run(ctx context.Context) {
 	}
 }
 
-// Trouble says which callers cannot be recognized at present, and why; nil: all can.
-func (a *Authenticator) Trouble() error {
-	var troubles []error
+// Err returns an error if some callers cannot be authenticated at present, else nil.
+func (a *Authenticator) Err() error {
+	var errs []error
 	if a.opts.Tokens != nil {
-		troubles = append(troubles, a.opts.Tokens.opts.Keys.Trouble())
+		errs = append(errs, a.opts.Tokens.opts.Keys.Err())
 	}
 	if a.opts.Certificates != nil {
-		troubles = append(troubles, a.opts.Certificates.Trouble())
+		errs = append(errs, a.opts.Certificates.Err())
 	}
 	if a.opts.Authorities != nil {
-		troubles = append(troubles, a.opts.Authorities.Trouble())
+		errs = append(errs, a.opts.Authorities.Err())
 	}
-	return errors.Join(troubles...)
+	return errors.Join(errs...)
 }
 
-// Authenticate returns who makes the request, going by its head alone. Errors are
-// *RefusedError. Of token and certificate the token decides, see the package comment.
+// Authenticate returns the caller of r, from the request header and the connection. It
+// does not read the body. Errors are of type *RefusedError.
 func (a *Authenticator) Authenticate(r *http.Request) (Caller, error) {
 	if headers := r.Header.Values("Authorization"); len(headers) > 0 {
 		token, ok := bearer(headers)
 		switch {
 		case !ok:
-			return Caller{}, refuse(CauseHeader, nil)
+			return Caller{}, newRefusedError(CauseHeader, nil)
 		case a.opts.Tokens == nil:
-			return Caller{}, refuse(CauseNotTaken, nil)
+			return Caller{}, newRefusedError(CauseTokensDisabled, nil)
 		}
 		return a.opts.Tokens.Verify(r.Context(), token, peer(r))
 	}
 	if a.opts.Certificates != nil && peer(r) != nil {
 		return a.opts.Certificates.caller(r.TLS, a.opts.Now())
 	}
-	return Caller{}, refuse(CauseMissing, nil)
+	return Caller{}, newRefusedError(CauseMissing, nil)
 }
 
-// bearer returns the one token. The scheme has no case (RFC 9110, section 11.1). Two
-// headers could be read in two ways, so they are read in none.
+// bearer returns the bearer token of the Authorization headers. The scheme is
+// case-insensitive (RFC 9110, section 11.1). More than one header is ambiguous and rejected.
 func bearer(headers []string) (token string, ok bool) {
 	if len(headers) != 1 {
 		return "", false
@@ -93,7 +93,7 @@ func bearer(headers []string) (token string, ok bool) {
 	return token, strings.EqualFold(scheme, "bearer") && token != "" && !strings.ContainsAny(token, " ,\t")
 }
 
-// peer is the certificate that the connection showed, verified or not.
+// peer returns the client certificate of the connection, verified or not, or nil.
 func peer(r *http.Request) *x509.Certificate {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return nil

@@ -7,34 +7,34 @@ import (
 	"fmt"
 )
 
-// Authorities are those whose certificates callers may show: a file of certificates in
-// PEM, kept up to date. It is safe for use by many goroutines.
+// Authorities is the set of CAs that issue client certificates, from a PEM file that Run
+// reloads. It is safe for concurrent use.
 type Authorities struct {
-	*watched[*x509.CertPool]
+	*watchedFile[*x509.CertPool]
 
-	nobody *x509.CertPool
+	empty *x509.CertPool
 }
 
-// LoadAuthorities reads the file. Its error says what is wrong with it.
+// LoadAuthorities reads the file.
 func LoadAuthorities(ctx context.Context, opts FileOptions) (*Authorities, error) {
-	w, err := watch(ctx, opts, func(body []byte) (*x509.CertPool, error) {
+	w, err := watchFile(ctx, opts, func(body []byte) (*x509.CertPool, error) {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(body) {
-			return nil, errors.New("there is no certificate in it")
+			return nil, errors.New("expected at least one PEM certificate")
 		}
 		return pool, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("authorities of callers: %w", err)
+		return nil, fmt.Errorf("client CAs: %w", err)
 	}
-	return &Authorities{watched: w, nobody: x509.NewCertPool()}, nil
+	return &Authorities{watchedFile: w, empty: x509.NewCertPool()}, nil
 }
 
-// Pool returns the present authorities; none, in a pool that is empty, when they could
-// not be read for too long. It is another pool whenever they have changed.
+// Pool returns the current CAs. It is empty once the file has been unreadable for longer
+// than MaxStale. The pointer changes when the CAs change, so it can be used as a cache key.
 func (a *Authorities) Pool() *x509.CertPool {
 	if pool, ok := a.get(); ok {
 		return pool
 	}
-	return a.nobody
+	return a.empty
 }

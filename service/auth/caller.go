@@ -2,17 +2,17 @@ package auth
 
 import "time"
 
-// Kind is how a caller was recognized.
+// Kind is the authentication method of a caller.
 type Kind uint8
 
-// The kinds.
+// Kinds of callers.
 const (
-	Anonymous   Kind = iota // not at all
-	Token                   // by a bearer token
-	Certificate             // by a client certificate
+	Anonymous   Kind = iota // not authenticated
+	Token                   // bearer token
+	Certificate             // client certificate
 )
 
-// String names the kind for logs.
+// String returns the name used in logs.
 func (k Kind) String() string {
 	switch k {
 	case Token:
@@ -24,24 +24,23 @@ func (k Kind) String() string {
 	}
 }
 
-// Caller is who makes a call. The zero Caller is nobody and may do nothing.
+// Caller is the authenticated caller of a request. The zero Caller is anonymous and has
+// no permissions.
 type Caller struct {
-	// Subject names the caller in the log and owns its request ids: the "sub" of a
-	// token, or "cert:" and a name from a certificate. At most 255 bytes, without
-	// control characters. Empty: nobody is known.
-	Subject string
-	// Kind is how the caller was recognized.
-	Kind Kind
-	// Permissions are what the caller may do.
+	// Subject is the "sub" claim of a token, or "cert:" and a name from a certificate. It
+	// is logged and scopes request ids. At most 255 bytes, no control characters, empty
+	// if anonymous.
+	Subject     string
+	Kind        Kind
 	Permissions Permissions
-	// Expires is when the credentials do: calls made before may end, streams end
-	// then. Zero: never.
+	// Expires is the time at which the credentials expire; zero means never. A call that
+	// started earlier may finish, a stream ends at that time.
 	Expires time.Time
 }
 
-// StreamEnd returns when a stream that begins now must end: when the credentials expire.
-// Within the clock-skew leeway after that a stream begins as any call does, and ends with
-// the leeway. Zero: never.
+// StreamEnd returns the time at which a stream that starts now must end: the expiry of the
+// credentials. A stream that starts within the clock-skew leeway after the expiry ends with
+// the leeway. Zero means never.
 func (c Caller) StreamEnd(now time.Time) time.Time {
 	if c.Kind == Certificate || c.Expires.IsZero() || now.Before(c.Expires) {
 		return c.Expires
@@ -49,6 +48,6 @@ func (c Caller) StreamEnd(now time.Time) time.Time {
 	return c.Expires.Add(skew)
 }
 
-// Everybody is the caller where authentication is off: nobody is known, and everything
-// is allowed. It is for development on a loopback address.
-func Everybody() Caller { return Caller{Permissions: AllPermissions()} }
+// FullAccess returns the caller used when authentication is disabled: anonymous, with every
+// permission. It is for development on a loopback address.
+func FullAccess() Caller { return Caller{Permissions: AllPermissions()} }

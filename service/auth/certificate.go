@@ -11,39 +11,38 @@ import (
 	"time"
 )
 
-// certificatePrefix begins the subjects of certificates.
+// certificatePrefix is the prefix of subjects that come from certificates.
 const certificatePrefix = "cert:"
 
-// caller returns who the connection's client certificate says is calling. Errors are
-// *RefusedError.
+// caller returns the caller identified by the client certificate of a connection. Errors
+// are of type *RefusedError.
 //
-// Only a chain that the TLS layer has verified counts, and that the present authorities
-// would still be good for. The identity is the first name
-// that a rule matches, URIs before DNS names, each in the certificate's order; where no
-// rule matches it is the first name, who may do nothing. The common name, addresses
-// and e-mail addresses are no identity.
+// The TLS layer must have verified a chain, and the current CAs must still trust it. The
+// identity is the first name that a rule matches, URIs before DNS names, in the order of
+// the certificate. If no rule matches, it is the first name, without permissions. The
+// common name, IP addresses and e-mail addresses are not used.
 func (r *CertificateRules) caller(state *tls.ConnectionState, now time.Time) (Caller, error) {
 	if len(state.VerifiedChains) == 0 {
-		return Caller{}, refuse(CauseUnverified, nil)
+		return Caller{}, newRefusedError(CauseUnverified, nil)
 	}
 	from, until := validity(state.VerifiedChains)
-	// The handshake may be long ago.
+	// The certificate may have expired since the handshake.
 	switch {
 	case !now.Before(until):
-		return Caller{}, refuse(CauseExpired, nil)
+		return Caller{}, newRefusedError(CauseExpired, nil)
 	case now.Before(from):
-		return Caller{}, refuse(CauseNotYetValid, nil)
+		return Caller{}, newRefusedError(CauseNotYetValid, nil)
 	}
 	if !r.trusts(state.PeerCertificates, &until, now) {
-		return Caller{}, refuse(CauseUnverified, errDistrusted)
+		return Caller{}, newRefusedError(CauseUnverified, errDistrusted)
 	}
 	rules, ok := r.get()
 	if !ok {
-		return Caller{}, refuse(CauseUnverified, r.Trouble())
+		return Caller{}, newRefusedError(CauseUnverified, r.Err())
 	}
 	names := namesOf(state.VerifiedChains[0][0])
 	if len(names) == 0 {
-		return Caller{}, refuse(CauseNameless, nil)
+		return Caller{}, newRefusedError(CauseNoName, nil)
 	}
 	caller := Caller{Kind: Certificate, Subject: certificatePrefix + names[0].text, Expires: until}
 	for _, name := range names {
@@ -55,45 +54,43 @@ func (r *CertificateRules) caller(state *tls.ConnectionState, now time.Time) (Ca
 	return caller, nil
 }
 
-// errDistrusted is the detail where a certificate was good at the handshake.
-var errDistrusted = errors.New("none of the present authorities is good for the certificate")
+// errDistrusted reports a certificate that the CAs trusted at the handshake but no longer do.
+var errDistrusted = errors.New("certificate is not trusted by the current client CAs")
 
-// verdict is what was found of a certificate with a pool of authorities.
+// verdict is the result of verifying a certificate chain with a pool of CAs.
 type verdict struct {
 	trusted bool
 	until   time.Time
 }
 
-// trusts reports whether the present authorities are good for what a connection has
-// shown, and until when: they may have changed since its handshake, and connections
-// stand for as long as their callers want. Each certificate is verified once for each
-// pool.
-func (r *CertificateRules) trusts(shown []*x509.Certificate, until *time.Time, now time.Time) bool {
-	if r.authorities == nil || len(shown) == 0 {
+// trusts reports whether the current CAs trust the presented chain, and lowers until to its
+// expiry. The CAs may have changed since the handshake. Results are cached for each pool.
+func (r *CertificateRules) trusts(presented []*x509.Certificate, until *time.Time, now time.Time) bool {
+	if r.authorities == nil || len(presented) == 0 {
 		return true
 	}
 	pool := r.authorities()
 	sum := sha256.New()
-	for _, c := range shown {
-		_, _ = sum.Write(c.Raw) // a hash takes everything
+	for _, c := range presented {
+		_, _ = sum.Write(c.Raw) // never fails
 	}
 	key := [sha256.Size]byte(sum.Sum(nil))
-	found := r.seen.get(key, pool)
+	found := r.cache.get(key, pool)
 	if found == nil {
-		found = verify(shown, pool, now)
-		r.seen.put(key, pool, found)
+		found = verify(presented, pool, now)
+		r.cache.put(key, pool, found)
 	}
 	*until = found.until
 	return found.trusted
 }
 
-func verify(shown []*x509.Certificate, pool *x509.CertPool, now time.Time) *verdict {
-	between := x509.NewCertPool()
-	for _, c := range shown[1:] {
-		between.AddCert(c)
+func verify(presented []*x509.Certificate, pool *x509.CertPool, now time.Time) *verdict {
+	intermediates := x509.NewCertPool()
+	for _, c := range presented[1:] {
+		intermediates.AddCert(c)
 	}
-	chains, err := shown[0].Verify(x509.VerifyOptions{
-		Roots: pool, Intermediates: between, CurrentTime: now,
+	chains, err := presented[0].Verify(x509.VerifyOptions{
+		Roots: pool, Intermediates: intermediates, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
@@ -103,8 +100,8 @@ func verify(shown []*x509.Certificate, pool *x509.CertPool, now time.Time) *verd
 	return &verdict{trusted: true, until: until}
 }
 
-// validity is how long the chain counts that counts longest. A chain does while all of
-// its certificates do.
+// validity returns the validity period of the chain that expires last. A chain is valid
+// while all of its certificates are.
 func validity(chains [][]*x509.Certificate) (from, until time.Time) {
 	for _, chain := range chains {
 		first, last := chain[0].NotBefore, chain[0].NotAfter
@@ -123,29 +120,28 @@ func validity(chains [][]*x509.Certificate) (from, until time.Time) {
 	return from, until
 }
 
-// certificateName is a name as patterns are compared with it.
+// certificateName is a name in the form that patterns are matched with.
 type certificateName struct {
 	text  string
 	dns   bool
 	parts []string
 }
 
-// validName reports whether a name can be part of a subject.
 func validName(text string) bool {
 	return validSubject(text) && len(certificatePrefix)+len(text) <= maxSubjectBytes
 }
 
-// namesOf gives the names of a certificate that can be an identity.
+// namesOf returns the names of a certificate that can identify a caller.
 func namesOf(c *x509.Certificate) []certificateName {
 	var names []certificateName
-	written := writtenURIs(c)
+	raw := rawURIs(c)
 	for i, u := range c.URIs {
-		if name, ok := uriName(u); ok && i < len(written) && isSpelling(written[i], name.text, len(u.Scheme)+len("://")+len(u.Host)) {
+		if name, ok := uriName(u); ok && i < len(raw) && matchesRaw(raw[i], name.text, len(u.Scheme)+len("://")+len(u.Host)) {
 			names = append(names, name)
 		}
 	}
 	for _, dns := range c.DNSNames {
-		// A name for many is nobody's.
+		// A wildcard name does not identify one caller.
 		if name, ok := dnsName(dns); ok && !strings.Contains(dns, "*") {
 			names = append(names, name)
 		}
@@ -153,9 +149,9 @@ func namesOf(c *x509.Certificate) []certificateName {
 	return names
 }
 
-// uriName takes a URI apart at its slashes: scheme and host, then each segment of the
-// path. One with a user, a query or a fragment is no identity (as SPIFFE has it), nor
-// is one in which a path could be spelled in two ways.
+// uriName splits a URI at its slashes into scheme and host and the path segments. A URI with
+// user info, a query or a fragment is rejected (as in SPIFFE), and so is one whose path has
+// more than one spelling.
 func uriName(u *url.URL) (certificateName, bool) {
 	if u.Scheme == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return certificateName{}, false
@@ -173,23 +169,23 @@ func uriName(u *url.URL) (certificateName, bool) {
 	return name, !strings.Contains(name.text, "%") && validName(name.text)
 }
 
-// isSpelling reports whether a URI as it is written is the name, but for the case of its
-// first bytes, which are scheme and host. What url.Parse drops, such as an empty fragment,
-// would give two certificates one name.
-func isSpelling(written, name string, first int) bool {
-	first = min(first, len(written))
-	return len(written) == len(name) && written[first:] == name[first:] && strings.EqualFold(written[:first], name[:first])
+// matchesRaw reports whether the raw URI equals name, ignoring the case of the first n bytes
+// (scheme and host). url.Parse drops parts such as an empty fragment, so that two different
+// certificates could otherwise get the same name.
+func matchesRaw(raw, name string, first int) bool {
+	first = min(first, len(raw))
+	return len(raw) == len(name) && raw[first:] == name[first:] && strings.EqualFold(raw[:first], name[:first])
 }
 
-// subjectAlternativeName is the extension with a certificate's names (RFC 5280, section
-// 4.2.1.6); in it a URI has the tag 6.
+// subjectAlternativeName is the extension that holds the names of a certificate (RFC 5280,
+// section 4.2.1.6). uriTag is the tag of a URI in it.
 var subjectAlternativeName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
 const uriTag = 6
 
-// writtenURIs returns the URIs of a certificate as they are written in it, in the order of
-// c.URIs. A certificate that was not parsed has them only parsed.
-func writtenURIs(c *x509.Certificate) (uris []string) {
+// rawURIs returns the URIs of a certificate as encoded in it, in the order of c.URIs. A
+// certificate without raw bytes falls back to the parsed URIs.
+func rawURIs(c *x509.Certificate) (uris []string) {
 	if len(c.Raw) == 0 {
 		for _, u := range c.URIs {
 			uris = append(uris, u.String())
@@ -213,7 +209,7 @@ func writtenURIs(c *x509.Certificate) (uris []string) {
 	return uris
 }
 
-// dnsName takes a DNS name apart at its dots.
+// dnsName splits a DNS name at its dots.
 func dnsName(s string) (certificateName, bool) {
 	text := strings.ToLower(strings.TrimSuffix(s, "."))
 	name := certificateName{text: text, dns: true, parts: strings.Split(text, ".")}

@@ -37,7 +37,7 @@ func loadRules(t *testing.T) *auth.CertificateRules {
 	return rules
 }
 
-// leaf returns a certificate with the names, which are URIs where they have a colon.
+// leaf returns a certificate with the names; a name with a colon is a URI.
 func leaf(now time.Time, names ...string) *x509.Certificate {
 	c := &x509.Certificate{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
 	c.Subject.CommonName = "web.clients.example.org"
@@ -52,7 +52,7 @@ func leaf(now time.Time, names ...string) *x509.Certificate {
 	return c
 }
 
-// over returns a request over a connection with the certificate.
+// over returns a request on a connection with the client certificate.
 func over(t *testing.T, c *x509.Certificate, verified bool, headers ...string) *http.Request {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody)
 	for _, h := range headers {
@@ -107,13 +107,13 @@ func TestCertificates(t *testing.T) {
 			subject: "cert:web.clients.example.org", may: []auth.Permission{auth.UsersWrite}},
 		{name: "names do not add up", cert: leaf(now, "spiffe://example.org/ns/test/sa/web", "urn:example:client:7"),
 			subject: "cert:spiffe://example.org/ns/test/sa/web", may: []auth.Permission{auth.StatusRead}},
-		{name: "dots in a path", cert: leaf(now, "spiffe://example.org/ns/x/../prod/sa/web"), cause: auth.CauseNameless},
-		{name: "an escape in a path", cert: leaf(now, "spiffe://example.org/ns/pr%6Fd/sa/web"), cause: auth.CauseNameless},
-		{name: "a query", cert: leaf(now, "spiffe://example.org/ns/prod/sa/web?x"), cause: auth.CauseNameless},
-		{name: "a user", cert: leaf(now, "spiffe://ann@example.org/ns/prod/sa/web"), cause: auth.CauseNameless},
-		{name: "a name for many", cert: leaf(now, "*.clients.example.org"), cause: auth.CauseNameless},
-		{name: "the common name alone", cert: leaf(now), cause: auth.CauseNameless},
-		{name: "a name that leaves no room", cert: leaf(now, "urn:"+strings.Repeat("x", 247)), cause: auth.CauseNameless},
+		{name: "dots in a path", cert: leaf(now, "spiffe://example.org/ns/x/../prod/sa/web"), cause: auth.CauseNoName},
+		{name: "an escape in a path", cert: leaf(now, "spiffe://example.org/ns/pr%6Fd/sa/web"), cause: auth.CauseNoName},
+		{name: "a query", cert: leaf(now, "spiffe://example.org/ns/prod/sa/web?x"), cause: auth.CauseNoName},
+		{name: "a user", cert: leaf(now, "spiffe://ann@example.org/ns/prod/sa/web"), cause: auth.CauseNoName},
+		{name: "a name for many", cert: leaf(now, "*.clients.example.org"), cause: auth.CauseNoName},
+		{name: "the common name alone", cert: leaf(now), cause: auth.CauseNoName},
+		{name: "a name that leaves no room", cert: leaf(now, "urn:"+strings.Repeat("x", 247)), cause: auth.CauseNoName},
 		{name: "the longest name", cert: leaf(now, "urn:"+strings.Repeat("x", 246)), subject: "cert:urn:" + strings.Repeat("x", 246)},
 		{name: "expired since the handshake", cert: old, cause: auth.CauseExpired},
 		{name: "not yet valid", cert: early, cause: auth.CauseNotYetValid},
@@ -121,20 +121,19 @@ func TestCertificates(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			c, err := a.Authenticate(over(t, row.cert, true))
 			if got := causeOf(err); got != row.cause {
-				t.Fatalf("refused for %q, want %q", got, row.cause)
+				t.Fatalf("cause = %q, want %q", got, row.cause)
 			}
 			if err != nil {
 				return
 			}
 			if c.Subject != row.subject || c.Kind != auth.Certificate || c.Permissions != auth.PermissionsOf(row.may...) ||
 				!c.Expires.Equal(row.cert.NotAfter) {
-				t.Errorf("got %+v", c)
+				t.Errorf("Authenticate() = %+v", c)
 			}
 		})
 	}
 }
 
-// A chain counts as long as each of its certificates; of several the longest counts.
 func TestCertificateExpiresWithItsChain(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	a, err := auth.NewAuthenticator(auth.Options{Certificates: loadRules(t), Now: func() time.Time { return now }})
@@ -148,11 +147,11 @@ func TestCertificateExpiresWithItsChain(t *testing.T) {
 	r.TLS.VerifiedChains = [][]*x509.Certificate{{c, sooner}, {c, soon}}
 	caller, err := a.Authenticate(r)
 	if err != nil || !caller.Expires.Equal(soon.NotAfter) {
-		t.Errorf("got %+v, %v", caller, err)
+		t.Errorf("Authenticate() = %+v, %v, want the expiry of the longest chain", caller, err)
 	}
 }
 
-// What decides where a token, a certificate, both or neither come along.
+// A token takes precedence over a client certificate.
 func TestPrecedence(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
@@ -184,7 +183,7 @@ func TestPrecedence(t *testing.T) {
 		{"two tokens in one header", both, over(t, nil, false, good+", "+good), "", auth.CauseHeader},
 		{"good token, unverified certificate", both, over(t, cert, false, good), "ann", ""},
 		{"unverified certificate", both, over(t, cert, false), "", auth.CauseUnverified},
-		{"token where only certificates are", auth.Options{Certificates: rules, Now: clock}, over(t, cert, true, good), "", auth.CauseNotTaken},
+		{"token where only certificates are", auth.Options{Certificates: rules, Now: clock}, over(t, cert, true, good), "", auth.CauseTokensDisabled},
 		{"certificate where only tokens are", auth.Options{Tokens: tokens, Now: clock}, over(t, cert, true), "", auth.CauseMissing},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -194,16 +193,15 @@ func TestPrecedence(t *testing.T) {
 			}
 			c, err := a.Authenticate(row.request)
 			if got := causeOf(err); got != row.cause || c.Subject != row.subject {
-				t.Errorf("%q, refused for %q; want %q, %q", c.Subject, got, row.subject, row.cause)
+				t.Errorf("Authenticate() = %q, cause %q, want %q, cause %q", c.Subject, got, row.subject, row.cause)
 			}
 		})
 	}
 }
 
-// That nobody is recognized must be said, it does not come of forgetting something.
-func TestAuthenticatorNeedsSomething(t *testing.T) {
+func TestAuthenticatorNeedsTokensOrCertificates(t *testing.T) {
 	if _, err := auth.NewAuthenticator(auth.Options{}); err == nil {
-		t.Error("an authenticator for nothing")
+		t.Error("NewAuthenticator(Options{}) = nil error, want error")
 	}
 }
 
@@ -234,16 +232,16 @@ func TestBadRules(t *testing.T) {
 			Path: writeFile(t, "rules.json", []byte(body)), Logger: new(logged).logger(),
 		}})
 		if err == nil || !strings.Contains(err.Error(), "rules.json") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("LoadCertificateRules(%s) error = %v, want one that names the file", name, err)
 		}
 	}
 	if _, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: "none.json"}}); err == nil {
-		t.Error("a file that there is not: taken")
+		t.Error("LoadCertificateRules of a missing file: got nil error")
 	}
 }
 
-// Rules change with their file; a broken file leaves them as they are.
-func TestRulesChange(t *testing.T) {
+// A malformed file keeps the previous rules.
+func TestRulesReload(t *testing.T) {
 	path := writeFile(t, "rules.json", []byte(someRules))
 	synctest.Test(t, func(t *testing.T) {
 		log := new(logged)
@@ -281,11 +279,11 @@ func TestRulesChange(t *testing.T) {
 			}
 			time.Sleep(6 * time.Second)
 			if got := may(); got != step.want {
-				t.Errorf("after %s: %v", step.body, got.List())
+				t.Errorf("permissions after %s = %v", step.body, got.List())
 			}
 		}
-		if !strings.Contains(log.String(), "what it said counts a little longer") {
-			t.Error("the broken file is not in the log")
+		if !strings.Contains(log.String(), "previous content in use") {
+			t.Error("failed reload is not logged")
 		}
 	})
 }

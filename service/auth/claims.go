@@ -16,58 +16,58 @@ import (
 )
 
 const (
-	// skew is how far the clocks of issuer and server may be apart.
+	// skew is the leeway for clock skew between issuer and server.
 	skew = 60 * time.Second
 
 	maxSubjectBytes = 255
-	// latest is the last second of the year 9999, for which there are still dates.
+	// latest is the last second of the year 9999 in Unix time.
 	latest = 253402300799
 )
 
-// identity is what a token says whose signature was found good. It does not change.
+// identity is the verified content of a token. It is immutable.
 type identity struct {
 	caller Caller
-	from   time.Time // before it the token is not valid; zero: from ever
-	// bound is the SHA-256 of the one certificate that the token may come with
-	// (RFC 8705, section 3.1); nil: it is bound to none.
+	from   time.Time // not valid before; zero: no limit
+	// bound is the SHA-256 thumbprint of the certificate that the token is bound to
+	// (RFC 8705, section 3.1), or nil.
 	bound *[sha256.Size]byte
 }
 
-// claims are the members of a payload.
+// claims is the payload of a token.
 type claims map[string]json.RawMessage
 
 func parseClaims(payload []byte) (claims, error) {
 	if !isStrictText(payload) {
-		return nil, refuse(CauseClaims, errors.New("not valid Unicode"))
+		return nil, newRefusedError(CauseClaims, errors.New("payload: must be valid UTF-8"))
 	}
 	var c claims
 	if err := json.Unmarshal(payload, &c); err != nil || c == nil {
-		return nil, refuse(CauseClaims, errors.New("not an object"))
+		return nil, newRefusedError(CauseClaims, errors.New("payload: must be a JSON object"))
 	}
 	return c, nil
 }
 
-// identity reads the claims that count (RFC 7519, section 4.1). Times are read here and
-// compared later, since a token is checked again whenever it comes.
+// identity reads the registered claims (RFC 7519, section 4.1). It does not compare times
+// with the clock, because the result is cached.
 func (v *Verifier) identity(c claims) (*identity, error) {
 	var issuer string
 	if err := c.read("iss", &issuer); err != nil {
 		return nil, err
 	} else if issuer != v.opts.Issuer {
-		return nil, refuse(CauseIssuer, nil)
+		return nil, newRefusedError(CauseIssuer, nil)
 	}
 	audience, err := c.list("aud", "")
 	if err != nil {
 		return nil, err
 	} else if !slices.Contains(audience, v.opts.Audience) {
-		return nil, refuse(CauseAudience, nil)
+		return nil, newRefusedError(CauseAudience, nil)
 	}
 	id := &identity{caller: Caller{Kind: Token}}
 	if err := id.readTimes(c); err != nil {
 		return nil, err
 	}
 	if err := c.read("sub", &id.caller.Subject); err != nil || !validSubject(id.caller.Subject) {
-		return nil, refuse(CauseSubject, nil)
+		return nil, newRefusedError(CauseSubject, nil)
 	}
 	if id.caller.Permissions, err = v.permissions(c); err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func (id *identity) readTimes(c claims) error {
 		return err
 	}
 	if expires.IsZero() {
-		return refuse(CauseClaims, errors.New("exp is missing"))
+		return newRefusedError(CauseClaims, errors.New("exp: required"))
 	}
 	id.caller.Expires = expires
 	for _, name := range []string{"nbf", "iat"} {
@@ -97,28 +97,26 @@ func (id *identity) readTimes(c claims) error {
 	return nil
 }
 
-// validAt returns nil if the token is valid at a time, give or take the skew.
+// validAt returns nil if the token is valid at now, with leeway for clock skew.
 func (id *identity) validAt(now time.Time) error {
 	switch {
 	case !now.Before(id.caller.Expires.Add(skew)):
-		return refuse(CauseExpired, nil)
+		return newRefusedError(CauseExpired, nil)
 	case now.Add(skew).Before(id.from):
-		return refuse(CauseNotYetValid, nil)
+		return newRefusedError(CauseNotYetValid, nil)
 	}
 	return nil
 }
 
-// validSubject reports whether a text may name a caller in the log. The names of
-// certificates are kept for certificates.
+// validSubject reports whether s is a valid subject of a token.
 func validSubject(s string) bool {
 	return s != "" && len(s) <= maxSubjectBytes && utf8.ValidString(s) &&
 		!strings.HasPrefix(s, certificatePrefix) &&
 		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// permissions reads what the caller may do: from the configured claim, or from
-// "permissions", or from "scope" (RFC 8693, section 4.2). A token without any of them
-// gives no permission.
+// permissions reads the permissions from the configured claim, or else from "permissions" or
+// "scope" (RFC 8693, section 4.2). A token without these claims has no permissions.
 func (v *Verifier) permissions(c claims) (Permissions, error) {
 	names := []string{v.opts.PermissionsClaim}
 	if names[0] == "" {
@@ -141,16 +139,16 @@ func (v *Verifier) permissions(c claims) (Permissions, error) {
 	return 0, nil
 }
 
-func (c claims) read(name string, into any) error {
+func (c claims) read(name string, dst any) error {
 	raw, ok := c[name]
-	if !ok || json.Unmarshal(raw, into) != nil {
-		return refuse(CauseClaims, fmt.Errorf("%s is missing or of the wrong form", name))
+	if !ok || json.Unmarshal(raw, dst) != nil {
+		return newRefusedError(CauseClaims, fmt.Errorf("%s: missing or of the wrong type", name))
 	}
 	return nil
 }
 
-// list reads a claim that is one text or an array of them. Where there is a separator,
-// one text is taken apart.
+// list reads a claim that is a string or an array of strings. A string is split at the
+// separator, unless that is empty.
 func (c claims) list(name, separator string) ([]string, error) {
 	var list []string
 	if json.Unmarshal(c[name], &list) == nil && list != nil {
@@ -166,7 +164,7 @@ func (c claims) list(name, separator string) ([]string, error) {
 	return strings.Split(text, separator), nil
 }
 
-// date reads a NumericDate (RFC 7519, section 2), the zero time if there is none.
+// date reads a NumericDate (RFC 7519, section 2). It returns the zero time if absent.
 func (c claims) date(name string) (time.Time, error) {
 	if _, ok := c[name]; !ok {
 		return time.Time{}, nil
@@ -175,17 +173,16 @@ func (c claims) date(name string) (time.Time, error) {
 	if err := c.read(name, &seconds); err != nil {
 		return time.Time{}, err
 	}
-	// What is not a number at all compares as false.
+	// NaN fails both comparisons.
 	if seconds == nil || !(*seconds >= 0 && *seconds <= latest) {
-		return time.Time{}, refuse(CauseClaims, fmt.Errorf("%s is no date", name))
+		return time.Time{}, newRefusedError(CauseClaims, fmt.Errorf("%s: must be a NumericDate up to the year 9999", name))
 	}
 	whole, part := math.Modf(*seconds)
 	return time.Unix(int64(whole), int64(part*float64(time.Second))), nil
 }
 
-// binding reads what the token is bound to. Whoever issued a bound token counts on its
-// being worth nothing to a thief, so a binding that is not known here is not passed over
-// (RFC 7800, section 3.1).
+// binding reads the confirmation claim. A confirmation method other than x5t#S256 is
+// rejected, not ignored, because the issuer relies on the binding (RFC 7800, section 3.1).
 func (c claims) binding() (*[sha256.Size]byte, error) {
 	if _, ok := c["cnf"]; !ok {
 		return nil, nil
@@ -196,11 +193,11 @@ func (c claims) binding() (*[sha256.Size]byte, error) {
 	}
 	var thumbprint string
 	if raw, ok := members["x5t#S256"]; !ok || len(members) != 1 || json.Unmarshal(raw, &thumbprint) != nil {
-		return nil, refuse(CauseBinding, errors.New("cnf has something else than x5t#S256"))
+		return nil, newRefusedError(CauseBinding, errors.New("cnf: only x5t#S256 is supported"))
 	}
 	sum, err := base64.RawURLEncoding.Strict().DecodeString(thumbprint)
 	if err != nil || len(sum) != sha256.Size {
-		return nil, refuse(CauseBinding, errors.New("x5t#S256 is no SHA-256"))
+		return nil, newRefusedError(CauseBinding, errors.New("x5t#S256: must be a base64url SHA-256"))
 	}
 	return (*[sha256.Size]byte)(sum), nil
 }

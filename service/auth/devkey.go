@@ -15,27 +15,27 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 )
 
-// developmentKey reads the key, or makes it where there is none.
+// developmentKey reads the key, or creates it if the file does not exist.
 func developmentKey(path string) (ed25519.PrivateKey, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return makeKey(path)
+		return createKey(path)
 	case err != nil:
 		return nil, err
 	case !ownFile(info):
-		return nil, fmt.Errorf("%s belongs to somebody else, who knows the key: use a folder of your own", path)
+		return nil, fmt.Errorf("%s is owned by another user: use your own directory", path)
 	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("%s can be read by others (mode %o): make it 600, or remove it to get a new one",
+		return nil, fmt.Errorf("%s is readable by others (mode %o): set mode 600, or remove it to create a new key",
 			path, info.Mode().Perm())
 	}
-	text, err := os.ReadFile(path) //nolint:gosec // the developer names the folder
+	text, err := os.ReadFile(path) //nolint:gosec // the directory is configured
 	if err != nil {
 		return nil, err
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("%s is not PEM: remove it to get a new one", path)
+		return nil, fmt.Errorf("%s is not PEM: remove it to create a new key", path)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -43,12 +43,12 @@ func developmentKey(path string) (ed25519.PrivateKey, error) {
 	}
 	key, ok := parsed.(ed25519.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("%s is no Ed25519 key: remove it to get a new one", path)
+		return nil, fmt.Errorf("%s is not an Ed25519 key: remove it to create a new key", path)
 	}
 	return key, nil
 }
 
-func makeKey(path string) (ed25519.PrivateKey, error) {
+func createKey(path string) (ed25519.PrivateKey, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -60,8 +60,7 @@ func makeKey(path string) (ed25519.PrivateKey, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	// The file is nobody else's from the first moment on.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the developer names the folder
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the directory is configured
 	if err != nil {
 		return nil, err
 	}
@@ -69,23 +68,23 @@ func makeKey(path string) (ed25519.PrivateKey, error) {
 	return key, errors.Join(err, f.Close())
 }
 
-// writeJWKS writes the set with the key and those that are in it already, unless it is
-// there. A server that reads it meanwhile sees all of it or nothing.
+// writeJWKS adds the key to the JWK set in the file, unless the set has it. The file is
+// replaced atomically.
 func writeJWKS(path string, key jose.JSONWebKey) error {
 	set := struct {
 		Keys []json.RawMessage `json:"keys"`
 	}{}
-	old, err := oldJWKS(path)
+	old, err := readJWKS(path)
 	if err != nil {
 		return err
 	}
 	if old != nil && json.Unmarshal(old, &set) != nil {
-		return fmt.Errorf("%s is no JWK set: remove it to get a new one", path)
+		return fmt.Errorf("%s is not a JWK set: remove it to create a new one", path)
 	}
 	for _, one := range set.Keys {
 		var known jose.JSONWebKey
 		if json.Unmarshal(one, &known) == nil && known.KeyID == key.KeyID {
-			return nil // it is named by what it is
+			return nil // the id is the key's thumbprint
 		}
 	}
 	added, err := json.Marshal(key)
@@ -100,8 +99,8 @@ func writeJWKS(path string, key jose.JSONWebKey) error {
 	return replaceFile(path, body)
 }
 
-// oldJWKS reads the set that is there; nil: there is none.
-func oldJWKS(path string) ([]byte, error) {
+// readJWKS reads the JWK set, nil if the file does not exist.
+func readJWKS(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -109,12 +108,12 @@ func oldJWKS(path string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case !ownFile(info):
-		return nil, fmt.Errorf("%s belongs to somebody else, whose keys a server would take: use a folder of your own", path)
+		return nil, fmt.Errorf("%s is owned by another user: use your own directory", path)
 	}
-	return os.ReadFile(path) //nolint:gosec // the developer names the folder
+	return os.ReadFile(path) //nolint:gosec // the directory is configured
 }
 
-// replaceFile writes a file that everybody may read, as a whole.
+// replaceFile atomically writes a file that is readable by all users.
 func replaceFile(path string, body []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 )
 
-// Where a developer's own tokens come from and what they are for. A server that is to
-// take them is told so.
+// Issuer and audience of development tokens. A server that accepts them is configured with
+// these values.
 const (
 	DevelopmentIssuer   = "userd-development"
 	DevelopmentAudience = "userd"
@@ -23,26 +23,25 @@ const (
 	developmentJWKSFile = "userd-development-jwks.json"
 )
 
-// NewDevelopmentToken makes a token for trying the service out, signed with a key that
-// it keeps in the folder, and returns it with the path of the JWK set that a server
-// has to be given, beside DevelopmentIssuer and DevelopmentAudience. The key is made the
-// first time (Ed25519, a file of mode 0600); it is refused if others can read it or have
-// put it there. Who can read the folder's key can be anybody to that server: it is not
-// for production. Other keys of the set stay in it.
-// An unknown permission is an error.
+// NewDevelopmentToken returns a signed development token and the path of the JWK set that
+// verifies it. The Ed25519 key is stored in dir with mode 0600 and created on first use. A
+// key file that is readable or owned by other users is rejected. Other keys in the JWK set are
+// kept. An unknown permission is an error.
+//
+// Not for production: every process that can read the key can issue tokens for any subject.
 func NewDevelopmentToken(
 	dir, subject string, permissions []string, ttl time.Duration,
 ) (token, jwksPath string, err error) {
 	if !validSubject(subject) {
-		return "", "", fmt.Errorf("%q cannot be a subject", subject)
+		return "", "", fmt.Errorf("invalid subject %q", subject)
 	}
 	for _, p := range permissions {
 		if Permission(p).bit() == 0 {
-			return "", "", fmt.Errorf("there is no permission %q", p)
+			return "", "", fmt.Errorf("unknown permission %q", p)
 		}
 	}
 	if ttl <= 0 {
-		return "", "", errors.New("the token would have expired already")
+		return "", "", errors.New("ttl: must be positive")
 	}
 	key, err := developmentKey(filepath.Join(dir, developmentKeyFile))
 	if err != nil {
@@ -51,12 +50,12 @@ func NewDevelopmentToken(
 	jwk := jose.JSONWebKey{Key: key.Public(), Algorithm: string(jose.EdDSA), Use: "sig"}
 	thumbprint, err := jwk.Thumbprint(crypto.SHA256)
 	if err != nil {
-		return "", "", fmt.Errorf("name the development key: %w", err)
+		return "", "", fmt.Errorf("development key thumbprint: %w", err)
 	}
 	jwk.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint) // RFC 7638
 	jwksPath = filepath.Join(dir, developmentJWKSFile)
 	if err := writeJWKS(jwksPath, jwk); err != nil {
-		return "", "", fmt.Errorf("publish the development key: %w", err)
+		return "", "", fmt.Errorf("write development JWK set: %w", err)
 	}
 	now := time.Now()
 	token, err = signToken(key, jwk.KeyID, map[string]any{
@@ -70,15 +69,15 @@ func signToken(key ed25519.PrivateKey, keyID string, payload map[string]any) (st
 	options := (&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", keyID)
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, options)
 	if err != nil {
-		return "", fmt.Errorf("sign the token: %w", err)
+		return "", fmt.Errorf("sign token: %w", err)
 	}
 	body, err := json.Marshal(payload)
 	if err != nil {
-		return "", fmt.Errorf("sign the token: %w", err)
+		return "", fmt.Errorf("sign token: %w", err)
 	}
 	signed, err := signer.Sign(body)
 	if err != nil {
-		return "", fmt.Errorf("sign the token: %w", err)
+		return "", fmt.Errorf("sign token: %w", err)
 	}
 	return signed.CompactSerialize()
 }

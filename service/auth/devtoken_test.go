@@ -11,8 +11,7 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// A token is taken by a server that is given the set beside it, also a second one, and
-// the key stays the same and private.
+// A token is verified with the JWK set beside it. A second token uses the same key.
 func TestDevelopmentToken(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	first, path, err := auth.NewDevelopmentToken(dir, "ann", []string{"users.read", "status.write"}, time.Hour)
@@ -33,12 +32,12 @@ func TestDevelopmentToken(t *testing.T) {
 	for _, token := range []string{first, second} {
 		c, err := v.Verify(t.Context(), token, nil)
 		if err != nil || c.Subject != "ann" || c.Permissions != auth.PermissionsOf(auth.UsersRead, auth.StatusWrite) {
-			t.Errorf("got %+v, %v", c, err)
+			t.Errorf("Verify() = %+v, %v", c, err)
 		}
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil || len(files) != 2 {
-		t.Fatalf("the folder has %v, %v", files, err)
+		t.Fatalf("directory has %v, %v", files, err)
 	}
 	for _, file := range files {
 		info := must(file.Info())
@@ -47,11 +46,11 @@ func TestDevelopmentToken(t *testing.T) {
 		}
 	}
 	if strings.Contains(string(must(os.ReadFile(path))), `"d"`) {
-		t.Error("the set has the private key")
+		t.Error("JWK set contains the private key")
 	}
 }
 
-func TestDevelopmentTokenThatCannotBe(t *testing.T) {
+func TestNewDevelopmentTokenErrors(t *testing.T) {
 	for name, err := range map[string]error{
 		"no subject":         second(auth.NewDevelopmentToken(t.TempDir(), "", nil, time.Hour)),
 		"certificate's":      second(auth.NewDevelopmentToken(t.TempDir(), "cert:ann", nil, time.Hour)),
@@ -59,7 +58,7 @@ func TestDevelopmentTokenThatCannotBe(t *testing.T) {
 		"no time":            second(auth.NewDevelopmentToken(t.TempDir(), "ann", nil, 0)),
 	} {
 		if err == nil {
-			t.Errorf("%s: made", name)
+			t.Errorf("NewDevelopmentToken(%s) = nil error, want error", name)
 		}
 	}
 	dir := t.TempDir()
@@ -71,43 +70,41 @@ func TestDevelopmentTokenThatCannotBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil {
-		t.Error("a key that others can read was used")
+		t.Error("key file readable by others: got nil error")
 	}
 	if err := os.WriteFile(key, []byte("nonsense"), 0o600); err != nil || os.Chmod(key, 0o600) != nil {
 		t.Fatal(err)
 	}
 	if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil {
-		t.Error("a key that is none was used")
+		t.Error("malformed key file: got nil error")
 	}
 }
 
-// Making a token leaves the other keys of the set alone.
-func TestDevelopmentKeyIsAdded(t *testing.T) {
+func TestDevelopmentTokenKeepsOtherKeys(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "userd-development-jwks.json")
 	if err := os.WriteFile(path, jwks(map[string]crypto.Signer{"other": ecKey()}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time it is there
+	for range 2 { // the second time the key is in the set
 		if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	body := string(must(os.ReadFile(path)))
 	if strings.Count(body, `"kid"`) != 2 || !strings.Contains(body, `"other"`) {
-		t.Errorf("got %s", body)
+		t.Errorf("JWK set = %s", body)
 	}
 	if err := os.WriteFile(path, []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil {
-		t.Error("a set that is none was written over")
+		t.Error("malformed JWK set was overwritten")
 	}
 }
 
-// A key or a set that somebody else has put there is not used. Only root can put one there
-// for the test.
-func TestDevelopmentKeyOfSomebodyElse(t *testing.T) {
+// Key and JWK set files owned by another user are rejected. Creating them needs root.
+func TestDevelopmentKeyOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
 	}
@@ -119,7 +116,7 @@ func TestDevelopmentKeyOfSomebodyElse(t *testing.T) {
 		if err := os.Chown(filepath.Join(dir, name), 12345, 12345); err != nil {
 			t.Fatal(err)
 		}
-		if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil || !strings.Contains(err.Error(), "belongs to somebody else") {
+		if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil || !strings.Contains(err.Error(), "owned by another user") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// FuzzToken changes a good token: whatever comes of it is refused in good order, unless
-// it says the same, signed by the same.
+// FuzzToken modifies a valid token. The result is rejected with a known cause unless it is
+// signed correctly and has the same claims.
 func FuzzToken(f *testing.F) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	good := sign(edKey(), "EdDSA", head("EdDSA", "ed"), goodClaims(now))
@@ -23,10 +23,10 @@ func FuzzToken(f *testing.F) {
 		v := newVerifier(t, set, func() time.Time { return now })
 		got := cause(t.Context(), v, header+"."+payload+"."+signature)
 		if got == "" && (header != parts[0] || payload != parts[1]) {
-			t.Errorf("taken: %s.%s.%s", header, payload, signature)
+			t.Errorf("accepted %s.%s.%s", header, payload, signature)
 		}
 		if strings.HasPrefix(string(got), "not a refusal") {
-			t.Error(got)
+			t.Errorf("cause = %q", got)
 		}
 	})
 }

@@ -13,62 +13,60 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// KeysOptions say where keys come from and how long they count.
+// KeysOptions configure Keys.
 type KeysOptions struct {
-	// Location is the path of a file, or an https URL; http is taken for loopback
-	// hosts only. Required. At most 1 MiB is read.
+	// Location is a file path or an https URL. http is accepted for loopback hosts only.
+	// Required. The set may have at most 1 MiB.
 	Location string
-	// Refresh is how often keys are read again. 0: 5 s for a file, 10 min for a URL.
+	// Refresh is the reload interval. Default: 5 s for a file, 10 min for a URL.
 	Refresh time.Duration
-	// Retry is how soon they are after a failure. 0: the shorter of Refresh and 30 s.
+	// Retry is the reload interval after a failure. Default: min(Refresh, 30 s).
 	Retry time.Duration
-	// Cooldown is the least time between two reads on behalf of tokens that name a
-	// key not known here. 0: 30 s, for a file 5 s.
+	// Cooldown is the minimum interval between reloads that an unknown key id causes.
+	// Default: 5 s for a file, 30 s for a URL.
 	Cooldown time.Duration
-	// MaxStale is how long keys count that could not be read again. 0: 1 h.
+	// MaxStale is how long keys stay valid without a successful reload. Default: 1 h.
 	MaxStale time.Duration
-	// Timeout bounds one read. 0: 5 s.
+	// Timeout bounds one reload. Default: 5 s.
 	Timeout time.Duration
-	Client  *http.Client     // nil: one of its own
+	Client  *http.Client     // nil: a default client
 	Now     func() time.Time // nil: time.Now
 	Logger  *slog.Logger     // required
 }
 
-// Keys is the set of public keys that tokens may be signed with, kept up to date.
+// Keys is a set of public keys for verifying tokens, reloaded periodically by Run. It is
+// safe for concurrent use.
 //
-// Two budgets of their own let it read the set again. The period does, whatever else
-// happens; and a token that names an unknown key does, at most once in a cool-down,
-// however many come. So a flood of invented names costs one read in a cool-down, and
-// cannot keep a new key from being seen. There is never more than one read at a time.
+// A token with an unknown key id causes a reload too, at most one each Cooldown however
+// many tokens arrive. The periodic reload is independent of that limit, so a flood of
+// unknown key ids cannot delay key rotation. Concurrent reloads are merged into one.
 //
-// A read that fails changes nothing until the keys are older than MaxStale. From
-// then on there are none, and every token is refused. It is safe for use by many
-// goroutines.
+// A failed reload keeps the current keys until they are older than MaxStale; then every
+// token is rejected.
 type Keys struct {
 	opts   KeysOptions
 	source source
 
-	mu     sync.Mutex
-	set    *keySet // nil: there has been none yet; a new one for every new content
-	digest [sha256.Size]byte
-	readAt time.Time // when set was last seen to be the present one
-	flight *flight   // the read that is under way; nil: none is
-	asked  time.Time // when an unknown name last caused a read
-	failed time.Time // when the last read failed; zero: it did not
+	mu         sync.Mutex
+	set        *keySet // nil before the first load; replaced when the content changes
+	digest     [sha256.Size]byte
+	readAt     time.Time // time of the last successful reload
+	flight     *flight   // the reload in progress, or nil
+	onDemandAt time.Time // time of the last reload for an unknown key id
+	failedAt   time.Time // time of the last reload if it failed, else zero
 }
 
-// flight is a read that is under way, for all who wait for it.
+// flight is a reload in progress, shared by all callers that wait for it.
 type flight struct {
-	landed chan struct{} // closed when it has ended
-	err    error         // how; to be read after that
+	done chan struct{} // closed when the reload has finished
+	err  error         // the result; valid once done is closed
 }
 
-// NewKeys returns keys that have yet to be read, by Load or Run. Its error says what is
-// wrong with the location.
+// NewKeys returns an empty set. Load or Run fills it.
 func NewKeys(opts KeysOptions) (*Keys, error) {
 	k := &Keys{}
-	orElse(&opts.MaxStale, time.Hour)
-	orElse(&opts.Timeout, 5*time.Second)
+	setDefault(&opts.MaxStale, time.Hour)
+	setDefault(&opts.Timeout, 5*time.Second)
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -80,32 +78,31 @@ func NewKeys(opts KeysOptions) (*Keys, error) {
 		if k.source, err = urlSource(opts.Location, opts.Client); err != nil {
 			return nil, fmt.Errorf("keys: %w", err)
 		}
-		orElse(&opts.Refresh, 10*time.Minute)
-		orElse(&opts.Cooldown, 30*time.Second)
+		setDefault(&opts.Refresh, 10*time.Minute)
+		setDefault(&opts.Cooldown, 30*time.Second)
 	} else {
 		if opts.Location == "" {
-			return nil, errors.New("keys: no file and no URL")
+			return nil, errors.New("keys: location: expected a file or an https URL")
 		}
 		k.source = fileSource(opts.Location)
-		orElse(&opts.Refresh, 5*time.Second)
-		orElse(&opts.Cooldown, 5*time.Second)
+		setDefault(&opts.Refresh, 5*time.Second)
+		setDefault(&opts.Cooldown, 5*time.Second)
 	}
-	orElse(&opts.Retry, min(opts.Refresh, 30*time.Second))
+	setDefault(&opts.Retry, min(opts.Refresh, 30*time.Second))
 	k.opts = opts
 	return k, nil
 }
 
-func orElse(d *time.Duration, otherwise time.Duration) {
+func setDefault(d *time.Duration, def time.Duration) {
 	if *d == 0 {
-		*d = otherwise
+		*d = def
 	}
 }
 
-// Load reads the keys now. A server may take its error for a reason not to start, or
-// go on: every token is refused until a read succeeds.
+// Load reloads the keys now. Until one reload succeeds, every token is rejected.
 func (k *Keys) Load(ctx context.Context) error { return k.read(ctx, ctx, false) }
 
-// Run reads the keys again and again, until the context ends.
+// Run reloads the keys periodically until ctx is done.
 func (k *Keys) Run(ctx context.Context) {
 	timer := time.NewTimer(k.untilNext())
 	defer timer.Stop()
@@ -123,132 +120,129 @@ func (k *Keys) Run(ctx context.Context) {
 	}
 }
 
-// untilNext is how long the keys need no look, when one may have been taken already.
+// untilNext returns the time until the next periodic reload.
 func (k *Keys) untilNext() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
-	case !k.failed.IsZero():
-		return k.failed.Add(k.opts.Retry).Sub(k.opts.Now())
+	case !k.failedAt.IsZero():
+		return k.failedAt.Add(k.opts.Retry).Sub(k.opts.Now())
 	case k.set == nil:
 		return 0
 	}
 	return k.readAt.Add(k.opts.Refresh).Sub(k.opts.Now())
 }
 
-// ReadAt is when the keys were last read with success; the zero time if never.
+// ReadAt returns the time of the last successful reload, or the zero time.
 func (k *Keys) ReadAt() time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.readAt
 }
 
-// errNoKeys is the detail where keys could not be had.
-var errNoKeys = errors.New("the keys could not be read for too long")
+var errNoKeys = errors.New("JWKS is missing or too old")
 
-// current returns the keys that count.
+// current returns the key set, or an error if it is missing or too old.
 func (k *Keys) current() (*keySet, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.set == nil || k.opts.Now().Sub(k.readAt) > k.opts.MaxStale {
-		return nil, refuse(CauseNoKeys, errNoKeys)
+		return nil, newRefusedError(CauseNoKeys, errNoKeys)
 	}
 	return k.set, nil
 }
 
-// find returns the keys that a token may be signed with, and the set that they are of.
-// A name that is not known may be that of a new key, so the set is read again, if the
-// cool-down lets it.
+// find returns the keys with the id that support the algorithm, and the set that they are
+// from. An unknown id causes a reload, subject to Cooldown.
 func (k *Keys) find(ctx context.Context, id string, algorithm jose.SignatureAlgorithm) ([]verifyKey, *keySet, error) {
 	set, err := k.current()
 	if err == nil {
-		if fits, named := set.find(id, algorithm); named || id == "" {
-			return fits, set, nil
+		if matches, named := set.find(id, algorithm); named || id == "" {
+			return matches, set, nil
 		}
 	}
-	// The read is for all who wait, so it outlives the one who caused it. Its failure is
-	// logged; what counts is what there is afterwards, whoever has read it.
+	// Other callers may wait for this reload, so it must not be canceled with ctx. A failure
+	// is logged by fetch; the set after the reload decides.
 	_ = k.read(ctx, context.WithoutCancel(ctx), true)
 	if set, err = k.current(); err != nil {
 		return nil, nil, err
 	}
-	fits, _ := set.find(id, algorithm)
-	return fits, set, nil
+	matches, _ := set.find(id, algorithm)
+	return matches, set, nil
 }
 
-// errCooling is why a name that is not known causes no read.
-var errCooling = errors.New("the keys were read a moment ago")
+var errCooldown = errors.New("JWKS was reloaded recently")
 
-// read reads the set in the context work, or waits in ctx for the read that is under
-// way. A read that is rationed, since a token's name for its key caused it, does not
-// begin within the cool-down. All this is decided at once: who would join a read that
-// has just ended must not begin one of his own.
-func (k *Keys) read(ctx, work context.Context, rationed bool) error {
+// read reloads the set with the context work, or waits in ctx for the reload in progress.
+// onDemand marks a reload for an unknown key id, which is subject to Cooldown. Joining and
+// the cool-down are decided under one lock: a caller that just missed a reload must not
+// start another one.
+func (k *Keys) read(ctx, work context.Context, onDemand bool) error {
 	k.mu.Lock()
 	f, join := k.flight, k.flight != nil
 	if !join {
 		now := k.opts.Now()
-		if rationed && !k.asked.IsZero() && now.Sub(k.asked) < k.opts.Cooldown {
+		if onDemand && !k.onDemandAt.IsZero() && now.Sub(k.onDemandAt) < k.opts.Cooldown {
 			k.mu.Unlock()
-			return errCooling
+			return errCooldown
 		}
-		if rationed {
-			k.asked = now
+		if onDemand {
+			k.onDemandAt = now
 		}
-		f = &flight{landed: make(chan struct{}), err: errors.New("the read broke off")}
+		f = &flight{done: make(chan struct{}), err: errors.New("JWKS reload panicked")}
 		k.flight = f
 	}
 	k.mu.Unlock()
 	if !join {
-		k.fly(work, f)
+		k.fetch(work, f)
 		return f.err
 	}
 	select {
-	case <-f.landed:
+	case <-f.done:
 		return f.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// fly carries out a read.
-func (k *Keys) fly(ctx context.Context, f *flight) {
+// fetch performs a reload and completes f.
+func (k *Keys) fetch(ctx context.Context, f *flight) {
 	defer func() {
 		k.mu.Lock()
-		k.flight, k.failed = nil, time.Time{}
+		k.flight, k.failedAt = nil, time.Time{}
 		if f.err != nil {
-			k.failed = k.opts.Now()
+			k.failedAt = k.opts.Now()
 		}
 		k.mu.Unlock()
-		close(f.landed)
+		close(f.done)
 	}()
 	reading, cancel := context.WithTimeout(ctx, k.opts.Timeout)
 	defer cancel()
 	body, err := k.source(reading)
 	if err == nil {
-		err = k.take(ctx, body)
+		err = k.update(ctx, body)
 	}
 	f.err = err
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	level, what := slog.LevelWarn, "the keys for tokens could not be read"
-	if k.Trouble() != nil {
-		level, what = slog.LevelError, "the keys for tokens could not be read, and no token can be checked"
+	level, message := slog.LevelWarn, "JWKS reload failed"
+	if k.Err() != nil {
+		level, message = slog.LevelError, "JWKS reload failed, tokens cannot be verified"
 	}
-	k.opts.Logger.LogAttrs(ctx, level, what, slog.Any("error", err), slog.Time("last_read", k.ReadAt()))
+	k.opts.Logger.LogAttrs(ctx, level, message, slog.Any("error", err), slog.Time("last_read", k.ReadAt()))
 }
 
-// Trouble is why no token can be checked at present; nil: tokens can be.
-func (k *Keys) Trouble() error {
+// Err returns an error if tokens cannot be verified at present.
+func (k *Keys) Err() error {
 	if _, err := k.current(); err != nil {
 		return errNoKeys
 	}
 	return nil
 }
 
-// take makes what was read the present set.
-func (k *Keys) take(ctx context.Context, body []byte) error {
+// update replaces the current set if body differs from it.
+func (k *Keys) update(ctx context.Context, body []byte) error {
 	digest := sha256.Sum256(body)
 	k.mu.Lock()
 	if k.set != nil && k.digest == digest {
@@ -257,7 +251,7 @@ func (k *Keys) take(ctx context.Context, body []byte) error {
 		return nil
 	}
 	k.mu.Unlock()
-	set, passed, err := parseKeySet(body)
+	set, skipped, err := parseKeySet(body)
 	if err != nil {
 		return err
 	}
@@ -266,10 +260,10 @@ func (k *Keys) take(ctx context.Context, body []byte) error {
 	k.mu.Unlock()
 	attrs := []slog.Attr{slog.Int("keys", len(set.keys))}
 	level := slog.LevelInfo
-	if len(passed) > 0 || len(set.keys) == 0 {
+	if len(skipped) > 0 || len(set.keys) == 0 {
 		level = slog.LevelWarn
-		attrs = append(attrs, slog.Any("passed_over", errors.Join(passed...)))
+		attrs = append(attrs, slog.Any("skipped", errors.Join(skipped...)))
 	}
-	k.opts.Logger.LogAttrs(ctx, level, "the keys for tokens have changed", attrs...)
+	k.opts.Logger.LogAttrs(ctx, level, "JWKS changed", attrs...)
 	return nil
 }

@@ -18,14 +18,14 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// keyServer answers for the place where keys are, without a network.
+// keyServer is an http.RoundTripper that serves a JWK set.
 type keyServer struct {
 	mu      sync.Mutex
 	body    []byte
 	err     error
 	reads   int
-	atOnce  int // reads that go on
-	most    int // reads that went on at once
+	atOnce  int // reads in progress
+	most    int // maximum of atOnce
 	latency time.Duration
 }
 
@@ -73,7 +73,7 @@ func (s *keyServer) count() int {
 	return s.reads
 }
 
-// runKeys runs keys from a server until the test ends.
+// runKeys runs keys from s until the test ends.
 func runKeys(t *testing.T, s *keyServer, log *logged) *auth.Verifier {
 	t.Helper()
 	keys, err := auth.NewKeys(auth.KeysOptions{
@@ -94,20 +94,20 @@ func tokenOf(keyID string) string {
 	return sign(edKey(), "EdDSA", head("EdDSA", keyID), goodClaims(time.Now()))
 }
 
-// However many tokens name keys that there are not, the set is read once in a
-// cool-down; the period goes on beside it; and a new key is seen nevertheless.
+// A flood of tokens with unknown key ids causes one reload per cool-down, delays no periodic
+// reload, and does not prevent key rotation.
 func TestFloodOfUnknownKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &keyServer{latency: time.Second}
 		s.serve(map[string]crypto.Signer{"old": edKey()})
-		time.Sleep(time.Minute) // the bubble's clock; so that iat is not its first moment
+		time.Sleep(time.Minute) // keeps iat after the start of the bubble's clock
 		v := runKeys(t, s, new(logged))
 		time.Sleep(2 * time.Second)
 		if got := cause(t.Context(), v, tokenOf("old")); got != "" {
-			t.Fatalf("refused for %q", got)
+			t.Fatalf("cause = %q", got)
 		}
 		if s.count() != 1 {
-			t.Fatalf("%d reads at first", s.count())
+			t.Fatalf("%d reads at start, want 1", s.count())
 		}
 
 		var invented [20]string
@@ -124,7 +124,7 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 				defer ticker.Stop()
 				for n := 0; ; n++ {
 					if got := cause(ctx, v, invented[(i+n)%len(invented)]); got != auth.CauseUnknownKey {
-						t.Errorf("refused for %q", got)
+						t.Errorf("cause = %q", got)
 						return
 					}
 					select {
@@ -136,27 +136,27 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 			})
 		}
 		time.Sleep(5 * time.Minute)
-		s.serve(map[string]crypto.Signer{"new": edKey()}) // the keys rotate amid the flood
+		s.serve(map[string]crypto.Signer{"new": edKey()}) // rotate the keys during the flood
 		time.Sleep(31 * time.Second)
 		if got := cause(ctx, v, tokenOf("new")); got != "" {
-			t.Errorf("the new key is not known: refused for %q", got)
+			t.Errorf("new key: cause = %q", got)
 		}
 		if got := cause(ctx, v, tokenOf("old")); got != auth.CauseUnknownKey {
-			t.Errorf("the old key: refused for %q", got)
+			t.Errorf("old key: cause = %q", got)
 		}
 		flood.Wait()
-		// Ten minutes have twenty cool-downs of 30 s, and one period.
+		// Ten minutes have 20 cool-downs of 30 s and one periodic reload.
 		if reads := s.count() - 1; reads > 22 {
-			t.Errorf("%d reads in ten minutes", reads)
+			t.Errorf("%d reads in 10 min, want at most 22", reads)
 		}
 		if s.most != 1 {
-			t.Errorf("%d reads at once", s.most)
+			t.Errorf("%d concurrent reads, want 1", s.most)
 		}
 	})
 }
 
-// A flood that has used the cool-down up does not hold the period back.
-func TestPeriodHasBudgetOfItsOwn(t *testing.T) {
+// Reloads for unknown key ids do not delay the periodic reload.
+func TestPeriodicReloadIsIndependentOfCooldown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(keyServer)
 		s.serve(map[string]crypto.Signer{"old": edKey()})
@@ -178,21 +178,21 @@ func TestPeriodHasBudgetOfItsOwn(t *testing.T) {
 			cause(ctx, v, tokenOf("invented"))
 		}
 		if got := s.count(); got != 2 {
-			t.Fatalf("%d reads", got)
+			t.Fatalf("%d reads, want 2", got)
 		}
 		s.serve(map[string]crypto.Signer{"new": edKey()})
 		if got := cause(ctx, v, tokenOf("new")); got != auth.CauseUnknownKey {
-			t.Fatalf("within the cool-down: refused for %q", got)
+			t.Fatalf("during the cool-down: cause = %q", got)
 		}
 		time.Sleep(61 * time.Second)
 		if got := cause(ctx, v, tokenOf("new")); got != "" {
-			t.Errorf("after a period: refused for %q", got)
+			t.Errorf("after the refresh interval: cause = %q", got)
 		}
 	})
 }
 
-// Keys that cannot be read again count for an hour. Then every token is refused, and
-// when they can be read again, none has to be restarted.
+// Keys stay valid for an hour without a successful reload. Then tokens are rejected until a
+// reload succeeds.
 func TestStaleKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, log := new(keyServer), new(logged)
@@ -201,40 +201,39 @@ func TestStaleKeys(t *testing.T) {
 		s.fail(errors.New("connection refused"))
 		time.Sleep(59 * time.Minute)
 		if got := cause(t.Context(), v, tokenOf("ed")); got != "" {
-			t.Errorf("stale, within the bound: refused for %q", got)
+			t.Errorf("before MaxStale: cause = %q", got)
 		}
 		if !strings.Contains(log.String(), "connection refused") {
-			t.Error("the failure is not in the log")
+			t.Error("failed reload is not logged")
 		}
 		time.Sleep(2 * time.Minute)
 		if got := cause(t.Context(), v, tokenOf("ed")); got != auth.CauseNoKeys {
-			t.Errorf("beyond the bound: refused for %q", got)
+			t.Errorf("after MaxStale: cause = %q", got)
 		}
 		s.serve(map[string]crypto.Signer{"ed": edKey()})
 		time.Sleep(31 * time.Second)
 		if got := cause(t.Context(), v, tokenOf("ed")); got != "" {
-			t.Errorf("read again: refused for %q", got)
+			t.Errorf("after a successful reload: cause = %q", got)
 		}
 	})
 }
 
-// A place that never answers holds nobody longer than one read may take.
-func TestKeysThatDoNotCome(t *testing.T) {
+func TestKeyReloadTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &keyServer{latency: time.Hour}
 		v := runKeys(t, s, new(logged))
 		began := time.Now()
 		if got := cause(t.Context(), v, tokenOf("ed")); got != auth.CauseNoKeys {
-			t.Errorf("refused for %q", got)
+			t.Errorf("cause = %q", got)
 		}
 		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("it took %v", took)
+			t.Errorf("Verify took %v, want at most 5s", took)
 		}
 	})
 }
 
-// Who caused a read and goes away does not take it from those who wait for it too.
-func TestReadOutlivesWhoCausedIt(t *testing.T) {
+// Cancelling the request that started a reload does not fail other requests.
+func TestReloadOutlivesItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(keyServer)
 		s.serve(map[string]crypto.Signer{"old": edKey()})
@@ -249,7 +248,7 @@ func TestReadOutlivesWhoCausedIt(t *testing.T) {
 		time.Sleep(time.Second)
 		calls.Go(func() {
 			if got := cause(t.Context(), v, tokenOf("new")); got != "" {
-				t.Errorf("refused for %q", got)
+				t.Errorf("cause = %q", got)
 			}
 		})
 		synctest.Wait()
@@ -258,8 +257,7 @@ func TestReadOutlivesWhoCausedIt(t *testing.T) {
 	})
 }
 
-// A key that was taken out of the set signs nothing any more, not even what was
-// remembered; an empty set lets nobody in.
+// A key removed from the set is rejected, also for cached tokens.
 func TestRevokedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(keyServer)
@@ -267,12 +265,12 @@ func TestRevokedKey(t *testing.T) {
 		v := runKeys(t, s, new(logged))
 		token := tokenOf("a")
 		if got := cause(t.Context(), v, token); got != "" {
-			t.Fatalf("refused for %q", got)
+			t.Fatalf("cause = %q", got)
 		}
 		s.serve(nil)
 		time.Sleep(10*time.Minute + time.Second)
 		if got := cause(t.Context(), v, token); got != auth.CauseUnknownKey {
-			t.Errorf("refused for %q", got)
+			t.Errorf("cause = %q", got)
 		}
 	})
 }
@@ -302,26 +300,26 @@ func TestKeysFromAFile(t *testing.T) {
 		}
 		write([]byte(`{"keys": [{"kty": "RSA", "n": "half a fi`))
 		if got := cause(ctx, v, tokenOf("old")); got != "" {
-			t.Errorf("while the file is being written: refused for %q", got)
+			t.Errorf("partially written file: cause = %q", got)
 		}
 		write(jwks(map[string]crypto.Signer{"new": edKey()}))
 		if got := cause(ctx, v, tokenOf("new")); got != "" {
-			t.Errorf("the new key: refused for %q", got)
+			t.Errorf("new key: cause = %q", got)
 		}
 		if got := cause(ctx, v, tokenOf("old")); got != auth.CauseUnknownKey {
-			t.Errorf("the old key: refused for %q", got)
+			t.Errorf("old key: cause = %q", got)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(61 * time.Minute)
 		if got := cause(ctx, v, tokenOf("new")); got != auth.CauseNoKeys {
-			t.Errorf("without the file: refused for %q", got)
+			t.Errorf("file removed: cause = %q", got)
 		}
 	})
 }
 
-func TestWhereKeysMayBe(t *testing.T) {
+func TestKeysLocation(t *testing.T) {
 	for location, want := range map[string]bool{
 		"https://issuer.example/keys":       true,
 		"http://127.0.0.1:8081/keys":        true,
@@ -337,17 +335,16 @@ func TestWhereKeysMayBe(t *testing.T) {
 	} {
 		_, err := auth.NewKeys(auth.KeysOptions{Location: location, Logger: new(logged).logger()})
 		if (err == nil) != want {
-			t.Errorf("%q: %v", location, err)
+			t.Errorf("NewKeys(%q) error = %v", location, err)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("the error repeats a password: %v", err)
+			t.Errorf("error contains the password: %v", err)
 		}
 	}
 }
 
-// What a place of keys answers is not followed, not read without end and not believed
-// when it is an error.
-func TestBadPlacesOfKeys(t *testing.T) {
+// Redirects, large bodies and HTTP errors are rejected.
+func TestBadKeysResponses(t *testing.T) {
 	good := jwks(map[string]crypto.Signer{"ed": edKey()})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/good", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(good) })
@@ -363,7 +360,7 @@ func TestBadPlacesOfKeys(t *testing.T) {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	for path, want := range map[string]string{
-		"/good": "", "/moved": "302", "/broken": "502", "/endless": "more than", "/none": "404",
+		"/good": "", "/moved": "302", "/broken": "502", "/endless": "larger than", "/none": "404",
 	} {
 		keys, err := auth.NewKeys(auth.KeysOptions{Location: server.URL + path, Logger: new(logged).logger()})
 		if err != nil {
@@ -371,7 +368,7 @@ func TestBadPlacesOfKeys(t *testing.T) {
 		}
 		err = keys.Load(t.Context())
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", path, err, want)
+			t.Errorf("Load() of %s = %v, want %q", path, err, want)
 		}
 	}
 }

@@ -14,32 +14,32 @@ import (
 )
 
 const (
-	// minRSABits is the least that RFC 7518, section 3.3, allows; maxRSABits keeps
-	// the cost of a check in bounds.
+	// minRSABits is the minimum of RFC 7518, section 3.3. maxRSABits bounds the cost of
+	// one verification.
 	minRSABits = 2048
 	maxRSABits = 8192
 
-	// maxFits is how many keys of one name are tried.
-	maxFits = 4
+	// maxMatches is the maximum number of keys tried for one key id.
+	maxMatches = 4
 )
 
-// taken are the algorithms that are taken, all asymmetric (RFC 7518, RFC 8037).
-var taken = []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.EdDSA}
+// supportedAlgorithms are the accepted signature algorithms, all asymmetric (RFC 7518, RFC 8037).
+var supportedAlgorithms = []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.EdDSA}
 
-// verifyKey is a public key and the algorithms that it serves.
+// verifyKey is a public key and the algorithms that it may be used with.
 type verifyKey struct {
 	id         string
 	key        any // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
 	algorithms []jose.SignatureAlgorithm
 }
 
-// keySet is the usable keys of a JWK set (RFC 7517, section 5). It does not change.
+// keySet is the usable part of a JWK set (RFC 7517, section 5). It is immutable.
 type keySet struct{ keys []verifyKey }
 
-// parseKeySet reads a JWK set. Keys that cannot be used here are passed over, as the
-// RFC wants it, and told in passed; a set of such keys alone is an error. An empty set is
-// none: it says that no key is valid any more.
-func parseKeySet(body []byte) (set *keySet, passed []error, err error) {
+// parseKeySet parses a JWK set. It skips unusable keys, as the RFC requires, and returns one
+// error for each. A set with only unusable keys is an error; an empty set is not, because it
+// revokes all keys.
+func parseKeySet(body []byte) (set *keySet, skipped []error, err error) {
 	var raw struct {
 		Keys *[]json.RawMessage `json:"keys"`
 	}
@@ -47,21 +47,21 @@ func parseKeySet(body []byte) (set *keySet, passed []error, err error) {
 		return nil, nil, fmt.Errorf("not a JWK set: %w", err)
 	}
 	if raw.Keys == nil {
-		return nil, nil, errors.New("not a JWK set: it has no keys")
+		return nil, nil, errors.New("not a JWK set: the member keys is missing")
 	}
 	set = new(keySet)
 	for i, one := range *raw.Keys {
 		key, err := parseKey(one)
 		if err != nil {
-			passed = append(passed, fmt.Errorf("key %d: %w", i, err))
+			skipped = append(skipped, fmt.Errorf("key %d: %w", i, err))
 			continue
 		}
 		set.keys = append(set.keys, key)
 	}
-	if len(set.keys) == 0 && len(passed) > 0 {
-		return nil, passed, fmt.Errorf("no key can be used: %w", errors.Join(passed...))
+	if len(set.keys) == 0 && len(skipped) > 0 {
+		return nil, skipped, fmt.Errorf("no usable key: %w", errors.Join(skipped...))
 	}
-	return set, passed, nil
+	return set, skipped, nil
 }
 
 func parseKey(body []byte) (verifyKey, error) {
@@ -72,20 +72,20 @@ func parseKey(body []byte) (verifyKey, error) {
 		Private any      `json:"d"`
 	}
 	if err := json.Unmarshal(body, &about); err != nil {
-		return verifyKey{}, errors.New("not a JWK") // its text may hold a key
+		return verifyKey{}, errors.New("not a JWK") // the decoder's error could quote key material
 	}
 	switch {
 	case about.Type == "oct":
-		return verifyKey{}, errors.New("a symmetric key does not belong into a published set")
+		return verifyKey{}, errors.New("symmetric keys are not allowed in a published set")
 	case about.Private != nil:
-		return verifyKey{}, errors.New("a private key does not belong into a published set")
+		return verifyKey{}, errors.New("private keys are not allowed in a published set")
 	case about.Use != "" && about.Use != "sig",
 		about.Ops != nil && !slices.Contains(about.Ops, "verify"):
-		return verifyKey{}, errors.New("not for signatures")
+		return verifyKey{}, errors.New("not a signature key")
 	}
 	var jwk jose.JSONWebKey
 	if err := json.Unmarshal(body, &jwk); err != nil {
-		return verifyKey{}, errors.New("a key of an unknown or broken kind")
+		return verifyKey{}, errors.New("malformed key or unknown key type")
 	}
 	algorithms, err := algorithmsOf(jwk.Key)
 	if err != nil {
@@ -93,46 +93,45 @@ func parseKey(body []byte) (verifyKey, error) {
 	}
 	if own := jose.SignatureAlgorithm(jwk.Algorithm); own != "" {
 		if !slices.Contains(algorithms, own) {
-			return verifyKey{}, errors.New("its algorithm is not taken, or not of its kind")
+			return verifyKey{}, errors.New("alg is not supported for this key type")
 		}
 		algorithms = []jose.SignatureAlgorithm{own}
 	}
 	return verifyKey{id: jwk.KeyID, key: jwk.Key, algorithms: algorithms}, nil
 }
 
-// algorithmsOf gives the algorithms that a key can serve. That it is the key which
-// decides is what keeps a public key from being used as a shared secret (RFC 8725,
-// section 3.1).
+// algorithmsOf returns the algorithms that a key may be used with. They depend on the key
+// type alone, so a public key cannot be misused as an HMAC secret (RFC 8725, section 3.1).
 func algorithmsOf(key any) ([]jose.SignatureAlgorithm, error) {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
 		if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return nil, fmt.Errorf("an RSA key must have %d to %d bits", minRSABits, maxRSABits)
+			return nil, fmt.Errorf("RSA key: must have %d to %d bits", minRSABits, maxRSABits)
 		}
 		return []jose.SignatureAlgorithm{jose.RS256, jose.PS256}, nil
 	case *ecdsa.PublicKey:
 		if key.Curve != elliptic.P256() {
-			return nil, errors.New("an elliptic curve other than P-256 is not taken")
+			return nil, errors.New("EC key: curve must be P-256")
 		}
 		return []jose.SignatureAlgorithm{jose.ES256}, nil
 	case ed25519.PublicKey:
 		return []jose.SignatureAlgorithm{jose.EdDSA}, nil
 	default:
-		return nil, errors.New("a key of a kind that is not taken")
+		return nil, errors.New("key type is not supported")
 	}
 }
 
-// find returns the keys of that name for the algorithm, and whether there is any key of
-// that name. Without a name it returns all keys for the algorithm.
-func (s *keySet) find(id string, algorithm jose.SignatureAlgorithm) (fits []verifyKey, named bool) {
+// find returns the keys with the id that support the algorithm, and whether any key has the
+// id. An empty id matches every key.
+func (s *keySet) find(id string, algorithm jose.SignatureAlgorithm) (matches []verifyKey, named bool) {
 	for _, k := range s.keys {
 		if id != "" && k.id != id {
 			continue
 		}
 		named = true
-		if len(fits) < maxFits && slices.Contains(k.algorithms, algorithm) {
-			fits = append(fits, k)
+		if len(matches) < maxMatches && slices.Contains(k.algorithms, algorithm) {
+			matches = append(matches, k)
 		}
 	}
-	return fits, named
+	return matches, named
 }

@@ -11,9 +11,8 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// Keys that must not be used are passed over, the good ones beside them count, and the
-// log says so without repeating them.
-func TestKeysPassedOver(t *testing.T) {
+// Unusable keys are skipped and logged without key material.
+func TestUnusableKeysAreSkipped(t *testing.T) {
 	secret := "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"
 	private := must(json.Marshal(jose.JSONWebKey{Key: ecKey(), KeyID: "private"}))
 	jwk := func(change func(*jose.JSONWebKey)) string {
@@ -42,7 +41,7 @@ func TestKeysPassedOver(t *testing.T) {
 	}
 	for _, one := range odd {
 		if _, log, err := load(one); err == nil || strings.Contains(log.String()+err.Error(), secret) {
-			t.Errorf("%.60s: %v", one, err)
+			t.Errorf("Load() of %.60s = %v", one, err)
 		}
 	}
 	keys, log, err := load(append(odd, string(must(json.Marshal(jose.JSONWebKey{
@@ -51,26 +50,26 @@ func TestKeysPassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(log.String(), secret) || !strings.Contains(log.String(), "passed_over") {
+	if strings.Contains(log.String(), secret) || !strings.Contains(log.String(), "skipped") {
 		t.Errorf("log: %s", log)
 	}
 	v := verifierOf(t, keys, nil)
 	if got := cause(t.Context(), v, sign(rsaKey(), "PS256", head("PS256", "rsa"), goodClaims(time.Now()))); got != "" {
-		t.Errorf("the good key: refused for %q", got)
+		t.Errorf("usable key: cause = %q", got)
 	}
-	// A key that names its algorithm serves no other.
+	// A key with an alg member is used for that algorithm only.
 	if got := cause(t.Context(), v, sign(rsaKey(), "RS256", head("RS256", "rsa"), goodClaims(time.Now()))); got != auth.CauseUnknownKey {
-		t.Errorf("RS256 with a key for PS256: refused for %q", got)
+		t.Errorf("RS256 with a key for PS256: cause = %q", got)
 	}
 }
 
-func TestNotASet(t *testing.T) {
+func TestMalformedKeySet(t *testing.T) {
 	for _, body := range []string{``, `null`, `[]`, `{}`, `{"keys":null}`, `{"keys":{}}`, `{"keys":[]} x`} {
 		keys := must(auth.NewKeys(auth.KeysOptions{
 			Location: writeFile(t, "jwks.json", []byte(body)), Logger: new(logged).logger(),
 		}))
 		if keys.Load(t.Context()) == nil {
-			t.Errorf("taken: %s", body)
+			t.Errorf("Load() of %s = nil, want error", body)
 		}
 	}
 }

@@ -15,29 +15,28 @@ import (
 	"github.com/yourorg/userservice/service/rpcstatus"
 )
 
-// MiddlewareOptions are what Middleware is made of.
+// MiddlewareOptions configure Middleware.
 type MiddlewareOptions struct {
-	// Authenticate says who makes a request, such as Authenticator.Authenticate. nil:
-	// authentication is off, and every caller is Everybody.
+	// Authenticate authenticates a request, as Authenticator.Authenticate does. nil
+	// disables authentication: every caller has FullAccess.
 	Authenticate func(*http.Request) (Caller, error)
-	// Policy says which procedures need no credentials. Required.
+	// Policy determines the procedures that need no credentials. Required.
 	Policy *Policy
-	// Pages are further paths that need none, such as "/" and "/openapi.yaml". A path
-	// is compared as a whole; one that ends in /* stands for all that is below it.
-	Pages []string
-	// REST is how the paths begin where plain JSON is spoken. Default: "/api/".
+	// OpenPaths are other paths that need no credentials, such as "/openapi.yaml". The whole
+	// path is compared; "/x/*" matches every path below /x/.
+	OpenPaths []string
+	// REST is the path prefix of the REST API. Default: "/api/".
 	REST string
-	// Refused, if set, is told of every refusal that Instead did not answer, to count
-	// and to log it.
-	Refused func(*http.Request, *RefusedError)
-	// Known, if set, is called with the caller of a request before it is served, unless
-	// the request needs no credentials. It returns false if it has written a response
-	// instead.
-	Known func(http.ResponseWriter, *http.Request, Caller) bool
-	// Instead, if set, may answer a request that is about to be refused, and reports
-	// whether it has: whoever is refused too often is told that.
-	Instead func(http.ResponseWriter, *http.Request) bool
-	// ErrorWriter writes errors of RPCs. nil: that of connect.
+	// OnRefused, if set, is called for every rejected request that LimitRefusals did not
+	// handle.
+	OnRefused func(*http.Request, *RefusedError)
+	// OnAuthenticated, if set, is called with the caller before the next handler. It returns
+	// false if it has written a response; the next handler is then not called.
+	OnAuthenticated func(http.ResponseWriter, *http.Request, Caller) bool
+	// LimitRefusals, if set, is called before a request is rejected. It may write a
+	// rate-limit response instead, and then returns true.
+	LimitRefusals func(http.ResponseWriter, *http.Request) bool
+	// ErrorWriter writes the errors of RPCs. nil: connect.NewErrorWriter.
 	ErrorWriter ErrorWriter
 }
 
@@ -46,16 +45,14 @@ type ErrorWriter interface {
 	Write(w http.ResponseWriter, r *http.Request, err error) error
 }
 
-// Middleware returns HTTP middleware that finds out who is calling before anything of a
-// body is read, and puts the Caller into the request's context. Whoever cannot be
-// recognized is answered in his own protocol: as the status of gRPC, gRPC-Web or
-// Connect, or as a google.rpc.Status in JSON; plain HTTP answers are 401 with
-// WWW-Authenticate (RFC 6750, section 3). What needs no credentials is served to nobody
-// in particular, whatever credentials come along.
+// Middleware returns HTTP middleware that authenticates a request before its body is read and
+// stores the Caller in the request context. A rejection is written in the protocol of the
+// request: a gRPC, gRPC-Web or Connect status, or a google.rpc.Status in JSON. Plain HTTP
+// responses have status 401 and WWW-Authenticate (RFC 6750, section 3). Paths that need no
+// credentials are served without a caller, even if credentials are sent.
 //
-// It goes by the path, which can be spelled in many ways. That is safe since a path
-// that it does not know needs credentials, and since the policy is asked again, for the
-// procedure, by an interceptor.
+// The decision is by path, and a path can have several spellings. That is safe: an unknown
+// path needs credentials, and an interceptor authorizes the procedure.
 func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
 	if opts.REST == "" {
 		opts.REST = "/api/"
@@ -66,7 +63,7 @@ func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		if opts.Authenticate == nil {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				next.ServeHTTP(w, r.WithContext(WithCaller(r.Context(), Everybody())))
+				next.ServeHTTP(w, r.WithContext(WithCaller(r.Context(), FullAccess())))
 			})
 		}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -79,17 +76,17 @@ func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
 				opts.refuse(w, r, err)
 				return
 			}
-			if opts.Known != nil && !opts.Known(w, r, caller) {
+			if opts.OnAuthenticated != nil && !opts.OnAuthenticated(w, r, caller) {
 				return
 			}
-			s := &standing{caller: caller, request: r, authenticate: opts.Authenticate}
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), standingKey{}, s)))
+			s := &callerState{caller: caller, request: r, authenticate: opts.Authenticate}
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerStateKey{}, s)))
 		})
 	}
 }
 
 func (o *MiddlewareOptions) open(path string) bool {
-	return o.Policy.Open(path) || slices.ContainsFunc(o.Pages, func(page string) bool {
+	return o.Policy.Open(path) || slices.ContainsFunc(o.OpenPaths, func(page string) bool {
 		if below, ok := strings.CutSuffix(page, "*"); ok {
 			return strings.HasPrefix(path, below)
 		}
@@ -98,47 +95,47 @@ func (o *MiddlewareOptions) open(path string) bool {
 }
 
 func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if o.Instead != nil && o.Instead(w, r) {
+	if o.LimitRefusals != nil && o.LimitRefusals(w, r) {
 		return
 	}
 	refused := asRefused(err)
-	if o.Refused != nil {
-		o.Refused(r, refused)
+	if o.OnRefused != nil {
+		o.OnRefused(r, refused)
 	}
-	LeaveBody(w, r)
+	SkipRequestBody(w, r)
 	w.Header().Set("Cache-Control", "no-store")
-	told, _ := rpcstatus.From(refused)
+	st, _ := rpcstatus.From(refused)
 	enveloped := isEnveloped(r)
 	if !enveloped {
 		w.Header().Set("WWW-Authenticate", challenge(refused))
 	}
 	if !enveloped && strings.HasPrefix(r.URL.Path, o.REST) {
-		writeStatus(w, told, refused)
+		writeStatus(w, st, refused)
 		return
 	}
-	_ = o.ErrorWriter.Write(w, r, connectError(told)) // a caller who has gone cannot be told
+	_ = o.ErrorWriter.Write(w, r, connectError(st)) // the client may have disconnected
 }
 
-// LeaveBody lets an answer go that does not depend on the request's body. Over HTTP/1.1
-// net/http reads what is left of a body, up to 256 KiB, before it sends the header of an
-// answer, so that the connection can be used again; who sends none of it would wait for
-// himself, and hear nothing in the end. The connection is worth less than the answer.
-func LeaveBody(w http.ResponseWriter, r *http.Request) {
+// SkipRequestBody makes a response independent of the rest of the request body. Over
+// HTTP/1.1 net/http reads up to 256 KiB of an unread body before it sends the response, so
+// that it can reuse the connection. A client that never sends the body would get no response,
+// so the connection is closed instead.
+func SkipRequestBody(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		w.Header().Set("Connection", "close")
 	}
 }
 
-// isEnveloped reports whether the caller's protocol answers 200 and puts the status
-// elsewhere.
+// isEnveloped reports whether the protocol of the request puts the status in the body or in
+// trailers of a 200 response.
 func isEnveloped(r *http.Request) bool {
 	kind := r.Header.Get("Content-Type")
 	return r.Method == http.MethodPost &&
 		(strings.HasPrefix(kind, "application/grpc") || strings.HasPrefix(kind, "application/connect+"))
 }
 
-// challenge gives the WWW-Authenticate header. Who brought no credentials is told of no
-// error (RFC 6750, section 3.1).
+// challenge returns the WWW-Authenticate header. It names no error if the request had no
+// credentials (RFC 6750, section 3.1).
 func challenge(refused *RefusedError) string {
 	const scheme = `Bearer realm="userd"`
 	if refused.Cause == CauseMissing {
@@ -147,10 +144,10 @@ func challenge(refused *RefusedError) string {
 	return scheme + `, error="invalid_token", error_description="` + refused.Cause.text() + `"`
 }
 
-func writeStatus(w http.ResponseWriter, told *status.Status, refused *RefusedError) {
-	body, err := protojson.Marshal(told)
+func writeStatus(w http.ResponseWriter, st *status.Status, refused *RefusedError) {
+	body, err := protojson.Marshal(st)
 	if err != nil {
-		body, _ = protojson.Marshal(&status.Status{Code: told.GetCode(), Message: told.GetMessage()})
+		body, _ = protojson.Marshal(&status.Status{Code: st.GetCode(), Message: st.GetMessage()})
 	}
 	body = append(body, '\n')
 	header := w.Header()
@@ -158,18 +155,18 @@ func writeStatus(w http.ResponseWriter, told *status.Status, refused *RefusedErr
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("X-Content-Type-Options", "nosniff")
 	if refused.Cause == CauseNoKeys {
-		header.Set("Retry-After", strconv.Itoa(int(keysRetry.Seconds())))
+		header.Set("Retry-After", strconv.Itoa(int(keysRetryAfter.Seconds())))
 	}
 	w.WriteHeader(http.StatusUnauthorized)
-	_, _ = w.Write(body) // a caller who has gone cannot be told
+	_, _ = w.Write(body) // the client may have disconnected
 }
 
-func connectError(told *status.Status) *connect.Error {
-	answer := connect.NewError(connect.Code(told.GetCode()), errors.New(told.GetMessage()))
-	for _, packed := range told.GetDetails() {
+func connectError(st *status.Status) *connect.Error {
+	connectErr := connect.NewError(connect.Code(st.GetCode()), errors.New(st.GetMessage()))
+	for _, packed := range st.GetDetails() {
 		if detail, err := connect.NewErrorDetail(packed); err == nil {
-			answer.AddDetail(detail)
+			connectErr.AddDetail(detail)
 		}
 	}
-	return answer
+	return connectErr
 }

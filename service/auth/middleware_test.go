@@ -28,7 +28,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// gate is a server that has nothing but the middleware, and notes who came through.
+// gate is a server with only the middleware. It records the callers that pass.
 type gate struct {
 	*httptest.Server
 
@@ -44,7 +44,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusTeapot)
 }
 
-// passed gives the callers that came through since the last time.
+// passed returns and resets the recorded callers.
 func (g *gate) passed() []auth.Caller {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -56,7 +56,7 @@ func (g *gate) passed() []auth.Caller {
 func newGate(t *testing.T, opts auth.MiddlewareOptions) *gate {
 	t.Helper()
 	g := new(gate)
-	opts.Refused = func(_ *http.Request, refused *auth.RefusedError) {
+	opts.OnRefused = func(_ *http.Request, refused *auth.RefusedError) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.refusals = append(g.refusals, refused.Cause)
@@ -81,8 +81,7 @@ func tokensOnly(t *testing.T) func(*http.Request) (auth.Caller, error) {
 	return a.Authenticate
 }
 
-// Each protocol is refused as it expects, with the reason.
-func TestRefusedInTheCallersProtocol(t *testing.T) {
+func TestRejectionUsesTheProtocolOfTheRequest(t *testing.T) {
 	g := newGate(t, auth.MiddlewareOptions{Authenticate: tokensOnly(t)})
 	g.StartTLS()
 	good := "Bearer " + tokenOf("ed")
@@ -98,22 +97,22 @@ func TestRefusedInTheCallersProtocol(t *testing.T) {
 				err := call(t.Context(), g, credentials.header, options...)
 				if credentials.reason == "" {
 					if len(g.passed()) != 1 {
-						t.Errorf("%s, %s: a good token did not pass: %v", protocol, kind, err)
+						t.Errorf("%s, %s: valid token rejected: %v", protocol, kind, err)
 					}
 					continue
 				}
 				if got := reasonOf(err); connect.CodeOf(err) != connect.CodeUnauthenticated || got != credentials.reason {
-					t.Errorf("%s, %s, %.10q: %v, reason %q", protocol, kind, credentials.header, err, got)
+					t.Errorf("%s, %s, %.10q: error %v with reason %q", protocol, kind, credentials.header, err, got)
 				}
 				if len(g.passed()) != 0 {
-					t.Errorf("%s, %s, %.10q: passed", protocol, kind, credentials.header)
+					t.Errorf("%s, %s, %.10q: request passed", protocol, kind, credentials.header)
 				}
 			}
 		}
 	}
 }
 
-// calls are one call of each kind. The handler behind does not answer any.
+// calls makes one call of each kind. The handler does not implement them.
 var calls = map[string]func(context.Context, *gate, string, ...connect.ClientOption) error{
 	"unary": func(ctx context.Context, g *gate, header string, options ...connect.ClientOption) error {
 		request := connect.NewRequest(&emptypb.Empty{})
@@ -173,9 +172,9 @@ func reasonOf(err error) user.Reason {
 	return ""
 }
 
-// Plain HTTP is refused with 401 and a challenge; under the REST path the body is a
+// Plain HTTP gets status 401 with a challenge. Below the REST prefix the body is a
 // google.rpc.Status.
-func TestRefusedOverPlainHTTP(t *testing.T) {
+func TestRejectionOverPlainHTTP(t *testing.T) {
 	g := newGate(t, auth.MiddlewareOptions{Authenticate: tokensOnly(t)})
 	g.Start()
 	for _, row := range []struct {
@@ -206,13 +205,13 @@ func TestRefusedOverPlainHTTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		if response.StatusCode != http.StatusUnauthorized || response.Header.Get("Content-Type") != "application/json" {
-			t.Errorf("%s %s: %d, %s", row.method, row.path, response.StatusCode, response.Header.Get("Content-Type"))
+			t.Errorf("%s %s = %d, %s, want 401, application/json", row.method, row.path, response.StatusCode, response.Header.Get("Content-Type"))
 		}
 		if got := response.Header.Get("WWW-Authenticate"); !strings.HasPrefix(got, row.challenge) {
 			t.Errorf("%s %s: challenge %q", row.method, row.path, got)
 		}
 		if row.reason == "" {
-			continue // the form of Connect, which a test above has read
+			continue // Connect errors are tested above
 		}
 		var told status.Status
 		if err := protojson.Unmarshal(body, &told); err != nil {
@@ -225,13 +224,11 @@ func TestRefusedOverPlainHTTP(t *testing.T) {
 		}
 	}
 	if len(g.passed()) != 0 {
-		t.Error("somebody passed")
+		t.Error("a request passed")
 	}
 }
 
-// A caller is refused on the head of the request; a body that he announces is neither
-// waited for nor read.
-func TestRefusedBeforeTheBody(t *testing.T) {
+func TestRejectionDoesNotReadTheBody(t *testing.T) {
 	var read atomic.Int64
 	handler := auth.Middleware(auth.MiddlewareOptions{
 		Authenticate: tokensOnly(t), Policy: auth.NewPolicy(auth.ReflectionOff),
@@ -242,7 +239,7 @@ func TestRefusedBeforeTheBody(t *testing.T) {
 		handler.ServeHTTP(httptest.NewRecorder(), request)
 	}
 	if read.Load() != 0 {
-		t.Errorf("%d reads", read.Load())
+		t.Errorf("%d body reads, want 0", read.Load())
 	}
 }
 
@@ -253,8 +250,8 @@ func (b *countedBody) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// Only what is named needs no credentials; other spellings of it do.
-func TestPathsWithoutCredentials(t *testing.T) {
+// Other spellings of an open path need credentials.
+func TestOpenPaths(t *testing.T) {
 	const reflect = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	for _, row := range []struct {
 		reflection auth.Reflection
@@ -279,7 +276,7 @@ func TestPathsWithoutCredentials(t *testing.T) {
 		{auth.ReflectionOpen, "/./", false},
 	} {
 		g := newGate(t, auth.MiddlewareOptions{
-			Authenticate: tokensOnly(t), Policy: auth.NewPolicy(row.reflection), Pages: []string{"/", "/openapi.yaml", "/console/*"},
+			Authenticate: tokensOnly(t), Policy: auth.NewPolicy(row.reflection), OpenPaths: []string{"/", "/openapi.yaml", "/console/*"},
 		})
 		g.Config.Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, row.path, http.NoBody))
 		through := g.passed()
@@ -288,24 +285,23 @@ func TestPathsWithoutCredentials(t *testing.T) {
 		}
 		for _, c := range through {
 			if c != (auth.Caller{}) {
-				t.Errorf("%s: somebody in particular: %+v", row.path, c)
+				t.Errorf("%s: caller = %+v, want none", row.path, c)
 			}
 		}
 	}
 }
 
-func TestAuthenticationOff(t *testing.T) {
+func TestAuthenticationDisabled(t *testing.T) {
 	g := newGate(t, auth.MiddlewareOptions{})
 	request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, userv1connect.UserServiceGetUserProcedure, http.NoBody)
 	request.Header.Set("Authorization", "Bearer whatever")
 	g.Config.Handler.ServeHTTP(httptest.NewRecorder(), request)
-	if got := g.passed(); len(got) != 1 || got[0] != auth.Everybody() || got[0].Subject != "" {
-		t.Errorf("got %+v", got)
+	if got := g.passed(); len(got) != 1 || got[0] != auth.FullAccess() || got[0].Subject != "" {
+		t.Errorf("callers = %+v", got)
 	}
 }
 
-// Every refusal is told, in words that are not the caller's.
-func TestRefusalsAreTold(t *testing.T) {
+func TestOnRefused(t *testing.T) {
 	g := newGate(t, auth.MiddlewareOptions{Authenticate: tokensOnly(t)})
 	for _, header := range []string{"", "Bearer forged\nline", "Bearer a.b.c"} {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/users", http.NoBody)
@@ -316,12 +312,11 @@ func TestRefusalsAreTold(t *testing.T) {
 	}
 	want := []auth.Cause{auth.CauseMissing, auth.CauseMalformed, auth.CauseMalformed}
 	if len(g.refusals) != len(want) || g.refusals[0] != want[0] || g.refusals[1] != want[1] || g.refusals[2] != want[2] {
-		t.Errorf("told of %v, want %v", g.refusals, want)
+		t.Errorf("causes = %v, want %v", g.refusals, want)
 	}
 }
 
-// The whole way: a handshake, in which the client shows a certificate of an authority
-// that the server knows, or of another, or none.
+// Client certificates of a trusted CA, of another CA, and none, with real handshakes.
 func TestMutualTLS(t *testing.T) {
 	authority, stranger := newAuthority(t), newAuthority(t)
 	a, err := auth.NewAuthenticator(auth.Options{Certificates: loadRules(t)})
@@ -345,7 +340,7 @@ func TestMutualTLS(t *testing.T) {
 		{"none", nil, http.StatusUnauthorized, ""},
 	} {
 		transport := as[*http.Transport](g.Client().Transport).Clone()
-		// Shown whatever authorities the server names.
+		// Sent regardless of the CAs that the server names.
 		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			if row.show == nil {
 				return new(tls.Certificate), nil
@@ -365,7 +360,7 @@ func TestMutualTLS(t *testing.T) {
 		transport.CloseIdleConnections()
 		through := g.passed()
 		if got != row.status || (len(through) == 1) != (row.subject != "") || row.subject != "" && through[0].Subject != row.subject {
-			t.Errorf("%s: %d, passed %+v", row.name, got, through)
+			t.Errorf("%s: status %d, callers %+v", row.name, got, through)
 		}
 	}
 }

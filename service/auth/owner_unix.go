@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// ownFile reports whether a file belongs to whoever runs the program.
+// ownFile reports whether the effective user of the process owns the file.
 func ownFile(info fs.FileInfo) bool {
 	about, ok := info.Sys().(*syscall.Stat_t)
 	return !ok || int(about.Uid) == os.Geteuid()

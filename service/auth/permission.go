@@ -2,39 +2,36 @@ package auth
 
 import "slices"
 
-// Permission is something that a caller may do, as tokens and rules name it. None
-// includes another.
+// Permission is a permission name as used in tokens and rules. No permission includes
+// another one.
 type Permission string
 
-// The permissions.
+// Permissions of the service.
 const (
-	UsersRead         Permission = "users.read"          // read users, deleted ones by their id
+	UsersRead         Permission = "users.read"          // read users, including deleted ones by id
 	UsersReadDeleted  Permission = "users.read_deleted"  // list deleted users
-	UsersWrite        Permission = "users.write"         // create users and change any field of theirs, the status too
-	UsersDelete       Permission = "users.delete"        // delete users and take that back
-	UsersWatchAll     Permission = "users.watch_all"     // follow everybody's status
-	ActivitiesRead    Permission = "activities.read"     // read a user's rows of the log
-	ActivitiesReadAll Permission = "activities.read_all" // read the whole log
-	ActivitiesRecord  Permission = "activities.record"   // add an application's own rows
+	UsersWrite        Permission = "users.write"         // create users and change any of their fields
+	UsersDelete       Permission = "users.delete"        // delete and undelete users
+	UsersWatchAll     Permission = "users.watch_all"     // follow the status of all users
+	ActivitiesRead    Permission = "activities.read"     // read the activities of one user
+	ActivitiesReadAll Permission = "activities.read_all" // read the activities of all users
+	ActivitiesRecord  Permission = "activities.record"   // record application activities
 	StatusRead        Permission = "status.read"         // follow the status of named users
-	StatusWrite       Permission = "status.write"        // set a user's status and nothing else
+	StatusWrite       Permission = "status.write"        // set the status of a user
 )
 
-// known gives each permission its bit.
-var known = [...]Permission{
+// permissionBits lists the permissions; the index is the bit in Permissions.
+var permissionBits = [...]Permission{
 	UsersRead, UsersReadDeleted, UsersWrite, UsersDelete, UsersWatchAll,
 	ActivitiesRead, ActivitiesReadAll, ActivitiesRecord,
 	StatusRead, StatusWrite,
 }
 
-// Known returns every permission that there is.
-func Known() []Permission { return slices.Clone(known[:]) }
-
-// Permissions is a set of them. The zero value is empty.
+// Permissions is a set of permissions. The zero value is empty.
 type Permissions uint32
 
-// PermissionsOf returns the set of those given. What is not a permission of this
-// service is left out: a token may carry those of others.
+// PermissionsOf returns a set. It ignores unknown permissions, because a token may carry
+// permissions of other services.
 func PermissionsOf(list ...Permission) Permissions {
 	var set Permissions
 	for _, p := range list {
@@ -44,7 +41,7 @@ func PermissionsOf(list ...Permission) Permissions {
 }
 
 // AllPermissions returns the full set.
-func AllPermissions() Permissions { return 1<<len(known) - 1 }
+func AllPermissions() Permissions { return 1<<len(permissionBits) - 1 }
 
 // Has reports whether p is in the set.
 func (s Permissions) Has(p Permission) bool { return s&p.bit() != 0 }
@@ -52,10 +49,10 @@ func (s Permissions) Has(p Permission) bool { return s&p.bit() != 0 }
 // Without returns the set without p.
 func (s Permissions) Without(p Permission) Permissions { return s &^ p.bit() }
 
-// List returns what is in the set.
+// List returns the permissions in the set.
 func (s Permissions) List() []Permission {
 	var list []Permission
-	for _, p := range known {
+	for _, p := range permissionBits {
 		if s.Has(p) {
 			list = append(list, p)
 		}
@@ -63,9 +60,9 @@ func (s Permissions) List() []Permission {
 	return list
 }
 
-// bit is 0 for what is not a permission of this service.
+// bit returns 0 for an unknown permission.
 func (p Permission) bit() Permissions {
-	if i := slices.Index(known[:], p); i >= 0 {
+	if i := slices.Index(permissionBits[:], p); i >= 0 {
 		return 1 << i
 	}
 	return 0

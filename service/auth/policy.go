@@ -10,34 +10,33 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// row says what a call of one procedure needs.
+// row is the policy of one procedure.
 type row struct {
 	procedure string
 	access    access
 	needs     Permission
-	// also holds what some requests need beside that.
+	// also are the additional conditions on the request.
 	also []condition
 }
 
-// access is what has to be known of the caller. The zero value is the strictest.
+// access is the required level of authentication. The zero value is the strictest.
 type access uint8
 
 const (
-	permitted     access = iota // the row's permission
-	open                        // nothing
-	reflection                  // what the configuration says
-	authenticated               // that it is authenticated
+	permitted     access = iota // the permission of the row
+	open                        // no credentials
+	reflection                  // as configured, see Reflection
+	authenticated               // any authenticated caller
 )
 
-// condition is a row below the procedure: it holds for a request in which all of
-// these fields are set, or not set. A field of the default value counts as not set.
+// condition requires a permission for requests in which the given fields are all set or all
+// unset. A field with its default value is unset.
 type condition struct {
 	set   []protoreflect.Name
 	unset []protoreflect.Name
 	needs Permission
 }
 
-// fields names fields of a request.
 func fields(names ...protoreflect.Name) []protoreflect.Name { return names }
 
 const (
@@ -45,8 +44,7 @@ const (
 	health  = "/grpc.health.v1.Health/"
 )
 
-// rows are the policy: the one place that says what a call needs. It is read when the
-// program starts, never changed.
+// rows maps procedures to the permissions that they need. It is immutable.
 var rows = []row{
 	{procedure: service + "GetUser", needs: UsersRead},
 	{procedure: service + "BatchGetUsers", needs: UsersRead},
@@ -68,8 +66,8 @@ var rows = []row{
 		{unset: fields("user_id"), needs: ActivitiesReadAll},
 	}},
 	{procedure: service + "RecordUserActivity", needs: ActivitiesRecord},
-	// A status that is set is followed as well, so the stream as such needs
-	// status.read; who may only write has UpdateUserStatus.
+	// Setting a status also follows it, so the stream needs status.read. A caller that
+	// has only status.write uses UpdateUserStatus.
 	{procedure: service + "SyncUserStatus", needs: StatusRead, also: []condition{
 		{set: fields("status"), needs: StatusWrite},
 		{unset: fields("status", "user_id"), needs: UsersWatchAll},
@@ -85,33 +83,33 @@ var rows = []row{
 	{procedure: "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", access: reflection},
 }
 
-// part says what of a message, wherever it is in a response, needs a permission beside
-// that of the call.
-type part struct {
+// redaction lists the public fields of a message type. The other fields need a permission
+// beyond that of the call, wherever in a response the message occurs.
+type redaction struct {
 	message protoreflect.FullName
-	// open are the fields that need no further permission. Every other field does, one
-	// that is added later too.
-	open  []protoreflect.Name
-	needs Permission
-	// without returns what is shown of the one other field, a map, without the
-	// permission; nil: nothing is.
-	without func(map[string]string) map[string]string
+	// public are the fields that need no further permission. A field added later is
+	// not public by default.
+	public []protoreflect.Name
+	needs  Permission
+	// redactMap returns the entries of the only non-public field, a map, that are shown
+	// without the permission. nil: none.
+	redactMap func(map[string]string) map[string]string
 }
 
-// parts are the second half of the policy: what a response shows of its data.
-var parts = []part{
-	{message: "user.v1.User", needs: UsersRead, open: fields("user_id", "version", "etag")},
+// redactions is the policy for response fields.
+var redactions = []redaction{
+	{message: "user.v1.User", needs: UsersRead, public: fields("user_id", "version", "etag")},
 	{message: "user.v1.UserActivity", needs: UsersRead,
-		open: fields("activity_id", "user_id", "action", "timestamp"), without: user.WithholdDetails},
+		public: fields("activity_id", "user_id", "action", "timestamp"), redactMap: user.WithholdDetails},
 	{message: "user.v1.UserStatusUpdate", needs: StatusRead,
-		open: fields("user_id", "error", "failure", "client_seq", "epoch", "progress")},
+		public: fields("user_id", "error", "failure", "client_seq", "epoch", "progress")},
 	{message: "user.v1.ItemFailure", needs: UsersRead,
-		open:    fields("index", "user_id", "code", "reason", "message", "field_violations"),
-		without: withoutUser},
+		public:    fields("index", "user_id", "code", "reason", "message", "field_violations"),
+		redactMap: redactUserMetadata},
 }
 
-// userMetadata are the keys of an error's metadata that tell of a stored user more than
-// its id and version. They need UsersRead.
+// userMetadata are the keys of error metadata that reveal data of a stored user. They need
+// UsersRead.
 var userMetadata = []string{"changed_fields", "holder_deleted"}
 
 var table = func() map[string]*row {
@@ -122,42 +120,41 @@ var table = func() map[string]*row {
 	return t
 }()
 
-// Reflection says who may ask the server which RPCs it has.
+// Reflection configures access to the server reflection service.
 type Reflection uint8
 
-// Who may.
+// Access to server reflection.
 const (
-	ReflectionOff     Reflection = iota // nobody
-	ReflectionCallers                   // whoever is recognized
-	ReflectionOpen                      // everybody
+	ReflectionOff     Reflection = iota // disabled
+	ReflectionCallers                   // authenticated callers
+	ReflectionOpen                      // no credentials needed
 )
 
-// Policy is the table with what the configuration says. It is safe for use by many
-// goroutines.
+// Policy authorizes calls. It is safe for concurrent use.
 type Policy struct {
 	reflection Reflection
-	further    map[string]*row // by procedure
+	extra      map[string]*row // by procedure
 	plans      sync.Map        // message name -> *plan
 }
 
-// NewPolicy returns the policy of the table. Allow adds to it before its first use.
-func NewPolicy(r Reflection) *Policy { return &Policy{reflection: r, further: make(map[string]*row)} }
+// NewPolicy returns the policy for this service. Allow must be called before its first use.
+func NewPolicy(r Reflection) *Policy { return &Policy{reflection: r, extra: make(map[string]*row)} }
 
-// Allow adds a procedure that is not in the table. An open one needs no credentials; any
-// authenticated caller may call the others.
+// Allow adds a procedure of another service. It needs no credentials if isOpen is set, else
+// any authenticated caller may call it.
 func (p *Policy) Allow(procedure string, isOpen bool) {
 	r := &row{procedure: procedure, access: authenticated}
 	if isOpen {
 		r.access = open
 	}
-	p.further[procedure] = r
+	p.extra[procedure] = r
 }
 
 func (p *Policy) row(procedure string) *row {
 	if r := table[procedure]; r != nil {
 		return r
 	}
-	return p.further[procedure]
+	return p.extra[procedure]
 }
 
 // Open reports whether the procedure needs no credentials.
@@ -166,15 +163,15 @@ func (p *Policy) Open(procedure string) bool {
 	return r != nil && (r.access == open || r.access == reflection && p.reflection == ReflectionOpen)
 }
 
-// Call says whether the caller in the context may call the procedure at all. Errors:
-// CREDENTIALS_MISSING for a caller who is nobody, otherwise PERMISSION_MISSING. Ask it
-// for the procedure that a handler serves, never for a path, which has many spellings.
-func (p *Policy) Call(ctx context.Context, procedure string) error {
+// Authorize returns nil if the caller in ctx may call the procedure. Errors:
+// CREDENTIALS_MISSING for an anonymous caller, else PERMISSION_MISSING. Pass the procedure
+// of the handler, never the request path, which can have several spellings.
+func (p *Policy) Authorize(ctx context.Context, procedure string) error {
 	r := p.row(procedure)
 	switch {
 	case r == nil, r.access == reflection && p.reflection == ReflectionOff:
 		return &user.Error{
-			Code: user.PermissionDenied, Reason: user.PermissionMissing, Message: "nobody may call this",
+			Code: user.PermissionDenied, Reason: user.PermissionMissing, Message: "procedure not allowed",
 		}
 	case p.Open(procedure):
 		return nil
@@ -188,10 +185,10 @@ func (p *Policy) Call(ctx context.Context, procedure string) error {
 	}
 }
 
-// RequireFor returns nil if the caller in the context may ask what the message asks of
-// the procedure: it reads the rows below the procedure. A request is one message; so is
-// each item of SyncUserStatus, whose handler asks for each by itself. Errors: as Require.
-func RequireFor(ctx context.Context, procedure string, message any) error {
+// AuthorizeMessage returns nil if the caller in ctx may send the message to the procedure,
+// by the conditions on its fields. Call it for each request message; the handler of
+// SyncUserStatus calls it for each item. Errors are those of Require.
+func AuthorizeMessage(ctx context.Context, procedure string, message any) error {
 	r := table[procedure]
 	if r == nil || len(r.also) == 0 {
 		return nil
@@ -201,7 +198,7 @@ func RequireFor(ctx context.Context, procedure string, message any) error {
 		if ok && !r.also[i].holds(m.ProtoReflect()) {
 			continue
 		}
-		// What cannot be looked into is taken for asking everything.
+		// A message of an unknown type needs every permission.
 		if err := Require(ctx, r.also[i].needs); err != nil {
 			return err
 		}
@@ -209,12 +206,11 @@ func RequireFor(ctx context.Context, procedure string, message any) error {
 	return nil
 }
 
-// Require returns nil if the caller in the context has the permission. Errors, both
-// *user.Error: CREDENTIALS_MISSING for a caller who is nobody, otherwise
-// PERMISSION_MISSING, which names the permission.
+// Require returns nil if the caller in ctx has the permission. Errors, of type *user.Error:
+// CREDENTIALS_MISSING for an anonymous caller, else PERMISSION_MISSING with the permission.
 func Require(ctx context.Context, p Permission) error {
 	switch {
-	case standingOf(ctx).use(p):
+	case callerStateOf(ctx).use(p):
 		return nil
 	case FromContext(ctx).Kind == Anonymous:
 		return newCredentialsMissingError()
@@ -225,7 +221,7 @@ func Require(ctx context.Context, p Permission) error {
 func newPermissionError(p Permission) *user.Error {
 	return &user.Error{
 		Code: user.PermissionDenied, Reason: user.PermissionMissing,
-		Message:  "this needs the permission " + string(p),
+		Message:  "permission required: " + string(p),
 		Metadata: map[string]string{"permission": string(p)},
 	}
 }
@@ -244,8 +240,8 @@ func (c *condition) holds(m protoreflect.Message) bool {
 	return true
 }
 
-// lookUp finds a field. Where there is none the condition counts as met: what cannot
-// be looked into needs the permission.
+// lookUp finds a field. The caller treats an unknown field as a met condition, so that the
+// permission is required.
 func lookUp(m protoreflect.Message, name protoreflect.Name) (protoreflect.FieldDescriptor, bool) {
 	field := m.Descriptor().Fields().ByName(name)
 	return field, field != nil

@@ -10,9 +10,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Every RPC is in the table, the table has nothing else, and what it says below the
-// procedure is about fields that there are.
-func TestTableFitsTheService(t *testing.T) {
+// The table has exactly the RPCs of the service, and its conditions name existing fields.
+func TestPolicyCoversTheService(t *testing.T) {
 	used := make(map[Permission]bool)
 	found := 0
 	methods := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods()
@@ -20,7 +19,7 @@ func TestTableFitsTheService(t *testing.T) {
 		method := methods.Get(i)
 		r := table[service+string(method.Name())]
 		if r == nil {
-			t.Errorf("%s is not in the table", method.Name())
+			t.Errorf("%s is not in the policy", method.Name())
 			continue
 		}
 		found++
@@ -31,7 +30,7 @@ func TestTableFitsTheService(t *testing.T) {
 		for _, c := range r.also {
 			used[c.needs] = true
 			if c.needs.bit() == 0 || len(c.set)+len(c.unset) == 0 {
-				t.Errorf("%s: a row below it says nothing", method.Name())
+				t.Errorf("%s: condition without permission", method.Name())
 			}
 			for _, name := range append(append([]protoreflect.Name{}, c.set...), c.unset...) {
 				if method.Input().Fields().ByName(name) == nil {
@@ -41,18 +40,18 @@ func TestTableFitsTheService(t *testing.T) {
 		}
 	}
 	if want := found + 4; len(table) != want || len(rows) != want {
-		t.Errorf("%d rows, %d of them different; the RPCs, health and reflection make %d", len(rows), len(table), want)
+		t.Errorf("%d rows, %d distinct, want %d", len(rows), len(table), want)
 	}
-	for _, p := range known {
+	for _, p := range permissionBits {
 		if !used[p] {
-			t.Errorf("nothing needs %s", p)
+			t.Errorf("no row needs %s", p)
 		}
 	}
 }
 
-func TestCallsBesideTheService(t *testing.T) {
+func TestAuthorizeOtherServices(t *testing.T) {
 	const reflect = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-	nobody, ann, all := Caller{}, Caller{Subject: "ann", Kind: Token}, Everybody()
+	nobody, ann, all := Caller{}, Caller{Subject: "ann", Kind: Token}, FullAccess()
 	for _, row := range []struct {
 		name       string
 		reflection Reflection
@@ -71,20 +70,20 @@ func TestCallsBesideTheService(t *testing.T) {
 		{"another spelling", ReflectionOpen, all, "/user.v1.UserService/getUser", user.PermissionMissing},
 		{"nothing", ReflectionOpen, all, "", user.PermissionMissing},
 	} {
-		err := NewPolicy(row.reflection).Call(WithCaller(t.Context(), row.caller), row.procedure)
+		err := NewPolicy(row.reflection).Authorize(WithCaller(t.Context(), row.caller), row.procedure)
 		if (err == nil) != (row.reason == "") || err != nil && !user.HasReason(err, row.reason) {
 			t.Errorf("%s: %v", row.name, err)
 		}
 	}
 }
 
-func TestRowsBelowTheProcedure(t *testing.T) {
+func TestAuthorizeMessage(t *testing.T) {
 	const active = userv1.UserStatus_USER_STATUS_ACTIVE
 	for _, row := range []struct {
 		name      string
 		procedure string
 		message   any
-		needs     Permission // beside that of the procedure; empty: none
+		needs     Permission // in addition to that of the procedure; empty: none
 	}{
 		{"a user's log", userv1connect.UserServiceStreamUserActivitiesProcedure, &userv1.StreamUserActivitiesRequest{UserId: 1}, ""},
 		{"the whole log", userv1connect.UserServiceStreamUserActivitiesProcedure, &userv1.StreamUserActivitiesRequest{}, ActivitiesReadAll},
@@ -104,18 +103,18 @@ func TestRowsBelowTheProcedure(t *testing.T) {
 		{"no message", userv1connect.UserServiceListUsersProcedure, "show_deleted", UsersReadDeleted},
 	} {
 		caller := Caller{Subject: "ann", Kind: Token, Permissions: AllPermissions()}
-		if err := RequireFor(WithCaller(t.Context(), caller), row.procedure, row.message); err != nil {
-			t.Errorf("%s, with every permission: %v", row.name, err)
+		if err := AuthorizeMessage(WithCaller(t.Context(), caller), row.procedure, row.message); err != nil {
+			t.Errorf("%s with all permissions: AuthorizeMessage() = %v, want nil", row.name, err)
 		}
 		caller.Permissions = AllPermissions().Without(row.needs)
-		err := RequireFor(WithCaller(t.Context(), caller), row.procedure, row.message)
+		err := AuthorizeMessage(WithCaller(t.Context(), caller), row.procedure, row.message)
 		if row.needs == "" {
 			if err != nil {
 				t.Errorf("%s: %v", row.name, err)
 			}
 			caller.Permissions = 0
-			if err := RequireFor(WithCaller(t.Context(), caller), row.procedure, row.message); err != nil {
-				t.Errorf("%s, with no permission: %v", row.name, err)
+			if err := AuthorizeMessage(WithCaller(t.Context(), caller), row.procedure, row.message); err != nil {
+				t.Errorf("%s without permissions: AuthorizeMessage() = %v", row.name, err)
 			}
 			continue
 		}
@@ -124,29 +123,29 @@ func TestRowsBelowTheProcedure(t *testing.T) {
 			told.Metadata["permission"] != string(row.needs) {
 			t.Errorf("%s: %+v", row.name, told)
 		}
-		if err := RequireFor(t.Context(), row.procedure, row.message); !user.HasReason(err, user.CredentialsMissing) {
-			t.Errorf("%s, nobody: %v", row.name, err)
+		if err := AuthorizeMessage(t.Context(), row.procedure, row.message); !user.HasReason(err, user.CredentialsMissing) {
+			t.Errorf("%s, anonymous: AuthorizeMessage() = %v", row.name, err)
 		}
 	}
 }
 
 func TestPermissions(t *testing.T) {
 	all := AllPermissions()
-	for _, p := range Known() {
+	for _, p := range AllPermissions().List() {
 		if !all.Has(p) || all.Without(p).Has(p) || !PermissionsOf(p).Has(p) {
-			t.Errorf("%s is not as others", p)
+			t.Errorf("%s: inconsistent set operations", p)
 		}
 	}
-	if got := PermissionsOf(Known()...); got != all {
-		t.Errorf("all make %b", got)
+	if got := PermissionsOf(all.List()...); got != all {
+		t.Errorf("PermissionsOf(all) = %b", got)
 	}
 	if all.Has("users.fly") || PermissionsOf("users.fly", "") != 0 {
-		t.Error("there is a permission that nobody has made")
+		t.Error("an unknown permission is in the set")
 	}
 	if got := PermissionsOf(StatusWrite, UsersRead).List(); len(got) != 2 || got[0] != UsersRead || got[1] != StatusWrite {
-		t.Errorf("listed as %v", got)
+		t.Errorf("List() = %v", got)
 	}
 	if (Caller{}).Permissions.Has(UsersRead) || FromContext(t.Context()) != (Caller{}) {
-		t.Error("nobody may do something")
+		t.Error("the zero set is not empty")
 	}
 }

@@ -11,31 +11,30 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Redact takes out of a response what the caller in the context may not see, as the
-// policy's parts say, wherever in the message it is. Maps of the message are replaced,
-// not changed, because they may be shared.
+// Redact removes from a response the fields that the caller in ctx may not read. It replaces
+// maps instead of changing them, because they may be shared.
 func (p *Policy) Redact(ctx context.Context, message any) {
 	if m, ok := message.(proto.Message); ok && m != nil {
-		p.redact(standingOf(ctx), m.ProtoReflect())
+		p.redact(callerStateOf(ctx), m.ProtoReflect())
 	}
 }
 
-// RedactError returns the error that the caller in the context may see.
+// RedactError returns err without metadata that the caller in ctx may not read.
 func RedactError(ctx context.Context, err error) error {
 	e, ok := user.AsError(err)
-	if !ok || !tellsOfUser(e.Metadata) || standingOf(ctx).use(UsersRead) {
+	if !ok || !hasUserMetadata(e.Metadata) || callerStateOf(ctx).use(UsersRead) {
 		return err
 	}
 	redacted := *e
-	redacted.Metadata = withoutUser(e.Metadata)
+	redacted.Metadata = redactUserMetadata(e.Metadata)
 	return &redacted
 }
 
-func tellsOfUser(metadata map[string]string) bool {
+func hasUserMetadata(metadata map[string]string) bool {
 	return slices.ContainsFunc(userMetadata, func(key string) bool { _, found := metadata[key]; return found })
 }
 
-func withoutUser(metadata map[string]string) map[string]string {
+func redactUserMetadata(metadata map[string]string) map[string]string {
 	out := maps.Clone(metadata)
 	for _, key := range userMetadata {
 		delete(out, key)
@@ -43,18 +42,18 @@ func withoutUser(metadata map[string]string) map[string]string {
 	return out
 }
 
-// plan is what Redact does with messages of one type.
+// plan is the redaction of one message type, with its fields resolved.
 type plan struct {
-	part   *part                          // nil: every field is open
-	closed []protoreflect.FieldDescriptor // the fields that need part.needs
-	inner  []protoreflect.FieldDescriptor // the fields that may have parts inside
+	redaction *redaction                     // nil: every field is public
+	closed    []protoreflect.FieldDescriptor // the fields that need redaction.needs
+	inner     []protoreflect.FieldDescriptor // message fields that may contain redactions
 }
 
-func (p *Policy) redact(s *standing, m protoreflect.Message) {
+func (p *Policy) redact(s *callerState, m protoreflect.Message) {
 	plan := p.plan(m.Descriptor())
-	if slices.ContainsFunc(plan.closed, m.Has) && !s.use(plan.part.needs) {
+	if slices.ContainsFunc(plan.closed, m.Has) && !s.use(plan.redaction.needs) {
 		for _, field := range plan.closed {
-			withhold(m, field, plan.part.without)
+			withhold(m, field, plan.redaction.redactMap)
 		}
 	}
 	for _, field := range plan.inner {
@@ -77,9 +76,9 @@ func (p *Policy) redact(s *standing, m protoreflect.Message) {
 	}
 }
 
-// withhold clears a field, or leaves of a map what without returns.
-func withhold(m protoreflect.Message, field protoreflect.FieldDescriptor, without func(map[string]string) map[string]string) {
-	if without == nil || !field.IsMap() || !m.Has(field) {
+// withhold clears a field. A map field keeps the entries that redactMap returns.
+func withhold(m protoreflect.Message, field protoreflect.FieldDescriptor, redactMap func(map[string]string) map[string]string) {
+	if redactMap == nil || !field.IsMap() || !m.Has(field) {
 		m.Clear(field)
 		return
 	}
@@ -89,13 +88,13 @@ func withhold(m protoreflect.Message, field protoreflect.FieldDescriptor, withou
 		return true
 	})
 	shown := m.NewField(field)
-	for key, value := range without(all) {
+	for key, value := range redactMap(all) {
 		shown.Map().Set(protoreflect.ValueOfString(key).MapKey(), protoreflect.ValueOfString(value))
 	}
 	m.Set(field, shown)
 }
 
-// plan returns the plan for a type of message, which is made once.
+// plan returns the cached plan for a message type.
 func (p *Policy) plan(d protoreflect.MessageDescriptor) *plan {
 	if known, ok := p.plans.Load(d.FullName()); ok {
 		made, _ := known.(*plan)
@@ -107,29 +106,29 @@ func (p *Policy) plan(d protoreflect.MessageDescriptor) *plan {
 }
 
 func newPlan(d protoreflect.MessageDescriptor) *plan {
-	made := &plan{part: partOf(d)}
+	made := &plan{redaction: redactionOf(d)}
 	for i := range d.Fields().Len() {
 		field := d.Fields().Get(i)
-		if made.part != nil && !slices.Contains(made.part.open, field.Name()) {
+		if made.redaction != nil && !slices.Contains(made.redaction.public, field.Name()) {
 			made.closed = append(made.closed, field)
 		}
-		if inner := messageOf(field); inner != nil && hasParts(inner, nil) {
+		if inner := messageOf(field); inner != nil && hasRedactions(inner, nil) {
 			made.inner = append(made.inner, field)
 		}
 	}
 	return made
 }
 
-func partOf(d protoreflect.MessageDescriptor) *part {
-	for i := range parts {
-		if parts[i].message == d.FullName() {
-			return &parts[i]
+func redactionOf(d protoreflect.MessageDescriptor) *redaction {
+	for i := range redactions {
+		if redactions[i].message == d.FullName() {
+			return &redactions[i]
 		}
 	}
 	return nil
 }
 
-// messageOf returns the type of the messages in a field, nil if it has none.
+// messageOf returns the message type of a field, or nil.
 func messageOf(field protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
 	if field.IsMap() {
 		return field.MapValue().Message()
@@ -137,16 +136,16 @@ func messageOf(field protoreflect.FieldDescriptor) protoreflect.MessageDescripto
 	return field.Message()
 }
 
-// hasParts reports whether a message of the type may have a part in it, or is one.
-func hasParts(d protoreflect.MessageDescriptor, seen []protoreflect.FullName) bool {
-	if partOf(d) != nil {
+// hasRedactions reports whether a message type is redacted or can contain one that is.
+func hasRedactions(d protoreflect.MessageDescriptor, visited []protoreflect.FullName) bool {
+	if redactionOf(d) != nil {
 		return true
 	}
-	if slices.Contains(seen, d.FullName()) {
+	if slices.Contains(visited, d.FullName()) {
 		return false
 	}
 	for i := range d.Fields().Len() {
-		if inner := messageOf(d.Fields().Get(i)); inner != nil && hasParts(inner, append(seen, d.FullName())) {
+		if inner := messageOf(d.Fields().Get(i)); inner != nil && hasRedactions(inner, append(visited, d.FullName())) {
 			return true
 		}
 	}

@@ -12,11 +12,11 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// shown stands for the permission for the call, which shows a field by itself.
+// shown stands for the permission of the call itself.
 const shown Permission = ""
 
-// shownFields says, a second time, which permission shows which field of a response. A
-// field that is added fails the test until it is named here.
+// shownFields repeats the permission that each response field needs. A new field fails the
+// test until it is listed here.
 var shownFields = map[protoreflect.Name]map[Permission]string{
 	"GetUserResponse":            {shown: "user"},
 	"BatchGetUsersResponse":      {shown: "users missing_user_ids left_over_user_ids"},
@@ -53,7 +53,7 @@ var shownFields = map[protoreflect.Name]map[Permission]string{
 	},
 }
 
-// mapKeys are the keys with which maps are filled.
+// mapKeys are the keys used to fill maps.
 var mapKeys = map[protoreflect.FullName][]string{
 	"user.v1.UserActivity.details": {
 		"actor", "note", "new.status", "email", "old.emails", "new.username", "old.email", "new.tags", "new.metadata.plan",
@@ -61,10 +61,9 @@ var mapKeys = map[protoreflect.FullName][]string{
 	"user.v1.ItemFailure.metadata": {"user_id", "etag", "changed_fields", "holder_deleted"},
 }
 
-// Each RPC's response shows the fields that each set of permissions allows, and no other.
-func TestResponsesShowWhatThePermissionsAllow(t *testing.T) {
+func TestRedactByPermission(t *testing.T) {
 	sets := map[string]Permissions{"none": 0, "all": AllPermissions()}
-	for _, p := range known {
+	for _, p := range permissionBits {
 		sets["only "+string(p)] = PermissionsOf(p)
 		sets["all but "+string(p)] = AllPermissions().Without(p)
 	}
@@ -82,19 +81,18 @@ func TestResponsesShowWhatThePermissionsAllow(t *testing.T) {
 			expect(t, before.ProtoReflect(), "", set, want)
 			for path := range want {
 				if !got[path] {
-					t.Errorf("%s with %s: %s is withheld", methods.Get(i).Name(), name, path)
+					t.Errorf("%s with %s: field %s removed, want present", methods.Get(i).Name(), name, path)
 				}
 			}
 			for path := range got {
 				if !want[path] {
-					t.Errorf("%s with %s: %s is shown", methods.Get(i).Name(), name, path)
+					t.Errorf("%s with %s: field %s present, want removed", methods.Get(i).Name(), name, path)
 				}
 			}
 		}
 	}
 }
 
-// newMessage returns an empty message that can be filled.
 func newMessage(t *testing.T, d protoreflect.MessageDescriptor) protoreflect.Message {
 	t.Helper()
 	for _, m := range []proto.Message{
@@ -108,11 +106,11 @@ func newMessage(t *testing.T, d protoreflect.MessageDescriptor) protoreflect.Mes
 			return m.ProtoReflect()
 		}
 	}
-	t.Fatalf("the test does not know %s", d.FullName())
+	t.Fatalf("unknown message type %s", d.FullName())
 	return nil
 }
 
-// fill sets every field of the service's messages, at every depth.
+// fill sets every field at every depth.
 func fill(t *testing.T, m protoreflect.Message) {
 	t.Helper()
 	fields := m.Descriptor().Fields()
@@ -160,7 +158,7 @@ func scalar(field protoreflect.FieldDescriptor) protoreflect.Value {
 	}
 }
 
-// collect lists the paths of what is set in a message and was not withheld.
+// collect returns the paths of the set and unredacted fields.
 func collect(m protoreflect.Message, prefix string, paths map[string]bool) {
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		path := prefix + string(field.Name())
@@ -184,7 +182,7 @@ func collect(m protoreflect.Message, prefix string, paths map[string]bool) {
 	})
 }
 
-// expect lists the paths that shownFields allows.
+// expect returns the paths that shownFields allows.
 func expect(t *testing.T, m protoreflect.Message, prefix string, set Permissions, paths map[string]bool) {
 	t.Helper()
 	all := map[string]bool{}
@@ -229,16 +227,15 @@ func expect(t *testing.T, m protoreflect.Message, prefix string, set Permissions
 	}
 }
 
-// What is withheld is not changed where it came from, which may be shared.
 func TestRedactDoesNotChangeSharedMaps(t *testing.T) {
 	details := map[string]string{"new.email": "ann@example.org"}
 	row := &userv1.UserActivity{ActivityId: 1, Details: details}
 	NewPolicy(ReflectionOff).Redact(t.Context(), row)
 	if details["new.email"] != "ann@example.org" {
-		t.Error("the details were changed in place")
+		t.Error("Redact changed the shared map")
 	}
 	if row.GetDetails()["new.email"] != user.WithheldMark {
-		t.Errorf("got %v, want the mark", row.GetDetails())
+		t.Errorf("details = %v, want the redaction mark", row.GetDetails())
 	}
 }
 
@@ -272,23 +269,23 @@ func TestRedactError(t *testing.T) {
 		}
 	}
 	if len(mismatch.Metadata) != 3 {
-		t.Error("the error was changed in place")
+		t.Error("RedactError changed its argument")
 	}
 	if err := RedactError(t.Context(), nil); err != nil {
 		t.Errorf("RedactError(nil) = %v", err)
 	}
 }
 
-// A response that shows what a permission allows ends with that permission.
-func TestRedactCountsAsUse(t *testing.T) {
+// Reauthenticate requires the permissions that Redact used.
+func TestRedactRecordsUsedPermissions(t *testing.T) {
 	ctx := WithCaller(t.Context(), Caller{Kind: Token, Permissions: AllPermissions()})
 	policy := NewPolicy(ReflectionOff)
 	policy.Redact(ctx, &userv1.UserActivity{ActivityId: 1})
-	if used := Permissions(standingOf(ctx).used.Load()); used != 0 {
-		t.Errorf("a row without details used %v", used.List())
+	if used := Permissions(callerStateOf(ctx).used.Load()); used != 0 {
+		t.Errorf("without details: used %v, want none", used.List())
 	}
 	policy.Redact(ctx, &userv1.UserActivity{ActivityId: 1, Details: map[string]string{"new.email": "a"}})
-	if used := Permissions(standingOf(ctx).used.Load()); used != PermissionsOf(UsersRead) {
-		t.Errorf("a row with details used %v, want %s", used.List(), UsersRead)
+	if used := Permissions(callerStateOf(ctx).used.Load()); used != PermissionsOf(UsersRead) {
+		t.Errorf("with details: used %v, want %s", used.List(), UsersRead)
 	}
 }

@@ -7,94 +7,95 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Cause is why credentials were refused, in one word. It is for logs and metrics: the
-// words are few and none comes from a caller.
+// Cause is the reason for a rejection, as logged and counted. The values are fixed: none
+// contains data of a caller.
 type Cause string
 
-// The causes.
+// Causes of a rejection.
 const (
-	CauseMissing     Cause = "missing"       // no credentials came along
-	CauseHeader      Cause = "header"        // Authorization is not one bearer token
-	CauseNotTaken    Cause = "not_taken"     // a token, where only certificates are configured
-	CauseOversize    Cause = "oversize"      // longer than MaxTokenBytes
-	CauseMalformed   Cause = "malformed"     // not a signed JWT in compact form
-	CauseType        Cause = "type"          // typ names another kind of token
-	CauseAlgorithm   Cause = "algorithm"     // none, a symmetric one, or one that is not taken
-	CauseEmbeddedKey Cause = "embedded_key"  // jwk, jku, x5c or x5u
-	CauseCritical    Cause = "critical"      // crit, or an extension that would need it
-	CauseKeyID       Cause = "key_id"        // a kid that cannot be one, or none where one is needed
-	CauseUnknownKey  Cause = "unknown_key"   // no key of that name for that algorithm
-	CauseNoKeys      Cause = "no_keys"       // the keys could not be had for too long
-	CauseSignature   Cause = "signature"     // it does not match
-	CauseClaims      Cause = "claims"        // a claim is missing or of the wrong form
-	CauseIssuer      Cause = "issuer"        // another issuer's token
-	CauseAudience    Cause = "audience"      // a token for another service
-	CauseExpired     Cause = "expired"       // too late
-	CauseNotYetValid Cause = "not_yet_valid" // too early
-	CauseSubject     Cause = "subject"       // none, or one that cannot be a caller's name
-	CauseBinding     Cause = "binding"       // bound to another certificate, or in an unknown way
-	CauseUnverified  Cause = "unverified"    // a certificate that was not verified
-	CauseNameless    Cause = "nameless"      // a certificate without a usable name
-	CauseOther       Cause = "other"         // none of these
+	CauseMissing        Cause = "missing"         // no credentials
+	CauseHeader         Cause = "header"          // Authorization is not a single bearer token
+	CauseTokensDisabled Cause = "tokens_disabled" // a token, but only certificates are configured
+	CauseOversize       Cause = "oversize"        // longer than MaxTokenBytes
+	CauseMalformed      Cause = "malformed"       // not a signed JWT in compact form
+	CauseType           Cause = "type"            // unsupported typ
+	CauseAlgorithm      Cause = "algorithm"       // alg is none, symmetric or unsupported
+	CauseEmbeddedKey    Cause = "embedded_key"    // header has jwk, jku, x5c or x5u
+	CauseCritical       Cause = "critical"        // header has crit, b64 or zip
+	CauseKeyID          Cause = "key_id"          // invalid kid, or none where it is required
+	CauseUnknownKey     Cause = "unknown_key"     // no key with this kid and algorithm
+	CauseNoKeys         Cause = "no_keys"         // the JWK set is missing or too old
+	CauseSignature      Cause = "signature"       // wrong signature
+	CauseClaims         Cause = "claims"          // a claim is missing or of the wrong type
+	CauseIssuer         Cause = "issuer"          // wrong iss
+	CauseAudience       Cause = "audience"        // wrong aud
+	CauseExpired        Cause = "expired"         // expired
+	CauseNotYetValid    Cause = "not_yet_valid"   // not valid yet
+	CauseSubject        Cause = "subject"         // missing or invalid subject
+	CauseBinding        Cause = "binding"         // bound to another certificate, or unsupported binding
+	CauseUnverified     Cause = "unverified"      // certificate not verified
+	CauseNoName         Cause = "no_name"         // certificate without a usable name
+	CauseOther          Cause = "other"           // any other reason
 )
 
-// keysRetry is when to come back while keys cannot be had.
-const keysRetry = 5 * time.Second
+// keysRetryAfter is the retry delay sent to clients while tokens cannot be verified.
+const keysRetryAfter = 5 * time.Second
 
-// texts are what callers are told, in plain ASCII without quotes, since it stands in a
-// header too. What is not here is told in general terms.
+// texts are the messages sent to callers. They are plain ASCII without quotes, because they
+// are also used in a header.
 var texts = map[Cause]string{
-	CauseMissing:     "credentials are required",
-	CauseHeader:      "the Authorization header must be one bearer token",
-	CauseNotTaken:    "tokens are not taken here",
-	CauseOversize:    "the token is too long",
-	CauseType:        "the token is of a type that is not taken",
-	CauseAlgorithm:   "the token is signed with an algorithm that is not taken",
-	CauseEmbeddedKey: "the token brings or names a key of its own",
-	CauseCritical:    "the token demands an extension that is not known",
-	CauseKeyID:       "the token is not signed with a known key",
-	CauseUnknownKey:  "the token is not signed with a known key",
-	CauseNoKeys:      "tokens cannot be checked at present",
-	CauseSignature:   "the signature of the token does not match",
-	CauseClaims:      "a claim of the token is missing or of the wrong form",
-	CauseIssuer:      "the token is from another issuer",
-	CauseAudience:    "the token is for another audience",
-	CauseExpired:     "the credentials have expired",
-	CauseNotYetValid: "the credentials are not valid yet",
-	CauseSubject:     "the token has no usable subject",
-	CauseBinding:     "the token is bound to something that did not come along",
-	CauseUnverified:  "the certificate was not verified",
-	CauseNameless:    "the certificate has no usable name",
+	CauseMissing:        "credentials required",
+	CauseHeader:         "Authorization header: must be a single bearer token",
+	CauseTokensDisabled: "bearer tokens are not accepted",
+	CauseOversize:       "token too long",
+	CauseType:           "token type not supported",
+	CauseAlgorithm:      "signature algorithm not supported",
+	CauseEmbeddedKey:    "token must not carry or reference a key",
+	CauseCritical:       "token requires an unsupported extension",
+	CauseKeyID:          "token signed with an unknown key",
+	CauseUnknownKey:     "token signed with an unknown key",
+	CauseNoKeys:         "tokens cannot be verified at present, retry later",
+	CauseSignature:      "invalid token signature",
+	CauseClaims:         "token claim missing or of the wrong type",
+	CauseIssuer:         "wrong token issuer",
+	CauseAudience:       "wrong token audience",
+	CauseExpired:        "credentials expired",
+	CauseNotYetValid:    "credentials not valid yet",
+	CauseSubject:        "invalid token subject",
+	CauseBinding:        "token bound to a certificate that was not presented",
+	CauseUnverified:     "client certificate not verified",
+	CauseNoName:         "client certificate has no usable name",
 }
 
 func (c Cause) text() string {
 	if text, ok := texts[c]; ok {
 		return text
 	}
-	return "the credentials are not valid"
+	return "invalid credentials"
 }
 
-// RefusedError says that credentials were refused. It wraps the *user.Error for the
+// RefusedError is returned when authentication fails. It wraps the *user.Error for the
 // caller: CREDENTIALS_MISSING, CREDENTIALS_EXPIRED or CREDENTIALS_INVALID.
 type RefusedError struct {
 	Cause Cause
-	// Detail is for the log alone; it may be nil. It holds nothing of the credentials.
+	// Detail is logged only and may be nil. It contains no credentials.
 	Detail error
 }
 
-func refuse(c Cause, detail error) *RefusedError { return &RefusedError{Cause: c, Detail: detail} }
+func newRefusedError(c Cause, detail error) *RefusedError {
+	return &RefusedError{Cause: c, Detail: detail}
+}
 
-// asRefused makes a refusal of any error: where it cannot be known who calls, the call is
-// refused.
+// asRefused converts any error to a RefusedError.
 func asRefused(err error) *RefusedError {
 	var refused *RefusedError
 	if !errors.As(err, &refused) {
-		return refuse(CauseOther, err)
+		return newRefusedError(CauseOther, err)
 	}
 	return refused
 }
 
-// Error gives cause and detail.
+// Error returns the cause and the detail.
 func (e *RefusedError) Error() string {
 	if e.Detail != nil {
 		return string(e.Cause) + ": " + e.Detail.Error()
@@ -102,7 +103,7 @@ func (e *RefusedError) Error() string {
 	return string(e.Cause)
 }
 
-// Unwrap gives what the caller is told.
+// Unwrap returns the error for the caller.
 func (e *RefusedError) Unwrap() error {
 	told := &user.Error{Code: user.Unauthenticated, Reason: user.CredentialsInvalid, Message: e.Cause.text()}
 	switch e.Cause {
@@ -111,13 +112,13 @@ func (e *RefusedError) Unwrap() error {
 	case CauseExpired:
 		told.Reason = user.CredentialsExpired
 	case CauseNoKeys:
-		told.RetryAfter = keysRetry
+		told.RetryAfter = keysRetryAfter
 	default:
 	}
 	return told
 }
 
-// NewExpiredError is the error that ends a stream whose credentials have expired.
+// NewExpiredError returns the error of a stream whose credentials have expired.
 func NewExpiredError() *user.Error {
 	return &user.Error{
 		Code: user.Unauthenticated, Reason: user.CredentialsExpired, Message: CauseExpired.text(),

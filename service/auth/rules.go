@@ -11,17 +11,16 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 )
 
-// CertificateRulesOptions say where the rules for client certificates are.
+// CertificateRulesOptions configure CertificateRules.
 type CertificateRulesOptions struct {
 	FileOptions
 
-	// Authorities gives those whose certificates count at present, such as
-	// Authorities.Pool. nil: those of the handshake do, as long as a connection stands.
+	// Authorities returns the current client CAs, as Authorities.Pool does. nil: the
+	// verification at the handshake is sufficient for the life of the connection.
 	Authorities func() *x509.CertPool
 }
 
-// CertificateRules say what callers with a client certificate may do. The file holds
-// JSON:
+// CertificateRules maps the names of client certificates to permissions. The file is JSON:
 //
 //	{"rules": [
 //	  {"uri": "spiffe://example.org/ns/prod/sa/web", "permissions": ["users.read"]},
@@ -29,40 +28,38 @@ type CertificateRulesOptions struct {
 //	  {"dns": "*.clients.example.org", "permissions": ["status.read", "status.write"]}
 //	]}
 //
-// A pattern is compared with the whole name. A segment of a URI's path, or a label of
-// a DNS name, that is * stands for any one segment or label, never for several and
-// never for a part of one. All rules that match a name add up. A name that nobody
-// gave, or a permission that there is not, is an error, so that a slip of the pen cannot
-// pass for a rule.
+// A pattern is matched with the whole name. A path segment or DNS label that is "*" matches
+// exactly one segment or label. Permissions of all matching rules are combined. An unknown
+// member or permission is an error.
 //
-// The file is read again when it changes. It is safe for use by many goroutines.
+// Run reloads the file. It is safe for concurrent use.
 type CertificateRules struct {
-	*watched[ruleSet]
+	*watchedFile[ruleSet]
 
 	authorities func() *x509.CertPool
-	seen        seen[x509.CertPool, verdict]
+	cache       cache[x509.CertPool, verdict]
 }
 
-// LoadCertificateRules reads the rules. Its error says what is wrong with them.
+// LoadCertificateRules reads the rules.
 func LoadCertificateRules(ctx context.Context, opts CertificateRulesOptions) (*CertificateRules, error) {
-	w, err := watch(ctx, opts.FileOptions, parseRules)
+	w, err := watchFile(ctx, opts.FileOptions, parseRules)
 	if err != nil {
-		return nil, fmt.Errorf("rules for certificates: %w", err)
+		return nil, fmt.Errorf("certificate rules: %w", err)
 	}
-	return &CertificateRules{watched: w, authorities: opts.Authorities}, nil
+	return &CertificateRules{watchedFile: w, authorities: opts.Authorities}, nil
 }
 
-// rule is what those may do whose name matches. pattern.dns says of which kind it is.
+// rule grants permissions to the names that match pattern.
 type rule struct {
 	pattern     certificateName
 	permissions Permissions
 }
 
-// ruleSet does not change.
+// ruleSet is immutable.
 type ruleSet []rule
 
-// parseRules reads the file with a decoder that refuses a name that comes twice, and
-// knows no case but one: what one reader passes over must not be what another goes by.
+// parseRules uses a JSON decoder that rejects duplicate members and is case-sensitive, so the
+// file has only one reading.
 func parseRules(body []byte) (ruleSet, error) {
 	var file map[string][]map[string]json.RawMessage
 	if err := json.Unmarshal(body, &file); err != nil {
@@ -85,12 +82,12 @@ func parseRules(body []byte) (ruleSet, error) {
 func parseRule(members map[string]json.RawMessage) (rule, error) {
 	var uri, dns string
 	var permissions []Permission
-	into := map[string]any{"uri": &uri, "dns": &dns, "permissions": &permissions}
+	dst := map[string]any{"uri": &uri, "dns": &dns, "permissions": &permissions}
 	for name, raw := range members {
-		if into[name] == nil {
-			return rule{}, fmt.Errorf("there is no member %q", name)
+		if dst[name] == nil {
+			return rule{}, fmt.Errorf("unknown member %q", name)
 		}
-		if err := json.Unmarshal(raw, into[name]); err != nil {
+		if err := json.Unmarshal(raw, dst[name]); err != nil {
 			return rule{}, fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -100,7 +97,7 @@ func parseRule(members map[string]json.RawMessage) (rule, error) {
 	}
 	for _, p := range permissions {
 		if p.bit() == 0 {
-			return rule{}, fmt.Errorf("there is no permission %q", string(p))
+			return rule{}, fmt.Errorf("unknown permission %q", string(p))
 		}
 	}
 	return rule{pattern: pattern, permissions: PermissionsOf(permissions...)}, nil
@@ -120,18 +117,18 @@ func parsePattern(uri, dns string) (certificateName, error) {
 		}
 	}
 	if !ok {
-		return pattern, errors.New("the pattern is no name that a certificate could have here")
+		return pattern, errors.New("pattern is not a valid certificate name")
 	}
 	for i, part := range pattern.parts {
 		fixed := !pattern.dns && i < 3 // scheme and host of a URI
 		if strings.Contains(part, "*") && (part != "*" || fixed) {
-			return pattern, errors.New("* must be a whole segment of the path or a whole label")
+			return pattern, errors.New("* must be a whole path segment or DNS label")
 		}
 	}
 	return pattern, nil
 }
 
-// match adds up what the rules give to a name, and reports whether any is about it.
+// match returns the permissions of all rules that match the name, and whether there is one.
 func (s ruleSet) match(name certificateName) (permissions Permissions, found bool) {
 	for _, r := range s {
 		if r.pattern.covers(name) {

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// maxFileBytes bounds what is read of keys and of rules.
+// maxFileBytes is the maximum size of a JWK set or a file.
 const maxFileBytes = 1 << 20
 
-// source reads something whole that may change.
+// source reads the complete content of a file or URL.
 type source func(context.Context) ([]byte, error)
 
-// fileSource reads a regular file. A pipe would be waited for, and empty the next time.
+// fileSource reads a regular file. A pipe could block, and would be empty on the next read.
 func fileSource(path string) source {
 	return func(context.Context) ([]byte, error) {
 		info, err := os.Stat(path)
@@ -27,29 +27,29 @@ func fileSource(path string) source {
 			return nil, err
 		}
 		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s is no regular file", path)
+			return nil, fmt.Errorf("%s is not a regular file", path)
 		}
-		f, err := os.Open(path) //nolint:gosec // the operator names the file
+		f, err := os.Open(path) //nolint:gosec // the path is configured
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = f.Close() }() // it was only read
+		defer func() { _ = f.Close() }() // read only
 		return readWhole(f)
 	}
 }
 
-// urlSource reads what a GET answers. Redirects are not followed: the operator has
-// named one place, and only that one may say which keys count.
+// urlSource reads the response body of a GET request. It does not follow redirects, because
+// only the configured URL is trusted.
 func urlSource(location string, client *http.Client) (source, error) {
 	u, err := url.Parse(location)
 	switch {
 	case err != nil:
-		return nil, errors.New("not a URL") // the error would repeat it
+		return nil, errors.New("not a URL") // the parser's error could contain a password
 	case u.Host == "" || u.User != nil:
 		return nil, errors.New("expected a URL with a host and without a password")
 	case u.Scheme == "https", u.Scheme == "http" && loopback(u.Hostname()):
 	default:
-		return nil, errors.New("expected https; http would let anybody on the way choose the keys")
+		return nil, errors.New("scheme must be https, or http for a loopback host")
 	}
 	one := *client
 	one.Jar = nil
@@ -64,9 +64,9 @@ func urlSource(location string, client *http.Client) (source, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = response.Body.Close() }() // it was only read
+		defer func() { _ = response.Body.Close() }() // read only
 		if response.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("answered %d instead of 200", response.StatusCode)
+			return nil, fmt.Errorf("unexpected HTTP status %d, want 200", response.StatusCode)
 		}
 		return readWhole(response.Body)
 	}, nil
@@ -75,12 +75,12 @@ func urlSource(location string, client *http.Client) (source, error) {
 func readWhole(r io.Reader) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
 	if err == nil && len(body) > maxFileBytes {
-		return nil, fmt.Errorf("more than %d bytes", maxFileBytes)
+		return nil, fmt.Errorf("larger than %d bytes", maxFileBytes)
 	}
 	return body, err
 }
 
-// isURL tells a URL from a path.
+// isURL reports whether location is a URL, not a path.
 func isURL(location string) bool { return strings.Contains(location, "://") }
 
 func loopback(host string) bool {
@@ -88,7 +88,7 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// newClient returns a client that keeps no connection: it is used once in minutes.
+// newClient returns a client without keep-alives, because requests are minutes apart.
 func newClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,

@@ -16,11 +16,11 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// A token has one spelling: no segment is taken in another encoding.
-func TestTokenHasOneSpelling(t *testing.T) {
+// Tokens with non-canonical base64 are rejected.
+func TestTokenIsCanonical(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	v := newVerifier(t, jwks(map[string]crypto.Signer{"ed": edKey()}), func() time.Time { return now })
-	// The header and the payload get two, the signature has four bits to spare.
+	// Header and payload get two unused bits; the signature has four.
 	token := sign(edKey(), "EdDSA", `{"alg":"EdDSA","kid":"ed" }`, goodClaims(now).with("pad", "x"))
 	if _, err := v.Verify(t.Context(), token, nil); err != nil {
 		t.Fatal(err)
@@ -42,18 +42,18 @@ func TestTokenHasOneSpelling(t *testing.T) {
 			segments := strings.Split(token, ".")
 			segments[segment] = other
 			if c, err := v.Verify(t.Context(), strings.Join(segments, "."), nil); err == nil {
-				t.Errorf("segment %d as %q is taken: %+v", segment, other, c)
+				t.Errorf("segment %d as %q accepted: %+v", segment, other, c)
 			}
 		}
 	}
 	if others < 15 {
-		t.Errorf("only %d spellings differ in their last bits, want 15 of the signature at least", others)
+		t.Errorf("%d non-canonical variants tested, want at least 15", others)
 	}
 }
 
-// A text that is not Unicode is refused wherever it is, and what the decoder would put in
-// its place is not taken for it.
-func TestTokenIsUnicode(t *testing.T) {
+// A token with invalid Unicode is rejected. The decoder's replacement character is not
+// mistaken for the subject.
+func TestTokenMustBeUnicode(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	v := newVerifier(t, jwks(map[string]crypto.Signer{"ed": edKey()}), func() time.Time { return now })
 	claims := func(member string) string {
@@ -91,14 +91,14 @@ func TestTokenIsUnicode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, err := v.Verify(t.Context(), sign(edKey(), "EdDSA", row.header, row.payload), nil)
 			if got := causeOf(err); got != row.cause || c.Subject != row.subject {
-				t.Errorf("Verify() = %q, refused for %q, want %q, %q", c.Subject, got, row.subject, row.cause)
+				t.Errorf("Verify() = %q, cause %q, want %q, cause %q", c.Subject, got, row.subject, row.cause)
 			}
 		})
 	}
 }
 
-// A URI is an identity only as it is written: what a parser drops makes it another one.
-func TestCertificateURIHasOneSpelling(t *testing.T) {
+// Parts of a URI that url.Parse drops make it a different identity.
+func TestCertificateURIIsCanonical(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	a, err := auth.NewAuthenticator(auth.Options{Certificates: loadRules(t), Now: func() time.Time { return now }})
 	if err != nil {
@@ -120,17 +120,17 @@ func TestCertificateURIHasOneSpelling(t *testing.T) {
 		"urn:example:client:7#":                 "",
 	} {
 		c, err := a.Authenticate(over(t, parsedLeaf(t, now, uri), true))
-		if subject == "" && causeOf(err) != auth.CauseNameless || c.Subject != subject {
-			t.Errorf("a certificate with %q is of %q, %v, want %q", uri, c.Subject, err, subject)
+		if subject == "" && causeOf(err) != auth.CauseNoName || c.Subject != subject {
+			t.Errorf("subject of a certificate with %q = %q, %v, want %q", uri, c.Subject, err, subject)
 		}
 	}
 	c, err := a.Authenticate(over(t, parsedLeaf(t, now, good+"#", "spiffe://example.org/ns/test/sa/web"), true))
 	if err != nil || c.Subject != "cert:spiffe://example.org/ns/test/sa/web" {
-		t.Errorf("the second of two URIs is of %q, %v", c.Subject, err)
+		t.Errorf("subject of the second URI = %q, %v", c.Subject, err)
 	}
 }
 
-// parsedLeaf returns a certificate that was encoded with the URIs as they are written.
+// parsedLeaf returns a certificate parsed from DER with the URIs as given.
 func parsedLeaf(t *testing.T, now time.Time, uris ...string) *x509.Certificate {
 	t.Helper()
 	var names []asn1.RawValue

@@ -7,9 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// isStrictText reports whether a JSON text is valid UTF-8 and its escapes are of whole
-// characters. The decoder replaces what is neither by U+FFFD, which would give different
-// subjects one name.
+// isStrictText reports whether a JSON text is valid UTF-8 without unpaired surrogates in its
+// escapes. The decoder replaces both by U+FFFD, which would map different subjects to one.
 func isStrictText(text []byte) bool {
 	if !utf8.Valid(text) {
 		return false
@@ -39,7 +38,7 @@ func isStrictText(text []byte) bool {
 // unitBytes is the length of an escape such as \u00e9.
 const unitBytes = 6
 
-// escapedUnit returns the UTF-16 unit of the escape with which a text begins.
+// escapedUnit returns the UTF-16 unit of the escape at the start of text.
 func escapedUnit(text []byte) (unit rune, ok bool) {
 	if len(text) < unitBytes || text[0] != '\\' || text[1] != 'u' {
 		return 0, false

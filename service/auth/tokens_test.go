@@ -33,7 +33,7 @@ const (
 	audience = "https://userd.example"
 )
 
-// The keys are made once: making an RSA key takes a while.
+// The keys are shared, because generating an RSA key is slow.
 var (
 	rsaKey   = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
 	otherRSA = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
@@ -53,7 +53,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// as is for keys, of which a test knows the kind.
+// as converts keys whose type the test knows.
 func as[T any](v any) T {
 	t, ok := v.(T)
 	if !ok {
@@ -64,7 +64,7 @@ func as[T any](v any) T {
 
 type object map[string]any
 
-// with returns the object with a member replaced; a nil value takes it out.
+// with returns a copy with one member replaced, or removed if value is nil.
 func (o object) with(name string, value any) object {
 	o = maps.Clone(o)
 	if o[name] = value; value == nil {
@@ -73,7 +73,7 @@ func (o object) with(name string, value any) object {
 	return o
 }
 
-// goodClaims are those of a token that is taken.
+// goodClaims returns claims that the verifier accepts.
 func goodClaims(now time.Time) object {
 	return object{
 		"iss": issuer, "aud": audience, "sub": "ann", "permissions": []string{"users.read"},
@@ -91,8 +91,7 @@ func encode(v any) string {
 	return base64.RawURLEncoding.EncodeToString(must(json.Marshal(v)))
 }
 
-// sign makes a token by the header's alg, without asking whether that makes sense.
-// header and payload may be text.
+// sign signs a token with the given alg, valid or not. header and payload may be strings.
 func sign(key any, algorithm string, header, payload any) string {
 	input := encode(header) + "." + encode(payload)
 	sum := sha256.Sum256([]byte(input))
@@ -127,7 +126,7 @@ func head(algorithm, keyID string) object {
 	return h
 }
 
-// jwks gives a set of the public halves of the keys, by their names.
+// jwks returns a JWK set of the public keys, by key id.
 func jwks(keys map[string]crypto.Signer) []byte {
 	var set jose.JSONWebKeySet
 	for id, key := range keys {
@@ -139,7 +138,7 @@ func jwks(keys map[string]crypto.Signer) []byte {
 	return must(json.Marshal(set))
 }
 
-// logged collects what was logged.
+// logged collects log output.
 type logged struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -159,7 +158,7 @@ func (l *logged) String() string {
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// writeFile writes a file in a folder of the test's own.
+// writeFile writes a file in a temporary directory.
 func writeFile(t testing.TB, name string, body []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -169,7 +168,7 @@ func writeFile(t testing.TB, name string, body []byte) string {
 	return path
 }
 
-// newVerifier returns a verifier for tokens signed with the keys.
+// newVerifier returns a verifier that uses the JWK set.
 func newVerifier(t *testing.T, set []byte, now func() time.Time) *auth.Verifier {
 	t.Helper()
 	keys, err := auth.NewKeys(auth.KeysOptions{
@@ -193,7 +192,7 @@ func verifierOf(t *testing.T, keys *auth.Keys, now func() time.Time) *auth.Verif
 	return v
 }
 
-// cause is why a token is refused, empty if it is not.
+// cause returns the cause of a rejection, or "".
 func cause(ctx context.Context, v *auth.Verifier, token string) auth.Cause {
 	_, err := v.Verify(ctx, token, nil)
 	return causeOf(err)

@@ -8,34 +8,34 @@ import (
 	"time"
 )
 
-// VerifierOptions say which tokens are taken.
+// VerifierOptions configure a Verifier.
 type VerifierOptions struct {
-	// Keys are what they may be signed with. Required.
+	// Keys verify the signatures. Required.
 	Keys *Keys
-	// Issuer is the one "iss", Audience what "aud" must name. Required: a token for
-	// another service, or from another issuer that shares keys, must not be taken.
+	// Issuer must equal "iss" and Audience must be in "aud". Both are required, so that
+	// tokens of other issuers or for other services are rejected.
 	Issuer, Audience string
-	// PermissionsClaim names the claim with the permissions: an array of texts, or one
-	// text with spaces between. Empty: "permissions", or where there is none "scope".
+	// PermissionsClaim is the claim with the permissions: an array of strings or a
+	// space-separated string. Empty: "permissions", or if absent "scope".
 	PermissionsClaim string
 	Now              func() time.Time // nil: time.Now
 }
 
-// Verifier checks bearer tokens: JWTs in compact form, signed with RS256, PS256, ES256
-// or EdDSA (Ed25519).
+// Verifier verifies bearer tokens: JWTs in compact form, signed with RS256, PS256, ES256 or
+// EdDSA (Ed25519). It is safe for concurrent use.
 //
-// A token that was found good is remembered, by its SHA-256 and as long as the keys stay
-// what they are, because checking a signature may cost more than the call. Its times
-// and its binding are looked at each time. It is safe for use by many goroutines.
+// Verified tokens are cached by their SHA-256 while the key set stays the same, because
+// verifying a signature can cost more than the call. The validity period and the certificate
+// binding are checked each time.
 type Verifier struct {
-	opts VerifierOptions
-	seen seen[keySet, identity]
+	opts  VerifierOptions
+	cache cache[keySet, identity]
 }
 
 // NewVerifier returns a verifier.
 func NewVerifier(opts VerifierOptions) (*Verifier, error) {
 	if opts.Keys == nil || opts.Issuer == "" || opts.Audience == "" {
-		return nil, errors.New("tokens need keys, an issuer and an audience")
+		return nil, errors.New("token verifier: keys, issuer and audience are required")
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -43,9 +43,9 @@ func NewVerifier(opts VerifierOptions) (*Verifier, error) {
 	return &Verifier{opts: opts}, nil
 }
 
-// Verify returns who the token says is calling. peer is the certificate that the
-// connection showed, which a token may be bound to; nil: it showed none. Errors are
-// *RefusedError. It may wait for keys, within the context.
+// Verify returns the caller that a token identifies. peer is the client certificate of the
+// connection, or nil; a token may be bound to it. Errors are of type *RefusedError. Verify may
+// wait for a key reload until ctx is done.
 func (v *Verifier) Verify(ctx context.Context, token string, peer *x509.Certificate) (Caller, error) {
 	id, err := v.identify(ctx, token)
 	if err != nil {
@@ -55,20 +55,20 @@ func (v *Verifier) Verify(ctx context.Context, token string, peer *x509.Certific
 		return Caller{}, err
 	}
 	if id.bound != nil && (peer == nil || sha256.Sum256(peer.Raw) != *id.bound) {
-		return Caller{}, refuse(CauseBinding, nil)
+		return Caller{}, newRefusedError(CauseBinding, nil)
 	}
 	return id.caller, nil
 }
 
-// identify checks all that does not change with time.
+// identify performs the checks that do not depend on the time.
 func (v *Verifier) identify(ctx context.Context, token string) (*identity, error) {
 	if len(token) > MaxTokenBytes {
-		return nil, refuse(CauseOversize, nil) // before it is even hashed
+		return nil, newRefusedError(CauseOversize, nil) // before hashing it
 	}
 	sum := sha256.Sum256([]byte(token))
 	set, err := v.opts.Keys.current()
 	if err == nil {
-		if id := v.seen.get(sum, set); id != nil {
+		if id := v.cache.get(sum, set); id != nil {
 			return id, nil
 		}
 	}
@@ -81,9 +81,9 @@ func (v *Verifier) identify(ctx context.Context, token string) (*identity, error
 	case err != nil:
 		return nil, err
 	case len(keys) == 0:
-		return nil, refuse(CauseUnknownKey, nil)
+		return nil, newRefusedError(CauseUnknownKey, nil)
 	case header.keyID == "" && len(keys) > 1:
-		return nil, refuse(CauseKeyID, errors.New("several keys would do, and the token names none"))
+		return nil, newRefusedError(CauseKeyID, errors.New("kid: required when several keys match"))
 	}
 	payload, err := verifySignature(token, header.algorithm, keys)
 	if err != nil {
@@ -97,6 +97,6 @@ func (v *Verifier) identify(ctx context.Context, token string) (*identity, error
 	if err != nil {
 		return nil, err
 	}
-	v.seen.put(sum, set, id)
+	v.cache.put(sum, set, id)
 	return id, nil
 }

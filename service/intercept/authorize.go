@@ -11,7 +11,7 @@ import (
 // Authorize asks the policy whether the caller in the context may make the call, and
 // then, for unary calls and server streams, whether the caller may ask what the request
 // asks. What the caller may not see is taken out of responses and errors. The messages of client and bidi streams are items: what an item needs beside the
-// call itself is that item's failure, so their handlers ask, by auth.RequireFor.
+// call itself is that item's failure, so their handlers ask, by auth.AuthorizeMessage.
 //
 // It goes by the procedure that the handler was made for, not by the request's path. The
 // server asks the policy before the message is decoded, too; here it is asked so that a
@@ -29,10 +29,10 @@ func NewAuthorize(policy *auth.Policy) *Authorize { return &Authorize{policy: po
 func (a *Authorize) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		procedure := req.Spec().Procedure
-		if err := a.policy.Call(ctx, procedure); err != nil {
+		if err := a.policy.Authorize(ctx, procedure); err != nil {
 			return nil, err
 		}
-		if err := auth.RequireFor(ctx, procedure, req.Any()); err != nil {
+		if err := auth.AuthorizeMessage(ctx, procedure, req.Any()); err != nil {
 			return nil, err
 		}
 		res, err := next(ctx, req)
@@ -47,7 +47,7 @@ func (a *Authorize) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 // WrapStreamingHandler authorizes streams.
 func (a *Authorize) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if err := a.policy.Call(ctx, conn.Spec().Procedure); err != nil {
+		if err := a.policy.Authorize(ctx, conn.Spec().Procedure); err != nil {
 			return err
 		}
 		err := next(ctx, &authorizedConn{StreamingHandlerConn: conn, ctx: ctx, policy: a.policy})
@@ -72,7 +72,7 @@ func (c *authorizedConn) Receive(message any) error {
 	if c.Spec().StreamType != connect.StreamTypeServer {
 		return nil
 	}
-	return auth.RequireFor(c.ctx, c.Spec().Procedure, message)
+	return auth.AuthorizeMessage(c.ctx, c.Spec().Procedure, message)
 }
 
 // Send sends what the caller may see of a response.

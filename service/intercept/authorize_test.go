@@ -62,7 +62,7 @@ func (handlers) SyncUserStatus(
 			return err
 		}
 		answer := &userv1.UserStatusUpdate{ClientSeq: item.GetClientSeq()}
-		if err := auth.RequireFor(ctx, userv1connect.UserServiceSyncUserStatusProcedure, item); err != nil {
+		if err := auth.AuthorizeMessage(ctx, userv1connect.UserServiceSyncUserStatusProcedure, item); err != nil {
 			answer.Error, _ = rpcstatus.From(err)
 		}
 		if err := stream.Send(answer); err != nil {

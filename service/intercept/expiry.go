@@ -71,7 +71,7 @@ func askAgain(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := auth.AskAgain(ctx); err != nil {
+		if err := auth.Reauthenticate(ctx); err != nil {
 			end(&endedError{err})
 			return
 		}

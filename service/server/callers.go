@@ -100,11 +100,11 @@ func loadTokens(ctx context.Context, cfg *Config, log *slog.Logger, registry pro
 // middleware finds out who calls before anything of a request's body is read.
 func (c *callers) middleware(refused func(*http.Request, *auth.RefusedError), limits *limits) func(http.Handler) http.Handler {
 	opts := auth.MiddlewareOptions{
-		Policy: c.policy, Pages: []string{"/"}, Refused: refused, Instead: limits.tooMany, Known: limits.known,
+		Policy: c.policy, OpenPaths: []string{"/"}, OnRefused: refused, LimitRefusals: limits.tooMany, OnAuthenticated: limits.known,
 		ErrorWriter: newRefusals(),
 	}
 	if c.documented {
-		opts.Pages = append(opts.Pages, rest.OpenAPIPath)
+		opts.OpenPaths = append(opts.OpenPaths, rest.OpenAPIPath)
 	}
 	if c.authenticator != nil {
 		opts.Authenticate = c.authenticator.Authenticate
@@ -117,7 +117,7 @@ func (c *callers) trouble() error {
 	if c.authenticator == nil {
 		return nil
 	}
-	return c.authenticator.Trouble()
+	return c.authenticator.Err()
 }
 
 // tellOpen logs that nobody is asked who calls. On a loopback address that is how one

@@ -25,7 +25,7 @@ import (
 func TestServerStreamsEndWithTheirTokensOverEveryProtocol(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
-	token := g.token(t, "short", 2*time.Second, auth.Known()...)
+	token := g.token(t, "short", 2*time.Second, auth.AllPermissions().List()...)
 	for _, p := range servertest.Protocols() {
 		t.Run(p.Name, func(t *testing.T) {
 			t.Parallel()
@@ -88,7 +88,7 @@ func startSlow(t *testing.T) (g guarded, token string, expired func()) {
 		return narrowListener{inner}, err
 	}))
 	fillLog(t, g.Server)
-	token = g.token(t, "slow", 2*time.Second, auth.Known()...)
+	token = g.token(t, "slow", 2*time.Second, auth.AllPermissions().List()...)
 	idle, err := g.grpc(token).StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{FromHead: true})
 	if err != nil {
 		t.Fatal(err)

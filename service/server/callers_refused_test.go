@@ -56,7 +56,7 @@ func TestNotReadyWithoutKeys(t *testing.T) {
 	asker := &http.Client{Timeout: 20 * time.Second}
 	defer asker.CloseIdleConnections()
 	status, body := get(t, asker, s.AdminURL()+"/readyz")
-	if status != http.StatusServiceUnavailable || !strings.Contains(body, "callers: the keys could not be read") {
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, "callers: JWKS is missing or too old") {
 		t.Errorf("got %d %s", status, body)
 	}
 	if _, body := get(t, asker, s.AdminURL()+"/metrics"); !strings.Contains(body, "userd_token_keys_age_seconds +Inf") {

@@ -132,13 +132,13 @@ func TestRowsBelowTheProcedure(t *testing.T) {
 // stream of one whose token lasts goes on beside them.
 func TestStreamsEndWithTheirTokens(t *testing.T) {
 	g := startGuarded(t)
-	lasting := g.grpc(g.token(t, "long", time.Hour, auth.Known()...))
+	lasting := g.grpc(g.token(t, "long", time.Hour, auth.AllPermissions().List()...))
 	others, err := lasting.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = others.Close() }()
-	token := g.token(t, "short", 2*time.Second, auth.Known()...)
+	token := g.token(t, "short", 2*time.Second, auth.AllPermissions().List()...)
 	client := g.grpc(token)
 	rows, err := client.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
 	if err != nil {

@@ -28,7 +28,7 @@ var secrets = []string{"hidden-name", "hidden-mail", "hidden-tag", "hidden-key",
 // makeSecret makes the user, and a second one that is deleted.
 func (g guarded) makeSecret(t *testing.T) (id int64) {
 	t.Helper()
-	root := g.grpc(g.token(t, "root", time.Hour, auth.Known()...))
+	root := g.grpc(g.token(t, "root", time.Hour, auth.AllPermissions().List()...))
 	for _, name := range []string{"hidden-name", "deleted-name"} {
 		created, err := root.CreateUser(t.Context(), &userv1.CreateUserRequest{
 			Username: name, Email: strings.Replace(name, "name", "mail", 1) + "@example.org",

@@ -130,7 +130,7 @@ func TestEveryProcedureAsksWhoCallsOverEveryProtocol(t *testing.T) {
 			err = callEmpty(t, g.as(p.HTTP2, "eyJhbGciOiJub25lIn0.e30."), method, p.Options)
 			wantError(t, err, connect.CodeUnauthenticated, user.CredentialsInvalid)
 			for _, missing := range needs {
-				others := slices.DeleteFunc(auth.Known(), func(p auth.Permission) bool { return p == missing })
+				others := slices.DeleteFunc(auth.AllPermissions().List(), func(p auth.Permission) bool { return p == missing })
 				err := callEmpty(t, g.as(p.HTTP2, g.token(t, "mallory", time.Hour, others...)), method, p.Options)
 				if got := wantError(t, err, connect.CodePermissionDenied, user.PermissionMissing).GetMetadata()["permission"]; got != string(missing) {
 					t.Errorf("%s over %s: got %q, want %s", method.Name(), p.Name, got, missing)
@@ -240,7 +240,7 @@ func TestEveryRouteAsksWhoCalls(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	for _, route := range resources(t) {
-		others := slices.DeleteFunc(auth.Known(), func(p auth.Permission) bool { return p == route.needs })
+		others := slices.DeleteFunc(auth.AllPermissions().List(), func(p auth.Permission) bool { return p == route.needs })
 		for token, want := range map[string]string{
 			"":                                    "CREDENTIALS_MISSING",
 			"x":                                   "CREDENTIALS_INVALID",

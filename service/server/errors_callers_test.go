@@ -42,18 +42,18 @@ func (k tokens) rows() map[string]failing {
 			reason: user.PermissionMissing, status: 403, rpc: rpc, rest: rest,
 			header: http.Header{"Authorization": {"Bearer " + k.reader}},
 			want: &told{
-				Code: connect.CodePermissionDenied, Reason: "PERMISSION_MISSING", Message: "this needs the permission " + string(p),
+				Code: connect.CodePermissionDenied, Reason: "PERMISSION_MISSING", Message: "permission required: " + string(p),
 				Metadata: map[string]string{"permission": string(p)},
 			},
 		}
 	}
 	type client = userv1connect.UserServiceClient
 	return map[string]failing{
-		"no credentials":     refused("", user.CredentialsMissing, "credentials are required"),
-		"no bearer token":    refused("Basic YTpi", user.CredentialsInvalid, "the Authorization header must be one bearer token"),
-		"no token":           refused("Bearer x", user.CredentialsInvalid, "the credentials are not valid"),
-		"token of others":    refused("Bearer "+k.foreign, user.CredentialsInvalid, "the token is not signed with a known key"),
-		"token that expired": refused("Bearer "+k.expired, user.CredentialsExpired, "the credentials have expired"),
+		"no credentials":     refused("", user.CredentialsMissing, "credentials required"),
+		"no bearer token":    refused("Basic YTpi", user.CredentialsInvalid, "Authorization header: must be a single bearer token"),
+		"no token":           refused("Bearer x", user.CredentialsInvalid, "invalid credentials"),
+		"token of others":    refused("Bearer "+k.foreign, user.CredentialsInvalid, "token signed with an unknown key"),
+		"token that expired": refused("Bearer "+k.expired, user.CredentialsExpired, "credentials expired"),
 		"procedure": missing(auth.UsersWrite, func(ctx context.Context, c client) error {
 			_, err := c.CreateUser(ctx, &userv1.CreateUserRequest{Username: "eve", Email: "eve@example.com"})
 			return err

@@ -71,7 +71,7 @@ func (s *Server) withMessages(messages *transport.Messages, next http.Handler) h
 func (s *Server) gate(l links) connect.RequestGateFunc {
 	return func(ctx context.Context, spec connect.Spec, _ connect.Peer, _ http.Header) (context.Context, error) {
 		n := noteOf(ctx)
-		if err := l.policy.Call(ctx, spec.Procedure); err != nil {
+		if err := l.policy.Authorize(ctx, spec.Procedure); err != nil {
 			l.deny(ctx, err)
 			if n.incoming != nil {
 				n.incoming.Leave(n.outgoing.Header())

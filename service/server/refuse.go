@@ -24,7 +24,7 @@ func newRefusals() *refusals { return &refusals{errors: connect.NewErrorWriter()
 
 // refuse writes an error of the domain.
 func (f *refusals) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
-	auth.LeaveBody(w, r)
+	auth.SkipRequestBody(w, r)
 	if strings.HasPrefix(r.URL.Path, rest.Prefix) && !isGRPC(r) {
 		rest.WriteError(w, err)
 		return
@@ -91,7 +91,7 @@ func (f *refusals) unknown(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	auth.LeaveBody(w, r)
+	auth.SkipRequestBody(w, r)
 	if connects && !streams {
 		w = notFound{w}
 	}

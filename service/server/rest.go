@@ -27,7 +27,7 @@ func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 		Messages:        l.messages,
 		Compressors:     l.compressors,
 		Authorize: func(ctx context.Context, procedure string) error {
-			err := l.policy.Call(ctx, procedure)
+			err := l.policy.Authorize(ctx, procedure)
 			if refused, ok := user.AsError(err); ok {
 				noteOf(ctx).limited = refused
 			}

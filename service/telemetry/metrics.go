@@ -27,9 +27,9 @@ const (
 
 // authCauses are the causes that package auth gives.
 var authCauses = []string{
-	"missing", "header", "not_taken", "oversize", "malformed", "type", "algorithm", "embedded_key", "critical", "key_id",
+	"missing", "header", "tokens_disabled", "oversize", "malformed", "type", "algorithm", "embedded_key", "critical", "key_id",
 	"unknown_key", "no_keys", "signature", "claims", "issuer", "audience", "expired", "not_yet_valid", "subject",
-	"binding", "unverified", "nameless",
+	"binding", "unverified", "no_name",
 }
 
 // Build says which program this is.

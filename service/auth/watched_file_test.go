@@ -13,8 +13,8 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// Rules that cannot be read again count for an hour, and let nobody in after that, until
-// they can be read. The log says it now and again, not at every look.
+// Unreadable rules stay valid for an hour; then callers are rejected until a reload succeeds.
+// The failure is logged at intervals.
 func TestStaleRules(t *testing.T) {
 	path := writeFile(t, "rules.json", []byte(someRules))
 	synctest.Test(t, func(t *testing.T) {
@@ -36,8 +36,8 @@ func TestStaleRules(t *testing.T) {
 			t.Helper()
 			c := leaf(time.Now(), "web.clients.example.org")
 			_, err := a.Authenticate(over(t, c, true))
-			if got := causeOf(err); got != want || (a.Trouble() == nil) != (want == "") {
-				t.Errorf("refused for %q, want %q; trouble: %v", got, want, a.Trouble())
+			if got := causeOf(err); got != want || (a.Err() == nil) != (want == "") {
+				t.Errorf("cause = %q, want %q; Err() = %v", got, want, a.Err())
 			}
 		}
 		if err := os.Remove(path); err != nil {
@@ -46,12 +46,12 @@ func TestStaleRules(t *testing.T) {
 		time.Sleep(59 * time.Minute)
 		expect("")
 		if n := strings.Count(log.String(), "level=ERROR"); n < 50 || n > 60 {
-			t.Errorf("%d lines in an hour", n)
+			t.Errorf("%d log lines in 1 h", n)
 		}
 		time.Sleep(2 * time.Minute)
 		expect(auth.CauseUnverified)
-		if !strings.Contains(log.String(), "it lets nobody in") {
-			t.Error("the log does not say that nobody is let in")
+		if !strings.Contains(log.String(), "callers rejected") {
+			t.Error("rejection of callers is not logged")
 		}
 		if err := os.WriteFile(path, []byte(someRules), 0o600); err != nil {
 			t.Fatal(err)
@@ -61,16 +61,16 @@ func TestStaleRules(t *testing.T) {
 	})
 }
 
-// A certificate counts as long as its authority does, whatever was found at the
-// handshake; and an authority that could not be read for too long counts no more.
-func TestAuthoritiesOfStandingConnections(t *testing.T) {
+// A certificate is valid while its CA is trusted, independent of the handshake. CAs from a
+// file that has been unreadable for too long are not trusted.
+func TestRemovedAuthorityEndsOpenConnections(t *testing.T) {
 	one, other := newAuthority(t), newAuthority(t)
 	path := writeFile(t, "ca.pem", one.pem())
 	rulesPath := writeFile(t, "rules.json", []byte(someRules))
 	issued := one.issue(t, "web.clients.example.org")
 	cert := parse(t, issued)
 	synctest.Test(t, func(t *testing.T) {
-		// The certificates were made outside of the bubble, whose clock is another.
+		// The certificates were created outside of the bubble, with the real clock.
 		time.Sleep(time.Until(cert.NotAfter.Add(-3 * time.Hour)))
 		log := new(logged).logger()
 		authorities, err := auth.LoadAuthorities(t.Context(), auth.FileOptions{Path: path, Logger: log})
@@ -92,16 +92,16 @@ func TestAuthoritiesOfStandingConnections(t *testing.T) {
 		running.Go(func() { a.Run(ctx) })
 		defer running.Wait()
 		defer cancel()
-		standing := over(t, cert, true)
+		callerState := over(t, cert, true)
 		expect := func(r *http.Request, want auth.Cause) {
 			t.Helper()
-			for range 2 { // the second time it is remembered
+			for range 2 { // the second time from the cache
 				if _, err := a.Authenticate(r); causeOf(err) != want {
-					t.Errorf("refused for %q, want %q", causeOf(err), want)
+					t.Errorf("cause = %q, want %q", causeOf(err), want)
 				}
 			}
 		}
-		expect(standing, "")
+		expect(callerState, "")
 		for _, step := range []struct {
 			authorities []byte
 			want        auth.Cause
@@ -112,12 +112,12 @@ func TestAuthoritiesOfStandingConnections(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(6 * time.Second)
-			expect(standing, step.want)
+			expect(callerState, step.want)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(61 * time.Minute)
-		expect(standing, auth.CauseUnverified)
+		expect(callerState, auth.CauseUnverified)
 	})
 }

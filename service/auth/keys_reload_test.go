@@ -17,9 +17,8 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// Whoever comes while a read ends joins it or is refused by the cool-down: there is no
-// moment in which a second one can begin.
-func TestOneReadInACooldown(t *testing.T) {
+// Concurrent tokens with an unknown key id cause one reload for each cool-down.
+func TestOneReloadPerCooldown(t *testing.T) {
 	s := new(keyServer)
 	s.serve(map[string]crypto.Signer{"old": edKey()})
 	keys, err := auth.NewKeys(auth.KeysOptions{
@@ -40,13 +39,12 @@ func TestOneReadInACooldown(t *testing.T) {
 	}
 	calls.Wait()
 	if got := s.count(); got != 2 {
-		t.Errorf("%d reads", got)
+		t.Errorf("%d reads, want 2", got)
 	}
 }
 
-// A place that cannot be reached is asked again after a while, not at once because the
-// server starts; and who joins the read of another learns that it failed.
-func TestFailedLoadIsTriedAgainAfterAWhile(t *testing.T) {
+// After a failed load the next reload waits for Retry. Concurrent loads share the failure.
+func TestFailedLoadRetriesAfterDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, log := &keyServer{latency: time.Second}, new(logged)
 		s.fail(errors.New("connection refused"))
@@ -60,17 +58,17 @@ func TestFailedLoadIsTriedAgainAfterAWhile(t *testing.T) {
 		var loading sync.WaitGroup
 		loading.Go(func() {
 			if err := keys.Load(t.Context()); err == nil {
-				t.Error("loaded")
+				t.Error("Load() = nil, want error")
 			}
 		})
 		synctest.Wait()
 		loading.Go(func() { joined = keys.Load(t.Context()) })
 		loading.Wait()
 		if joined == nil || s.count() != 1 {
-			t.Errorf("joined: %v, %d reads", joined, s.count())
+			t.Errorf("second Load() = %v after %d reads, want an error after 1", joined, s.count())
 		}
-		if keys.Trouble() == nil || !strings.Contains(log.String(), "no token can be checked") {
-			t.Errorf("trouble: %v, the log: %s", keys.Trouble(), log)
+		if keys.Err() == nil || !strings.Contains(log.String(), "tokens cannot be verified") {
+			t.Errorf("Err() = %v, log: %s", keys.Err(), log)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -79,29 +77,28 @@ func TestFailedLoadIsTriedAgainAfterAWhile(t *testing.T) {
 		defer cancel()
 		time.Sleep(29 * time.Second)
 		if got := s.count(); got != 1 {
-			t.Errorf("%d reads within half a minute", got)
+			t.Errorf("%d reads within 30 s, want 1", got)
 		}
 		s.serve(map[string]crypto.Signer{"old": edKey()})
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if err := keys.Trouble(); s.count() != 2 || err != nil {
-			t.Errorf("%d reads after half a minute, %v", s.count(), err)
+		if err := keys.Err(); s.count() != 2 || err != nil {
+			t.Errorf("%d reads after 30 s, Err() = %v", s.count(), err)
 		}
 	})
 }
 
-// What is no file is not waited for.
-func TestKeysFromARegularFileOnly(t *testing.T) {
+func TestKeysFileMustBeRegular(t *testing.T) {
 	keys, err := auth.NewKeys(auth.KeysOptions{Location: os.DevNull, Logger: new(logged).logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := keys.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "no regular file") {
-		t.Errorf("got %v", err)
+	if err := keys.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("Load() = %v, want a regular file error", err)
 	}
 }
 
-// Keys come over TLS from a place whose certificate is good, and from no other.
+// The server certificate of the JWKS URL is verified.
 func TestKeysOverTLS(t *testing.T) {
 	body := jwks(map[string]crypto.Signer{"ed": edKey()})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
@@ -115,10 +112,10 @@ func TestKeysOverTLS(t *testing.T) {
 		}
 		err = keys.Load(t.Context())
 		if (err == nil) != (name == "known") || err != nil && !strings.Contains(err.Error(), "certificate") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("Load() of %s = %v", name, err)
 		}
 		if got := cause(t.Context(), verifierOf(t, keys, nil), tokenOf("ed")); (got == "") != (name == "known") {
-			t.Errorf("%s: refused for %q", name, got)
+			t.Errorf("%s: cause = %q", name, got)
 		}
 	}
 }
