@@ -1,12 +1,8 @@
-// Package traced shows the work of a store as spans within the span of the call that
-// asks for it.
+// Package traced wraps a user.Store with OpenTelemetry client spans.
 //
-// It promises to change nothing of what the store does, and to make a span only where
-// somebody records: without a recorded span in the context a call goes straight
-// through, so that housekeeping and probes make no traces of their own. A stream, whose
-// own span ended with its beginning, is told how much was done, to say so where it
-// shows what it does. Spans say how much was read or changed and why it failed, never
-// whom it was about.
+// An operation is traced only if the span in its context is recording, so maintenance and
+// probes do not start traces. A span has the number of rows and the type of the error,
+// but no user data and no error text.
 package traced
 
 import (
@@ -21,8 +17,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Store is a user.Store that makes spans of what callers wait for. The calls of
-// housekeeping, and those that only look into memory, it leaves to the store within.
+// Store is a traced user.Store. Maintenance operations and those that read memory only
+// are not traced.
 type Store struct {
 	user.Store
 
@@ -30,17 +26,16 @@ type Store struct {
 	system string
 }
 
-// New returns the store with spans from the provider. system names the kind of
-// database, such as sqlite.
+// New wraps store. system is the value of db.system.name, such as sqlite.
 func New(store user.Store, provider trace.TracerProvider, system string) *Store {
 	return &Store{Store: store, tracer: provider.Tracer("github.com/yourorg/userservice/service/store/traced"), system: system}
 }
 
-// Unwrap gives the store within.
+// Unwrap returns the wrapped store.
 func (s *Store) Unwrap() user.Store { return s.Store }
 
-// begin returns a nil span where nobody records.
-func (s *Store) begin(ctx context.Context, operation string) (context.Context, trace.Span) {
+// start returns a nil span if the span in ctx is not recording.
+func (s *Store) start(ctx context.Context, operation string) (context.Context, trace.Span) {
 	if !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx, nil
 	}
@@ -51,9 +46,8 @@ func (s *Store) begin(ctx context.Context, operation string) (context.Context, t
 	))
 }
 
-// tell tells the stream that asks, if one does and has no span that records, how many
-// rows were read or written for it.
-func tell(ctx context.Context, span trace.Span, rows int) {
+// recordRows adds rows to the counts of a stream whose span is no longer recording (span is nil).
+func recordRows(ctx context.Context, span trace.Span, rows int) {
 	if span != nil {
 		return
 	}
@@ -62,24 +56,24 @@ func tell(ctx context.Context, span trace.Span, rows int) {
 	}
 }
 
-// finish ends a span, which may be nil. What the domain expects to fail is an answer,
-// not a fault of the store, and neither is a caller who goes away.
-func finish(span trace.Span, err error, about ...attribute.KeyValue) {
+// finish ends a span, which may be nil. A user.Error and a cancellation do not set the
+// status of the span to error.
+func finish(span trace.Span, err error, attributes ...attribute.KeyValue) {
 	if span == nil {
 		return
 	}
 	if err != nil {
-		about = append(about, attribute.String("error.type", kindOf(err)))
+		attributes = append(attributes, attribute.String("error.type", errorType(err)))
 		if _, expected := user.AsError(err); !expected && !errors.Is(err, context.Canceled) {
-			// The text stays in the log: it may hold what no trace should.
+			// No description: the text of an unexpected error may contain user data.
 			span.SetStatus(codes.Error, "")
 		}
 	}
-	span.SetAttributes(about...)
+	span.SetAttributes(attributes...)
 	span.End()
 }
 
-func kindOf(err error) string {
+func errorType(err error) string {
 	if e, ok := user.AsError(err); ok {
 		return string(e.Reason)
 	}
@@ -92,86 +86,86 @@ func kindOf(err error) string {
 	return "unexpected"
 }
 
-func rows(n int) attribute.KeyValue { return attribute.Int("db.response.returned_rows", n) }
+func returnedRows(n int) attribute.KeyValue { return attribute.Int("db.response.returned_rows", n) }
 
-// First returns the position of the oldest row kept.
+// First implements user.Store.
 func (s *Store) First(ctx context.Context) (int64, error) {
-	ctx, span := s.begin(ctx, "First")
+	ctx, span := s.start(ctx, "First")
 	position, err := s.Store.First(ctx)
 	finish(span, err)
 	return position, err
 }
 
-// Get returns a user.
+// Get implements user.Store.
 func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
-	ctx, span := s.begin(ctx, "Get")
+	ctx, span := s.start(ctx, "Get")
 	u, err := s.Store.Get(ctx, id)
-	tell(ctx, span, 1)
+	recordRows(ctx, span, 1)
 	finish(span, err)
 	return u, err
 }
 
-// GetMany returns the users that there are.
+// GetMany implements user.Store.
 func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
-	ctx, span := s.begin(ctx, "GetMany")
+	ctx, span := s.start(ctx, "GetMany")
 	users, err := s.Store.GetMany(ctx, ids)
-	tell(ctx, span, len(users))
+	recordRows(ctx, span, len(users))
 	if span != nil {
-		finish(span, err, attribute.Int("db.operation.batch.size", len(ids)), rows(len(users)))
+		finish(span, err, attribute.Int("db.operation.batch.size", len(ids)), returnedRows(len(users)))
 	}
 	return users, err
 }
 
-// Statuses returns the current statuses of the users that exist.
+// Statuses implements user.Store.
 func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus, error) {
-	ctx, span := s.begin(ctx, "Statuses")
+	ctx, span := s.start(ctx, "Statuses")
 	statuses, err := s.Store.Statuses(ctx, ids)
-	tell(ctx, span, len(statuses))
+	recordRows(ctx, span, len(statuses))
 	if span != nil {
-		finish(span, err, attribute.Int("db.operation.batch.size", len(ids)), rows(len(statuses)))
+		finish(span, err, attribute.Int("db.operation.batch.size", len(ids)), returnedRows(len(statuses)))
 	}
 	return statuses, err
 }
 
-// List returns a page of users.
+// List implements user.Store.
 func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, error) {
-	ctx, span := s.begin(ctx, "List")
+	ctx, span := s.start(ctx, "List")
 	page, err := s.Store.List(ctx, query)
 	if span != nil {
-		finish(span, err, rows(len(page.Users)))
+		finish(span, err, returnedRows(len(page.Users)))
 	}
 	return page, err
 }
 
-// Log returns a page of the log.
+// Log implements user.Store.
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
-	ctx, span := s.begin(ctx, "Log")
+	ctx, span := s.start(ctx, "Log")
 	page, err := s.Store.Log(ctx, query)
-	tell(ctx, span, len(page.Rows))
+	recordRows(ctx, span, len(page.Rows))
 	if span != nil {
-		finish(span, err, rows(len(page.Rows)))
+		finish(span, err, returnedRows(len(page.Rows)))
 	}
 	return page, err
 }
 
-// Before returns the position of the last row before a time.
+// Before implements user.Store.
 func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
-	ctx, span := s.begin(ctx, "Before")
+	ctx, span := s.start(ctx, "Before")
 	position, err := s.Store.Before(ctx, t)
 	finish(span, err)
 	return position, err
 }
 
-// Submit hands a batch in. Its span lasts until the batch has ended, whoever waits
-// for it, and so shows the wait for the group commit and the sync.
+// Submit implements user.Store. Its span ends when the batch is complete, so it includes
+// the wait for the group commit and the sync.
 func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
-	ctx, span := s.begin(ctx, "Submit")
+	ctx, span := s.start(ctx, "Submit")
 	pending := s.Store.Submit(ctx, batch)
-	tell(ctx, span, len(batch.Changes))
+	recordRows(ctx, span, len(batch.Changes))
 	if span == nil {
 		return pending
 	}
-	// The store ends every batch, so this ends too.
+	// The goroutine ends, because the store completes every batch.
 	go func() {
 		<-pending.Done()
 		results, err := pending.Wait(context.WithoutCancel(ctx))

@@ -18,58 +18,58 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// fakeStore answers as it is told to. Methods that it does not have must not be called.
+// fakeStore returns fixed results and err.
 type fakeStore struct {
 	user.Store
 
-	err      error
-	seen     trace.SpanContext // of the last call
-	end      func([]user.Result, error)
-	observed bool
+	err         error
+	spanContext trace.SpanContext // of the last call
+	complete    func([]user.Result, error)
+	observed    bool
 }
 
-func (s *fakeStore) note(ctx context.Context) { s.seen = trace.SpanContextFromContext(ctx) }
+func (s *fakeStore) record(ctx context.Context) { s.spanContext = trace.SpanContextFromContext(ctx) }
 
 func (s *fakeStore) Head(context.Context) (user.Head, error) { return user.Head{Position: 7}, s.err }
 func (s *fakeStore) Observe(func(user.Commit))               { s.observed = true }
-func (s *fakeStore) Probe(ctx context.Context) error         { s.note(ctx); return s.err }
+func (s *fakeStore) Probe(ctx context.Context) error         { s.record(ctx); return s.err }
 func (s *fakeStore) Close() error                            { return s.err }
 
-func (s *fakeStore) First(ctx context.Context) (int64, error) { s.note(ctx); return 1, s.err }
+func (s *fakeStore) First(ctx context.Context) (int64, error) { s.record(ctx); return 1, s.err }
 func (s *fakeStore) Before(ctx context.Context, _ time.Time) (int64, error) {
-	s.note(ctx)
+	s.record(ctx)
 	return 2, s.err
 }
 
 func (s *fakeStore) Get(ctx context.Context, id int64) (*user.User, error) {
-	s.note(ctx)
+	s.record(ctx)
 	return &user.User{ID: id, Username: "alice", Email: "alice@example.com"}, s.err
 }
 
 func (s *fakeStore) Statuses(ctx context.Context, _ []int64) ([]user.CurrentStatus, error) {
-	s.note(ctx)
+	s.record(ctx)
 	return make([]user.CurrentStatus, 2), s.err
 }
 
 func (s *fakeStore) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
-	s.note(ctx)
+	s.record(ctx)
 	return make([]*user.User, len(ids)-1), s.err
 }
 
 func (s *fakeStore) List(ctx context.Context, _ user.ListQuery) (user.ListPage, error) {
-	s.note(ctx)
+	s.record(ctx)
 	return user.ListPage{Users: make([]*user.User, 5)}, s.err
 }
 
 func (s *fakeStore) Log(ctx context.Context, _ user.LogQuery) (user.LogPage, error) {
-	s.note(ctx)
+	s.record(ctx)
 	return user.LogPage{Rows: make([]user.Activity, 4)}, s.err
 }
 
 func (s *fakeStore) Submit(ctx context.Context, _ user.Batch) *user.Pending {
-	s.note(ctx)
-	p, end := user.NewPending()
-	s.end = end
+	s.record(ctx)
+	p, complete := user.NewPending()
+	s.complete = complete
 	return p
 }
 
@@ -78,7 +78,7 @@ func recording() (*sdktrace.TracerProvider, *tracetest.SpanRecorder) {
 	return sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)), recorder
 }
 
-func tell(span sdktrace.ReadOnlySpan) string {
+func describe(span sdktrace.ReadOnlySpan) string {
 	text := span.Name()
 	for _, a := range span.Attributes() {
 		if !strings.HasPrefix(string(a.Key), "db.system") && a.Key != "db.operation.name" {
@@ -107,7 +107,7 @@ var reads = map[string]func(context.Context, user.Store) error{
 	"store.Log returned_rows=4":  func(ctx context.Context, s user.Store) error { _, err := s.Log(ctx, user.LogQuery{}); return err },
 }
 
-func TestReadsAreSpansWithinTheCall(t *testing.T) {
+func TestReadsAreChildSpansOfTheCall(t *testing.T) {
 	provider, recorder := recording()
 	inner := &fakeStore{}
 	store := traced.New(inner, provider, "sqlite")
@@ -118,14 +118,14 @@ func TestReadsAreSpansWithinTheCall(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 		spans := recorder.Ended()
-		if len(spans) != 1 || tell(spans[0]) != want || spans[0].Parent().SpanID() != call.SpanContext().SpanID() ||
-			!inner.seen.Equal(spans[0].SpanContext()) {
-			t.Errorf("%s: got %v", want, spans)
+		if len(spans) != 1 || describe(spans[0]) != want || spans[0].Parent().SpanID() != call.SpanContext().SpanID() ||
+			!inner.spanContext.Equal(spans[0].SpanContext()) {
+			t.Errorf("spans = %v, want one child span %s", spans, want)
 		}
 	}
 }
 
-func TestWithoutARecordedSpanNothingIsMade(t *testing.T) {
+func TestNoSpanWithoutRecordingParent(t *testing.T) {
 	provider, recorder := recording()
 	store := traced.New(&fakeStore{}, provider, "sqlite")
 	unsampled := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
@@ -143,34 +143,34 @@ func TestWithoutARecordedSpanNothingIsMade(t *testing.T) {
 		_ = store.Submit(ctx, user.Batch{})
 	}
 	if got := recorder.Started(); len(got) != 0 {
-		t.Errorf("got %v", got)
+		t.Errorf("spans started = %v, want none", got)
 	}
 	ctx := t.Context()
 	if n := testing.AllocsPerRun(100, func() { _, _ = store.First(ctx) }); n != 0 {
-		t.Errorf("a call that is not traced allocates %v times", n)
+		t.Errorf("untraced call: %v allocations, want 0", n)
 	}
 }
 
-// toldSpan is a span that is over, of a stream that goes on.
-type toldSpan struct {
+// streamSpan is the span of a stream, with counts that outlive it.
+type streamSpan struct {
 	trace.Span
 
 	calls, rows int
 }
 
-func (s *toldSpan) StoreDid(rows int) { s.calls, s.rows = s.calls+1, s.rows+rows }
+func (s *streamSpan) StoreDid(rows int) { s.calls, s.rows = s.calls+1, s.rows+rows }
 
-func TestAStreamIsToldWhatWasDoneForIt(t *testing.T) {
+func TestRowsAreCountedForStreams(t *testing.T) {
 	provider, recorder := recording()
 	ctx, span := provider.Tracer("test").Start(t.Context(), "stream")
-	stream := &toldSpan{Span: span}
+	stream := &streamSpan{Span: span}
 	ctx = trace.ContextWithSpan(ctx, stream)
 	store := traced.New(&fakeStore{}, provider, "sqlite")
 	for _, read := range reads {
 		_ = read(ctx, store)
 	}
 	if stream.calls != 0 || len(recorder.Ended()) == 0 {
-		t.Errorf("%d calls were told of while the stream had spans of its own", stream.calls)
+		t.Errorf("StoreDid was called %d times while the span was recording", stream.calls)
 	}
 	span.End()
 	recorder.Reset()
@@ -179,11 +179,11 @@ func TestAStreamIsToldWhatWasDoneForIt(t *testing.T) {
 	}
 	store.Submit(ctx, user.Batch{Changes: make([]user.Change, 5)})
 	if stream.calls != 2 || stream.rows < 5 || len(recorder.Started()) != 0 {
-		t.Errorf("got %d calls, %d rows, %d spans", stream.calls, stream.rows, len(recorder.Started()))
+		t.Errorf("StoreDid: %d calls, %d rows, %d spans; want 2 calls, no span", stream.calls, stream.rows, len(recorder.Started()))
 	}
 }
 
-func TestFailuresSayWhyButNotWhom(t *testing.T) {
+func TestErrorSpansHaveNoUserData(t *testing.T) {
 	for want, err := range map[string]error{
 		"store.Get type=USER_NOT_FOUND":           user.NewNotFoundError(5),
 		"store.Get type=unexpected failed":        errors.New("SELECT * FROM users WHERE email = 'alice@example.com'"),
@@ -194,17 +194,17 @@ func TestFailuresSayWhyButNotWhom(t *testing.T) {
 		ctx, call := provider.Tracer("test").Start(t.Context(), "call")
 		_, got := traced.New(&fakeStore{err: err}, provider, "sqlite").Get(ctx, 5)
 		if !errors.Is(got, err) {
-			t.Errorf("the error became %v", got)
+			t.Errorf("Get error = %v, want %v", got, err)
 		}
 		spans := recorder.Ended()
 		call.End()
-		if len(spans) != 1 || tell(spans[0]) != want || len(spans[0].Events()) != 0 {
-			t.Errorf("got %s, want %s", tell(spans[0]), want)
+		if len(spans) != 1 || describe(spans[0]) != want || len(spans[0].Events()) != 0 {
+			t.Errorf("span = %s, want %s", describe(spans[0]), want)
 		}
 	}
 }
 
-func TestAWriteLastsUntilItIsDurable(t *testing.T) {
+func TestSubmitSpanEndsWhenBatchCompletes(t *testing.T) {
 	for want, outcome := range map[string]struct {
 		results []user.Result
 		err     error
@@ -223,27 +223,27 @@ func TestAWriteLastsUntilItIsDurable(t *testing.T) {
 			defer call.End()
 			calling, cancel := context.WithCancel(ctx)
 			pending := traced.New(inner, provider, "sqlite").Submit(calling, user.Batch{Changes: make([]user.Change, 2)})
-			cancel() // the caller goes; the batch takes effect all the same
+			cancel() // does not cancel a submitted batch
 			time.Sleep(20 * time.Millisecond)
 			synctest.Wait()
 			if len(recorder.Ended()) != 0 {
-				t.Error("the span ended before the batch")
+				t.Error("span ended before the batch completed")
 			}
-			inner.end(outcome.results, outcome.err)
+			inner.complete(outcome.results, outcome.err)
 			results, err := pending.Wait(t.Context())
 			if len(results) != len(outcome.results) || !errors.Is(err, outcome.err) {
-				t.Errorf("got %v, %v", results, err)
+				t.Errorf("Wait = %v, %v", results, err)
 			}
 			synctest.Wait()
 			spans := recorder.Ended()
-			if len(spans) != 1 || spans[0].EndTime().Sub(spans[0].StartTime()) != 20*time.Millisecond || tell(spans[0]) != want {
-				t.Fatalf("got %s, want %s", tell(spans[0]), want)
+			if len(spans) != 1 || spans[0].EndTime().Sub(spans[0].StartTime()) != 20*time.Millisecond || describe(spans[0]) != want {
+				t.Fatalf("span = %s, want %s", describe(spans[0]), want)
 			}
 		})
 	}
 }
 
-func TestTheRestPassesThrough(t *testing.T) {
+func TestUntracedOperations(t *testing.T) {
 	provider, recorder := recording()
 	inner := &fakeStore{}
 	store := traced.New(inner, provider, "sqlite")
@@ -252,10 +252,10 @@ func TestTheRestPassesThrough(t *testing.T) {
 	store.Observe(nil)
 	_ = store.Probe(ctx)
 	if head.Position != 7 || !inner.observed || store.Unwrap() != user.Store(inner) || store.Close() != nil {
-		t.Error("something was lost on the way")
+		t.Error("a call was not passed to the wrapped store")
 	}
-	if len(recorder.Ended()) != 0 || !inner.seen.Equal(call.SpanContext()) {
-		t.Error("a span was made")
+	if len(recorder.Ended()) != 0 || !inner.spanContext.Equal(call.SpanContext()) {
+		t.Error("an untraced operation started a span")
 	}
 }
 
