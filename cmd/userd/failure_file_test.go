@@ -28,7 +28,7 @@ func TestSecondProgramIsRefused(t *testing.T) {
 	ctx := within(t, time.Minute)
 	s := startTroubled(ctx, t, t.TempDir())
 	out := s.program.mustFail(ctx, t)
-	if !hasAll(out, []string{databaseFile, "another process (process", "stop that one first"}) {
+	if !hasAll(out, []string{databaseFile, "locked by another process (pid"}) {
 		t.Errorf("does not say who has the file:\n%s", out)
 	}
 	s.mustCreate(ctx, t)
@@ -84,7 +84,7 @@ func TestDamagedHeader(t *testing.T) {
 		from, to int64
 		says     []string
 	}{
-		"the mark of the format": {0, 16, []string{databaseFile, "this file is not a SQLite database"}},
+		"the mark of the format": {0, 16, []string{databaseFile, "file is not a SQLite database"}},
 		"the header behind it":   {16, 100, []string{databaseFile, "not a SQLite database"}},
 		"the first page":         {100, 4096, []string{databaseFile, "the database is damaged; restore a backup"}},
 	} {
@@ -221,7 +221,7 @@ func TestUnreadableDisk(t *testing.T) {
 	}
 	_, err := s.client.UpdateUser(ctx, &userv1.UpdateUserRequest{UserId: s.acked[0], User: &userv1.User{Tags: []string{"x"}}})
 	mustBe(t, err, connect.CodeUnavailable, "STORE_UNAVAILABLE")
-	s.process.output.await(t, "reads fail", "the disk of the database cannot be read")
+	s.process.output.await(t, "reads fail", "database file cannot be read")
 	if text := s.process.output.String(); strings.Contains(text, "damaged") {
 		t.Errorf("the database is said to be damaged:\n%s", text)
 	}

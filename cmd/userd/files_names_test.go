@@ -74,7 +74,7 @@ func TestSecondProgramIsRefusedByEveryName(t *testing.T) {
 			folder := t.TempDir()
 			other := newAlias(t, filepath.Join(s.program.dir, databaseFile), folder)
 			out := program{dir: folder}.mustFail(ctx, t, "--store", "sqlite:"+other, "--listen", "127.0.0.1:0", "--admin-listen", "")
-			if !hasAll(out, []string{"another process", "stop that one first"}) {
+			if !hasAll(out, []string{"locked by another process"}) {
 				t.Errorf("does not say that the store is in use:\n%s", out)
 			}
 			if files := namesIn(t, folder); len(files) != 1 {
@@ -134,7 +134,7 @@ func TestForeignFilesAreLeftAlone(t *testing.T) {
 	before := namesIn(t, dir)
 	for name, want := range map[string]string{
 		"passwd": "not a SQLite database", "symlink": "not a SQLite database", "dangling": "which does not exist",
-		"folder": "folder", "fifo": "not a regular file", "missing/users.db": "does not exist",
+		"folder": "directory", "fifo": "not a regular file", "missing/users.db": "does not exist",
 	} {
 		for _, args := range [][]string{{"--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check"}} {
 			out := program{dir: dir}.mustFail(ctx, t, append(args, "--store", "sqlite:"+name)...)

@@ -84,7 +84,7 @@ func TestBackupCopiedOverAKilledStore(t *testing.T) {
 		t.Errorf("restore over a store that exists: %s", out)
 	}
 	out := b.mustRun(ctx, t, "restore", "--force", b.backup)
-	if !hasAll(out, []string{"restored " + b.backup, "kept " + b.store + "-wal as"}) {
+	if !hasAll(out, []string{"restored " + b.backup, "renamed " + b.store + "-wal to"}) {
 		t.Errorf("restore printed %q", out)
 	}
 	b.mustServe(ctx, t, b.old)
@@ -173,7 +173,7 @@ func TestRestoreRefuses(t *testing.T) {
 		changed("foreign-2.db", "PRAGMA application_id = 7"):                                         "another program",
 		changed("gap.db", "DELETE FROM log WHERE position = 3"):                                      "gap",
 		filepath.Join(dir, "missing.db"):                                                             "no such file",
-		dir:                                                                                          "folder",
+		dir:                                                                                          "directory",
 		b.store:                                                                                      "same file",
 	} {
 		before := fingerprint(t, b.dir)
@@ -187,7 +187,7 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	run := b.start(t)
 	out := b.mustFail(ctx, t, "restore", "--force", b.backup)
-	if !hasAll(out, []string{"another process (process " + strconv.Itoa(run.cmd.Process.Pid) + ") has it open"}) {
+	if !hasAll(out, []string{"locked by another process (pid " + strconv.Itoa(run.cmd.Process.Pid) + ")"}) {
 		t.Errorf("restore beside a server: %s", out)
 	}
 	if got := userIDs(t, run.client(t, 1<<20)); len(got) != len(b.new) {

@@ -47,15 +47,17 @@ func (c *restoreCommand) Run(ctx context.Context, all *commands, to console) err
 		return err
 	}
 	bar := newBar(to, "pages, rows and users")
-	var kept []string
+	var renamed []string
 	err = sqlite.Restore(ctx, c.Path, path, sqlite.RestoreOptions{
 		Force: c.Force, Incomplete: c.Incomplete, Now: time.Now(), Progress: bar.set,
-		Keep: func(replaced, by string) { kept = append(kept, fmt.Sprintf("kept %s as %s\n", replaced, by)) },
+		Renamed: func(oldPath, newPath string) {
+			renamed = append(renamed, fmt.Sprintf("renamed %s to %s\n", oldPath, newPath))
+		},
 	})
 	if err := bar.end(err); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to.out, "%srestored %s to %s\n", strings.Join(kept, ""), c.Path, path)
+	_, err = fmt.Fprintf(to.out, "%srestored %s to %s\n", strings.Join(renamed, ""), c.Path, path)
 	return err
 }
 

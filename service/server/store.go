@@ -70,7 +70,7 @@ func OpenStore(ctx context.Context, address string, trustClock bool, log *slog.L
 	store, err := sqlite.Open(ctx, sqlite.Options{
 		Path: path, Logger: log, TrustClock: trustClock,
 		OnCommit: func(c sqlite.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) },
-		OnTrouble: func() {
+		OnWriteFailure: func() {
 			select {
 			case trouble <- struct{}{}:
 			default: // the one before has yet to be looked into, and will find this as well

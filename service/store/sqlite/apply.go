@@ -8,20 +8,19 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// maxIDTries bounds the search for an id that nobody has. With 22 random bits in
-// each millisecond a second try is rare.
-const maxIDTries = 64
+// maxIDAttempts bounds the attempts to find an unused ID. IDs have 22 random bits for
+// each millisecond, so a second attempt is rare.
+const maxIDAttempts = 64
 
-// change carries out one change. After an expected failure the transaction is as it
-// was before: everything that can fail so comes before the first write, or is the
-// first write.
+// change applies one change. After an expected failure (a *user.Error) the transaction
+// is unmodified: such failures occur before or at the first write.
 func (w *writer) change(c *user.Change) (user.Result, error) {
-	once := c.IdempotencyKey
+	key := c.IdempotencyKey
 	if c.ValidateOnly {
-		once = nil
+		key = nil
 	}
-	if once != nil {
-		if result, found, err := w.remembered(once); found || err != nil {
+	if key != nil {
+		if result, found, err := w.lookupResult(key); found || err != nil {
 			return result, err
 		}
 	}
@@ -32,21 +31,21 @@ func (w *writer) change(c *user.Change) (user.Result, error) {
 	} else {
 		result, err = w.alter(c.Op, c)
 	}
-	if err == nil && once != nil {
-		err = w.remember(once, c.Op, &result)
+	if err == nil && key != nil {
+		err = w.saveResult(key, c.Op, &result)
 	}
 	return result, err
 }
 
-func (w *writer) moment() user.CommitStamp {
+func (w *writer) stamp() user.CommitStamp {
 	return user.CommitStamp{LogTime: w.now, Clock: w.clock, Earliest: w.due, NextPosition: w.next}
 }
 
 func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
-	mine := *op // the caller's is not touched
+	mine := *op // a copy: the ID is set below
 	if c.ValidateOnly {
 		mine.ID = 0
-		d, err := mine.Decide(nil, w.moment(), c.By)
+		d, err := mine.Decide(nil, w.stamp(), c.By)
 		if err != nil {
 			return user.Result{}, err
 		}
@@ -59,12 +58,12 @@ func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
 		}
 		return w.valid(d.User), nil
 	}
-	for range maxIDTries {
+	for range maxIDAttempts {
 		var err error
 		if mine.ID, err = w.store.ids.New(w.clock); err != nil {
-			return user.Result{}, fmt.Errorf("make an id: %w", err)
+			return user.Result{}, fmt.Errorf("new user id: %w", err)
 		}
-		d, err := mine.Decide(nil, w.moment(), c.By)
+		d, err := mine.Decide(nil, w.stamp(), c.By)
 		if err != nil {
 			return user.Result{}, err
 		}
@@ -82,13 +81,13 @@ func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
 		}
 		return w.conflict(op, c, byName, byEmail)
 	}
-	return user.Result{}, errors.New("no id that is not in use was found")
+	return user.Result{}, fmt.Errorf("no unused user id found in %d attempts", maxIDAttempts)
 }
 
-// conflict does what the policy says about a create whose names others hold.
+// conflict resolves a create with a taken name by the conflict policy.
 func (w *writer) conflict(op *user.Create, c *user.Change, byName, byEmail *user.User) (user.Result, error) {
 	if byName == nil && byEmail == nil {
-		return user.Result{}, errors.New("an index says that a name is taken, but nobody holds it; check the store")
+		return user.Result{}, errors.New("unique index entry without a user; check the store")
 	}
 	skip, instead, err := op.Resolve(c.OnConflict, byName, byEmail)
 	switch {
@@ -103,14 +102,14 @@ func (w *writer) conflict(op *user.Create, c *user.Change, byName, byEmail *user
 	}
 }
 
-// alter carries out an op on a user that there is, or on none.
+// alter applies an op other than a create.
 func (w *writer) alter(op user.Op, c *user.Change) (user.Result, error) {
 	id := op.Target()
 	cur, err := w.getUser.oneUser(id)
 	if err != nil {
 		return user.Result{}, err
 	}
-	d, err := op.Decide(cur, w.moment(), c.By)
+	d, err := op.Decide(cur, w.stamp(), c.By)
 	if err != nil {
 		return user.Result{}, err
 	}
@@ -134,12 +133,12 @@ func (w *writer) alter(op user.Op, c *user.Change) (user.Result, error) {
 	}
 	outcome := user.OutcomeUpdated
 	if !d.Changed() {
-		outcome = user.OutcomeUnchanged // but for a time that is not shown
+		outcome = user.OutcomeUnchanged // only the status time changed
 	}
 	return w.finish(outcome, id, &d, c)
 }
 
-// writeUser writes what has become of a user.
+// writeUser inserts, updates or deletes a user.
 func (w *writer) writeUser(cur, next *user.User, id int64, keys user.Keys) error {
 	var err error
 	switch {
@@ -160,9 +159,9 @@ func (w *writer) writeUser(cur, next *user.User, id int64, keys user.Keys) error
 
 func (w *writer) insert(u *user.User, keys user.Keys) error {
 	return w.insertUser.exec(
-		u.ID, u.Username, u.Email, int64(u.Status), micros(u.StatusTime), u.StatusPosition,
-		micros(u.CreatedAt), micros(u.UpdatedAt), encodeList(u.Tags), encodeMap(formMap, u.Metadata),
-		u.Version, orNull(u.DeletedAt), orNull(u.PurgeAt), keys.Username, keys.Email)
+		u.ID, u.Username, u.Email, int64(u.Status), toMicros(u.StatusTime), u.StatusPosition,
+		toMicros(u.CreatedAt), toMicros(u.UpdatedAt), encodeList(u.Tags), encodeMap(formMap, u.Metadata),
+		u.Version, timeOrNull(u.DeletedAt), timeOrNull(u.PurgeAt), keys.Username, keys.Email)
 }
 
 func (w *writer) update(cur, next *user.User, keys user.Keys) error {
@@ -170,13 +169,13 @@ func (w *writer) update(cur, next *user.User, keys user.Keys) error {
 	if next.Username == cur.Username && next.Email == cur.Email &&
 		next.DeletedAt.Equal(cur.DeletedAt) && next.PurgeAt.Equal(cur.PurgeAt) {
 		return w.updateUser.exec(
-			int64(next.Status), micros(next.StatusTime), next.StatusPosition, micros(next.UpdatedAt),
+			int64(next.Status), toMicros(next.StatusTime), next.StatusPosition, toMicros(next.UpdatedAt),
 			tags, metadata, next.Version, cur.ID)
 	}
 	return w.updateUserFully.exec(
-		int64(next.Status), micros(next.StatusTime), next.StatusPosition, micros(next.UpdatedAt),
+		int64(next.Status), toMicros(next.StatusTime), next.StatusPosition, toMicros(next.UpdatedAt),
 		tags, metadata, next.Version, next.Username, next.Email, textOrNull(keys.Username), textOrNull(keys.Email),
-		orNull(next.DeletedAt), orNull(next.PurgeAt), cur.ID)
+		timeOrNull(next.DeletedAt), timeOrNull(next.PurgeAt), cur.ID)
 }
 
 func textOrNull(s string) driver.Value {
@@ -186,7 +185,7 @@ func textOrNull(s string) driver.Value {
 	return s
 }
 
-// changedKeys returns the normal forms of the names that differ from before.
+// changedKeys returns the normal forms of the names that change; others are empty.
 func changedKeys(op user.Op, cur, next *user.User) (keys user.Keys, err error) {
 	if next == nil {
 		return keys, nil
@@ -214,7 +213,7 @@ func changedKeys(op user.Op, cur, next *user.User) (keys user.Keys, err error) {
 	return keys, nil
 }
 
-// holders returns who holds the names, nil for nobody.
+// holders returns the users with the given names, or nil.
 func (w *writer) holders(keys user.Keys) (byName, byEmail *user.User, err error) {
 	if keys.Username != "" {
 		if byName, err = w.getByName.oneUser(keys.Username); err != nil {
@@ -227,8 +226,7 @@ func (w *writer) holders(keys user.Keys) (byName, byEmail *user.User, err error)
 	return byName, byEmail, err
 }
 
-// taken returns the error for names that another than the user holds, nil if none
-// does.
+// taken returns an error if another user than id has one of the names.
 func (w *writer) taken(keys user.Keys, id int64) error {
 	byName, byEmail, err := w.holders(keys)
 	switch {
@@ -246,13 +244,13 @@ func (w *writer) valid(u *user.User) user.Result {
 	return user.Result{Outcome: user.OutcomeValid, User: u, Position: w.next - 1}
 }
 
-// finish writes the rows of a decision whose user is written, and gives the result.
+// finish writes the log rows of a decision and returns the result.
 func (w *writer) finish(outcome user.Outcome, id int64, d *user.Decision, c *user.Change) (user.Result, error) {
 	for i := range d.Rows {
 		row := &d.Rows[i]
 		if row.Position != w.next+int64(i) || !row.Time.Equal(w.now) {
-			return user.Result{}, fmt.Errorf("the decision's row %d has position %d and time %s, not those it was given",
-				i, row.Position, row.Time)
+			return user.Result{}, fmt.Errorf("row %d of the decision: position %d, time %s, want position %d, time %s",
+				i, row.Position, row.Time, w.next+int64(i), w.now)
 		}
 		if err := w.insertRow.exec(row.Position, row.UserID, row.Time.UnixMicro(), row.Action, encodeMap(formMap, row.Details)); err != nil {
 			return user.Result{}, err
@@ -262,5 +260,5 @@ func (w *writer) finish(outcome user.Outcome, id int64, d *user.Decision, c *use
 	if w.store.observe != nil {
 		w.committed = append(w.committed, user.CommittedChange{UserID: id, User: d.User, Rows: d.Rows, Origin: c.By.Origin})
 	}
-	return user.Result{Outcome: outcome, User: ownUser(d.User), Rows: ownRows(d.Rows), Position: w.next - 1}, nil
+	return user.Result{Outcome: outcome, User: cloneUser(d.User), Rows: cloneRows(d.Rows), Position: w.next - 1}, nil
 }

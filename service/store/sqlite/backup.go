@@ -13,17 +13,14 @@ import (
 	driverpkg "modernc.org/sqlite"
 )
 
-// backupStep is how many pages are copied between two looks at the context.
+// backupStep is the number of pages copied between checks of the context.
 const backupStep = 512
 
-// Backup writes a consistent copy of the store to path, while a process may serve
-// from it. The
-// copy is synced before Backup returns, and gets an epoch of its own when it is
-// first opened. A file that is there is not overwritten, and after an error none is
-// left. progress, which may be nil, is told of the pages copied so far.
+// Backup writes a consistent, synced copy of the store to path, which must not exist.
+// Another process may use the store. The copy gets a new epoch when it is first opened.
+// After an error no file is left. progress may be nil.
 //
-// The copy is what the store was when the backup began. Until it ends the write-ahead
-// log grows, because what the copy is read from may not be overwritten.
+// The backup holds a read transaction, so the write-ahead log grows until it ends.
 func (f *File) Backup(ctx context.Context, path string, progress func(done, total int)) error {
 	if progress == nil {
 		progress = func(int, int) {}
@@ -45,11 +42,11 @@ func (f *File) backup(ctx context.Context, path string, progress func(done, tota
 	if err := publish(partial, path); err != nil {
 		return errors.Join(err, removeAll(partial))
 	}
-	return syncFolder(filepath.Dir(path))
+	return syncDir(filepath.Dir(path))
 }
 
-// copyBeside writes a synced copy of the store to a new file in the folder of path, and
-// returns its name. After an error no file is left.
+// copyBeside writes a synced copy of the store to a new file in the directory of path.
+// After an error no file is left.
 func (f *File) copyBeside(ctx context.Context, path string, progress func(done, total int)) (partial string, err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".partial-*")
 	if err != nil {
@@ -61,7 +58,7 @@ func (f *File) copyBeside(ctx context.Context, path string, progress func(done, 
 			err = errors.Join(err, removeAll(partial, partial+"-journal", partial+"-wal", partial+"-shm"))
 		}
 	}()
-	// SQLite gives the journal of the copy the mode of the copy.
+	// SQLite creates the journal with the mode of the database.
 	if err := errors.Join(file.Chmod(fileMode), file.Close()); err != nil {
 		return partial, err
 	}
@@ -71,7 +68,7 @@ func (f *File) copyBeside(ctx context.Context, path string, progress func(done, 
 	return partial, syncFile(partial)
 }
 
-// publish gives a finished file its name, unless the name is taken.
+// publish renames a complete file to path, and fails if path exists.
 func publish(partial, path string) error {
 	err := os.Link(partial, path)
 	switch {
@@ -80,7 +77,7 @@ func publish(partial, path string) error {
 	case errors.Is(err, fs.ErrExist):
 		return err
 	}
-	// A file system without hard links: the name is taken by an empty file first.
+	// The file system has no hard links. An empty file reserves the name first.
 	name, err := createFile(path)
 	if err != nil {
 		return err
@@ -88,15 +85,14 @@ func publish(partial, path string) error {
 	return errors.Join(name.Close(), os.Rename(partial, path))
 }
 
-// copyTo copies the store's pages from one instant.
+// copyTo copies the pages of the store in one read transaction.
 func (f *File) copyTo(ctx context.Context, path string, progress func(done, total int)) (err error) {
 	source, err := connect(ctx, f.dsn)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, source.close()) }()
-	// An open transaction holds the instant: without it the copy would begin anew
-	// after each commit.
+	// Without a transaction SQLite would restart the backup after each commit.
 	if err := source.run("BEGIN"); err != nil {
 		return err
 	}
@@ -132,7 +128,7 @@ func (f *File) copyTo(ctx context.Context, path string, progress func(done, tota
 		return err
 	}
 	target := &conn{raw: raw}
-	// The copy is one file: without a write-ahead log of its own until it is opened.
+	// The copy is a single file, without a write-ahead log.
 	err = target.rows("PRAGMA journal_mode = DELETE", func([]driver.Value) error { return nil })
 	if err == nil {
 		err = markCopied(target)
@@ -140,8 +136,8 @@ func (f *File) copyTo(ctx context.Context, path string, progress func(done, tota
 	return errors.Join(err, target.close())
 }
 
-// markCopied makes of a database a copy that no process has open. One of an earlier
-// release has no place.
+// markCopied marks a database as a copy that is not open. Earlier releases have no
+// column place.
 func markCopied(c *conn) error {
 	query := "UPDATE meta SET copied = 1"
 	err := c.rows("SELECT 1 FROM pragma_table_info('meta') WHERE name = 'place'", func([]driver.Value) error {
@@ -155,14 +151,14 @@ func markCopied(c *conn) error {
 }
 
 func syncFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // the operator names the file
+	f, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // path given by the operator
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// removeAll removes the files that there are.
+// removeAll removes the files that exist.
 func removeAll(paths ...string) error {
 	var errs []error
 	for _, path := range paths {

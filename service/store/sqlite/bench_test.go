@@ -14,7 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// benchUsers is the size of the filled store; USERD_BENCH_USERS sets another one.
+// benchUsers returns the number of users in the filled store, by default a million.
 func benchUsers() int {
 	if n, err := strconv.Atoi(os.Getenv("USERD_BENCH_USERS")); err == nil {
 		return n
@@ -22,8 +22,8 @@ func benchUsers() int {
 	return 1_000_000
 }
 
-// filled opens a store with many users. The file is kept in the temporary folder
-// for the next run.
+// filled opens a store with many users. The file is kept in the temporary directory for
+// later runs.
 func filled(b *testing.B) (*Store, []int64) {
 	b.Helper()
 	n := benchUsers()
@@ -57,7 +57,7 @@ func fill(b *testing.B, path string, n int) {
 		var batch user.Batch
 		for range min(500, n-done) {
 			done++
-			// Names in no order: each goes to a place of its own in the indexes.
+			// Random names, so that index entries are inserted in random order.
 			name := fmt.Sprintf("%c%c%c.%d", 'a'+random.IntN(26), 'a'+random.IntN(26), 'a'+random.IntN(26), done)
 			batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(b, name)})
 		}
@@ -183,8 +183,8 @@ func BenchmarkCreate(b *testing.B) {
 	}
 }
 
-// inBatches submits b.N changes, 500 at a time with a few batches on their way.
-func inBatches(b *testing.B, s *Store, change func(i int) user.Change) {
+// submitBatches submits b.N changes in batches of 500, with a few batches in flight.
+func submitBatches(b *testing.B, s *Store, change func(i int) user.Change) {
 	var pending []*user.Pending
 	for done := 0; done < b.N; {
 		var batch user.Batch
@@ -208,7 +208,7 @@ func BenchmarkBulkCreate(b *testing.B) {
 	s := openTest(b, filepath.Join(b.TempDir(), "users.db"))
 	s.Observe(func(user.Commit) {})
 	b.ResetTimer()
-	inBatches(b, s, func(i int) user.Change { return user.Change{Op: mustCreate(b, fmt.Sprint("user", i))} })
+	submitBatches(b, s, func(i int) user.Change { return user.Change{Op: mustCreate(b, fmt.Sprint("user", i))} })
 }
 
 func BenchmarkBulkUpdate(b *testing.B) {
@@ -225,7 +225,7 @@ func BenchmarkBulkUpdate(b *testing.B) {
 		}
 	}
 	b.ResetTimer()
-	inBatches(b, s, func(i int) user.Change {
+	submitBatches(b, s, func(i int) user.Change {
 		tags := []string{"round", strconv.Itoa(i / len(ids))}
 		op, err := user.NewUpdate(ids[i%len(ids)], user.Patch{Tags: &tags}, "")
 		if err != nil {
@@ -235,7 +235,7 @@ func BenchmarkBulkUpdate(b *testing.B) {
 	})
 }
 
-// BenchmarkReplay reads the log of one user, and of everybody, in pages of 1000.
+// BenchmarkReplay reads the log of one user and of all users in pages of 1000.
 func BenchmarkReplay(b *testing.B) {
 	s := openTest(b, filepath.Join(b.TempDir(), "users.db"))
 	id := createUser(b, s, "anna").ID
@@ -244,15 +244,15 @@ func BenchmarkReplay(b *testing.B) {
 		var batch user.Batch
 		for range 1000 {
 			done++
-			what := map[string]string{"page": "/start", "n": strconv.Itoa(done), "agent": "browser"}
-			batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: id, Action: "app.page_seen", Details: what}})
+			details := map[string]string{"page": "/start", "n": strconv.Itoa(done), "agent": "browser"}
+			batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: id, Action: "app.page_seen", Details: details}})
 		}
 		mustEnd(b, s.Submit(b.Context(), batch))
 	}
-	for name, of := range map[string]int64{"user": id, "everybody": 0} {
+	for name, userID := range map[string]int64{"user": id, "all": 0} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
-			query := user.LogQuery{UserID: of, MaxRows: 1000}
+			query := user.LogQuery{UserID: userID, MaxRows: 1000}
 			read := 0
 			for b.Loop() {
 				page, err := s.Log(b.Context(), query)

@@ -13,15 +13,14 @@ import (
 )
 
 const (
-	checkChunk  = 2000 // rows of one read
-	maxFindings = 100  // more of them say nothing new
+	checkChunk  = 2000 // rows per query
+	maxFindings = 100
 )
 
-// Check looks for damage: SQLite's own integrity check, and then what the store
-// promises of its log and its users. It returns what it found, in sentences for an
-// operator; none means that all is well. progress, which may be nil, is told of the
-// log rows and users looked at. A process may serve from the file meanwhile; what is written after
-// Check began is not looked at.
+// Check verifies the database: it runs SQLite's integrity check, then checks the log and
+// the users. It returns the problems found, in words for an operator. progress may be nil;
+// it receives the number of log rows and users checked. Another process may use the
+// store; rows written after Check started are not checked.
 func (f *File) Check(ctx context.Context, progress func(done, total int)) (findings []string, err error) {
 	if progress == nil {
 		progress = func(int, int) {}
@@ -42,18 +41,18 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 		}
 		err := step(ctx)
 		if code(err)&0xff == codes.SQLITE_CORRUPT {
-			err = k.found("SQLite: %v", err) // what the next step looks at may be sound
+			err = k.found("SQLite: %v", err) // continue with the next step
 		}
-		if err != nil && !errors.Is(err, errEnough) {
+		if err != nil && !errors.Is(err, errTooManyFindings) {
 			return k.findings, fmt.Errorf("check: %w", translate(err))
 		}
 	}
 	return k.findings, nil
 }
 
-var errEnough = errors.New("enough findings")
+var errTooManyFindings = errors.New("too many findings")
 
-// checker is one check under way.
+// checker is the state of a check.
 type checker struct {
 	conn     *conn
 	head     user.Head
@@ -61,12 +60,12 @@ type checker struct {
 	findings []string
 	done     int
 	total    int
-	renewed  bool // the names of users have their present forms
+	current  bool // names are stored in their current normal forms
 }
 
 func (k *checker) found(format string, args ...any) error {
 	if len(k.findings) == maxFindings {
-		return errEnough
+		return errTooManyFindings
 	}
 	k.findings = append(k.findings, fmt.Sprintf(format, args...))
 	return nil
@@ -88,25 +87,23 @@ func (k *checker) integrity(context.Context) error {
 	})
 }
 
-// meta checks the noted head. The log may be ahead of the head that was known when
-// the check began, never behind it.
+// meta compares the head in the meta table with the last log row.
 func (k *checker) meta(context.Context) error {
 	return k.conn.rows("SELECT m.position, m.time, coalesce((SELECT max(position) FROM log), 0), "+
 		"coalesce((SELECT time FROM log WHERE position = m.position), 0) FROM meta m",
 		func(row []driver.Value) error {
-			noted, last := asNumber(row[0]), asNumber(row[2])
+			head, last := asNumber(row[0]), asNumber(row[2])
 			switch {
-			case noted != last:
-				return k.found("the noted head of the log is %d, its last row %d", noted, last)
+			case head != last:
+				return k.found("meta: head position is %d, the last log row %d", head, last)
 			case asNumber(row[1]) != asNumber(row[3]):
-				return k.found("the noted time of the log's last row %d is not that row's", noted)
+				return k.found("meta: head time differs from the time of log row %d", head)
 			}
 			return nil
 		})
 }
 
-// log checks that positions have no gap, that times never go back, and that details
-// can be read.
+// log checks that positions have no gap, times do not decrease and details can be decoded.
 func (k *checker) log(ctx context.Context) error {
 	var err error
 	chunk := k.conn.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position <= ? ORDER BY position LIMIT ?")
@@ -123,13 +120,13 @@ func (k *checker) log(ctx context.Context) error {
 			more = true
 			a, err := scanRow(row)
 			if err != nil {
-				err = k.found("log row %d: its details cannot be read", a.Position)
+				err = k.found("log row %d: details cannot be decoded", a.Position)
 			}
 			if err == nil && a.Position != last.Position+1 && last.Position > 0 {
-				err = k.found("the log has a gap: row %d follows row %d", a.Position, last.Position)
+				err = k.found("log: gap, row %d follows row %d", a.Position, last.Position)
 			}
 			if err == nil && a.Time.Before(last.Time) {
-				err = k.found("log row %d has an earlier time than row %d", a.Position, last.Position)
+				err = k.found("log row %d: earlier time than row %d", a.Position, last.Position)
 			}
 			last = a
 			k.done++
@@ -141,12 +138,12 @@ func (k *checker) log(ctx context.Context) error {
 		k.progress(k.done, max(k.done, k.total))
 	}
 	if last.Position != k.head.Position {
-		return k.found("the log ends at row %d, its head is %d", last.Position, k.head.Position)
+		return k.found("log: last row is %d, head position %d", last.Position, k.head.Position)
 	}
 	return nil
 }
 
-// names finds out by which rules the names of users have their normal forms.
+// names reads which version of the normalization rules the stored names have.
 func (k *checker) names(context.Context) error {
 	versioned := false
 	err := k.conn.rows("SELECT 1 FROM pragma_table_info('meta') WHERE name = 'names'", func([]driver.Value) error {
@@ -157,12 +154,12 @@ func (k *checker) names(context.Context) error {
 		return err
 	}
 	return k.conn.rows("SELECT names FROM meta", func(row []driver.Value) error {
-		k.renewed = asNumber(row[0]) == namesVersion
+		k.current = asNumber(row[0]) == namesVersion
 		return nil
 	})
 }
 
-// users checks what each user says against the log and against its own names.
+// users checks each user against the log and its names against their normal forms.
 func (k *checker) users(ctx context.Context) error {
 	var err error
 	chunk := k.conn.prepare(&err, listQueries[byID])
@@ -182,7 +179,7 @@ func (k *checker) users(ctx context.Context) error {
 			k.done++
 			u, err := scanUser(row)
 			if err != nil {
-				return true, k.found("user %d: its tags or metadata cannot be read", id)
+				return true, k.found("user %d: tags or metadata cannot be decoded", id)
 			}
 			keys := user.Keys{Username: asText(row[userColumnCount]), Email: asText(row[userColumnCount+1])}
 			return true, k.user(u, keys, rowAt)
@@ -197,14 +194,14 @@ func (k *checker) users(ctx context.Context) error {
 
 func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {
 	if u.Version < 1 || !u.Status.Valid() {
-		return k.found("user %d: version %d, status %d", u.ID, u.Version, u.Status)
+		return k.found("user %d: invalid version %d or status %d", u.ID, u.Version, u.Status)
 	}
 	if u.Deleted() == u.PurgeAt.IsZero() {
-		return k.found("user %d: deleted at %v, to be purged at %v", u.ID, u.DeletedAt, u.PurgeAt)
+		return k.found("user %d: deleted_at %v does not match purge_at %v", u.ID, u.DeletedAt, u.PurgeAt)
 	}
 	wrong, err := k.wrongKeys(u, keys)
 	if wrong {
-		err = k.found("user %d: the normal forms of its names are not those it is stored under", u.ID)
+		err = k.found("user %d: stored normal forms do not match its names", u.ID)
 	}
 	if err != nil {
 		return err
@@ -218,22 +215,22 @@ func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {
 	}
 	setsStatus := []string{user.ActionCreated, user.ActionStatusChanged, user.ActionDeleted, user.ActionUndeleted}
 	if len(row) == 0 || asNumber(row[1]) != u.ID || !slices.Contains(setsStatus, asText(row[3])) {
-		return k.found("user %d: log row %d, said to have set its status, did not", u.ID, u.StatusPosition)
+		return k.found("user %d: log row %d did not set its status", u.ID, u.StatusPosition)
 	}
 	return nil
 }
 
-// wrongKeys reports whether a user is not stored under the normal forms of its names. A
-// store whose names have yet to be renewed has others, and so has a user whose normal form
-// another one has since then.
+// wrongKeys reports whether the stored normal forms of a user do not match its names. A
+// mismatch is allowed before renormalizeNames has run, and where another user already has
+// the normal form.
 func (k *checker) wrongKeys(u *user.User, keys user.Keys) (wrong bool, err error) {
-	if !k.renewed {
+	if !k.current {
 		return false, nil
 	}
 	username, invalid := user.UsernameKey(u.Username)
 	email, newEmailError := user.EmailKey(u.Email)
 	if invalid != nil || newEmailError != nil {
-		return true, nil //nolint:nilerr // a name without a normal form is what was looked for
+		return true, nil //nolint:nilerr // an invalid name is a finding
 	}
 	for _, key := range []struct{ stored, want, column string }{
 		{keys.Username, username, "username_key"}, {keys.Email, email, "email_key"},

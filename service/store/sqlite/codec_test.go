@@ -17,7 +17,7 @@ func drawTime(r *rapid.T, label string) time.Time {
 	if n%3 == 0 {
 		return time.Time{}
 	}
-	return moment(n)
+	return fromMicros(n)
 }
 
 func drawMap(r *rapid.T, label string) map[string]string {
@@ -36,23 +36,22 @@ func drawList(r *rapid.T, label string) []string {
 	return list
 }
 
-// TestWhatIsEncodedIsReadBack is the round trip of every form.
-func TestWhatIsEncodedIsReadBack(t *testing.T) {
+func TestCodecRoundTrip(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		list, m := drawList(r, "list"), drawMap(r, "map")
 		if got, err := decodeList(encodeList(list)); err != nil || !reflect.DeepEqual(got, list) {
-			r.Fatalf("%q became %q, %v", list, got, err)
+			r.Fatalf("decodeList = %q, %v, want %q", got, err, list)
 		}
 		for _, form := range []byte{formMap, formRedacted} {
 			b := encodeMap(form, m)
 			if got, err := decodeMap(b); err != nil || !reflect.DeepEqual(got, m) {
-				r.Fatalf("%q became %q, %v", m, got, err)
+				r.Fatalf("decodeMap = %q, %v, want %q", got, err, m)
 			}
 			if !bytes.Equal(b, encodeMap(form, m)) {
-				r.Fatal("one map has two encodings")
+				r.Fatal("encodeMap is not deterministic")
 			}
 		}
-		a := answer{
+		a := storedResult{
 			outcome: user.Outcome(rapid.IntRange(0, 4).Draw(r, "outcome")), position: rapid.Int64().Draw(r, "position"),
 			first: rapid.Int64().Draw(r, "first"), rows: rapid.IntRange(0, math.MaxInt32).Draw(r, "rows"),
 		}
@@ -65,46 +64,44 @@ func TestWhatIsEncodedIsReadBack(t *testing.T) {
 				DeletedAt: drawTime(r, "deleted"), PurgeAt: drawTime(r, "purge"),
 			}
 		}
-		if got, err := decodeAnswer(encodeAnswer(a)); err != nil || !reflect.DeepEqual(got, a) {
-			r.Fatalf("%+v became %+v, %v", a, got, err)
+		if got, err := decodeResult(encodeResult(a)); err != nil || !reflect.DeepEqual(got, a) {
+			r.Fatalf("decodeResult = %+v, %v, want %+v", got, err, a)
 		}
 	})
 }
 
-// TestBrokenEncodingsAreErrors shows that no bytes make a reader panic, and that a
-// cut is noticed.
-func TestBrokenEncodingsAreErrors(t *testing.T) {
+func TestInvalidEncodingsAreErrors(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		b := rapid.SliceOf(rapid.Byte()).Draw(r, "bytes")
-		for _, form := range []byte{formList, formMap, formAnswer} {
+		for _, form := range []byte{formList, formMap, formResult} {
 			all := append([]byte{form}, b...)
 			_, _ = decodeList(all)
 			_, _ = decodeMap(all)
-			_, _ = decodeAnswer(all)
+			_, _ = decodeResult(all)
 		}
 		m := map[string]string{"key": rapid.String().Draw(r, "value")}
 		whole := encodeMap(formMap, m)
 		cut := rapid.IntRange(1, len(whole)-1).Draw(r, "cut")
 		if _, err := decodeMap(whole[:cut]); err == nil {
-			r.Fatalf("%d of %d bytes were read as a map", cut, len(whole))
+			r.Fatalf("decodeMap of %d of %d bytes succeeded", cut, len(whole))
 		}
 		if _, err := decodeMap(append(whole, 0)); err == nil {
-			r.Fatal("a byte too many was not noticed")
+			r.Fatal("decodeMap with a trailing byte succeeded")
 		}
 	})
 	for _, form := range []byte{0, 'Z', 'l'} {
 		_, err := decodeList([]byte{form, 0})
 		_, err2 := decodeMap([]byte{form, 0})
-		_, err3 := decodeAnswer([]byte{form, 0})
+		_, err3 := decodeResult([]byte{form, 0})
 		if err == nil || err2 == nil || err3 == nil {
-			t.Errorf("form %q was read", form)
+			t.Errorf("decoding form %q succeeded", form)
 		}
 	}
 }
 
 func BenchmarkDecodeDetails(b *testing.B) {
 	in := encodeMap(formMap, map[string]string{
-		"actor": "somebody", "request_id": "0190c1f6-7b1a-7000-8000-000000000000",
+		"actor": "actor", "request_id": "0190c1f6-7b1a-7000-8000-000000000000",
 		"new.username": "anna", "new.email": "anna@example.org", "new.status": "USER_STATUS_ACTIVE",
 	})
 	b.ReportAllocs()

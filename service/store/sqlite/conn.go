@@ -12,15 +12,13 @@ import (
 	driverpkg "modernc.org/sqlite"
 )
 
-// Sizes of the page caches, in KiB. Together with the rest of the process they
-// keep a store of a million users well under 150 MiB.
+// Page cache sizes in KiB. With them a process with a million users stays well below 150 MiB.
 const (
 	writerCacheKiB = 24 << 10
 	readerCacheKiB = 6 << 10
 )
 
-// dsn names the file and the settings that every connection of its kind has. Being
-// part of the name they hold for each connection, however it comes about.
+// dsn returns the data source name of a read-write connection, with its PRAGMAs.
 func dsn(path string, cacheKiB int, pragmas ...string) string {
 	sync := "FULL"
 	if planted(faultSyncOff) {
@@ -33,20 +31,19 @@ func dsn(path string, cacheKiB int, pragmas ...string) string {
 		"foreign_keys(OFF)",
 		"temp_store(MEMORY)",
 		"trusted_schema(OFF)",
-		// The writer checkpoints by itself, between a group's answers and the next group.
+		// The writer runs checkpoints itself, after it has completed a group.
 		"wal_autocheckpoint(0)",
 		"cache_size(-" + strconv.Itoa(cacheKiB) + ")",
 	}, pragmas...)})
 }
 
 func address(path string, query url.Values) string {
-	// A driver sees "?" as the end of the name, SQLite decodes what is escaped.
+	// The driver ends the name at "?"; SQLite decodes percent-encoding.
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query.Encode()
 }
 
-// readOnlyDSN is dsn for a file that is only looked at. Closing the last connection that
-// may write copies the write-ahead log into the database and removes it; after a kill
-// that would be one that only came to look, and the log may be what has to be looked at.
+// readOnlyDSN returns the data source name of a read-only connection. Unlike a read-write
+// connection, the last one to be closed does not checkpoint and remove the write-ahead log.
 func readOnlyDSN(path string) string {
 	return address(path, url.Values{"mode": {"ro"}, "_pragma": {
 		"busy_timeout(5000)",
@@ -56,15 +53,14 @@ func readOnlyDSN(path string) string {
 	}})
 }
 
-// fileDSN is readOnlyDSN for the database file alone, without its write-ahead log. A
-// checkpoint that was interrupted leaves a file that is shorter than its header says;
-// writable_schema lets SQLite read that too.
+// fileDSN is readOnlyDSN for the database file alone, without its write-ahead log. An
+// interrupted checkpoint can leave the file shorter than its header states;
+// writable_schema makes SQLite read it all the same.
 func fileDSN(path string) string {
 	return address(path, url.Values{"mode": {"ro"}, "immutable": {"1"}, "_pragma": {"writable_schema(ON)", "trusted_schema(OFF)"}})
 }
 
-// conn is one connection with its prepared statements. It is used by one goroutine
-// at a time.
+// conn is a connection with its prepared statements. It is not safe for concurrent use.
 type conn struct {
 	raw   driver.Conn
 	stmts []*stmt
@@ -82,17 +78,17 @@ func connect(ctx context.Context, name string) (*conn, error) {
 	return &conn{raw: raw}, nil
 }
 
-// prepare compiles a statement that lives as long as the connection. After the
-// first failure, which err keeps, it does nothing.
+// prepare compiles a statement, which close closes. It does nothing if *err is not nil,
+// and sets it if it fails.
 //
-//nolint:contextcheck,nolintlint // see stmt; what is left out shows only at the callers
+//nolint:contextcheck,nolintlint // see stmt; reported at the callers
 func (c *conn) prepare(err *error, query string) *stmt {
 	if *err != nil {
 		return nil
 	}
 	preparer, ok := c.raw.(driver.ConnPrepareContext)
 	if !ok {
-		*err = errors.New("the SQLite driver cannot prepare statements")
+		*err = errors.New("SQLite driver: PrepareContext not supported")
 		return nil
 	}
 	raw, failure := preparer.PrepareContext(context.Background(), query)
@@ -103,7 +99,7 @@ func (c *conn) prepare(err *error, query string) *stmt {
 	execer, canExec := raw.(driver.StmtExecContext)
 	queryer, canQuery := raw.(driver.StmtQueryContext)
 	if !canExec || !canQuery {
-		*err = errors.Join(errors.New("the SQLite driver cannot run statements"), raw.Close())
+		*err = errors.Join(errors.New("SQLite driver: ExecContext or QueryContext not supported"), raw.Close())
 		return nil
 	}
 	s := &stmt{raw: raw, execer: execer, queryer: queryer}
@@ -111,7 +107,7 @@ func (c *conn) prepare(err *error, query string) *stmt {
 	return s
 }
 
-// run carries out a statement that is not worth preparing.
+// run executes a statement once, without keeping it prepared.
 func (c *conn) run(query string, args ...driver.Value) error {
 	var err error
 	s := c.prepare(&err, query)
@@ -123,7 +119,7 @@ func (c *conn) run(query string, args ...driver.Value) error {
 	return errors.Join(err, s.raw.Close())
 }
 
-// rows reads the rows of a query that is not worth preparing.
+// rows calls visit for each row of a query that is not kept prepared.
 func (c *conn) rows(query string, visit func([]driver.Value) error, args ...driver.Value) error {
 	var err error
 	s := c.prepare(&err, query)
@@ -135,11 +131,11 @@ func (c *conn) rows(query string, visit func([]driver.Value) error, args ...driv
 	return errors.Join(err, s.raw.Close())
 }
 
-// rowsUntil is rows for a query that takes long: it ends when the context does.
-func (c *conn) rowsUntil(ctx context.Context, query string, visit func([]driver.Value) error) (err error) {
+// rowsContext is rows for a long query, which the context can interrupt.
+func (c *conn) rowsContext(ctx context.Context, query string, visit func([]driver.Value) error) (err error) {
 	queryer, ok := c.raw.(driver.QueryerContext)
 	if !ok {
-		return errors.New("the SQLite driver cannot run queries")
+		return errors.New("SQLite driver: QueryContext not supported")
 	}
 	rows, err := queryer.QueryContext(ctx, query, nil)
 	if err != nil {
@@ -167,12 +163,12 @@ func (c *conn) close() error {
 	return errors.Join(append(errs, c.raw.Close())...)
 }
 
-// stmt is a prepared statement. Arguments are int64, string, []byte or nil. Its
-// buffers are used again by the next call.
+// stmt is a prepared statement. Arguments are int64, string, []byte or nil. Buffers are
+// reused by the next call.
 //
-// It runs without the caller's context: with one that can end the driver starts a
-// goroutine for each call, which costs more than the short reads and writes here.
-// Whoever reads looks at the caller's context between statements.
+// It does not use the caller's context: for a context that can be canceled the driver
+// starts a goroutine for each call, which costs more than the short statements here.
+// Callers check their context between statements.
 type stmt struct {
 	raw     driver.Stmt
 	execer  driver.StmtExecContext
@@ -194,17 +190,15 @@ func (s *stmt) bind(args []driver.Value) []driver.NamedValue {
 	return s.args
 }
 
-// exec carries the statement out.
-//
-//nolint:contextcheck,nolintlint // see stmt; what is left out shows only at the callers
+//nolint:contextcheck,nolintlint // see stmt; reported at the callers
 func (s *stmt) exec(args ...driver.Value) error {
 	_, err := s.execer.ExecContext(context.Background(), s.bind(args))
 	return err
 }
 
-// each visits the rows until visit returns false. A row is good until the visit ends.
+// each calls visit for each row until it returns false. A row is valid during the call only.
 //
-//nolint:contextcheck,nolintlint // see stmt; what is left out shows only at the callers
+//nolint:contextcheck,nolintlint // see stmt; reported at the callers
 func (s *stmt) each(visit func(row []driver.Value) (more bool, err error), args ...driver.Value) (err error) {
 	rows, err := s.queryer.QueryContext(context.Background(), s.bind(args))
 	if err != nil {
@@ -226,7 +220,7 @@ func (s *stmt) each(visit func(row []driver.Value) (more bool, err error), args 
 	}
 }
 
-// one reads the first row into the statement's buffer; nil if there is none.
+// one returns the first row, in the statement's buffer, or nil.
 func (s *stmt) one(args ...driver.Value) (row []driver.Value, err error) {
 	err = s.each(func(r []driver.Value) (bool, error) {
 		row = r
@@ -235,8 +229,7 @@ func (s *stmt) one(args ...driver.Value) (row []driver.Value, err error) {
 	return row, err
 }
 
-// number reads the one number of the first row; ok is false if there is no row or
-// it holds NULL.
+// number returns the integer in the first row; ok is false for NULL and for no row.
 func (s *stmt) number(args ...driver.Value) (n int64, ok bool, err error) {
 	row, err := s.one(args...)
 	if err != nil || row == nil {

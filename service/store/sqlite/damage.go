@@ -9,36 +9,36 @@ import (
 	codes "modernc.org/sqlite/lib"
 )
 
-// isDamage reports whether SQLite says of the file that it is not what it should be.
+// isDamage reports whether err says that the database is corrupt.
 func isDamage(err error) bool {
 	c := code(err) & 0xff
 	return errors.As(err, new(disorderError)) || c == codes.SQLITE_CORRUPT || c == codes.SQLITE_NOTADB
 }
 
-// disorderError says that rows did not come in the order of their index: what SQLite read
-// is not one sound tree, and a walk through it may never end.
-type disorderError struct{ what string }
+// disorderError reports that rows were not returned in index order. A walk over such a
+// corrupt b-tree may not end.
+type disorderError struct{ rows string }
 
 func (e disorderError) Error() string {
-	return e.what + " out of order: database disk image is malformed"
+	return e.rows + " out of order: database disk image is malformed"
 }
 
-// unreadableError says that a file cannot be read where SQLite has found it damaged.
+// unreadableError reports an I/O error of a file that SQLite reported as corrupt.
 type unreadableError struct{ error }
 
 func (e unreadableError) Unwrap() error { return e.error }
 
 func isUnreadable(err error) bool { return errors.As(err, new(unreadableError)) }
 
-// disk is where a database lies.
+// disk gives access to the files of a database.
 type disk struct {
 	path string
-	db   *os.File // the open database; nil: it is opened where it is needed
+	db   *os.File // may be nil
 }
 
-// lookCloser finds out whether a database that is said to be damaged can be read at
-// all: SQLite makes of an error of the disk, EIO, that the database is malformed, and
-// whoever restores a backup on such a disk is none the better for it.
+// lookCloser replaces an error that reports corruption with an unreadableError if the
+// files cannot be read: SQLite reports EIO as a malformed database, and on such a disk
+// restoring a backup does not help.
 func (d disk) lookCloser(err error) error {
 	if !isDamage(err) {
 		return err
@@ -49,7 +49,7 @@ func (d disk) lookCloser(err error) error {
 		if failure != nil {
 			return unreadable(err, failure)
 		}
-		defer func() { _ = opened.Close() }() // only read
+		defer func() { _ = opened.Close() }()
 		db = opened
 	}
 	if failure := sample(db); failure != nil {
@@ -57,26 +57,24 @@ func (d disk) lookCloser(err error) error {
 	}
 	wal, failure := os.Open(d.path + "-wal")
 	if failure == nil {
-		defer func() { _ = wal.Close() }() // only read
+		defer func() { _ = wal.Close() }()
 		failure = sample(wal)
 	}
 	return unreadable(err, failure)
 }
 
-// unreadable returns the error for a file that could not be read for failure, and err
-// where that says nothing.
+// unreadable returns an unreadableError for failure, or err if failure is nil or os.ErrNotExist.
 func unreadable(err, failure error) error {
 	if failure == nil || errors.Is(failure, os.ErrNotExist) {
 		return err
 	}
-	return unreadableError{fmt.Errorf("the disk of the database cannot be read: %w", failure)}
+	return unreadableError{fmt.Errorf("database file cannot be read: %w", failure)}
 }
 
-// samples is how many pages of a file are looked at: enough to find out about a disk,
-// and few enough to look at them whenever a read meets damage.
+// samples is the number of pages that sample reads, few enough to do so for each error.
 const samples = 256
 
-// sample reads pages all over a file.
+// sample reads pages spread over a file.
 func sample(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// code returns SQLite's extended result code within err, 0 if there is none.
+// code returns the SQLite extended result code in err, or 0.
 func code(err error) int {
 	var failure *driverpkg.Error
 	if errors.As(err, &failure) {
@@ -26,8 +26,8 @@ func isSameID(err error) bool {
 	return c == codes.SQLITE_CONSTRAINT_PRIMARYKEY || c == codes.SQLITE_CONSTRAINT_ROWID
 }
 
-// translate makes of an error of SQLite what a caller may see, where there is such
-// a thing. What remains is unexpected.
+// translate converts SQLite errors to *user.Error where one exists. It returns other
+// errors with a hint for the operator, or as they are.
 func translate(err error) error {
 	if err == nil {
 		return nil
@@ -42,7 +42,7 @@ func translate(err error) error {
 	case codes.SQLITE_FULL:
 		return user.NewStoreFullError()
 	case codes.SQLITE_IOERR:
-		if c == codes.SQLITE_IOERR_SHMSIZE { // no room for the index of the write-ahead log
+		if c == codes.SQLITE_IOERR_SHMSIZE { // no space for the WAL index
 			return user.NewStoreFullError()
 		}
 	case codes.SQLITE_BUSY, codes.SQLITE_LOCKED:
@@ -55,9 +55,9 @@ func translate(err error) error {
 	return err
 }
 
-// forCallers is translate for those who call: an operator wants to see what exactly
-// the disk did, a caller wants to know that it may pass. (Of a write that failed the
-// driver does not tell why. A quota that is used up is therefore no full disk here.)
+// forCallers is translate for the callers of RPCs: it also converts I/O errors to
+// STORE_UNAVAILABLE. The driver does not report the errno of a failed write, so an
+// exceeded quota is STORE_UNAVAILABLE and not STORE_FULL.
 func forCallers(err error) error {
 	err = translate(err)
 	if _, ok := user.AsError(err); ok {
@@ -73,8 +73,8 @@ func forCallers(err error) error {
 	return err
 }
 
-// ofStore reports whether err says something of the store as a whole, so that
-// trying each change by itself would not help.
+// ofStore reports whether err concerns the whole store, so that retrying each change
+// separately does not help.
 func ofStore(err error) bool {
 	switch code(err) & 0xff {
 	case codes.SQLITE_FULL, codes.SQLITE_BUSY, codes.SQLITE_LOCKED, codes.SQLITE_IOERR, codes.SQLITE_CORRUPT,
@@ -85,16 +85,13 @@ func ofStore(err error) bool {
 	return false
 }
 
-// keptNothing reports whether, after a commit has failed, it is certain that nothing of
-// its transaction will ever be seen.
+// keptNothing reports whether a commit that failed with err is certainly not stored.
 //
-// SQLite appends the pages of a transaction to the write-ahead log, the last one with
-// the mark of the commit, then syncs, and then enters them into the index. A write that
-// fails (a full disk or quota, EIO, EROFS) is that of the last page or comes before it.
-// So there is no mark whose checksum holds, and what stands behind the last valid mark
-// is looked at neither by readers nor by a start anew; the next transaction overwrites
-// it. Of later failures the mark is in the log: readers do not see it, since the index
-// does not have it, but a start anew reads the log and may find it.
+// SQLite appends the pages of a transaction to the write-ahead log, the last one as the
+// commit frame, then syncs, then updates the WAL index. If a write fails (ENOSPC, EDQUOT,
+// EIO, EROFS), the log has no valid commit frame: readers and recovery ignore its pages,
+// and the next transaction overwrites them. After a later failure the commit frame is in
+// the log. Readers do not see it, but recovery at the next start may.
 func keptNothing(err error) bool {
 	c := code(err)
 	switch c & 0xff {
@@ -104,14 +101,13 @@ func keptNothing(err error) bool {
 	return c == codes.SQLITE_IOERR_WRITE
 }
 
-// losesData reports whether, after the error of a commit or of a checkpoint, nobody
-// knows what is on disk. An index that could not grow leaves a log that is whole. Nor
-// has a checkpoint that could not write lost anything: the log keeps what it was to copy.
+// losesData reports whether the contents on disk are unknown after a commit or a
+// checkpoint failed with err. A WAL index that could not grow does not affect the log, and
+// a checkpoint that could not write leaves its pages in the log.
 func losesData(err error) bool {
 	return err != nil && !keptNothing(err) && code(err) != codes.SQLITE_IOERR_SHMSIZE
 }
 
-// isFailedSync reports whether the error is that of a sync.
 func isFailedSync(err error) bool {
 	switch code(err) {
 	case codes.SQLITE_IOERR_FSYNC, codes.SQLITE_IOERR_DIR_FSYNC:
@@ -120,7 +116,7 @@ func isFailedSync(err error) bool {
 	return false
 }
 
-// unknownFateError is the failure of a commit whose changes a start anew may find.
+// unknownFateError is the error of a commit that may be stored.
 type unknownFateError struct{ error }
 
 func (e unknownFateError) Unwrap() error { return e.error }

@@ -1,8 +1,7 @@
 package sqlite
 
-// InParts returns options with which a turn of a caller has so many units of work, and a
-// transaction too.
-func (o Options) InParts(units int) Options {
+// WithSplitBatches returns options that limit a turn of a caller, and a transaction, to units of work.
+func (o Options) WithSplitBatches(units int) Options {
 	o.turnUnits, o.maxGroup = units, units
 	return o
 }

@@ -2,8 +2,7 @@
 
 package sqlite
 
-// planted reports whether a fault is planted. In an ordinary build none is, and the
-// code for it is left out.
+// planted reports whether f is injected. Without the build tag "faults" it is constant.
 func planted(fault) bool { return false }
 
 func leak() {}

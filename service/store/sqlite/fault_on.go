@@ -8,11 +8,10 @@ import (
 	"sync"
 )
 
-// planted reports whether a fault is planted by the environment.
+// planted reports whether f is injected by the environment.
 func planted(f fault) bool { return os.Getenv("USERD_FAULT") == string(f) }
 
-// leaked is the memory that reads have kept.
-var leaked struct { //nolint:gochecknoglobals // a leak has to be
+var leaked struct { //nolint:gochecknoglobals // a deliberate leak
 	sync.Mutex
 	blocks [][]byte
 }

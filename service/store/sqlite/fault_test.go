@@ -10,8 +10,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// TestPlantedFaults shows that each fault does what its name says.
-func TestPlantedFaults(t *testing.T) {
+func TestInjectedFaults(t *testing.T) {
 	open := func(t *testing.T, f fault) *Store {
 		t.Helper()
 		t.Setenv("USERD_FAULT", string(f))
@@ -19,13 +18,13 @@ func TestPlantedFaults(t *testing.T) {
 	}
 	t.Run(string(faultAckBeforeCommit), func(t *testing.T) {
 		s := open(t, faultAckBeforeCommit)
-		commit, let := s.writer.commit, make(chan struct{})
-		s.writer.commit = func() error { <-let; return commit() }
+		commit, resume := s.writer.commit, make(chan struct{})
+		s.writer.commit = func() error { <-resume; return commit() }
 		u := createUser(t, s, "anna")
 		if _, err := s.Get(t.Context(), u.ID); !user.HasReason(err, user.UserNotFound) {
-			t.Error("the result came after the commit")
+			t.Error("Get found the user: the result was returned after the commit")
 		}
-		close(let)
+		close(resume)
 	})
 	t.Run(string(faultPublishEarly), func(t *testing.T) {
 		s := open(t, faultPublishEarly)
@@ -44,7 +43,7 @@ func TestPlantedFaults(t *testing.T) {
 		err := s.do(t.Context(), func(w *writer) error {
 			return w.conn.rows("PRAGMA synchronous", func(row []driver.Value) error {
 				if asNumber(row[0]) != 0 {
-					t.Errorf("synchronous = %v", row[0])
+					t.Errorf("synchronous = %v, want 0", row[0])
 				}
 				return nil
 			})

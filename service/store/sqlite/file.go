@@ -13,16 +13,15 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// File is a store's file as an operator's command sees it: to be copied or looked
-// over, beside a process that may be serving from it.
+// File is the database file of a store, for commands that copy or check it. Another
+// process may use the store.
 type File struct {
 	path string
-	dsn  string // of the connections to it
+	dsn  string
 }
 
-// OpenFile returns the file of a store that is there. It takes no lock, and changes
-// neither the database nor its write-ahead log; where there is no log SQLite leaves an
-// empty one. The error is meant for the person who gave the name.
+// OpenFile opens the file of an existing store. It takes no lock and modifies neither the
+// database nor its write-ahead log; SQLite creates an empty log if there is none.
 func OpenFile(ctx context.Context, path string) (*File, error) {
 	f, err := openFile(ctx, path)
 	if err != nil {
@@ -36,15 +35,15 @@ func openFile(ctx context.Context, path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPairBeside(ctx, resolved); err != nil {
+	if err := checkWALOfOpenStore(ctx, resolved); err != nil {
 		return nil, err
 	}
 	return readFile(ctx, resolved)
 }
 
-// readFile is openFile for a resolved path whose log is not looked at.
+// readFile is openFile for a resolved path, without the check of the write-ahead log.
 func readFile(ctx context.Context, resolved string) (*File, error) {
-	db, err := os.Open(resolved) //nolint:gosec // the operator names the file
+	db, err := os.Open(resolved) //nolint:gosec // path given by the operator
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +53,7 @@ func readFile(ctx context.Context, resolved string) (*File, error) {
 	f := newFile(resolved)
 	_, err = f.head(ctx)
 	if _, failure := os.Lstat(resolved + "-wal"); code(err)&0xff == codes.SQLITE_CANTOPEN && errors.Is(failure, fs.ErrNotExist) {
-		// On a read-only file system SQLite cannot make the index of a log. There is no log.
+		// SQLite cannot create a WAL index on a read-only file system. There is no WAL to read.
 		f.dsn = fileDSN(resolved)
 		_, err = f.head(ctx)
 	}
@@ -66,7 +65,7 @@ func readFile(ctx context.Context, resolved string) (*File, error) {
 
 func newFile(path string) *File { return &File{path: path, dsn: readOnlyDSN(path)} }
 
-// head reads the end of the log as the file has it.
+// head reads the head of the log from the meta table.
 func (f *File) head(ctx context.Context) (head user.Head, err error) {
 	c, err := connect(ctx, f.dsn)
 	if err != nil {
@@ -76,19 +75,19 @@ func (f *File) head(ctx context.Context) (head user.Head, err error) {
 	err = c.rows("SELECT epoch, position, time FROM meta", func(row []driver.Value) error {
 		head.Epoch, head.Position = asText(row[0]), asNumber(row[1])
 		if head.Position > 0 {
-			head.Time = moment(asNumber(row[2]))
+			head.Time = fromMicros(asNumber(row[2]))
 		}
 		return nil
 	})
 	return head, err
 }
 
-// Backup is File.Backup on the store's own file.
+// Backup is [File.Backup] for the file of the store.
 func (s *Store) Backup(ctx context.Context, path string, progress func(done, total int)) error {
 	return newFile(s.opts.Path).Backup(ctx, path, progress)
 }
 
-// Check is File.Check on the store's own file.
+// Check is [File.Check] for the file of the store.
 func (s *Store) Check(ctx context.Context, progress func(done, total int)) ([]string, error) {
 	return newFile(s.opts.Path).Check(ctx, progress)
 }

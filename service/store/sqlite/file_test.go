@@ -12,8 +12,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// TestSettings shows that each connection has the settings that the promises rest on.
-func TestSettings(t *testing.T) {
+func TestConnectionPragmas(t *testing.T) {
 	var stats []CommitStats
 	s, err := Open(t.Context(), Options{
 		Path: filepath.Join(t.TempDir(), "users.db"), OnCommit: func(c CommitStats) { stats = append(stats, c) },
@@ -44,18 +43,17 @@ func TestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := r.conn.run("DELETE FROM log"); err == nil {
-		t.Error("a reader wrote")
+		t.Error("write on a reader connection succeeded")
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if len(stats) != 1 || stats[0].Changes != 1 || stats[0].Sync <= 0 {
-		t.Errorf("stats %+v", stats)
+		t.Errorf("OnCommit stats = %+v, want one change", stats)
 	}
 }
 
-// TestTheWriteAheadLogIsCopied shows that the log file does not grow with the writes.
-func TestTheWriteAheadLogIsCopied(t *testing.T) {
+func TestCheckpointBoundsWAL(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	u := createUser(t, s, "anna")
@@ -74,13 +72,12 @@ func TestTheWriteAheadLogIsCopied(t *testing.T) {
 		t.Fatal(err)
 	}
 	if limit := int64(2 * checkpointPages * 4300); info.Size() > limit {
-		t.Errorf("the write-ahead log has %d bytes after 40 MB of writes, want at most %d", info.Size(), limit)
+		t.Errorf("WAL size = %d bytes after 40 MB of writes, want at most %d", info.Size(), limit)
 	}
 }
 
-// TestADamagedFileIsToldOf shows that damage to the file itself is found, when the
-// store is opened or when it is checked, and is said in words.
-func TestADamagedFileIsToldOf(t *testing.T) {
+// A damaged page is reported by Open or by Check.
+func TestDamagedFileIsReported(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	var batch user.Batch
@@ -106,52 +103,51 @@ func TestADamagedFileIsToldOf(t *testing.T) {
 		s, err := Open(t.Context(), Options{Path: copyPath})
 		if err != nil {
 			if !strings.Contains(err.Error(), "damaged") {
-				t.Errorf("page %d, open: %v", page+2, err)
+				t.Errorf("Open with page %d damaged: error = %v, want damaged", page+2, err)
 			}
 			continue
 		}
 		findings, err := s.Check(t.Context(), nil)
 		if len(findings) == 0 && (err == nil || !strings.Contains(err.Error(), "damaged")) {
-			t.Errorf("page %d, check: %v %v", page+2, findings, err)
+			t.Errorf("Check with page %d damaged = %v, %v, want findings", page+2, findings, err)
 		}
 		_ = s.Close()
 	}
 }
 
-// Whoever looks at the file of a program that was killed leaves it as it is: the
-// write-ahead log is not copied into the database.
-func TestLookingChangesNothing(t *testing.T) {
+// Check and Backup of the file of a killed process do not checkpoint its write-ahead log.
+func TestCheckAndBackupDoNotModifyFiles(t *testing.T) {
 	dir := t.TempDir()
 	running := openTest(t, filepath.Join(dir, "running.db"))
 	createUser(t, running, "anna")
-	path := filepath.Join(dir, "killed.db") // what a kill would leave
+	path := filepath.Join(dir, "killed.db") // the files after a kill
 	files := map[string][]byte{}
-	for _, ending := range []string{"", "-wal"} {
-		content, err := os.ReadFile(filepath.Join(dir, "running.db"+ending))
+	for _, suffix := range []string{"", "-wal"} {
+		content, err := os.ReadFile(filepath.Join(dir, "running.db"+suffix))
 		if err == nil {
-			err = os.WriteFile(path+ending, content, 0o600)
+			err = os.WriteFile(path+suffix, content, 0o600)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		files[path+ending] = content
+		files[path+suffix] = content
 	}
 	f, err := OpenFile(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if findings, err := f.Check(t.Context(), nil); err != nil || len(findings) > 0 {
-		t.Errorf("check: %v %v", findings, err)
+		t.Errorf("Check = %v, %v, want no findings", findings, err)
 	}
 	if err := f.Backup(t.Context(), filepath.Join(dir, "copy.db"), nil); err != nil {
 		t.Error(err)
 	}
 	for name, want := range files {
 		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s has changed, %v: %d bytes, %d before", filepath.Base(name), err, len(got), len(want))
+			t.Errorf("%s was modified, %v: %d bytes, want %d", filepath.Base(name), err, len(got), len(want))
 		}
 	}
 	if copied := openTest(t, filepath.Join(dir, "copy.db")); copied.head.Load().Position != 1 {
-		t.Errorf("the copy has %+v", copied.head.Load())
+		t.Errorf("head of the copy = %+v, want position 1", copied.head.Load())
 	}
 }

@@ -15,24 +15,23 @@ import (
 )
 
 const (
-	// openWaits is how long Open waits for the check of a store: a small one is
-	// known to be sound when it is first served.
-	openWaits = time.Second
-	// readyWaits is how long a check may keep a store from being reported ready. A
-	// check of a large store goes on behind that.
-	readyWaits = time.Minute
-	// checkAgain is the pause before a check that could not be carried out is repeated.
-	checkAgain = 10 * time.Second
-	// fullCheckBytes is the size up to which the first check is a full one, which takes
-	// about four times as long.
+	// openCheckTimeout is how long Open waits for the first check. A small database is
+	// checked within it.
+	openCheckTimeout = time.Second
+	// readyCheckTimeout is how long a check in progress keeps the store from being ready.
+	readyCheckTimeout = time.Minute
+	// checkRetryInterval is the pause before a check that failed is repeated.
+	checkRetryInterval = 10 * time.Second
+	// fullCheckBytes is the largest size for which the first check is an integrity_check,
+	// which takes about four times as long as a quick_check.
 	fullCheckBytes = 32 << 20
-	// maxDamageLines bounds the findings of a check in the log.
+	// maxDamageLines limits the findings of a check.
 	maxDamageLines = 5
 )
 
-// integrity checks the structure of the database: once when it is opened, and again
-// when a statement meets damage. The first check of a large store is SQLite's quick_check;
-// every other is its integrity_check, which compares indexes with tables too.
+// integrity checks the structure of the database in the background: when it is opened, and
+// again when a statement reports corruption. The first check of a large store is a
+// quick_check, all others are an integrity_check, which also compares indexes with tables.
 type integrity struct {
 	disk     disk
 	log      *slog.Logger
@@ -40,11 +39,11 @@ type integrity struct {
 
 	cancel  context.CancelFunc
 	suspect chan struct{}
-	first   chan struct{} // closed when the first check has ended
-	ended   chan struct{}
+	first   chan struct{} // closed after the first check
+	done    chan struct{} // closed when run returns
 
 	mu     sync.Mutex
-	began  time.Time // the check under way; zero: there is none
+	start  time.Time // of the check in progress; zero: none
 	damage error
 }
 
@@ -52,42 +51,42 @@ const fullCheck = "PRAGMA integrity_check"
 
 var errChecking = errors.New("integrity check in progress")
 
-// startIntegrity begins the first check. onDamage is called when damage is found.
+// startIntegrity starts the first check. onDamage is called when a check finds damage.
 func startIntegrity(disk disk, log *slog.Logger, onDamage func(error)) *integrity {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &integrity{
-		disk: disk, log: log, onDamage: onDamage, cancel: cancel, began: time.Now(),
-		suspect: make(chan struct{}, 1), first: make(chan struct{}), ended: make(chan struct{}),
+		disk: disk, log: log, onDamage: onDamage, cancel: cancel, start: time.Now(),
+		suspect: make(chan struct{}, 1), first: make(chan struct{}), done: make(chan struct{}),
 	}
 	go c.run(ctx)
 	return c
 }
 
-// status returns why the store must not be reported ready, nil if it may be.
+// status returns the reason why the store is not ready, or nil.
 func (c *integrity) status() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.damage != nil {
 		return c.damage
 	}
-	if !c.began.IsZero() && time.Since(c.began) < readyWaits {
+	if !c.start.IsZero() && time.Since(c.start) < readyCheckTimeout {
 		return errChecking
 	}
 	return nil
 }
 
-// suspected asks for a check since a statement has met damage.
+// suspected starts a check, after a statement has reported corruption.
 func (c *integrity) suspected() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.damage != nil || !c.began.IsZero() {
+	if c.damage != nil || !c.start.IsZero() {
 		return
 	}
-	c.began = time.Now()
-	c.suspect <- struct{}{} // there is room: none is under way
+	c.start = time.Now()
+	c.suspect <- struct{}{} // does not block: no check is in progress
 }
 
-// found notes damage that no check of SQLite's sees.
+// found records damage that an integrity check does not find.
 func (c *integrity) found(damage error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,15 +95,15 @@ func (c *integrity) found(damage error) {
 
 func (c *integrity) close() {
 	c.cancel()
-	<-c.ended
+	<-c.done
 }
 
 func (c *integrity) run(ctx context.Context) {
-	defer close(c.ended)
+	defer close(c.done)
 	if info, err := os.Stat(c.disk.path); err == nil && info.Size() <= fullCheckBytes {
-		c.until(ctx, fullCheck)
+		c.checkUntilResult(ctx, fullCheck)
 	} else {
-		c.until(ctx, "PRAGMA quick_check")
+		c.checkUntilResult(ctx, "PRAGMA quick_check")
 	}
 	close(c.first)
 	for {
@@ -112,15 +111,15 @@ func (c *integrity) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.suspect:
-			c.until(ctx, fullCheck)
+			c.checkUntilResult(ctx, fullCheck)
 		}
 	}
 }
 
-// until checks again and again until there is a result.
-func (c *integrity) until(ctx context.Context, query string) {
+// checkUntilResult repeats a check that fails until it has a result.
+func (c *integrity) checkUntilResult(ctx context.Context, query string) {
 	for ctx.Err() == nil {
-		began := time.Now()
+		start := time.Now()
 		findings, err := c.check(ctx, query)
 		if isDamage(err) {
 			if err = c.disk.lookCloser(err); isDamage(err) {
@@ -131,21 +130,21 @@ func (c *integrity) until(ctx context.Context, query string) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			c.log.Debug("integrity check", "check", query, "findings", len(findings), "duration", time.Since(began))
-			c.end(findings)
+			c.log.Debug("integrity check", "check", query, "findings", len(findings), "duration", time.Since(start))
+			c.finish(findings)
 			return
 		}
 		c.log.Error("integrity check failed", "error", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(checkAgain):
+		case <-time.After(checkRetryInterval):
 		}
 	}
 }
 
-func (c *integrity) end(findings []string) {
+func (c *integrity) finish(findings []string) {
 	c.mu.Lock()
-	c.began = time.Time{}
+	c.start = time.Time{}
 	if len(findings) > 0 {
 		c.damage = fmt.Errorf("the database is damaged; restore a backup: %s", findings[0])
 		c.log.Error("integrity check found damage", "findings", strings.Join(findings, "\n"))
@@ -163,7 +162,7 @@ func (c *integrity) check(ctx context.Context, query string) (findings []string,
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, conn.close()) }()
-	err = conn.rowsUntil(ctx, fmt.Sprintf("%s(%d)", query, maxDamageLines), func(row []driver.Value) error {
+	err = conn.rowsContext(ctx, fmt.Sprintf("%s(%d)", query, maxDamageLines), func(row []driver.Value) error {
 		for line := range strings.Lines(asText(row[0])) {
 			if line = strings.TrimSpace(line); line != "ok" && !strings.HasPrefix(line, "***") {
 				findings = append(findings, line)

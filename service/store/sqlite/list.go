@@ -9,11 +9,11 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// The queries that walk an order. Each goes on from a place in an index and needs
-// no sorting; TestPlans sees to that. "Updated" goes on in two steps, because its
-// place is a time and an id: first the rest of the same time, then the later ones.
+// Indexes of listQueries. Each query continues at a cursor in an index and does not sort
+// (see TestPlans). The order by update time takes two queries, since its cursor is a time
+// and an ID: first the remaining users of the same time, then the later ones.
 const (
-	byID = iota * 2 // the descending one follows each
+	byID = iota * 2 // each is followed by the descending query
 	byUsername
 	byEmail
 	byUpdatedSame
@@ -35,10 +35,10 @@ var listQueries = [10]string{
 	byUpdated + 1:     listSelect + "WHERE updated_at < ? ORDER BY updated_at DESC, user_id DESC LIMIT ?",
 }
 
-// List returns a page of users. Its chunks are read one after the other, as pages are: a user that
-// changes its place in the order meanwhile may be seen in both places or in neither.
+// List implements user.Store. A page is read in chunks: a user whose sort key changes
+// between two chunks may be returned twice or not at all, as between two pages.
 func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, error) {
-	l := &lister{query: query, place: query.After}
+	l := &lister{query: query, cursor: query.After}
 	err := scan(ctx, s.pool, func(r *reader) (last bool, err error) {
 		err = l.chunk(r)
 		return l.done, err
@@ -49,20 +49,20 @@ func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 	return l.page, nil
 }
 
-// lister gathers one page, a chunk at a time.
+// lister reads a page in chunks.
 type lister struct {
-	query  user.ListQuery
-	place  *user.ListCursor // where the page has come to; nil: the beginning
-	page   user.ListPage
-	looked int
-	bytes  int
-	done   bool
+	query   user.ListQuery
+	cursor  *user.ListCursor // the last row read; nil: none
+	page    user.ListPage
+	scanned int
+	bytes   int
+	done    bool
 }
 
-// chunk reads on from the place. One row more than may be looked at is read, to
-// know whether there is more.
+// chunk reads rows after the cursor. It reads one row more than it may scan, to detect
+// the end.
 func (l *lister) chunk(r *reader) error {
-	want := min(l.query.MaxScanned-l.looked+1, chunkRows)
+	want := min(l.query.MaxScanned-l.scanned+1, chunkRows)
 	got, bytes := 0, 0
 	read := func(query int, args ...driver.Value) error {
 		if l.query.Desc {
@@ -74,7 +74,7 @@ func (l *lister) chunk(r *reader) error {
 		return r.lists[query].each(func(row []driver.Value) (bool, error) {
 			got++
 			bytes += len(asBlob(row[8])) + len(asBlob(row[9])) // tags and metadata
-			err := l.look(row)
+			err := l.add(row)
 			return !l.done && bytes < chunkBytes, err
 		}, append(args, int64(want-got))...)
 	}
@@ -87,7 +87,7 @@ func (l *lister) chunk(r *reader) error {
 	return nil
 }
 
-// walk names the queries that go on from the place.
+// walk calls read for the queries that continue at the cursor.
 func (l *lister) walk(read func(query int, args ...driver.Value) error) error {
 	switch l.query.Order {
 	case user.ByUsername:
@@ -101,7 +101,7 @@ func (l *lister) walk(read func(query int, args ...driver.Value) error) error {
 		if l.query.Desc {
 			from = math.MaxInt64
 		}
-		if at := l.place; at != nil {
+		if at := l.cursor; at != nil {
 			from = at.Time.UnixMicro()
 			if err := read(byUpdatedSame, from, at.ID); err != nil || l.done {
 				return err
@@ -113,27 +113,27 @@ func (l *lister) walk(read func(query int, args ...driver.Value) error) error {
 		if l.query.Desc {
 			from = math.MaxInt64
 		}
-		if l.place != nil {
-			from = l.place.ID
+		if l.cursor != nil {
+			from = l.cursor.ID
 		}
 		return read(byID, from)
 	}
 }
 
-// keys bounds the keys that are left: from lower on, before upper.
+// keys returns the range [lower, upper) of the remaining keys.
 func (l *lister) keys() (lower, upper string) {
 	lower, upper = l.query.Prefix, afterPrefix(l.query.Prefix)
 	switch {
-	case l.place == nil:
+	case l.cursor == nil:
 	case l.query.Desc:
-		upper = min(upper, l.place.Key)
+		upper = min(upper, l.cursor.Key)
 	default:
-		lower = max(lower, l.place.Key+"\x00") // the very next text
+		lower = max(lower, l.cursor.Key+"\x00") // the next string
 	}
 	return lower, upper
 }
 
-// afterPrefix returns the least text that is greater than all that begin with prefix.
+// afterPrefix returns the least string greater than all strings with the prefix.
 func afterPrefix(prefix string) string {
 	// No byte of UTF-8 is 0xff, so the sum does not overflow.
 	if end := len(prefix) - 1; end >= 0 {
@@ -142,10 +142,10 @@ func afterPrefix(prefix string) string {
 	return "\xff"
 }
 
-// look takes one more user into account, and ends the page when it is full.
-func (l *lister) look(row []driver.Value) error {
-	if l.looked == l.query.MaxScanned || len(l.page.Users) == l.query.MaxUsers {
-		l.end()
+// add adds a row to the page, or ends the page if it is full.
+func (l *lister) add(row []driver.Value) error {
+	if l.scanned == l.query.MaxScanned || len(l.page.Users) == l.query.MaxUsers {
+		l.endAtCursor()
 		return nil
 	}
 	u, err := scanUser(row)
@@ -153,48 +153,48 @@ func (l *lister) look(row []driver.Value) error {
 		return err
 	}
 	keys := user.Keys{Username: asText(row[userColumnCount]), Email: asText(row[userColumnCount+1])}
-	mark := l.markOf(u, keys)
-	if !l.advances(mark) {
+	cursor := l.cursorOf(u, keys)
+	if !l.advances(cursor) {
 		return disorderError{"users"}
 	}
 	if (l.query.ShowDeleted || !u.Deleted()) && (l.query.Match == nil || l.query.Match(u, keys)) {
 		size := u.Size()
 		if len(l.page.Users) > 0 && l.bytes+size > l.query.MaxBytes {
-			l.end()
+			l.endAtCursor()
 			return nil
 		}
 		l.bytes += size
 		l.page.Users = append(l.page.Users, u)
 	}
-	l.looked++
-	l.place = mark
+	l.scanned++
+	l.cursor = cursor
 	return nil
 }
 
-// markOf returns where a user stands in the order of the list.
-func (l *lister) markOf(u *user.User, keys user.Keys) *user.ListCursor {
-	mark := &user.ListCursor{ID: u.ID}
+// cursorOf returns the cursor at a user.
+func (l *lister) cursorOf(u *user.User, keys user.Keys) *user.ListCursor {
+	cursor := &user.ListCursor{ID: u.ID}
 	switch l.query.Order {
 	case user.ByUsername:
-		mark.Key = keys.Username
+		cursor.Key = keys.Username
 	case user.ByEmail:
-		mark.Key = keys.Email
+		cursor.Key = keys.Email
 	case user.ByUpdated:
-		mark.Time = u.UpdatedAt
+		cursor.Time = u.UpdatedAt
 	case user.ByID:
 	}
-	return mark
+	return cursor
 }
 
-// advances reports whether the mark lies behind the place that the list has come to. In
-// a damaged index it may not, and a list that went on would never end.
-func (l *lister) advances(mark *user.ListCursor) bool {
-	if l.place == nil {
+// advances reports whether cursor is after l.cursor. In a corrupt index it may not be,
+// and the list would not end.
+func (l *lister) advances(cursor *user.ListCursor) bool {
+	if l.cursor == nil {
 		return true
 	}
-	order := cmp.Or(cmp.Compare(mark.Key, l.place.Key), mark.Time.Compare(l.place.Time))
+	order := cmp.Or(cmp.Compare(cursor.Key, l.cursor.Key), cursor.Time.Compare(l.cursor.Time))
 	if l.query.Order == user.ByID || l.query.Order == user.ByUpdated {
-		order = cmp.Or(order, cmp.Compare(mark.ID, l.place.ID))
+		order = cmp.Or(order, cmp.Compare(cursor.ID, l.cursor.ID))
 	}
 	if l.query.Desc {
 		order = -order
@@ -202,5 +202,5 @@ func (l *lister) advances(mark *user.ListCursor) bool {
 	return order > 0
 }
 
-// end ends the page where it has come to, though there is more.
-func (l *lister) end() { l.done, l.page.Next = true, l.place }
+// endAtCursor ends the page before the end of the list.
+func (l *lister) endAtCursor() { l.done, l.page.Next = true, l.cursor }

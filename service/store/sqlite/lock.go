@@ -7,27 +7,25 @@ import (
 	"os"
 )
 
-// errLocked is returned by lockHandle for a file that another process has locked.
+// errLocked is returned by lockHandle if another process holds the lock.
 var errLocked = errors.New("locked by another process")
 
-// lockOffset is the byte of the database file that the lock covers. It lies behind
-// every byte that SQLite reads, writes or locks.
+// lockOffset is the offset of the locked byte, beyond all bytes that SQLite reads, writes or locks.
 const lockOffset = 1 << 60
 
-// fileLock is the lock by which one process owns a database. It belongs to the file,
-// not to its name, so a symbolic link, a hard link and a bind mount meet the same
-// lock. The operating system releases it when the process ends.
+// fileLock is the exclusive lock of a process on a database. It belongs to the file and not
+// to its name, so it also holds through symbolic links, hard links and bind mounts. The
+// operating system releases it when the process ends.
 //
-// The handle stays open as long as SQLite has the file open: closing any handle of a
-// file releases the POSIX locks that SQLite holds on it.
+// The handle must stay open while SQLite has the file open: closing any handle of a file
+// releases the POSIX locks that SQLite holds on it.
 type fileLock struct {
 	file    *os.File
 	created bool // by lockFile
 	release func() error
 }
 
-// lockFile opens the database file at a resolved path, creates it if it is missing,
-// and locks it.
+// lockFile opens or creates the database file at a resolved path, and locks it.
 func lockFile(path string) (*fileLock, error) {
 	for {
 		f, created, err := openOrCreate(path)
@@ -53,11 +51,11 @@ func lockFile(path string) (*fileLock, error) {
 	}
 }
 
-// lockOpen locks a file that is open, and closes it if that fails.
+// lockOpen locks an open file. It closes the file if that fails.
 func lockOpen(f *os.File) (*fileLock, error) {
 	release, err := lockHandle(f)
 	if errors.Is(err, errLocked) {
-		err = errors.New("another process" + holder(f) + " has it open; stop that one first, or use a file of your own")
+		err = errors.New("database is locked by another process" + holder(f) + "; stop it or use another file")
 	} else if err != nil {
 		err = fmt.Errorf("lock: %w", err)
 	}
@@ -69,7 +67,7 @@ func lockOpen(f *os.File) (*fileLock, error) {
 
 func openOrCreate(path string) (f *os.File, created bool, err error) {
 	for {
-		f, err = os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // the operator names the file
+		f, err = os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // path given by the operator
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return f, false, err
 		}
@@ -80,9 +78,9 @@ func openOrCreate(path string) (f *os.File, created bool, err error) {
 	}
 }
 
-// createFile creates a file with fileMode, whatever the umask. It fails if the file exists.
+// createFile creates a file with fileMode, regardless of the umask. It fails if the file exists.
 func createFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode) //nolint:gosec // the operator names the file
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode) //nolint:gosec // path given by the operator
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +92,7 @@ func createFile(path string) (*os.File, error) {
 
 // isAt reports whether the path names the locked file.
 func (l *fileLock) isAt(path string) (bool, error) {
-	mine, err := l.file.Stat()
+	locked, err := l.file.Stat()
 	if err != nil {
 		return false, err
 	}
@@ -102,13 +100,13 @@ func (l *fileLock) isAt(path string) (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil && os.SameFile(mine, named), err
+	return err == nil && os.SameFile(locked, named), err
 }
 
 func (l *fileLock) unlock() error { return errors.Join(l.release(), l.file.Close()) }
 
-// discard is unlock for a store that could not be opened: a file that lockFile created
-// and that is still empty is removed.
+// discard is unlock for a store that could not be opened. It removes a file that lockFile
+// created if it is still empty.
 func (l *fileLock) discard() error {
 	if info, err := l.file.Stat(); err == nil && l.created && info.Size() == 0 {
 		if same, err := l.isAt(l.file.Name()); err == nil && same {

@@ -11,18 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFolder is the one folder that all processes of a machine share.
-const lockFolder = "/tmp"
+// lockDir is a directory that all processes of a machine share.
+const lockDir = "/tmp"
 
-// lockHandle locks a file in lockFolder that is named after the device and the inode of
-// the database. The database itself cannot be locked: on these systems flock conflicts
-// with the POSIX locks of SQLite, and a POSIX lock is lost when SQLite closes a handle.
+// lockHandle locks a file in lockDir that is named after the device and inode of the
+// database. The database itself cannot be locked: on these systems flock conflicts with the
+// POSIX locks of SQLite, and a POSIX lock is lost when SQLite closes a handle.
 func lockHandle(f *os.File) (release func() error, err error) {
 	var info unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &info); err != nil {
 		return nil, err
 	}
-	name := filepath.Join(lockFolder, fmt.Sprintf("userd-%x-%x.lock", info.Dev, info.Ino))
+	name := filepath.Join(lockDir, fmt.Sprintf("userd-%x-%x.lock", info.Dev, info.Ino))
 	lock, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func lockHandle(f *os.File) (release func() error, err error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return lock.Close, nil // the file stays: removing it would let two processes lock two files of one name
+	return lock.Close, nil // not removed: two processes could then lock different files of that name
 }
 
 func holder(*os.File) string { return "" }

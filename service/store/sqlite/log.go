@@ -10,22 +10,21 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// maxLogLooked bounds the rows of one page's read when a filter leaves most out.
-const maxLogLooked = 10_000
+// maxLogScan limits the rows scanned for a page with an action filter.
+const maxLogScan = 10_000
 
 const logColumns = "position, user_id, time, action, details"
 
 func scanRow(row []driver.Value) (user.Activity, error) {
 	details, err := decodeMap(asBlob(row[4]))
 	return user.Activity{
-		Position: asNumber(row[0]), UserID: asNumber(row[1]), Time: moment(asNumber(row[2])),
+		Position: asNumber(row[0]), UserID: asNumber(row[1]), Time: fromMicros(asNumber(row[2])),
 		Action: asText(row[3]), Details: details,
 	}, err
 }
 
-// Log returns a page of the log. The instant of the page is the head that was known
-// when it began: the log only grows, so the rows up to there are what it was then,
-// and no transaction has to hold it still.
+// Log implements user.Store. A page ends at the head known when Log was called. The log is
+// append-only, so the rows up to that head are consistent without a read transaction.
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
 	l := newLogReader(query, s.head.Load().Position)
 	var err error
@@ -45,17 +44,17 @@ func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, err
 	return l.page, nil
 }
 
-// logReader gathers one page of the log, a chunk at a time.
+// logReader reads a page of the log in chunks.
 type logReader struct {
-	query user.LogQuery // its bounds close in on what is left
+	query user.LogQuery // After and Before are the bounds of the remaining rows
 	page  user.LogPage
-	limit int // rows to look at
-	left  int // of the limit
+	limit int // rows to scan
+	left  int // rows left to scan
 	bytes int
 }
 
 func newLogReader(query user.LogQuery, head int64) *logReader {
-	l := &logReader{query: query, limit: maxLogLooked}
+	l := &logReader{query: query, limit: maxLogScan}
 	l.query.Before = head + 1
 	if query.Before > 0 {
 		l.query.Before = min(l.query.Before, query.Before)
@@ -74,7 +73,7 @@ func newLogReader(query user.LogQuery, head int64) *logReader {
 	return l
 }
 
-// chunk reads on. One row more than may be looked at is read, to know whether there is more.
+// chunk reads the next rows. It reads one row more than it may scan, to detect the end.
 func (l *logReader) chunk(r *reader) (last bool, err error) {
 	want := min(l.left+1, chunkRows)
 	got, bytes, full := 0, 0, false
@@ -84,7 +83,7 @@ func (l *logReader) chunk(r *reader) (last bool, err error) {
 		}
 		got++
 		bytes += len(asBlob(row[4])) // details
-		err := l.look(row)
+		err := l.add(row)
 		return bytes < chunkBytes, err
 	})
 	if err != nil || full {
@@ -105,8 +104,8 @@ func (l *logReader) full() bool {
 	return len(l.page.Rows) == l.query.MaxRows || l.left == 0 || l.query.MaxBytes > 0 && l.bytes >= l.query.MaxBytes
 }
 
-// look takes one more row into account.
-func (l *logReader) look(row []driver.Value) error {
+// add adds a row to the page.
+func (l *logReader) add(row []driver.Value) error {
 	position := asNumber(row[0])
 	if l.query.Desc && position >= l.page.Reached || !l.query.Desc && position <= l.page.Reached {
 		return disorderError{"log rows"}
@@ -140,7 +139,7 @@ func queryLog(r *reader, query *user.LogQuery, limit int64, visit func([]driver.
 	return r.logUser[direction].each(visit, query.UserID, query.After, query.Before, limit)
 }
 
-// First returns the position of the oldest row kept.
+// First implements user.Store.
 func (s *Store) First(ctx context.Context) (int64, error) {
 	return read(ctx, s.pool, func(r *reader) (int64, error) {
 		position, ok, err := r.first.number()
@@ -154,8 +153,8 @@ func (s *Store) First(ctx context.Context) (int64, error) {
 	})
 }
 
-// Before returns the position of the last row whose time is before t. Times never
-// go back along the log and positions have no gap, so halving finds it.
+// Before implements user.Store by binary search: times do not decrease along the log, and
+// positions have no gap.
 func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 	head := *s.head.Load()
 	if head.Position == 0 || head.Time.Before(t) {

@@ -7,8 +7,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Probe makes a durable write that nobody sees. It writes one page, and so would not
-// meet another one that changes could not use: of that the writer knows.
+// Probe implements user.Store. It writes one page only, so it also fails while the writer
+// reports another page as unreadable.
 func (s *Store) Probe(ctx context.Context) error {
 	return s.do(ctx, func(w *writer) error {
 		if page := s.trouble.page; page != nil {
@@ -17,18 +17,15 @@ func (s *Store) Probe(ctx context.Context) error {
 		if err := w.conn.run("UPDATE meta SET probes = probes + 1"); err != nil {
 			return err
 		}
-		return s.keepMark(w)
+		return s.saveClockCheckpoint(w)
 	})
 }
 
-// Redact replaces the details of at most limit rows of a user, and drops at most
-// limit request ids that remember it.
-//
-// How far it has come is kept in memory, so that a user with many rows is walked
-// once; after a restart the walk begins anew and passes over what is redacted.
+// Redact implements user.Store. Its progress is kept in memory, so that the rows of a user
+// are scanned once. After a restart the scan starts again and skips redacted rows.
 func (s *Store) Redact(ctx context.Context, id int64, limit int) (bool, error) {
 	limit = max(limit, 1)
-	// If the caller gives up while the job is under way, nobody reads these.
+	// The job may set these after do has returned an error.
 	var reached int64
 	var rowsLeft, requestsLeft bool
 	err := s.do(ctx, func(w *writer) (err error) {
@@ -57,7 +54,7 @@ func (s *Store) redactedUpTo(id int64) int64 {
 	return 0
 }
 
-// redactRows redacts the user's rows behind a position.
+// redactRows redacts at most limit rows of a user after a position.
 func (w *writer) redactRows(id, after int64, limit int) (reached int64, more bool, err error) {
 	type redacted struct {
 		position int64
@@ -65,10 +62,10 @@ func (w *writer) redactRows(id, after int64, limit int) (reached int64, more boo
 	}
 	var rows []redacted
 	reached = after
-	looked := 0
+	scanned := 0
 	err = w.conn.rows("SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? ORDER BY position LIMIT ?",
 		func(row []driver.Value) error {
-			looked++
+			scanned++
 			position := asNumber(row[0])
 			if position <= reached {
 				return disorderError{"log rows"}
@@ -89,10 +86,10 @@ func (w *writer) redactRows(id, after int64, limit int) (reached int64, more boo
 			return 0, false, err
 		}
 	}
-	return reached, looked == limit, nil
+	return reached, scanned == limit, nil
 }
 
-// forgetUser drops request ids whose answers hold the user's data.
+// forgetUser deletes at most limit stored results that contain data of the user.
 func (w *writer) forgetUser(id int64, limit int) (more bool, err error) {
 	err = w.conn.run("DELETE FROM request_ids WHERE seq IN (SELECT seq FROM request_ids WHERE user_id = ? LIMIT ?)", id, int64(limit))
 	if err != nil {

@@ -5,18 +5,18 @@ import (
 	"math"
 )
 
-// metaMark is what the meta table says of the database that it is in.
-type metaMark struct {
+// metaRow is the row of the meta table, without the head of the log.
+type metaRow struct {
 	epoch             string
 	copied            bool
 	session, previous int64
 	commits           int64
 	place             string
-	paired            bool // it has the columns that tie a database to its log
+	paired            bool // the columns session to place exist
 }
 
-// metaMarkOf returns the mark in the columns of the meta table, in their order.
-func metaMarkOf(columns []any) metaMark {
+// newMetaRow decodes the columns of the meta table.
+func newMetaRow(columns []any) metaRow {
 	text := func(i int) string {
 		s, _ := column(columns, i).(string)
 		return s
@@ -25,7 +25,7 @@ func metaMarkOf(columns []any) metaMark {
 		n, _ := column(columns, i).(int64)
 		return n
 	}
-	return metaMark{
+	return metaRow{
 		epoch: text(1), copied: number(4) != 0,
 		session: number(6), previous: number(7), commits: number(8), place: text(9),
 		paired: len(columns) > 9,
@@ -39,30 +39,30 @@ func column(columns []any, i int) any {
 	return nil
 }
 
-// parseMetaPage reads the one row of the meta table from its page as SQLite stores it,
-// see https://www.sqlite.org/fileformat2.html#b_tree_pages. The row of a frame of the
-// write-ahead log cannot be read otherwise without applying the log.
-func parseMetaPage(page []byte) (metaMark, bool) {
+// parseMetaPage decodes the row of the meta table from its b-tree page, see
+// https://www.sqlite.org/fileformat2.html#b_tree_pages. It reads pages of write-ahead log
+// frames, which SQLite cannot read without applying the log.
+func parseMetaPage(page []byte) (metaRow, bool) {
 	const leafOfTable, cellPointers = 0x0d, 8
 	if len(page) < cellPointers+2 || page[0] != leafOfTable || binary.BigEndian.Uint16(page[3:]) != 1 {
-		return metaMark{}, false
+		return metaRow{}, false
 	}
 	cell := int(binary.BigEndian.Uint16(page[cellPointers:]))
 	if cell >= len(page) {
-		return metaMark{}, false
+		return metaRow{}, false
 	}
 	b := page[cell:]
 	size, n := uvarint(b)
 	_, m := uvarint(b[n:]) // the rowid
 	if n == 0 || m == 0 || size > uint64(len(b)-n-m) {
-		return metaMark{}, false
+		return metaRow{}, false
 	}
 	columns, ok := parseRecord(b[n+m : n+m+int(size)])
-	return metaMarkOf(columns), ok
+	return newMetaRow(columns), ok
 }
 
-// parseRecord reads the integers and texts of a record, see
-// https://www.sqlite.org/fileformat2.html#record_format. A NULL is nil.
+// parseRecord decodes the integers and strings of a record, see
+// https://www.sqlite.org/fileformat2.html#record_format. Other values are nil.
 func parseRecord(b []byte) (columns []any, ok bool) {
 	size, n := uvarint(b)
 	if n == 0 || size < uint64(n) || size > uint64(len(b)) {
@@ -85,7 +85,7 @@ func parseRecord(b []byte) (columns []any, ok bool) {
 	return columns, true
 }
 
-// recordWidth returns the bytes of a value, by its serial type.
+// recordWidth returns the size of a value in bytes, by its serial type.
 func recordWidth(kind uint64) int {
 	switch {
 	case kind <= 4:
@@ -104,7 +104,7 @@ func recordWidth(kind uint64) int {
 func recordValue(kind uint64, b []byte) any {
 	switch {
 	case kind >= 1 && kind <= 6:
-		n := int64(int8(b[0])) // the sign
+		n := int64(int8(b[0])) // sign-extended
 		for _, c := range b[1:] {
 			n = n<<8 | int64(c)
 		}
@@ -117,8 +117,7 @@ func recordValue(kind uint64, b []byte) any {
 	return nil
 }
 
-// uvarint reads SQLite's variable-length integer: big-endian, at most nine bytes. n is
-// 0 where there is none.
+// uvarint decodes a SQLite varint: big-endian, at most nine bytes. n is 0 if b is too short.
 func uvarint(b []byte) (value uint64, n int) {
 	for i, c := range b {
 		if i == 8 {

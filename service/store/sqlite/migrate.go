@@ -18,17 +18,17 @@ import (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// applicationID marks a file as a store of this service ("user" in ASCII).
+// applicationID is the application_id of a store of this service ("user" in ASCII).
 const applicationID = 0x75736572
 
-// minSQLite is the first version whose write-ahead log is safe with a writer and a
-// checkpoint at the same time.
+// minSQLite is the oldest supported version: earlier ones can corrupt the database when a
+// write and a checkpoint run concurrently.
 const minSQLite = "3.51.3"
 
-// migrate creates the tables or brings them to the present form.
+// migrate creates the tables or migrates them to the current version.
 func migrate(ctx context.Context, path string) (err error) {
-	// The close below copies the write-ahead log into the database and syncs it, once
-	// for all: nothing is acknowledged before.
+	// synchronous=NORMAL is enough: closing the database checkpoints and syncs it, before
+	// any write is acknowledged.
 	connector, err := driverpkg.NewConnector(dsn(path, readerCacheKiB, "synchronous(NORMAL)"))
 	if err != nil {
 		return err
@@ -47,15 +47,15 @@ func migrate(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	present, target, err := provider.GetVersions(ctx)
+	current, target, err := provider.GetVersions(ctx)
 	if err != nil {
-		return fmt.Errorf("read the version of the tables: %w", err)
+		return fmt.Errorf("read schema version: %w", err)
 	}
-	if present == target {
+	if current == target {
 		return nil
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("bring the tables from version %d to %d: %w", present, target, err)
+		return fmt.Errorf("migrate schema from version %d to %d: %w", current, target, err)
 	}
 	_, err = db.ExecContext(ctx, "PRAGMA application_id = "+strconv.Itoa(applicationID))
 	return err
@@ -67,7 +67,7 @@ func checkVersion(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if olderVersion(version, minSQLite) {
-		return fmt.Errorf("SQLite %s is too old, it can damage a database; %s or newer is needed", version, minSQLite)
+		return fmt.Errorf("SQLite %s can corrupt a database; version %s or later is required", version, minSQLite)
 	}
 	return nil
 }
@@ -84,17 +84,15 @@ func olderVersion(version, than string) bool {
 	return len(a) < len(b)
 }
 
-// checkStore refuses a database that another program made, and one whose tables are
-// newer than this program knows. It changes nothing, and reads the database file alone.
-//
-// A file whose first start was interrupted has at most a part of our tables, and no mark
-// yet; strict refuses that too.
+// checkStore returns an error for a database of another program and for one with a newer
+// schema. It reads the database file alone and modifies nothing. With strict, it also
+// rejects a database without application_id, whose first start was interrupted.
 func checkStore(ctx context.Context, path string, strict bool) error {
 	c, err := connect(ctx, fileDSN(path))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = c.close() }() // only read
+	defer func() { _ = c.close() }()
 	number := func(query string) (n int64) {
 		if err == nil {
 			err = c.rows(query, func(row []driver.Value) error { n = asNumber(row[0]); return nil })
@@ -110,22 +108,22 @@ func checkStore(ctx context.Context, path string, strict bool) error {
 		if strict {
 			return err
 		}
-		return nil // what the file alone does not tell shows when it is opened with its log
+		return nil // the data may be in the write-ahead log, which is read later
 	}
 	if id != applicationID && (id != 0 || foreign > 0 || strict) {
-		return errors.New("this database belongs to another program; name another file")
+		return errors.New("database belongs to another program; use another file")
 	}
 	if versioned == 0 {
 		return nil
 	}
 	newest, err := newestVersion()
-	if present := number("SELECT max(version_id) FROM goose_db_version WHERE is_applied"); err == nil && present > newest {
-		return fmt.Errorf("the tables have version %d, which is newer than the %d of this program; use a newer program", present, newest)
+	if version := number("SELECT max(version_id) FROM goose_db_version WHERE is_applied"); err == nil && version > newest {
+		return fmt.Errorf("schema version %d is newer than version %d of this program; use a newer program", version, newest)
 	}
 	return err
 }
 
-// newestVersion returns the version that the migrations of this program lead to.
+// newestVersion returns the schema version of the last migration.
 func newestVersion() (newest int64, err error) {
 	files, err := fs.Glob(migrationFiles, "migrations/*.sql")
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// A store of version 1 has no status positions of deletions and undeletions.
-func TestMigrationFindsTheStatusPositions(t *testing.T) {
+// Version 1 did not set status_position for deletions and undeletions.
+func TestMigrateStatusPositions(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	apply := func(op user.Op) *user.User {
@@ -53,12 +53,12 @@ func TestMigrationFindsTheStatusPositions(t *testing.T) {
 	}
 	for i := range want {
 		if got[i] != want[i] {
-			t.Errorf("user %d: got %+v, want %+v", i, got[i], want[i])
+			t.Errorf("Statuses[%d] = %+v, want %+v", i, got[i], want[i])
 		}
 	}
 }
 
-// makeVersion1 makes of a closed store what the first release would have left.
+// makeVersion1 downgrades a closed store to schema version 1.
 func makeVersion1(t *testing.T, path string) {
 	t.Helper()
 	c, err := connect(t.Context(), dsn(path, readerCacheKiB))
@@ -83,9 +83,9 @@ func makeVersion1(t *testing.T, path string) {
 	}
 }
 
-// A store whose names have the forms of older rules gets the present ones. A user whose
-// normal form another one has keeps its own.
-func TestNamesAreRenewed(t *testing.T) {
+// Open renormalizes names that were stored by older rules. A user whose new normal form is
+// taken keeps its old one.
+func TestNamesAreRenormalized(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	var ids []int64
@@ -112,7 +112,7 @@ func TestNamesAreRenewed(t *testing.T) {
 	if err := errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	wantFindings(t, path, 0) // forms of older rules are no damage
+	wantFindings(t, path, 0) // old normal forms are not damage
 	var log strings.Builder
 	s, err = Open(t.Context(), Options{Path: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
@@ -121,12 +121,12 @@ func TestNamesAreRenewed(t *testing.T) {
 	defer func() { _ = s.Close() }()
 	wantNames := []struct{ username, email, key string }{
 		{"strasse", "a@example.org", "strasse"},
-		{"Straße", "b@example.org", "straße"}, // another one has its normal form
+		{"Straße", "b@example.org", "straße"}, // its normal form is taken
 		{"Παππας", "c@example.org", ""},
 		{"ΠΑΠΠΑΣ", "d@example.org", "παππασ"},
 		{"Plain", "plain@example.org", "plain"},
 	}
-	// Of the two that are one now, the one has the normal form that came first.
+	// The lower user ID of two with the same normal form gets it.
 	wantNames[2].key = "παππας"
 	for i, want := range wantNames {
 		u, err := s.Get(t.Context(), ids[i])
@@ -134,10 +134,10 @@ func TestNamesAreRenewed(t *testing.T) {
 			t.Fatal(err)
 		}
 		if u.Username != want.username || u.Email != want.email || u.Version != 1 {
-			t.Errorf("user %d: got %q, %q, version %d, want %q, %q, 1", i, u.Username, u.Email, u.Version, want.username, want.email)
+			t.Errorf("user %d = %q, %q, version %d, want %q, %q, version 1", i, u.Username, u.Email, u.Version, want.username, want.email)
 		}
 		if got := storedKey(t, s, ids[i]); got != want.key {
-			t.Errorf("user %d has the key %q, want %q", i, got, want.key)
+			t.Errorf("user %d: username_key = %q, want %q", i, got, want.key)
 		}
 	}
 	if n := strings.Count(log.String(), "no longer unique"); n != 2 {
@@ -145,20 +145,20 @@ func TestNamesAreRenewed(t *testing.T) {
 	}
 	_, err = user.ApplyOne(t.Context(), s, user.Change{Op: createOp(t, "STRASSE", "new@example.org")})
 	if !user.HasReason(err, user.UsernameTaken) {
-		t.Errorf("a create with a taken name: %v, want %s", err, user.UsernameTaken)
+		t.Errorf("create with a taken name: error = %v, want %s", err, user.UsernameTaken)
 	}
 	_, err = user.ApplyOne(t.Context(), s, user.Change{Op: createOp(t, "new", "D@example.org")})
 	if !user.HasReason(err, user.EmailTaken) {
-		t.Errorf("a create with a taken e-mail address: %v, want %s", err, user.EmailTaken)
+		t.Errorf("create with a taken e-mail address: error = %v, want %s", err, user.EmailTaken)
 	}
-	// The user that keeps its old form can be changed, its name given again and the rest.
+	// The user that keeps its old normal form can be updated.
 	again, tags := "Straße", []string{"new"}
 	op, err := user.NewUpdate(ids[1], user.Patch{Username: &again, Tags: &tags}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if result, err := user.ApplyOne(t.Context(), s, user.Change{Op: op}); err != nil || result.User.Version != 2 {
-		t.Errorf("an update of the user that keeps its old form: %+v, %v", result, err)
+		t.Errorf("update of the user with the old normal form = %+v, %v", result, err)
 	}
 	wantFindings(t, path, 0)
 	log.Reset()
@@ -169,7 +169,7 @@ func TestNamesAreRenewed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil || log.Len() > 0 {
-		t.Errorf("the second open: %v, %s", err, log.String())
+		t.Errorf("second Open: Close error = %v, log %q, want none", err, log.String())
 	}
 }
 
@@ -204,6 +204,6 @@ func wantFindings(t *testing.T, path string, want int) {
 	}
 	findings, err := f.Check(t.Context(), nil)
 	if err != nil || len(findings) != want {
-		t.Errorf("Check() = %q, %v, want %d findings", findings, err, want)
+		t.Errorf("Check = %q, %v, want %d findings", findings, err, want)
 	}
 }

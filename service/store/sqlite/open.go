@@ -20,67 +20,63 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Options say which file to open, and what the store takes from outside.
+// Options configures a Store.
 type Options struct {
-	Path   string       // of the database file, which is created if it is missing
-	Clock  clock.Source // nil: clock.System
-	Random io.Reader    // for ids and epochs; nil: crypto/rand
-	Logger *slog.Logger // nil: slog.Default
-	// TrustClock takes the system clock as right from the start.
+	Path   string       // database file, created if it does not exist
+	Clock  clock.Source // default: clock.System
+	Random io.Reader    // for IDs and epochs; default: crypto/rand
+	Logger *slog.Logger // default: slog.Default
+	// TrustClock accepts the system clock at start even if it has jumped.
 	TrustClock bool
-	// OnCommit is told of each commit with changes; it must return quickly.
+	// OnCommit is called for each commit with changes. It must not block.
 	OnCommit func(CommitStats)
-	// OnTrouble is told when writes begin to fail, not of each that does; it must
-	// return quickly.
-	OnTrouble func()
+	// OnWriteFailure is called when writes start to fail or stop. It must not block.
+	OnWriteFailure func()
 
-	// turnUnits and maxGroup replace the constants in tests; 0: the constants.
+	// turnUnits and maxGroup override the constants in tests.
 	turnUnits, maxGroup int
 }
 
-// CommitStats says what one commit took.
+// CommitStats describes a commit.
 type CommitStats struct {
-	Changes int           // carried out in the transaction
-	Sync    time.Duration // of the commit, most of which is the sync to disk
+	Changes int           // number of changes in the transaction
+	Sync    time.Duration // duration of COMMIT, mostly the sync to disk
 }
 
-// Store is a user.Store in one SQLite file. It is safe for use by many goroutines.
+// Store implements user.Store in a SQLite file. It is safe for concurrent use.
 type Store struct {
-	opts   Options
-	epoch  string
-	ids    *user.IDs
-	lock   *fileLock
-	clock  *clock.Monitor
-	disk   disk
-	pool   *pool
-	heavy  processors
-	writer *writer
-	// integrity checks the database in the background.
+	opts      Options
+	epoch     string
+	ids       *user.IDs
+	lock      *fileLock
+	clock     *clock.Monitor
+	disk      disk
+	pool      *pool
+	heavy     processors
+	writer    *writer
 	integrity *integrity
 	head      atomic.Pointer[user.Head]
-	stopped   atomic.Pointer[stopped] // nil: the store takes writes
+	stopped   atomic.Pointer[stopped] // nil: writes are accepted
 	observe   func(user.Commit)
 
-	// closing guards the queue: Submit holds it to read, Close to write.
+	// closing protects closed. Submit holds the read lock while it enqueues.
 	closing  sync.RWMutex
 	closed   bool
 	queue    *writeQueue
 	pace     *pace
-	finished chan struct{} // closed when the writer has ended
+	finished chan struct{} // closed when the writer goroutine returns
 
-	// The writer's own.
+	// Used by the writer goroutine only.
 	trouble trouble
-	places  [2]place
-	content content
+	files   [2]fileIdentity
+	session fileSession
 
-	redacting sync.Map // user id -> position up to which its rows are redacted
+	redacting sync.Map // user ID -> position up to which its rows are redacted
 }
 
 var _ user.Store = (*Store)(nil)
 
-// Open opens the store, creates the file if there is none, and brings its tables to
-// the present form. A second process that opens the same file is refused. The error
-// is meant for the person who starts the program.
+// Open opens or creates the database file, locks it and migrates its schema.
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Clock == nil {
 		opts.Clock = clock.System()
@@ -112,7 +108,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := checkHeader(s.lock.file); err != nil {
 		return err
 	}
-	if err := checkPair(ctx, s.opts.Path); err != nil {
+	if err := checkWAL(ctx, s.opts.Path); err != nil {
 		return err
 	}
 	if err := checkStore(ctx, s.opts.Path, false); err != nil {
@@ -125,7 +121,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 		return err
 	}
 	restrict(s.opts.Path, s.opts.Logger)
-	if err := syncFolder(filepath.Dir(s.opts.Path)); err != nil {
+	if err := syncDir(filepath.Dir(s.opts.Path)); err != nil {
 		return err
 	}
 	w, err := newWriter(ctx, s)
@@ -137,14 +133,14 @@ func (s *Store) open(ctx context.Context) (err error) {
 			err = errors.Join(err, w.conn.close())
 		}
 	}()
-	if err := renewNames(w.conn, s.opts.Logger); err != nil {
+	if err := renormalizeNames(w.conn, s.opts.Logger); err != nil {
 		return err
 	}
 	head, err := s.readMeta(w.conn)
 	if err != nil {
 		return err
 	}
-	kept, err := readMark(w.conn, head)
+	kept, err := readClockCheckpoint(w.conn, head)
 	if err != nil {
 		return err
 	}
@@ -152,13 +148,13 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := s.beginSession(w); err != nil {
 		return err
 	}
-	if s.content, err = findContent(w.conn, s.lock.file); err != nil {
+	if s.session, err = findSession(w.conn, s.lock.file); err != nil {
 		return err
 	}
 	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger, s.heavy); err != nil {
 		return err
 	}
-	if s.places, err = findPlaces(s.opts.Path); err != nil {
+	if s.files, err = identifyFiles(s.opts.Path); err != nil {
 		return errors.Join(err, s.pool.close())
 	}
 	s.head.Store(&head)
@@ -166,20 +162,20 @@ func (s *Store) open(ctx context.Context) (err error) {
 	w.start(head)
 	s.writer = w
 	s.queue = newWriteQueue()
-	s.pace = newPace() //nolint:contextcheck,nolintlint // the writer's pace outlasts this context
+	s.pace = newPace() //nolint:contextcheck,nolintlint // outlives ctx
 	s.finished = make(chan struct{})
-	go s.write() //nolint:contextcheck,nolintlint // so does the writer
+	go s.write() //nolint:contextcheck,nolintlint // outlives ctx
 	s.checkIntegrity(ctx)
 	return nil
 }
 
-// checkIntegrity begins to check the database, and waits a little for the result.
+// checkIntegrity starts the integrity check and waits up to openCheckTimeout for its result.
 //
-//nolint:contextcheck,nolintlint // the check outlasts the context
+//nolint:contextcheck,nolintlint // the check outlives ctx
 func (s *Store) checkIntegrity(ctx context.Context) {
 	s.integrity = startIntegrity(s.disk, s.opts.Logger, func(damage error) { s.stopWrites(damage, user.NewStoreDamagedError()) })
 	s.pool.onDamage = s.integrity.suspected
-	timer := time.NewTimer(openWaits)
+	timer := time.NewTimer(openCheckTimeout)
 	defer timer.Stop()
 	select {
 	case <-s.integrity.first:
@@ -188,34 +184,34 @@ func (s *Store) checkIntegrity(ctx context.Context) {
 	}
 }
 
-// checkHeader refuses what is surely not a database before SQLite touches it.
+// checkHeader returns an error for a file that is not a SQLite database.
 func checkHeader(f io.ReaderAt) error {
 	var start [16]byte
 	switch n, err := f.ReadAt(start[:], 0); {
 	case err != nil && !errors.Is(err, io.EOF):
 		return err
-	case n == 0: // an empty file becomes a database
+	case n == 0: // SQLite initializes an empty file
 		return nil
 	case string(start[:n]) != "SQLite format 3\x00":
-		return errors.New("this file is not a SQLite database; name another one, or move it out of the way")
+		return errors.New("file is not a SQLite database; use another path or move the file away")
 	}
 	return nil
 }
 
-// syncFolder makes the name of a new file durable.
-func syncFolder(path string) error {
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
+// syncDir makes the directory entry of a new file durable.
+func syncDir(path string) error {
+	f, err := os.Open(path) //nolint:gosec // path given by the operator
 	if err != nil {
 		return err
 	}
 	err = f.Sync()
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) || runtime.GOOS == "windows" {
-		err = nil // some file systems cannot sync a folder; they need not
+		err = nil // not supported by the file system
 	}
 	return errors.Join(err, f.Close())
 }
 
-// Head returns the end of the log.
+// Head implements user.Store.
 func (s *Store) Head(ctx context.Context) (user.Head, error) {
 	if err := ctx.Err(); err != nil {
 		return user.Head{}, err
@@ -223,10 +219,10 @@ func (s *Store) Head(ctx context.Context) (user.Head, error) {
 	return *s.head.Load(), nil
 }
 
-// Observe names the observer of commits.
+// Observe implements user.Store.
 func (s *Store) Observe(observer func(user.Commit)) { s.observe = observer }
 
-// ReadOnly returns why the store takes no more writes, nil if it does.
+// ReadOnly returns the reason why the store no longer accepts writes, or nil.
 func (s *Store) ReadOnly() error {
 	if why := s.stopped.Load(); why != nil {
 		return why.cause
@@ -234,20 +230,20 @@ func (s *Store) ReadOnly() error {
 	return nil
 }
 
-// Clock returns what the store thinks of the system clock.
+// Clock returns the status of the system clock.
 func (s *Store) Clock() clock.Status { return s.clock.Status() }
 
-// Integrity returns why the store must not be reported ready: it is damaged, or its check
-// has yet to end. It is nil for a sound store, and for a large one whose check takes long.
+// Integrity returns the reason why the store is not ready, or nil: the database is damaged,
+// or its check has been in progress for less than a minute.
 func (s *Store) Integrity() error { return s.integrity.status() }
 
-// stopped is why the store takes no more writes, and what it answers to them.
+// stopped is the reason why the store no longer accepts writes, and the error for callers.
 type stopped struct {
 	cause  error
 	answer *user.Error
 }
 
-// Close waits for the batches handed in, and for reads under way, and closes the file.
+// Close waits for submitted batches and for reads in progress, and closes the file.
 func (s *Store) Close() error {
 	s.closing.Lock()
 	if s.closed {
@@ -263,8 +259,8 @@ func (s *Store) Close() error {
 	if s.ReadOnly() == nil {
 		errs = append(errs, s.endSession(s.writer))
 	}
-	// After a failed sync the writer's connection is left to the end of the process:
-	// closing the last one copies the write-ahead log into the database and drops
-	// it, and the log may be the only whole copy.
+	// After a failed sync the writer's connection stays open until the process exits:
+	// closing it would checkpoint and remove the write-ahead log, which may be the only
+	// intact copy.
 	return errors.Join(append(errs, s.lock.unlock())...)
 }

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// BenchmarkOpen is the start of the store: a new file, and one that is there.
+// BenchmarkOpen opens a new and an existing file.
 func BenchmarkOpen(b *testing.B) {
-	for _, name := range []string{"new", "again"} {
+	for _, name := range []string{"new", "existing"} {
 		b.Run(name, func(b *testing.B) {
 			dir := b.TempDir()
 			for b.Loop() {

@@ -12,16 +12,15 @@ import (
 const (
 	// fileMode is the mode of every file that the package creates.
 	fileMode fs.FileMode = 0o600
-	// modeOthers are the permissions of everybody but the owner and the group.
+	// modeOthers are the permissions of users other than owner and group.
 	modeOthers fs.FileMode = 0o007
 )
 
-// sidecars are the suffixes of the files that SQLite keeps beside a database.
+// sidecars are the suffixes of the files that SQLite creates beside a database.
 var sidecars = [...]string{"-wal", "-shm", "-journal"}
 
-// resolve returns the absolute path of the database file that path names, without
-// symbolic links: SQLite's write-ahead log lies beside the file itself. The file may
-// be missing, its folder may not.
+// resolve returns the absolute path of a database file without symbolic links: the
+// write-ahead log is beside the target. The file may be missing, its directory must exist.
 func resolve(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -41,7 +40,7 @@ func resolve(path string) (string, error) {
 		case err != nil:
 			return "", err
 		case info.IsDir() && suffix == "":
-			return "", errors.New("this is a folder; name the database file in it")
+			return "", errors.New("is a directory; give the path of a file in it")
 		case !info.Mode().IsRegular():
 			return "", fmt.Errorf("%s is not a regular file", resolved+suffix)
 		}
@@ -53,19 +52,19 @@ func resolveMissing(path string) (string, error) {
 	if target, err := os.Readlink(path); err == nil {
 		return "", fmt.Errorf("symbolic link to %s, which does not exist", target)
 	}
-	folder, err := filepath.EvalSymlinks(filepath.Dir(path))
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("the folder %s does not exist", filepath.Dir(path))
+		return "", fmt.Errorf("directory %s does not exist", filepath.Dir(path))
 	}
 	if err != nil {
-		return "", fmt.Errorf("the folder of the store: %w", err)
+		return "", fmt.Errorf("directory of the store: %w", err)
 	}
-	return filepath.Join(folder, filepath.Base(path)), nil
+	return filepath.Join(dir, filepath.Base(path)), nil
 }
 
-// restrict takes the permissions of others from the files of a store. Releases before
-// file modes were set created them with the umask alone. A group that was given access
-// keeps it.
+// restrict sets the mode of store files that other users can access to fileMode. Earlier
+// releases created them with the umask alone. Files accessible to the group only are not
+// changed.
 func restrict(path string, log *slog.Logger) {
 	for _, suffix := range append([]string{""}, sidecars[:]...) {
 		name := path + suffix

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// TestPlans shows that what must not grow with the store walks an index from a place
-// in it, and sorts nothing.
+// Queries whose cost must not grow with the store search an index and do not sort.
 func TestPlans(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	logUser := "SELECT " + logColumns + " FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position LIMIT ?"
@@ -46,16 +45,15 @@ func TestPlans(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(plan) != 1 || plan[0] != want {
-			t.Errorf("%s\n got plan %q\n want %q", query, plan, want)
+			t.Errorf("plan of %s = %q, want %q", query, plan, want)
 		}
 	}
 }
 
-// TestTheLeastGreaterText checks the end of a prefix's range.
-func TestTheLeastGreaterText(t *testing.T) {
+func TestAfterPrefix(t *testing.T) {
 	for prefix, want := range map[string]string{"": "\xff", "a": "b", "az": "a{", "ä": "\xc3\xa5", "a\x7f": "a\x80"} {
 		if got := afterPrefix(prefix); got != want {
-			t.Errorf("%q: %q, want %q", prefix, got, want)
+			t.Errorf("afterPrefix(%q) = %q, want %q", prefix, got, want)
 		}
 	}
 }

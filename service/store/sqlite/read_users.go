@@ -9,7 +9,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// userColumns are what scanUser reads, in its order.
+// userColumns are the columns that scanUser reads.
 const userColumns = "user_id, username, email, status, status_time, status_position, created_at, updated_at, " +
 	"tags, metadata, version, deleted_at, purge_at"
 
@@ -23,16 +23,16 @@ func asNumber(v driver.Value) int64 { n, _ := v.(int64); return n }
 func asText(v driver.Value) string  { s, _ := v.(string); return s }
 func asBlob(v driver.Value) []byte  { b, _ := v.([]byte); return b }
 
-// asMoment reads a time that may be NULL.
-func asMoment(v driver.Value) time.Time {
+// asTime converts a nullable time.
+func asTime(v driver.Value) time.Time {
 	if n, ok := v.(int64); ok {
-		return moment(n)
+		return fromMicros(n)
 	}
 	return time.Time{}
 }
 
-// orNull is the other way round.
-func orNull(t time.Time) driver.Value {
+// timeOrNull is the inverse of asTime.
+func timeOrNull(t time.Time) driver.Value {
 	if t.IsZero() {
 		return nil
 	}
@@ -47,14 +47,14 @@ func scanUser(row []driver.Value) (*user.User, error) {
 	}
 	return &user.User{
 		ID: asNumber(row[0]), Username: asText(row[1]), Email: asText(row[2]), Status: user.Status(asNumber(row[3])),
-		StatusTime: asMoment(row[4]), StatusPosition: asNumber(row[5]),
-		CreatedAt: asMoment(row[6]), UpdatedAt: asMoment(row[7]),
+		StatusTime: asTime(row[4]), StatusPosition: asNumber(row[5]),
+		CreatedAt: asTime(row[6]), UpdatedAt: asTime(row[7]),
 		Tags: tags, Metadata: metadata, Version: asNumber(row[10]),
-		DeletedAt: asMoment(row[11]), PurgeAt: asMoment(row[12]),
+		DeletedAt: asTime(row[11]), PurgeAt: asTime(row[12]),
 	}, nil
 }
 
-// oneUser reads a user, nil if there is none.
+// oneUser returns a user, or nil.
 func (s *stmt) oneUser(arg driver.Value) (*user.User, error) {
 	row, err := s.one(arg)
 	if err != nil || row == nil {
@@ -63,7 +63,7 @@ func (s *stmt) oneUser(arg driver.Value) (*user.User, error) {
 	return scanUser(row)
 }
 
-// Get returns a user, a deleted one too.
+// Get implements user.Store.
 func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 	if planted(faultLeakReads) {
 		leak()
@@ -80,7 +80,7 @@ func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 	})
 }
 
-// GetMany returns the users that there are, in the order of the ids.
+// GetMany implements user.Store.
 func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
 	users := make([]*user.User, 0, len(ids))
 	err := s.eachID(ctx, ids, func(r *reader, id int64) (size int, err error) {
@@ -97,8 +97,7 @@ func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) 
 	return users, nil
 }
 
-// Statuses returns the current statuses of the users that exist, in the order of the
-// ids.
+// Statuses implements user.Store.
 func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus, error) {
 	statuses := make([]user.CurrentStatus, 0, len(ids))
 	err := s.eachID(ctx, ids, func(r *reader, id int64) (size int, err error) {
@@ -107,7 +106,7 @@ func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus
 			return 0, err
 		}
 		statuses = append(statuses, user.CurrentStatus{
-			UserID: id, Status: user.Status(asNumber(row[0])), Time: asMoment(row[1]),
+			UserID: id, Status: user.Status(asNumber(row[0])), Time: asTime(row[1]),
 			Position: asNumber(row[2]), Deleted: asNumber(row[3]) != 0,
 		})
 		return 0, nil
@@ -118,8 +117,8 @@ func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus
 	return statuses, nil
 }
 
-// eachID reads something for each id, which has the size: as a point read if there are few, else
-// as a scan.
+// eachID calls visit for each ID: in a point read for a few IDs, otherwise in a scan. visit
+// returns the size of the data it has read.
 func (s *Store) eachID(ctx context.Context, ids []int64, visit func(r *reader, id int64) (size int, err error)) error {
 	chunk := func(r *reader) (last bool, err error) {
 		bytes := 0
@@ -145,8 +144,7 @@ func (s *Store) eachID(ctx context.Context, ids []int64, visit func(r *reader, i
 	return err
 }
 
-// DuePurges returns at most limit deleted users whose time to be purged has come,
-// those first that have waited longest.
+// DuePurges implements user.Store. The earliest purge times are first.
 func (s *Store) DuePurges(ctx context.Context, limit int) ([]int64, error) {
 	due := s.clock.Now().Earliest
 	var ids []int64

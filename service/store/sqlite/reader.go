@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// reader is a connection that only reads, with the statements of all reads.
+// reader is a read-only connection with its prepared statements.
 type reader struct {
 	conn    *conn
 	get     *stmt

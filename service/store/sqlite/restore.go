@@ -14,31 +14,30 @@ import (
 	"time"
 )
 
-// RestoreOptions say how Restore puts a backup in place.
+// RestoreOptions configures Restore.
 type RestoreOptions struct {
-	// Force replaces a store that is there. Its files are kept under other names.
+	// Force replaces an existing store, whose files are renamed.
 	Force bool
 	// Incomplete accepts a backup whose write-ahead log is missing.
 	Incomplete bool
-	Now        time.Time                 // goes into the names of replaced files
-	Progress   func(done, total int)     // told of the pages copied and rows checked; may be nil
-	Keep       func(replaced, by string) // told of each file that was renamed; may be nil
+	Now        time.Time                     // used in the names of replaced files
+	Progress   func(done, total int)         // called with pages copied and rows checked; may be nil
+	Renamed    func(oldPath, newPath string) // called for each replaced file; may be nil
 }
 
-// Restore puts a copy of the store at backup in the place of the store at path. The copy
-// is made and checked first, has the mode 0600 and is on disk when Restore returns. It
-// gets an epoch of its own when it is first opened.
+// Restore replaces the store at path with a copy of backup. The copy is checked first, has
+// mode 0600 and is synced when Restore returns. It gets a new epoch when it is first opened.
 //
-// Restore refuses while a process serves from path, and a backup that is damaged, is
-// not a store or is newer than this program. It may be killed at any moment: path then
-// names the store as it was, or the restored one. The log of the replaced store is
-// renamed last; beside it Open refuses the restored one until Restore is repeated.
+// Restore fails if a process has the store at path open, and if the backup is damaged, is
+// not a store or has a newer schema than this program. If Restore is killed, path is either
+// the old store or the restored one. The write-ahead log of the replaced store is renamed
+// last: if it is left, Open fails until Restore is repeated.
 func Restore(ctx context.Context, backup, path string, opts RestoreOptions) error {
 	if opts.Progress == nil {
 		opts.Progress = func(int, int) {}
 	}
-	if opts.Keep == nil {
-		opts.Keep = func(string, string) {}
+	if opts.Renamed == nil {
+		opts.Renamed = func(string, string) {}
 	}
 	target, err := resolve(path)
 	if err != nil {
@@ -69,22 +68,22 @@ func restore(ctx context.Context, backup, target string, opts RestoreOptions) (e
 	if err != nil {
 		return err
 	}
-	lock, err := verifiedCopy(ctx, partial, opts)
+	lock, err := verifyCopy(ctx, partial, opts)
 	if err != nil {
 		return errors.Join(err, removeAll(partial, partial+"-wal", partial+"-shm", partial+"-journal"))
 	}
 	defer func() { err = errors.Join(err, lock.unlock()) }()
-	if err := putInPlace(partial, target, replaced != nil, opts); err != nil {
+	if err := install(partial, target, replaced != nil, opts); err != nil {
 		return errors.Join(err, removeAll(partial))
 	}
-	return syncFolder(filepath.Dir(target))
+	return syncDir(filepath.Dir(target))
 }
 
-// lockReplaced locks the database that is to be replaced; nil if there is none.
+// lockReplaced locks the database to be replaced. It returns nil if there is none.
 func lockReplaced(target string) (*fileLock, error) {
-	f, err := os.OpenFile(target, os.O_RDWR, 0) //nolint:gosec // the operator names the file
+	f, err := os.OpenFile(target, os.O_RDWR, 0) //nolint:gosec // path given by the operator
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // there is nothing to lock
+		return nil, nil //nolint:nilnil // nothing to lock
 	}
 	if err != nil {
 		return nil, err
@@ -103,18 +102,18 @@ func lockReplaced(target string) (*fileLock, error) {
 	return lock, nil
 }
 
-// mayReplace refuses to replace files without being told to.
+// mayReplace returns an error if the store exists and force is false.
 func mayReplace(target string, force bool) error {
 	for _, suffix := range []string{"", "-wal", "-journal"} {
 		info, err := os.Lstat(target + suffix)
 		if err == nil && info.Size() > 0 && !force {
-			return fmt.Errorf("%s exists; --force replaces it and keeps it under another name", target+suffix)
+			return fmt.Errorf("%s exists; use --force to replace it (it is renamed)", target+suffix)
 		}
 	}
 	return nil
 }
 
-// openBackup opens what is to be restored.
+// openBackup opens the backup to restore.
 func openBackup(ctx context.Context, backup, target string, incomplete bool) (*File, error) {
 	resolved, err := resolve(backup)
 	if err != nil {
@@ -125,10 +124,10 @@ func openBackup(ctx context.Context, backup, target string, incomplete bool) (*F
 		return nil, err
 	}
 	if to, err := os.Stat(target); err == nil && os.SameFile(from, to) {
-		return nil, errors.New("the backup and the store are the same file")
+		return nil, errors.New("backup and store are the same file")
 	}
 	if from.Size() == 0 {
-		return nil, errors.New("the backup is empty")
+		return nil, errors.New("backup is empty")
 	}
 	if err := checkLength(resolved, from.Size()); err != nil {
 		return nil, err
@@ -139,17 +138,17 @@ func openBackup(ctx context.Context, backup, target string, incomplete bool) (*F
 	return openFile(ctx, resolved)
 }
 
-// checkLength refuses a database that is shorter than its header says: SQLite reads
-// what is missing as zeros. One with a log of its own may be.
+// checkLength returns an error for a database without a log that is shorter than its header
+// states: SQLite would read the missing pages as zeros.
 func checkLength(path string, size int64) error {
 	if log, err := readWAL(path+"-wal", 0); err != nil || log.commits > 0 {
 		return err
 	}
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	f, err := os.Open(path) //nolint:gosec // path given by the operator
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }() // only read
+	defer func() { _ = f.Close() }()
 	var header [100]byte
 	if _, err := f.ReadAt(header[:], 0); err != nil {
 		return checkHeader(f)
@@ -159,21 +158,20 @@ func checkLength(path string, size int64) error {
 		page = 65536
 	}
 	if pages := int64(binary.BigEndian.Uint32(header[28:])); size < pages*page {
-		return fmt.Errorf("the backup is damaged: it has %d bytes, its header says %d", size, pages*page)
+		return fmt.Errorf("backup is damaged: file size %d, want %d by its header", size, pages*page)
 	}
 	return nil
 }
 
-// verifiedCopy checks the copy before it gets its name, and locks it until it is in place
-// and all else is done.
-func verifiedCopy(ctx context.Context, partial string, opts RestoreOptions) (*fileLock, error) {
+// verifyCopy migrates and checks the copy, and returns it locked.
+func verifyCopy(ctx context.Context, partial string, opts RestoreOptions) (*fileLock, error) {
 	if err := checkStore(ctx, partial, true); err != nil {
 		return nil, err
 	}
 	if err := migrate(ctx, partial); err != nil {
 		return nil, err
 	}
-	if err := withoutLog(ctx, partial); err != nil {
+	if err := removeWAL(ctx, partial); err != nil {
 		return nil, err
 	}
 	findings, err := newFile(partial).Check(ctx, opts.Progress)
@@ -181,7 +179,7 @@ func verifiedCopy(ctx context.Context, partial string, opts RestoreOptions) (*fi
 		return nil, err
 	}
 	if len(findings) > 0 {
-		return nil, fmt.Errorf("the backup is damaged: %s", strings.Join(findings, "; "))
+		return nil, fmt.Errorf("backup is damaged: %s", strings.Join(findings, "; "))
 	}
 	if err := syncFile(partial); err != nil {
 		return nil, err
@@ -189,8 +187,8 @@ func verifiedCopy(ctx context.Context, partial string, opts RestoreOptions) (*fi
 	return lockFile(partial)
 }
 
-// withoutLog makes of a closed database one file that has no write-ahead log.
-func withoutLog(ctx context.Context, path string) error {
+// removeWAL turns a closed database into a single file without a write-ahead log.
+func removeWAL(ctx context.Context, path string) error {
 	c, err := connect(ctx, address(path, url.Values{"_pragma": {"busy_timeout(5000)"}}))
 	if err != nil {
 		return err
@@ -199,40 +197,38 @@ func withoutLog(ctx context.Context, path string) error {
 	return errors.Join(err, c.close())
 }
 
-// putInPlace gives the finished copy its name. The files that it replaces are kept: the
-// database gets a second name first, the copy takes its name in one step, and the log
-// follows. Between these steps the copy lies beside a log that is not its own, which
-// Open refuses.
-func putInPlace(partial, target string, replaces bool, opts RestoreOptions) error {
-	kept := target + ".replaced-" + opts.Now.UTC().Format("20060102T150405.000000Z")
+// install renames the copy to target. Replaced files are renamed: the database is hard-linked
+// to a second name, the copy is renamed over it, then the log is renamed. Between the last
+// two steps Open fails, because the log does not belong to the copy.
+func install(partial, target string, replaces bool, opts RestoreOptions) error {
+	renamed := target + ".replaced-" + opts.Now.UTC().Format("20060102T150405.000000Z")
 	if !replaces {
-		if err := moveLog(target, kept, opts); err != nil {
+		if err := moveWAL(target, renamed, opts); err != nil {
 			return err
 		}
 		return publish(partial, target)
 	}
-	if err := os.Link(target, kept); err != nil {
-		return fmt.Errorf("keep the replaced store: %w", err)
+	if err := os.Link(target, renamed); err != nil {
+		return fmt.Errorf("link the replaced store: %w", err)
 	}
 	if err := os.Rename(partial, target); err != nil {
-		return errors.Join(err, os.Remove(kept))
+		return errors.Join(err, os.Remove(renamed))
 	}
-	opts.Keep(target, kept)
-	return moveLog(target, kept, opts)
+	opts.Renamed(target, renamed)
+	return moveWAL(target, renamed, opts)
 }
 
-// moveLog renames what SQLite left beside a replaced database, and removes the index of
-// the log, which SQLite makes again.
-func moveLog(target, kept string, opts RestoreOptions) error {
+// moveWAL renames the WAL and the journal of a replaced database, and removes the WAL index.
+func moveWAL(target, renamed string, opts RestoreOptions) error {
 	for _, suffix := range []string{"-wal", "-journal"} {
-		err := os.Rename(target+suffix, kept+suffix)
+		err := os.Rename(target+suffix, renamed+suffix)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		opts.Keep(target+suffix, kept+suffix)
+		opts.Renamed(target+suffix, renamed+suffix)
 	}
 	return removeAll(target + "-shm")
 }

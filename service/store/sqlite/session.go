@@ -16,9 +16,9 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// adopt gives the copy that a backup left an epoch of its own. A copy has no
-// write-ahead log, and gets none here: a log beside a file that is still marked as a copy is
-// therefore not its own (see checkPair).
+// adopt sets a new epoch in a database that is marked as a copy. It does not use a
+// write-ahead log, so a log beside a marked copy always belongs to another database (see
+// checkWAL).
 func (s *Store) adopt(ctx context.Context) (err error) {
 	main, _, err := readMain(ctx, s.opts.Path)
 	if err != nil || !main.copied {
@@ -45,17 +45,17 @@ func (s *Store) adopt(ctx context.Context) (err error) {
 func (s *Store) newEpoch() (string, error) {
 	var b [10]byte
 	if _, err := io.ReadFull(s.opts.Random, b[:]); err != nil {
-		return "", fmt.Errorf("make an epoch: %w", err)
+		return "", fmt.Errorf("new epoch: %w", err)
 	}
 	return hex.EncodeToString(b[:]), nil
 }
 
-// readMeta returns the head of the log. A new file gets an epoch.
+// readMeta returns the head of the log. It sets the epoch of a new database.
 func (s *Store) readMeta(c *conn) (head user.Head, err error) {
 	err = c.rows("SELECT epoch, position, time FROM meta", func(row []driver.Value) error {
 		head.Epoch, head.Position = asText(row[0]), asNumber(row[1])
 		if head.Position > 0 {
-			head.Time = moment(asNumber(row[2]))
+			head.Time = fromMicros(asNumber(row[2]))
 		}
 		return nil
 	})
@@ -68,21 +68,22 @@ func (s *Store) readMeta(c *conn) (head user.Head, err error) {
 	return head, c.run("UPDATE meta SET epoch = ?", head.Epoch)
 }
 
-// beginSession notes in the database that it is open, and where. The checkpoint brings
-// that into the database file before anything is acknowledged, so that the file tells
-// later which log continues it. A full disk leaves the session as it was: reads are served.
+// beginSession records a new session ID and the location in the meta table. The checkpoint
+// writes them to the database file before any write is acknowledged, so that checkWAL can
+// match the file with its log. If the disk is full the old session remains, and the store
+// serves reads.
 func (s *Store) beginSession(w *writer) error {
 	var b [8]byte
 	if _, err := io.ReadFull(s.opts.Random, b[:]); err != nil {
-		return fmt.Errorf("make a session: %w", err)
+		return fmt.Errorf("new session id: %w", err)
 	}
 	session := int64(binary.LittleEndian.Uint64(b[:]) >> 1)
-	err := w.conn.run("UPDATE meta SET previous = session, session = ?, commits = commits + 1, place = ?", session, placeOf(s.opts.Path))
+	err := w.conn.run("UPDATE meta SET previous = session, session = ?, commits = commits + 1, place = ?", session, locationOf(s.opts.Path))
 	if err == nil {
-		err = s.keepMark(w)
+		err = s.saveClockCheckpoint(w)
 	}
 	if code(err)&0xff == codes.SQLITE_FULL {
-		s.opts.Logger.Warn("session not recorded in the store", "error", err)
+		s.opts.Logger.Warn("failed to record session in store", "error", err)
 		return nil
 	}
 	if err != nil {
@@ -91,28 +92,27 @@ func (s *Store) beginSession(w *writer) error {
 	return w.conn.rows("PRAGMA wal_checkpoint(PASSIVE)", func([]driver.Value) error { return nil })
 }
 
-// endSession notes that the database was closed in good order, and closes the writer's
-// connection. The last connection copies the write-ahead log into the database and
-// removes it. If the note cannot be written the connection, and with it the log, is left to
-// the end of the process.
+// endSession records that the database was closed, and closes the writer's connection.
+// Closing the last connection checkpoints and removes the write-ahead log. If the record
+// cannot be written, the connection stays open until the process exits, and the log remains.
 func (s *Store) endSession(w *writer) error {
-	err := s.keepMark(w)
+	err := s.saveClockCheckpoint(w)
 	if err == nil {
 		err = w.conn.run("UPDATE meta SET commits = commits + 1, place = ''")
 	}
 	if err != nil {
-		s.opts.Logger.Warn("store left open: its close could not be recorded", "error", err)
+		s.opts.Logger.Warn("failed to record close in store", "error", err)
 		return nil
 	}
 	return w.conn.close()
 }
 
-// readMark returns what the store kept of the time. An earlier release kept none: the
-// log's last row is as old as the store at least.
-func readMark(c *conn, head user.Head) (kept clock.Checkpoint, err error) {
+// readClockCheckpoint returns the stored clock checkpoint, or the time of the last log row if an earlier
+// release stored none.
+func readClockCheckpoint(c *conn, head user.Head) (kept clock.Checkpoint, err error) {
 	err = c.rows("SELECT clock_time, clock_elapsed, clock_boot FROM meta", func(row []driver.Value) error {
 		if at := asNumber(row[0]); at != 0 {
-			kept = clock.Checkpoint{Time: moment(at), Elapsed: time.Duration(asNumber(row[1])), Boot: asText(row[2])}
+			kept = clock.Checkpoint{Time: fromMicros(at), Elapsed: time.Duration(asNumber(row[1])), Boot: asText(row[2])}
 		}
 		return nil
 	})
@@ -122,8 +122,8 @@ func readMark(c *conn, head user.Head) (kept clock.Checkpoint, err error) {
 	return kept, err
 }
 
-// keepMark notes the time for the next start. The prober has it done every few seconds.
-func (s *Store) keepMark(w *writer) error {
-	mark := s.clock.Checkpoint()
-	return w.conn.run("UPDATE meta SET clock_time = ?, clock_elapsed = ?, clock_boot = ?", mark.Time.UnixMicro(), int64(mark.Elapsed), mark.Boot)
+// saveClockCheckpoint stores the clock checkpoint for the next start. Each probe calls it.
+func (s *Store) saveClockCheckpoint(w *writer) error {
+	checkpoint := s.clock.Checkpoint()
+	return w.conn.run("UPDATE meta SET clock_time = ?, clock_elapsed = ?, clock_boot = ?", checkpoint.Time.UnixMicro(), int64(checkpoint.Elapsed), checkpoint.Boot)
 }

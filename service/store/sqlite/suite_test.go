@@ -22,11 +22,11 @@ func TestStore(t *testing.T) {
 	})
 }
 
-// A batch that takes many transactions gives the same results as one that takes one.
-func TestStoreInParts(t *testing.T) {
+// A batch that is split into several transactions has the same results.
+func TestStoreWithSplitBatches(t *testing.T) {
 	storetest.CompareWithModel(t, func(t *testing.T, opts storetest.Options) user.Store {
 		t.Helper()
-		return openFor(t, options(opts).InParts(2))
+		return openFor(t, options(opts).WithSplitBatches(2))
 	})
 }
 

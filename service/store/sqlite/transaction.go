@@ -13,11 +13,11 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// checkpointPages is how many pages are written between two checkpoints: 16 MiB.
+// checkpointPages is the number of pages written between checkpoints: 16 MiB.
 const checkpointPages = 4096
 
-// writer is the connection that writes, with the state of its transaction. Only the
-// writer's goroutine uses it.
+// writer is the read-write connection with the state of its transaction. Only the writer
+// goroutine uses it.
 type writer struct {
 	store *Store
 	conn  *conn
@@ -34,22 +34,22 @@ type writer struct {
 	getRequest, putRequest                      *stmt
 	getShared, keptUntil, putShared, keepShared *stmt
 
-	commit       func() error // commitAll, but for tests of its failure
-	checkpointed int          // pages written until the last checkpoint
+	commit       func() error // commitAll; replaced in tests
+	checkpointed int          // pages written before the last checkpoint
 
-	// What is true within the transaction.
-	head      user.Head // before it
-	now       time.Time // its one time
-	clock     time.Time // the best known time
-	due       time.Time // has certainly come
-	next      int64     // position of its next row
+	// State of the transaction.
+	head      user.Head // before the transaction
+	now       time.Time // time of its rows
+	clock     time.Time // best known time
+	due       time.Time // earliest possible time
+	next      int64     // position of the next row
 	committed []user.CommittedChange
-	changes   int64 // rows that the connection had written before it
-	done      int   // changes since the start of the program
+	changes   int64 // total_changes() before the transaction
+	done      int   // changes applied since the start
 }
 
 func newWriter(ctx context.Context, s *Store) (*writer, error) {
-	c, err := connect(ctx, dsn(s.opts.Path, writerCacheKiB, fmt.Sprintf("journal_size_limit(%d)", journalLimit)))
+	c, err := connect(ctx, dsn(s.opts.Path, writerCacheKiB, fmt.Sprintf("journal_size_limit(%d)", journalSizeLimit)))
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (w *writer) prepareUsers(err *error) {
 	w.getByEmail = c.prepare(err, "SELECT "+userColumns+" FROM users WHERE email_key = ?")
 	w.insertUser = c.prepare(err, "INSERT INTO users ("+userColumns+", username_key, email_key) "+
 		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-	// What is not named keeps its index entry as it is.
+	// Does not name indexed columns except updated_at, so their index entries are not rewritten.
 	w.updateUser = c.prepare(err, "UPDATE users SET status = ?, status_time = ?, status_position = ?, updated_at = ?, "+
 		"tags = ?, metadata = ?, version = ? WHERE user_id = ?")
 	w.updateUserFully = c.prepare(err, "UPDATE users SET status = ?, status_time = ?, status_position = ?, updated_at = ?, "+
@@ -104,7 +104,7 @@ func (w *writer) prepareUsers(err *error) {
 
 func (w *writer) start(head user.Head) { w.head = head }
 
-// begin sets the state for a new transaction. Its time is never before the log's.
+// begin sets the state for a new transaction. Its time is not before that of the last row.
 func (w *writer) begin(at clock.Times) {
 	w.clock, w.due = user.Truncate(at.Best), user.Truncate(at.Earliest)
 	w.now = w.clock
@@ -122,8 +122,8 @@ func (w *writer) beginTransaction() (err error) {
 	return err
 }
 
-// noteHead writes the new head and the count of commits into the meta table, unless
-// the transaction has written nothing.
+// noteHead writes the new head and the commit count to the meta table, unless the
+// transaction has written nothing.
 func (w *writer) noteHead() (user.Head, error) {
 	head := w.head
 	if w.next > head.Position+1 {
@@ -136,24 +136,24 @@ func (w *writer) noteHead() (user.Head, error) {
 	return head, w.countCommit.exec()
 }
 
-// pagesWritten counts the pages that the connection has written to the log.
+// pagesWritten returns the number of pages that the connection has written to the WAL.
 func (w *writer) pagesWritten() (int, error) {
 	status, ok := w.conn.raw.(driverpkg.DBStatus)
 	if !ok {
-		return 0, errors.New("the SQLite driver does not count pages")
+		return 0, errors.New("SQLite driver: DBStatus not supported")
 	}
 	n, _, err := status.Status(driverpkg.DBStatusCacheWrite, false)
 	return n, err
 }
 
-// part carries out a part of an item. An error means that the transaction is to
-// be given up; careful, that is so only if a savepoint does not hold.
+// part applies a part of an item. After an error the transaction must be rolled back. With
+// careful, each change has a savepoint, and an unexpected error fails that change only.
 func (w *writer) part(p part, careful bool) error {
 	it := p.it
 	it.err = nil
 	switch {
 	case it.job != nil:
-		w.store.heavy.release() // it may wait for something
+		w.store.heavy.release() // the job may block
 		defer w.store.heavy.acquire()
 		return w.guarded(careful, &it.err, func() error { return it.job(w) })
 	case it.batch.Atomic:
@@ -177,7 +177,7 @@ func (w *writer) part(p part, careful bool) error {
 	return nil
 }
 
-// rest lets other long work have the processor now and then.
+// rest yields the processor to scans after each turnUnits changes.
 func (w *writer) rest() {
 	if w.done++; w.done%turnUnits == 0 {
 		w.store.heavy.release()
@@ -186,8 +186,8 @@ func (w *writer) rest() {
 	}
 }
 
-// guarded carries out one step. Its expected failure goes into failure; an
-// unexpected one is returned or, careful, undone and put into failure too.
+// guarded runs step and stores an expected error in *failure. It returns an unexpected error
+// or, with careful, rolls back the step and stores the error in *failure too.
 func (w *writer) guarded(careful bool, failure *error, step func() error) error {
 	if careful {
 		if err := w.savepoint.exec(); err != nil {
@@ -207,12 +207,12 @@ func (w *writer) guarded(careful bool, failure *error, step func() error) error 
 	if !careful || ofStore(err) {
 		return err
 	}
-	w.store.opts.Logger.Error("a change failed unexpectedly", "error", err, "stack", stackOf(err))
+	w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", stackOf(err))
 	*failure = err
 	return w.goBack(next, committed)
 }
 
-// goBack undoes what was done since the savepoint.
+// goBack rolls back to the savepoint.
 func (w *writer) goBack(next int64, committed int) error {
 	w.next, w.committed = next, w.committed[:committed]
 	if err := w.backToPoint.exec(); err != nil {
@@ -221,7 +221,7 @@ func (w *writer) goBack(next int64, committed int) error {
 	return w.releaseSavepoint.exec()
 }
 
-// atomic carries out a batch of which all or nothing is kept.
+// atomic applies an atomic batch.
 func (w *writer) atomic(it *item, careful bool) error {
 	if err := w.savepoint.exec(); err != nil {
 		return err
@@ -240,7 +240,7 @@ func (w *writer) atomic(it *item, careful bool) error {
 			if !careful || ofStore(err) {
 				return err
 			}
-			w.store.opts.Logger.Error("a change failed unexpectedly", "error", err, "stack", stackOf(err))
+			w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", stackOf(err))
 		}
 		it.err = &user.ItemError{Index: i, Err: err}
 		return w.goBack(next, committed)
@@ -248,25 +248,25 @@ func (w *writer) atomic(it *item, careful bool) error {
 	return w.releaseSavepoint.exec()
 }
 
-// panicked is the failure of a change that panicked.
-type panicked struct {
+// panicError is a recovered panic.
+type panicError struct {
 	value any
 	stack []byte
 }
 
-func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
 func caught(step func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			err = &panicked{value: value, stack: debug.Stack()}
+			err = &panicError{value: value, stack: debug.Stack()}
 		}
 	}()
 	return step()
 }
 
 func stackOf(err error) string {
-	var p *panicked
+	var p *panicError
 	if errors.As(err, &p) {
 		return string(p.stack)
 	}

@@ -14,29 +14,28 @@ import (
 const (
 	walHeaderSize   = 32
 	walFrameHeader  = 24
-	walMagic        = 0x377f0682 // the lowest bit set: checksums are big-endian
+	walMagic        = 0x377f0682 // lowest bit set: big-endian checksums
 	maxWALPageBytes = 65536
 )
 
-// walContent is what a write-ahead log holds: the frames up to the last commit, which
-// SQLite would apply to the database.
+// walContent describes the committed transactions in a write-ahead log.
 type walContent struct {
-	exists  bool
-	commits int        // transactions
-	metas   []metaMark // what each transaction that wrote the meta table left in it
+	exists   bool
+	commits  int
+	metaRows []metaRow // of each transaction that wrote the meta table
 }
 
-// readWAL reads the write-ahead log at path. metaPage is the page of the meta table.
-// A log that SQLite would ignore has no commits.
+// readWAL reads the write-ahead log at path. metaPage is the root page of the meta table. A
+// log that SQLite would ignore has no commits.
 func readWAL(path string, metaPage uint32) (content walContent, err error) {
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	f, err := os.Open(path) //nolint:gosec // path given by the operator
 	if errors.Is(err, fs.ErrNotExist) {
 		return content, nil
 	}
 	if err != nil {
 		return content, err
 	}
-	defer func() { _ = f.Close() }() // only read
+	defer func() { _ = f.Close() }()
 	content.exists = true
 	r := bufio.NewReaderSize(f, 1<<20)
 	var header [walHeaderSize]byte
@@ -57,9 +56,9 @@ func ignoreEnd(err error) error {
 	return err
 }
 
-// readFrames reads frames until one is not of this log: its salt or its checksum is wrong.
+// readFrames reads frames up to the first one with a wrong salt or checksum.
 func (c *walContent) readFrames(r io.Reader, sum *walChecksum, salt, frame []byte, metaPage uint32) error {
-	var meta *metaMark // of the transaction that is being read
+	var meta *metaRow // of the current transaction
 	for {
 		if _, err := io.ReadFull(r, frame); err != nil {
 			return err
@@ -70,16 +69,16 @@ func (c *walContent) readFrames(r io.Reader, sum *walChecksum, salt, frame []byt
 			return nil
 		}
 		if binary.BigEndian.Uint32(frame) == metaPage {
-			if mark, ok := parseMetaPage(frame[walFrameHeader:]); ok {
-				meta = &mark
+			if row, ok := parseMetaPage(frame[walFrameHeader:]); ok {
+				meta = &row
 			}
 		}
 		if binary.BigEndian.Uint32(frame[4:]) == 0 {
-			continue // not the last frame of its transaction
+			continue // not a commit frame
 		}
 		c.commits++
 		if meta != nil {
-			c.metas = append(c.metas, *meta)
+			c.metaRows = append(c.metaRows, *meta)
 			meta = nil
 		}
 	}
@@ -91,7 +90,7 @@ type walChecksum struct {
 	s0, s1 uint32
 }
 
-// newWALChecksum returns the checksum behind the header, nil if the header is not valid.
+// newWALChecksum returns the checksum after the header, or nil if the header is invalid.
 func newWALChecksum(header []byte) *walChecksum {
 	sum := &walChecksum{order: binary.LittleEndian}
 	switch binary.BigEndian.Uint32(header) {

@@ -223,8 +223,8 @@ func (s *Store) noteOutcome(err error) {
 }
 
 func (s *Store) inTrouble() {
-	if s.opts.OnTrouble != nil {
-		s.opts.OnTrouble()
+	if s.opts.OnWriteFailure != nil {
+		s.opts.OnWriteFailure()
 	}
 }
 
@@ -355,13 +355,13 @@ func (s *Store) carryOutParts(g *group, careful bool) error {
 // checkPlaces stops writes where those of this transaction would go to a file that the
 // next start does not find. It costs a few microseconds, a sync a hundred and more.
 func (s *Store) checkPlaces() error {
-	for i := range s.places {
-		if err := s.places[i].check(); err != nil {
+	for i := range s.files {
+		if err := s.files[i].check(); err != nil {
 			s.stopWrites(err, user.NewStoreMovedError())
 			return err
 		}
 	}
-	if err := s.content.check(); err != nil {
+	if err := s.session.check(); err != nil {
 		s.stopWrites(err, user.NewStoreMovedError())
 		s.integrity.found(err)
 		return err

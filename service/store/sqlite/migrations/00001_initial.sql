@@ -1,6 +1,5 @@
--- Times are microseconds since 1970 in UTC. Keys are normal forms, by which users
--- are unique and listed. tags, metadata, details and answer are encoded as codec.go
--- of the package says.
+-- Times are microseconds since the Unix epoch. The _key columns are normal forms, which are
+-- unique and define the list order. codec.go defines the encoding of the BLOB columns.
 
 -- +goose Up
 -- +goose StatementBegin
@@ -24,7 +23,7 @@ CREATE TABLE users (
 -- +goose StatementEnd
 CREATE UNIQUE INDEX users_username ON users (username_key);
 CREATE UNIQUE INDEX users_email    ON users (email_key);
--- An index ends with the rowid, which is user_id: this one is the order "by updated, then id".
+-- Indexes end with the rowid, which is user_id: the order is updated_at, user_id.
 CREATE INDEX users_updated ON users (updated_at);
 CREATE INDEX users_purge   ON users (purge_at) WHERE purge_at IS NOT NULL;
 
@@ -37,10 +36,10 @@ CREATE TABLE log (
     details  BLOB
 ) STRICT;
 -- +goose StatementEnd
--- Ends with the rowid, which is position: one user's rows in order.
+-- Ends with the rowid, which is position.
 CREATE INDEX log_user ON log (user_id);
 
--- Rowids are given in the order of created_at, so no index is needed to find the oldest.
+-- Rowids are in the order of created_at, so the oldest rows are found without an index.
 -- +goose StatementBegin
 CREATE TABLE request_ids (
     seq         INTEGER PRIMARY KEY,
@@ -60,9 +59,9 @@ CREATE INDEX request_ids_user ON request_ids (user_id);
 CREATE TABLE meta (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
     epoch     TEXT    NOT NULL,
-    position  INTEGER NOT NULL, -- of the log's last row
-    time      INTEGER NOT NULL, -- of the log's last row
-    copied    INTEGER NOT NULL, -- 1: a backup that has not been opened yet, which needs an epoch of its own
+    position  INTEGER NOT NULL, -- of the last log row
+    time      INTEGER NOT NULL, -- of the last log row
+    copied    INTEGER NOT NULL, -- 1: a backup that was not opened yet; it gets a new epoch
     probes    INTEGER NOT NULL
 ) STRICT;
 -- +goose StatementEnd

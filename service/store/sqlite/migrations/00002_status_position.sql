@@ -1,5 +1,5 @@
--- status_position is also the position of a deletion or an undeletion, so that followers
--- of statuses need only the user to know its newest row.
+-- status_position includes deletions and undeletions, so that status streams can compare it
+-- with positions of the log.
 
 -- +goose Up
 -- +goose StatementBegin

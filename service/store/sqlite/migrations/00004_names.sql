@@ -1,5 +1,4 @@
--- The version of the rules by which names have their shown and their normal forms. The
--- program renews the names of users where it is another one.
+-- Version of the name normalization rules. When it changes, the store normalizes all names again.
 
 -- +goose Up
 ALTER TABLE meta ADD COLUMN names INTEGER NOT NULL DEFAULT 0;

@@ -1,5 +1,5 @@
--- The users of remembered results that are large. Many results of one user have the same:
--- a request that changes nothing takes a few bytes and must not store a copy each.
+-- Users of large stored results. Results with the same version of a user share a row, so that
+-- requests without effect do not store a copy each.
 
 -- +goose Up
 -- +goose StatementBegin

@@ -13,14 +13,14 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// snapshot copies the files of a running store, as a kill at this moment would leave them.
-func snapshot(t *testing.T, path string) (folder string) {
+// snapshot copies the files of an open store, as a kill would leave them.
+func snapshot(t *testing.T, path string) (dir string) {
 	t.Helper()
-	folder = t.TempDir()
+	dir = t.TempDir()
 	for _, suffix := range []string{"", "-wal"} {
-		copyFile(t, path+suffix, filepath.Join(folder, "users.db"+suffix))
+		copyFile(t, path+suffix, filepath.Join(dir, "users.db"+suffix))
 	}
-	return folder
+	return dir
 }
 
 func copyFile(t *testing.T, from, to string) {
@@ -38,20 +38,20 @@ func checkpointNow(t *testing.T, s *Store) {
 	t.Helper()
 	createUser(t, s, "checkpoint")
 	err := s.do(t.Context(), func(w *writer) error {
-		w.checkpointed = -1 << 40 // it is carried out behind this
+		w.checkpointed = -1 << 40 // forces a checkpoint after this job
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Probe(t.Context()); err != nil { // begins the log anew
+	if err := s.Probe(t.Context()); err != nil { // resets the WAL
 		t.Fatal(err)
 	}
 }
 
-// A database is refused beside the write-ahead log of another database and of another
-// state of itself, in words that say what to do, and neither file is changed.
-func TestForeignWriteAheadLog(t *testing.T) {
+// Open fails if the write-ahead log belongs to another database or to another state of this
+// one. The error says how to proceed, and no file is modified.
+func TestOpenWithForeignWAL(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "users.db")
 	s := openTest(t, path)
@@ -73,54 +73,53 @@ func TestForeignWriteAheadLog(t *testing.T) {
 	}
 	closed := filepath.Join(t.TempDir(), "users.db")
 	copyFile(t, path, closed)
-	again := openTest(t, path)
-	createUser(t, again, "carla")
+	reopened := openTest(t, path)
+	createUser(t, reopened, "carla")
 	next := snapshot(t, path)
 	branch := openTest(t, closed)
 	createUser(t, branch, "doris")
 	branched := snapshot(t, closed)
 	other := filepath.Join(t.TempDir(), "users.db")
-	stranger := openTest(t, other)
-	createUser(t, stranger, "anna")
-	strange := snapshot(t, other)
+	foreign := openTest(t, other)
+	createUser(t, foreign, "anna")
+	foreignDir := snapshot(t, other)
 
-	short := filepath.Join(t.TempDir(), "users.db") // a checkpoint was interrupted
+	short := filepath.Join(t.TempDir(), "users.db") // an interrupted checkpoint
 	copyFile(t, filepath.Join(late, "users.db"), short)
 	if info, err := os.Stat(short); err != nil || os.Truncate(short, info.Size()-4096) != nil {
 		t.Fatal(err)
 	}
 
-	database := func(folder string) string { return filepath.Join(folder, "users.db") }
-	for name, pair := range map[string]struct {
+	database := func(dir string) string { return filepath.Join(dir, "users.db") }
+	for name, files := range map[string]struct {
 		main, log string
-		fits      bool
+		matches   bool
 	}{
-		"its own":                      {database(early), database(early), true},
-		"its own, later":               {database(late), database(late), true},
-		"its own, opened again":        {database(next), database(next), true},
-		"a backup":                     {backup, database(late), false},
-		"a backup, log it was made of": {backup, database(early), false},
-		"another store":                {database(strange), database(late), false},
-		"an earlier state":             {database(early), database(late), false},
-		"a later state":                {database(late), database(early), false},
-		"a session before":             {database(early), database(next), false},
-		"a session later":              {database(next), database(late), false},
-		"a copy that went another way": {database(branched), database(next), false},
-		"an empty file":                {os.DevNull, database(late), false},
-		"a short file, another's log":  {short, database(strange), false},
+		"own log":                     {database(early), database(early), true},
+		"own log, later":              {database(late), database(late), true},
+		"own log, reopened":           {database(next), database(next), true},
+		"backup":                      {backup, database(late), false},
+		"backup, log of its source":   {backup, database(early), false},
+		"other store":                 {database(foreignDir), database(late), false},
+		"earlier state":               {database(early), database(late), false},
+		"later state":                 {database(late), database(early), false},
+		"earlier session":             {database(early), database(next), false},
+		"later session":               {database(next), database(late), false},
+		"diverged copy":               {database(branched), database(next), false},
+		"empty file":                  {os.DevNull, database(late), false},
+		"truncated file, foreign log": {short, database(foreignDir), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			folder := t.TempDir()
-			path := database(folder)
-			copyFile(t, pair.main, path)
-			copyFile(t, pair.log+"-wal", path+"-wal")
+			path := database(t.TempDir())
+			copyFile(t, files.main, path)
+			copyFile(t, files.log+"-wal", path+"-wal")
 			s, err := Open(t.Context(), Options{Path: path})
-			if pair.fits {
+			if files.matches {
 				if err != nil {
 					t.Fatal(err)
 				}
 				if findings, err := s.Check(t.Context(), nil); err != nil || len(findings) > 0 {
-					t.Errorf("Check() = %v, %v, want nothing", findings, err)
+					t.Errorf("Check = %v, %v, want no findings", findings, err)
 				}
 				if err := s.Close(); err != nil {
 					t.Fatal(err)
@@ -131,30 +130,30 @@ func TestForeignWriteAheadLog(t *testing.T) {
 				_ = s.Close()
 			}
 			if err == nil || !strings.Contains(err.Error(), "write-ahead log") || !strings.Contains(err.Error(), "move the log away") {
-				t.Errorf("Open() = %v, want a refusal that says what to do", err)
+				t.Errorf("Open = %v, want an error about the write-ahead log", err)
 			}
 			if _, err := OpenFile(t.Context(), path); err == nil {
-				t.Error("OpenFile() = nil, want a refusal")
+				t.Error("OpenFile succeeded, want an error")
 			}
-			mustBeCopies(t, map[string]string{path: pair.main, path + "-wal": pair.log + "-wal"})
+			wantSameContents(t, map[string]string{path: files.main, path + "-wal": files.log + "-wal"})
 		})
 	}
 }
 
-func mustBeCopies(t *testing.T, files map[string]string) {
+func wantSameContents(t *testing.T, files map[string]string) {
 	t.Helper()
 	for got, want := range files {
 		a, err := os.ReadFile(got)
 		b, err2 := os.ReadFile(want)
 		if err != nil || err2 != nil || !bytes.Equal(a, b) {
-			t.Errorf("%s is not as it was before: %d and %d bytes, %v, %v", filepath.Base(got), len(a), len(b), err, err2)
+			t.Errorf("%s was modified: %d bytes, want %d; errors %v, %v", filepath.Base(got), len(a), len(b), err, err2)
 		}
 	}
 }
 
-// A store that was killed is not opened by another name, beside which its log is not;
-// by its own name it has everything.
-func TestDatabaseWithoutItsLog(t *testing.T) {
+// After a kill, Open through a hard link fails, because the write-ahead log is beside the
+// original path. Open of the original path succeeds.
+func TestOpenHardLinkWithoutWAL(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "users.db")
 	running := openTest(t, path)
@@ -167,41 +166,41 @@ func TestDatabaseWithoutItsLog(t *testing.T) {
 	}
 	_, err := Open(t.Context(), Options{Path: link})
 	if err == nil || !strings.Contains(err.Error(), "was in use as "+killed) {
-		t.Fatalf("Open(hard link) = %v, want a refusal that names %s", err, killed)
+		t.Fatalf("Open(hard link) = %v, want an error with %s", err, killed)
 	}
 	s := openTest(t, killed)
 	if _, err := s.Get(t.Context(), u.ID); err != nil {
-		t.Errorf("Get() = %v", err)
+		t.Errorf("Get error = %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	openTest(t, link) // it was closed in good order
+	openTest(t, link)
 }
 
-// relocate makes of a killed store one that was in use where it lies.
+// relocate sets the location of a killed store to path.
 func relocate(t *testing.T, path string) {
 	t.Helper()
 	c, err := connect(t.Context(), address(path, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { // as a kill would leave it: with its log
-		copyFile(t, path+"-wal", path+"-kept")
+	defer func() { // keep the log
+		copyFile(t, path+"-wal", path+"-saved")
 		if err := c.close(); err != nil {
 			t.Error(err)
 		}
-		if err := os.Rename(path+"-kept", path+"-wal"); err != nil {
+		if err := os.Rename(path+"-saved", path+"-wal"); err != nil {
 			t.Error(err)
 		}
 	}()
-	if err := c.run("UPDATE meta SET place = ?, commits = commits + 1", placeOf(path)); err != nil {
+	if err := c.run("UPDATE meta SET place = ?, commits = commits + 1", locationOf(path)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// What the first release left is opened, also where it was killed.
-func TestPairingBeginsWithAStoreOfVersion1(t *testing.T) {
+// A store of schema version 1 can be opened after a kill.
+func TestOpenVersion1AfterKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	createUser(t, s, "anna")
@@ -224,9 +223,7 @@ func TestPairingBeginsWithAStoreOfVersion1(t *testing.T) {
 	createUser(t, s, "berta")
 }
 
-// TestMetaPage compares what is parsed of the page with what SQLite reads, for values
-// of every width.
-func TestMetaPage(t *testing.T) {
+func TestParseMetaPage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	for _, n := range []int64{0, 1, 2, 127, 128, 1 << 14, 1 << 22, 1 << 30, 1 << 40, 1 << 62, -1, -200, -1 << 40} {
@@ -236,31 +233,30 @@ func TestMetaPage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		folder := snapshot(t, path)
+		dir := snapshot(t, path)
 		_, page, err := readMain(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		log, err := readWAL(filepath.Join(folder, "users.db-wal"), page)
-		if err != nil || len(log.metas) == 0 {
-			t.Fatalf("readWAL() = %+v, %v", log, err)
+		log, err := readWAL(filepath.Join(dir, "users.db-wal"), page)
+		if err != nil || len(log.metaRows) == 0 {
+			t.Fatalf("readWAL = %+v, %v", log, err)
 		}
-		last := log.metas[len(log.metas)-1]
-		if last.epoch != s.epoch || last.session != n || last.commits != n+1 || last.place != placeOf(path) || !last.paired {
-			t.Errorf("after commits = %d: got %+v", n, last)
+		last := log.metaRows[len(log.metaRows)-1]
+		if last.epoch != s.epoch || last.session != n || last.commits != n+1 || last.place != locationOf(path) || !last.paired {
+			t.Errorf("meta row after commits = %d: %+v", n, last)
 		}
 	}
 }
 
-// Damaged pages and logs are read to an end, whatever is in them.
+// parseMetaPage must not panic.
 func FuzzMetaPage(f *testing.F) {
 	f.Add([]byte{0x0d, 0, 0, 0, 1, 0, 0, 0, 0, 10, 3, 1, 2, 1, 5})
 	f.Fuzz(func(_ *testing.T, page []byte) { parseMetaPage(page) })
 }
 
-// A reader that holds up the checkpoint at open does not make the store take its own
-// file for another one later.
-func TestOpenBesideAReader(t *testing.T) {
+// If a reader blocks the checkpoint in Open, later checks of the file session still succeed.
+func TestOpenWhileReaderBlocksCheckpoint(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	createUser(t, s, "anna")

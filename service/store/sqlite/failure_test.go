@@ -16,27 +16,27 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// touch changes a user.
+// touch writes a log row of a user.
 func touch(t *testing.T, s *Store, id int64) error {
 	t.Helper()
 	_, err := user.ApplyOne(t.Context(), s, user.Change{Op: &user.Record{ID: id, Action: "app.seen"}})
 	return err
 }
 
-// damage overwrites a leaf of the table of users in the file of a database.
+// damage overwrites a leaf page of the users table.
 func damage(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = f.Close() }() // what is read next tells
+	defer func() { _ = f.Close() }() // the test reads the file
 	whole, err := io.ReadAll(f)
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := int64(0)
-	for page := range slices.Chunk(whole, 4096) { // not of the log
+	for page := range slices.Chunk(whole, 4096) { // skips pages of the log
 		if page[0] == 0x0d && bytes.Contains(page, []byte("@example.org")) && !bytes.Contains(page, []byte("user.created")) {
 			if _, err := f.WriteAt(bytes.Repeat([]byte{0xa5}, len(page)), at); err != nil {
 				t.Fatal(err)
@@ -45,11 +45,11 @@ func damage(t *testing.T, path string) {
 		}
 		at += int64(len(page))
 	}
-	t.Fatal("no leaf of the table of users was found")
+	t.Fatal("no leaf page of the users table found")
 }
 
-// Damage that a change meets is looked into; from then on the store is not reported ready
-// and takes no writes, also after it was opened anew. Reads of sound pages go on.
+// After a write has met damage, the store is not ready and read-only, also after it is
+// reopened. Reads of intact pages succeed.
 func TestDamageStopsWrites(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
@@ -67,12 +67,12 @@ func TestDamageStopsWrites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = s.Close() }) // the file is damaged
+		t.Cleanup(func() { _ = s.Close() }) // fails: the file is damaged
 		return s
 	}
 	s = open()
 	if err := s.Integrity(); err != nil {
-		t.Fatalf("Integrity() = %v before the damage", err)
+		t.Fatalf("Integrity before the damage = %v, want nil", err)
 	}
 	damage(t, path)
 	for i := 0; s.Integrity() == nil && i < len(results); i++ {
@@ -83,35 +83,35 @@ func TestDamageStopsWrites(t *testing.T) {
 	for errors.Is(s.Integrity(), errChecking) {
 		runtime.Gosched()
 	}
-	mustBeDamaged(t, s, results)
-	_ = s.Close() // it may say so
-	mustBeDamaged(t, open(), results)
+	wantDamaged(t, s, results)
+	_ = s.Close() // may fail
+	wantDamaged(t, open(), results)
 }
 
-func mustBeDamaged(t *testing.T, s *Store, users []user.Result) {
+func wantDamaged(t *testing.T, s *Store, users []user.Result) {
 	t.Helper()
 	if err := s.Integrity(); err == nil || !strings.Contains(err.Error(), "the database is damaged; restore a backup") {
-		t.Fatalf("Integrity() = %v, want that the database is damaged", err)
+		t.Fatalf("Integrity = %v, want damage", err)
 	}
 	read := 0
 	for _, r := range users {
 		if err := touch(t, s, r.User.ID); !user.HasReason(err, user.StoreReadOnly) {
-			t.Fatalf("a change: got %v, want STORE_READ_ONLY", err)
+			t.Fatalf("write: error = %v, want STORE_READ_ONLY", err)
 		}
 		if _, err := s.Get(t.Context(), r.User.ID); err == nil {
 			read++
 		}
 	}
 	if read == 0 || read == len(users) {
-		t.Errorf("%d of %d users were read, want some", read, len(users))
+		t.Errorf("%d of %d users could be read, want a part", read, len(users))
 	}
 	if err := s.Probe(t.Context()); !user.HasReason(err, user.StoreReadOnly) {
-		t.Errorf("Probe() = %v, want STORE_READ_ONLY", err)
+		t.Errorf("Probe error = %v, want STORE_READ_ONLY", err)
 	}
 }
 
-// A file that is copied over an open database in place keeps its name and its inode. No
-// write goes into it, and the store is not ready any more.
+// A file that is copied over an open database keeps the path and the inode. The store
+// becomes read-only and not ready.
 func TestDatabaseOverwrittenInPlace(t *testing.T) {
 	dir := t.TempDir()
 	other := openTest(t, filepath.Join(dir, "other.db"))
@@ -127,7 +127,7 @@ func TestDatabaseOverwrittenInPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() }) // its file is gone
+	t.Cleanup(func() { _ = s.Close() }) // fails: its file was overwritten
 	u := createUser(t, s, "anna")
 	content, err := os.ReadFile(backup)
 	if err != nil {
@@ -140,13 +140,13 @@ func TestDatabaseOverwrittenInPlace(t *testing.T) {
 	if _, err := f.Write(content); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = f.Close() }() // closing it lets go of SQLite's locks
+	defer func() { _ = f.Close() }() // not earlier: closing releases SQLite's locks
 	for range 2 {
 		if err := touch(t, s, u.ID); !user.HasReason(err, user.StoreReadOnly) {
-			t.Fatalf("a change: got %v, want STORE_READ_ONLY", err)
+			t.Fatalf("write: error = %v, want STORE_READ_ONLY", err)
 		}
 	}
 	if err := s.Integrity(); err == nil || !strings.Contains(err.Error(), "overwritten while it was open") {
-		t.Errorf("Integrity() = %v, want that the file was overwritten", err)
+		t.Errorf("Integrity = %v, want that the file was overwritten", err)
 	}
 }

@@ -9,15 +9,14 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// namesVersion counts the changes of the rules in user.Sanitize, user.UsernameKey and
-// user.EmailKey.
+// namesVersion is the version of the rules in user.Sanitize, user.UsernameKey and
+// user.EmailKey. Increment it when they change.
 const namesVersion = 1
 
-// renewNames brings the names of all users to the present rules, in one transaction. No
-// log row says so: the names are the same, written by other rules. Where two users would
-// have one normal form, the second keeps the one that it has, under which nobody else can
-// come, and a warning names it.
-func renewNames(c *conn, log *slog.Logger) (err error) {
+// renormalizeNames applies the current normalization rules to the names of all users, in one
+// transaction and without log rows. If two users would get the same normal form, the second
+// keeps its old one, and a warning is logged.
+func renormalizeNames(c *conn, log *slog.Logger) (err error) {
 	version := int64(0)
 	err = c.rows("SELECT names FROM meta", func(row []driver.Value) error {
 		version = asNumber(row[0])
@@ -31,17 +30,17 @@ func renewNames(c *conn, log *slog.Logger) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("renew the names of users: %w", err), c.run("ROLLBACK"))
+			err = errors.Join(fmt.Errorf("renormalize the names of users: %w", err), c.run("ROLLBACK"))
 		}
 	}()
-	r := newRenewal(&err, c, log)
+	r := newNormalizer(&err, c, log)
 	for last := int64(0); err == nil; {
 		users, failure := r.after(last)
 		if err = failure; err != nil || len(users) == 0 {
 			break
 		}
 		for i := range users {
-			if err = r.renew(&users[i]); err != nil {
+			if err = r.update(&users[i]); err != nil {
 				break
 			}
 			last = users[i].id
@@ -56,31 +55,31 @@ func renewNames(c *conn, log *slog.Logger) (err error) {
 	return c.run("COMMIT")
 }
 
-// renewal is a pass over the names of all users.
-type renewal struct {
+// normalizer updates the stored normal forms of users.
+type normalizer struct {
 	log      *slog.Logger
 	chunk    *stmt
 	show     *stmt
-	username keyRenewal
-	email    keyRenewal
+	username keyNormalizer
+	email    keyNormalizer
 }
 
-type keyRenewal struct {
+type keyNormalizer struct {
 	field string
 	key   func(string) (string, *user.Error)
 	taken *stmt
 	set   *stmt
 }
 
-func newRenewal(err *error, c *conn, log *slog.Logger) *renewal {
-	key := func(field string, key func(string) (string, *user.Error)) keyRenewal {
-		return keyRenewal{
+func newNormalizer(err *error, c *conn, log *slog.Logger) *normalizer {
+	key := func(field string, key func(string) (string, *user.Error)) keyNormalizer {
+		return keyNormalizer{
 			field: field, key: key,
 			taken: c.prepare(err, "SELECT user_id FROM users WHERE "+field+"_key = ?"),
 			set:   c.prepare(err, "UPDATE users SET "+field+"_key = ? WHERE user_id = ?"),
 		}
 	}
-	return &renewal{
+	return &normalizer{
 		log: log,
 		chunk: c.prepare(err, "SELECT user_id, username, username_key, email, email_key FROM users "+
 			"WHERE user_id > ? ORDER BY user_id LIMIT ?"),
@@ -96,8 +95,8 @@ type names struct {
 	username, usernameKey, email, emailKey string
 }
 
-// after returns the names of the next users in the order of ids.
-func (r *renewal) after(id int64) (users []names, err error) {
+// after returns the names of the users with the next higher IDs.
+func (r *normalizer) after(id int64) (users []names, err error) {
 	err = r.chunk.each(func(row []driver.Value) (bool, error) {
 		users = append(users, names{asNumber(row[0]), asText(row[1]), asText(row[2]), asText(row[3]), asText(row[4])})
 		return true, nil
@@ -105,21 +104,21 @@ func (r *renewal) after(id int64) (users []names, err error) {
 	return users, err
 }
 
-func (r *renewal) renew(n *names) error {
+func (r *normalizer) update(n *names) error {
 	if username, email := user.Sanitize(n.username), user.Sanitize(n.email); username != n.username || email != n.email {
 		if err := r.show.exec(username, email, n.id); err != nil {
 			return err
 		}
 	}
-	if err := r.renewKey(r.username, n.id, n.username, n.usernameKey); err != nil {
+	if err := r.updateKey(r.username, n.id, n.username, n.usernameKey); err != nil {
 		return err
 	}
-	return r.renewKey(r.email, n.id, n.email, n.emailKey)
+	return r.updateKey(r.email, n.id, n.email, n.emailKey)
 }
 
-func (r *renewal) renewKey(k keyRenewal, id int64, name, present string) error {
+func (r *normalizer) updateKey(k keyNormalizer, id int64, name, stored string) error {
 	next, invalid := k.key(name)
-	if invalid == nil && next == present {
+	if invalid == nil && next == stored {
 		return nil
 	}
 	if invalid == nil {
@@ -131,6 +130,6 @@ func (r *renewal) renewKey(k keyRenewal, id int64, name, present string) error {
 			return k.set.exec(next, id)
 		}
 	}
-	r.log.Warn("name no longer unique or valid, give the user another one", "user_id", id, "field", k.field)
+	r.log.Warn("name no longer unique or valid, rename the user", "user_id", id, "field", k.field)
 	return nil
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// disordered returns a store in whose file the leaves of the tables stand in another
-// order than their keys, as if pages of two states had been mixed.
+// disordered returns a store whose table leaf pages are not in key order, as if pages of two
+// states had been mixed.
 func disordered(t *testing.T, users int) *Store {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "users.db")
@@ -33,7 +33,7 @@ func disordered(t *testing.T, users int) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaves := map[bool][][]byte{} // of the log, of the users
+	leaves := map[bool][][]byte{} // true: of the log, false: of users
 	for page := range slices.Chunk(whole, 4096) {
 		if page[0] == 0x0d && binary.BigEndian.Uint16(page[3:]) > 5 && bytes.Contains(page, []byte("@example.org")) {
 			inLog := bytes.Contains(page, []byte("user.created"))
@@ -44,11 +44,11 @@ func disordered(t *testing.T, users int) *Store {
 		if len(pages) < 4 {
 			t.Fatalf("a table has %d leaves, want more", len(pages))
 		}
-		for i := range len(pages) / 2 { // their order is turned around
+		for i := range len(pages) / 2 { // reverse
 			a, b := pages[i], pages[len(pages)-1-i]
-			kept := bytes.Clone(a)
+			tmp := bytes.Clone(a)
 			copy(a, b)
-			copy(b, kept)
+			copy(b, tmp)
 		}
 	}
 	if err := os.WriteFile(path, whole, 0o600); err != nil {
@@ -58,12 +58,11 @@ func disordered(t *testing.T, users int) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() }) // it is damaged
+	t.Cleanup(func() { _ = s.Close() }) // fails: it is damaged
 	return s
 }
 
-// A walk through a damaged tree ends, in every order, and no user comes twice.
-func TestWalksEndInADamagedTree(t *testing.T) {
+func TestListsEndOnCorruptTree(t *testing.T) {
 	const users = 600
 	s := disordered(t, users)
 	if err := s.Integrity(); err == nil {
@@ -72,22 +71,22 @@ func TestWalksEndInADamagedTree(t *testing.T) {
 	failed := 0
 	for _, order := range []user.Order{user.ByID, user.ByUsername, user.ByEmail, user.ByUpdated} {
 		for _, desc := range []bool{false, true} {
-			seen, err := walkUsers(t, s, user.ListQuery{Order: order, Desc: desc, MaxUsers: 50, MaxScanned: 100, MaxBytes: 1 << 20}, users)
-			t.Logf("order %v, descending %v: %d users, %v", order, desc, seen, err)
+			n, err := walkUsers(t, s, user.ListQuery{Order: order, Desc: desc, MaxUsers: 50, MaxScanned: 100, MaxBytes: 1 << 20}, users)
+			t.Logf("order %v, descending %v: %d users, %v", order, desc, n, err)
 			if err != nil {
 				failed++
 			}
 		}
 	}
 	if failed == 0 {
-		t.Error("no walk met the damage")
+		t.Error("no list reported the damage")
 	}
 	for _, desc := range []bool{false, true} {
-		mustEndLog(t, s, desc, users)
+		walkLog(t, s, desc, users)
 	}
 }
 
-func walkUsers(t *testing.T, s *Store, query user.ListQuery, users int) (seen int, err error) {
+func walkUsers(t *testing.T, s *Store, query user.ListQuery, users int) (n int, err error) {
 	t.Helper()
 	ids := map[int64]bool{}
 	for range users {
@@ -100,7 +99,7 @@ func walkUsers(t *testing.T, s *Store, query user.ListQuery, users int) (seen in
 		}
 		for _, u := range page.Users {
 			if ids[u.ID] {
-				t.Fatalf("user %d came twice", u.ID)
+				t.Fatalf("user %d was listed twice", u.ID)
 			}
 			ids[u.ID] = true
 		}
@@ -109,11 +108,11 @@ func walkUsers(t *testing.T, s *Store, query user.ListQuery, users int) (seen in
 		}
 		query.After = page.Next
 	}
-	t.Fatalf("order %v, descending %v: the list has not ended after %d pages", query.Order, query.Desc, users)
+	t.Fatalf("order %v, descending %v: no last page after %d pages", query.Order, query.Desc, users)
 	return 0, nil
 }
 
-func mustEndLog(t *testing.T, s *Store, desc bool, rows int) {
+func walkLog(t *testing.T, s *Store, desc bool, rows int) {
 	t.Helper()
 	query := user.LogQuery{Desc: desc, MaxRows: 20}
 	for range rows {
@@ -128,5 +127,5 @@ func mustEndLog(t *testing.T, s *Store, desc bool, rows int) {
 			query.After = page.Reached
 		}
 	}
-	t.Fatalf("log, descending %v: not ended after %d pages", desc, rows)
+	t.Fatalf("log, descending %v: no last page after %d pages", desc, rows)
 }

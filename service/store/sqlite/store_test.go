@@ -41,7 +41,7 @@ func createUser(t testing.TB, s *Store, name string) *user.User {
 	return r.User
 }
 
-func TestBackupIsAConsistentCopyWithAnEpochOfItsOwn(t *testing.T) {
+func TestBackupDuringWrites(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, filepath.Join(dir, "users.db"))
 	for i := range 300 {
@@ -68,21 +68,21 @@ func TestBackupIsAConsistentCopyWithAnEpochOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if last[0] == 0 || last[0] != last[1] {
-		t.Errorf("progress ended at %v", last)
+		t.Errorf("last progress = %v, want done = total", last)
 	}
 	if err := s.Backup(t.Context(), path, nil); !errors.Is(err, os.ErrExist) {
-		t.Errorf("a second backup to the same file: %v", err)
+		t.Errorf("second Backup to the same file: error = %v, want os.ErrExist", err)
 	}
 	copied := openTest(t, path)
 	if copied.epoch == s.epoch || copied.epoch == "" {
-		t.Errorf("epochs %q and %q", s.epoch, copied.epoch)
+		t.Errorf("epoch of the copy = %q, want a new one instead of %q", copied.epoch, s.epoch)
 	}
 	findings, err := copied.Check(t.Context(), nil)
 	if err != nil || len(findings) > 0 {
-		t.Errorf("%v %v", findings, err)
+		t.Errorf("Check = %v, %v, want no findings", findings, err)
 	}
 	if head := *copied.head.Load(); head.Position < 300 || head.Position > s.head.Load().Position {
-		t.Errorf("head of the copy: %+v", head)
+		t.Errorf("head of the copy = %+v", head)
 	}
 	createUser(t, copied, "only in the copy")
 	epoch := copied.epoch
@@ -90,7 +90,7 @@ func TestBackupIsAConsistentCopyWithAnEpochOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again := openTest(t, path); again.epoch != epoch {
-		t.Errorf("the epoch changed from %q to %q when the copy was opened again", epoch, again.epoch)
+		t.Errorf("epoch after the second Open = %q, want %q", again.epoch, epoch)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -98,12 +98,12 @@ func TestBackupIsAConsistentCopyWithAnEpochOfItsOwn(t *testing.T) {
 	}
 	for _, e := range entries {
 		if strings.Contains(e.Name(), "partial") {
-			t.Errorf("left behind: %s", e.Name())
+			t.Errorf("file left: %s", e.Name())
 		}
 	}
 }
 
-func TestBackupThatIsGivenUpLeavesNothing(t *testing.T) {
+func TestCanceledBackupLeavesNoFile(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	createUser(t, s, "anna")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -113,45 +113,45 @@ func TestBackupThatIsGivenUpLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		t.Fatalf("left behind: %v %v", entries, err)
+		t.Fatalf("files left: %v, %v", entries, err)
 	}
 }
 
 func TestCheckFindsDamage(t *testing.T) {
 	for name, damage := range map[string]string{
-		"gap":                   "DELETE FROM log WHERE position = 2",
-		"earlier time":          "UPDATE log SET time = time - 1000000 WHERE position = 2",
-		"noted head":            "UPDATE meta SET position = 7",
-		"details cannot":        "UPDATE log SET details = x'4D05' WHERE position = 2",
-		"tags or metadata":      "UPDATE users SET tags = x'00'",
-		"normal forms":          "UPDATE users SET username_key = 'x' WHERE username = 'anna'",
-		"did not":               "UPDATE users SET status_position = 2 WHERE username = 'anna'",
-		"version 0":             "UPDATE users SET version = 0 WHERE username = 'anna'",
-		"to be purged":          "UPDATE users SET deleted_at = 1 WHERE username = 'anna'",
-		"the log ends at row 2": "DELETE FROM log WHERE position = 3",
+		"gap":                  "DELETE FROM log WHERE position = 2",
+		"earlier time":         "UPDATE log SET time = time - 1000000 WHERE position = 2",
+		"head position is 7":   "UPDATE meta SET position = 7",
+		"details cannot":       "UPDATE log SET details = x'4D05' WHERE position = 2",
+		"tags or metadata":     "UPDATE users SET tags = x'00'",
+		"normal forms":         "UPDATE users SET username_key = 'x' WHERE username = 'anna'",
+		"did not":              "UPDATE users SET status_position = 2 WHERE username = 'anna'",
+		"version 0":            "UPDATE users SET version = 0 WHERE username = 'anna'",
+		"does not match purge": "UPDATE users SET deleted_at = 1 WHERE username = 'anna'",
+		"last row is 2":        "DELETE FROM log WHERE position = 3",
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 			for _, name := range []string{"anna", "berta", "carla"} {
 				createUser(t, s, name)
 			}
-			looked := 0
-			findings, err := s.Check(t.Context(), func(done, _ int) { looked = done })
-			if err != nil || len(findings) > 0 || looked != 6 {
-				t.Fatalf("before the damage: %v %v, looked at %d", findings, err, looked)
+			checked := 0
+			findings, err := s.Check(t.Context(), func(done, _ int) { checked = done })
+			if err != nil || len(findings) > 0 || checked != 6 {
+				t.Fatalf("Check before the damage = %v, %v, %d rows; want no findings, 6 rows", findings, err, checked)
 			}
 			if err := s.do(t.Context(), func(w *writer) error { return w.conn.run(damage) }); err != nil {
 				t.Fatal(err)
 			}
 			findings, err = s.Check(t.Context(), nil)
 			if err != nil || !strings.Contains(strings.Join(findings, "\n"), name) {
-				t.Fatalf("findings %q, %v", findings, err)
+				t.Fatalf("Check = %q, %v, want %q", findings, err, name)
 			}
 		})
 	}
 }
 
-func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
+func TestOpenInvalidFile(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -180,37 +180,37 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 		write("text.db", "this is a text, and a longer one"):                 "not a SQLite database",
 		write("short.db", "short"):                                           "not a SQLite database",
 		write("broken.db", "SQLite format 3\x00"+strings.Repeat("x", 20000)): "not a SQLite database",
-		dir:     "folder",
+		dir:     "directory",
 		foreign: "another program",
 		newer:   "newer",
 		filepath.Join(dir, "missing", "users.db"): "does not exist",
 	} {
 		s, err := Open(t.Context(), Options{Path: path})
 		if err == nil {
-			t.Errorf("%s was opened", path)
+			t.Errorf("Open(%s) succeeded, want %q", path, want)
 			_ = s.Close()
 		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
-			t.Errorf("%s: %v; want %q", path, err, want)
+			t.Errorf("Open(%s) = %v, want %q", path, err, want)
 		}
 	}
 }
 
-func TestOpenRefusesASecondProcess(t *testing.T) {
+func TestOpenLockedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	createUser(t, s, "anna")
 	_, err := Open(t.Context(), Options{Path: path})
 	if err == nil || !strings.Contains(err.Error(), "another process") || !strings.Contains(err.Error(), path) {
-		t.Fatalf("a second open: %v", err)
+		t.Fatalf("second Open = %v, want locked by another process", err)
 	}
-	createUser(t, s, "berta") // the first goes on
+	createUser(t, s, "berta")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	openTest(t, path)
 }
 
-func TestAFullDiskIsSaidAndPasses(t *testing.T) {
+func TestFullDisk(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	u := createUser(t, s, "anna")
 	limit := func(pages int) {
@@ -221,7 +221,7 @@ func TestAFullDiskIsSaidAndPasses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	limit(1) // SQLite makes of it the pages that there are
+	limit(1) // SQLite raises it to the current size
 	var err error
 	for i := 0; i < 1000 && err == nil; i++ {
 		op, failure := user.NewCreate(fmt.Sprint("user", i), fmt.Sprint(i, "@example.org"), nil, map[string]string{"k": strings.Repeat("x", 1000)})
@@ -231,59 +231,59 @@ func TestAFullDiskIsSaidAndPasses(t *testing.T) {
 		_, err = user.ApplyOne(t.Context(), s, user.Change{Op: op})
 	}
 	if !user.HasReason(err, user.StoreFull) {
-		t.Fatal(err)
+		t.Fatalf("error = %v, want STORE_FULL", err)
 	}
 	if _, err := s.Get(t.Context(), u.ID); err != nil || s.ReadOnly() != nil {
-		t.Fatal(err, s.ReadOnly())
+		t.Fatalf("Get error = %v, ReadOnly = %v, want nil", err, s.ReadOnly())
 	}
 	limit(1 << 30)
 	createUser(t, s, "berta")
 	if findings, err := s.Check(t.Context(), nil); err != nil || len(findings) > 0 {
-		t.Fatal(findings, err)
+		t.Fatalf("Check = %v, %v, want no findings", findings, err)
 	}
 }
 
-func TestAFailedSyncStopsWritesForGood(t *testing.T) {
+func TestFailedSyncStopsWrites(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	u := createUser(t, s, "anna")
 	head, err := s.Head(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	commit, told := s.writer.commit, false
+	commit, notified := s.writer.commit, false
 	err = s.do(t.Context(), func(w *writer) error {
-		w.store.opts.OnTrouble = func() { told = true }
-		w.commit = func() error { return errors.New("planned failure of the sync") }
+		w.store.opts.OnWriteFailure = func() { notified = true }
+		w.commit = func() error { return errors.New("injected sync failure") }
 		return nil
 	})
 	for range 2 {
-		if !user.HasReason(err, user.StoreReadOnly) || s.ReadOnly() == nil || !told {
-			t.Fatal(err, s.ReadOnly(), told)
+		if !user.HasReason(err, user.StoreReadOnly) || s.ReadOnly() == nil || !notified {
+			t.Fatalf("error = %v, ReadOnly = %v, OnWriteFailure called: %v", err, s.ReadOnly(), notified)
 		}
 		_, err = user.ApplyOne(t.Context(), s, user.Change{Op: &user.Delete{ID: u.ID}})
-		// A commit that would work again changes nothing.
+		// Writes remain stopped even if commits would succeed again.
 		s.writer.commit = commit
 	}
 	if err := s.Probe(t.Context()); !user.HasReason(err, user.StoreReadOnly) {
-		t.Fatal(err)
+		t.Fatalf("Probe error = %v, want STORE_READ_ONLY", err)
 	}
 	if got, err := s.Get(t.Context(), u.ID); err != nil || got.Deleted() {
-		t.Fatal(got, err)
+		t.Fatalf("Get = %v, %v, want the user unchanged", got, err)
 	}
 	if now, err := s.Head(t.Context()); err != nil || now != head {
-		t.Fatal(now, err)
+		t.Fatalf("Head = %v, %v, want %v", now, err, head)
 	}
 	if findings, err := s.Check(t.Context(), nil); err != nil || len(findings) > 0 {
-		t.Fatal(findings, err)
+		t.Fatalf("Check = %v, %v, want no findings", findings, err)
 	}
 }
 
-func TestVersions(t *testing.T) {
+func TestOlderVersion(t *testing.T) {
 	for version, older := range map[string]bool{
 		"3.51.2": true, "3.51.3": false, "3.51.10": false, "3.6.0": true, "4.0": false, "3.52": false, "3.51": true, "x": true,
 	} {
 		if got := olderVersion(version, minSQLite); got != older {
-			t.Errorf("%s is older than %s: %v", version, minSQLite, got)
+			t.Errorf("olderVersion(%q, %q) = %v, want %v", version, minSQLite, got, older)
 		}
 	}
 }

@@ -13,9 +13,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Requests that change nothing of a large user store no copies of it, and what they share
-// is dropped with them.
-func TestRememberedResultsShareALargeUser(t *testing.T) {
+// Requests without effect on a large user store one copy of it, which expires with them.
+func TestStoredResultsShareALargeUser(t *testing.T) {
 	now := time.Now()
 	s, err := Open(t.Context(), Options{
 		Path: filepath.Join(t.TempDir(), "users.db"), Logger: slog.New(slog.DiscardHandler), Clock: clock.FromWallClock(func() time.Time { return now }),
@@ -36,14 +35,14 @@ func TestRememberedResultsShareALargeUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := user.ApplyOne(t.Context(), s, user.Change{Op: op})
+	created, err := user.ApplyOne(t.Context(), s, user.Change{Op: op})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const requests = 200
 	for i := range requests {
-		once := &user.IdempotencyKey{Caller: "c", Procedure: "p", ID: fmt.Sprint(i), Fingerprint: [32]byte{1}}
-		if _, err := user.ApplyOne(t.Context(), s, user.Change{Op: &user.ReadBarrier{ID: made.User.ID}, IdempotencyKey: once}); err != nil {
+		key := &user.IdempotencyKey{Caller: "c", Procedure: "p", ID: fmt.Sprint(i), Fingerprint: [32]byte{1}}
+		if _, err := user.ApplyOne(t.Context(), s, user.Change{Op: &user.ReadBarrier{ID: created.User.ID}, IdempotencyKey: key}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -62,7 +61,7 @@ func TestRememberedResultsShareALargeUser(t *testing.T) {
 		return rows, bytes
 	}
 	if rows, bytes := stored(); rows != requests+1 || bytes > 64<<10+requests*64 {
-		t.Errorf("%d results store %d rows of %d bytes, want one copy of the user", requests, rows, bytes)
+		t.Errorf("%d results: %d rows with %d bytes, want one copy of the user", requests, rows, bytes)
 	}
 	now = now.Add(2*user.RequestIDLifetime + time.Second)
 	for range 3 {
@@ -71,6 +70,6 @@ func TestRememberedResultsShareALargeUser(t *testing.T) {
 		}
 	}
 	if rows, _ := stored(); rows != 0 {
-		t.Errorf("%d rows are left when all results are forgotten, want none", rows)
+		t.Errorf("%d rows left after all results expired, want 0", rows)
 	}
 }

@@ -9,20 +9,20 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// remembered returns the first success of a request, if it is still known.
-func (w *writer) remembered(once *user.IdempotencyKey) (result user.Result, found bool, err error) {
-	row, err := w.getRequest.one(once.ID, once.Procedure, once.Caller)
+// lookupResult returns the stored result of a request, unless it has expired.
+func (w *writer) lookupResult(key *user.IdempotencyKey) (result user.Result, found bool, err error) {
+	row, err := w.getRequest.one(key.ID, key.Procedure, key.Caller)
 	if err != nil || row == nil {
 		return user.Result{}, false, err
 	}
-	fingerprint, created := asBlob(row[0]), moment(asNumber(row[1]))
+	fingerprint, created := asBlob(row[0]), fromMicros(asNumber(row[1]))
 	if w.due.Sub(created) >= user.RequestIDLifetime {
 		return user.Result{}, false, nil
 	}
-	if !bytes.Equal(fingerprint, once.Fingerprint[:]) {
+	if !bytes.Equal(fingerprint, key.Fingerprint[:]) {
 		return user.Result{}, false, user.NewRequestIDReusedError()
 	}
-	a, err := decodeAnswer(asBlob(row[2]))
+	a, err := decodeResult(asBlob(row[2]))
 	if err != nil {
 		return user.Result{}, false, err
 	}
@@ -42,9 +42,9 @@ func (w *writer) remembered(once *user.IdempotencyKey) (result user.Result, foun
 	return result, true, err
 }
 
-// remember notes the success of a request, in the place of one past its lifetime.
-func (w *writer) remember(once *user.IdempotencyKey, op user.Op, result *user.Result) error {
-	a := answer{outcome: result.Outcome, position: result.Position, user: result.User, rows: len(result.Rows)}
+// saveResult stores the result of a request. It replaces an expired one.
+func (w *writer) saveResult(key *user.IdempotencyKey, op user.Op, result *user.Result) error {
+	a := storedResult{outcome: result.Outcome, position: result.Position, user: result.User, rows: len(result.Rows)}
 	if a.rows > 0 {
 		a.first = result.Rows[0].Position
 	}
@@ -52,55 +52,55 @@ func (w *writer) remember(once *user.IdempotencyKey, op user.Op, result *user.Re
 	if result.User != nil {
 		id = result.User.ID
 	}
-	answer := encodeAnswer(a)
-	if len(answer) > largeAnswer {
+	encoded := encodeResult(a)
+	if len(encoded) > largeResultBytes {
 		if err := w.shareUser(a.user); err != nil {
 			return err
 		}
 		a.shared = true
-		answer = encodeAnswer(a)
+		encoded = encodeResult(a)
 	}
-	return w.putRequest.exec(once.ID, once.Procedure, once.Caller, once.Fingerprint[:], w.clock.UnixMicro(), id, answer)
+	return w.putRequest.exec(key.ID, key.Procedure, key.Caller, key.Fingerprint[:], w.clock.UnixMicro(), id, encoded)
 }
 
-// largeAnswer is the size above which a remembered result shares its user with others.
-const largeAnswer = 1 << 10
+// largeResultBytes is the size above which the user of a result is stored in request_users.
+const largeResultBytes = 1 << 10
 
-// shareUser stores a user for all results that have it, for as long as the newest of them
-// is remembered. A large row is not written again for each.
+// shareUser stores a user once for all results that contain it, until the newest of them
+// expires.
 func (w *writer) shareUser(u *user.User) error {
-	key := []driver.Value{u.ID, u.Version, micros(u.StatusTime)}
-	until, known, err := w.keptUntil.number(key...)
+	key := []driver.Value{u.ID, u.Version, toMicros(u.StatusTime)}
+	until, found, err := w.keptUntil.number(key...)
 	switch {
 	case err != nil:
 		return err
-	case !known:
+	case !found:
 		kept := w.clock.Add(2 * user.RequestIDLifetime).UnixMicro()
-		return w.putShared.exec(append(key, kept, encodeAnswer(answer{user: u}))...)
+		return w.putShared.exec(append(key, kept, encodeResult(storedResult{user: u}))...)
 	case until < w.clock.Add(user.RequestIDLifetime).UnixMicro():
 		return w.keepShared.exec(append([]driver.Value{w.clock.Add(2 * user.RequestIDLifetime).UnixMicro()}, key...)...)
 	}
 	return nil
 }
 
-// sharedUser returns the stored user with the id, the version and the time of ref.
+// sharedUser returns the user in request_users with the ID, version and status time of ref.
 func (w *writer) sharedUser(ref *user.User) (*user.User, error) {
-	row, err := w.getShared.one(ref.ID, ref.Version, micros(ref.StatusTime))
+	row, err := w.getShared.one(ref.ID, ref.Version, toMicros(ref.StatusTime))
 	if err != nil {
 		return nil, err
 	}
 	if row == nil {
 		return nil, errEncoding
 	}
-	a, err := decodeAnswer(asBlob(row[0]))
+	a, err := decodeResult(asBlob(row[0]))
 	return a.user, err
 }
 
-// ExpireRequestIDs drops at most limit request ids past their lifetime.
+// ExpireRequestIDs implements user.Store.
 func (s *Store) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 	dropped := 0
 	err := s.do(ctx, func(w *writer) error {
-		dropped = 0 // the job may run twice
+		dropped = 0 // the job may be retried
 		var last int64
 		if err := w.redateRequests(limit); err != nil {
 			return err
@@ -109,7 +109,7 @@ func (s *Store) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 			return err
 		}
 		oldest := w.due.Add(-user.RequestIDLifetime).UnixMicro()
-		// Rows stand in the order of their time, so those to drop come first.
+		// Rows are in the order of their times, so the expired ones are first.
 		err := w.conn.rows("SELECT seq, created_at FROM request_ids ORDER BY seq LIMIT ?", func(row []driver.Value) error {
 			if asNumber(row[1]) <= oldest {
 				last = asNumber(row[0])
@@ -123,37 +123,37 @@ func (s *Store) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 		return w.conn.run("DELETE FROM request_ids WHERE seq <= ?", last)
 	})
 	if err != nil {
-		return 0, err // the job may still be under way
+		return 0, err // the job may still be running
 	}
 	return dropped, nil
 }
 
-// forgetShared drops at most limit users that no remembered result has.
+// forgetShared deletes at most limit users that no stored result refers to.
 func (w *writer) forgetShared(limit int) error {
 	return w.conn.run("DELETE FROM request_users WHERE seq IN (SELECT seq FROM request_users WHERE kept_until <= ? LIMIT ?)",
 		w.due.UnixMicro(), int64(limit))
 }
 
-// redateRequests gives the oldest request ids the present time if theirs lies in a future
-// that only a wrong clock can have given them: they would stand for years before all others.
+// redateRequests sets the oldest request IDs to the current time if theirs is in the far
+// future, which a wrong clock has caused: they would block the expiry of all later ones.
 func (w *writer) redateRequests(limit int) error {
 	return w.conn.run("UPDATE request_ids SET created_at = ? WHERE seq IN (SELECT seq FROM request_ids ORDER BY seq LIMIT ?) AND created_at > ?",
 		w.clock.UnixMicro(), int64(limit), w.clock.Add(user.RequestIDLifetime).UnixMicro())
 }
 
-// ownUser gives a result a user that the observer does not see.
-func ownUser(u *user.User) *user.User {
+// cloneUser returns a copy, so that result and observer do not share a user.
+func cloneUser(u *user.User) *user.User {
 	if u == nil {
 		return nil
 	}
 	return u.Clone()
 }
 
-func ownRows(rows []user.Activity) []user.Activity {
-	own := make([]user.Activity, len(rows))
+func cloneRows(rows []user.Activity) []user.Activity {
+	clones := make([]user.Activity, len(rows))
 	for i, row := range rows {
 		row.Details = maps.Clone(row.Details)
-		own[i] = row
+		clones[i] = row
 	}
-	return own
+	return clones
 }
