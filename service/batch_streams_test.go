@@ -131,9 +131,9 @@ func TestBatchUpdateUsers(t *testing.T) {
 		t.Errorf("got %v", res)
 	}
 	want := []string{
-		"item 2: the username is taken",
-		"item 3: there is no such user",
-		"item 4: the user has been changed in between; read it again and decide anew",
+		"item 2: username already taken",
+		"item 3: user not found",
+		"item 4: user was modified concurrently, read it again and retry",
 		"item 5: invalid request: user_id: must be greater than 0; user: value is required",
 	}
 	if !slices.Equal(res.GetErrors(), want) {

@@ -61,7 +61,7 @@ func TestCreateUsersEachByItself(t *testing.T) {
 	}
 	taken := results[1].GetFailure()
 	if taken.GetIndex() != 1 || taken.GetCode() != code.Code_ALREADY_EXISTS || taken.GetReason() != userv1.ErrorReason_USERNAME_TAKEN ||
-		taken.GetMetadata()["holder_deleted"] != "false" || taken.GetMessage() != "the username is taken" || results[1].GetUser() != nil {
+		taken.GetMetadata()["holder_deleted"] != "false" || taken.GetMessage() != "username already taken" || results[1].GetUser() != nil {
 		t.Errorf("taken: %v", results[1])
 	}
 	if got := violated(results[2].GetFailure()); !slices.Equal(got, []string{"username", "email"}) {

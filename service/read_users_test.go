@@ -260,7 +260,7 @@ func TestListUsersRefusesFilter(t *testing.T) {
 		{`username = 42`, "quotes"},
 		{`username = "a"`, "at least 3 characters"},
 		{`email = "nobody"`, "e-mail address"},
-		{`email = "bob@mün*"`, "outside ASCII"},
+		{`email = "bob@mün*"`, "non-ASCII"},
 		{`metadata.team = "red"`, `not "metadata.team"`},
 		{`user_id = 7`, `not "user_id"`},
 		{`1 = 1`, "not a number"},

@@ -84,7 +84,7 @@ func TestFullDisk(t *testing.T) {
 		for _, err := range s.createUntilRefused(ctx) {
 			mustBe(t, err, connect.CodeResourceExhausted, "STORE_FULL")
 		}
-		s.awaitRefusing(ctx, t, writes, "the disk of the store is full")
+		s.awaitRefusing(ctx, t, writes, "disk of the store is full")
 		s.mustRead(ctx, t)
 		disk.makeRoom(t, 512<<10)
 		s.awaitServing(ctx, t, writes)
@@ -120,7 +120,7 @@ func TestStopAndStartOnFullDisk(t *testing.T) {
 	disk.fill(t)
 	s.restart(t)
 	writes := s.watch(ctx, writesName)
-	s.awaitRefusing(ctx, t, writes, "the disk of the store is full")
+	s.awaitRefusing(ctx, t, writes, "disk of the store is full")
 	s.mustRead(ctx, t)
 	disk.makeRoom(t, 4<<20)
 	s.awaitServing(ctx, t, writes)
@@ -128,7 +128,7 @@ func TestStopAndStartOnFullDisk(t *testing.T) {
 
 	s.process.terminate(t)
 	disk.fill(t)
-	if out := s.program.mustFail(ctx, t); !strings.Contains(out, "the disk of the store is full") {
+	if out := s.program.mustFail(ctx, t); !strings.Contains(out, "disk of the store is full") {
 		t.Errorf("does not say that the disk is full:\n%s", out)
 	}
 	disk.makeRoom(t, 4<<20)

@@ -36,7 +36,7 @@ func TestFileTakenAway(t *testing.T) {
 				mustBe(t, s.create(ctx), connect.CodeFailedPrecondition, "STORE_READ_ONLY")
 			}
 			writes.await(ctx, t, grpchealth.StatusNotServing)
-			if _, text := s.readyz(ctx, t); !hasAll(text, []string{"writes: ", "removed, replaced or cut short"}) {
+			if _, text := s.readyz(ctx, t); !hasAll(text, []string{"writes: ", "removed, replaced or truncated"}) {
 				t.Errorf("/readyz: %q", text)
 			}
 			s.process.output.await(t, "the store takes no more writes", databaseFile, "while it was open")

@@ -98,8 +98,8 @@ func (s *troubled) create(ctx context.Context) error {
 	return err
 }
 
-// unknownText is what the answer says that is no refusal.
-const unknownText = "it is not known whether this was stored"
+// unknownText is in the message of an error that does not rule out that the write was stored.
+const unknownText = "write is unknown"
 
 func (s *troubled) mustCreate(ctx context.Context, t *testing.T) {
 	t.Helper()

@@ -94,9 +94,9 @@ func TestFailedSync(t *testing.T) {
 		}
 	}
 	if unknown == 0 {
-		t.Error("nobody was told that it is not known whether a write was stored")
+		t.Error("no client got the error for a write with an unknown outcome")
 	}
-	s.awaitRefusing(ctx, t, writes, "since a sync to disk failed")
+	s.awaitRefusing(ctx, t, writes, "a sync to disk failed")
 	s.mustRead(ctx, t)
 	tr.detach()
 	for _, err := range s.createUntilRefused(ctx) { // syncs succeed again, which means nothing

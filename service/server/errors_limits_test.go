@@ -44,7 +44,7 @@ func positionRows(head user.Head) map[string]failing {
 		}),
 		"position not reached": list(user.PositionNotReached, 503, ahead, &told{
 			Code: connect.CodeUnavailable, Reason: "POSITION_NOT_REACHED",
-			Message: "the wanted position was not reached in time", Retry: true,
+			Message: "timed out waiting for the requested position", Retry: true,
 		}),
 	}
 }

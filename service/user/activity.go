@@ -2,8 +2,8 @@ package user
 
 import "time"
 
-// The actions that the service itself writes. Everything that begins with
-// ReservedAction belongs to it.
+// Actions written by the service. Applications cannot record an action with the prefix
+// ReservedAction.
 const (
 	ReservedAction = "user."
 
@@ -20,11 +20,11 @@ type Activity struct {
 	Position int64
 	UserID   int64
 	Action   string
-	Time     time.Time // commit time; never goes back along the log
+	Time     time.Time // commit time; monotonic along the log
 	Details  map[string]string
 }
 
-// DetailBytes is how many bytes the details have.
+// DetailBytes returns the total length of the keys and values of the details.
 func (a *Activity) DetailBytes() (bytes int) {
 	for key, value := range a.Details {
 		bytes += len(key) + len(value)
@@ -34,13 +34,13 @@ func (a *Activity) DetailBytes() (bytes int) {
 
 // Head is the end of the log.
 type Head struct {
-	Epoch    string    // which log this is
-	Position int64     // of the last row; 0: there is none
-	Time     time.Time // of the last row; zero: there is none
+	Epoch    string    // identifies the log
+	Position int64     // of the last row; 0: the log is empty
+	Time     time.Time // of the last row; zero: the log is empty
 }
 
-// Truncate cuts t to the precision that the service keeps, microseconds, in UTC.
-// A zero time stays zero.
+// Truncate converts t to UTC and truncates it to microseconds, the precision of stored
+// times. A zero time stays zero.
 func Truncate(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Time{}

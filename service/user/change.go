@@ -2,72 +2,72 @@ package user
 
 import "time"
 
-// Author says on whose behalf a change is made.
+// Author identifies the origin of a change.
 type Author struct {
-	Actor     string // goes into the log; empty: nobody is known
-	RequestID string // goes into the log; empty: there was none
-	// Origin tells changes of one stream from those of others, so that a stream
-	// is not sent its own; 0: no stream.
+	Actor     string // recorded in the log; empty: unknown
+	RequestID string // recorded in the log; empty: none
+	// Origin is the number of the stream that made the change, 0 for none. A stream does
+	// not receive its own changes.
 	Origin uint64
 }
 
-// IdempotencyKey makes a change safe to repeat: for RequestIDLifetime the first success is
-// given again to whoever brings the same caller, procedure, id and fingerprint.
+// IdempotencyKey makes a change idempotent: for RequestIDLifetime a change with the same
+// key and fingerprint returns the stored result of the first success.
 type IdempotencyKey struct {
 	Caller      string
 	Procedure   string
 	ID          string
-	Fingerprint [32]byte // of the request without its id
+	Fingerprint [32]byte // hash of the request without its id
 }
 
-// Conflict says what becomes of a create whose username or e-mail address is taken.
+// Conflict is the policy for a create whose username or e-mail address is taken.
 type Conflict int
 
-// The policies for a taken username or e-mail address.
+// Conflict policies.
 const (
 	ConflictFail   Conflict = iota // the create fails
-	ConflictSkip                   // nothing happens; the result is the holder
-	ConflictUpdate                 // the holder is updated instead
+	ConflictSkip                   // no change; the result is the existing user
+	ConflictUpdate                 // the existing user is updated
 )
 
-// Change is one step of a batch.
+// Change is one operation of a batch.
 type Change struct {
 	Op             Op
 	By             Author
-	IdempotencyKey *IdempotencyKey // nil: the change may be repeated
+	IdempotencyKey *IdempotencyKey // nil: not idempotent
 	OnConflict     Conflict
 	ValidateOnly   bool // run every check, store nothing
 }
 
-// Batch is what a caller submits at once.
+// Batch is a list of changes submitted together.
 type Batch struct {
 	Changes []Change
-	// Atomic: all changes or none; the first that fails gives the batch's error
-	// as an *ItemError. Otherwise each change stands by itself.
+	// Atomic applies all changes or none; the first failure is returned for the batch as
+	// an *ItemError. Otherwise each change succeeds or fails independently.
 	Atomic bool
 }
 
-// Outcome says what became of a change.
+// Outcome classifies the result of a change.
 type Outcome int
 
-// The outcomes.
+// Outcomes of a change.
 const (
 	OutcomeFailed    Outcome = iota // see Result.Err
 	OutcomeCreated                  // a user was created
-	OutcomeUpdated                  // a user was changed, deleted, undeleted; a row was recorded
-	OutcomeUnchanged                // there was nothing to do
-	OutcomeValid                    // every check passed; nothing was stored, as asked
+	OutcomeUpdated                  // a user was changed, deleted or undeleted, or a row was recorded
+	OutcomeUnchanged                // nothing to change
+	OutcomeValid                    // ValidateOnly: every check passed
 )
 
-// Result is what became of one change.
+// Result is the result of one change.
 type Result struct {
 	Outcome Outcome
-	User    *User      // after the change; nil where it failed
-	Rows    []Activity // what the change added to the log
-	// Position is one that reflects the change: of its last row, or of the log's
-	// head where there is none. A repeated request gets the first one's.
+	User    *User      // after the change; nil if it failed
+	Rows    []Activity // rows added to the log
+	// Position is a log position that includes the change: that of its last row, or the
+	// head of the log if it has none. A repeated request returns the first one's position.
 	Position int64
-	Err      error // an *Error, or an unexpected failure of this change alone
+	Err      error // an *Error, or an unexpected failure of this change only
 }
 
 // ItemError is the failure of one change of an atomic batch.
@@ -76,58 +76,57 @@ type ItemError struct {
 	Err   error
 }
 
-// Error gives the text of the failure.
+// Error returns the message of the underlying error.
 func (e *ItemError) Error() string { return e.Err.Error() }
 
-// Unwrap gives the failure.
+// Unwrap returns the underlying error.
 func (e *ItemError) Unwrap() error { return e.Err }
 
-// Op is something that can be done to one user.
+// Op is an operation on one user.
 type Op interface {
-	// Target is the id of the user, 0 for a user yet to be created.
+	// Target returns the id of the user, 0 for a user to be created.
 	Target() int64
-	// Decide says what the op makes of the present user, cur, which is nil if
-	// there is none, and must not be changed. It depends on its arguments alone.
+	// Decide computes the effect of the op on the current user, which is nil if there is
+	// none and must not be modified. It is a pure function of its arguments.
 	Decide(cur *User, stamp CommitStamp, by Author) (Decision, error)
 }
 
-// CommitStamp is where and when a decision takes place.
+// CommitStamp is the time and log position at which an op is decided.
 type CommitStamp struct {
-	// LogTime is the time of the log's rows, truncated to microseconds. It is never before
-	// that of the row in front, and so ahead of Clock after a clock was.
+	// LogTime is the time of the new log rows, truncated to microseconds. It is not before
+	// the time of the last row, so it can be ahead of Clock.
 	LogTime time.Time
-	// Clock is the best known time. Times that are compared with those of callers or
-	// that something is due at are made of it.
+	// Clock is the best estimate of the current time. It is compared with times from
+	// clients and determines purge times.
 	Clock time.Time
-	// Earliest is a time that has certainly come: what cannot be undone is decided by it.
+	// Earliest is a lower bound of the current time. Irreversible decisions use it.
 	Earliest     time.Time
-	NextPosition int64 // position that the decision's first row will get
+	NextPosition int64 // of the decision's first row
 }
 
-// Decision is what an op makes of a user.
+// Decision is the effect of an op.
 type Decision struct {
-	// User after the op; nil: the user is removed.
+	// User is the user after the op; nil: the user is removed.
 	User *User
-	// Store reports whether the user is to be written. Without it and without
-	// rows nothing has changed.
+	// Store reports whether the user must be written.
 	Store bool
-	// Rows to append, in order, with positions from CommitStamp.NextPosition on.
+	// Rows are the log rows to append, at positions from CommitStamp.NextPosition on.
 	Rows []Activity
 }
 
-// Changed reports whether the decision steps the user's version or adds a row.
+// Changed reports whether the decision adds log rows.
 func (d *Decision) Changed() bool { return len(d.Rows) > 0 }
 
-func (d *Decision) add(stamp CommitStamp, id int64, action string, what details) int64 {
+func (d *Decision) add(stamp CommitStamp, id int64, action string, fields details) int64 {
 	position := stamp.NextPosition + int64(len(d.Rows))
 	d.Rows = append(d.Rows, Activity{
-		Position: position, UserID: id, Action: action, Time: stamp.LogTime, Details: what.bounded(),
+		Position: position, UserID: id, Action: action, Time: stamp.LogTime, Details: fields.truncate(),
 	})
 	return position
 }
 
-// live gives the user if it can be changed.
-func live(cur *User, id int64) error {
+// requireLive returns an error unless the user exists and is not deleted.
+func requireLive(cur *User, id int64) error {
 	switch {
 	case cur == nil:
 		return NewNotFoundError(id)

@@ -7,9 +7,9 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// The log's time stands still after a clock was ahead. Statuses are compared with the
-// clock, deletions are due by it, and what cannot be undone waits for Earliest.
-func TestDecisionsBehindAClockThatWasAhead(t *testing.T) {
+// The clock was ahead, so the log time does not advance. Status times and purge times follow
+// the clock; irreversible decisions wait for Earliest.
+func TestDecisionsAfterClockWentBack(t *testing.T) {
 	clock := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	ahead := clock.AddDate(64, 0, 0)
 	stamp := user.CommitStamp{LogTime: ahead, Clock: clock, Earliest: clock.Add(-time.Hour), NextPosition: 7}
@@ -26,7 +26,7 @@ func TestDecisionsBehindAClockThatWasAhead(t *testing.T) {
 	for name, row := range map[string]struct {
 		cur  *user.User
 		at   time.Time
-		want time.Time // of the status after it; zero: it is refused
+		want time.Time // status time after the op; zero: error
 	}{
 		"device time":                       {u, clock, clock},
 		"no time":                           {u, time.Time{}, clock},
@@ -41,7 +41,7 @@ func TestDecisionsBehindAClockThatWasAhead(t *testing.T) {
 	} {
 		got, err := set(row.cur, row.at)
 		if row.want.IsZero() != (err != nil) || err == nil && !got.StatusTime.Equal(row.want) {
-			t.Errorf("%s: SetStatus = %v, %v, want the time %v", name, got, err, row.want)
+			t.Errorf("%s: SetStatus = %v, %v, want status time %v", name, got, err, row.want)
 		}
 	}
 	status := user.StatusInactive
@@ -51,15 +51,15 @@ func TestDecisionsBehindAClockThatWasAhead(t *testing.T) {
 	}
 	d, err = (&user.Delete{ID: 1, Retention: time.Hour}).Decide(u, stamp, user.Author{})
 	if err != nil || !d.User.PurgeAt.Equal(clock.Add(time.Hour)) {
-		t.Errorf("Delete = %+v, %v, want to be purged at %v", d.User, err, clock.Add(time.Hour))
+		t.Errorf("Delete = %+v, %v, want purge time %v", d.User, err, clock.Add(time.Hour))
 	}
 	deleted := d.User
-	deleted.PurgeAt = clock.Add(-time.Minute) // by the clock, but not for certain
+	deleted.PurgeAt = clock.Add(-time.Minute) // before Clock, after Earliest
 	if _, err := (&user.Purge{ID: 1}).Decide(deleted, stamp, user.Author{}); err == nil {
-		t.Error("Purge = nil, want a refusal before its time has certainly come")
+		t.Error("Purge before Earliest = nil, want an error")
 	}
 	if _, err := (&user.Undelete{ID: 1}).Decide(deleted, stamp, user.Author{}); err != nil {
-		t.Errorf("Undelete = %v, want nil before its time has certainly come", err)
+		t.Errorf("Undelete before Earliest = %v, want nil", err)
 	}
 	stamp.Earliest = clock
 	if _, err := (&user.Purge{ID: 1}).Decide(deleted, stamp, user.Author{}); err != nil {

@@ -24,35 +24,35 @@ func TestResolve(t *testing.T) {
 	}{
 		{name: "fail by name", byName: ann(), byEmail: bob, reason: user.UsernameTaken, holderDeleted: "false"},
 		{name: "fail by e-mail", byEmail: bob, reason: user.EmailTaken, holderDeleted: "false"},
-		{name: "fail by one who is deleted", byName: ann(deleted), reason: user.UsernameTaken, holderDeleted: "true"},
+		{name: "fail by a deleted user", byName: ann(deleted), reason: user.UsernameTaken, holderDeleted: "true"},
 		{name: "skip", policy: user.ConflictSkip, byEmail: bob, skip: bob},
 		{name: "update", policy: user.ConflictUpdate, byName: bob},
-		{name: "update one who holds both", policy: user.ConflictUpdate, byName: bob, byEmail: bob},
+		{name: "update the holder of both", policy: user.ConflictUpdate, byName: bob, byEmail: bob},
 		{name: "update two holders", policy: user.ConflictUpdate, byName: ann(), byEmail: bob, reason: user.UsernameTaken, holderDeleted: "false"},
-		{name: "update one who is deleted", policy: user.ConflictUpdate, byEmail: ann(deleted), reason: user.EmailTaken, holderDeleted: "true"},
+		{name: "update a deleted user", policy: user.ConflictUpdate, byEmail: ann(deleted), reason: user.EmailTaken, holderDeleted: "true"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			skip, instead, err := op.Resolve(test.policy, test.byName, test.byEmail)
 			if test.reason != "" {
 				e, ok := user.AsError(err)
 				if !ok || e.Reason != test.reason || e.Metadata["holder_deleted"] != test.holderDeleted {
-					t.Errorf("got %v", err)
+					t.Errorf("Resolve() error = %v, want reason %s, holder_deleted=%s", err, test.reason, test.holderDeleted)
 				}
 				return
 			}
 			if err != nil || skip != test.skip || (instead == nil) != (skip != nil) {
-				t.Fatalf("got %v, %v, %v", skip, instead, err)
+				t.Fatalf("Resolve() = %v, %v, %v, want skip %v", skip, instead, err, test.skip)
 			}
 			if update, ok := instead.(*user.Update); ok {
 				if update.ID != 8 || update.Keys != op.Keys || update.Patch.Tags != nil || update.Patch.Metadata == nil {
-					t.Errorf("got %+v", update)
+					t.Errorf("Resolve() op = %+v, want an update of user 8 without tags", update)
 				}
 			}
 		})
 	}
 }
 
-func TestRedacted(t *testing.T) {
+func TestRedactDetails(t *testing.T) {
 	got := user.RedactDetails(map[string]string{
 		"old.status": "USER_STATUS_ACTIVE", "new.purge_at": "2026-01-01T00:00:00Z",
 		"old.username": "Ann", "new.email": "ann@example.org", "new.tags": `["vip"]`,
@@ -63,13 +63,12 @@ func TestRedacted(t *testing.T) {
 		"old.username": user.RedactedMark, "new.email": user.RedactedMark, "new.tags": user.RedactedMark,
 	}
 	if !maps.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+		t.Errorf("RedactDetails() = %v, want %v", got, want)
 	}
 }
 
-// An import that updates the holder of a name replaces what it names, and keeps the tags
-// and the metadata that it does not name.
-func TestConflictUpdateKeepsWhatIsNotNamed(t *testing.T) {
+// An import that updates the existing user keeps tags and metadata that the item does not set.
+func TestConflictUpdateKeepsUnsetFields(t *testing.T) {
 	holder := func() *user.User {
 		return ann(func(u *user.User) { u.Tags, u.Metadata = []string{"vip"}, map[string]string{"team": "red"} })
 	}
@@ -101,10 +100,10 @@ func TestConflictUpdateKeepsWhatIsNotNamed(t *testing.T) {
 			}
 			u := d.User
 			if u.Username != "ANN" || u.Email != "ann@example.net" {
-				t.Errorf("got %q, %q, want the names of the import", u.Username, u.Email)
+				t.Errorf("Decide() = %q, %q, want the names of the import", u.Username, u.Email)
 			}
 			if !slices.Equal(u.Tags, test.wantTags) || !maps.Equal(u.Metadata, test.wantMetadata) {
-				t.Errorf("got tags %v and metadata %v, want %v and %v", u.Tags, u.Metadata, test.wantTags, test.wantMetadata)
+				t.Errorf("Decide() = tags %v, metadata %v, want %v, %v", u.Tags, u.Metadata, test.wantTags, test.wantMetadata)
 			}
 		})
 	}

@@ -10,17 +10,17 @@ import (
 	"unicode/utf8"
 )
 
-// TruncatedMark ends a value of a log row's details that was cut to fit MaxDetails.
+// TruncatedMark ends a value in the details of a log row that was truncated to fit MaxDetails.
 const TruncatedMark = "…[cut]"
 
-// Keys of details that the service sets itself.
+// Detail keys set by the service.
 const (
 	DetailActor     = "actor"
 	DetailRequestID = "request_id"
-	detailLeftOut   = "left_out"
+	detailOmitted   = "left_out"
 )
 
-// details gathers what a log row says, and bounds it.
+// details builds the details of a log row.
 type details map[string]string
 
 func newDetails(by Author) details {
@@ -34,7 +34,7 @@ func newDetails(by Author) details {
 	return d
 }
 
-// text notes a changed field; an empty side is left out.
+// text records a changed field, without empty values.
 func (d details) text(field, before, after string) {
 	if before == after {
 		return
@@ -83,10 +83,10 @@ func (d details) metadata(before, after map[string]string) {
 	}
 }
 
-// bounded returns the details within MaxDetails: first the longest values are cut,
-// all to the same length; if the keys alone are too many, the last ones in order
-// are left out and left_out says how many.
-func (d details) bounded() map[string]string {
+// truncate bounds the details to MaxDetails: it truncates the longest values to a common
+// length. If the keys alone exceed the bound it drops the last keys in order and stores
+// their number in left_out.
+func (d details) truncate() map[string]string {
 	if d.size() <= MaxDetails {
 		return d
 	}
@@ -100,7 +100,7 @@ func (d details) bounded() map[string]string {
 	limit := levelLength(lengths, budget)
 	for key, value := range d {
 		if len(value) > limit {
-			d[key] = cut(value, limit)
+			d[key] = truncateValue(value, limit)
 		}
 	}
 	return d
@@ -114,15 +114,14 @@ func (d details) size() int {
 	return n
 }
 
-// dropSurplusKeys leaves keys out, the last first, until each remaining value has
-// room for a mark.
+// dropSurplusKeys drops keys, the last first, until each remaining value has space for a mark.
 func (d details) dropSurplusKeys() {
-	room := func(key string) int { return len(key) + min(len(d[key]), len(TruncatedMark)) }
-	need := len(detailLeftOut) + 4
+	minSize := func(key string) int { return len(key) + min(len(d[key]), len(TruncatedMark)) }
+	need := len(detailOmitted) + 4
 	for key := range d {
-		need += room(key)
+		need += minSize(key)
 	}
-	if need-len(detailLeftOut)-4 <= MaxDetails {
+	if need-len(detailOmitted)-4 <= MaxDetails {
 		return
 	}
 	left := 0
@@ -133,15 +132,14 @@ func (d details) dropSurplusKeys() {
 		if key == DetailActor || key == DetailRequestID {
 			continue
 		}
-		need -= room(key)
+		need -= minSize(key)
 		delete(d, key)
 		left++
 	}
-	d[detailLeftOut] = strconv.Itoa(left)
+	d[detailOmitted] = strconv.Itoa(left)
 }
 
-// levelLength returns the greatest length to which all values may be cut so that
-// together they keep within the budget.
+// levelLength returns the greatest length such that values truncated to it fit the budget.
 func levelLength(lengths []int, budget int) int {
 	slices.Sort(lengths)
 	for i, n := range lengths {
@@ -154,8 +152,8 @@ func levelLength(lengths []int, budget int) int {
 	return budget
 }
 
-// cut shortens value to at most limit bytes, the mark included, between characters.
-func cut(value string, limit int) string {
+// truncateValue truncates value to limit bytes including the mark, at a character boundary.
+func truncateValue(value string, limit int) string {
 	end := limit - len(TruncatedMark)
 	if end < 0 {
 		return TruncatedMark[:0]
@@ -181,7 +179,7 @@ func formatTags(tags []string) string {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(tags); err != nil {
-		return strings.Join(tags, ",") // cannot happen: strings always encode
+		return strings.Join(tags, ",") // unreachable: strings always encode
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }

@@ -15,7 +15,7 @@ func recorded(t failer, what map[string]string, by user.Author) map[string]strin
 	t.Helper()
 	d, err := (&user.Record{ID: 7, Action: "app.noted", Details: what}).Decide(ann(), stamp, by)
 	if err != nil || len(d.Rows) != 1 {
-		t.Errorf("got %+v, %v", d, err)
+		t.Errorf("Decide() = %+v, %v, want one row", d, err)
 		return nil
 	}
 	return d.Rows[0].Details
@@ -29,32 +29,32 @@ func sizeOf(details map[string]string) int {
 	return n
 }
 
-func TestDetailsThatFitAreKept(t *testing.T) {
+func TestFittingDetailsAreNotTruncated(t *testing.T) {
 	value := strings.Repeat("x", user.MaxDetails-len("k"))
 	got := recorded(t, map[string]string{"k": value}, user.Author{})
 	if got["k"] != value {
-		t.Errorf("a value of %d bytes was cut to %d", len(value), len(got["k"]))
+		t.Errorf("details[k] has %[2]d bytes, want %[1]d", len(value), len(got["k"]))
 	}
 }
 
-func TestTheLongestDetailsAreCut(t *testing.T) {
+func TestLongestDetailsAreTruncated(t *testing.T) {
 	got := recorded(t, map[string]string{
 		"a": strings.Repeat("ä", 2000), "b": strings.Repeat("b", 4000), "c": "short",
 	}, user.Author{Actor: "alice"})
 	if got["c"] != "short" || got["actor"] != "alice" {
-		t.Errorf("short values became %q and %q", got["c"], got["actor"])
+		t.Errorf("short values = %q, %q, want them unchanged", got["c"], got["actor"])
 	}
 	for _, key := range []string{"a", "b"} {
 		if !strings.HasSuffix(got[key], user.TruncatedMark) || len(got[key]) < 2000 {
-			t.Errorf("%s has %d bytes and ends in %q", key, len(got[key]), got[key][max(0, len(got[key])-8):])
+			t.Errorf("details[%s] has %d bytes and ends in %q, want a truncated value", key, len(got[key]), got[key][max(0, len(got[key])-8):])
 		}
 	}
 	if size := sizeOf(got); size > user.MaxDetails || size < user.MaxDetails-8 {
-		t.Errorf("got %d bytes", size)
+		t.Errorf("size of details = %d, want about %d", size, user.MaxDetails)
 	}
 }
 
-func TestTooManyKeysAreLeftOut(t *testing.T) {
+func TestSurplusKeysAreDropped(t *testing.T) {
 	what := make(map[string]string)
 	for i := range 200 {
 		what[strings.Repeat("k", 60)+strconv.Itoa(1000+i)] = "value"
@@ -62,19 +62,19 @@ func TestTooManyKeysAreLeftOut(t *testing.T) {
 	got := recorded(t, what, user.Author{Actor: "alice", RequestID: "r1"})
 	left, err := strconv.Atoi(got["left_out"])
 	if err != nil || left+len(got) != 200+3 {
-		t.Errorf("%d keys of 200 and left_out is %q", len(got), got["left_out"])
+		t.Errorf("details have %d of 200 keys and left_out %q", len(got), got["left_out"])
 	}
 	if got["actor"] != "alice" || got["request_id"] != "r1" {
-		t.Errorf("it is not told who: %q, %q", got["actor"], got["request_id"])
+		t.Errorf("actor, request_id = %q, %q, want both kept", got["actor"], got["request_id"])
 	}
 	const one = 64 + len("value")
 	if size := sizeOf(got); size > user.MaxDetails || size+one <= user.MaxDetails-len("00") {
-		t.Errorf("got %d bytes, want as many of %d as fit keys of %d", size, user.MaxDetails, one)
+		t.Errorf("size of details = %d, want at most %d and within %d of it", size, user.MaxDetails, one)
 	}
 }
 
-// Keys that fit just so are kept, their values cut.
-func TestKeysThatFitAreNotLeftOut(t *testing.T) {
+// Keys that just fit are kept with truncated values.
+func TestFittingKeysAreKept(t *testing.T) {
 	const keys = 32
 	what := make(map[string]string)
 	for i := range keys {
@@ -82,24 +82,23 @@ func TestKeysThatFitAreNotLeftOut(t *testing.T) {
 	}
 	got := recorded(t, what, user.Author{})
 	if len(got) != keys || got["left_out"] != "" {
-		t.Errorf("got %d keys, left_out is %q, want all %d", len(got), got["left_out"], keys)
+		t.Errorf("details have %d keys and left_out %q, want %d keys", len(got), got["left_out"], keys)
 	}
 	for key, value := range got {
 		if value != user.TruncatedMark {
-			t.Errorf("%s is %q, want %q", key, value, user.TruncatedMark)
+			t.Errorf("details[%s] = %q, want %q", key, value, user.TruncatedMark)
 		}
 	}
 }
 
-// Tags are text as they are, without the escapes that a page of HTML needs.
-func TestTagsInDetailsAreNotEscaped(t *testing.T) {
+func TestTagsInDetailsAreNotHTMLEscaped(t *testing.T) {
 	op, err := user.NewCreate("ann", "ann@example.org", []string{"<a&b>", `"`}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d, _ := op.Decide(nil, stamp, by)
 	if got, want := d.Rows[0].Details["new.tags"], `["<a&b>","\""]`; got != want {
-		t.Errorf("got %s, want %s", got, want)
+		t.Errorf("details[new.tags] = %s, want %s", got, want)
 	}
 }
 
@@ -118,22 +117,22 @@ func TestDetailsAreBounded(t *testing.T) {
 		}
 		got := recorded(t, what, by)
 		if size := sizeOf(got); size > user.MaxDetails {
-			t.Errorf("%d bytes", size)
+			t.Errorf("size of details = %d, want at most %d", size, user.MaxDetails)
 		}
 		for k, v := range got {
 			if !utf8.ValidString(v) {
-				t.Errorf("%s is no longer UTF-8", k)
+				t.Errorf("details[%s] is not valid UTF-8", k)
 			}
 			original, ok := what[k]
 			if !ok || v == original {
 				continue
 			}
 			if begin, cut := strings.CutSuffix(v, user.TruncatedMark); !cut || !strings.HasPrefix(original, begin) {
-				t.Errorf("%s: %q became %q", k, original, v)
+				t.Errorf("details[%[1]s] = %[3]q, want a prefix of %[2]q", k, original, v)
 			}
 		}
 		if _, left := got["left_out"]; !left && len(got) != want {
-			t.Errorf("%d of %d keys, and nothing says so", len(got), want)
+			t.Errorf("details have %d of %d keys without left_out", len(got), want)
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 // Code is a canonical error code; the numbers are those of google.rpc.Code.
 type Code uint32
 
-// The codes that the service gives.
+// Codes used by the service.
 const (
 	Canceled           Code = 1
 	InvalidArgument    Code = 3
@@ -28,11 +28,11 @@ const (
 	Unauthenticated    Code = 16
 )
 
-// Reason is the machine-readable reason of an error: a value of ErrorReason in the
-// wire contract, where its metadata is described.
+// Reason is the machine-readable reason of an error: a value of ErrorReason in
+// error_reason.proto, which documents its metadata.
 type Reason string
 
-// The reasons.
+// Reasons used by the service.
 const (
 	InvalidField       Reason = "INVALID_FIELD"
 	UserNotFound       Reason = "USER_NOT_FOUND"
@@ -64,26 +64,25 @@ const (
 	OriginNotAllowed   Reason = "ORIGIN_NOT_ALLOWED"
 )
 
-// Violation says what is wrong with one field of a request.
+// Violation is one invalid field of a request.
 type Violation struct {
 	Field   string // path in the request, such as user.tags[2]
 	Message string // what was expected
 	Rule    string // name of the rule, such as string.min_len; may be empty
 }
 
-// Error is an error that a caller may see. Its texts are neutral: they hold
-// nothing of how the service works inside.
+// Error is an error that is safe to return to a client: its texts expose no internals.
 type Error struct {
 	Code       Code
 	Reason     Reason
 	Message    string
 	Metadata   map[string]string
 	Violations []Violation
-	RetryAfter time.Duration // when the caller may come back; 0: not said
-	Position   int64         // of the log row that led to the state reported; 0: none. Not for callers.
+	RetryAfter time.Duration // when a client may retry; 0: unspecified
+	Position   int64         // position of the log row behind the reported state; 0: none. Not sent to clients.
 }
 
-// Error gives the message and, for invalid input, each violation.
+// Error returns the message followed by the violations.
 func (e *Error) Error() string {
 	if len(e.Violations) == 0 {
 		return e.Message
@@ -100,32 +99,32 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// AsError returns the Error within err, if there is one.
+// AsError returns the first *Error in the chain of err.
 func AsError(err error) (*Error, bool) {
 	var e *Error
 	ok := errors.As(err, &e)
 	return e, ok
 }
 
-// HasReason reports whether err is an Error for the reason.
+// HasReason reports whether err is an *Error with the reason.
 func HasReason(err error, reason Reason) bool {
 	e, ok := AsError(err)
 	return ok && e.Reason == reason
 }
 
-// NewInvalidError is the error for fields that break a rule.
+// NewInvalidError returns an INVALID_FIELD error with one violation per invalid field.
 func NewInvalidError(violations ...Violation) *Error {
 	return &Error{Code: InvalidArgument, Reason: InvalidField, Message: "invalid request", Violations: violations}
 }
 
-// NewFieldErrorf is the error for one field that breaks a rule; the text says what
-// was expected.
+// NewFieldErrorf returns an INVALID_FIELD error for one field. The text states what was
+// expected.
 func NewFieldErrorf(field, format string, args ...any) *Error {
 	return NewInvalidError(Violation{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-// WithFieldPrefix returns a copy of the error whose field paths begin with prefix, which is the
-// place of an item in its request.
+// WithFieldPrefix returns a copy of the error with prefix, the path of an item in its
+// request, in front of each field path.
 func (e *Error) WithFieldPrefix(prefix string) *Error {
 	c := *e
 	c.Violations = make([]Violation, len(e.Violations))
@@ -136,50 +135,50 @@ func (e *Error) WithFieldPrefix(prefix string) *Error {
 	return &c
 }
 
-// NewNotFoundError is the error for a user that there is not.
+// NewNotFoundError returns the error for a user that does not exist.
 func NewNotFoundError(id int64) *Error {
-	return &Error{Code: NotFound, Reason: UserNotFound, Message: "there is no such user", Metadata: userMetadata(id)}
+	return &Error{Code: NotFound, Reason: UserNotFound, Message: "user not found", Metadata: userMetadata(id)}
 }
 
-// NewDeletedError is the error for a change to a user that was deleted at the position.
+// NewDeletedError returns the error for a change to a user that was deleted at position.
 func NewDeletedError(id, position int64) *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: UserDeleted,
-		Message: "the user is deleted", Metadata: userMetadata(id), Position: position,
+		Message: "user is deleted", Metadata: userMetadata(id), Position: position,
 	}
 }
 
 func newNotDeletedError(id int64) *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: UserNotDeleted,
-		Message: "the user is not deleted", Metadata: userMetadata(id),
+		Message: "user is not deleted", Metadata: userMetadata(id),
 	}
 }
 
-// NewTakenError is the error for a username (UsernameTaken) or an e-mail address
-// (EmailTaken) that another user holds. A deleted user keeps it until purged; the
-// metadata alone says so, because not every caller may know.
+// NewTakenError returns the error for a username (UsernameTaken) or an e-mail address
+// (EmailTaken) held by another user. Only the metadata states whether the holder is
+// deleted, because not every caller is authorized to see that.
 func NewTakenError(reason Reason, holderDeleted bool) *Error {
-	what := "username"
+	field := "username"
 	if reason == EmailTaken {
-		what = "e-mail address"
+		field = "e-mail address"
 	}
 	return &Error{
-		Code: AlreadyExists, Reason: reason, Message: "the " + what + " is taken",
+		Code: AlreadyExists, Reason: reason, Message: field + " already taken",
 		Metadata: map[string]string{"holder_deleted": strconv.FormatBool(holderDeleted)},
 	}
 }
 
-// NewRequestIDReusedError is the error for a request id that came with another request.
+// NewRequestIDReusedError returns the error for a request id used with another request.
 func NewRequestIDReusedError() *Error {
 	return &Error{
 		Code: AlreadyExists, Reason: RequestIDReused,
-		Message: "the request id was used for another request",
+		Message: "request id already used for a different request",
 	}
 }
 
-// NewPositionOutOfRangeError is the error for a position that the log cannot serve. first and
-// last are what it can.
+// NewPositionOutOfRangeError returns the error for a position at which the log cannot be
+// read. first and last are the bounds of the log.
 func NewPositionOutOfRangeError(epoch string, first, last int64, message string) *Error {
 	return &Error{
 		Code: OutOfRange, Reason: PositionOutOfRange, Message: message,
@@ -191,116 +190,116 @@ func NewPositionOutOfRangeError(epoch string, first, last int64, message string)
 	}
 }
 
-// NewPositionNotReachedError is the error for a read that waited in vain.
+// NewPositionNotReachedError returns the error for a read that timed out before the log
+// reached the requested position.
 func NewPositionNotReachedError() *Error {
 	return &Error{
 		Code: Unavailable, Reason: PositionNotReached, RetryAfter: time.Second,
-		Message: "the wanted position was not reached in time",
+		Message: "timed out waiting for the requested position",
 	}
 }
 
-// NewDrainingError is the error that ends a stream when the server is about to stop.
-// position is the last one that the stream has been given.
+// NewDrainingError returns the error that ends a stream when the server shuts down.
+// position is the last position delivered on the stream.
 func NewDrainingError(epoch string, position int64) *Error {
 	return &Error{
 		Code: Unavailable, Reason: ServerDraining, RetryAfter: time.Second,
-		Message: "the server is about to stop; resume elsewhere",
+		Message: "server shutting down, resume on another server",
 		Metadata: map[string]string{
 			"epoch": epoch, "position": strconv.FormatInt(position, 10),
 		},
 	}
 }
 
-// NewStalledError is the error that ends a stream whose reader consumed nothing for the stall
-// timeout. position is the last one that was sent on the stream.
+// NewStalledError returns the error that ends a stream whose client read nothing within
+// the stall timeout. position is the last position sent on the stream.
 func NewStalledError(epoch string, position int64) *Error {
 	e := NewDrainingError(epoch, position)
 	e.Reason = StreamStalled
-	e.Message = "the stream was not read for too long; resume after the position"
+	e.Message = "stream stalled: the client read nothing within the timeout, resume after the position"
 	return e
 }
 
-// NewDrainedCallError is the error for a call that the server ends because it stops. A write
-// of it may be under way.
+// NewDrainedCallError returns the error for a call that is aborted at shutdown. Its write,
+// if any, may still be committed.
 func NewDrainedCallError(epoch string, position int64) *Error {
 	e := NewDrainingError(epoch, position)
-	e.Message = "the server is about to stop, and the call took too long for that; of a write it is not known whether this was stored"
+	e.Message = "server shutting down before the call completed, outcome of a write is unknown"
 	return e
 }
 
-// NewInternalError is what a caller is told of an unexpected failure. incident is the id under
-// which the log has it; empty: there is none.
+// NewInternalError returns the error for an unexpected failure. incident is the id of its
+// log entry, or empty.
 func NewInternalError(incident string) *Error {
-	e := &Error{Code: Internal, Reason: InternalError, Message: "an unexpected failure of the service"}
+	e := &Error{Code: Internal, Reason: InternalError, Message: "internal error"}
 	if incident != "" {
 		e.Metadata = map[string]string{"incident": incident}
 	}
 	return e
 }
 
-// NewStoreUnavailableError is the error for a store that cannot be reached at present.
+// NewStoreUnavailableError returns the error for a store that cannot be reached.
 func NewStoreUnavailableError() *Error {
 	return &Error{
 		Code: Unavailable, Reason: StoreUnavailable, RetryAfter: time.Second,
-		Message: "the store cannot be reached at present",
+		Message: "store unavailable",
 	}
 }
 
-// NewOutcomeUnknownError is the error for a write whose commit failed in such a way that it
-// may have been stored all the same.
+// NewOutcomeUnknownError returns the error for a write whose commit failed in such a way
+// that it may be durable.
 func NewOutcomeUnknownError() *Error {
 	return &Error{
 		Code: Unavailable, Reason: StoreUnavailable, RetryAfter: time.Second,
-		Message: "it is not known whether this was stored; repeat it with its request id",
+		Message: "outcome of the write is unknown, retry with the same request id",
 	}
 }
 
-// NewOverloadedError is the error for a call that the server has no room for.
+// NewOverloadedError returns the error for a call that exceeds the server's capacity.
 func NewOverloadedError() *Error {
 	return &Error{
 		Code: Unavailable, Reason: Overloaded, RetryAfter: time.Second,
-		Message: "the server has too much to do; try again later",
+		Message: "server overloaded, retry later",
 	}
 }
 
-// NewStoreFullError is the error for a write that the disk has no room for.
+// NewStoreFullError returns the error for a write that does not fit on the disk.
 func NewStoreFullError() *Error {
 	return &Error{
 		Code: ResourceExhausted, Reason: StoreFull, RetryAfter: 30 * time.Second,
-		Message: "the disk of the store is full",
+		Message: "disk of the store is full",
 	}
 }
 
-// NewStoreReadOnlyError is the error for a write after a sync to disk has failed.
+// NewStoreReadOnlyError returns the error for a write after a failed sync to disk.
 func NewStoreReadOnlyError() *Error {
-	return &Error{
-		Code: FailedPrecondition, Reason: StoreReadOnly,
-		Message: "the store takes no writes since a sync to disk failed; an operator must look at it",
-	}
+	return newReadOnlyError("a sync to disk failed")
 }
 
-// NewStoreDamagedError is the error for a write that needs what the store has, and cannot
-// use.
+// NewStoreDamagedError returns the error for a write that needs damaged data.
 func NewStoreDamagedError() *Error {
-	return &Error{
-		Code: FailedPrecondition, Reason: StoreReadOnly,
-		Message: "the store takes no writes since some of its data cannot be used; an operator must look at it",
-	}
+	return newReadOnlyError("some of its data is damaged")
 }
 
-// NewStoreMovedError is the error for a write that would go where nobody finds it again.
+// NewStoreMovedError returns the error for a write after the store's file was removed,
+// replaced or truncated: the write would be lost.
 func NewStoreMovedError() *Error {
+	return newReadOnlyError("its file was removed, replaced or truncated")
+}
+
+func newReadOnlyError(cause string) *Error {
 	return &Error{
 		Code: FailedPrecondition, Reason: StoreReadOnly,
-		Message: "the store takes no writes since its file was removed, replaced or cut short; an operator must look at it",
+		Message: "store is read-only: " + cause + ", operator action required",
 	}
 }
 
-// NewTooManyError is the error for more of something than one call may carry.
-func NewTooManyError(reason Reason, what string, limit int) *Error {
+// NewTooManyError returns the error for more items than one call may carry. The noun
+// names the items.
+func NewTooManyError(reason Reason, noun string, limit int) *Error {
 	return &Error{
 		Code: ResourceExhausted, Reason: reason,
-		Message:  "more than " + strconv.Itoa(limit) + " " + what,
+		Message:  "more than " + strconv.Itoa(limit) + " " + noun,
 		Metadata: map[string]string{"limit": strconv.Itoa(limit)},
 	}
 }

@@ -6,30 +6,28 @@ import (
 	"strings"
 )
 
-// newEtagMismatchError is the error for a change that expected another version. The
-// service adds changed_fields, see ChangedSince.
+// newEtagMismatchError returns the error for a change that expected another version. Package
+// service adds the metadata changed_fields.
 func newEtagMismatchError(cur *User) *Error {
 	e := &Error{
 		Code: Aborted, Reason: EtagMismatch,
-		Message:  "the user has been changed in between; read it again and decide anew",
+		Message:  "user was modified concurrently, read it again and retry",
 		Metadata: userMetadata(cur.ID),
 	}
 	e.Metadata["etag"] = cur.Etag()
 	return e
 }
 
-// EtagVersion returns the version that an etag stands for; ok is false for a text
-// that is no etag of a user.
+// EtagVersion parses the version from an etag of a user.
 func EtagVersion(etag string) (version int64, ok bool) {
 	number, _, found := strings.Cut(etag, "-")
 	version, err := strconv.ParseInt(number, 36, 64)
 	return version, found && err == nil && version > 0
 }
 
-// ChangedSince names the fields that the last steps of a user's version changed,
-// sorted. newestFirst are the user's latest rows. Where it cannot be told whether
-// two rows were one step or two, they count as one, so that rather too many fields
-// are named than too few.
+// ChangedSince returns the sorted names of the fields changed by the last steps of the
+// user's version, from its latest rows. If two rows may belong to one step they count as
+// one, so the result may name too many fields, but never too few.
 func ChangedSince(newestFirst []Activity, steps int64) []string {
 	var fields []string
 	for i := range newestFirst {
@@ -57,8 +55,8 @@ func ChangedSince(newestFirst []Activity, steps int64) []string {
 	return slices.Compact(fields)
 }
 
-// sameStep reports whether the next older row may belong to the same change as
-// row i: an update of the status together with other fields is two rows.
+// sameStep reports whether row i and the next older row may belong to one change: an update
+// of the status and other fields writes two rows.
 func sameStep(newestFirst []Activity, i int) bool {
 	if i+1 >= len(newestFirst) {
 		return false

@@ -12,7 +12,7 @@ func TestEtag(t *testing.T) {
 	u := ann()
 	same := ann(func(u *user.User) { u.StatusTime = now })
 	if u.Etag() != same.Etag() {
-		t.Error("the time of the status alone makes another etag")
+		t.Error("Etag() depends on the status time, want it independent")
 	}
 	seen := map[string]bool{u.Etag(): true}
 	for _, other := range []*user.User{
@@ -20,23 +20,23 @@ func TestEtag(t *testing.T) {
 		ann(func(u *user.User) { u.UpdatedAt = u.UpdatedAt.Add(time.Microsecond) }),
 	} {
 		if seen[other.Etag()] {
-			t.Errorf("two versions share the etag %s", other.Etag())
+			t.Errorf("Etag() = %s for two versions", other.Etag())
 		}
 		seen[other.Etag()] = true
 	}
 	if version, ok := user.EtagVersion(u.Etag()); !ok || version != 3 {
-		t.Errorf("the etag stands for %d, %v", version, ok)
+		t.Errorf("EtagVersion() = %d, %v", version, ok)
 	}
 	for _, text := range []string{"", "3", "-x", "0-x", "!-x", "-3-x", "zzzzzzzzzzzzzzzz-x"} {
 		if version, ok := user.EtagVersion(text); ok {
-			t.Errorf("%q stands for version %d", text, version)
+			t.Errorf("EtagVersion(%q) = %d, want none", text, version)
 		}
 	}
 }
 
 func TestChangedSince(t *testing.T) {
-	// One update of status and name (rows 10 and 11), a note of an application,
-	// then a change of status by itself, then metadata.
+	// One update of status and name (rows 10 and 11), a row of an application,
+	// then a change of the status only, then metadata.
 	newestFirst := []user.Activity{
 		{Position: 20, Time: now, Action: "user.updated", Details: map[string]string{"old.metadata.a": "1", "new.metadata.b.c": "2", "actor": "x"}},
 		{Position: 15, Time: now, Action: "user.status_changed", Details: map[string]string{"old.status": "a", "new.status": "b"}},
@@ -54,17 +54,16 @@ func TestChangedSince(t *testing.T) {
 		{"email", "metadata", "status", "username"},
 	} {
 		if got := user.ChangedSince(newestFirst, int64(steps)); !slices.Equal(got, want) {
-			t.Errorf("%d steps: got %v, want %v", steps, got, want)
+			t.Errorf("ChangedSince(rows, %d) = %v, want %v", steps, got, want)
 		}
 	}
 	if got := user.ChangedSince(nil, 3); got != nil {
-		t.Errorf("no rows: got %v", got)
+		t.Errorf("ChangedSince(nil, 1) = %v, want none", got)
 	}
 }
 
-// Only an update just before the change of the status, at the same time, may have been the
-// same change.
-func TestChangedSinceTellsStepsApart(t *testing.T) {
+// A status change and an update are one step only if they are adjacent and have the same time.
+func TestChangedSinceSeparatesSteps(t *testing.T) {
 	status := user.Activity{Position: 11, Time: now, Action: user.ActionStatusChanged, Details: map[string]string{"new.status": "b"}}
 	for name, older := range map[string]user.Activity{
 		"another position":    {Position: 9, Time: now, Action: user.ActionUpdated},
@@ -79,15 +78,15 @@ func TestChangedSinceTellsStepsApart(t *testing.T) {
 			}
 			older.Details = map[string]string{"new.email": "e"}
 			if got := user.ChangedSince([]user.Activity{newer, older}, 1); !slices.Equal(got, []string{"status"}) {
-				t.Errorf("ChangedSince(…, 1) = %v, want the newer row alone", got)
+				t.Errorf("ChangedSince(…, 1) = %v, want only the newer row", got)
 			}
 		})
 	}
 }
 
-func TestEtagMismatchNamesThePresentEtag(t *testing.T) {
+func TestEtagMismatchHasCurrentEtag(t *testing.T) {
 	_, err := newUpdate(t, user.Patch{}, "1-x").Decide(ann(), stamp, by)
 	if e, ok := user.AsError(err); !ok || e.Metadata["etag"] != ann().Etag() || e.Metadata["user_id"] != "7" {
-		t.Errorf("got %+v, want the etag %s", err, ann().Etag())
+		t.Errorf("Decide() error = %+v, want etag %s", err, ann().Etag())
 	}
 }

@@ -9,21 +9,18 @@ import (
 
 const (
 	idRandomBits = 22
-	// idEpochMillis is 2024-01-01T00:00:00Z: 41 bits of milliseconds from then on
-	// reach to 2093.
+	// idEpochMillis is 2024-01-01T00:00:00Z. 41 bits of milliseconds from it last until 2093.
 	idEpochMillis = 1704067200000
 )
 
-// IDs makes user ids: 41 bits of milliseconds, so that ids are ordered by creation
-// time to the millisecond, and below them 22 random bits, so that one cannot be
-// guessed from another. Two may coincide: the store decides, and asks for another.
-// Safe for use by several goroutines if its source is.
+// IDs generates user ids: 41 bits of milliseconds, which order ids by creation time, and
+// 22 random bits, which make them unguessable. Ids can collide; the store then generates
+// another one. IDs is safe for concurrent use if its source is.
 type IDs struct {
 	random io.Reader
 }
 
-// NewIDs returns a maker of ids from a source of random bytes; nil means
-// crypto/rand.
+// NewIDs returns a generator that reads random bytes from random; nil means crypto/rand.
 func NewIDs(random io.Reader) *IDs {
 	if random == nil {
 		random = rand.Reader
@@ -31,7 +28,7 @@ func NewIDs(random io.Reader) *IDs {
 	return &IDs{random: random}
 }
 
-// New returns an id for a user created at the time.
+// New returns an id for a user created at the given time.
 func (g *IDs) New(at time.Time) (int64, error) {
 	var b [4]byte
 	if _, err := io.ReadFull(g.random, b[:]); err != nil {

@@ -20,14 +20,14 @@ func TestIDsArePositiveAndOrderedByTime(t *testing.T) {
 		at := first.Add(time.Duration(rapid.Int64Range(1, last.UnixMilli()-first.UnixMilli()-1000).Draw(t, "millis")) * time.Millisecond)
 		id, err := ids.New(at)
 		if err != nil || id <= 0 {
-			t.Fatalf("got %d, %v", id, err)
+			t.Fatalf("New(%v) = %d, %v, want a positive id", at, id, err)
 		}
 		if later, err := ids.New(at.Add(time.Millisecond)); err != nil || later <= id {
-			t.Errorf("got %d, %v a millisecond after %d", later, err, id)
+			t.Errorf("New() = %d, %v one millisecond later, want more than %d", later, err, id)
 		}
 	})
 	if id, err := ids.New(time.Unix(0, 0)); err != nil || id <= 0 {
-		t.Errorf("a clock before all ids: got %d, %v", id, err)
+		t.Errorf("New(1970) = %d, %v, want a positive id", id, err)
 	}
 }
 
@@ -36,13 +36,13 @@ func TestIDsDifferWithinAMillisecond(t *testing.T) {
 	a, errA := ids.New(now)
 	b, errB := ids.New(now)
 	if errA != nil || errB != nil || a == b || a>>22 != b>>22 {
-		t.Errorf("got %d, %v and %d, %v", a, errA, b, errB)
+		t.Errorf("New() = %d, %v and %d, %v, want different ids of one millisecond", a, errA, b, errB)
 	}
 }
 
-func TestIDsNeedRandomness(t *testing.T) {
+func TestNewIDReturnsRandomSourceError(t *testing.T) {
 	broken := errors.New("broken")
 	if _, err := user.NewIDs(iotest.ErrReader(broken)).New(now); !errors.Is(err, broken) {
-		t.Errorf("got %v", err)
+		t.Errorf("New() error = %v, want %v", err, broken)
 	}
 }

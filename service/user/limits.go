@@ -2,37 +2,38 @@ package user
 
 import "time"
 
-// The limits of the service. Those on single fields stand in the proto too, where
-// callers read them; here are the ones that the domain itself keeps.
+// Limits enforced by the domain. The proto documents the limits of single fields for clients.
 const (
-	// MinUsername is the least number of characters of a username.
+	// MinUsername is the minimum length of a username, in characters.
 	MinUsername = 3
-	// MaxUsername is the greatest number of characters of a username.
+	// MaxUsername is the maximum length of a username, in characters.
 	MaxUsername = 64
-	// MaxEmail bounds an e-mail address, in bytes.
+	// MaxEmail is the maximum length of an e-mail address, in bytes.
 	MaxEmail = 254
-	// MaxEmailLocal bounds the part before the @, in bytes (RFC 5321, 4.5.3.1.1).
+	// MaxEmailLocal is the maximum length of the local part, in bytes (RFC 5321, 4.5.3.1.1).
 	MaxEmailLocal = 64
-	// MaxTags bounds the number of labels of a user.
+	// MaxTags is the maximum number of tags of a user.
 	MaxTags = 64
-	// MaxTag bounds a label, in characters.
+	// MaxTag is the maximum length of a tag, in characters.
 	MaxTag = 64
-	// MaxMetadata bounds the number of metadata entries of a user.
+	// MaxMetadata is the maximum number of metadata entries of a user.
 	MaxMetadata = 64
-	// MaxMetadataKey bounds a metadata key, in characters.
+	// MaxMetadataKey is the maximum length of a metadata key, in characters.
 	MaxMetadataKey = 64
-	// MaxMetadataValue bounds a metadata value, in bytes.
+	// MaxMetadataValue is the maximum length of a metadata value, in bytes.
 	MaxMetadataValue = 1024
-	// MaxDetails bounds the details of one log row: bytes of all keys and values.
+	// MaxDetails is the maximum total length of the keys and values of a log row's details,
+	// in bytes.
 	MaxDetails = 4096
-	// MaxStatusSkew is how far a caller's status time may lie ahead of the server's.
+	// MaxStatusSkew is the maximum by which a client's status time may be ahead of the server's
+	// clock.
 	MaxStatusSkew = time.Minute
-	// DefaultRetention is how long a deleted user is kept before it is purged.
+	// DefaultRetention is the time from the deletion of a user to its purge.
 	DefaultRetention = 30 * 24 * time.Hour
-	// RequestIDLifetime is how long a request id is remembered.
+	// RequestIDLifetime is how long the result of an idempotent request is stored.
 	RequestIDLifetime = 24 * time.Hour
-	// MaxPage bounds the rows of one page.
+	// MaxPage is the maximum page size.
 	MaxPage = 1000
-	// DefaultPage is the size of a page whose caller names none.
+	// DefaultPage is the page size of a request without one.
 	DefaultPage = 50
 )

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Sanitize returns the spelling in which a username or an e-mail address is stored and
-// shown: the caller's, without invisible characters and surrounding white space.
-func Sanitize(name string) string { return strings.TrimSpace(visible(name)) }
+// Sanitize removes invisible characters and surrounding white space from a username or an
+// e-mail address. The result is stored and displayed.
+func Sanitize(name string) string { return strings.TrimSpace(removeInvisible(name)) }
 
-// visible returns a text without invisible characters.
-func visible(text string) string {
-	if isASCII(text) || !utf8.ValidString(text) { // what is not UTF-8 is refused as it is
+// removeInvisible returns invalid UTF-8 unchanged: validation rejects it.
+func removeInvisible(text string) string {
+	if isASCII(text) || !utf8.ValidString(text) {
 		return text
 	}
 	return strings.Map(func(r rune) rune {
@@ -28,9 +28,9 @@ func visible(text string) string {
 	}, text)
 }
 
-// isInvisible reports whether Unicode gives a character the property
-// Default_Ignorable_Code_Point: zero-width characters, byte order marks, bidi controls,
-// variation selectors, fillers. Unassigned characters are left to be refused.
+// isInvisible reports whether r has the property Default_Ignorable_Code_Point: zero-width
+// characters, byte order marks, bidi controls, variation selectors, fillers. It is false for
+// unassigned characters, which validation rejects.
 func isInvisible(r rune) bool {
 	if r < 0xAD || !unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point) {
 		return false
@@ -41,13 +41,12 @@ func isInvisible(r rune) bool {
 		0x13430 <= r && r <= 0x13440: // Egyptian hieroglyph format controls
 		return false
 	}
-	return unicode.In(r, unicode.Cf, unicode.L, unicode.M) // it is assigned
+	return unicode.In(r, unicode.Cf, unicode.L, unicode.M) // assigned
 }
 
-// UsernameKey returns the normal form of a username, by which it is unique:
-// the comparison form of PRECIS Nickname (RFC 8266) with full case folding. Case, width,
-// surplus spaces and invisible characters do not count; spaces within are allowed. The
-// error says what was expected.
+// UsernameKey returns the normal form under which a username is unique: the comparison form
+// of PRECIS Nickname (RFC 8266) with full case folding. It ignores case, width, surplus
+// spaces and invisible characters.
 func UsernameKey(username string) (string, *Error) {
 	username = Sanitize(username)
 	if key, ok := plainUsername(username); ok {
@@ -58,7 +57,7 @@ func UsernameKey(username string) (string, *Error) {
 		return "", err
 	}
 	if min(utf8.RuneCountInString(key), utf8.RuneCountInString(username)) < MinUsername {
-		return "", NewFieldErrorf("username", "must have at least %d characters besides surplus spaces", MinUsername)
+		return "", NewFieldErrorf("username", "must have at least %d characters, not counting surplus spaces", MinUsername)
 	}
 	return key, nil
 }
@@ -66,7 +65,7 @@ func UsernameKey(username string) (string, *Error) {
 func nicknameKey(name string) (string, *Error) {
 	key, err := precis.Nickname.CompareKey(name)
 	if err != nil {
-		return "", NewFieldErrorf("username", "must be letters, digits, symbols and single spaces that RFC 8266 (PRECIS Nickname) allows")
+		return "", NewFieldErrorf("username", "must consist of letters, digits, symbols and single spaces allowed by RFC 8266 (PRECIS Nickname)")
 	}
 	if !isASCII(key) {
 		key = fold(key, norm.NFKC)
@@ -74,13 +73,12 @@ func nicknameKey(name string) (string, *Error) {
 	return key, nil
 }
 
-// fold returns the full case folding of a text in a normalization form. The profile of
-// RFC 8266 has lower case instead, which keeps "ß" and final sigma apart from "ss" and
-// sigma.
+// fold returns the full case folding of text in a normalization form. RFC 8266 uses lower
+// case instead, which distinguishes "ß" from "ss" and final sigma from sigma.
 func fold(text string, form norm.Form) string {
-	for range 4 { // two are enough for every character, see the tests
-		// Folding turns Cherokee letters of either case into the other one's;
-		// lower case after it makes them the same, and leaves all others alone.
+	for range 4 { // two rounds suffice for every character, see the tests
+		// Folding swaps the case of Cherokee letters. Lower case unifies them and does
+		// not change any other folded letter.
 		folded := form.String(strings.ToLower(fullFold.String(form.String(text))))
 		if folded == text {
 			break
@@ -90,8 +88,8 @@ func fold(text string, form norm.Form) string {
 	return text
 }
 
-// plainUsername is the short way for the usual name: printable ASCII with single
-// spaces inside has itself in lower case as its normal form.
+// plainUsername is the fast path: the normal form of printable ASCII with single inner spaces
+// is its lower case.
 func plainUsername(s string) (string, bool) {
 	if len(s) < MinUsername || s[0] == ' ' || s[len(s)-1] == ' ' {
 		return "", false
@@ -105,7 +103,7 @@ func plainUsername(s string) (string, bool) {
 }
 
 var (
-	// fullFold is safe for use by several goroutines: folding keeps no state.
+	// fullFold is stateless, so it is safe for concurrent use.
 	fullFold = cases.Fold()
 	domains  = idna.New(
 		idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true),
@@ -113,24 +111,23 @@ var (
 	)
 )
 
-// EmailKey returns the normal form of an e-mail address, by which it is unique: without
-// surrounding white space and invisible characters, the domain by IDNA in lower case
-// (ASCII form), the local part in NFC and case-folded. Quoted local parts and address literals are
-// not taken. The error says what was expected.
+// EmailKey returns the normal form under which an e-mail address is unique: sanitized, the
+// domain in lower-case ASCII (IDNA), the local part in NFC and case-folded. Quoted local parts
+// and address literals are rejected.
 func EmailKey(email string) (string, *Error) {
 	trimmed := Sanitize(email)
 	at := strings.LastIndexByte(trimmed, '@')
 	if at < 0 {
 		return "", newEmailError("must be an e-mail address, such as name@example.org")
 	}
-	// The normal form is what is checked: some characters become others in it.
+	// Validate the normal form: normalization changes some characters.
 	local, domain := norm.NFC.String(trimmed[:at]), trimmed[at+1:]
 	if !validLocal(local) {
-		return "", newEmailError("must have 1 to 64 bytes before the @: letters, digits, single dots inside, and any of !#$%&'*+/=?^_`{|}~-")
+		return "", newEmailError("must have 1 to 64 bytes before the @: letters, digits, single inner dots, and any of !#$%&'*+/=?^_`{|}~-")
 	}
 	ascii, err := domains.ToASCII(domain)
 	if err != nil || ascii == "" || strings.HasSuffix(ascii, ".") {
-		return "", newEmailError("must have a valid domain name after the @, without a dot at its end")
+		return "", newEmailError("must have a valid domain name after the @, without a trailing dot")
 	}
 	return foldEmailLocal(local) + "@" + strings.ToLower(ascii), nil
 }
@@ -139,8 +136,7 @@ func newEmailError(message string) *Error {
 	return NewInvalidError(Violation{Field: "email", Message: message, Rule: "string.email"})
 }
 
-// validLocal checks the part before the @: a dot-atom of RFC 5322, 3.2.3, with the
-// letters of RFC 6532.
+// validLocal reports whether local is a dot-atom (RFC 5322, 3.2.3; RFC 6532).
 func validLocal(local string) bool {
 	if local == "" || len(local) > MaxEmailLocal || !utf8.ValidString(local) {
 		return false

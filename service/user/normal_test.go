@@ -41,13 +41,13 @@ func TestUsernameKey(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := user.UsernameKey(test.in)
 			if err != nil || got != test.want {
-				t.Errorf("got %q, %v; want %q", got, err, test.want)
+				t.Errorf("UsernameKey() = %q, %v, want %q", got, err, test.want)
 			}
 		})
 	}
 }
 
-func TestUsernameKeyRefuses(t *testing.T) {
+func TestUsernameKeyRejects(t *testing.T) {
 	for name, in := range map[string]string{
 		"empty":                "",
 		"two characters":       "ab",
@@ -65,13 +65,13 @@ func TestUsernameKeyRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := user.UsernameKey(in)
 			if err == nil || len(err.Violations) != 1 || err.Violations[0].Field != "username" {
-				t.Errorf("got %v, want one violation of username", err)
+				t.Errorf("UsernameKey() error = %v, want one violation of username", err)
 			}
 		})
 	}
 }
 
-// The short way for plain names must be no other rule than PRECIS.
+// The fast path for ASCII names must agree with PRECIS.
 func TestUsernameKeyOfASCIIEqualsPRECIS(t *testing.T) {
 	for c := ' '; c <= '~'; c++ {
 		checkASCIIUsername(t, "x"+string(c)+"y")
@@ -93,16 +93,16 @@ func checkASCIIUsername(t failer, s string) {
 	want, precisErr := precis.Nickname.CompareKey(s)
 	if precisErr != nil || len(want) < user.MinUsername {
 		if err == nil {
-			t.Errorf("%q: got %q, want a refusal", s, got)
+			t.Errorf("UsernameKey(%q) = %q, want an error", s, got)
 		}
 		return
 	}
 	if err != nil || got != want {
-		t.Errorf("%q: got %q, %v; PRECIS has %q", s, got, err, want)
+		t.Errorf("UsernameKey(%q) = %q, %v, want %q as of PRECIS", s, got, err, want)
 	}
 }
 
-func TestUsernameKeyIsItsOwnKey(t *testing.T) {
+func TestUsernameKeyIsIdempotent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.OneOf(rapid.String(), rapid.StringMatching(`[A-Za-z ßÉéÄΣςσＡ　ǅﬁ1-9]{3,20}`)).Draw(t, "username")
 		key, err := user.UsernameKey(name)
@@ -139,13 +139,13 @@ func TestEmailKey(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := user.EmailKey(test.in)
 			if err != nil || got != test.want {
-				t.Errorf("got %q, %v; want %q", got, err, test.want)
+				t.Errorf("EmailKey() = %q, %v, want %q", got, err, test.want)
 			}
 		})
 	}
 }
 
-func TestEmailKeyRefuses(t *testing.T) {
+func TestEmailKeyRejects(t *testing.T) {
 	for name, in := range map[string]string{
 		"empty":                "",
 		"no at":                "example.org",
@@ -177,13 +177,13 @@ func TestEmailKeyRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			key, err := user.EmailKey(in)
 			if err == nil || len(err.Violations) != 1 || err.Violations[0].Field != "email" {
-				t.Errorf("got %q, %v; want one violation of email", key, err)
+				t.Errorf("EmailKey() = %q, %v, want one violation of email", key, err)
 			}
 		})
 	}
 }
 
-func TestEmailKeyIsItsOwnKey(t *testing.T) {
+func TestEmailKeyIsIdempotent(t *testing.T) {
 	local := rapid.OneOf(rapid.String(), rapid.StringMatching(`[A-Za-z.ßÉéÄΣςσＡǅﬁ+_-]{1,20}`))
 	rapid.Check(t, func(t *rapid.T) {
 		address := local.Draw(t, "local part") + "@" + rapid.StringMatching(`[A-Za-zäÜß]{1,8}\.(ORG|org|example)`).Draw(t, "domain")
@@ -217,16 +217,16 @@ func TestUsernamePrefix(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := user.UsernamePrefix(test.in)
 			if err != nil || got != test.want {
-				t.Errorf("got %q, %v; want %q", got, err, test.want)
+				t.Errorf("UsernamePrefix() = %q, %v, want %q", got, err, test.want)
 			}
 		})
 	}
 	if got, err := user.UsernamePrefix("a\x00"); err == nil {
-		t.Errorf("a control character gave %q", got)
+		t.Errorf("UsernamePrefix() with a control character = %q, want an error", got)
 	}
 }
 
-func TestUsernameBeginsWithItsPrefix(t *testing.T) {
+func TestUsernameKeyStartsWithPrefixKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.StringMatching(`[A-Za-z ßÄΣςＡ]{3,20}`).Draw(t, "username")
 		key, err := user.UsernameKey(name)
@@ -242,14 +242,12 @@ func TestUsernameBeginsWithItsPrefix(t *testing.T) {
 			t.Fatalf("prefix %q: %v", name[:end], err)
 		}
 		if !strings.HasPrefix(key+" ", prefix) { // spaces at its end are not in the key
-			t.Errorf("%q: key %q does not begin with %q, the key of %q", name, key, prefix, name[:end])
+			t.Errorf("%q: key %q does not start with %q, the key of the prefix %q", name, key, prefix, name[:end])
 		}
 	})
 }
 
-// A username's key does not depend on the case of any of its characters, and is its own
-// key.
-func TestUsernameKeyIgnoresTheCaseOfEveryCharacter(t *testing.T) {
+func TestUsernameKeyIgnoresCase(t *testing.T) {
 	upper, lower := cases.Upper(language.Und), cases.Lower(language.Und, cases.HandleFinalSigma(true))
 	for r := rune(' '); r <= unicode.MaxRune; r++ {
 		if unicode.In(r, unicode.Han, unicode.Hangul) || !unicode.In(r, unicode.L, unicode.M, unicode.N, unicode.S) {
@@ -268,22 +266,20 @@ func TestUsernameKeyIgnoresTheCaseOfEveryCharacter(t *testing.T) {
 			others = append(others, "a"+string(other)+"b"+string(other))
 		}
 		for _, other := range others {
-			if got, err := user.UsernameKey(other); err == nil && got != key && !caseHasNoWayBack(r) {
+			if got, err := user.UsernameKey(other); err == nil && got != key && !caseNotReversible(r) {
 				t.Errorf("UsernameKey(%q) = %q, want %q as for %q", other, got, key, name)
 			}
 		}
 	}
 }
 
-// caseHasNoWayBack reports characters whose upper or lower case is that of another one
-// beyond what case folding makes equal.
-func caseHasNoWayBack(r rune) bool {
+// caseNotReversible reports whether the upper or lower case of r is also that of a character
+// that case folding keeps distinct.
+func caseNotReversible(r rune) bool {
 	return r == 'ı' // its upper case is I, whose folding is i
 }
 
-// Whatever is shown has no white space around it and nothing invisible in it, and has the
-// same key.
-func TestShown(t *testing.T) {
+func TestSanitize(t *testing.T) {
 	for _, test := range []struct{ in, want string }{
 		{"ann", "ann"},
 		{" Ann  Miller\r\n", "Ann  Miller"},
@@ -300,12 +296,12 @@ func TestShown(t *testing.T) {
 		0x202E, 0x2060, 0x2064, 0x2066, 0x206F, 0x3164, 0xFE00, 0xFE0F, 0xFEFF, 0xFFA0, 0x1BCA0, 0x1D173, 0xE0001, 0xE0020, 0xE007F, 0xE0100, 0xE01EF}
 	for _, r := range ignorable {
 		if got := user.Sanitize("x" + string(r) + "y" + string(r)); got != "xy" {
-			t.Errorf("U+%04X is shown: %q", r, got)
+			t.Errorf("Sanitize() with U+%04X = %q, want it removed", r, got)
 		}
 	}
 }
 
-func TestShownIsItsOwnAndHasTheSameKey(t *testing.T) {
+func TestSanitizeIsIdempotentAndKeepsKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		part := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{" ", "\n", "\u200b", "\ufeff", "\u3164", "a"}))
 		name := part.Draw(t, "1") + part.Draw(t, "2") + part.Draw(t, "3")
@@ -315,7 +311,7 @@ func TestShownIsItsOwnAndHasTheSameKey(t *testing.T) {
 		}
 		key, err := user.UsernameKey(name)
 		if got, again := user.UsernameKey(shown); got != key || (err == nil) != (again == nil) {
-			t.Errorf("UsernameKey(%q) = %q, %v; of what is shown of it: %q, %v", name, key, err, got, again)
+			t.Errorf("UsernameKey(%q) = %q, %v, want that of the sanitized name: %q, %v", name, key, err, got, again)
 		}
 	})
 }
@@ -334,7 +330,7 @@ func TestEmailPrefix(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := user.EmailPrefix(test.in)
 			if err != nil || got != test.want {
-				t.Errorf("got %q, %v; want %q", got, err, test.want)
+				t.Errorf("EmailPrefix() = %q, %v, want %q", got, err, test.want)
 			}
 		})
 	}
@@ -345,7 +341,7 @@ func TestEmailPrefix(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := user.EmailPrefix(in); err == nil {
-				t.Errorf("got %q, want a refusal", got)
+				t.Errorf("EmailPrefix() = %q, want an error", got)
 			}
 		})
 	}

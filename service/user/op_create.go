@@ -5,8 +5,7 @@ import (
 	"slices"
 )
 
-// Create makes a new user. ID must be set before it is decided: by the store,
-// which also sees to it that the id is new.
+// Create creates a user. The store sets ID, a new id, before it calls Decide.
 type Create struct {
 	ID       int64
 	Username string
@@ -16,8 +15,7 @@ type Create struct {
 	Keys     Keys // normal forms of Username and Email
 }
 
-// NewCreate checks the fields and finds their normal forms. The names are stored as Sanitize
-// returns them.
+// NewCreate validates and sanitizes the fields and computes their normal forms.
 func NewCreate(username, email string, tags []string, metadata map[string]string) (*Create, error) {
 	op := &Create{Username: Sanitize(username), Email: Sanitize(email), Tags: tags, Metadata: metadata}
 	var violations []Violation
@@ -34,10 +32,10 @@ func NewCreate(username, email string, tags []string, metadata map[string]string
 	return op, nil
 }
 
-// Target is 0: the user does not exist yet.
+// Target returns 0: the user does not exist yet.
 func (op *Create) Target() int64 { return 0 }
 
-// Decide makes the user.
+// Decide returns the new user and its user.created row.
 func (op *Create) Decide(_ *User, stamp CommitStamp, by Author) (Decision, error) {
 	u := &User{
 		ID: op.ID, Username: op.Username, Email: op.Email,
@@ -45,21 +43,20 @@ func (op *Create) Decide(_ *User, stamp CommitStamp, by Author) (Decision, error
 		CreatedAt: stamp.LogTime, UpdatedAt: stamp.LogTime,
 		Tags: slices.Clone(op.Tags), Metadata: maps.Clone(op.Metadata), Version: 1,
 	}
-	what := newDetails(by)
-	what.text("username", "", u.Username)
-	what.text("email", "", u.Email)
-	what.status(StatusNone, u.Status)
-	what.tags(nil, u.Tags)
-	what.metadata(nil, u.Metadata)
+	fields := newDetails(by)
+	fields.text("username", "", u.Username)
+	fields.text("email", "", u.Email)
+	fields.status(StatusNone, u.Status)
+	fields.tags(nil, u.Tags)
+	fields.metadata(nil, u.Metadata)
 	d := Decision{User: u, Store: true}
-	d.add(stamp, u.ID, ActionCreated, what)
+	d.add(stamp, u.ID, ActionCreated, fields)
 	return d, nil
 }
 
-// Resolve says what becomes of the create when others hold its names: byName its
-// username, byEmail its e-mail address; either may be nil, both may be the same
-// user. It returns the user to leave alone (skip), or the op to apply in place of
-// the create, or the error.
+// Resolve applies the conflict policy. byName holds the username, byEmail the e-mail address;
+// one may be nil, and both may be the same user. It returns the user that is the result
+// (skip), the op that replaces the create, or an error.
 func (op *Create) Resolve(policy Conflict, byName, byEmail *User) (skip *User, instead Op, err error) {
 	holder, reason := byName, UsernameTaken
 	if holder == nil {

@@ -5,16 +5,16 @@ import "time"
 // Delete marks a user as deleted, to be purged after Retention.
 type Delete struct {
 	ID        int64
-	Etag      string // apply only to this version; empty: to any
+	Etag      string // expected version; empty: any
 	Retention time.Duration
 }
 
-// Target is the user to delete.
+// Target returns the id of the user.
 func (op *Delete) Target() int64 { return op.ID }
 
-// Decide marks the user.
+// Decide sets the times of deletion and purge.
 func (op *Delete) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
-	if err := live(cur, op.ID); err != nil {
+	if err := requireLive(cur, op.ID); err != nil {
 		return Decision{}, err
 	}
 	if op.Etag != "" && op.Etag != cur.Etag() {
@@ -23,20 +23,20 @@ func (op *Delete) Decide(cur *User, stamp CommitStamp, by Author) (Decision, err
 	next := cur.Clone()
 	next.DeletedAt = stamp.LogTime
 	next.PurgeAt = Truncate(stamp.Clock.Add(op.Retention))
-	return lifeStep(cur, next, ActionDeleted, stamp, by), nil
+	return lifecycleChange(cur, next, ActionDeleted, stamp, by), nil
 }
 
-// Undelete takes a deletion back, until the user is due to be purged.
+// Undelete reverts a deletion until the purge time of the user.
 type Undelete struct {
 	ID   int64
-	Etag string // apply only to this version; empty: to any
+	Etag string // expected version; empty: any
 }
 
-// Target is the user to bring back.
+// Target returns the id of the user.
 func (op *Undelete) Target() int64 { return op.ID }
 
-// Decide takes the mark off. A user whose time to be purged has come is gone, even
-// if its purge has yet to be carried out.
+// Decide clears the times of deletion and purge. After its purge time a user is not found,
+// even if it is not purged yet.
 func (op *Undelete) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
 	switch {
 	case cur == nil:
@@ -50,27 +50,27 @@ func (op *Undelete) Decide(cur *User, stamp CommitStamp, by Author) (Decision, e
 	}
 	next := cur.Clone()
 	next.DeletedAt, next.PurgeAt = time.Time{}, time.Time{}
-	return lifeStep(cur, next, ActionUndeleted, stamp, by), nil
+	return lifecycleChange(cur, next, ActionUndeleted, stamp, by), nil
 }
 
-func lifeStep(cur, next *User, action string, stamp CommitStamp, by Author) Decision {
-	what := newDetails(by)
-	what.time("deleted_at", cur.DeletedAt, next.DeletedAt)
-	what.time("purge_at", cur.PurgeAt, next.PurgeAt)
+func lifecycleChange(cur, next *User, action string, stamp CommitStamp, by Author) Decision {
+	fields := newDetails(by)
+	fields.time("deleted_at", cur.DeletedAt, next.DeletedAt)
+	fields.time("purge_at", cur.PurgeAt, next.PurgeAt)
 	d := Decision{User: next}
-	next.StatusPosition = d.add(stamp, cur.ID, action, what)
+	next.StatusPosition = d.add(stamp, cur.ID, action, fields)
 	d.seal(stamp)
 	return d
 }
 
-// Purge removes a deleted user for good once its time has come. The store redacts
-// the user's rows before, see Store.Redact.
+// Purge removes a deleted user after its purge time. The log rows of the user must be redacted
+// before, see Store.Redact.
 type Purge struct{ ID int64 }
 
-// Target is the user to remove.
+// Target returns the id of the user.
 func (op *Purge) Target() int64 { return op.ID }
 
-// Decide removes the user, and leaves one row that says so.
+// Decide removes the user and adds a user.purged row.
 func (op *Purge) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
 	switch {
 	case cur == nil:

@@ -6,28 +6,28 @@ import "time"
 type SetStatus struct {
 	ID     int64
 	Status Status
-	Time   time.Time // zero: the later of now and the present status's time
+	Time   time.Time // zero: the later of now and the current status time
 }
 
-// Target is the user whose status is set.
+// Target returns the id of the user.
 func (op *SetStatus) Target() int64 { return op.ID }
 
-// Decide sets the status unless a later one stands. The same status with a newer
-// time moves only that time, without a row and without a step of the version.
+// Decide sets the status unless the current status time is later. The same status with a
+// later time updates only that time, without a row or a new version.
 func (op *SetStatus) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
 	if op.Time.Sub(stamp.Clock) > MaxStatusSkew {
-		return Decision{}, NewFieldErrorf("timestamp", "must be at most one minute ahead of the server's clock, which says %s",
+		return Decision{}, NewFieldErrorf("timestamp", "must be at most one minute ahead of the server's clock, currently %s",
 			stamp.Clock.Format(time.RFC3339Nano))
 	}
-	if err := live(cur, op.ID); err != nil {
+	if err := requireLive(cur, op.ID); err != nil {
 		return Decision{}, err
 	}
-	present := stamp.statusTime(cur)
+	current := stamp.statusTime(cur)
 	at := Truncate(op.Time)
 	if op.Time.IsZero() {
-		at = later(stamp.Clock, present)
+		at = later(stamp.Clock, current)
 	}
-	if at.Before(present) {
+	if at.Before(current) {
 		return Decision{User: cur}, nil
 	}
 	d := Decision{User: cur.Clone()}
@@ -36,8 +36,8 @@ func (op *SetStatus) Decide(cur *User, stamp CommitStamp, by Author) (Decision, 
 	return d, nil
 }
 
-// statusTime returns the time that a new status is compared with. A stored time that no
-// caller could give now comes from a clock that was wrong; any status is later than that.
+// statusTime returns the time that a new status is compared with. A stored time beyond
+// MaxStatusSkew was set while the clock was wrong; any status replaces it.
 func (stamp CommitStamp) statusTime(cur *User) time.Time {
 	if cur.StatusTime.Sub(stamp.Clock) > MaxStatusSkew {
 		return time.Time{}
@@ -45,19 +45,18 @@ func (stamp CommitStamp) statusTime(cur *User) time.Time {
 	return cur.StatusTime
 }
 
-// ReadBarrier changes nothing: its result is the user as of its turn among the changes. It
-// is for whoever has changes of the same user under way, and must see them.
+// ReadBarrier changes nothing. Its result is the user after all changes submitted before it.
 type ReadBarrier struct{ ID int64 }
 
-// Target is the user to look at.
+// Target returns the id of the user.
 func (op *ReadBarrier) Target() int64 { return op.ID }
 
-// Decide gives the user as it is, or why it cannot be changed.
+// Decide returns the current user, or the error of a change to it.
 func (op *ReadBarrier) Decide(cur *User, _ CommitStamp, _ Author) (Decision, error) {
-	return Decision{User: cur}, live(cur, op.ID)
+	return Decision{User: cur}, requireLive(cur, op.ID)
 }
 
-// setStatus gives next the status with its time, and notes a row if it changes.
+// setStatus sets the status and its time in next and adds a row if the status changes.
 func setStatus(d *Decision, cur, next *User, status Status, at time.Time, stamp CommitStamp, by Author) {
 	if !at.Equal(cur.StatusTime) {
 		next.StatusTime = at
@@ -67,7 +66,7 @@ func setStatus(d *Decision, cur, next *User, status Status, at time.Time, stamp 
 		return
 	}
 	next.Status = status
-	what := newDetails(by)
-	what.status(cur.Status, status)
-	next.StatusPosition = d.add(stamp, cur.ID, ActionStatusChanged, what)
+	fields := newDetails(by)
+	fields.status(cur.Status, status)
+	next.StatusPosition = d.add(stamp, cur.ID, ActionStatusChanged, fields)
 }

@@ -8,27 +8,27 @@ import (
 	"unicode/utf8"
 )
 
-// Patch names new values of writable fields; what is nil stays as it is.
+// Patch holds new values of writable fields. A nil field is not changed.
 type Patch struct {
 	Username *string
 	Email    *string
 	Status   *Status
 	Tags     *[]string
 	Metadata *map[string]string
-	// Entries changes single entries of the metadata; a nil value removes one.
+	// Entries changes single metadata entries; a nil value removes the entry.
 	Entries map[string]*string
 }
 
-// Update changes a user's writable fields.
+// Update changes the writable fields of a user.
 type Update struct {
 	ID    int64
 	Patch Patch
-	Etag  string // apply only to this version; empty: to any
-	Keys  Keys   // normal forms of what the patch names
+	Etag  string // expected version; empty: any
+	Keys  Keys   // normal forms of the fields in the patch
 }
 
-// NewUpdate checks the patch and finds the normal forms in it. The names in it are stored
-// as Sanitize returns them. Field paths in the error begin with "user.".
+// NewUpdate validates and sanitizes the patch and computes the normal forms. Field paths in
+// the error have the prefix "user.".
 func NewUpdate(id int64, patch Patch, etag string) (*Update, error) {
 	patch.Username, patch.Email = sanitize(patch.Username), sanitize(patch.Email)
 	op := &Update{ID: id, Patch: patch, Etag: etag}
@@ -63,13 +63,13 @@ func sanitize(name *string) *string {
 	return new(Sanitize(*name))
 }
 
-// Target is the user to change.
+// Target returns the id of the user.
 func (op *Update) Target() int64 { return op.ID }
 
-// Decide applies the patch: at most two rows, one for the status and one for all
-// other fields, and one step of the version.
+// Decide applies the patch. It adds at most two rows, one for the status and one for all other
+// fields, and one version.
 func (op *Update) Decide(cur *User, stamp CommitStamp, by Author) (Decision, error) {
-	if err := live(cur, op.ID); err != nil {
+	if err := requireLive(cur, op.ID); err != nil {
 		return Decision{}, err
 	}
 	if op.Etag != "" && op.Etag != cur.Etag() {
@@ -80,7 +80,7 @@ func (op *Update) Decide(cur *User, stamp CommitStamp, by Author) (Decision, err
 		return Decision{}, err
 	}
 	d := Decision{User: next}
-	op.notePlainFields(&d, cur, next, stamp, by)
+	op.addUpdatedRow(&d, cur, next, stamp, by)
 	if op.Patch.Status != nil {
 		setStatus(&d, cur, next, *op.Patch.Status, later(stamp.Clock, stamp.statusTime(cur)), stamp, by)
 	}
@@ -88,19 +88,19 @@ func (op *Update) Decide(cur *User, stamp CommitStamp, by Author) (Decision, err
 	return d, nil
 }
 
-func (op *Update) notePlainFields(d *Decision, cur, next *User, stamp CommitStamp, by Author) {
-	what := newDetails(by)
-	bare := len(what)
-	what.text("username", cur.Username, next.Username)
-	what.text("email", cur.Email, next.Email)
-	what.tags(cur.Tags, next.Tags)
-	what.metadata(cur.Metadata, next.Metadata)
-	if len(what) > bare {
-		d.add(stamp, op.ID, ActionUpdated, what)
+func (op *Update) addUpdatedRow(d *Decision, cur, next *User, stamp CommitStamp, by Author) {
+	fields := newDetails(by)
+	empty := len(fields)
+	fields.text("username", cur.Username, next.Username)
+	fields.text("email", cur.Email, next.Email)
+	fields.tags(cur.Tags, next.Tags)
+	fields.metadata(cur.Metadata, next.Metadata)
+	if len(fields) > empty {
+		d.add(stamp, op.ID, ActionUpdated, fields)
 	}
 }
 
-// seal steps the version once if the decision has rows.
+// seal increments the version if the decision has rows.
 func (d *Decision) seal(stamp CommitStamp) {
 	if !d.Changed() {
 		return
@@ -139,10 +139,10 @@ func (p *Patch) apply(u *User) error {
 	return nil
 }
 
-// MetadataPath is the prefix of a mask path that names one metadata entry.
+// MetadataPath is the prefix of a mask path of one metadata entry.
 const MetadataPath = "metadata."
 
-// CheckEntryKey checks the key of a mask path that names one metadata entry.
+// CheckEntryKey validates a mask path of one metadata entry and returns the key.
 func CheckEntryKey(path string) (string, *Error) {
 	key := strings.TrimPrefix(path, MetadataPath)
 	if n := utf8.RuneCountInString(key); n < 1 || n > MaxMetadataKey {

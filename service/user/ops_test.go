@@ -18,7 +18,7 @@ var (
 	by    = user.Author{Actor: "alice", RequestID: "r1"}
 )
 
-// ann is a user who has been changed twice since row 5 made her.
+// ann returns a user created by row 5 and changed twice since.
 func ann(change ...func(*user.User)) *user.User {
 	u := &user.User{
 		ID: 7, Username: "Ann", Email: "ann@example.org",
@@ -36,7 +36,7 @@ func deleted(u *user.User) {
 	u.DeletedAt, u.PurgeAt = start, now.Add(time.Hour)
 }
 
-// step is what one decision is expected to be.
+// step is a call of Decide and its expected result.
 type step struct {
 	name string
 	op   user.Op
@@ -57,14 +57,14 @@ func (s step) run(t *testing.T) {
 	}
 	d, err := s.op.Decide(s.cur, stamp, by)
 	if !reflect.DeepEqual(before, s.cur) {
-		t.Errorf("the present user was changed to %+v", s.cur)
+		t.Errorf("Decide() modified the current user: %+v", s.cur)
 	}
 	if s.reason != "" {
 		if !user.HasReason(err, s.reason) {
-			t.Fatalf("got error %v, want %s", err, s.reason)
+			t.Fatalf("Decide() error = %v, want reason %s", err, s.reason)
 		}
 		if d.Store || d.Changed() {
-			t.Errorf("a failure decided %+v", d)
+			t.Errorf("Decide() = %+v with an error, want a zero Decision", d)
 		}
 		return
 	}
@@ -72,13 +72,13 @@ func (s step) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d.Store != s.store || d.Changed() != (len(s.actions) > 0) {
-		t.Errorf("store is %v, changed is %v", d.Store, d.Changed())
+		t.Errorf("Decide() Store = %v, Changed() = %v", d.Store, d.Changed())
 	}
 	if d.User != nil && d.User.Version != s.version {
-		t.Errorf("got version %d, want %d", d.User.Version, s.version)
+		t.Errorf("Decide() version = %d, want %d", d.User.Version, s.version)
 	}
 	if s.check != nil && !s.check(d.User) {
-		t.Errorf("got %+v", d.User)
+		t.Errorf("Decide() user = %+v", d.User)
 	}
 	s.checkRows(t, d.Rows)
 }
@@ -89,20 +89,20 @@ func (s step) checkRows(t *testing.T, rows []user.Activity) {
 	for i, row := range rows {
 		actions = append(actions, row.Action)
 		if row.Position != stamp.NextPosition+int64(i) || row.UserID != 7 || !row.Time.Equal(now) {
-			t.Errorf("row %d is %+v", i, row)
+			t.Errorf("Rows[%d] = %+v", i, row)
 		}
 		if row.Details["actor"] != "alice" || row.Details["request_id"] != "r1" {
-			t.Errorf("row %d was made by %v", i, row.Details)
+			t.Errorf("Rows[%d].Details = %v, want actor and request id", i, row.Details)
 		}
 		rest := maps.Clone(row.Details)
 		delete(rest, "actor")
 		delete(rest, "request_id")
 		if i < len(s.details) && !maps.Equal(rest, s.details[i]) {
-			t.Errorf("row %d has details %v, want %v", i, rest, s.details[i])
+			t.Errorf("Rows[%d].Details = %v, want %v", i, rest, s.details[i])
 		}
 	}
 	if !slices.Equal(actions, s.actions) {
-		t.Errorf("got rows %v, want %v", actions, s.actions)
+		t.Errorf("actions of Rows = %v, want %v", actions, s.actions)
 	}
 }
 
@@ -128,7 +128,7 @@ func TestCreate(t *testing.T) {
 	}
 	op.ID = 7
 	if op.Keys != (user.Keys{Username: "ann", Email: "ann@example.org"}) || op.Target() != 0 {
-		t.Errorf("got keys %+v, target %d", op.Keys, op.Target())
+		t.Errorf("NewCreate() keys = %+v, target %d", op.Keys, op.Target())
 	}
 	step{
 		op: op, store: true, version: 1, actions: []string{"user.created"},
@@ -143,11 +143,11 @@ func TestCreate(t *testing.T) {
 	}.run(t)
 }
 
-func TestNewCreateReportsEverythingAtOnce(t *testing.T) {
-	_, err := user.NewCreate("a\x00b", "nobody", nil, nil)
+func TestNewCreateReportsAllViolations(t *testing.T) {
+	_, err := user.NewCreate("a\x00b", "unknown user", nil, nil)
 	e, ok := user.AsError(err)
 	if !ok || len(e.Violations) != 2 || e.Violations[0].Field != "username" || e.Violations[1].Field != "email" {
-		t.Errorf("got %v", err)
+		t.Errorf("NewCreate() error = %v, want two violations", err)
 	}
 }
 
@@ -159,10 +159,10 @@ func TestUpdate(t *testing.T) {
 	}
 	runAll(t, []step{
 		{
-			name: "nothing named", cur: ann(), op: newUpdate(t, user.Patch{}, ""), version: 3,
+			name: "empty patch", cur: ann(), op: newUpdate(t, user.Patch{}, ""), version: 3,
 		},
 		{
-			name: "everything as it is", cur: ann(), version: 3,
+			name: "unchanged values", cur: ann(), version: 3,
 			op: newUpdate(t, user.Patch{Username: new("Ann"), Tags: &[]string{"vip"}, Metadata: &map[string]string{"team": "red"}}, ""),
 		},
 		{
@@ -175,7 +175,7 @@ func TestUpdate(t *testing.T) {
 			check: func(u *user.User) bool { return u.UpdatedAt.Equal(now) && u.StatusTime.Equal(start) },
 		},
 		{
-			name: "the case of the username alone", cur: ann(), store: true, version: 4,
+			name: "only the case of the username", cur: ann(), store: true, version: 4,
 			op: newUpdate(t, user.Patch{Username: new("ANN")}, ""), actions: []string{"user.updated"},
 		},
 		{
@@ -187,7 +187,7 @@ func TestUpdate(t *testing.T) {
 			},
 		},
 		{
-			name: "status and tags are two rows and one step", cur: ann(), store: true, version: 4,
+			name: "status and tags are two rows and one version", cur: ann(), store: true, version: 4,
 			op:      newUpdate(t, user.Patch{Status: new(user.StatusInactive), Tags: &[]string{}}, ""),
 			actions: []string{"user.updated", "user.status_changed"},
 			details: []map[string]string{
@@ -197,14 +197,14 @@ func TestUpdate(t *testing.T) {
 			check: func(u *user.User) bool { return len(u.Tags) == 0 && u.StatusPosition == 71 },
 		},
 		{
-			name: "the same status moves its time alone", cur: ann(), store: true, version: 3,
+			name: "same status updates only its time", cur: ann(), store: true, version: 3,
 			op: newUpdate(t, user.Patch{Status: new(user.StatusActive)}, ""),
 			check: func(u *user.User) bool {
 				return u.StatusTime.Equal(now) && u.UpdatedAt.Equal(start) && u.StatusPosition == 5
 			},
 		},
 		{
-			name: "a status time that is ahead stays", version: 4, store: true,
+			name: "later status time is kept", version: 4, store: true,
 			cur:     ann(func(u *user.User) { u.StatusTime = now.Add(time.Second) }),
 			op:      newUpdate(t, user.Patch{Status: new(user.StatusInactive)}, ""),
 			actions: []string{"user.status_changed"},
@@ -223,12 +223,12 @@ func TestUpdate(t *testing.T) {
 			details: []map[string]string{{"old.metadata.team": "red", "new.metadata.team": "blue"}},
 		},
 		{
-			name: "as much metadata as there may be", cur: ann(func(u *user.User) { u.Metadata = nil }), store: true, version: 4,
+			name: "maximum metadata", cur: ann(func(u *user.User) { u.Metadata = nil }), store: true, version: 4,
 			op: newUpdate(t, user.Patch{Entries: many}, ""), actions: []string{"user.updated"},
 			check: func(u *user.User) bool { return len(u.Metadata) == user.MaxMetadata },
 		},
 		{
-			name: "names are stored as shown", cur: ann(), store: true, version: 4,
+			name: "names are sanitized", cur: ann(), store: true, version: 4,
 			op:      newUpdate(t, user.Patch{Username: new(" An\u200bna\n"), Email: new("\ufeffanna@example.org ")}, ""),
 			actions: []string{"user.updated"},
 			check:   func(u *user.User) bool { return u.Username == "Anna" && u.Email == "anna@example.org" },
@@ -241,7 +241,7 @@ func TestUpdate(t *testing.T) {
 			check:   func(u *user.User) bool { return maps.Equal(u.Metadata, map[string]string{"desk": "4"}) },
 		},
 		{
-			name: "an entry where there was no metadata", store: true, version: 4,
+			name: "entry without previous metadata", store: true, version: 4,
 			cur:     ann(func(u *user.User) { u.Metadata = nil }),
 			op:      newUpdate(t, user.Patch{Entries: map[string]*string{"desk": new("4")}}, ""),
 			actions: []string{"user.updated"},
@@ -251,7 +251,7 @@ func TestUpdate(t *testing.T) {
 			op: newUpdate(t, user.Patch{Entries: many}, ""),
 		},
 		{
-			name: "too much metadata for a caller who is behind", cur: ann(), reason: user.EtagMismatch,
+			name: "too much metadata and another etag", cur: ann(), reason: user.EtagMismatch,
 			op: newUpdate(t, user.Patch{Entries: many}, "1-x"),
 		},
 		{
@@ -259,26 +259,26 @@ func TestUpdate(t *testing.T) {
 			op: newUpdate(t, user.Patch{Username: new("Anna")}, "2-abc"),
 		},
 		{
-			name: "another etag and nothing to do", cur: ann(), reason: user.EtagMismatch,
+			name: "another etag and empty patch", cur: ann(), reason: user.EtagMismatch,
 			op: newUpdate(t, user.Patch{}, "2-abc"),
 		},
-		{name: "nobody", reason: user.UserNotFound, op: newUpdate(t, user.Patch{}, "")},
+		{name: "unknown user", reason: user.UserNotFound, op: newUpdate(t, user.Patch{}, "")},
 		{name: "a deleted user", cur: ann(deleted), reason: user.UserDeleted, op: newUpdate(t, user.Patch{}, "")},
 	})
 }
 
-func TestNewUpdateReportsEverythingAtOnce(t *testing.T) {
+func TestNewUpdateReportsAllViolations(t *testing.T) {
 	_, err := user.NewUpdate(7, user.Patch{Username: new("a"), Email: new("b"), Status: new(user.StatusNone)}, "")
 	e, ok := user.AsError(err)
 	if !ok {
-		t.Fatalf("got %v", err)
+		t.Fatalf("NewUpdate() error = %v, want violations", err)
 	}
 	var fields []string
 	for _, v := range e.Violations {
 		fields = append(fields, v.Field)
 	}
 	if want := []string{"user.username", "user.email", "user.status"}; !slices.Equal(fields, want) {
-		t.Errorf("got violations of %v, want %v", fields, want)
+		t.Errorf("NewUpdate() violations = %v, want %v", fields, want)
 	}
 }
 
@@ -293,7 +293,7 @@ func TestSetStatus(t *testing.T) {
 			check: func(u *user.User) bool { return u.StatusTime.Equal(now) && u.StatusPosition == 70 },
 		},
 		{
-			name: "without a time, behind a later one", version: 4, store: true, actions: changed,
+			name: "without a time, current time is later", version: 4, store: true, actions: changed,
 			cur:   ann(func(u *user.User) { u.StatusTime = now.Add(time.Minute) }),
 			op:    set(user.StatusInactive, time.Time{}),
 			check: func(u *user.User) bool { return u.StatusTime.Equal(now.Add(time.Minute)) },
@@ -322,12 +322,12 @@ func TestSetStatus(t *testing.T) {
 			name: "more than a minute ahead", cur: ann(), op: set(user.StatusInactive, now.Add(time.Minute+time.Microsecond)),
 			reason: user.InvalidField,
 		},
-		{name: "nobody", op: set(user.StatusInactive, time.Time{}), reason: user.UserNotFound},
+		{name: "unknown user", op: set(user.StatusInactive, time.Time{}), reason: user.UserNotFound},
 		{name: "a deleted user", cur: ann(deleted), op: set(user.StatusInactive, time.Time{}), reason: user.UserDeleted},
 	})
 }
 
-func TestLife(t *testing.T) {
+func TestDeleteUndeletePurge(t *testing.T) {
 	del := func(etag string) *user.Delete { return &user.Delete{ID: 7, Etag: etag, Retention: time.Hour} }
 	due := func(u *user.User) { u.DeletedAt, u.PurgeAt = start, now }
 	runAll(t, []step{
@@ -340,24 +340,24 @@ func TestLife(t *testing.T) {
 				return u.DeletedAt.Equal(now) && u.PurgeAt.Equal(now.Add(time.Hour)) && u.StatusPosition == 70
 			},
 		},
-		{name: "delete behind a change", cur: ann(), op: del("2-abc"), reason: user.EtagMismatch},
+		{name: "delete with another etag", cur: ann(), op: del("2-abc"), reason: user.EtagMismatch},
 		{name: "delete twice", cur: ann(deleted), op: del(""), reason: user.UserDeleted},
-		{name: "delete nobody", op: del(""), reason: user.UserNotFound},
+		{name: "delete unknown user", op: del(""), reason: user.UserNotFound},
 		{
 			name: "undelete", cur: ann(deleted), op: &user.Undelete{ID: 7}, store: true, version: 4, actions: []string{"user.undeleted"},
 			check: func(u *user.User) bool { return !u.Deleted() && u.PurgeAt.IsZero() && u.StatusPosition == 70 },
 		},
-		{name: "undelete behind a change", cur: ann(deleted), op: &user.Undelete{ID: 7, Etag: "2-abc"}, reason: user.EtagMismatch},
-		{name: "undelete one who is due", cur: ann(due), op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
-		{name: "undelete one who is not deleted", cur: ann(), op: &user.Undelete{ID: 7}, reason: user.UserNotDeleted},
-		{name: "undelete nobody", op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
+		{name: "undelete with another etag", cur: ann(deleted), op: &user.Undelete{ID: 7, Etag: "2-abc"}, reason: user.EtagMismatch},
+		{name: "undelete after the purge time", cur: ann(due), op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
+		{name: "undelete a live user", cur: ann(), op: &user.Undelete{ID: 7}, reason: user.UserNotDeleted},
+		{name: "undelete unknown user", op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
 		{
 			name: "purge", cur: ann(due), op: &user.Purge{ID: 7}, store: true, actions: []string{"user.purged"},
 			check: func(u *user.User) bool { return u == nil },
 		},
-		{name: "purge too early", cur: ann(deleted), op: &user.Purge{ID: 7}, reason: user.UserNotDeleted},
-		{name: "purge one who is not deleted", cur: ann(), op: &user.Purge{ID: 7}, reason: user.UserNotDeleted},
-		{name: "purge nobody", op: &user.Purge{ID: 7}, reason: user.UserNotFound},
+		{name: "purge before the purge time", cur: ann(deleted), op: &user.Purge{ID: 7}, reason: user.UserNotDeleted},
+		{name: "purge a live user", cur: ann(), op: &user.Purge{ID: 7}, reason: user.UserNotDeleted},
+		{name: "purge unknown user", op: &user.Purge{ID: 7}, reason: user.UserNotFound},
 	})
 }
 
@@ -372,7 +372,7 @@ func TestRecord(t *testing.T) {
 			details: []map[string]string{{"ip": "192.0.2.1"}},
 		},
 		{name: "a deleted user", cur: ann(deleted), op: op, reason: user.UserDeleted},
-		{name: "nobody", op: op, reason: user.UserNotFound},
+		{name: "unknown user", op: op, reason: user.UserNotFound},
 	})
 	for name, record := range map[string]func() (*user.Record, error){
 		"a reserved action": func() (*user.Record, error) { return user.NewRecord(7, "user.updated", nil) },
@@ -380,7 +380,7 @@ func TestRecord(t *testing.T) {
 		"a request id":      func() (*user.Record, error) { return user.NewRecord(7, "a", map[string]string{"request_id": "x"}) },
 	} {
 		if _, err := record(); !user.HasReason(err, user.InvalidField) {
-			t.Errorf("%s: got %v", name, err)
+			t.Errorf("%s: NewRecord() error = %v", name, err)
 		}
 	}
 }

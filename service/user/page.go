@@ -2,11 +2,10 @@ package user
 
 import "time"
 
-// Order is the field by which users are listed. Users that are equal in it are
-// ordered by id.
+// Order is the sort order of a list of users. Ties are ordered by id.
 type Order int
 
-// The orders.
+// Sort orders.
 const (
 	ByID Order = iota
 	ByUsername
@@ -14,26 +13,24 @@ const (
 	ByUpdated
 )
 
-// ListQuery asks for a page of users.
+// ListQuery selects a page of users.
 type ListQuery struct {
 	Order       Order
 	Desc        bool
-	After       *ListCursor // the last user looked at; nil: from the beginning
+	After       *ListCursor // the last user scanned; nil: from the beginning
 	ShowDeleted bool
-	// Prefix bounds the page to users whose key in the order begins with it (the
-	// normal form of a username or an e-mail address); it goes with ByUsername and
-	// ByEmail only.
+	// Prefix restricts the scan to users whose key in the order starts with it: the normal
+	// form of a username or an e-mail address. Only for ByUsername and ByEmail.
 	Prefix string
-	// Match keeps the users for which it is true; nil keeps all. It gets the
-	// normal forms beside the user, and must not keep either.
+	// Match selects users; nil selects all. It must not retain its arguments.
 	Match func(*User, Keys) bool
 
 	MaxUsers   int // users to return, at least 1
-	MaxScanned int // users to look at, at least 1
-	MaxBytes   int // rough size of the users returned; one is returned whatever its size
+	MaxScanned int // users to scan, at least 1
+	MaxBytes   int // approximate size of the users returned; the first user may exceed it
 }
 
-// ListCursor is a place in an order: that of the user who was looked at last.
+// ListCursor is the position of a user in a sort order.
 type ListCursor struct {
 	Key  string    `json:"k,omitempty"` // for ByUsername and ByEmail: the normal form
 	Time time.Time `json:"t,omitzero"`  // for ByUpdated
@@ -43,10 +40,10 @@ type ListCursor struct {
 // ListPage is a page of users.
 type ListPage struct {
 	Users []*User
-	Next  *ListCursor // where the next page goes on; nil: there is nothing more
+	Next  *ListCursor // start of the next page; nil: this is the last page
 }
 
-// Size is the rough size of a user in a message, in bytes.
+// Size returns the approximate encoded size of the user, in bytes.
 func (u *User) Size() int {
 	n := 128 + len(u.Username) + len(u.Email)
 	for _, tag := range u.Tags {
@@ -58,43 +55,42 @@ func (u *User) Size() int {
 	return n
 }
 
-// LogQuery asks for a page of the log.
+// LogQuery selects a page of the log.
 type LogQuery struct {
-	UserID int64 // 0: everybody
-	// After and Before bound the positions, both excluded; Before 0: no bound.
+	UserID int64 // 0: all users
+	// After and Before are exclusive bounds of the positions. Before 0: no bound.
 	After, Before int64
 	Desc          bool     // newest first
-	Actions       []string // keep only these; empty: all
+	Actions       []string // only these actions; empty: all
 	MaxRows       int      // rows to return, at least 1
-	// MaxBytes ends the page behind the row with which the details of its rows have so
-	// many bytes; 0: no bound. So a page has a row all the same.
+	// MaxBytes ends the page after the row with which the total size of the details reaches
+	// it; 0: no bound. A page has at least one row.
 	MaxBytes int
-	// MaxScanned bounds the rows looked at when Actions leaves most out; 0: no
-	// bound beyond what the store itself keeps to stay short.
+	// MaxScanned bounds the rows scanned when Actions filters most of them out; 0: only the
+	// store's own bound applies.
 	MaxScanned int
 }
 
 // LogPage is a page of the log, read at one instant.
 type LogPage struct {
 	Rows []Activity
-	// Reached is the position up to which (Desc: down to which) everything that
-	// the query asks for has been looked at. A next page goes on from it.
+	// Reached is the last position scanned. The next page starts from it.
 	Reached int64
-	// Done reports whether there is nothing more on that side at that instant;
-	// ascending, Reached is then the head of the log.
+	// Done reports whether the scan reached the end of the log. In ascending order Reached
+	// is then the head of the log.
 	Done bool
 }
 
-// Commit is what one transaction added, as a store tells its observer.
+// Commit is the effect of one transaction, passed to the observer of a store.
 type Commit struct {
 	Head    Head
 	Changes []CommittedChange
 }
 
-// CommittedChange is one change of a commit.
+// CommittedChange is one change of a commit. It must not be modified.
 type CommittedChange struct {
 	UserID int64
-	User   *User      // after the change; nil: purged. Not to be changed.
-	Rows   []Activity // not to be changed
-	Origin uint64     // Author.Origin of the change
+	User   *User // after the change; nil: purged
+	Rows   []Activity
+	Origin uint64 // Author.Origin of the change
 }

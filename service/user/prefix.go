@@ -6,11 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// UsernamePrefix returns the normal form of the beginning of usernames: whoever's
-// username begins with prefix, case, width and surplus spaces aside, has a key that
-// begins with it. An empty prefix stays empty. The error says what was expected.
+// UsernamePrefix returns the normal form of a username prefix: the key of each username that
+// starts with prefix, ignoring case, width and surplus spaces, starts with the result.
 func UsernamePrefix(prefix string) (string, *Error) {
-	prefix = visible(prefix)
+	prefix = removeInvisible(prefix)
 	inner := strings.TrimRightFunc(prefix, isNicknameSpace)
 	if strings.TrimLeftFunc(inner, isNicknameSpace) == "" {
 		return "", nil
@@ -20,26 +19,25 @@ func UsernamePrefix(prefix string) (string, *Error) {
 		return "", err
 	}
 	if len(inner) < len(prefix) {
-		key += " " // a space at the end of a beginning is one inside the name
+		key += " " // a trailing space of a prefix is an inner space of the name
 	}
 	return key, nil
 }
 
-// isNicknameSpace reports what RFC 8266 maps to a space.
+// isNicknameSpace reports whether RFC 8266 maps r to a space.
 func isNicknameSpace(r rune) bool { return unicode.Is(unicode.Zs, r) }
 
-// EmailPrefix returns the normal form of the beginning of e-mail addresses. Where it
-// reaches into the domain, labels that are complete, a dot being behind them, are
-// compared by IDNA; the last one must be ASCII, for the ASCII form of a label is
-// not the beginning of a longer one's. The error says what was expected.
+// EmailPrefix returns the normal form of a prefix of an e-mail address. Domain labels
+// followed by a dot are converted by IDNA. An incomplete last label must be ASCII, because
+// the ASCII form of a prefix of a label is not a prefix of the ASCII form of the label.
 func EmailPrefix(prefix string) (string, *Error) {
-	local, domain, inDomain := cutLast(strings.TrimLeftFunc(visible(prefix), unicode.IsSpace), "@")
+	local, domain, inDomain := cutLast(strings.TrimLeftFunc(removeInvisible(prefix), unicode.IsSpace), "@")
 	if !inDomain {
 		return foldEmailLocal(domain), nil
 	}
 	labels, last, more := cutLast(domain, ".")
 	if !isASCII(last) {
-		return "", newEmailError("must not end within a domain label that has characters outside ASCII")
+		return "", newEmailError("must not end inside a domain label with non-ASCII characters")
 	}
 	key := foldEmailLocal(local) + "@"
 	if more {
@@ -52,8 +50,8 @@ func EmailPrefix(prefix string) (string, *Error) {
 	return key + strings.ToLower(last), nil
 }
 
-// cutLast cuts s around the last sep; without one it is all behind.
-func cutLast(s, sep string) (before, behind string, found bool) {
+// cutLast splits s at the last sep. Without a sep, before is empty.
+func cutLast(s, sep string) (before, after string, found bool) {
 	if i := strings.LastIndex(s, sep); i >= 0 {
 		return s[:i], s[i+len(sep):], true
 	}

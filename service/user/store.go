@@ -5,89 +5,78 @@ import (
 	"time"
 )
 
-// Store keeps users and their log. It is safe for use by many goroutines. Times
-// that it takes and gives are truncated to microseconds, in UTC.
+// Store persists users and their log. It is safe for concurrent use. Its times are UTC and
+// truncated to microseconds. Package storetest tests each of these requirements.
 //
-// What every store must promise, each sentence with its test in storetest:
+// Log: positions are 1, 2, 3 … in commit order, without gaps or duplicates, across restarts.
+// A row never becomes visible at or below a position that a reader has already received. The
+// time of a row is not before the time of the previous row, even if the clock goes back. A
+// change and its rows become visible together.
 //
-// The log. Positions must be 1, 2, 3 … in commit order, without a gap and without
-// a repeat, over restarts too. A row must never become visible behind a position
-// that a reader has already been given. The time of a row must not be before that
-// of the row in front of it, even if the clock goes back. A change and its rows
-// must become visible together.
+// Writes: a result is returned after its change is durable. Changes are decided by their
+// [Op] on the current user, one at a time. A failed change has no effect and does not affect
+// other changes of its batch or transaction, unless the batch is atomic. Usernames and e-mail
+// addresses are unique by their keys among all users that are not purged. A change with an
+// [IdempotencyKey] is applied once within RequestIDLifetime, across restarts and within one
+// transaction; repeats get the stored result of the first success, or
+// [NewRequestIDReusedError] if the fingerprint differs. Failures and ValidateOnly changes are
+// not stored.
 //
-// Writes. A result must not be given before its change is durable. A change must
-// be decided by its [Op] on the present user, one after the other. A change that
-// fails must leave nothing behind, and must not touch the others of its batch or
-// of its transaction, unless the batch is atomic. Usernames and e-mail addresses
-// must be unique by their keys among all users that are not purged, whatever runs
-// at the same time. A [IdempotencyKey] must take effect once within RequestIDLifetime, over
-// restarts and within one transaction too, and must give the first success
-// again, or NewRequestIDReusedError for another fingerprint; failures and ValidateOnly
-// must not be remembered.
+// Reads: a read reflects every change whose result was returned before the read started. The
+// caller owns the values returned.
 //
-// Reads. They must see every change whose result was given before they began. What
-// they return must belong to the caller alone.
+// Fairness: point reads (Get, First, and GetMany, Statuses and Log of a few rows) do not wait
+// for scans. Callers, identified by [CallerFromContext], are scheduled round-robin, and a scan
+// yields after each chunk of rows. The chunks of a List page may therefore be of different
+// instants; a Log page ends at the head known when it began. A batch that is not atomic may
+// take several transactions: if a later one fails, the results of the earlier ones are
+// returned, and the failure is the result of each remaining change.
 //
-// Fairness. A point read (Get, First, and GetMany, Statuses and Log of a few) must not wait for
-// reads of many rows, however many are in progress. Callers, as [CallerFromContext] tells them apart, must
-// be served in turn, and a read of many rows must give up its turn after a part of it. So the
-// parts of a page need not be of one instant: a page of List promises no more than several do, and
-// a page of Log ends at the head that was known when it began. The changes of a batch that is not
-// atomic may take several transactions: where a later one fails, the results of the earlier ones
-// are given, and the failure as the result of each other change.
-//
-// Failures. Expected ones must be of type *Error. Anything else is an unexpected
-// failure, whose text callers never see. After a failed sync to disk a store must
-// take no more writes (NewStoreReadOnlyError) while it goes on reading. A write that may
-// have been stored must not be given a definite refusal, but NewOutcomeUnknownError.
+// Failures: expected failures are of type *Error. Any other error is unexpected and its text
+// is never sent to clients. After a failed sync to disk the store rejects writes
+// ([NewStoreReadOnlyError]) and continues to serve reads. A write that may be durable fails
+// with [NewOutcomeUnknownError], never with a definite rejection.
 type Store interface {
 	// Head returns the end of the log.
 	Head(ctx context.Context) (Head, error)
-	// First returns the position of the oldest row kept, 1 for an empty log.
+	// First returns the position of the oldest retained row, 1 for an empty log.
 	First(ctx context.Context) (int64, error)
-	// Get returns a user, a deleted one too, or NewNotFoundError.
+	// Get returns a user, including a deleted one, or a USER_NOT_FOUND error.
 	Get(ctx context.Context, id int64) (*User, error)
-	// GetMany returns the users that there are, in the order of the ids; those
-	// that there are not are left out.
+	// GetMany returns the users that exist, in the order of the ids.
 	GetMany(ctx context.Context, ids []int64) ([]*User, error)
-	// Statuses returns the current statuses of the users that exist, deleted ones
-	// too, in the order of the ids. Its cost and its result must not grow with the
-	// size of the users.
+	// Statuses returns the current statuses of the users that exist, including deleted
+	// ones, in the order of the ids. Its cost is independent of the size of the users.
 	Statuses(ctx context.Context, ids []int64) ([]CurrentStatus, error)
-	// List returns a page of users. Its cost must not grow with the page's
-	// depth or the size of the store.
+	// List returns a page of users. Its cost is independent of the depth of the page and
+	// the size of the store.
 	List(ctx context.Context, query ListQuery) (ListPage, error)
-	// Log returns a page of the log; its cost must not grow with the page's depth.
+	// Log returns a page of the log. Its cost is independent of the depth of the page.
 	Log(ctx context.Context, query LogQuery) (LogPage, error)
-	// Before returns the position of the last row whose time is before t, 0 if
-	// there is none.
+	// Before returns the position of the last row before t, 0 if there is none.
 	Before(ctx context.Context, t time.Time) (int64, error)
 
-	// Submit hands a batch in and returns at once, or when there is room in the
-	// queue. A store that has not got on for seconds refuses it at once with
-	// NewOverloadedError; one that is merely busy lets it wait. Batches submitted by one goroutine for
-	// one caller take effect in that order. A batch, or what is left of one, whose context has
-	// ended before its turn is not carried out.
+	// Submit enqueues a batch. It blocks while the queue is full (backpressure), and fails
+	// at once with an OVERLOADED error if the writer is stalled. Batches of one goroutine
+	// and caller are applied in order. Changes not applied when ctx ends are dropped.
 	Submit(ctx context.Context, batch Batch) *Pending
-	// Observe names the one observer of commits, before the first Submit. It is
-	// called in commit order, once a commit is durable and visible and before
-	// its results are given, and must return quickly.
+	// Observe registers the single observer of commits, before the first Submit. It is
+	// called in commit order, after a commit is durable and visible and before its results
+	// are returned. It must return quickly.
 	Observe(observer func(Commit))
 
-	// DuePurges returns at most limit deleted users whose time to be purged has
-	// certainly come, whatever the system clock says.
+	// DuePurges returns up to limit deleted users whose purge time is before the lower
+	// bound of the current time.
 	DuePurges(ctx context.Context, limit int) ([]int64, error)
-	// Redact replaces the details of at most limit rows of a user, and forgets
-	// request ids whose remembered answers hold its data; more reports whether it
-	// must be called again. It comes before the user's Purge.
+	// Redact redacts the details of up to limit rows of a user and deletes stored results
+	// of idempotent requests that contain its data. more reports whether rows are left. It
+	// must be complete before the Purge of the user.
 	Redact(ctx context.Context, id int64, limit int) (more bool, err error)
-	// ExpireRequestIDs drops at most limit request ids past their lifetime and
-	// returns how many it dropped.
+	// ExpireRequestIDs deletes up to limit expired request ids and returns their number.
 	ExpireRequestIDs(ctx context.Context, limit int) (int, error)
-	// Probe makes a durable write that nobody sees, and says why it could not.
+	// Probe makes a durable write without visible effect and returns its error.
 	Probe(ctx context.Context) error
-	// Close waits for the batches handed in, and ends the store.
+	// Close waits for the submitted batches and closes the store.
 	Close() error
 }
 
@@ -105,16 +94,15 @@ func ApplyOne(ctx context.Context, store Store, change Change) (Result, error) {
 	return results[0], results[0].Err
 }
 
-// Pending is a batch on its way.
+// Pending is a submitted batch.
 type Pending struct {
 	done    chan struct{}
 	results []Result
 	err     error
 }
 
-// NewPending returns a batch on its way and the function that ends it, which is
-// to be called once.
-func NewPending() (p *Pending, end func([]Result, error)) {
+// NewPending returns a pending batch and the function that completes it, to be called once.
+func NewPending() (p *Pending, complete func([]Result, error)) {
 	p = &Pending{done: make(chan struct{})}
 	return p, func(results []Result, err error) {
 		p.results, p.err = results, err
@@ -122,11 +110,11 @@ func NewPending() (p *Pending, end func([]Result, error)) {
 	}
 }
 
-// Done is closed when the batch has ended.
+// Done returns a channel that is closed when the batch is complete.
 func (p *Pending) Done() <-chan struct{} { return p.done }
 
-// Wait returns one result a change, or why the whole batch failed. If the context
-// ends first its error is returned, and the batch may take effect all the same.
+// Wait returns one result per change, or the error of the batch. If ctx ends first it returns
+// its cause, and the batch may still be applied.
 func (p *Pending) Wait(ctx context.Context) ([]Result, error) {
 	select {
 	case <-p.done:

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// Status says whether a user takes part. The numbers are those of UserStatus in
-// the wire contract.
+// Status is the status of a user, with the numbers of UserStatus in the proto.
 type Status int32
 
-// The statuses. A new user is StatusActive; StatusNone is no status at all.
+// Statuses. A new user is StatusActive; StatusNone is unset.
 const (
 	StatusNone Status = iota
 	StatusActive
@@ -26,10 +25,10 @@ var statusNames = [...]string{
 	StatusSuspended: "USER_STATUS_SUSPENDED",
 }
 
-// Valid reports whether s is a status that a user can have.
+// Valid reports whether s is a valid status of a user.
 func (s Status) Valid() bool { return s > StatusNone && int(s) < len(statusNames) }
 
-// String gives the name in the wire contract.
+// String returns the name in the proto.
 func (s Status) String() string {
 	if s < 0 || int(s) >= len(statusNames) {
 		return "USER_STATUS_" + strconv.Itoa(int(s))
@@ -37,36 +36,34 @@ func (s Status) String() string {
 	return statusNames[s]
 }
 
-// User is one entry of the directory. Times have microsecond precision; a zero
-// time means "not set".
+// User is one entry of the directory. Times have microsecond precision; a zero time is unset.
 type User struct {
 	ID       int64
-	Username string // as its owner wrote it
-	Email    string // as its owner wrote it
+	Username string // sanitized, in the caller's spelling
+	Email    string // sanitized, in the caller's spelling
 	Status   Status
 
-	// StatusTime is the time by which the last writer of the status wins. It is
-	// not the log's time and may lie up to MaxStatusSkew ahead of it.
+	// StatusTime is the time of the status, by which the last writer wins. It may be up to
+	// MaxStatusSkew ahead of the clock.
 	StatusTime time.Time
-	// StatusPosition is the position of the row that led to the status that followers
-	// see: of the creation, the last change of the status, the deletion or undeletion.
+	// StatusPosition is the position of the last row that status subscribers receive: the
+	// creation, a change of the status, a deletion or an undeletion.
 	StatusPosition int64
 
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	Tags      []string
 	Metadata  map[string]string
-	Version   int64 // 1 after creation, one more at each change
+	Version   int64 // 1 after creation, incremented by each change
 
 	DeletedAt time.Time // zero: not deleted
 	PurgeAt   time.Time // zero: not deleted
 }
 
-// Deleted reports whether the user is deleted and waits to be purged.
+// Deleted reports whether the user is deleted and not purged yet.
 func (u *User) Deleted() bool { return !u.DeletedAt.IsZero() }
 
-// CurrentStatus is a user's status without the rest of the user: its size does not
-// depend on the user's metadata.
+// CurrentStatus is the status of a user. Its size is independent of the size of the user.
 type CurrentStatus struct {
 	UserID   int64
 	Status   Status
@@ -75,16 +72,15 @@ type CurrentStatus struct {
 	Deleted  bool
 }
 
-// CurrentStatus returns the user's status.
+// CurrentStatus returns the status of the user.
 func (u *User) CurrentStatus() CurrentStatus {
 	return CurrentStatus{
 		UserID: u.ID, Status: u.Status, Time: u.StatusTime, Position: u.StatusPosition, Deleted: u.Deleted(),
 	}
 }
 
-// Etag is the opaque tag of the present version. It also holds the time of the
-// change, so that a store restored from a backup, which counts its versions anew
-// from an older number, does not repeat a tag for another content.
+// Etag returns the opaque tag of the current version. It includes the time of the change,
+// because a store restored from a backup reuses version numbers.
 func (u *User) Etag() string {
 	var b [32]byte
 	out := strconv.AppendInt(b[:0], u.Version, 36)
@@ -92,7 +88,7 @@ func (u *User) Etag() string {
 	return string(strconv.AppendInt(out, u.UpdatedAt.UnixMicro(), 36))
 }
 
-// Clone returns a copy that shares nothing with u.
+// Clone returns a deep copy.
 func (u *User) Clone() *User {
 	c := *u
 	c.Tags = slices.Clone(u.Tags)
@@ -100,7 +96,7 @@ func (u *User) Clone() *User {
 	return &c
 }
 
-// Keys are the normal forms by which a user is unique.
+// Keys are the normal forms under which a user is unique.
 type Keys struct {
 	Username string
 	Email    string

@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// RedactedMark is the value of a personal field in a log row whose user is purged.
+// RedactedMark replaces personal data in the log rows of a purged user.
 const RedactedMark = "[redacted]"
 
-// WithheldMark is the value of a personal field in a log row whose reader may not read
-// users.
+// WithheldMark replaces personal data in log rows for a caller that is not authorized to
+// read users.
 const WithheldMark = "[withheld]"
 
-// RedactDetails returns what is left of a log row's details when its user is purged:
-// which fields had changed, and the status, which says nothing of the person.
-// Everything else is replaced by a mark.
+// RedactDetails returns the details of a log row after the user is purged. It keeps values of
+// the status and of the times of deletion and purge, and replaces the values of other user
+// fields by a mark. It drops all other keys.
 func RedactDetails(in map[string]string) map[string]string {
 	if len(in) == 0 {
 		return nil
@@ -31,8 +31,8 @@ func RedactDetails(in map[string]string) map[string]string {
 	return out
 }
 
-// WithholdDetails returns a log row's details without the values of personal fields: username,
-// email, tags and metadata, whose keys are left out too. It does not change in.
+// WithholdDetails returns a copy of the details of a log row without personal data: the values
+// of username, email, tags and metadata, and the keys of metadata.
 func WithholdDetails(in map[string]string) map[string]string {
 	out := maps.Clone(in)
 	for key := range in {
@@ -44,7 +44,7 @@ func WithholdDetails(in map[string]string) map[string]string {
 	return out
 }
 
-// personalDetail returns the key under which a detail is withheld.
+// personalDetail returns the key of a withheld detail and whether the detail is personal.
 func personalDetail(key string) (name string, personal bool) {
 	field, changed := strings.CutPrefix(key, "old.")
 	if !changed {

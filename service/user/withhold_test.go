@@ -9,7 +9,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func TestWithheld(t *testing.T) {
+func TestWithholdDetails(t *testing.T) {
 	in := map[string]string{
 		"old.username": "Ann", "new.username": "Anna", "new.email": "a@example.org", "old.tags": "[]",
 		"old.metadata.plan": "gold", "new.metadata.plan": "silver", "new.metadata": "app",
@@ -27,7 +27,7 @@ func TestWithheld(t *testing.T) {
 		t.Errorf("WithholdDetails() = %v, want %v", got, want)
 	}
 	if !maps.Equal(in, before) {
-		t.Errorf("the details were changed to %v", in)
+		t.Errorf("WithholdDetails() modified its argument: %v", in)
 	}
 	if got := user.RedactDetails(nil); got != nil {
 		t.Errorf("RedactDetails(nil) = %v, want nil", got)
@@ -39,7 +39,7 @@ func TestSizes(t *testing.T) {
 	size := u.Size()
 	u.Tags, u.Metadata = append(u.Tags, strings.Repeat("t", 60)), map[string]string{"team": "red", "k": strings.Repeat("v", 1000)}
 	if got := u.Size() - size; got < 1060 || got > 1100 {
-		t.Errorf("a tag of 60 bytes and an entry of 1001 make a user %d bytes larger", got)
+		t.Errorf("Size() grows by %d for a tag of 60 bytes and an entry of 1001", got)
 	}
 	a := user.Activity{Details: map[string]string{"key": "value", "k": ""}}
 	if got := a.DetailBytes(); got != 9 {
@@ -47,12 +47,12 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-func TestCloneSharesNothing(t *testing.T) {
+func TestCloneIsDeep(t *testing.T) {
 	u := ann()
 	c := u.Clone()
 	c.Tags[0], c.Metadata["team"] = "other", "other"
 	if u.Tags[0] != "vip" || u.Metadata["team"] != "red" {
-		t.Errorf("a change of the clone changed the user to %v, %v", u.Tags, u.Metadata)
+		t.Errorf("changing the clone changed the user: %v, %v", u.Tags, u.Metadata)
 	}
 }
 
