@@ -16,32 +16,32 @@ import (
 	"github.com/yourorg/userservice/service/telemetry"
 )
 
-// The statuses that userd ends with.
+// Exit statuses.
 const (
 	statusOK     = 0
 	statusFailed = 1
 	statusUsage  = 2
 )
 
-// console is where a command writes to.
+// console is the environment of a command.
 type console struct {
-	name     string // by which the program was called
+	name     string // os.Args[0]
 	out, err io.Writer
-	exit     func(int) // for --help, which ends the program
+	exit     func(int) // called by --help
 }
 
-// commands is the command line.
+// commands defines the command line.
 type commands struct {
-	Store     string `default:"sqlite:userservice.db" placeholder:"sqlite:PATH" help:"Where the users are. A file that is missing is created."`
-	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error."`
-	LogFormat string `default:"" enum:",text,json" placeholder:"text|json" help:"Form of the log. Default: text on a terminal, json elsewhere."`
+	Store     string `default:"sqlite:userservice.db" placeholder:"sqlite:PATH" help:"Database file of the store; created if it does not exist."`
+	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"Minimum log level: debug, info, warn or error."`
+	LogFormat string `default:"" enum:",text,json" placeholder:"text|json" help:"Log format (default: text on a terminal, otherwise json)."`
 
-	Serve   serveCommand   `cmd:"" default:"withargs" help:"Serve. This is what userd does when no command is named."`
-	Backup  backupCommand  `cmd:"" help:"Write a copy of the store to a new file. A server may be using it meanwhile."`
-	Restore restoreCommand `cmd:"" help:"Put a backup in the place of the store. No server may be using the store."`
-	Check   checkCommand   `cmd:"" help:"Check that the store is sound, and say what is not. A server may be using it meanwhile."`
-	Token   tokenCommand   `cmd:"" help:"Make a development key and a token, and say how to try them."`
-	Version versionCommand `cmd:"" help:"Say which version this is."`
+	Serve   serveCommand   `cmd:"" default:"withargs" help:"Run the server (default command)."`
+	Backup  backupCommand  `cmd:"" help:"Back up the store to a new file, also while a server uses it."`
+	Restore restoreCommand `cmd:"" help:"Replace the store with a backup. No server may be using the store."`
+	Check   checkCommand   `cmd:"" help:"Check the integrity of the store, also while a server uses it."`
+	Token   tokenCommand   `cmd:"" help:"Create a development key and a token, and print how to use them."`
+	Version versionCommand `cmd:"" help:"Print the version."`
 
 	ShowVersion kong.VersionFlag `name:"version" env:"-" help:"Print the version."`
 
@@ -50,15 +50,15 @@ type commands struct {
 
 const description = `A user directory with a live activity feed, over gRPC, gRPC-Web, Connect and REST on one port.
 
-Without arguments it serves on 127.0.0.1:8080 from userservice.db in the current folder; userd serve --help lists what can be set. Every flag can be set by a variable of the environment, too: --max-message-bytes is USERD_MAX_MESSAGE_BYTES.`
+Without arguments it serves on 127.0.0.1:8080 from userservice.db in the current directory; userd serve --help lists all flags. Each flag can also be set by an environment variable: --max-message-bytes is USERD_MAX_MESSAGE_BYTES.`
 
-// Validate says which setting cannot be.
+// Validate is called by kong after parsing.
 func (c *commands) Validate() error {
 	_, err := server.StorePath(c.Store)
 	return err
 }
 
-// run parses the arguments, carries the command out and returns the status.
+// run parses the arguments, runs the command and returns the exit status.
 func run(ctx context.Context, args []string, to console) int {
 	var all commands
 	parser, err := kong.New(&all,
@@ -78,12 +78,12 @@ func run(ctx context.Context, args []string, to console) int {
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		all.nameIgnored(to)
-		_, _ = fmt.Fprintf(to.err, "userd: %v\nuserd --help says what there is.\n", err)
+		all.printIgnored(to)
+		_, _ = fmt.Fprintf(to.err, "userd: %v\nRun userd --help for usage.\n", err)
 		return statusUsage
 	}
 	if command.Selected().Name != "serve" {
-		all.nameIgnored(to)
+		all.printIgnored(to)
 	}
 	if err := command.Run(); err != nil {
 		_, _ = fmt.Fprintf(to.err, "userd: %v\n", err)
@@ -92,8 +92,8 @@ func run(ctx context.Context, args []string, to console) int {
 	return statusOK
 }
 
-// nameIgnored prints the variables without effect, where there is no log.
-func (c *commands) nameIgnored(to console) {
+// printIgnored prints the ignored environment variables of a command without a log.
+func (c *commands) printIgnored(to console) {
 	for _, v := range c.ignored {
 		_, _ = fmt.Fprintf(to.err, "userd: environment variable ignored: %s\n", v)
 	}
@@ -112,13 +112,13 @@ type serveCommand struct {
 	server.Config `embed:""`
 }
 
-// Run serves until the context ends.
+// Run serves until ctx is done.
 func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error {
 	log, err := all.logger(to)
 	if err != nil {
 		return err
 	}
-	warnOfRuntime(ctx, log, runtime.Version())
+	warnVulnerableRuntime(ctx, log, runtime.Version())
 	for _, v := range all.ignored {
 		log.WarnContext(ctx, "environment variable ignored", v.attrs()...)
 	}
@@ -147,21 +147,21 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 		Listener: sockets.public, AdminListener: sockets.admin,
 	})
 	if err != nil {
-		_ = store.Close() // nothing was written; the error to tell is the other one
+		_ = store.Close() // err is more important
 		return errors.Join(err, tracing.Shutdown(ctx))
 	}
-	// The log goes to the other stream. Whoever asked for JSON feeds both to a program.
+	// With --log-format=json stdout and stderr are probably read by a program.
 	if all.LogFormat != telemetry.FormatJSON {
 		s.Welcome(to.out)
 	}
 	notifySystemd(ctx, log)
-	defer runtime.KeepAlive(reserveHeap()) // New has told the runtime of the memory limit
+	defer runtime.KeepAlive(newBallast()) // after New, which sets the memory limit
 	return s.Run(ctx)
 }
 
-// trace sets up tracing, and with it what the SDK keeps for the whole process.
+// trace sets up tracing and the global error handler and logger of OpenTelemetry.
 func (c *serveCommand) trace(ctx context.Context, version string, log *slog.Logger, to console) (*telemetry.Tracing, error) {
-	failed, sdkLog := telemetry.SDKLog(log) //nolint:contextcheck // what the SDK says belongs to no call
+	failed, sdkLog := telemetry.SDKLog(log) //nolint:contextcheck // the SDK logs without a context
 	otel.SetErrorHandler(failed)
 	otel.SetLogger(sdkLog)
 	return telemetry.SetUpTracing(ctx, telemetry.TracingOptions{

@@ -12,18 +12,18 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// variablePrefix begins the name of each environment variable that userd reads.
+// variablePrefix is the prefix of the environment variables of userd.
 const variablePrefix = "USERD_"
 
-// faultVariable chooses a planted fault, in a build that has them.
+// faultVariable selects an injected fault in a build with the tag "faults".
 const faultVariable = "USERD_FAULT"
 
-// serviceVariables matches what Kubernetes sets for a service named userd.
-var serviceVariables = regexp.MustCompile(`^USERD_(SERVICE_(HOST|PORT(_.*)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`) // never changed
+// serviceVariables matches the variables that Kubernetes sets for a service named userd.
+var serviceVariables = regexp.MustCompile(`^USERD_(SERVICE_(HOST|PORT(_.*)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // ignoredVariable is an environment variable that has no effect.
 type ignoredVariable struct {
-	name, reason, closest string // closest is empty where no name is alike
+	name, reason, closest string // closest may be empty
 }
 
 func (v ignoredVariable) attrs() []any {
@@ -34,18 +34,19 @@ func (v ignoredVariable) attrs() []any {
 	return attrs
 }
 
-// String describes the variable for people.
+// String implements fmt.Stringer.
 func (v ignoredVariable) String() string {
 	text := v.name + ": " + v.reason
 	if v.closest != "" {
-		text += ", the closest is " + v.closest
+		text += ", did you mean " + v.closest + "?"
 	}
 	return text
 }
 
-// checkEnvironment finds the variables that have no effect, and unsets those that are empty:
-// deployments write NAME=${NAME} for what need not be set, so that an empty value means
-// the default. An empty value of a flag that says who may call stays, and is an error.
+// checkEnvironment returns the USERD_ variables that are ignored, because they are unknown or
+// empty, and unsets the empty ones: manifests with NAME=${NAME} set optional variables to
+// the empty string. An empty value of an authentication flag (type "given") is kept, since
+// it must be an error.
 func checkEnvironment(app *kong.Application) (ignored []ignoredVariable) {
 	known := variables(app.Node)
 	for _, pair := range os.Environ() {
@@ -58,14 +59,14 @@ func checkEnvironment(app *kong.Application) (ignored []ignoredVariable) {
 			ignored = append(ignored, ignoredVariable{name, "unknown variable", closest(strings.ToUpper(name), slices.Sorted(maps.Keys(known)))})
 		case value == "" && flag.Tag.Type != "given":
 			ignored = append(ignored, ignoredVariable{name: name, reason: "empty, the default is used"})
-			_ = os.Unsetenv(name) // it exists
+			_ = os.Unsetenv(name)
 		}
 	}
 	slices.SortFunc(ignored, func(a, b ignoredVariable) int { return cmp.Compare(a.name, b.name) })
 	return ignored
 }
 
-// variables gives the flags of a command and of those below it by their variables.
+// variables returns the flags of a command and its subcommands by environment variable.
 func variables(node *kong.Node) map[string]*kong.Flag {
 	known := make(map[string]*kong.Flag)
 	for _, flag := range node.Flags {
@@ -79,7 +80,7 @@ func variables(node *kong.Node) map[string]*kong.Flag {
 	return known
 }
 
-// closest gives the name that differs least, empty if none is alike.
+// closest returns the most similar name, or "" if none is similar.
 func closest(name string, names []string) (found string) {
 	least := len(name)/4 + 1
 	for _, candidate := range names {
@@ -90,8 +91,7 @@ func closest(name string, names []string) (found string) {
 	return found
 }
 
-// distance counts the insertions, deletions and replacements of bytes between two texts
-// (Levenshtein).
+// distance returns the Levenshtein distance in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

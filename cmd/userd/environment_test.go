@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A variable that has no effect is named at the start; one that is empty means the default.
-func TestVariablesWithoutEffectAreNamed(t *testing.T) {
+// Unknown and empty variables are logged at start. An empty variable means the default.
+func TestIgnoredVariablesAreLogged(t *testing.T) {
 	run := program{dir: t.TempDir(), env: []string{
 		"USERD_LISTN=127.0.0.1:1", "USERD_MAX_MESAGE_BYTES=1KiB", "USERD_SOMETHING_ELSE_ALTOGETHER=x", "userd_store=sqlite:other.db",
 		"USERD_MAX_STREAM_ITEMS=", "USERD_INSECURE_NO_AUTH=", "USERD_REFLECTION=", "USERD_CORS_ORIGIN=", "USERD_STORE=", "USERD_LOG_LEVEL=",
@@ -30,12 +30,12 @@ func TestVariablesWithoutEffectAreNamed(t *testing.T) {
 	run.terminate(t)
 	text := run.output.all()
 	if got := strings.Count(text, "environment variable ignored"); got != 10 {
-		t.Errorf("%d variables are named, want 10:\n%s", got, text)
+		t.Errorf("%d ignored variables logged, want 10:\n%s", got, text)
 	}
 }
 
-// A command that does not serve names them as well, beside what it prints.
-func TestCommandsNameVariablesWithoutEffect(t *testing.T) {
+// Commands without a log print ignored variables to stderr.
+func TestIgnoredVariablesArePrinted(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), build(t, ""), "version")
 	cmd.Env = append(cmd.Environ(), "USERD_STOER=x")
 	var stderr strings.Builder
@@ -44,7 +44,7 @@ func TestCommandsNameVariablesWithoutEffect(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(out), "userd ") {
 		t.Errorf("version = %q, %v", out, err)
 	}
-	if want := "userd: environment variable ignored: USERD_STOER: unknown variable, the closest is USERD_STORE\n"; stderr.String() != want {
+	if want := "userd: environment variable ignored: USERD_STOER: unknown variable, did you mean USERD_STORE?\n"; stderr.String() != want {
 		t.Errorf("stderr = %q, want %q", stderr.String(), want)
 	}
 }

@@ -12,10 +12,9 @@ import (
 	"testing"
 )
 
-// TestReadmeCommandsWork pastes the README's commands, block by block, into one
-// shell beside a fresh server. Every block must succeed and print something; those
-// that go on until they are stopped are stopped after three seconds. It
-// needs curl, buf and grpcurl, so it has a build tag and a make target of its own.
+// TestReadmeCommandsWork runs the command blocks of the README in one shell against a new
+// server. Each block must succeed and print something. Blocks marked "goes on" are stopped
+// after three seconds. It needs curl, buf and grpcurl, hence the build tag.
 func TestReadmeCommandsWork(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -24,7 +23,7 @@ func TestReadmeCommandsWork(t *testing.T) {
 	run := program{dir: t.TempDir()}.start(t)
 	blocks := shellBlocks(strings.ReplaceAll(string(text), "localhost:8080", run.addr))
 	if len(blocks) < 6 {
-		t.Fatalf("only %d blocks of commands found", len(blocks))
+		t.Fatalf("found %d command blocks, want at least 6", len(blocks))
 	}
 	tools, err := filepath.Abs("../../.tools")
 	if err != nil {
@@ -40,7 +39,7 @@ func TestReadmeCommandsWork(t *testing.T) {
 	for i, part := range bytes.Split(out, []byte("::end::"))[:len(blocks)] {
 		t.Logf("%s\n%s", blocks[i].commands, part)
 		if len(bytes.TrimSpace(part)) == 0 {
-			t.Error("this block printed nothing")
+			t.Error("block printed nothing")
 		}
 	}
 }
@@ -61,8 +60,7 @@ func shellBlocks(text string) []shellBlock {
 	return blocks
 }
 
-// shellScript joins the blocks so that variables live on from one to the next, and
-// fails at the first command that does.
+// shellScript joins the blocks into a script that keeps variables and stops at the first error.
 func shellScript(blocks []shellBlock, dir string) string {
 	var script strings.Builder
 	script.WriteString("set -euo pipefail\nexport ID=\n")

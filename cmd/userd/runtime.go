@@ -7,12 +7,11 @@ import (
 	"strings"
 )
 
-// fixedBy returns the release of Go that has the HTTP/2 fixes of October 2026 and that
-// the runtime is older than, or "" if the runtime has them. A development build is taken
-// as fixed.
-func fixedBy(runtimeVersion string) string {
+// fixedIn returns the Go release with the HTTP/2 fixes of October 2026 if the runtime is
+// older, else "". A development build counts as fixed.
+func fixedIn(runtimeVersion string) string {
 	release := runtimeVersion
-	if i := strings.IndexAny(release, " -"); i > 0 { // experiments and vendors' marks
+	if i := strings.IndexAny(release, " -"); i > 0 { // suffixes of experiments and vendors
 		release = release[:i]
 	}
 	fixed := "go1.27.4"
@@ -25,9 +24,9 @@ func fixedBy(runtimeVersion string) string {
 	return fixed
 }
 
-// warnOfRuntime logs a warning if the program was built with a vulnerable runtime.
-func warnOfRuntime(ctx context.Context, log *slog.Logger, runtimeVersion string) {
-	if fixed := fixedBy(runtimeVersion); fixed != "" {
+// warnVulnerableRuntime logs a warning if the program was built with a vulnerable Go release.
+func warnVulnerableRuntime(ctx context.Context, log *slog.Logger, runtimeVersion string) {
+	if fixed := fixedIn(runtimeVersion); fixed != "" {
 		log.LogAttrs(ctx, slog.LevelWarn, "vulnerable Go runtime: a client can crash the server over HTTP/2; rebuild with GOTOOLCHAIN=auto",
 			slog.String("version", runtimeVersion), slog.String("fixed_in", fixed), slog.String("vulnerability", "CVE-2026-97032"))
 	}

@@ -24,13 +24,13 @@ func TestVulnerableRuntimeIsReported(t *testing.T) {
 		"devel go1.28-2c1d4f3":          "",
 		"go1.26.8 X:nocoverageredesign": "go1.26.11",
 	} {
-		if got := fixedBy(version); got != fixed {
-			t.Errorf("fixedBy(%q) = %q, want %q", version, got, fixed)
+		if got := fixedIn(version); got != fixed {
+			t.Errorf("fixedIn(%q) = %q, want %q", version, got, fixed)
 		}
 		var text bytes.Buffer
-		warnOfRuntime(t.Context(), slog.New(slog.NewTextHandler(&text, nil)), version)
+		warnVulnerableRuntime(t.Context(), slog.New(slog.NewTextHandler(&text, nil)), version)
 		if got, want := strings.Contains(text.String(), "vulnerable Go runtime"), fixed != ""; got != want {
-			t.Errorf("warnOfRuntime(%q) logged a warning: %v, want %v; log %q", version, got, want, text.String())
+			t.Errorf("warnVulnerableRuntime(%q) logged a warning: %v, want %v; log %q", version, got, want, text.String())
 		}
 	}
 }

@@ -18,10 +18,10 @@ import (
 
 // backupCommand is userd backup.
 type backupCommand struct {
-	Path string `arg:"" help:"The file to write. It must not exist yet."`
+	Path string `arg:"" help:"File to write; it must not exist."`
 }
 
-// Run writes the copy.
+// Run writes the backup.
 func (c *backupCommand) Run(ctx context.Context, all *commands, to console) error {
 	return withStore(ctx, all, func(store *sqlite.File) error {
 		bar := newBar(to, "pages")
@@ -36,11 +36,11 @@ func (c *backupCommand) Run(ctx context.Context, all *commands, to console) erro
 // restoreCommand is userd restore.
 type restoreCommand struct {
 	Path       string `arg:"" help:"Backup to restore."`
-	Force      bool   `env:"-" help:"Replace a store that exists. Its files are kept under other names."`
+	Force      bool   `env:"-" help:"Replace an existing store; its files are renamed."`
 	Incomplete bool   `env:"-" help:"Accept a backup whose write-ahead log is missing."`
 }
 
-// Run puts the backup in place.
+// Run restores the backup.
 func (c *restoreCommand) Run(ctx context.Context, all *commands, to console) error {
 	path, err := server.StorePath(all.Store)
 	if err != nil {
@@ -64,7 +64,7 @@ func (c *restoreCommand) Run(ctx context.Context, all *commands, to console) err
 // checkCommand is userd check.
 type checkCommand struct{}
 
-// Run checks the store, and fails if it finds anything.
+// Run checks the store. It fails if there are findings.
 func (checkCommand) Run(ctx context.Context, all *commands, to console) error {
 	return withStore(ctx, all, func(store *sqlite.File) error {
 		bar := newBar(to, "rows and users")
@@ -80,13 +80,12 @@ func (checkCommand) Run(ctx context.Context, all *commands, to console) error {
 		if len(findings) > 0 {
 			return fmt.Errorf("%s is damaged", all.Store)
 		}
-		_, err = fmt.Fprintf(to.out, "%s is sound\n", all.Store)
+		_, err = fmt.Fprintf(to.out, "%s is intact\n", all.Store)
 		return err
 	})
 }
 
-// withStore opens the store for one job, beside a server that may be using it. A store
-// that is not there is not created: a backup of nothing helps nobody.
+// withStore opens an existing store, which a server may be using, and calls job.
 func withStore(ctx context.Context, all *commands, job func(*sqlite.File) error) error {
 	path, err := server.StorePath(all.Store)
 	if err != nil {
@@ -102,7 +101,7 @@ func withStore(ctx context.Context, all *commands, job func(*sqlite.File) error)
 	return job(store)
 }
 
-// bar shows how far a job has come, on a terminal.
+// bar is a progress bar, shown on a terminal only.
 type bar struct{ shown *progressbar.ProgressBar }
 
 func newBar(to console, unit string) *bar {
@@ -117,7 +116,7 @@ func newBar(to console, unit string) *bar {
 
 func (b *bar) set(done, total int) {
 	b.shown.ChangeMax(total)
-	_ = b.shown.Set(done) // a bar that cannot be drawn is no failure of the job
+	_ = b.shown.Set(done) // display errors do not matter
 }
 
 func (b *bar) end(err error) error {
@@ -128,7 +127,7 @@ func (b *bar) end(err error) error {
 func mustExist(path string) error {
 	_, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no store at %s", path)
+		return fmt.Errorf("store %s does not exist", path)
 	}
 	return err
 }

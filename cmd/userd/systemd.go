@@ -13,10 +13,10 @@ import (
 // adminSocket is the FileDescriptorName of the admin listener's socket unit.
 const adminSocket = "admin"
 
-// sockets are the listeners that systemd has passed on; nil: it has not.
+// sockets are the listeners passed by systemd, or nil.
 type sockets struct{ public, admin net.Listener }
 
-// activatedSockets returns the listeners of systemd's socket activation (LISTEN_FDS).
+// activatedSockets returns the listeners of systemd socket activation (LISTEN_FDS).
 func activatedSockets() (s sockets, err error) {
 	byName, err := activation.ListenersWithNames()
 	if err != nil {
@@ -24,21 +24,21 @@ func activatedSockets() (s sockets, err error) {
 	}
 	for name, listeners := range byName {
 		for _, listener := range listeners {
-			place := &s.public
+			target := &s.public
 			if name == adminSocket {
-				place = &s.admin
+				target = &s.admin
 			}
-			if *place != nil {
+			if *target != nil {
 				return s, errors.New("socket activation: expected one socket, and one with FileDescriptorName=" + adminSocket + " for the admin listener")
 			}
-			*place = listener
+			*target = listener
 		}
 	}
 	return s, nil
 }
 
-// notifySystemd reports that the server accepts connections, and at the end of the context
-// that it stops. It does nothing where no service manager has asked for it (NOTIFY_SOCKET).
+// notifySystemd sends READY=1, and STOPPING=1 when ctx is done. It does nothing without
+// NOTIFY_SOCKET.
 func notifySystemd(ctx context.Context, log *slog.Logger) {
 	notify := func(state string) {
 		if _, err := daemon.SdNotify(false, state); err != nil {

@@ -11,18 +11,17 @@ import (
 
 // tokenCommand is userd token.
 type tokenCommand struct {
-	Subject    string        `default:"developer" help:"Who the token says is calling."`
-	Permission []string      `placeholder:"NAME" sep:"none" help:"What the caller may do, such as users.read; several with commas between. May be repeated. Default: everything."`
-	TTL        time.Duration `name:"ttl" default:"24h" help:"How long the token counts."`
-	Dir        string        `default:"." type:"path" placeholder:"FOLDER" help:"Where the key is kept and the key set is written to."`
+	Subject    string        `default:"developer" help:"Subject (sub) of the token."`
+	Permission []string      `placeholder:"NAME" sep:"none" help:"Permissions of the token, comma-separated, such as users.read; repeatable (default: all)."`
+	TTL        time.Duration `name:"ttl" default:"24h" help:"Lifetime of the token."`
+	Dir        string        `default:"." type:"path" placeholder:"DIR" help:"Directory of the private key and the JWK set."`
 }
 
-// Run makes the token and prints what to do with it.
+// Run creates the token and prints commands that use it.
 func (c *tokenCommand) Run(to console) error {
 	var permissions []string
 	for _, names := range c.Permission {
-		// An empty name is a slip, such as a variable that is not set, and is refused as a
-		// permission that there is not.
+		// An empty name, as from an unset variable, is rejected as an unknown permission.
 		permissions = append(permissions, strings.Split(names, ",")...)
 	}
 	if len(permissions) == 0 {
@@ -34,28 +33,28 @@ func (c *tokenCommand) Run(to console) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to.out, twoCommands, quote(keys), auth.DevelopmentIssuer, auth.DevelopmentAudience,
-		token, c.Subject, c.TTL, strings.Join(permissions, ", "), calledAs(to.name))
+	_, err = fmt.Fprintf(to.out, usageTemplate, quote(keys), auth.DevelopmentIssuer, auth.DevelopmentAudience,
+		token, c.Subject, c.TTL, strings.Join(permissions, ", "), commandName(to.name))
 	return err
 }
 
-const twoCommands = `# A server that takes the token; its key is for development only:
+const usageTemplate = `# Run a server that accepts the token (the key is for development only):
 %[8]s --jwt-jwks %[1]s --jwt-issuer %[2]s --jwt-audience %[3]s
 
-# A call by %[5]s, for the next %[6]v (%[7]s):
+# Call it as %[5]s; the token is valid for %[6]v (%[7]s):
 curl http://127.0.0.1:8080/api/v1/users -H 'Authorization: Bearer %[4]s'
 `
 
-// calledAs is how the program can be called once more. What go run builds is gone when
-// it has ended.
-func calledAs(name string) string {
+// commandName returns a command that runs the program again. The binary of go run is deleted
+// when it exits.
+func commandName(name string) string {
 	if strings.Contains(filepath.ToSlash(name), "/go-build") {
 		return "go run ./cmd/userd"
 	}
 	return quote(name)
 }
 
-// quote makes one word of a path for a shell.
+// quote quotes a path for a shell.
 func quote(path string) string {
 	plain := !strings.ContainsFunc(path, func(r rune) bool {
 		return !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-", r)

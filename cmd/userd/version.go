@@ -19,8 +19,7 @@ func versionLine() string {
 	return fmt.Sprintf("userd %s (%s, %s/%s)", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// version is the version that the program was built as: of its module, or, built
-// from a checkout, the commit.
+// version returns the module version, or the commit for a build from a checkout.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -35,7 +34,7 @@ func version() string {
 	return "(devel)"
 }
 
-// revision is the commit that the program was built from; empty: nobody knows.
+// revision returns the commit that the program was built from, or "".
 func revision() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -8,20 +8,20 @@ import (
 	"testing"
 )
 
-func TestReserveTakesNoMemory(t *testing.T) {
+func TestBallastUsesNoPhysicalMemory(t *testing.T) {
 	before := residentPages(t)
-	reserve := reserveHeap()
+	ballast := newBallast()
 	grown := (residentPages(t) - before) * int64(os.Getpagesize())
-	if len(reserve) != heapReserve || grown > heapReserve/8 {
-		t.Errorf("a reserve of %d bytes takes %d", len(reserve), grown)
+	if len(ballast) != ballastBytes || grown > ballastBytes/8 {
+		t.Errorf("ballast of %d bytes: resident memory grew by %d bytes", len(ballast), grown)
 	}
-	runtime.KeepAlive(reserve)
+	runtime.KeepAlive(ballast)
 }
 
-func TestNoReserveWhereMemoryIsScarce(t *testing.T) {
+func TestNoBallastWithLowMemoryLimit(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(256 << 20))
-	if reserve := reserveHeap(); reserve != nil {
-		t.Errorf("got %d bytes", len(reserve))
+	if ballast := newBallast(); ballast != nil {
+		t.Errorf("newBallast = %d bytes, want nil", len(ballast))
 	}
 }
 
