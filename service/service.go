@@ -8,7 +8,6 @@ package service
 import (
 	"context"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
@@ -66,14 +65,9 @@ func New(store user.Store, f *feed.Feed, opts Options) *Service {
 	return &Service{store: store, feed: f, opts: opts, log: opts.Logger}
 }
 
-// FormatPosition gives a position as PositionHeader carries it.
-func FormatPosition(epoch string, position int64) string {
-	return epoch + ":" + strconv.FormatInt(position, 10)
-}
-
 // answerReflects notes in the answer's header that it reflects the position.
 func (s *Service) answerReflects(ctx context.Context, position int64) {
 	if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
-		info.ResponseHeader().Set(PositionHeader, FormatPosition(s.feed.Head().Epoch, position))
+		info.ResponseHeader().Set(PositionHeader, user.FormatPosition(s.feed.Head().Epoch, position))
 	}
 }

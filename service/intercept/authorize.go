@@ -8,21 +8,20 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// Authorize asks the policy whether the caller in the context may make the call, and
-// then, for unary calls and server streams, whether the caller may ask what the request
-// asks. What the caller may not see is taken out of responses and errors. The messages of client and bidi streams are items: what an item needs beside the
-// call itself is that item's failure, so their handlers ask, by auth.AuthorizeMessage.
+// Authorize is an interceptor that authorizes calls by the policy: the procedure, and for
+// unary calls and server streams also the request message. It removes from responses and
+// errors the fields that the caller may not read. Messages of client and bidi streams are
+// items that fail one by one, so their handlers call auth.AuthorizeMessage.
 //
-// It goes by the procedure that the handler was made for, not by the request's path. The
-// server asks the policy before the message is decoded, too; here it is asked so that a
-// handler that is mounted without that is not open.
+// The server also checks the procedure before it decodes a message. The check is repeated
+// here so that a handler mounted without that gate is still protected.
 type Authorize struct {
 	serverOnly
 
 	policy *auth.Policy
 }
 
-// NewAuthorize returns an interceptor that asks the policy.
+// NewAuthorize returns an interceptor for the policy.
 func NewAuthorize(policy *auth.Policy) *Authorize { return &Authorize{policy: policy} }
 
 // WrapUnary authorizes unary calls.
@@ -55,16 +54,15 @@ func (a *Authorize) WrapStreamingHandler(next connect.StreamingHandlerFunc) conn
 	}
 }
 
-// authorizedConn lets the one request of a server stream pass only if the caller may ask
-// what it asks, and responses with what the caller may see.
+// authorizedConn authorizes the request message of a server stream and redacts responses.
 type authorizedConn struct {
 	connect.StreamingHandlerConn
 
-	ctx    context.Context //nolint:containedctx // the stream's own; Receive is given none
+	ctx    context.Context //nolint:containedctx // Receive has no context parameter
 	policy *auth.Policy
 }
 
-// Receive receives the request and asks for it.
+// Receive receives and authorizes a message.
 func (c *authorizedConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err
@@ -75,7 +73,7 @@ func (c *authorizedConn) Receive(message any) error {
 	return auth.AuthorizeMessage(c.ctx, c.Spec().Procedure, message)
 }
 
-// Send sends what the caller may see of a response.
+// Send redacts and sends a response.
 func (c *authorizedConn) Send(message any) error {
 	c.policy.Redact(c.ctx, message)
 	return c.StreamingHandlerConn.Send(message)

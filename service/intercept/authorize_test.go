@@ -28,8 +28,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// needed says once more, beside the table, what each RPC needs: so that a slip in the
-// one is noticed by the other.
+// needed repeats the permission of each RPC, independently of the policy table.
 var needed = map[protoreflect.Name]auth.Permission{
 	"GetUser": auth.UsersRead, "BatchGetUsers": auth.UsersRead, "ListUsers": auth.UsersRead,
 	"CreateUser": auth.UsersWrite, "CreateUsers": auth.UsersWrite, "BatchCreateUsers": auth.UsersWrite,
@@ -41,11 +40,10 @@ var needed = map[protoreflect.Name]auth.Permission{
 	"UpdateUserStatus": auth.StatusWrite,
 }
 
-// through is what a call ends with that was let through: no handler is there but for
-// SyncUserStatus.
+// through is the code of calls that pass authorization. Only SyncUserStatus is implemented.
 const through = connect.CodeUnimplemented
 
-// handlers answer nothing, but that SyncUserStatus says what becomes of each item.
+// handlers implements SyncUserStatus, which returns the result of each item.
 type handlers struct {
 	userv1connect.UnimplementedUserServiceHandler
 }
@@ -56,7 +54,7 @@ func (handlers) SyncUserStatus(
 	for {
 		item, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
-			return connect.NewError(through, errors.New("the end"))
+			return connect.NewError(through, errors.New("end of stream"))
 		}
 		if err != nil {
 			return err
@@ -71,7 +69,7 @@ func (handlers) SyncUserStatus(
 	}
 }
 
-// callerFromHeader takes the permissions that a test names for those of a caller.
+// callerFromHeader reads the caller's permissions from a test header.
 func callerFromHeader(r *http.Request) (auth.Caller, error) {
 	names, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Test ")
 	if !ok {
@@ -84,8 +82,7 @@ func callerFromHeader(r *http.Request) (auth.Caller, error) {
 	return caller, nil
 }
 
-// serve runs the handlers behind the interceptors, and behind the middleware if there is
-// to be one.
+// serve runs the handlers behind the interceptors and, if set, the middleware.
 func serve(t *testing.T, middleware bool) *httptest.Server {
 	t.Helper()
 	policy := auth.NewPolicy(auth.ReflectionOff)
@@ -107,14 +104,13 @@ func serve(t *testing.T, middleware bool) *httptest.Server {
 	return server
 }
 
-// noLeaks fails the test if a goroutine is left when all else is closed. It is to be
-// called before anything is opened.
+// noLeaks checks for leaked goroutines at the end of the test. Call it first.
 func noLeaks(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 }
 
-// grant gives every call the permissions; without any it has no credentials.
+// grant authenticates every call with the permissions. Without permissions no credentials are sent.
 func grant(permissions auth.Permissions) connect.ClientOption {
 	return connect.WithInterceptors(granting(permissions))
 }
@@ -154,8 +150,8 @@ var protocols = map[string]connect.ClientOption{
 	"connect": connect.WithClientOptions(), "grpc": connect.WithGRPC(), "grpc-web": connect.WithGRPCWeb(),
 }
 
-// call calls an RPC of whatever kind, with a message whose first field is 1 where that is
-// a number, and returns how it ends.
+// call calls an RPC of any kind, with 1 in the first field if that is a number, and returns
+// the error.
 func call(t *testing.T, server *httptest.Server, method protoreflect.MethodDescriptor, options ...connect.ClientOption) error {
 	t.Helper()
 	message := new(emptypb.Empty)
@@ -166,7 +162,7 @@ func call(t *testing.T, server *httptest.Server, method protoreflect.MethodDescr
 	case method.IsStreamingClient() && method.IsStreamingServer():
 		stream := client.CallBidiStream(t.Context())
 		defer func() { _ = stream.CloseResponse() }()
-		_ = stream.Send(message) // where it is refused, Receive says why
+		_ = stream.Send(message) // Receive returns the error
 		_ = stream.CloseRequest()
 		for {
 			if _, err := stream.Receive(); err != nil {
@@ -193,7 +189,7 @@ func call(t *testing.T, server *httptest.Server, method protoreflect.MethodDescr
 	}
 }
 
-// errorInfo gives what an answer says of its reason.
+// errorInfo returns the ErrorInfo detail of an error.
 func errorInfo(err error) *errdetails.ErrorInfo {
 	var e *connect.Error
 	if errors.As(err, &e) {
@@ -208,27 +204,27 @@ func errorInfo(err error) *errdetails.ErrorInfo {
 	return new(errdetails.ErrorInfo)
 }
 
-// Every RPC that the descriptor has, in every protocol: nobody is refused for want of
-// credentials, with and without the middleware; a caller with all permissions but one is
-// refused for want of that one; a caller with that one alone is let through.
-func TestEveryProcedureIsGuarded(t *testing.T) {
+// For every RPC and protocol: an anonymous caller is UNAUTHENTICATED, with and without the
+// middleware; a caller without the one permission is denied; a caller with only that
+// permission passes.
+func TestEveryProcedureIsAuthorized(t *testing.T) {
 	noLeaks(t)
 	guarded, bare := serve(t, true), serve(t, false)
 	methods := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods()
 	if methods.Len() != len(needed) {
-		t.Errorf("%d RPCs, %d are known here", methods.Len(), len(needed))
+		t.Errorf("%d RPCs, %d in needed", methods.Len(), len(needed))
 	}
 	for i := range methods.Len() {
 		method := methods.Get(i)
 		need, ok := needed[method.Name()]
 		if !ok {
-			t.Errorf("%s: nobody has said what it needs", method.Name())
+			t.Errorf("%s is missing in needed", method.Name())
 		}
 		for name, protocol := range protocols {
 			for _, server := range []*httptest.Server{guarded, bare} {
 				err := call(t, server, method, protocol, grant(0))
 				if connect.CodeOf(err) != connect.CodeUnauthenticated || errorInfo(err).GetReason() != string(user.CredentialsMissing) {
-					t.Errorf("%s, %s, nobody: %v", method.Name(), name, err)
+					t.Errorf("%s, %s, anonymous: %v", method.Name(), name, err)
 				}
 			}
 			err := call(t, guarded, method, protocol, grant(auth.AllPermissions().Without(need)))
@@ -238,14 +234,13 @@ func TestEveryProcedureIsGuarded(t *testing.T) {
 				t.Errorf("%s, %s, without %s: %v, %v", method.Name(), name, need, err, info)
 			}
 			if err := call(t, guarded, method, protocol, grant(auth.PermissionsOf(need))); connect.CodeOf(err) != through {
-				t.Errorf("%s, %s, with %s alone: %v", method.Name(), name, need, err)
+				t.Errorf("%s, %s, with only %s: %v", method.Name(), name, need, err)
 			}
 		}
 	}
 }
 
-// The rows below the procedure, on the calls and streams themselves.
-func TestRequestsThatNeedMore(t *testing.T) {
+func TestConditionsOnRequests(t *testing.T) {
 	noLeaks(t)
 	server := serve(t, true)
 	for _, row := range []struct {
@@ -280,7 +275,7 @@ func TestRequestsThatNeedMore(t *testing.T) {
 				t.Errorf("%s, %s, without %s: %v", row.name, name, row.more, err)
 			}
 			if err := row.call(t.Context(), client(auth.PermissionsOf(row.base, row.more))); connect.CodeOf(err) != through {
-				t.Errorf("%s, %s, with it: %v", row.name, name, err)
+				t.Errorf("%s, %s, with all permissions: %v", row.name, name, err)
 			}
 		}
 	}
@@ -296,9 +291,8 @@ func drained[T any](stream *connect.ServerStreamForClient[T], err error) error {
 	return stream.Err()
 }
 
-// In SyncUserStatus an item that is not allowed is that item's failure: those before and
-// after it are served.
-func TestItemsThatNeedMore(t *testing.T) {
+// A denied SyncUserStatus item fails alone; the items before and after it succeed.
+func TestConditionsOnItems(t *testing.T) {
 	noLeaks(t)
 	server := serve(t, true)
 	items := []*userv1.UserStatusUpdate{
@@ -331,7 +325,7 @@ func TestItemsThatNeedMore(t *testing.T) {
 				if answer.GetError() != nil {
 					failed = append(failed, answer.GetClientSeq())
 					if got := permissionOf(answer.GetError()); got != string(row.without) {
-						t.Errorf("%s: item %d names %q, want %q", name, answer.GetClientSeq(), got, row.without)
+						t.Errorf("%s: item %d: permission = %q, want %q", name, answer.GetClientSeq(), got, row.without)
 					}
 				}
 			}
@@ -340,7 +334,7 @@ func TestItemsThatNeedMore(t *testing.T) {
 			}
 			_ = stream.CloseRequest()
 			if _, err := stream.Receive(); connect.CodeOf(err) != through {
-				t.Errorf("%s: ended with %v", name, err)
+				t.Errorf("%s: stream error = %v", name, err)
 			}
 			_ = stream.CloseResponse()
 		}
@@ -355,14 +349,14 @@ func permissionOf(s *status.Status) string {
 	return info.GetMetadata()["permission"]
 }
 
-// A path that is spelled otherwise but leads to a handler is guarded as that handler is.
-func TestOtherSpellingOfAPath(t *testing.T) {
+// An alternative spelling of a path is authorized like the procedure.
+func TestAlternativePathSpelling(t *testing.T) {
 	noLeaks(t)
 	server := serve(t, true)
 	client := connect.NewClient[emptypb.Empty, emptypb.Empty](
 		server.Client(), server.URL+"/user.v1.UserService/%47etUser", grant(auth.PermissionsOf(auth.UsersWrite)))
 	_, err := client.CallUnary(t.Context(), connect.NewRequest(new(emptypb.Empty)))
 	if connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v", err)
 	}
 }

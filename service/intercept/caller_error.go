@@ -7,19 +7,19 @@ import (
 	"connectrpc.com/connect"
 )
 
-// callerError marks an error as the caller's, whatever its code: gRPC asks for INTERNAL
-// where a message is compressed and the request does not say how.
+// callerError marks an error as caused by the caller, whatever its code. The gRPC protocol
+// requires INTERNAL for a compressed message without an encoding.
 type callerError struct{ message string }
 
 func (e *callerError) Error() string { return e.message }
 
-// NewCallerError returns an error of the protocol that its caller has made. Logs and
-// metrics never show it as a failure of the server.
+// NewCallerError returns a protocol error that logs and metrics do not report as a server
+// failure.
 func NewCallerError(code connect.Code, message string) *connect.Error {
 	return connect.NewError(code, &callerError{message})
 }
 
-// recordedCode returns the code under which logs and metrics have an error.
+// recordedCode returns the code of an error for logs and metrics.
 func recordedCode(err error) connect.Code {
 	if errors.As(err, new(*callerError)) && connect.CodeOf(err) == connect.CodeInternal {
 		return connect.CodeInvalidArgument
@@ -27,28 +27,28 @@ func recordedCode(err error) connect.Code {
 	return connect.CodeOf(err)
 }
 
-// gone returns the error of a Send for its caller to see: what cannot be written has
-// lost its reader, whose context may end a moment later. A reader that is only stalled can
-// still be told why its stream ends.
-func gone(err error) error {
+// mapSendError returns the error of a failed Send. A failed write is CANCELED, because the client has
+// disconnected and the context may be canceled only later. A stalled write is kept, because
+// the client can still receive the status.
+func mapSendError(err error) error {
 	var stalled interface{ Stalled() bool }
 	if errors.As(err, &stalled) {
 		return err
 	}
 	failure := (*connect.Error)(nil)
 	if errors.As(err, &failure) && failure.Code() == connect.CodeUnknown {
-		return connect.NewError(connect.CodeCanceled, errors.Join(errors.New("the response cannot be written"), context.Canceled))
+		return connect.NewError(connect.CodeCanceled, errors.Join(errors.New("response write failed"), context.Canceled))
 	}
 	return err
 }
 
-// goneConn is a stream whose writes fail for their reader's sake.
-type goneConn struct{ connect.StreamingHandlerConn }
+// sendErrorConn maps the errors of Send.
+type sendErrorConn struct{ connect.StreamingHandlerConn }
 
 // Send sends a message.
-func (c goneConn) Send(message any) error {
+func (c sendErrorConn) Send(message any) error {
 	if err := c.StreamingHandlerConn.Send(message); err != nil {
-		return gone(err)
+		return mapSendError(err)
 	}
 	return nil
 }

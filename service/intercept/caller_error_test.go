@@ -12,7 +12,7 @@ import (
 	"github.com/yourorg/userservice/service/intercept"
 )
 
-// brokenWire is a stream whose peer has gone, as package connect tells of it.
+// brokenWire is a stream whose client has disconnected, as package connect reports it.
 type brokenWire struct{ connect.StreamingHandlerConn }
 
 func (brokenWire) Send(any) error {
@@ -21,9 +21,8 @@ func (brokenWire) Send(any) error {
 
 func (brokenWire) Spec() connect.Spec { return connect.Spec{} }
 
-// A response that cannot be written is nobody's fault but its reader's, even before the
-// context of the call has ended.
-func TestResponseThatCannotBeWritten(t *testing.T) {
+// A failed write is CANCELED even before the context is canceled.
+func TestFailedWriteIsCanceled(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
 	errs := intercept.NewErrors(slog.New(slog.NewTextHandler(&log, nil)))
@@ -31,6 +30,6 @@ func TestResponseThatCannotBeWritten(t *testing.T) {
 		return conn.Send(nil)
 	})(t.Context(), brokenWire{})
 	if connect.CodeOf(err) != connect.CodeCanceled || log.Len() > 0 || strings.Contains(err.Error(), "peer") {
-		t.Errorf("WrapStreamingHandler = %v, want canceled, and nothing logged: %s", err, log.String())
+		t.Errorf("WrapStreamingHandler = %v, want CANCELED and an empty log: %s", err, log.String())
 	}
 }

@@ -7,28 +7,26 @@ import (
 	"connectrpc.com/connect"
 )
 
-// Deadline sees to it that no unary call runs for ever. Streams last as long as
-// their callers want.
+// Deadline is an interceptor that bounds the duration of unary calls.
 type Deadline struct {
 	serverOnly
 
-	longest time.Duration
+	limit time.Duration
 }
 
-// NewDeadline returns an interceptor that gives unary calls at most the duration,
-// whatever their callers ask for.
-func NewDeadline(longest time.Duration) *Deadline { return &Deadline{longest: longest} }
+// NewDeadline returns an interceptor with a maximum timeout for unary calls.
+func NewDeadline(limit time.Duration) *Deadline { return &Deadline{limit: limit} }
 
-// WrapUnary bounds the call's time.
+// WrapUnary applies the timeout.
 func (d *Deadline) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		ctx, cancel := context.WithTimeout(ctx, d.longest)
+		ctx, cancel := context.WithTimeout(ctx, d.limit)
 		defer cancel()
 		return next(ctx, req)
 	}
 }
 
-// WrapStreamingHandler returns next as it is.
+// WrapStreamingHandler returns next unchanged: streams have no timeout.
 func (d *Deadline) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
 }

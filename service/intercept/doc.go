@@ -1,20 +1,17 @@
-// Package intercept holds what every call passes between the wire and its handler:
-// the log line, the one table from errors to answers, the recovery from panics, the
-// deadline, the position that an answer reflects, and the rules of the proto.
+// Package intercept contains the interceptors of the server: logging, metrics, error mapping,
+// panic recovery, authorization, deadlines, limits, log positions and validation.
 //
-// Each type is a connect.Interceptor that covers unary calls and streams alike; a
-// stream that slips past one of them would be a hole. The order is not decided here
-// but in package server, as one list. What happens before a message is decoded, and
-// what cannot be decoded, is seen by none of them: unary messages are decoded before
-// the first interceptor runs.
+// Each interceptor covers unary calls and streams. Package server defines their order.
+// Interceptors run after a unary message is decoded, so a message that cannot be decoded
+// reaches none of them.
 package intercept
 
 import "connectrpc.com/connect"
 
-// serverOnly is the client half of interceptors that belong to a server.
+// serverOnly implements the client half of connect.Interceptor.
 type serverOnly struct{}
 
-// WrapStreamingClient returns next as it is.
+// WrapStreamingClient returns next unchanged.
 func (serverOnly) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }

@@ -14,9 +14,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// A call that the server ends has the server's reason, whatever its handler saw of it; one
-// that had an answer already keeps it.
-func TestCallEndedByTheServer(t *testing.T) {
+// A call canceled by the server fails with the server's reason, unless it had a result.
+func TestCallCanceledByTheServer(t *testing.T) {
 	e := intercept.NewErrors(slog.New(slog.DiscardHandler))
 	ctx, end := context.WithCancelCause(t.Context())
 	end(user.NewDrainingError("e", 7))
@@ -35,12 +34,11 @@ func TestCallEndedByTheServer(t *testing.T) {
 		})(ctx, connect.NewRequest(&struct{}{}))
 		var answer *connect.Error
 		if !errors.As(err, &answer) || answer.Code() != c.code || reasonOf(t, answer) != string(c.reason) {
-			t.Errorf("%v: got %v", c.err, err)
+			t.Errorf("%v: error = %v", c.err, err)
 		}
 	}
 }
 
-// Of a thousand streams that end since the server stops, the log tells of one.
 func TestDrainedStreamsAreSampled(t *testing.T) {
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
@@ -51,7 +49,7 @@ func TestDrainedStreamsAreSampled(t *testing.T) {
 	for range 1000 {
 		_ = run(t.Context(), newConn(connect.StreamTypeServer, nil))
 	}
-	if lines := strings.Count(out.String(), "msg=call"); lines != 1 || !strings.Contains(out.String(), "level=INFO") {
-		t.Errorf("got %d lines: %s", lines, out.String())
+	if lines := strings.Count(out.String(), "msg=\"finished call\""); lines != 1 || !strings.Contains(out.String(), "level=INFO") {
+		t.Errorf("got %d log lines, want 1: %s", lines, out.String())
 	}
 }

@@ -16,71 +16,66 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// ToConnect returns what a caller may know of err, which must not be nil. known is
-// false where err is an unexpected failure: the answer is then INTERNAL without an
-// incident, and err belongs into the log.
-//
-// An error that is a *connect.Error already, as those of a message that cannot be
-// read are, is kept.
-func ToConnect(err error) (answer *connect.Error, known bool) {
+// ToConnect returns the error that is sent to the client for err, which must not be nil. known
+// is false for an unexpected error: the result is INTERNAL and err must be logged. A
+// *connect.Error in err is kept, unless it has no code of its own.
+func ToConnect(err error) (answer *connect.Error, expected bool) {
 	if _, ok := user.AsError(err); !ok {
 		if kept, ok := protocolError(err); ok {
 			return kept, true
 		}
 	}
-	s, known := rpcstatus.From(err)
-	return fromStatus(s), known
+	s, expected := rpcstatus.From(err)
+	return fromStatus(s), expected
 }
 
-// NewTooLargeError is the answer to a message beyond the limit, in bytes. Readers below the
-// handlers give it, since what cannot be read never reaches an interceptor.
+// NewTooLargeError returns the error for a message of more than limit bytes. Readers below
+// the interceptors return it.
 func NewTooLargeError(limit int64) *connect.Error {
 	s, _ := rpcstatus.From(&user.Error{
 		Code: user.ResourceExhausted, Reason: user.MessageTooLarge,
-		Message:  "a message is larger than " + strconv.FormatInt(limit, 10) + " bytes",
+		Message:  "message too large: limit is " + strconv.FormatInt(limit, 10) + " bytes",
 		Metadata: map[string]string{"limit": strconv.FormatInt(limit, 10)},
 	})
 	return fromStatus(s)
 }
 
-// NewPlainTooLargeError is NewTooLargeError without details, for services that do not use those of
-// user.v1.
+// NewPlainTooLargeError is NewTooLargeError without details, for services other than user.v1.
 func NewPlainTooLargeError(limit int64) error {
 	return connect.NewError(connect.CodeResourceExhausted, NewTooLargeError(limit).Unwrap())
 }
 
-// NewTooComplexError is the error for a message that takes more than the limit, in bytes, when it
-// is decoded.
+// NewTooComplexError returns the error for a message whose decoded size exceeds limit bytes.
 func NewTooComplexError(limit int64) *connect.Error {
 	s, _ := rpcstatus.From(&user.Error{
 		Code: user.ResourceExhausted, Reason: user.MessageTooLarge,
-		Message:  "a message has too many elements: decoded it takes more than " + strconv.FormatInt(limit, 10) + " bytes",
+		Message:  "message too complex: decoded size exceeds " + strconv.FormatInt(limit, 10) + " bytes",
 		Metadata: map[string]string{"limit": strconv.FormatInt(limit, 10)},
 	})
 	return fromStatus(s)
 }
 
-// NewBodyTimeoutError is the answer to a message that did not come in its time.
+// NewBodyTimeoutError returns the error for a request body that was not received in time.
 func NewBodyTimeoutError() *connect.Error {
-	return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the message did not come within its time"))
+	return connect.NewError(connect.CodeDeadlineExceeded, errors.New("request body timeout"))
 }
 
-// Errors turns the errors of handlers into answers.
+// Errors is an interceptor that maps the errors of handlers to Connect errors.
 type Errors struct {
 	serverOnly
 
 	log  *slog.Logger
-	keep bool // a *connect.Error of a handler passes unchanged
+	keep bool // return a handler's *connect.Error unchanged
 }
 
-// NewErrors returns an interceptor that logs unexpected failures.
+// NewErrors returns an interceptor that logs unexpected errors.
 func NewErrors(log *slog.Logger) *Errors { return &Errors{log: log} }
 
-// KeepConnectErrors returns an interceptor that passes a *connect.Error unchanged, for
-// handlers that speak Connect's own errors.
+// KeepConnectErrors returns a copy that passes a *connect.Error unchanged, for handlers of
+// other services.
 func (e *Errors) KeepConnectErrors() *Errors { return &Errors{log: e.log, keep: true} }
 
-// WrapUnary answers the errors of unary calls.
+// WrapUnary maps the errors of unary calls.
 func (e *Errors) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		res, err := next(ctx, req)
@@ -91,10 +86,10 @@ func (e *Errors) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// WrapStreamingHandler answers the errors of streams.
+// WrapStreamingHandler maps the errors of streams.
 func (e *Errors) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if err := next(ctx, goneConn{conn}); err != nil {
+		if err := next(ctx, sendErrorConn{conn}); err != nil {
 			return e.answer(ctx, conn.Spec(), err)
 		}
 		return nil
@@ -105,16 +100,16 @@ func (e *Errors) answer(ctx context.Context, spec connect.Spec, err error) error
 	if own := (*connect.Error)(nil); e.keep && errors.As(err, &own) {
 		return own
 	}
-	answer, known := ToConnect(err)
-	if known && answer.Code() != connect.CodeCanceled {
+	answer, expected := ToConnect(err)
+	if expected && answer.Code() != connect.CodeCanceled {
 		return answer
 	}
-	// The server may have had a reason of its own to end the call, when it stops.
+	// The cause of the cancellation may be the server's own, such as a shutdown.
 	reason, ended := user.AsError(context.Cause(ctx))
-	if known && ended {
+	if expected && ended {
 		answer, _ = ToConnect(reason)
 	}
-	if known {
+	if expected {
 		return answer
 	}
 	attrs := []slog.Attr{
@@ -122,11 +117,11 @@ func (e *Errors) answer(ctx context.Context, spec connect.Spec, err error) error
 	}
 	if p := (*panicError)(nil); errors.As(err, &p) {
 		attrs = append(attrs, slog.String("stack", string(p.stack)))
-	} else if gone := ctx.Err(); gone != nil {
-		// Drivers give an interrupted statement errors of their own. The caller has
-		// gone or run out of time either way.
-		e.log.LogAttrs(ctx, slog.LevelWarn, "failure of a call that had ended", attrs...)
-		answer, _ = ToConnect(gone)
+	} else if ctxErr := ctx.Err(); ctxErr != nil {
+		// A driver may return its own error for an interrupted statement. The call was
+		// canceled or timed out either way.
+		e.log.LogAttrs(ctx, slog.LevelWarn, "error after call ended", attrs...)
+		answer, _ = ToConnect(ctxErr)
 		if ended {
 			answer, _ = ToConnect(reason)
 		}
@@ -134,12 +129,12 @@ func (e *Errors) answer(ctx context.Context, spec connect.Spec, err error) error
 	}
 	incident := rand.Text()
 	attrs = append(attrs, slog.String("incident", incident))
-	e.log.LogAttrs(ctx, slog.LevelError, "unexpected failure", attrs...)
+	e.log.LogAttrs(ctx, slog.LevelError, "unexpected error", attrs...)
 	return fromStatus(rpcstatus.Internal(incident))
 }
 
-// protocolError returns the *connect.Error within err. Those without a code of their
-// own are not kept: their texts come from anywhere.
+// protocolError returns the *connect.Error in err. An error with code UNKNOWN is not kept:
+// its text may contain internals.
 func protocolError(err error) (*connect.Error, bool) {
 	var e *connect.Error
 	if !errors.As(err, &e) {
@@ -158,16 +153,16 @@ func protocolError(err error) (*connect.Error, bool) {
 	return truncated(e), true
 }
 
-// longestProtocolMessage bounds the message of an error of package connect, which may
-// repeat a header of the caller's.
-const longestProtocolMessage = 512
+// maxProtocolMessage is the maximum length of an error message of package connect, which
+// may quote a request header.
+const maxProtocolMessage = 512
 
-// truncated returns the error with a message that is not too long.
+// truncated returns the error with a message of bounded length.
 func truncated(e *connect.Error) *connect.Error {
-	if len(e.Message()) <= longestProtocolMessage {
+	if len(e.Message()) <= maxProtocolMessage {
 		return e
 	}
-	out := connect.NewError(e.Code(), errors.New(rpcstatus.Truncate(e.Message(), longestProtocolMessage)))
+	out := connect.NewError(e.Code(), errors.New(rpcstatus.Truncate(e.Message(), maxProtocolMessage)))
 	for _, detail := range e.Details() {
 		out.AddDetail(detail)
 	}
@@ -175,8 +170,8 @@ func truncated(e *connect.Error) *connect.Error {
 	return out
 }
 
-// isReadLimit reports whether connect itself found a message too large. It says so
-// in its text alone.
+// isReadLimit reports whether connect rejected a message for its size. Only the text of the
+// error shows that.
 func isReadLimit(e *connect.Error) bool {
 	return strings.Contains(e.Message(), "larger than configured max")
 }

@@ -20,10 +20,10 @@ import (
 func TestToConnect(t *testing.T) {
 	limit := connect.NewError(connect.CodeResourceExhausted, errors.New("message size 9 is larger than configured max 8"))
 	for name, test := range map[string]struct {
-		err    error
-		code   connect.Code
-		reason string
-		known  bool
+		err      error
+		code     connect.Code
+		reason   string
+		expected bool
 	}{
 		"domain":               {fmt.Errorf("get: %w", user.NewNotFoundError(7)), connect.CodeNotFound, "USER_NOT_FOUND", true},
 		"deadline":             {context.DeadlineExceeded, connect.CodeDeadlineExceeded, "", true},
@@ -38,12 +38,12 @@ func TestToConnect(t *testing.T) {
 		"retry is not lost on": {user.NewOverloadedError(), connect.CodeUnavailable, "OVERLOADED", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, known := intercept.ToConnect(test.err)
-			if got.Code() != test.code || known != test.known {
-				t.Errorf("got %v, known %v", got, known)
+			got, expected := intercept.ToConnect(test.err)
+			if got.Code() != test.code || expected != test.expected {
+				t.Errorf("ToConnect() = %v, %v", got, expected)
 			}
 			if reason := reasonOf(t, got); reason != test.reason {
-				t.Errorf("got reason %q", reason)
+				t.Errorf("reason = %q", reason)
 			}
 		})
 	}
@@ -63,8 +63,8 @@ func reasonOf(t *testing.T, err *connect.Error) string {
 	return ""
 }
 
-// A driver's error of a call that has ended is no fault.
-func TestErrorAfterTheEndOfACall(t *testing.T) {
+// A driver error after the call was canceled is not an unexpected error.
+func TestErrorAfterCancellation(t *testing.T) {
 	var log strings.Builder
 	e := intercept.NewErrors(slog.New(slog.NewTextHandler(&log, nil)))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -73,10 +73,10 @@ func TestErrorAfterTheEndOfACall(t *testing.T) {
 		return errors.New("interrupted (9)")
 	})(ctx, newConn(connect.StreamTypeServer, nil))
 	if connect.CodeOf(err) != connect.CodeCanceled || strings.Contains(err.Error(), "interrupted") {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v, want CANCELED", err)
 	}
 	if !strings.Contains(log.String(), "interrupted") || strings.Contains(log.String(), "incident") {
-		t.Errorf("got log %s", log.String())
+		t.Errorf("log = %s", log.String())
 	}
 }
 
@@ -84,11 +84,11 @@ func TestPanics(t *testing.T) {
 	run := intercept.Recover{}.WrapStreamingHandler
 	err := run(func(context.Context, connect.StreamingHandlerConn) error { panic("oh") })(t.Context(), nil)
 	if err == nil || !strings.Contains(err.Error(), "oh") {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v", err)
 	}
 	defer func() {
 		if got, ok := recover().(error); !ok || !errors.Is(got, http.ErrAbortHandler) {
-			t.Errorf("the wish to cut the connection was lost: %v", got)
+			t.Errorf("recovered %v, want http.ErrAbortHandler", got)
 		}
 	}()
 	_ = run(func(context.Context, connect.StreamingHandlerConn) error { panic(http.ErrAbortHandler) })(t.Context(), nil)
@@ -98,8 +98,8 @@ func TestLongProtocolErrorIsTruncated(t *testing.T) {
 	t.Parallel()
 	long := connect.NewError(connect.CodeInvalidArgument, errors.New(strings.Repeat("x", 100_000)))
 	long.Meta().Set("K", "v")
-	got, known := intercept.ToConnect(long)
-	if !known || got.Code() != connect.CodeInvalidArgument || len(got.Message()) > 512 || got.Meta().Get("K") != "v" {
-		t.Errorf("ToConnect = %v with %d bytes and %v, known %v", got.Code(), len(got.Message()), got.Meta(), known)
+	got, expected := intercept.ToConnect(long)
+	if !expected || got.Code() != connect.CodeInvalidArgument || len(got.Message()) > 512 || got.Meta().Get("K") != "v" {
+		t.Errorf("ToConnect = %v with %d bytes and %v, expected %v", got.Code(), len(got.Message()), got.Meta(), expected)
 	}
 }

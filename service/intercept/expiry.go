@@ -11,63 +11,61 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// lastWords is how long a caller whose credentials have expired may take to be told so.
-// After that, with what net/http still has to send, half a minute is over.
-const lastWords = 15 * time.Second
+// statusGrace is the time for sending the final status of an expired stream.
+const statusGrace = 15 * time.Second
 
-// askEvery is how often it is asked whether the caller of a stream may still have it.
-// With the time in which files are looked at, half a minute is over.
-const askEvery = 20 * time.Second
+// reauthenticateInterval is the interval at which the caller of a stream is re-authenticated.
+const reauthenticateInterval = 20 * time.Second
 
-// Expiry ends streams when the credentials of their callers expire, with
-// CREDENTIALS_EXPIRED, and soon after their callers would not be let in any more, for the
-// reason for which they would not: the context of the handler ends at that moment, for
-// that cause; nothing more is sent or received; and whatever the handler makes of it, the
-// caller is told of the cause. A reader who is too slow even for that is cut.
+// Expiry is an interceptor that ends streams when the credentials of their caller expire or
+// are revoked. Credentials are re-authenticated periodically. The context of the handler is
+// then canceled, no more messages are sent or received, and the stream ends with
+// CREDENTIALS_EXPIRED or the error of the re-authentication, whatever the handler returns. A
+// client that does not read the status in time is disconnected.
 //
-// Clock-skew leeway applies when a call starts, a stream as well as a unary call. A stream
-// that starts before its token's exp ends exactly at exp.
+// Clock-skew leeway applies when a call starts. A stream that starts before its token's exp
+// ends exactly at exp.
 type Expiry struct{ serverOnly }
 
-// WrapUnary returns next as it is: a call lasts a minute at most.
+// WrapUnary returns next unchanged: unary calls are bounded by Deadline.
 func (Expiry) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
 
-// WrapStreamingHandler bounds streams.
+// WrapStreamingHandler ends streams with their credentials.
 func (Expiry) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		expires := auth.FromContext(ctx).StreamEnd(time.Now())
 		if expires.IsZero() {
 			return next(ctx, conn)
 		}
-		dated, cancel := context.WithDeadlineCause(ctx, expires, &endedError{auth.NewExpiredError()})
+		expiring, cancel := context.WithDeadlineCause(ctx, expires, &endedError{auth.NewExpiredError()})
 		defer cancel()
-		if err := endOf(dated); err != nil {
+		if err := endError(expiring); err != nil {
 			return err
 		}
-		bounded, end := context.WithCancelCause(dated)
+		bounded, end := context.WithCancelCause(expiring)
 		defer end(nil)
-		defer askAgain(bounded, end)()
-		hush := context.AfterFunc(bounded, func() { silence(bounded, conn.Spec()) })
-		err := next(bounded, &endingConn{StreamingHandlerConn: conn, ctx: bounded, expires: expires})
-		why := endOf(bounded)
-		if hush() && why != nil {
-			silence(bounded, conn.Spec()) // the handler was faster
+		defer reauthenticate(bounded, end)()
+		stopAbort := context.AfterFunc(bounded, func() { abortStream(bounded, conn.Spec()) })
+		err := next(bounded, &expiringConn{StreamingHandlerConn: conn, ctx: bounded, expires: expires})
+		ended := endError(bounded)
+		if stopAbort() && ended != nil {
+			abortStream(bounded, conn.Spec()) // the handler returned first
 		}
-		if err != nil && why != nil {
-			return why
+		if err != nil && ended != nil {
+			return ended
 		}
 		return err
 	}
 }
 
-// askAgain asks again and again who calls, until stop is called. A timer, and not a
-// goroutine, waits with each stream.
-func askAgain(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
-	var mu sync.Mutex // held while the timer is set
+// reauthenticate re-authenticates the caller periodically until stop is called. It uses a timer
+// instead of a goroutine for each stream.
+func reauthenticate(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
+	var mu sync.Mutex // guards timer
 	var timer *time.Timer
 	mu.Lock()
 	defer mu.Unlock()
-	timer = time.AfterFunc(askEvery, func() {
+	timer = time.AfterFunc(reauthenticateInterval, func() {
 		if ctx.Err() != nil {
 			return
 		}
@@ -78,7 +76,7 @@ func askAgain(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
 		mu.Lock()
 		defer mu.Unlock()
 		if ctx.Err() == nil {
-			timer.Reset(askEvery)
+			timer.Reset(reauthenticateInterval)
 		}
 	})
 	return func() {
@@ -89,14 +87,14 @@ func askAgain(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
 	}
 }
 
-// endedError is the cause of a context that ended because of its caller.
+// endedError is the cancellation cause of a stream whose credentials ended.
 type endedError struct{ error }
 
-// Unwrap gives what the caller is told.
+// Unwrap returns the error for the caller.
 func (e *endedError) Unwrap() error { return e.error }
 
-// endOf returns why a stream has ended because of its caller, nil if it has not.
-func endOf(ctx context.Context) error {
+// endError returns the error with which a stream must end, nil if its credentials are valid.
+func endError(ctx context.Context) error {
 	var ended *endedError
 	if ctx.Err() == nil || !errors.As(context.Cause(ctx), &ended) {
 		return nil
@@ -104,41 +102,40 @@ func endOf(ctx context.Context) error {
 	return ended.error
 }
 
-// silence ends what goes on between the two sides of a stream that has ended.
-func silence(ctx context.Context, spec connect.Spec) {
-	end := endOf(ctx)
+// abortStream stops reading and writing the stream of a canceled context.
+func abortStream(ctx context.Context, spec connect.Spec) {
+	end := endError(ctx)
 	if end == nil {
 		return
 	}
-	if told, ok := ctx.Value(endKey{}).(func(error)); ok {
-		told(end)
+	if onEnd, ok := ctx.Value(endKey{}).(func(error)); ok {
+		onEnd(end)
 	}
 	body, ok := ctx.Value(bodyKey{}).(Body)
 	if !ok {
 		return
 	}
-	// A handler that waits for the caller's next message does not look at its
-	// context. A caller who has no more to say is not kept from hearing the end.
+	// A handler blocked in Receive does not observe its context. A client that has
+	// half-closed the stream still gets the status.
 	if spec.StreamType&connect.StreamTypeClient != 0 {
 		body.StopReading()
 	}
-	// Whoever takes a little now and then is not cut by the guard, and might hold the
-	// one write that goes on for hours.
-	time.AfterFunc(lastWords, body.StopWriting)
+	// A client that reads slowly is not stalled, so a blocked write could last for hours.
+	time.AfterFunc(statusGrace, body.StopWriting)
 }
 
-// endingConn is a stream that nothing passes any more when it has ended.
-type endingConn struct {
+// expiringConn fails Send and Receive once the stream has ended.
+type expiringConn struct {
 	connect.StreamingHandlerConn
 
-	ctx     context.Context //nolint:containedctx // the stream's own; Send is given none
+	ctx     context.Context //nolint:containedctx // Send has no context parameter
 	expires time.Time
 }
 
-// over returns why the stream has ended, nil while it lasts. The timer of the context may
-// be late on a busy machine; the clock is not.
-func (c *endingConn) over() error {
-	if err := endOf(c.ctx); err != nil {
+// err returns the error with which the stream ended, nil if it is open. It also compares the
+// clock, because the timer of the context can fire late.
+func (c *expiringConn) err() error {
+	if err := endError(c.ctx); err != nil {
 		return err
 	}
 	if !time.Now().Before(c.expires) {
@@ -147,47 +144,43 @@ func (c *endingConn) over() error {
 	return nil
 }
 
-// Send sends a message while the stream lasts. A handler that has many at hand does not
-// look at its context in between.
-func (c *endingConn) Send(message any) error {
-	if err := c.over(); err != nil {
+// Send sends a message while the stream is open.
+func (c *expiringConn) Send(message any) error {
+	if err := c.err(); err != nil {
 		return err
 	}
 	return c.StreamingHandlerConn.Send(message)
 }
 
-// Receive receives a message while the stream lasts.
-func (c *endingConn) Receive(message any) error {
-	if err := c.over(); err != nil {
+// Receive receives a message while the stream is open.
+func (c *expiringConn) Receive(message any) error {
+	if err := c.err(); err != nil {
 		return err
 	}
 	return c.StreamingHandlerConn.Receive(message)
 }
 
-// Body is what the two sides of a call say. Its methods may be called by any goroutine,
-// also when the handler has returned.
+// Body aborts blocked reads and writes of a call. Its methods are safe for concurrent use,
+// also after the handler has returned.
 type Body interface {
-	// StopReading makes the Read of the request that waits fail, and every further
-	// one.
+	// StopReading makes pending and later reads of the request body fail.
 	StopReading()
-	// StopWriting makes the Write of the answer that waits fail, and every further
-	// one.
+	// StopWriting makes pending and later writes of the response fail.
 	StopWriting()
 }
 
 type bodyKey struct{}
 
-// WithBody returns a context whose streams Expiry can end while they wait for their
-// callers. Without it such a stream ends at its next message.
+// WithBody returns a context for a stream whose blocked reads and writes Expiry can abort.
+// Without it, such a stream ends at its next message.
 func WithBody(ctx context.Context, b Body) context.Context {
 	return context.WithValue(ctx, bodyKey{}, b)
 }
 
 type endKey struct{}
 
-// WithEnd returns a context whose stream's end, if it is because of its caller, is told
-// to a function at once. It is for who keeps messages of the stream back: the caller
-// must not have them any more.
-func WithEnd(ctx context.Context, told func(error)) context.Context {
-	return context.WithValue(ctx, endKey{}, told)
+// WithEnd returns a context whose function is called when Expiry ends the stream. A buffer of
+// stream messages uses it to drop messages that the caller may no longer receive.
+func WithEnd(ctx context.Context, onEnd func(error)) context.Context {
+	return context.WithValue(ctx, endKey{}, onEnd)
 }

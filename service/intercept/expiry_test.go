@@ -21,8 +21,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// waiting handlers do nothing but wait: for the end of their context, or for their
-// callers' next message.
+// waiting handlers block on their context or on the next message.
 type waiting struct {
 	userv1connect.UnimplementedUserServiceHandler
 }
@@ -37,8 +36,8 @@ func (waiting) WatchUserStatus(
 	return ctx.Err()
 }
 
-// StreamUserActivities gives its error the name of something else, as a driver might. Of
-// everybody it has rows without end, and looks at nothing else.
+// StreamUserActivities wraps its error, as a driver might. For all users it sends rows
+// without checking its context.
 func (waiting) StreamUserActivities(
 	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
 ) error {
@@ -69,7 +68,7 @@ func (waiting) BatchUpdateUsers(
 	return nil, stream.Err()
 }
 
-// pipes is a network of its own.
+// pipes is an in-memory network.
 type pipes struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -102,18 +101,18 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 }
 
-// exchange ends the reading of a request's body.
+// exchange aborts reads of a request body.
 type exchange struct {
 	control *http.ResponseController
 
-	mu   sync.Mutex
-	over bool
+	mu    sync.Mutex
+	ended bool
 }
 
 func (x *exchange) StopReading() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !x.over {
+	if !x.ended {
 		_ = x.control.SetReadDeadline(time.Unix(1, 0))
 	}
 }
@@ -121,20 +120,20 @@ func (x *exchange) StopReading() {
 func (x *exchange) StopWriting() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !x.over {
+	if !x.ended {
 		_ = x.control.SetWriteDeadline(time.Unix(1, 0))
 	}
 }
 
-// serveInBubble runs the waiting handlers for a caller whose credentials expire, and
-// tells of every handler that has returned.
+// serveInBubble runs the waiting handlers for a caller whose credentials expire. The channel
+// receives a value for each handler that has returned.
 func serveInBubble(t *testing.T, expires time.Time, http2 bool) (client userv1connect.UserServiceClient, returned <-chan struct{}) {
 	t.Helper()
 	caller := auth.Caller{Subject: "ann", Kind: auth.Token, Permissions: auth.AllPermissions(), Expires: expires}
 	return serveCallers(t, func(*http.Request) (auth.Caller, error) { return caller, nil }, http2)
 }
 
-// serveCallers does so for whoever authenticate says is calling.
+// serveCallers does the same with the given authentication.
 func serveCallers(
 	t *testing.T, authenticate func(*http.Request) (auth.Caller, error), http2 bool,
 ) (client userv1connect.UserServiceClient, returned <-chan struct{}) {
@@ -157,7 +156,7 @@ func serveCallers(
 			defer func() {
 				x.mu.Lock()
 				defer x.mu.Unlock()
-				x.over = true
+				x.ended = true
 				ended <- struct{}{}
 			}()
 			handler.ServeHTTP(w, r.WithContext(intercept.WithBody(r.Context(), x)))
@@ -171,15 +170,14 @@ func serveCallers(
 		transport.CloseIdleConnections()
 		_ = server.Close()
 		serving.Wait()
-		// In the time of the bubble: net/http lingers for half a second before it closes an
-		// HTTP/1.1 connection whose request it has not read to the end.
+		// Inside the bubble: net/http waits for 500 ms before it closes an HTTP/1.1
+		// connection with an unread request body.
 		time.Sleep(time.Second)
 	})
 	return userv1connect.NewUserServiceClient(&http.Client{Transport: transport}, "http://pipes"), ended
 }
 
-// streams opens a stream of each kind and returns how it ends, without the caller saying
-// anything more.
+// streams opens a stream of each kind, sends nothing more, and returns its error.
 var streams = map[string]func(context.Context, userv1connect.UserServiceClient) error{
 	"server stream": func(ctx context.Context, c userv1connect.UserServiceClient) error {
 		stream, err := c.WatchUserStatus(ctx, &userv1.WatchUserStatusRequest{UserIds: []int64{1}})
@@ -206,44 +204,42 @@ var streams = map[string]func(context.Context, userv1connect.UserServiceClient) 
 		if err != nil {
 			return err
 		}
-		// The end is seen when a further item cannot be sent.
+		// The client notices the end when it sends an item.
 		for {
 			if err := stream.Send(&userv1.UpdateUserRequest{UserId: 1}); err != nil {
 				break
 			}
-			time.Sleep(time.Second) // of the bubble
+			time.Sleep(time.Second) // bubble time
 		}
 		_, err = stream.CloseAndReceive()
 		return err
 	},
 }
 
-// A stream ends when the credentials do, with the reason, though neither side says
-// anything.
-func TestStreamsEndWithTheirCredentials(t *testing.T) {
+// An idle stream ends with its credentials.
+func TestIdleStreamsEndWithTheirCredentials(t *testing.T) {
 	for kind, open := range streams {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				began := time.Now()
-				client, _ := serveInBubble(t, began.Add(10*time.Minute), true)
+				start := time.Now()
+				client, _ := serveInBubble(t, start.Add(10*time.Minute), true)
 				err := open(t.Context(), client)
 				if connect.CodeOf(err) != connect.CodeUnauthenticated || errorInfo(err).GetReason() != string(user.CredentialsExpired) {
-					t.Errorf("ended with %v", err)
+					t.Errorf("stream error = %v", err)
 				}
-				if took := time.Since(began); took < 10*time.Minute || took > 10*time.Minute+30*time.Second {
-					t.Errorf("ended after %v", took)
+				if took := time.Since(start); took < 10*time.Minute || took > 10*time.Minute+30*time.Second {
+					t.Errorf("stream ended after %v", took)
 				}
 			})
 		})
 	}
 }
 
-// Over HTTP/1.1 too a handler does not wait for a message longer than the credentials
-// last.
+// Over HTTP/1.1 too, a blocked Receive ends with the credentials.
 func TestClientStreamOverHTTP1EndsWithItsCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		client, returned := serveInBubble(t, began.Add(10*time.Minute), false)
+		start := time.Now()
+		client, returned := serveInBubble(t, start.Add(10*time.Minute), false)
 		ctx, cancel := context.WithCancel(t.Context())
 		var calling sync.WaitGroup
 		calling.Go(func() {
@@ -256,59 +252,58 @@ func TestClientStreamOverHTTP1EndsWithItsCredentials(t *testing.T) {
 		defer calling.Wait()
 		defer cancel()
 		<-returned
-		if took := time.Since(began); took < 10*time.Minute || took > 10*time.Minute+30*time.Second {
-			t.Errorf("ended after %v", took)
+		if took := time.Since(start); took < 10*time.Minute || took > 10*time.Minute+30*time.Second {
+			t.Errorf("stream ended after %v", took)
 		}
 	})
 }
 
-// The clock-skew leeway is the same for unary calls and for streams, which end with it.
-func TestSkewIsTheSameForCallsAndStreams(t *testing.T) {
+// The clock-skew leeway applies to unary calls and to the start of streams.
+func TestLeewayOfCallsAndStreams(t *testing.T) {
 	for name, row := range map[string]struct {
 		since time.Duration // since the credentials expired
-		lasts time.Duration // negative: no call begins
+		lasts time.Duration // negative: the call is rejected
 	}{
 		"just expired": {0, 60 * time.Second}, "in the leeway": {20 * time.Second, 40 * time.Second},
 		"at its end": {60 * time.Second, -1}, "after it": {2 * time.Minute, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				began := time.Now()
-				client, _ := serveInBubble(t, began.Add(-row.since), true)
+				start := time.Now()
+				client, _ := serveInBubble(t, start.Add(-row.since), true)
 				err := streams["server stream"](t.Context(), client)
-				took := time.Since(began)
+				took := time.Since(start)
 				if errorInfo(err).GetReason() != string(user.CredentialsExpired) {
-					t.Errorf("the stream ended with %v", err)
+					t.Errorf("stream error = %v", err)
 				}
 				if low := max(row.lasts, 0); took < low || took > low+30*time.Second {
-					t.Errorf("the stream ended after %v, want %v", took, low)
+					t.Errorf("stream ended after %v, want %v", took, low)
 				}
 			})
 		})
 	}
 }
 
-// An end that comes before that of the credentials is what it is.
-func TestOtherEndsOfStreams(t *testing.T) {
+// A stream that ends before its credentials keeps its own result.
+func TestStreamEndsBeforeItsCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, _ := serveInBubble(t, time.Now().Add(time.Hour), true)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := streams["server stream"](ctx, client); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
-			t.Errorf("ended with %v", err)
+			t.Errorf("stream error = %v", err)
 		}
 	})
 }
 
-// A handler that sends and sends ends with the credentials too, however slowly its
-// reader takes what comes; one whose reader takes nothing, as soon as he had the time to
-// hear the reason.
+// A handler that sends continuously ends with the credentials too: with a slow reader at
+// once, with a stalled reader after the grace period.
 func TestSlowReadersEndWithTheirCredentials(t *testing.T) {
 	for name, reads := range map[string]bool{"slow": true, "none": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				began := time.Now()
-				client, returned := serveInBubble(t, began.Add(10*time.Minute), false)
+				start := time.Now()
+				client, returned := serveInBubble(t, start.Add(10*time.Minute), false)
 				stream, err := client.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
 				if err != nil {
 					t.Fatal(err)
@@ -316,12 +311,12 @@ func TestSlowReadersEndWithTheirCredentials(t *testing.T) {
 				var reading sync.WaitGroup
 				reading.Go(func() {
 					for reads && stream.Receive() {
-						time.Sleep(3 * time.Second) // of the bubble
+						time.Sleep(3 * time.Second) // bubble time
 					}
 				})
 				<-returned
-				if took := time.Since(began); took < 10*time.Minute || took > 10*time.Minute+15*time.Second {
-					t.Errorf("ended after %v", took)
+				if took := time.Since(start); took < 10*time.Minute || took > 10*time.Minute+15*time.Second {
+					t.Errorf("stream ended after %v", took)
 				}
 				reading.Wait()
 				_ = stream.Close()

@@ -14,44 +14,42 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// streamRetry is when a caller with too many streams may try again. Some may have ended
-// by then.
-const streamRetry = time.Second
+// streamRetryAfter is the retry delay sent to a caller with too many streams.
+const streamRetryAfter = time.Second
 
-// StreamLimits bounds streams: how many one caller has open, and how many bytes of
-// messages one client stream brings. It is safe for use by many goroutines.
-//
-// A caller is who the credentials say, or, where nobody is known, the peer's address.
+// StreamLimits is an interceptor that limits the open streams of one caller and the total
+// message size of one client stream. Callers are identified by [CallerKey]. It is safe for
+// concurrent use.
 type StreamLimits struct {
 	serverOnly
 
 	opts StreamLimitOptions
 
 	mu   sync.Mutex
-	open map[string]int // by caller; those without a stream are not in it
+	open map[string]int // open streams by caller key
 }
 
-// StreamLimitOptions are the limits.
+// StreamLimitOptions configure StreamLimits.
 type StreamLimitOptions struct {
-	// PerCaller is how many streams a caller may have open. 0: no limit.
+	// PerCaller is the maximum number of open streams of one caller. 0: no limit.
 	PerCaller int
-	// Bytes is how large the messages of one client stream may be in all, as messages,
-	// that is, after decompression. 0: no limit.
+	// Bytes is the maximum total size of the messages of one client stream, after
+	// decompression. 0: no limit.
 	Bytes int64
-	// Peer gives what stands for a peer at an address with its port. Required.
+	// Peer returns the key of a remote address with port. Required.
 	Peer func(addr string) string
 }
 
-// NewStreamLimits returns an interceptor that keeps the limits. It belongs inside what
-// authorizes, so that nobody takes up a stream who may not.
+// NewStreamLimits returns an interceptor with the limits. It belongs inside authorization, so
+// that unauthorized callers do not use up streams.
 func NewStreamLimits(opts StreamLimitOptions) *StreamLimits {
 	return &StreamLimits{opts: opts, open: make(map[string]int)}
 }
 
-// WrapUnary returns next as it is.
+// WrapUnary returns next unchanged.
 func (l *StreamLimits) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
 
-// WrapStreamingHandler bounds streams.
+// WrapStreamingHandler applies the limits.
 func (l *StreamLimits) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		if l.opts.PerCaller > 0 {
@@ -65,14 +63,13 @@ func (l *StreamLimits) WrapStreamingHandler(next connect.StreamingHandlerFunc) c
 			return user.NewOverloadedError()
 		}
 		if l.opts.Bytes > 0 && conn.Spec().StreamType == connect.StreamTypeClient {
-			conn = &weighedConn{StreamingHandlerConn: conn, limit: l.opts.Bytes}
+			conn = &sizedConn{StreamingHandlerConn: conn, limit: l.opts.Bytes}
 		}
 		return next(ctx, conn)
 	}
 }
 
-// streamBytes is what a stream takes beside its request: what it waits with, and a small
-// page of the log.
+// streamBytes is the memory of a stream beyond that of its request.
 const streamBytes = 12 << 10
 
 func (l *StreamLimits) enter(caller string) bool {
@@ -93,8 +90,8 @@ func (l *StreamLimits) leave(caller string) {
 	}
 }
 
-// CallerKey gives what stands for the caller in limits: the subject of the caller that
-// the context carries, or what peer gives for the address.
+// CallerKey returns the key that identifies a caller in limits: the subject of an
+// authenticated caller, or else peer(addr).
 func CallerKey(ctx context.Context, addr string, peer func(addr string) string) string {
 	if subject := auth.FromContext(ctx).Subject; subject != "" {
 		return SubjectKey(subject)
@@ -102,51 +99,50 @@ func CallerKey(ctx context.Context, addr string, peer func(addr string) string) 
 	return peer(addr)
 }
 
-// SubjectKey returns the key of an authenticated caller. No address begins like it.
+// SubjectKey returns the key of an authenticated caller. It never equals the key of an address.
 func SubjectKey(subject string) string { return "subject " + subject }
 
 func newTooManyStreamsError(limit int) error {
 	err := user.NewTooManyError(user.TooManyStreams, "streams are open", limit)
-	err.RetryAfter = streamRetry
+	err.RetryAfter = streamRetryAfter
 	return err
 }
 
-// weighedConn adds up the messages of a client stream.
-type weighedConn struct {
+// sizedConn limits the total message size of a client stream.
+type sizedConn struct {
 	connect.StreamingHandlerConn
 
 	limit, got int64
 }
 
 // Receive receives a message within the limit.
-func (c *weighedConn) Receive(message any) error {
+func (c *sizedConn) Receive(message any) error {
 	m, ok := message.(proto.Message)
 	if !ok {
 		return c.StreamingHandlerConn.Receive(message)
 	}
-	weighed := &weighedMessage{Message: m}
-	if err := c.StreamingHandlerConn.Receive(weighed); err != nil {
+	sized := &sizedMessage{Message: m}
+	if err := c.StreamingHandlerConn.Receive(sized); err != nil {
 		return err
 	}
-	c.got += int64(weighed.bytes)
+	c.got += int64(sized.bytes)
 	if c.got > c.limit {
 		limit := strconv.FormatInt(c.limit, 10)
 		return &user.Error{
 			Code: user.ResourceExhausted, Reason: user.TooManyItems,
-			Message:  "the items of the stream are larger than " + limit + " bytes in all",
+			Message:  "stream items too large: limit is " + limit + " bytes in total",
 			Metadata: map[string]string{"limit_bytes": limit},
 		}
 	}
 	return nil
 }
 
-// weighedMessage learns from its codec how many bytes it had, spaces and all: the size of
-// what was decoded would tell less.
-type weighedMessage struct {
+// sizedMessage records the encoded size of a message, as its codec reports it.
+type sizedMessage struct {
 	proto.Message
 
 	bytes int
 }
 
-// Weigh notes the bytes.
-func (m *weighedMessage) Weigh(bytes int) { m.bytes = bytes }
+// Weigh records the encoded size.
+func (m *sizedMessage) Weigh(bytes int) { m.bytes = bytes }

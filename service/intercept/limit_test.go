@@ -16,7 +16,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// limitConn is the server's end of a stream of so many items.
+// limitConn is the server side of a stream with a number of items.
 type limitConn struct {
 	connect.StreamingHandlerConn
 
@@ -34,18 +34,18 @@ func (c *limitConn) Receive(message any) error {
 	}
 	c.items--
 	if m, ok := message.(interface{ Weigh(bytes int) }); ok {
-		m.Weigh(100) // as its codec does
+		m.Weigh(100) // as the codec does
 	}
 	return nil
 }
 
 func host(addr string) string { host, _, _ := strings.Cut(addr, ":"); return host }
 
-func TestStreamsOfACaller(t *testing.T) {
+func TestStreamLimitPerCaller(t *testing.T) {
 	t.Parallel()
 	limits := intercept.NewStreamLimits(intercept.StreamLimitOptions{PerCaller: 2, Peer: host})
 	ada := auth.WithCaller(t.Context(), auth.Caller{Subject: "ada"})
-	// open opens a stream within a stream, and so on; it returns the last one's error.
+	// open opens nested streams and returns the error of the last one.
 	var open func(ctx context.Context, peer string, more int) error
 	open = func(ctx context.Context, peer string, more int) error {
 		next := func(context.Context, connect.StreamingHandlerConn) error {
@@ -56,13 +56,13 @@ func TestStreamsOfACaller(t *testing.T) {
 		}
 		return limits.WrapStreamingHandler(next)(ctx, &limitConn{peer: peer, kind: connect.StreamTypeServer})
 	}
-	for range 3 { // those that have ended do not count
+	for range 3 { // finished streams are not counted
 		if err := open(ada, "10.0.0.1:1", 2); err != nil {
-			t.Errorf("within the limit: %v", err)
+			t.Errorf("within the limit: error = %v", err)
 		}
 		err := open(ada, "10.0.0.1:1", 3)
 		if e, ok := user.AsError(err); !ok || e.Reason != user.TooManyStreams || e.RetryAfter == 0 {
-			t.Errorf("beyond the limit: %v", err)
+			t.Errorf("beyond the limit: error = %v", err)
 		}
 	}
 	nobody := t.Context()
@@ -70,15 +70,15 @@ func TestStreamsOfACaller(t *testing.T) {
 		return errors.Join(
 			open(nobody, "10.0.0.1:3", 1), // the second of the address
 			open(nobody, "10.0.0.2:1", 2), // another address
-			open(ada, "10.0.0.1:1", 2),    // a caller who is known is not his address
+			open(ada, "10.0.0.1:1", 2),    // an authenticated caller has its own key
 		)
 	})
 	if err := within(nobody, &limitConn{peer: "10.0.0.1:2"}); err != nil {
-		t.Errorf("callers stand in each other's way: %v", err)
+		t.Errorf("limits of other callers: error = %v", err)
 	}
 }
 
-func TestBytesOfAClientStream(t *testing.T) {
+func TestByteLimitOfClientStream(t *testing.T) {
 	t.Parallel()
 	limits := intercept.NewStreamLimits(intercept.StreamLimitOptions{Bytes: 1000, Peer: host})
 	for _, c := range []struct {
@@ -89,7 +89,7 @@ func TestBytesOfAClientStream(t *testing.T) {
 	}{
 		{connect.StreamTypeClient, 10, 10, ""},
 		{connect.StreamTypeClient, 11, 10, user.TooManyItems},
-		{connect.StreamTypeBidi, 5000, 5000, ""}, // it lasts as long as the caller likes
+		{connect.StreamTypeBidi, 5000, 5000, ""}, // no limit for bidi streams
 	} {
 		received := 0
 		err := limits.WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {
@@ -106,8 +106,8 @@ func TestBytesOfAClientStream(t *testing.T) {
 	}
 }
 
-// A unary call ends at the limit or at its caller's deadline, whichever is sooner; a
-// stream has its caller's alone.
+// A unary call has the earlier of the server's and the client's deadline; a stream has the
+// client's.
 func TestDeadlineIsClamped(t *testing.T) {
 	t.Parallel()
 	const limit = time.Minute
@@ -146,7 +146,7 @@ func TestDeadlineIsClamped(t *testing.T) {
 			want = 0
 		}
 		if own = own.Round(10 * time.Second); unary != want || stream != own {
-			t.Errorf("%v: a unary call has %v, a stream %v", own, unary, stream)
+			t.Errorf("client timeout %v: unary %v, stream %v", own, unary, stream)
 		}
 	}
 }

@@ -16,30 +16,29 @@ import (
 )
 
 const (
-	// slow is how long a call may take without being worth a line of its own.
-	slow = time.Second
-	// longestID bounds the request ids that are logged: what is longer is none.
-	longestID = 128
+	// slowCall is the duration above which a successful call is always logged.
+	slowCall = time.Second
+	// maxRequestIDBytes is the maximum length of a logged request id. Longer ids are omitted.
+	maxRequestIDBytes = 128
 )
 
-// Log writes one line a call. It belongs outside Errors, where the code of the
-// answer is known.
+// Log is an interceptor that logs one line for each call. It belongs outside Errors, where
+// the final code is known.
 //
-// Of the calls that went well and fast it writes those that the sampler takes, each
-// with how many were skipped since the last; the others show at debug. Streams that end
-// since the server stops count as such. Of the failures of callers it writes FailureBurst a
-// second for each procedure and code. Everything else is always written.
+// Fast successful calls and streams that end at a shutdown are sampled; a line has the number
+// of skipped calls, and the other calls are logged at debug level. Errors caused by callers
+// are limited to FailureBurst per second for each procedure and code. All other calls are
+// always logged.
 type Log struct {
 	serverOnly
 
 	log      *slog.Logger
-	sampler  *Sampler // nil: takes none
+	sampler  *Sampler // nil: log at debug level only
 	failures *Sampler
 }
 
-// NewLog returns an interceptor that writes to the logger. Without a sampler calls that
-// went well and fast show at debug only, which is right for what balancers ask all the
-// time.
+// NewLog returns a logging interceptor. A nil sampler logs fast successful calls at debug
+// level only, for example health checks.
 func NewLog(log *slog.Logger, sampler *Sampler) *Log {
 	return &Log{log: log, sampler: sampler, failures: NewSampler(time.Second, FailureBurst)}
 }
@@ -47,13 +46,13 @@ func NewLog(log *slog.Logger, sampler *Sampler) *Log {
 // WrapUnary logs unary calls.
 func (l *Log) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		markSeen(ctx)
-		began := time.Now()
+		markLogged(ctx)
+		start := time.Now()
 		res, err := next(ctx, req)
-		level, skipped, ok := l.level(ctx, req.Spec(), began, err)
+		level, skipped, ok := l.level(ctx, req.Spec(), start, err)
 		if ok {
-			l.line(ctx, logged{
-				spec: req.Spec(), peer: req.Peer(), level: level, skipped: skipped, began: began, err: err,
+			l.line(ctx, finishedCall{
+				spec: req.Spec(), peer: req.Peer(), level: level, skipped: skipped, start: start, err: err,
 				requestID: requestID(req.Any(), req.Header()),
 			})
 		}
@@ -61,16 +60,15 @@ func (l *Log) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// WrapStreamingHandler logs streams when they end.
 func (l *Log) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		markSeen(ctx)
-		began := time.Now()
+		markLogged(ctx)
+		start := time.Now()
 		err := next(ctx, conn)
-		level, skipped, ok := l.level(ctx, conn.Spec(), began, err)
+		level, skipped, ok := l.level(ctx, conn.Spec(), start, err)
 		if ok {
-			l.line(ctx, logged{
-				spec: conn.Spec(), peer: conn.Peer(), level: level, skipped: skipped, began: began, err: err,
+			l.line(ctx, finishedCall{
+				spec: conn.Spec(), peer: conn.Peer(), level: level, skipped: skipped, start: start, err: err,
 				requestID: requestID(nil, conn.RequestHeader()),
 			})
 		}
@@ -78,27 +76,27 @@ func (l *Log) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.St
 	}
 }
 
-// logged is a call that is worth a line.
-type logged struct {
+// finishedCall is a call to be logged.
+type finishedCall struct {
 	spec      connect.Spec
 	peer      connect.Peer
 	level     slog.Level
 	skipped   int64
-	began     time.Time
+	start     time.Time
 	err       error
 	requestID string
 }
 
-// level says whether a call that has ended is worth a line, and at which level.
-func (l *Log) level(ctx context.Context, spec connect.Spec, began time.Time, err error) (level slog.Level, skipped int64, ok bool) {
+// level returns the level of a finished call, and whether it is logged.
+func (l *Log) level(ctx context.Context, spec connect.Spec, start time.Time, err error) (level slog.Level, skipped int64, ok bool) {
 	level = levelOf(err, spec)
 	now, taken := time.Now(), true
 	switch {
-	case level == slog.LevelInfo && (isGood(err) && now.Sub(began) < slow || isDraining(err)):
+	case level == slog.LevelInfo && (succeeded(err) && now.Sub(start) < slowCall || isDraining(err)):
 		if taken = false; l.sampler != nil {
 			skipped, taken = l.sampler.Take(spec.Procedure, now)
 		}
-	case level < slog.LevelError && !isGood(err):
+	case level < slog.LevelError && !succeeded(err):
 		skipped, taken = l.failures.Take(spec.Procedure+" "+recordedCode(err).String(), now)
 	}
 	if !taken {
@@ -107,16 +105,16 @@ func (l *Log) level(ctx context.Context, spec connect.Spec, began time.Time, err
 	return level, skipped, l.log.Enabled(ctx, level)
 }
 
-func (l *Log) line(ctx context.Context, call logged) {
+func (l *Log) line(ctx context.Context, call finishedCall) {
 	code, attrs := "ok", make([]slog.Attr, 0, 10)
-	if !isGood(call.err) {
+	if !succeeded(call.err) {
 		code = recordedCode(call.err).String()
 	}
 	attrs = append(attrs,
 		slog.String("procedure", call.spec.Procedure),
 		slog.String("protocol", Protocol(ctx, call.peer)),
 		slog.String("code", code),
-		slog.Duration("duration", time.Since(call.began)),
+		slog.Duration("duration", time.Since(call.start)),
 		slog.String("peer", call.peer.Addr),
 	)
 	if caller := auth.FromContext(ctx).Subject; caller != "" {
@@ -126,7 +124,7 @@ func (l *Log) line(ctx context.Context, call logged) {
 		attrs = append(attrs, slog.String("request_id", call.requestID))
 	}
 	switch {
-	case isGood(call.err) && call.err != nil:
+	case succeeded(call.err) && call.err != nil:
 		attrs = append(attrs, slog.Bool("not_modified", true))
 	case call.err != nil:
 		attrs = append(attrs, slog.String("error", Clip(call.err.Error())))
@@ -134,11 +132,10 @@ func (l *Log) line(ctx context.Context, call logged) {
 	if call.skipped > 0 {
 		attrs = append(attrs, slog.Int64("skipped", call.skipped))
 	}
-	l.log.LogAttrs(ctx, call.level, "call", attrs...)
+	l.log.LogAttrs(ctx, call.level, "finished call", attrs...)
 }
 
-// requestID is what the caller knows the request by: the id that makes it safe to
-// repeat, or else what a proxy in front has given it.
+// requestID returns the idempotency key of the request, or else its X-Request-Id header.
 func requestID(message any, header http.Header) string {
 	id := ""
 	if m, ok := message.(interface{ GetRequestId() string }); ok {
@@ -147,14 +144,13 @@ func requestID(message any, header http.Header) string {
 	if id == "" {
 		id = header.Get("X-Request-Id")
 	}
-	if len(id) > longestID {
+	if len(id) > maxRequestIDBytes {
 		return ""
 	}
 	return id
 }
 
-// isDraining reports whether a call ended because the server stops. There may be
-// thousands of such streams, and all of them end so.
+// isDraining reports whether a stream ended because the server is draining.
 func isDraining(err error) bool {
 	var answer *connect.Error
 	if connect.CodeOf(err) != connect.CodeUnavailable || !errors.As(err, &answer) {
@@ -169,12 +165,12 @@ func isDraining(err error) bool {
 	return false
 }
 
-// isGood reports whether a call went well. That the caller has the answer already, which
-// travels as an error, is no failure.
-func isGood(err error) bool { return err == nil || connect.IsNotModifiedError(err) }
+// succeeded reports whether a call succeeded. A 304 response is a success, although connect
+// represents it as an error.
+func succeeded(err error) bool { return err == nil || connect.IsNotModifiedError(err) }
 
 func levelOf(err error, spec connect.Spec) slog.Level {
-	if isGood(err) || isDraining(err) {
+	if succeeded(err) || isDraining(err) {
 		return slog.LevelInfo
 	}
 	switch recordedCode(err) {
@@ -183,7 +179,7 @@ func levelOf(err error, spec connect.Spec) slog.Level {
 	case connect.CodeUnavailable, connect.CodeResourceExhausted:
 		return slog.LevelWarn
 	case connect.CodeDeadlineExceeded:
-		// The deadline of a stream is its caller's way to say how long it wants to listen.
+		// The deadline of a stream is chosen by its client.
 		if spec.StreamType == connect.StreamTypeUnary {
 			return slog.LevelWarn
 		}
@@ -193,40 +189,39 @@ func levelOf(err error, spec connect.Spec) slog.Level {
 	}
 }
 
-// Seen is where Log marks that it has seen a request. Refusals below the
-// interceptors, such as a message that cannot be decoded, it does not see; whoever
-// serves the request logs those.
-type Seen struct {
-	// Protocol is what the caller speaks where the call itself does not tell: REST is
-	// turned into Connect before it gets here.
+// RequestLog records whether Log has logged a request. Requests that fail below the interceptors,
+// for example with an undecodable message, must be logged elsewhere.
+type RequestLog struct {
+	// Protocol overrides the protocol of the call. REST requests reach the interceptors as
+	// Connect calls.
 	Protocol string
 
-	yes atomic.Bool
+	logged atomic.Bool
 }
 
-type seenKey struct{}
+type requestLogKey struct{}
 
-// WithSeen returns a context in which Log marks s.
-func WithSeen(ctx context.Context, s *Seen) context.Context {
-	return context.WithValue(ctx, seenKey{}, s)
+// WithRequestLog returns a context in which Log updates s.
+func WithRequestLog(ctx context.Context, s *RequestLog) context.Context {
+	return context.WithValue(ctx, requestLogKey{}, s)
 }
 
-// IsSeen reports whether Log has seen the request of the context.
-func IsSeen(ctx context.Context) bool {
-	s, ok := ctx.Value(seenKey{}).(*Seen)
-	return ok && s.yes.Load()
+// IsLogged reports whether Log has logged the request of the context.
+func IsLogged(ctx context.Context) bool {
+	s, ok := ctx.Value(requestLogKey{}).(*RequestLog)
+	return ok && s.logged.Load()
 }
 
-// Protocol is what the caller of a call speaks: grpc, grpcweb, connect or rest.
+// Protocol returns the protocol of a call: grpc, grpcweb, connect or rest.
 func Protocol(ctx context.Context, peer connect.Peer) string {
-	if s, ok := ctx.Value(seenKey{}).(*Seen); ok && s.Protocol != "" {
+	if s, ok := ctx.Value(requestLogKey{}).(*RequestLog); ok && s.Protocol != "" {
 		return s.Protocol
 	}
 	return peer.Protocol
 }
 
-func markSeen(ctx context.Context) {
-	if s, ok := ctx.Value(seenKey{}).(*Seen); ok {
-		s.yes.Store(true)
+func markLogged(ctx context.Context) {
+	if s, ok := ctx.Value(requestLogKey{}).(*RequestLog); ok {
+		s.logged.Store(true)
 	}
 }

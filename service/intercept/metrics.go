@@ -14,7 +14,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// The kinds of RPCs, as dashboards for gRPC servers know them.
+// Values of the label grpc_type.
 const (
 	kindUnary        = "unary"
 	kindClientStream = "client_stream"
@@ -22,7 +22,7 @@ const (
 	kindBidiStream   = "bidi_stream"
 )
 
-// codeNames are the names of the codes in metrics, by their numbers.
+// codeNames are the values of the code labels, by code.
 var codeNames = [...]string{
 	"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound",
 	"AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
@@ -30,37 +30,34 @@ var codeNames = [...]string{
 	"Unauthenticated",
 }
 
-// codeOK is the number of success, which package connect has no name for.
+// codeOK is the code of success, for which package connect has no constant.
 const codeOK = connect.Code(0)
 
-// durationBuckets are the usual ones of Prometheus, so that thresholds in existing
-// dashboards fall onto bounds, and finer ones below: most reads take less than the
-// first of those.
+// durationBuckets are the default buckets of Prometheus and finer ones below, because most
+// reads take less than 5 ms.
 var durationBuckets = []float64{
 	.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10,
 }
 
-// Metrics counts the calls of the services in the proto. It belongs outside Errors,
-// where the code of the answer is known, and inside the interceptor that traces, so
-// that a slow call's bucket names its trace.
+// Metrics is an interceptor that counts the calls of the services in the proto. It belongs
+// outside Errors, where the final code is known, and inside tracing, for exemplars.
 //
-// Every series that a dashboard divides by exists from the start, at zero. A
-// procedure that is not in the proto passes uncounted: no caller can make a series.
+// Counters start at zero for all methods. Calls of unknown procedures are not counted, so a
+// caller cannot create series.
 type Metrics struct {
 	serverOnly
 
-	methods map[string]*methodMetrics // by procedure; never changed
+	methods map[string]*methodMetrics // by procedure; immutable
 }
 
-// methodMetrics are the series of one method, found once.
+// methodMetrics are the metrics of one method.
 type methodMetrics struct {
 	started, received, sent prometheus.Counter
 	handled                 [len(codeNames)]prometheus.Counter
 	seconds                 prometheus.Observer
 	open                    prometheus.Gauge // nil for unary methods
 
-	// Seventeen histograms for each method would be most of what is scraped, and
-	// most of them would stay empty. They are made when their code first occurs.
+	// Histograms by status are created on first use, since most codes never occur.
 	byStatus  [len(codeNames)]atomic.Pointer[prometheus.Observer]
 	procedure string
 	durations *prometheus.HistogramVec
@@ -72,17 +69,17 @@ type rpcVecs struct {
 	open                             *prometheus.GaugeVec
 }
 
-// NewMetrics returns an interceptor whose metrics are in the registry:
+// NewMetrics returns an interceptor and registers its metrics:
 //
 //   - grpc_server_started_total, grpc_server_msg_received_total and
 //     grpc_server_msg_sent_total by grpc_type, grpc_service and grpc_method;
 //   - grpc_server_handled_total by these and grpc_code;
-//   - grpc_server_handling_seconds, a histogram by the first three;
-//   - grpc_request_duration_seconds, a histogram by method, which is the full
+//   - grpc_request_duration_seconds, a histogram by method (the full procedure) and status
+//     (the name of the code);
 //     procedure, and status, which is the code's name;
 //   - userd_open_streams by grpc_type, grpc_service and grpc_method.
 //
-// The time of a stream is its whole life.
+// The duration of a stream is its lifetime.
 func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 	vecs := newRPCVecs()
 	var failures error
@@ -112,20 +109,20 @@ func newRPCVecs() rpcVecs {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append(labels[:3:3], more...))
 	}
 	return rpcVecs{
-		started:  counter("grpc_server_started_total", "RPCs begun on the server."),
-		handled:  counter("grpc_server_handled_total", "RPCs ended on the server, by the code of the answer.", "grpc_code"),
-		received: counter("grpc_server_msg_received_total", "Messages received from callers."),
-		sent:     counter("grpc_server_msg_sent_total", "Messages sent to callers."),
+		started:  counter("grpc_server_started_total", "Total number of RPCs started on the server."),
+		handled:  counter("grpc_server_handled_total", "Total number of RPCs completed on the server, by code.", "grpc_code"),
+		received: counter("grpc_server_msg_received_total", "Total number of messages received from clients."),
+		sent:     counter("grpc_server_msg_sent_total", "Total number of messages sent to clients."),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "grpc_server_handling_seconds", Help: "Time from the beginning of an RPC to its end; of a stream, its life.",
+			Name: "grpc_server_handling_seconds", Help: "Duration of RPCs on the server in seconds; for a stream, its lifetime.",
 			Buckets: durationBuckets,
 		}, labels),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "grpc_request_duration_seconds", Help: "Time from the beginning of an RPC to its end, by the code of the answer.",
+			Name: "grpc_request_duration_seconds", Help: "Duration of RPCs on the server in seconds, by method and status.",
 			Buckets: durationBuckets,
 		}, []string{"method", "status"}),
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "userd_open_streams", Help: "Streams that are open now.",
+			Name: "userd_open_streams", Help: "Number of open streams.",
 		}, labels),
 	}
 }
@@ -170,10 +167,10 @@ func (m *Metrics) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return next(ctx, req)
 		}
 		rpc.started.Inc()
-		rpc.received.Inc() // it was decoded before this ran
-		code, began := connect.CodeUnknown, time.Now()
-		// Deferred for the panics that nobody recovers from: what has begun must end.
-		defer func() { rpc.ended(ctx, code, time.Since(began)) }()
+		rpc.received.Inc() // decoded before the interceptors run
+		code, start := connect.CodeUnknown, time.Now()
+		// Deferred, so that a panic is counted too.
+		defer func() { rpc.ended(ctx, code, time.Since(start)) }()
 		res, err := next(ctx, req)
 		if code = metricCode(err); err == nil {
 			rpc.sent.Inc()
@@ -191,10 +188,10 @@ func (m *Metrics) WrapStreamingHandler(next connect.StreamingHandlerFunc) connec
 		}
 		rpc.started.Inc()
 		rpc.open.Inc()
-		code, began := connect.CodeUnknown, time.Now()
+		code, start := connect.CodeUnknown, time.Now()
 		defer func() {
 			rpc.open.Dec()
-			rpc.ended(ctx, code, time.Since(began))
+			rpc.ended(ctx, code, time.Since(start))
 		}()
 		err := next(ctx, &countedConn{StreamingHandlerConn: conn, rpc: rpc})
 		code = metricCode(err)
@@ -211,7 +208,7 @@ func (m *methodMetrics) ended(ctx context.Context, code connect.Code, took time.
 		m.duration(code).Observe(seconds)
 		return
 	}
-	// Only a trace that somebody keeps is worth pointing at.
+	// An exemplar is useful only for a trace that is kept.
 	example := prometheus.Labels{"trace_id": span.TraceID().String()}
 	observe(m.seconds, seconds, example)
 	observe(m.duration(code), seconds, example)
@@ -225,8 +222,7 @@ func observe(to prometheus.Observer, value float64, example prometheus.Labels) {
 	to.Observe(value)
 }
 
-// duration returns the histogram of a code. Two calls that make it at once get the
-// same one.
+// duration returns the histogram of a code, and creates it on first use.
 func (m *methodMetrics) duration(code connect.Code) prometheus.Observer {
 	if made := m.byStatus[code].Load(); made != nil {
 		return *made
@@ -236,10 +232,10 @@ func (m *methodMetrics) duration(code connect.Code) prometheus.Observer {
 	return made
 }
 
-// metricCode returns the code of an answer, always one that has a name.
+// metricCode returns the code of a call; it always has a name.
 func metricCode(err error) connect.Code {
 	switch {
-	case err == nil, connect.IsNotModifiedError(err): // "not modified" is no failure
+	case err == nil, connect.IsNotModifiedError(err): // a 304 response is a success
 		return codeOK
 	case errors.As(err, new(*connect.Error)):
 	case errors.Is(err, context.Canceled):
@@ -253,14 +249,14 @@ func metricCode(err error) connect.Code {
 	return connect.CodeUnknown
 }
 
-// countedConn counts a stream's messages.
+// countedConn counts the messages of a stream.
 type countedConn struct {
 	connect.StreamingHandlerConn
 
 	rpc *methodMetrics
 }
 
-// Receive counts what could be read.
+// Receive counts received messages.
 func (c *countedConn) Receive(message any) error {
 	err := c.StreamingHandlerConn.Receive(message)
 	if err == nil {
@@ -269,7 +265,7 @@ func (c *countedConn) Receive(message any) error {
 	return err
 }
 
-// Send counts what was sent. Without a message only the header goes out.
+// Send counts sent messages. A nil message sends only the header.
 func (c *countedConn) Send(message any) error {
 	err := c.StreamingHandlerConn.Send(message)
 	if err == nil && message != nil {

@@ -28,8 +28,8 @@ func newMetrics(t testing.TB) (*intercept.Metrics, *prometheus.Registry) {
 	return m, registry
 }
 
-// series returns the metrics of a family whose labels hold all of the pairs, given as
-// name and value in turn.
+// series returns the metrics of a family that have all the labels, given as pairs of name and
+// value.
 func series(t testing.TB, from prometheus.Gatherer, family string, pairs ...string) []*dto.Metric {
 	t.Helper()
 	families, err := from.Gather()
@@ -58,7 +58,7 @@ func series(t testing.TB, from prometheus.Gatherer, family string, pairs ...stri
 	return found
 }
 
-// total adds up counters, gauges and the counts of histograms.
+// total adds up counters, gauges and histogram counts.
 func total(t testing.TB, from prometheus.Gatherer, family string, pairs ...string) float64 {
 	t.Helper()
 	sum := 0.0
@@ -75,7 +75,7 @@ func check(t testing.TB, from prometheus.Gatherer, want float64, family string, 
 	}
 }
 
-// unaryRequest is a request as a handler gets it.
+// unaryRequest is a request with a procedure.
 type unaryRequest struct {
 	*connect.Request[userv1.GetUserRequest]
 
@@ -88,7 +88,7 @@ func getUser(procedure string) unaryRequest {
 	return unaryRequest{connect.NewRequest(&userv1.GetUserRequest{}), connect.Spec{Procedure: procedure}}
 }
 
-// fakeConn is a stream whose caller has sent some messages.
+// fakeConn is a stream with a number of received messages.
 type fakeConn struct {
 	connect.StreamingHandlerConn
 
@@ -109,7 +109,7 @@ func (c *fakeConn) Receive(any) error {
 	return nil
 }
 
-func TestEveryMethodHasItsSeriesFromTheStart(t *testing.T) {
+func TestSeriesExistForEveryMethod(t *testing.T) {
 	_, registry := newMetrics(t)
 	kinds := map[string]string{
 		"GetUser": "unary", "BatchCreateUsers": "client_stream",
@@ -142,7 +142,7 @@ func TestEveryMethodHasItsSeriesFromTheStart(t *testing.T) {
 	}
 }
 
-func TestUnaryCallsAreCountedByTheirCode(t *testing.T) {
+func TestUnaryCallsAreCountedByCode(t *testing.T) {
 	m, registry := newMetrics(t)
 	const procedure = userv1connect.UserServiceGetUserProcedure
 	for code, err := range map[string]error{
@@ -155,7 +155,7 @@ func TestUnaryCallsAreCountedByTheirCode(t *testing.T) {
 	} {
 		next := m.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return nil, err })
 		if _, got := next(t.Context(), getUser(procedure)); !errors.Is(got, err) {
-			t.Errorf("%s: the error became %v", code, got)
+			t.Errorf("%s: error = %v", code, got)
 		}
 		check(t, registry, 1, "grpc_server_handled_total", "grpc_method", "GetUser", "grpc_code", code)
 		check(t, registry, 1, "grpc_request_duration_seconds", "method", procedure, "status", code)
@@ -181,7 +181,7 @@ func TestNotModifiedAndUnknownCodes(t *testing.T) {
 	check(t, registry, 1, "grpc_server_handled_total", "grpc_code", "Unknown")
 }
 
-func TestStreamsAreCountedWithTheirMessages(t *testing.T) {
+func TestStreamsAndMessagesAreCounted(t *testing.T) {
 	m, registry := newMetrics(t)
 	conn := &fakeConn{
 		spec:     connect.Spec{Procedure: userv1connect.UserServiceSyncUserStatusProcedure, StreamType: connect.StreamTypeBidi},
@@ -203,7 +203,7 @@ func TestStreamsAreCountedWithTheirMessages(t *testing.T) {
 	check(t, registry, 1, "grpc_server_handled_total", append(method, "grpc_code", "Unavailable")...)
 }
 
-func TestUnknownProceduresMakeNoSeries(t *testing.T) {
+func TestUnknownProceduresCreateNoSeries(t *testing.T) {
 	m, registry := newMetrics(t)
 	count := func() (n int) {
 		families, err := registry.Gather()
@@ -227,13 +227,13 @@ func TestUnknownProceduresMakeNoSeries(t *testing.T) {
 	}
 }
 
-func TestWhatPanicsEndsAllTheSame(t *testing.T) {
+func TestPanickingCallsAreCounted(t *testing.T) {
 	m, registry := newMetrics(t)
 	abort := func() { panic(http.ErrAbortHandler) }
 	survive := func(run func()) {
 		defer func() {
-			if recover() != http.ErrAbortHandler { //nolint:errorlint // the very value
-				t.Error("the panic did not pass")
+			if recover() != http.ErrAbortHandler { //nolint:errorlint // identity
+				t.Error("the panic was not propagated")
 			}
 		}()
 		run()
@@ -256,7 +256,7 @@ func sampledContext(ctx context.Context) context.Context {
 	}))
 }
 
-func TestSampledTracesAreNamedAsExamples(t *testing.T) {
+func TestSampledTracesAreExemplars(t *testing.T) {
 	m, registry := newMetrics(t)
 	next := m.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return nil, nil })
 	examples := func() (ids []string) {
@@ -273,22 +273,22 @@ func TestSampledTracesAreNamedAsExamples(t *testing.T) {
 	}
 	_, _ = next(t.Context(), getUser(userv1connect.UserServiceGetUserProcedure))
 	if got := examples(); len(got) != 0 {
-		t.Fatalf("an unsampled call left %v", got)
+		t.Fatalf("exemplar of an unsampled call = %v, want none", got)
 	}
 	_, _ = next(sampledContext(t.Context()), getUser(userv1connect.UserServiceGetUserProcedure))
 	if got := examples(); len(got) != 2 || got[0] != "trace_id=01020300000000000000000000000000" {
-		t.Errorf("got %v", got)
+		t.Errorf("exemplar = %v", got)
 	}
 }
 
 func TestMetricsAreRegisteredOnce(t *testing.T) {
 	_, registry := newMetrics(t)
 	if _, err := intercept.NewMetrics(registry); err == nil {
-		t.Error("a second set in one registry: want an error")
+		t.Error("second NewMetrics() = nil error, want error")
 	}
 }
 
-func TestMetricsManyAtOnce(t *testing.T) {
+func TestMetricsConcurrently(t *testing.T) {
 	m, registry := newMetrics(t)
 	failure := connect.NewError(connect.CodeAborted, errors.New("etag"))
 	next := m.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return nil, failure })

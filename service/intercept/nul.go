@@ -11,14 +11,14 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// nulViolations returns one violation for each text of a message that contains NUL, at
-// every depth. It is a rule for every field there is, and so not one of the proto, which a
-// field that is added could lack. Items that are validated by themselves are left out.
+// nulViolations returns a violation for each string of a message that contains NUL, at every
+// depth. This rule covers every field, including future ones, so it is not in the proto. Lists
+// of separately validated items are skipped.
 func nulViolations(m protoreflect.Message, path string) (violations []user.Violation) {
 	text := func(at, text string) {
 		if strings.IndexByte(text, 0) >= 0 {
 			violations = append(violations, user.Violation{
-				Field: at, Message: "must not contain the character NUL (U+0000)", Rule: "string.no_nul",
+				Field: at, Message: "must not contain NUL (U+0000)", Rule: "string.no_nul",
 			})
 		}
 	}
@@ -44,7 +44,7 @@ func nulViolations(m protoreflect.Message, path string) (violations []user.Viola
 				value(field.MapValue(), at, v)
 				return true
 			})
-		case field.IsList() && !isOfItems(field):
+		case field.IsList() && !hasItems(field):
 			for i := range v.List().Len() {
 				value(field, at+"["+strconv.Itoa(i)+"]", v.List().Get(i))
 			}
@@ -56,8 +56,8 @@ func nulViolations(m protoreflect.Message, path string) (violations []user.Viola
 	return violations
 }
 
-// isOfItems reports whether the elements of a list are validated by themselves.
-func isOfItems(field protoreflect.FieldDescriptor) bool {
+// hasItems reports whether the elements of a list are validated separately.
+func hasItems(field protoreflect.FieldDescriptor) bool {
 	if field.Message() == nil {
 		return false
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// No text of any request may contain NUL: the violation names its place.
-func TestNoTextContainsNUL(t *testing.T) {
+// NUL is rejected in every string of every request, with the path of the field.
+func TestNULIsRejectedInEveryString(t *testing.T) {
 	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
 	if err != nil {
 		t.Fatal(err)
@@ -33,34 +33,34 @@ func TestNoTextContainsNUL(t *testing.T) {
 			p.set(m)
 			e, ok := user.AsError(check(m.Interface()))
 			if !ok || !slices.ContainsFunc(e.Violations, func(v user.Violation) bool { return v.Field == p.path }) {
-				t.Errorf("%s with NUL in %s: got %v", kind.Descriptor().Name(), p.path, e)
+				t.Errorf("%s with NUL in %s: error = %v", kind.Descriptor().Name(), p.path, e)
 			}
 		}
 	}
 	if texts < 40 {
-		t.Errorf("only %d texts were found", texts)
+		t.Errorf("only %d strings found", texts)
 	}
 }
 
-// Items are validated by themselves, so that NUL in one is that item's failure.
-func TestNULInAnItemIsTheItemsFailure(t *testing.T) {
+// Items are validated separately, so NUL in an item fails only that item.
+func TestNULInAnItemFailsTheItem(t *testing.T) {
 	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
 	if err != nil {
 		t.Fatal(err)
 	}
 	item := &userv1.CreateUserRequest{Username: "anna", Email: "a@example.org", Tags: []string{"a\x00"}}
 	if err := intercept.Item(validator)(&userv1.CreateUsersRequest{Requests: []*userv1.CreateUserRequest{item}}); err != nil {
-		t.Errorf("the whole request is refused: %v", err)
+		t.Errorf("request with a bad item: error = %v, want nil", err)
 	}
 	if e, ok := user.AsError(intercept.Item(validator)(item)); !ok || e.Violations[0].Field != "tags[0]" {
-		t.Errorf("the item: got %v, want a violation of tags[0]", e)
+		t.Errorf("Item() = %v, want a violation of tags[0]", e)
 	}
 }
 
-// textPlace is a place in a message where a text can be.
+// textPlace is the path of a string in a message.
 type textPlace struct {
 	path string
-	set  func(protoreflect.Message) // puts a text with NUL there
+	set  func(protoreflect.Message) // sets a string with NUL
 }
 
 func textPlaces(m protoreflect.Message, within []protoreflect.FullName) (places []textPlace) {
@@ -97,7 +97,6 @@ func textPlaces(m protoreflect.Message, within []protoreflect.FullName) (places 
 	return places
 }
 
-// A message without NUL costs little to look through.
 func BenchmarkValidate(b *testing.B) {
 	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,30 +13,28 @@ import (
 )
 
 const (
-	// PositionHeader carries, in every answer, "EPOCH:POSITION": a position of the
-	// log that the answer reflects at least.
+	// PositionHeader is a response header with the value EPOCH:POSITION, a position of the
+	// log that the response reflects at least.
 	PositionHeader = "Userd-Position"
-	// MinPositionHeader carries, in a request, a position that the answer has to
+	// MinPositionHeader is a request header with a position that the response must
 	// reflect.
 	MinPositionHeader = "Userd-Min-Position"
 
-	// longestWait is how long a call waits for its position at most.
-	longestWait = 5 * time.Second
+	// maxPositionWait is the maximum time that a call waits for its minimum position.
+	maxPositionWait = 5 * time.Second
 )
 
-// Feed tells how far the log has come.
+// Feed gives access to the head of the log.
 type Feed interface {
-	// Head is the end of the log. What is read after the call sees it.
+	// Head returns the end of the log. Later reads see at least this position.
 	Head() user.Head
-	// WaitFor returns once the log has reached the position.
+	// WaitFor blocks until the log has reached the position.
 	WaitFor(ctx context.Context, position int64) error
 }
 
-// Position gives every answer, of errors too, the header PositionHeader, and lets a
-// call wait for the position that it asks for in MinPositionHeader.
-//
-// A handler that knows better sets the header itself: a write its own position, a
-// repeated write that of the first.
+// Position is an interceptor that sets PositionHeader on every response, including errors, and
+// waits for the position in MinPositionHeader. A handler may overwrite the header, for example
+// with the position of its write.
 type Position struct {
 	serverOnly
 
@@ -45,17 +42,17 @@ type Position struct {
 	first func(context.Context) (int64, error)
 }
 
-// NewPosition returns an interceptor for positions of the log. first gives the
-// position of its oldest row.
+// NewPosition returns an interceptor for positions of the log. first returns the position of
+// the oldest row.
 func NewPosition(feed Feed, first func(context.Context) (int64, error)) *Position {
 	return &Position{feed: feed, first: first}
 }
 
-// WrapUnary serves unary calls.
+// WrapUnary handles unary calls.
 func (p *Position) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		// The header goes through the call's context, not through the response: that
-		// way it is there however the call ends.
+		// The header is set on the call, not on the response, so that errors have it
+		// too.
 		if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
 			p.stamp(info.ResponseHeader())
 		}
@@ -66,7 +63,7 @@ func (p *Position) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// WrapStreamingHandler serves streams.
+// WrapStreamingHandler handles streams.
 func (p *Position) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		p.stamp(conn.ResponseHeader())
@@ -79,16 +76,16 @@ func (p *Position) WrapStreamingHandler(next connect.StreamingHandlerFunc) conne
 
 func (p *Position) stamp(answer http.Header) {
 	head := p.feed.Head()
-	answer[PositionHeader] = []string{head.Epoch + ":" + strconv.FormatInt(head.Position, 10)}
+	answer[PositionHeader] = []string{user.FormatPosition(head.Epoch, head.Position)}
 }
 
-// wait returns once the log has reached what the request asks for.
+// wait blocks until the log has reached the position that the request asks for.
 func (p *Position) wait(ctx context.Context, request http.Header) error {
 	want := request.Get(MinPositionHeader)
 	if want == "" {
 		return nil
 	}
-	epoch, position, ok := parsePosition(want)
+	epoch, position, ok := user.ParsePosition(want)
 	if !ok {
 		return user.NewFieldErrorf(strings.ToLower(MinPositionHeader), "must be EPOCH:POSITION")
 	}
@@ -98,25 +95,16 @@ func (p *Position) wait(ctx context.Context, request http.Header) error {
 		if err != nil {
 			return err
 		}
-		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "the position is of another log")
+		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "the position belongs to another log")
 	}
 	if position <= head.Position {
 		return nil
 	}
-	waiting, cancel := context.WithTimeout(ctx, longestWait)
+	waiting, cancel := context.WithTimeout(ctx, maxPositionWait)
 	defer cancel()
 	err := p.feed.WaitFor(waiting, position)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return user.NewPositionNotReachedError()
 	}
 	return err
-}
-
-func parsePosition(s string) (epoch string, position int64, ok bool) {
-	epoch, digits, ok := strings.Cut(s, ":")
-	if !ok || epoch == "" {
-		return "", 0, false
-	}
-	position, err := strconv.ParseInt(digits, 10, 64)
-	return epoch, position, err == nil && position >= 0
 }

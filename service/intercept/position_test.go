@@ -14,7 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// stillFeed is a log that gets no further.
+// stillFeed is a log that does not grow.
 type stillFeed struct{}
 
 func (stillFeed) Head() user.Head { return user.Head{Epoch: "e", Position: 3} }
@@ -26,7 +26,7 @@ func (stillFeed) WaitFor(ctx context.Context, _ int64) error {
 
 func first(context.Context) (int64, error) { return 1, nil }
 
-func TestWaitForAPositionEnds(t *testing.T) {
+func TestWaitForPositionTimesOut(t *testing.T) {
 	for name, test := range map[string]struct {
 		deadline time.Duration // 0: none
 		want     time.Duration
@@ -43,26 +43,26 @@ func TestWaitForAPositionEnds(t *testing.T) {
 					ctx, cancel = context.WithTimeout(ctx, test.deadline)
 					defer cancel()
 				}
-				began := time.Now()
+				start := time.Now()
 				err := wrapped(ctx, "e:4")
 				if !user.HasReason(err, user.PositionNotReached) {
-					t.Errorf("got %v", err)
+					t.Errorf("error = %v", err)
 				}
-				if took := time.Since(began); took != test.want {
-					t.Errorf("it took %v", took)
+				if took := time.Since(start); took != test.want {
+					t.Errorf("WrapUnary took %v", took)
 				}
 			})
 		})
 	}
 }
 
-func TestPositionThatIsReached(t *testing.T) {
+func TestReachedPosition(t *testing.T) {
 	if err := wrapped(t.Context(), "e:3"); err != nil {
 		t.Error(err)
 	}
 }
 
-// wrapped makes a call that wants the position.
+// wrapped makes a call with a minimum position.
 func wrapped(ctx context.Context, want string) error {
 	request := connect.NewRequest(&userv1.ListUsersRequest{})
 	request.Header().Set(intercept.MinPositionHeader, want)
@@ -98,10 +98,10 @@ func TestStreamsHavePositions(t *testing.T) {
 	position := intercept.NewPosition(stillFeed{}, first)
 	run := position.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error { return nil })
 	if err := run(t.Context(), c); err != nil || c.answer.Get(intercept.PositionHeader) != "e:3" {
-		t.Errorf("got %v, %v", c.answer, err)
+		t.Errorf("header %v, error %v", c.answer, err)
 	}
 	c.request.Set(intercept.MinPositionHeader, "other:1")
 	if err := run(t.Context(), c); !user.HasReason(err, user.PositionOutOfRange) {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// reasons are all that an error of the domain may have.
+// reasons are the values of the label reason.
 var reasons = []user.Reason{
 	user.InvalidField, user.UserNotFound, user.UsernameTaken, user.EmailTaken, user.UserDeleted, user.UserNotDeleted,
 	user.EtagMismatch, user.RequestIDReused, user.PositionOutOfRange, user.PositionNotReached,
@@ -20,23 +20,22 @@ var reasons = []user.Reason{
 	user.HostNotAllowed, user.OriginNotAllowed, user.StreamStalled,
 }
 
-// Reasons counts the errors of calls by their reasons, which say more than codes: a
-// disk that is full and a caller who is too fast have one code. It belongs just inside
-// Errors, where errors are still the domain's.
+// Reasons is an interceptor that counts the errors of calls by ErrorReason. It belongs just
+// inside Errors, where errors are still domain errors.
 //
-// Callers who go away, deadlines that pass and what the protocol itself refuses have
-// no reason and are not counted here. Items of streams that fail are no failed calls.
+// Canceled calls, timeouts and protocol errors have no reason and are not counted, nor are
+// failed items of streams.
 type Reasons struct {
 	serverOnly
 
-	counts map[user.Reason]prometheus.Counter // never changed
+	counts map[user.Reason]prometheus.Counter // immutable
 }
 
-// NewReasons returns an interceptor that counts in userd_errors_total, by reason. An
-// unexpected failure counts as INTERNAL.
+// NewReasons returns an interceptor and registers userd_errors_total by reason. Unexpected
+// errors are counted as INTERNAL.
 func NewReasons(registry prometheus.Registerer) (*Reasons, error) {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "userd_errors_total", Help: "Calls that failed, and REST requests refused before they became one, by the reason that the caller was given.",
+		Name: "userd_errors_total", Help: "Total number of failed calls and rejected REST requests, by ErrorReason.",
 	}, []string{"reason"})
 	if err := registry.Register(vec); err != nil {
 		return nil, err
@@ -70,7 +69,7 @@ func (r *Reasons) WrapStreamingHandler(next connect.StreamingHandlerFunc) connec
 	}
 }
 
-// Refused counts the reason of an answer that was given before there was a call.
+// Refused counts the reason of a request that was rejected before the interceptors.
 func (r *Reasons) Refused(reason user.Reason) {
 	if counter := r.counts[reason]; counter != nil {
 		counter.Inc()
@@ -79,8 +78,8 @@ func (r *Reasons) Refused(reason user.Reason) {
 
 func (r *Reasons) count(err error) {
 	reason := user.InternalError
-	if known, ok := user.AsError(err); ok {
-		reason = known.Reason
+	if expected, ok := user.AsError(err); ok {
+		reason = expected.Reason
 	} else if errors.As(err, new(*connect.Error)) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return
 	}

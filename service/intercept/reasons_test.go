@@ -14,7 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func TestErrorsAreCountedByTheirReasons(t *testing.T) {
+func TestErrorsAreCountedByReason(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	r, err := intercept.NewReasons(registry)
 	if err != nil {
@@ -37,7 +37,7 @@ func TestErrorsAreCountedByTheirReasons(t *testing.T) {
 		unary := r.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return nil, c.err })
 		stream := r.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error { return c.err })
 		_, got := unary(t.Context(), getUser(""))
-		if again := stream(t.Context(), nil); got != c.err || again != c.err { //nolint:errorlint // the very value
+		if again := stream(t.Context(), nil); got != c.err || again != c.err { //nolint:errorlint // identity
 			t.Errorf("%v became %v and %v", c.err, got, again)
 		}
 		if c.reason == "" {
@@ -48,8 +48,6 @@ func TestErrorsAreCountedByTheirReasons(t *testing.T) {
 	}
 }
 
-// TestEveryReasonOfTheProtoIsCounted fails when the proto gets a reason that is
-// counted nowhere.
 func TestEveryReasonOfTheProtoIsCounted(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	if _, err := intercept.NewReasons(registry); err != nil {

@@ -9,12 +9,11 @@ import (
 	"connectrpc.com/connect"
 )
 
-// Recover turns a panic of a handler into an error that Errors, further out, logs
-// with its stack and answers as an unexpected failure. It sees the call's own
-// goroutine only.
+// Recover is an interceptor that converts a panic of a handler into an error, which Errors
+// logs with its stack. It covers only the goroutine of the call.
 type Recover struct{ serverOnly }
 
-// panicError is a panic on its way to the log.
+// panicError is a recovered panic.
 type panicError struct {
 	value any
 	stack []byte
@@ -41,7 +40,7 @@ func (Recover) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.S
 func recovered(err *error) {
 	switch value := recover(); value {
 	case nil:
-	case http.ErrAbortHandler: // a handler's way to cut the connection, not a fault
+	case http.ErrAbortHandler: // aborts the response on purpose
 		panic(value)
 	default:
 		*err = &panicError{value: value, stack: debug.Stack()}

@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// FailureBurst is how many failures of one cause are logged in each interval.
+// FailureBurst is the number of failures of one kind that are logged in each interval.
 const FailureBurst = 20
 
-// Sampler decides which of many like events are worth a line: the first of each key in each
-// interval, so that a rare one always shows and a frequent one does not drown the rest.
-// The keys must be few. It is safe for use by many goroutines.
+// Sampler limits similar log lines: it accepts the first events of each key in each interval.
+// The number of keys must be bounded. It is safe for concurrent use.
 type Sampler struct {
 	every time.Duration
 	burst int64
@@ -20,19 +19,19 @@ type Sampler struct {
 }
 
 type sampled struct {
-	due     atomic.Int64 // when the next interval begins, as Unix nanoseconds
+	due     atomic.Int64 // start of the next interval, in Unix nanoseconds
 	taken   atomic.Int64 // in this interval
 	skipped atomic.Int64
 }
 
-// NewSampler returns a sampler that lets burst events of each key pass in each interval.
-// With an interval of zero it lets all pass.
+// NewSampler returns a sampler that accepts burst events of each key in each interval. An
+// interval of zero accepts all events.
 func NewSampler(every time.Duration, burst int) *Sampler {
 	return &Sampler{every: every, burst: int64(burst)}
 }
 
-// Take reports whether the event is worth a line, and if so how many events of the key
-// were not since the last one that was.
+// Take reports whether the event is to be logged, and how many events of the key were skipped
+// since the last one.
 func (s *Sampler) Take(key string, now time.Time) (skipped int64, ok bool) {
 	if s.every <= 0 {
 		return 0, true
@@ -41,9 +40,9 @@ func (s *Sampler) Take(key string, now time.Time) (skipped int64, ok bool) {
 	if !ok {
 		found, _ = s.keys.LoadOrStore(key, new(sampled))
 	}
-	events, _ := found.(*sampled) // there is nothing else in it
+	events, _ := found.(*sampled) // the only type stored
 	at, due := now.UnixNano(), events.due.Load()
-	// Of those that find the interval over at once, one begins the next.
+	// One of the concurrent events after the interval starts the next one.
 	if at >= due && events.due.CompareAndSwap(due, at+int64(s.every)) {
 		events.taken.Store(1)
 		return events.skipped.Swap(0), true
@@ -55,11 +54,11 @@ func (s *Sampler) Take(key string, now time.Time) (skipped int64, ok bool) {
 	return events.skipped.Swap(0), true
 }
 
-// Clip shortens a text that a caller has chosen, for a line of the log.
+// Clip truncates text from a caller for a log line.
 func Clip(text string) string {
-	const longest = 256
-	if len(text) <= longest {
+	const limit = 256
+	if len(text) <= limit {
 		return text
 	}
-	return strings.ToValidUTF8(text[:longest], "") + "…"
+	return strings.ToValidUTF8(text[:limit], "") + "…"
 }

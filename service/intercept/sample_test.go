@@ -11,7 +11,7 @@ import (
 	"github.com/yourorg/userservice/service/intercept"
 )
 
-func TestSamplerTakesTheFirstOfEachInterval(t *testing.T) {
+func TestSamplerAcceptsTheFirstOfEachInterval(t *testing.T) {
 	s := intercept.NewSampler(time.Second, 1)
 	start := time.Unix(1000, 0)
 	for i, step := range []struct {
@@ -23,18 +23,18 @@ func TestSamplerTakesTheFirstOfEachInterval(t *testing.T) {
 		{"/a", 0, 0, true},
 		{"/a", time.Millisecond, 0, false},
 		{"/a", 999 * time.Millisecond, 0, false},
-		{"/b", 999 * time.Millisecond, 0, true}, // its first
+		{"/b", 999 * time.Millisecond, 0, true}, // first of its key
 		{"/a", time.Second, 2, true},
 		{"/a", 1500 * time.Millisecond, 0, false},
 		{"/a", time.Hour, 1, true},
 	} {
 		if skipped, ok := s.Take(step.procedure, start.Add(step.after)); skipped != step.skipped || ok != step.ok {
-			t.Errorf("step %d: got %d, %v; want %d, %v", i, skipped, ok, step.skipped, step.ok)
+			t.Errorf("step %d: Take() = %d, %v, want %d, %v", i, skipped, ok, step.skipped, step.ok)
 		}
 	}
 }
 
-func TestSamplerTakesABurst(t *testing.T) {
+func TestSamplerBurst(t *testing.T) {
 	s := intercept.NewSampler(time.Second, 3)
 	start := time.Unix(1000, 0)
 	for i, want := range []bool{true, true, true, false, false} {
@@ -55,16 +55,16 @@ func TestClip(t *testing.T) {
 	}
 }
 
-func TestSamplerLetsAllPassWithoutInterval(t *testing.T) {
+func TestSamplerWithoutInterval(t *testing.T) {
 	s := intercept.NewSampler(0, 1)
 	for range 3 {
 		if _, ok := s.Take("/a", time.Unix(0, 0)); !ok {
-			t.Error("left one out")
+			t.Error("Take() = false, want true")
 		}
 	}
 }
 
-func TestSamplerLosesNoneOfMany(t *testing.T) {
+func TestSamplerCountsConcurrentEvents(t *testing.T) {
 	s := intercept.NewSampler(time.Millisecond, 1)
 	var counted atomic.Int64
 	var callers sync.WaitGroup
@@ -79,7 +79,7 @@ func TestSamplerLosesNoneOfMany(t *testing.T) {
 		})
 	}
 	callers.Wait()
-	// The last line tells of all that came after the line before it.
+	// The last line reports the events skipped since the line before it.
 	if skipped, ok := s.Take("/a", start.Add(time.Hour)); ok {
 		counted.Add(skipped + 1)
 	}

@@ -15,9 +15,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// NewValidator returns a validator for the requests of the services in the files. All
-// rules are compiled now: the first call of each kind would otherwise take
-// milliseconds, and a rule that does not compile would show only then.
+// NewValidator returns a validator for the requests of the services in files. It compiles all
+// rules at once, so that an invalid rule is found at the start and no call pays for compiling.
 func NewValidator(files ...protoreflect.FileDescriptor) (protovalidate.Validator, error) {
 	var messages []proto.Message
 	for _, service := range servicesOf(files) {
@@ -25,14 +24,14 @@ func NewValidator(files ...protoreflect.FileDescriptor) (protovalidate.Validator
 		for j := range methods.Len() {
 			kind, err := protoregistry.GlobalTypes.FindMessageByName(methods.Get(j).Input().FullName())
 			if err != nil {
-				return nil, fmt.Errorf("find the request of %s: %w", methods.Get(j).FullName(), err)
+				return nil, fmt.Errorf("find request message of %s: %w", methods.Get(j).FullName(), err)
 			}
 			messages = append(messages, kind.New().Interface())
 		}
 	}
 	validator, err := protovalidate.New(protovalidate.WithMessages(messages...), protovalidate.WithDisableLazy())
 	if err != nil {
-		return nil, fmt.Errorf("compile the rules of the proto: %w", err)
+		return nil, fmt.Errorf("compile validation rules: %w", err)
 	}
 	return validator, nil
 }
@@ -46,8 +45,8 @@ func servicesOf(files []protoreflect.FileDescriptor) (services []protoreflect.Se
 	return services
 }
 
-// Item returns a function that checks one message by the rules of the proto. Its
-// errors are *user.Error, but for those of the validator itself.
+// Item returns a function that validates one message by the proto rules. Its errors are
+// *user.Error, except for failures of the validator.
 func Item(validator protovalidate.Validator) func(any) error {
 	return func(item any) error {
 		message, ok := item.(proto.Message)
@@ -58,21 +57,20 @@ func Item(validator protovalidate.Validator) func(any) error {
 	}
 }
 
-// Validate checks the requests of unary calls and of server streams. The items of
-// client and bidi streams it leaves to their handlers, see Item: a bad item is that
-// item's failure, not the stream's.
+// Validate is an interceptor that validates the requests of unary calls and server streams.
+// Items of client and bidi streams fail one by one, so their handlers validate them, see Item.
 type Validate struct {
 	serverOnly
 
 	validator protovalidate.Validator
 }
 
-// NewValidate returns an interceptor that checks by the validator.
+// NewValidate returns an interceptor for the validator.
 func NewValidate(validator protovalidate.Validator) *Validate {
 	return &Validate{validator: validator}
 }
 
-// WrapUnary checks the request.
+// WrapUnary validates the request.
 func (v *Validate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		if message, ok := req.Any().(proto.Message); ok {
@@ -84,7 +82,7 @@ func (v *Validate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// WrapStreamingHandler checks the one request of a server stream.
+// WrapStreamingHandler validates the request of a server stream.
 func (v *Validate) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		if conn.Spec().StreamType == connect.StreamTypeServer {
@@ -100,21 +98,20 @@ type validatedConn struct {
 	validator protovalidate.Validator
 }
 
-// Receive receives a message and checks it.
+// Receive receives and validates a message.
 func (c *validatedConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err
 	}
 	if message, ok := message.(proto.Message); ok {
-		return apart(func() error { return validate(c.validator, message) })
+		return onNewGoroutine(func() error { return validate(c.validator, message) })
 	}
 	return nil
 }
 
-// apart runs a function on a goroutine of its own and waits for it. The rules are the
-// deepest part of a stream's beginning; on the stream's own goroutine each stream that
-// waits would keep a page of stack more, a tenth of what it takes.
-func apart(do func() error) error {
+// onNewGoroutine runs do on a new goroutine and waits for it. Validation needs a deep stack, which a
+// waiting stream would otherwise keep (about 4 KiB).
+func onNewGoroutine(do func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		var err error
@@ -125,15 +122,15 @@ func apart(do func() error) error {
 	return <-done
 }
 
-// maxSought is the number of elements above which only the first violation of a message is
-// looked for. A violation takes a KiB, and an element that breaks a rule two bytes.
-const maxSought = 256
+// maxReportedElements is the number of elements above which validation stops at the first violation. A
+// violation takes about 1 KiB, an invalid element as little as two bytes.
+const maxReportedElements = 256
 
 func validate(validator protovalidate.Validator, message proto.Message) error {
 	err := validator.Validate(message, protovalidate.WithFailFast())
 	large := false
 	if err != nil {
-		if large = elements(message.ProtoReflect(), maxSought) > maxSought; !large {
+		if large = elements(message.ProtoReflect(), maxReportedElements) > maxReportedElements; !large {
 			err = validator.Validate(message)
 		}
 	}
@@ -158,20 +155,20 @@ func validate(validator protovalidate.Validator, message proto.Message) error {
 			})
 		}
 	}
-	violations = complete(violations, message)
+	violations = addDomainViolations(violations, message)
 	for _, v := range nul {
-		if !slices.ContainsFunc(violations, func(known user.Violation) bool { return known.Field == v.Field }) {
+		if !slices.ContainsFunc(violations, func(other user.Violation) bool { return other.Field == v.Field }) {
 			violations = append(violations, v)
 		}
 	}
 	invalid := user.NewInvalidError(violations...)
 	if large {
-		invalid.Message += " (the request is large: only the first violation was looked for)"
+		invalid.Message += " (large request: only the first violation is reported)"
 	}
 	return invalid
 }
 
-// elements counts the elements of all lists and maps of a message, to a bit beyond most.
+// elements counts the elements of all lists and maps of a message, and stops beyond most.
 func elements(m protoreflect.Message, most int) (n int) {
 	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {

@@ -15,14 +15,14 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func TestItemNamesFieldAndRule(t *testing.T) {
+func TestItemReportsFieldAndRule(t *testing.T) {
 	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
 	if err != nil {
 		t.Fatal(err)
 	}
 	check := intercept.Item(validator)
 	if err := check(&userv1.UpdateUserRequest{UserId: 1, User: &userv1.User{Email: "ada@example.com"}}); err != nil {
-		t.Errorf("a partial update: %v", err)
+		t.Errorf("partial update: error = %v, want nil", err)
 	}
 	err = check(&userv1.UpdateUserRequest{UserId: 1, User: &userv1.User{
 		Tags:     []string{"a", "b", strings.Repeat("c", 65)},
@@ -30,7 +30,7 @@ func TestItemNamesFieldAndRule(t *testing.T) {
 	}})
 	e, ok := user.AsError(err)
 	if !ok || e.Reason != user.InvalidField {
-		t.Fatalf("got %v", err)
+		t.Fatalf("error = %v", err)
 	}
 	type place struct{ Field, Rule string }
 	var got []place
@@ -45,13 +45,12 @@ func TestItemNamesFieldAndRule(t *testing.T) {
 		t.Error(diff)
 	}
 	if _, ok := user.AsError(check("text")); ok {
-		t.Error("what is no message is taken for a caller's mistake")
+		t.Error("Item() of a non-message is a *user.Error")
 	}
 }
 
-// The one request of a server stream is checked; the items of the others are left to
-// their handlers.
-func TestWhichStreamsAreChecked(t *testing.T) {
+// Validate checks the request of a server stream, not the items of other streams.
+func TestStreamValidation(t *testing.T) {
 	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
 	if err != nil {
 		t.Fatal(err)
@@ -70,40 +69,39 @@ func TestWhichStreamsAreChecked(t *testing.T) {
 				return conn.Receive(&userv1.GetUserRequest{})
 			})(t.Context(), c)
 		if user.HasReason(err, user.InvalidField) != refused {
-			t.Errorf("%v: got %v", kind, err)
+			t.Errorf("%v: error = %v", kind, err)
 		}
 	}
 }
 
-// panicking is a validator with a fault.
+// panicking is a validator that panics.
 type panicking struct{}
 
 func (panicking) Validate(proto.Message, ...protovalidate.ValidationOption) error { panic("planted") }
 
-// The rules of a stream are checked on a goroutine of their own, on which a panic would
-// end the process.
-func TestPanicOfTheRulesIsAnError(t *testing.T) {
+// Stream validation runs on another goroutine, where an unrecovered panic would end the
+// process.
+func TestValidatorPanicIsAnError(t *testing.T) {
 	c := newConn(connect.StreamTypeServer, func(any) error { return nil })
 	err := intercept.NewValidate(panicking{}).WrapStreamingHandler(
 		func(_ context.Context, conn connect.StreamingHandlerConn) error {
 			return conn.Receive(&userv1.GetUserRequest{})
 		})(t.Context(), c)
 	if err == nil || !strings.Contains(err.Error(), "planted") {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v", err)
 	}
-	if answer, known := intercept.ToConnect(err); known || strings.Contains(answer.Error(), "planted") {
-		t.Errorf("the caller is told %v", answer)
+	if answer, expected := intercept.ToConnect(err); expected || strings.Contains(answer.Error(), "planted") {
+		t.Errorf("error for the caller = %v", answer)
 	}
 }
 
-// A request of many elements costs no more than its first violation.
-func TestLargeRequestHasOneViolation(t *testing.T) {
+func TestLargeRequestReportsOneViolation(t *testing.T) {
 	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
 	if err != nil {
 		t.Fatal(err)
 	}
 	check := intercept.Item(validator)
-	for n, want := range map[int]int{2: 3, 100: 101, 10_000: 1, 100_000: 1} { // two equal ids break a rule of the list
+	for n, want := range map[int]int{2: 3, 100: 101, 10_000: 1, 100_000: 1} { // two equal ids are another violation
 		err := check(&userv1.WatchUserStatusRequest{UserIds: make([]int64, n)})
 		invalid, ok := user.AsError(err)
 		if !ok || invalid.Reason != user.InvalidField || len(invalid.Violations) != want || !strings.HasPrefix(invalid.Violations[0].Field, "user_ids") {

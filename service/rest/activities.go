@@ -129,7 +129,7 @@ func readLastEvent(r *http.Request) (last lastEvent, query string, wrong []user.
 		return last, query, nil
 	}
 	var ok bool
-	if last.epoch, last.position, ok = parsePosition(text); !ok {
+	if last.epoch, last.position, ok = user.ParsePosition(text); !ok {
 		wrong = []user.Violation{{Field: name, Message: "must be EPOCH:POSITION"}}
 	}
 	return last, query, wrong

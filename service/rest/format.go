@@ -3,7 +3,6 @@ package rest
 import (
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -94,20 +93,6 @@ func appendAnchor(dst []byte, id string) []byte {
 		return append(dst, ": \n\n"...)
 	}
 	return append(append(append(dst, "id: "...), id...), "\n\n"...)
-}
-
-func formatPosition(epoch string, position int64) string {
-	return epoch + ":" + strconv.FormatInt(position, 10)
-}
-
-// parsePosition takes EPOCH:POSITION apart.
-func parsePosition(text string) (epoch string, position int64, ok bool) {
-	i := strings.LastIndexByte(text, ':')
-	if i <= 0 {
-		return "", 0, false
-	}
-	position, err := strconv.ParseInt(text[i+1:], 10, 64)
-	return text[:i], position, err == nil && position >= 0
 }
 
 // asSent returns the error that the handler sent, if err is one.

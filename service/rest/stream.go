@@ -261,7 +261,7 @@ func (s *session) commit() bool {
 func (s *session) row(it *item) bool {
 	id := ""
 	if s.epoch != "" && it.position > 0 {
-		id = formatPosition(s.epoch, it.position)
+		id = user.FormatPosition(s.epoch, it.position)
 	}
 	if it.progress && !s.opened.progress {
 		return s.write(s.format.anchor(s.buf[:0], id))

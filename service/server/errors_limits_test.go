@@ -37,7 +37,7 @@ func positionRows(head user.Head) map[string]failing {
 	return map[string]failing{
 		"no position": list(user.InvalidField, 400, wanting("x"), nil),
 		"position of another log": list(user.PositionOutOfRange, 400, wanting("other:1"), &told{
-			Code: connect.CodeOutOfRange, Reason: "POSITION_OUT_OF_RANGE", Message: "the position is of another log",
+			Code: connect.CodeOutOfRange, Reason: "POSITION_OUT_OF_RANGE", Message: "the position belongs to another log",
 			Metadata: map[string]string{
 				"epoch": head.Epoch, "first_position": "1", "last_position": strconv.FormatInt(head.Position, 10),
 			},
@@ -88,7 +88,7 @@ func limitRows() map[string]limited {
 				return err
 			},
 			rest: request{method: "POST", path: "/api/v1/users", body: `{"username": "` + tooLong + `"}`},
-			want: exhausted(user.MessageTooLarge, "a message is larger than 65536 bytes", mostBytes),
+			want: exhausted(user.MessageTooLarge, "message too large: limit is 65536 bytes", mostBytes),
 		}},
 		"items": {config: func(c *server.Config) { c.MaxStreamItems = mostItems }, failing: failing{
 			reason: user.TooManyItems, rpc: sendTooManyItems, noREST: "no client stream has a route",

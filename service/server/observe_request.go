@@ -48,11 +48,11 @@ func noteOf(ctx context.Context) *note {
 func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.Exchange) context.Context {
 	return func(r *http.Request, x *transport.Exchange) context.Context {
 		ctx := context.WithValue(tracing.WithCaller(r.Context(), r.Header), noteKey{}, &note{exchange: x})
-		seen := new(intercept.Seen)
+		seen := new(intercept.RequestLog)
 		if strings.HasPrefix(r.URL.Path, rest.Prefix) {
 			seen.Protocol = "rest"
 		}
-		ctx = intercept.WithBody(intercept.WithSeen(ctx, seen), x)
+		ctx = intercept.WithBody(intercept.WithRequestLog(ctx, seen), x)
 		ctx = budget.NewContext(ctx, x.Memory())
 		return withFlusher(ctx, x)
 	}
@@ -93,7 +93,7 @@ func newRequestWatch(log *slog.Logger, metrics *telemetry.Metrics, further []Ser
 
 // done is told of a request when its handler has returned.
 func (w *requestWatch) done(r *http.Request, x *transport.Exchange) {
-	n, seen := noteOf(r.Context()), intercept.IsSeen(r.Context())
+	n, seen := noteOf(r.Context()), intercept.IsLogged(r.Context())
 	status := x.Status()
 	called := seen || n.plain && status < http.StatusBadRequest
 	w.metrics.HTTPDone(r, n.status(status), headerToCount(x), called)

@@ -73,7 +73,7 @@ func linesOf(t *testing.T, text, protocol, path, code string) (found []map[strin
 		if at == nil {
 			at = fields["procedure"]
 		}
-		if (fields["msg"] == "request" || fields["msg"] == "call") &&
+		if (fields["msg"] == "request" || fields["msg"] == "finished call") &&
 			fields["protocol"] == protocol && at == path && fields["code"] == code {
 			found = append(found, fields)
 		}

@@ -177,7 +177,7 @@ func TestLinesOfCalls(t *testing.T) {
 	}
 	line := lineOf(t, &log, `CreateUser`)
 	for key, want := range map[string]any{
-		"msg": "call", "level": "INFO", "procedure": "/user.v1.UserService/CreateUser", "protocol": "grpc", "code": "ok",
+		"msg": "finished call", "level": "INFO", "procedure": "/user.v1.UserService/CreateUser", "protocol": "grpc", "code": "ok",
 		"caller": "ann", "request_id": id,
 	} {
 		if line[key] != want {

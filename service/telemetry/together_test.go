@@ -60,7 +60,7 @@ func TestOneTraceIDLeadsFromTheGraphToTheLogAndTheTrace(t *testing.T) {
 		return slices.Compact(found)
 	}
 	inGraph := ids(`grpc_server_handling_seconds_bucket.*# \{trace_id="([0-9a-f]{32})"\}`, text)
-	inLog := ids(`msg=call .*trace_id=([0-9a-f]{32})`, lines.String())
+	inLog := ids(`msg="finished call" .*trace_id=([0-9a-f]{32})`, lines.String())
 	inTraces := ids(`"SpanContext":\{"TraceID":"([0-9a-f]{32})"`, spans.String())
 	if len(inGraph) != 2 || !slices.Equal(inGraph, inLog) || !slices.Equal(inGraph, inTraces) {
 		t.Errorf("graph %v\nlog %v\ntraces %v\n%s\n%s", inGraph, inLog, inTraces, &lines, &spans)

@@ -10,7 +10,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func TestAllBadFieldsAreNamedAtOnce(t *testing.T) {
+func TestProtoAndDomainViolationsAreReportedTogether(t *testing.T) {
 	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestAllBadFieldsAreNamedAtOnce(t *testing.T) {
 			}
 			for i, v := range e.Violations {
 				if v.Field != c.fields[i] || v.Message == "" {
-					t.Errorf("violation %d is %+v, want of %s", i, v, c.fields[i])
+					t.Errorf("violation %d = %+v, want field %s", i, v, c.fields[i])
 				}
 			}
 		})
