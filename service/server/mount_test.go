@@ -53,7 +53,7 @@ func TestMountedServiceKeepsItsErrors(t *testing.T) {
 	}{
 		"none":          {},
 		"unknown":       {failure: connect.NewError(connect.CodeUnknown, errors.New("own text")), code: connect.CodeUnknown, text: "own text"},
-		"no connect":    {failure: errors.New("secret"), code: connect.CodeInternal, text: "unexpected failure", details: 1},
+		"no connect":    {failure: errors.New("secret"), code: connect.CodeInternal, text: "internal error", details: 1},
 		"large message": {size: 4<<20 + 1, code: connect.CodeResourceExhausted, text: "4194304"},
 	} {
 		s := servertest.Start(t, servertest.Parallel(), servertest.Services(mounted(false, test.failure)))
