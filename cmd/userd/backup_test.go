@@ -14,10 +14,9 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// TestBackupBesideAServer copies a store that is being written to, and starts from
-// the copy: it must hold all that was acknowledged before the copy began, without a
-// hole in its log, under an epoch of its own.
-func TestBackupBesideAServer(t *testing.T) {
+// A backup taken during writes contains all writes acknowledged before it, has no gap in its
+// log and gets a new epoch.
+func TestBackupDuringWrites(t *testing.T) {
 	ctx := within(t, time.Minute)
 	dir, restored := t.TempDir(), t.TempDir()
 	run := program{dir: dir}.start(t)
@@ -29,7 +28,7 @@ func TestBackupBesideAServer(t *testing.T) {
 	var load errgroup.Group
 	load.Go(func() error {
 		for i := 0; writing.Err() == nil; i++ {
-			if _, err := client.CreateUser(ctx, newUser("meanwhile", i)); err != nil {
+			if _, err := client.CreateUser(ctx, newUser("concurrent", i)); err != nil {
 				return err
 			}
 		}
@@ -50,15 +49,15 @@ func TestBackupBesideAServer(t *testing.T) {
 	copied := program{dir: restored}.start(t)
 	found, err := copied.client(t, 1<<20).BatchGetUsers(ctx, &userv1.BatchGetUsersRequest{UserIds: before[:1000]})
 	if err != nil || len(found.GetMissingUserIds()) > 0 {
-		t.Errorf("%d users are missing in the copy, %v", len(found.GetMissingUserIds()), err)
+		t.Errorf("%d users are missing in the backup, error %v", len(found.GetMissingUserIds()), err)
 	}
 	if old, epoch := epochOf(ctx, t, run), epochOf(ctx, t, copied); old == epoch {
-		t.Errorf("the copy has the epoch %s of the store it came from", epoch)
+		t.Errorf("epoch of the backup = %s, want a new one", epoch)
 	}
 	again := exec.CommandContext(ctx, build(t, ""), "backup", backup)
 	again.Dir = dir
 	if out, err := again.CombinedOutput(); err == nil || !strings.Contains(string(out), "exists") {
-		t.Errorf("a backup over a file that is there: %v\n%s", err, out)
+		t.Errorf("backup to an existing file: error %v\n%s", err, out)
 	}
 }
 

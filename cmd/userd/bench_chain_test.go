@@ -25,23 +25,21 @@ import (
 	"github.com/yourorg/userservice/service/store/sqlite"
 )
 
-// bareVariable makes the test's own binary serve the bare handlers, as a process
-// whose processor time can be told from the callers'.
+// bareVariable makes the test binary serve the bare handlers in a separate process, so that
+// its CPU time can be measured.
 const bareVariable = "USERD_BENCH_BARE"
 
 const (
-	// chainRounds is how often each of the servers has its turn, and chainCalls how many
-	// calls a turn has: what else the machine does falls on all of them alike.
+	// The servers take turns of chainCalls calls, chainRounds times, so that other load of the
+	// machine affects all alike.
 	chainRounds = 20
 	chainCalls  = 5000
 )
 
-// BenchmarkChain compares a GetUser on the program as it starts, and on the program with
-// everything switched on (tokens, limits, metrics, logs, traces that are sent off, of one
-// call in a hundred and of every call), with the bare handlers on net/http. They run
-// beside each other and have their turns; the figures are the processor time of the
-// serving process, the median of the turns, and the median of the ratios to the bare
-// handlers' turn beside it.
+// BenchmarkChain compares the CPU time of GetUser for userd with defaults and with all features
+// (tokens, limits, metrics, logs, exported traces of 1 % and of all calls) with the bare
+// handlers on net/http. It reports the median CPU time of the turns, and the median ratio to
+// the bare handlers.
 func BenchmarkChain(b *testing.B) {
 	traces := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -61,7 +59,7 @@ func BenchmarkChain(b *testing.B) {
 			for i, turn := range turns {
 				each := float64(turn().Nanoseconds()) / chainCalls / 1e3
 				if round == 0 {
-					continue // they warm up
+					continue // warm-up
 				}
 				taken[i] = append(taken[i], each)
 				ratios[i] = append(ratios[i], each/taken[0][round-1])
@@ -81,8 +79,7 @@ func median(of []float64) float64 {
 	return of[len(of)/2]
 }
 
-// startAllOn starts the program with everything switched on, and with traces of a part
-// of the calls.
+// startAllOn starts the program with all features and a trace sampling ratio.
 func startAllOn(b *testing.B, traces, sampled string) *process {
 	p := program{dir: b.TempDir()}
 	token, flags := issueToken(b, p.dir)
@@ -96,8 +93,8 @@ func startAllOn(b *testing.B, traces, sampled string) *process {
 	return run
 }
 
-// getUserTurn returns a function that lets 64 callers on 8 connections get a user, and
-// gives the processor time that it took the process.
+// getUserTurn returns a function that calls GetUser with 64 callers on 8 connections and returns
+// the CPU time of the process.
 func getUserTurn(b *testing.B, p *process) func() time.Duration {
 	const callers = 64
 	clients := connectedClients(b, p, callers)
@@ -119,9 +116,8 @@ func getUserTurn(b *testing.B, p *process) func() time.Duration {
 	}
 }
 
-// runTime is the time that the threads of a process have run, to the nanosecond, as
-// Linux counts it (proc_pid_schedstat); what threads did that have ended is not in it,
-// and Go's do not end.
+// runTime returns the CPU time of the threads of a process in nanoseconds, from
+// /proc/PID/task/*/schedstat. It does not include threads that have exited.
 func runTime(b *testing.B, p *process) (all time.Duration) {
 	b.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
@@ -147,7 +143,7 @@ var (
 	flagPattern  = regexp.MustCompile(`(--jwt-[a-z]+)[ =]'?([^ '\n\\]+)`)
 )
 
-// issueToken makes a token by userd token, and reads the flags from what it prints.
+// issueToken runs userd token and returns the token and the server flags.
 func issueToken(b *testing.B, dir string) (token string, flags []string) {
 	cmd := exec.CommandContext(b.Context(), build(b, ""), "token", "--dir", dir)
 	out, err := cmd.Output()
@@ -159,7 +155,7 @@ func issueToken(b *testing.B, dir string) (token string, flags []string) {
 	}
 	m := tokenPattern.FindStringSubmatch(string(out))
 	if m == nil || len(flags) == 0 {
-		b.Fatalf("userd token printed neither token nor flags:\n%s", out)
+		b.Fatalf("no token or flags in the output of userd token:\n%s", out)
 	}
 	return m[1], flags
 }
@@ -173,7 +169,7 @@ func startBare(b *testing.B) *process {
 	return launch(b, []string{binary}, b.TempDir(), []string{bareVariable + "=1"})
 }
 
-// serveBare serves the handlers over net/http and the store, and nothing else.
+// serveBare serves the handlers with net/http and the store only.
 func serveBare() error {
 	ctx := context.Background()
 	store, err := sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(".", "userservice.db")})
@@ -196,6 +192,6 @@ func serveBare() error {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: mux, Protocols: &protocols} // without limits, which is what it is for
+	server := &http.Server{Handler: mux, Protocols: &protocols} // no limits, on purpose
 	return server.Serve(listener)
 }

@@ -20,15 +20,14 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// The benchmarks run the real program with real callers on the same machine, so
-// that both share its processors. Those on a filled store fill it once, through the
-// service's own import, and keep it in the folder for temporary files.
+// The benchmarks run userd and its clients on the same machine. A filled store is created once
+// with BatchCreateUsers and kept in the temporary directory.
 
 const manyUsers = 1_000_000
 
-// BenchmarkFirstAnswer takes the time from the start of the program on a store with
-// a million users to the first answered call, and its memory then.
-func BenchmarkFirstAnswer(b *testing.B) {
+// BenchmarkFirstResponse measures the time from the start on a store with a million users to
+// the first response, and the resident memory then.
+func BenchmarkFirstResponse(b *testing.B) {
 	dir, ids := filled(b)
 	build(b, "")
 	var memory int64
@@ -46,7 +45,7 @@ func BenchmarkFirstAnswer(b *testing.B) {
 	b.ReportMetric(float64(memory)/(1<<20), "MiB")
 }
 
-// BenchmarkGetUser reads users at random from a store with a million of them.
+// BenchmarkGetUser reads random users of a million.
 func BenchmarkGetUser(b *testing.B) {
 	dir, ids := filled(b)
 	p := program{dir: dir}.start(b)
@@ -61,8 +60,8 @@ func BenchmarkGetUser(b *testing.B) {
 	b.ReportMetric(float64(residentBytes(b, p))/(1<<20), "MiB")
 }
 
-// BenchmarkListUsers reads pages at the beginning and in the middle of a million
-// users: the ratio says whether the cost grows with the depth.
+// BenchmarkListUsers reads pages at the start and in the middle of a million users, to show that
+// the cost does not grow with the depth.
 func BenchmarkListUsers(b *testing.B) {
 	dir, _ := filled(b)
 	p := program{dir: dir}.start(b)
@@ -80,7 +79,7 @@ func BenchmarkListUsers(b *testing.B) {
 	}
 }
 
-// deepToken walks a tenth of the directory.
+// deepToken returns a page token after a tenth of the users.
 func deepToken(b *testing.B, client userv1connect.UserServiceClient) string {
 	token := ""
 	for range manyUsers / 10 / 1000 {
@@ -93,8 +92,7 @@ func deepToken(b *testing.B, client userv1connect.UserServiceClient) string {
 	return token
 }
 
-// BenchmarkCreateUser counts acknowledged creates, beside the rate at which this
-// disk syncs a 4 KiB append.
+// BenchmarkCreateUser measures the rate of creates, and the sync rate of the disk.
 func BenchmarkCreateUser(b *testing.B) {
 	for _, callers := range []int{1, 8, 64, 512} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
@@ -112,8 +110,7 @@ func BenchmarkCreateUser(b *testing.B) {
 	}
 }
 
-// BenchmarkImport counts users imported by one BatchCreateUsers stream after the
-// other.
+// BenchmarkImport measures sequential BatchCreateUsers streams.
 func BenchmarkImport(b *testing.B) {
 	dir := b.TempDir()
 	syncs := syncRate(b, dir)
@@ -124,8 +121,7 @@ func BenchmarkImport(b *testing.B) {
 	b.ReportMetric(syncs, "syncs/s")
 }
 
-// BenchmarkBatchUpdate counts updates through BatchUpdateUsers, of users at random
-// among a million.
+// BenchmarkBatchUpdate measures BatchUpdateUsers of random users of a million.
 func BenchmarkBatchUpdate(b *testing.B) {
 	dir, ids := filled(b)
 	client := program{dir: dir}.start(b).client(b, 1<<20)
@@ -138,8 +134,7 @@ func BenchmarkBatchUpdate(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
 }
 
-// BenchmarkReplay reads the activities of one user, all that there are at a time,
-// into one gRPC client.
+// BenchmarkReplay replays the activities of one user to one gRPC client.
 func BenchmarkReplay(b *testing.B) {
 	const rows = 200_000
 	p := program{dir: b.TempDir()}.start(b)
@@ -173,8 +168,8 @@ func BenchmarkReplay(b *testing.B) {
 	b.ReportMetric(float64((processorTime(b, p)-before).Nanoseconds())/float64(total)/1e3, "server-µs/row")
 }
 
-// BenchmarkStatusFanOut changes one user's status while 1000 streams on 10
-// connections follow it; the next change is made when all have been told.
+// BenchmarkStatusFanOut changes the status of one user that 1000 streams on 10 connections
+// follow, and waits until all have received the change.
 func BenchmarkStatusFanOut(b *testing.B) {
 	const connections, streams = 10, 100
 	p := program{dir: b.TempDir()}.start(b)
@@ -194,7 +189,7 @@ func BenchmarkStatusFanOut(b *testing.B) {
 			followers.Go(func() { follow(ctx, b, client, id, told) })
 		}
 	}
-	for range connections * streams { // the present status
+	for range connections * streams { // the current status
 		<-told
 	}
 	b.ResetTimer()
@@ -224,18 +219,18 @@ func follow(ctx context.Context, b *testing.B, client userv1connect.UserServiceC
 		b.Error(err)
 		return
 	}
-	// net/http does not look at the context while it waits for more of a body.
+	// net/http ignores the context while it reads a body.
 	defer context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })()
 	for {
 		if _, err := stream.Receive(); err != nil {
-			return // the benchmark is over
+			return // end of the benchmark
 		}
 		told <- struct{}{}
 	}
 }
 
-// BenchmarkIdleStreams opens 10,000 streams on 10 connections, each of a user of its
-// own, and looks at what each adds to the program's memory.
+// BenchmarkIdleStreams measures the memory of 10,000 streams on 10 connections, each of another
+// user.
 func BenchmarkIdleStreams(b *testing.B) {
 	const connections, streams = 10, 1000
 	for b.Loop() {
@@ -252,7 +247,7 @@ func BenchmarkIdleStreams(b *testing.B) {
 				id := ids[i*streams+j]
 				open.Go(func() error {
 					stream, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{UserId: id})
-					if err == nil && !stream.Receive() { // the row of its creation
+					if err == nil && !stream.Receive() { // the user.created row
 						err = stream.Err()
 					}
 					return err
@@ -269,8 +264,7 @@ func BenchmarkIdleStreams(b *testing.B) {
 	}
 }
 
-// spread makes b.N calls from as many goroutines as there are callers, over at most
-// eight connections.
+// spread makes b.N calls from concurrent callers, over at most eight connections.
 func spread(b *testing.B, p *process, callers int, call func(context.Context, userv1connect.UserServiceClient, int) error) {
 	clients := connectedClients(b, p, callers)
 	before := processorTime(b, p)
@@ -285,8 +279,7 @@ func spread(b *testing.B, p *process, callers int, call func(context.Context, us
 	b.ReportMetric(float64((processorTime(b, p)-before).Nanoseconds())/float64(b.N)/1e3, "server-µs/call")
 }
 
-// connectedClients returns the clients of so many callers, each with one connection, of
-// which there are at most eight.
+// connectedClients returns a client for each caller, with at most eight connections in total.
 func connectedClients(b *testing.B, p *process, callers int) []userv1connect.UserServiceClient {
 	clients := make([]userv1connect.UserServiceClient, min(callers, 8))
 	for i := range clients {
@@ -295,7 +288,7 @@ func connectedClients(b *testing.B, p *process, callers int) []userv1connect.Use
 	return clients
 }
 
-// share lets the callers make n calls, each the next one as soon as its last is done.
+// share distributes n calls over the callers.
 func share(callers, n int, call func(caller, i int) error) error {
 	var next atomic.Int64
 	var all errgroup.Group
@@ -315,8 +308,7 @@ func share(callers, n int, call func(caller, i int) error) error {
 	return all.Wait()
 }
 
-// connected returns a client whose one connection stands, so that calls that begin at
-// the same time do not each open one.
+// connected returns a client with an open connection, so that concurrent calls share it.
 func connected(b *testing.B, p *process) userv1connect.UserServiceClient {
 	client := p.client(b, 1<<20)
 	if _, err := client.ListUsers(b.Context(), &userv1.ListUsersRequest{PageSize: 1}); err != nil {
@@ -350,7 +342,7 @@ func importUsers(b testing.TB, client userv1connect.UserServiceClient, n int) {
 			b.Fatal(err)
 		}
 		if resp.GetFailedCount() != 0 {
-			b.Fatalf("%d items failed, the first: %v", resp.GetFailedCount(), resp.GetFailures()[0])
+			b.Fatalf("%d items failed, first: %v", resp.GetFailedCount(), resp.GetFailures()[0])
 		}
 	}
 }
@@ -372,7 +364,7 @@ func updateUsers(b testing.TB, client userv1connect.UserServiceClient, n int, it
 			b.Fatal(err)
 		}
 		if resp.GetFailedCount() != 0 {
-			b.Fatalf("%d items failed, the first: %v", resp.GetFailedCount(), resp.GetFailures()[0])
+			b.Fatalf("%d items failed, first: %v", resp.GetFailedCount(), resp.GetFailures()[0])
 		}
 	}
 }
@@ -394,8 +386,7 @@ func userIDs(b testing.TB, client userv1connect.UserServiceClient) []int64 {
 	}
 }
 
-// filled returns the folder of a store with a million users, and a thousandth of
-// their ids.
+// filled returns the directory of a store with a million users, and a thousand of their IDs.
 func filled(b testing.TB) (dir string, ids []int64) {
 	b.Helper()
 	dir = filepath.Join(os.TempDir(), "userservice-bench-"+strconv.Itoa(manyUsers))
@@ -434,14 +425,14 @@ func filled(b testing.TB) (dir string, ids []int64) {
 	return dir, ids
 }
 
-// syncRate measures how often per second this disk syncs a 4 KiB append.
+// syncRate measures the synced 4 KiB appends per second of the disk.
 func syncRate(b testing.TB, dir string) float64 {
 	b.Helper()
 	f, err := os.Create(filepath.Join(dir, "syncs"))
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() { _ = f.Close() }() // it has been synced, and is thrown away
+	defer func() { _ = f.Close() }()
 	block := make([]byte, 4096)
 	n, began := 0, time.Now()
 	for ; time.Since(began) < 500*time.Millisecond; n++ {
@@ -455,7 +446,7 @@ func syncRate(b testing.TB, dir string) float64 {
 	return float64(n) / time.Since(began).Seconds()
 }
 
-// residentBytes is the memory that the process holds.
+// residentBytes returns the resident set size of the process.
 func residentBytes(b testing.TB, p *process) int64 {
 	b.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
@@ -469,7 +460,7 @@ func residentBytes(b testing.TB, p *process) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// processorTime is the processor time that the process has used.
+// processorTime returns the CPU time of the process.
 func processorTime(b testing.TB, p *process) time.Duration {
 	b.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))

@@ -19,10 +19,10 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// clockRig is a program whose system clock a test sets.
+// clockRig runs a program with a fake system clock.
 type clockRig struct {
 	program
-	offset  string // the file that says by how much the clock is off
+	offset  string // file with the offset of the fake clock
 	admin   string
 	process *process
 	client  userv1connect.UserServiceClient
@@ -51,8 +51,8 @@ func (c *clockRig) set(t *testing.T, off time.Duration) {
 	}
 }
 
-// restart kills the program and starts it with another clock. The first round of
-// housekeeping has ended when it returns.
+// restart kills the program, starts it with another clock offset, and waits for the first
+// round of housekeeping.
 func (c *clockRig) restart(t *testing.T, off time.Duration) {
 	t.Helper()
 	if c.process != nil {
@@ -66,7 +66,7 @@ func (c *clockRig) restart(t *testing.T, off time.Duration) {
 		for _, step := range []string{"purge", "forget"} {
 			if !strings.Contains(text, `userd_housekeeping_last_success_timestamp_seconds{step="`+step) ||
 				strings.Contains(text, "step=\""+step+"\"} 0\n") && !strings.Contains(text, "userd_housekeeping_last_success_timestamp_seconds{step=\""+step+"\"} 1") {
-				return fmt.Errorf("%s has not ended", step)
+				return fmt.Errorf("step %s has not succeeded yet", step)
 			}
 		}
 		return nil
@@ -83,7 +83,7 @@ func (c *clockRig) get(ctx context.Context, t *testing.T, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = resp.Body.Close() }() // only read
+	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -100,29 +100,29 @@ func (c *clockRig) create(ctx context.Context, t *testing.T, req *userv1.CreateU
 	return resp.GetUser()
 }
 
-// mustBeNow fails unless a time is that of the machine, which was never set.
-func mustBeNow(t *testing.T, what string, at *timestamppb.Timestamp) {
+// mustBeNow fails the test unless a time is close to the real time.
+func mustBeNow(t *testing.T, name string, at *timestamppb.Timestamp) {
 	t.Helper()
 	if off := time.Since(at.AsTime()).Abs(); off > time.Minute {
-		t.Errorf("%s is off by %v: %v", what, off, at.AsTime())
+		t.Errorf("%s differs by %v from now: %v", name, off, at.AsTime())
 	}
 }
 
-// mustTakeStatus sets the status of a user by the time of a device whose clock is right.
-func (c *clockRig) mustTakeStatus(ctx context.Context, t *testing.T, id int64, status userv1.UserStatus) {
+// mustSetStatus sets the status of a user with the real time as its timestamp.
+func (c *clockRig) mustSetStatus(ctx context.Context, t *testing.T, id int64, status userv1.UserStatus) {
 	t.Helper()
 	resp, err := c.client.UpdateUserStatus(ctx, &userv1.UpdateUserStatusRequest{UserId: id, Status: status, Timestamp: timestamppb.Now()})
 	if err != nil {
-		t.Errorf("UpdateUserStatus with a right time: %v", err)
+		t.Errorf("UpdateUserStatus with the real time: %v", err)
 		return
 	}
 	if got := resp.GetStatusUpdate().GetStatus(); got != status {
-		t.Errorf("UpdateUserStatus with a right time: got %v, want %v: it was dropped", got, status)
+		t.Errorf("UpdateUserStatus with the real time: status = %v, want %v", got, status)
 	}
 }
 
-// A clock that is wrong for a while, from a start on or under the running program, does
-// not purge, forget a request id, refuse or drop a status, or give the log a wrong time.
+// While the clock is wrong, users are not purged, request ids do not expire, status updates
+// are accepted and log times are right.
 func TestWrongClock(t *testing.T) {
 	t.Parallel()
 	const year = 365 * 24 * time.Hour
@@ -133,25 +133,25 @@ func TestWrongClock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx := within(t, time.Minute)
 			c := startClockRig(t)
-			once := &userv1.CreateUserRequest{Username: "once", Email: "once@example.org", RequestId: uuid.NewString()}
-			first := c.create(ctx, t, once)
+			create := &userv1.CreateUserRequest{Username: "once", Email: "once@example.org", RequestId: uuid.NewString()}
+			first := c.create(ctx, t, create)
 			before := c.create(ctx, t, newUser("deleted", 1))
 			c.mustDelete(ctx, t, before)
 
 			c.restart(t, off)
 			c.process.output.await(t, "system clock jumped")
 			if text := c.get(ctx, t, "/readyz"); !hasAll(text, []string{"ready\nclock: the system clock, ", "the expected time"}) {
-				t.Errorf("/readyz: %q, want that the clock is wrong", text)
+				t.Errorf("/readyz = %q, want a clock warning", text)
 			}
 			if text := c.get(ctx, t, "/metrics"); !hasAll(text, []string{"userd_clock_confirmed 0"}) {
-				t.Error("userd_clock_confirmed is not 0")
+				t.Error("userd_clock_confirmed is missing or not 0")
 			}
 			during := c.create(ctx, t, newUser("during", 1))
-			c.mustTakeStatus(ctx, t, first.GetUserId(), userv1.UserStatus_USER_STATUS_INACTIVE)
+			c.mustSetStatus(ctx, t, first.GetUserId(), userv1.UserStatus_USER_STATUS_INACTIVE)
 			gone := c.create(ctx, t, newUser("deleted", 2))
 			c.mustDelete(ctx, t, gone)
-			if again := c.create(ctx, t, once); again.GetUserId() != first.GetUserId() {
-				t.Error("a request id was forgotten")
+			if again := c.create(ctx, t, create); again.GetUserId() != first.GetUserId() {
+				t.Error("a request id expired")
 			}
 
 			c.set(t, 0)
@@ -159,21 +159,21 @@ func TestWrongClock(t *testing.T) {
 			for _, u := range []*userv1.User{during, after} {
 				mustBeNow(t, "created_at of "+u.GetUsername(), u.GetCreatedAt())
 			}
-			c.mustTakeStatus(ctx, t, during.GetUserId(), userv1.UserStatus_USER_STATUS_INACTIVE)
+			c.mustSetStatus(ctx, t, during.GetUserId(), userv1.UserStatus_USER_STATUS_INACTIVE)
 			if text := c.get(ctx, t, "/readyz"); text != "ready\n" {
-				t.Errorf("/readyz: %q after the clock is right", text)
+				t.Errorf("/readyz = %q after the clock is right, want ready", text)
 			}
 			if text := c.get(ctx, t, "/metrics"); !hasAll(text, []string{"userd_clock_confirmed 1",
 				`userd_clock_jumps_total{direction="forward"} 1`, `userd_clock_jumps_total{direction="backward"} 1`}) {
-				t.Error("the metrics do not tell of two jumps and a clock that is right")
+				t.Error("clock metrics do not show two jumps and a confirmed clock")
 			}
 			c.restart(t, 0)
-			if again := c.create(ctx, t, once); again.GetUserId() != first.GetUserId() {
-				t.Error("a request id was forgotten")
+			if again := c.create(ctx, t, create); again.GetUserId() != first.GetUserId() {
+				t.Error("a request id expired")
 			}
 			for _, u := range []*userv1.User{before, gone} {
 				if _, err := c.client.UndeleteUser(ctx, &userv1.UndeleteUserRequest{UserId: u.GetUserId()}); err != nil {
-					t.Errorf("user %s: %v, want it undeleted", u.GetUsername(), err)
+					t.Errorf("UndeleteUser(%s): %v", u.GetUsername(), err)
 				}
 			}
 		})
@@ -189,8 +189,8 @@ func (c *clockRig) mustDelete(ctx context.Context, t *testing.T, u *userv1.User)
 	mustBeNow(t, "an hour before purge_at of "+u.GetUsername(), timestamppb.New(resp.GetUser().GetPurgeAt().AsTime().Add(-time.Hour)))
 }
 
-// The operator can confirm a clock at start; then what is due by it is purged. Time that
-// has passed by the elapsed time too needs no confirmation.
+// A jumped clock is accepted with --trust-clock, or if the elapsed time agrees. Users that are
+// due are then purged.
 func TestConfirmedClock(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
@@ -210,10 +210,10 @@ func TestConfirmedClock(t *testing.T) {
 			confirm(t, c)
 			c.restart(t, 2*time.Hour)
 			if text := c.get(ctx, t, "/readyz"); text != "ready\n" {
-				t.Errorf("/readyz: %q", text)
+				t.Errorf("/readyz = %q, want ready", text)
 			}
 			if _, err := c.client.GetUser(ctx, &userv1.GetUserRequest{UserId: u.GetUserId()}); connect.CodeOf(err) != connect.CodeNotFound {
-				t.Errorf("GetUser = %v, want that the user is purged", err)
+				t.Errorf("GetUser error = %v, want NOT_FOUND", err)
 			}
 		})
 	}

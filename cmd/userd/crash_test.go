@@ -16,24 +16,24 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// crashRun kills a loaded service again and again, and after each restart looks for
-// every write that was acknowledged and for a hole in the log.
+// crashRun repeatedly kills the server under load. After each restart it checks that all
+// acknowledged writes exist and that the log has no gap.
 type crashRun struct {
 	program program
 	kills   int
 	callers int
 	random  *rand.Rand
-	weight  map[string]string // of each user, so that a commit takes its time
+	weight  map[string]string // large metadata, which makes commits slow
 
 	mu    sync.Mutex
-	acked []int64 // users whose creation was acknowledged and has yet to be looked for
+	acked []int64 // acknowledged users not yet checked
 	next  int     // number of the next user
 
-	position int64 // up to which the log has been looked at
-	created  int   // acknowledged creations in all
+	position int64 // up to which the log was checked
+	created  int   // acknowledged creates in total
 }
 
-func TestKillLosesNothingAcknowledged(t *testing.T) {
+func TestKillLosesNoAcknowledgedWrite(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	run := crashRun{program: program{dir: t.TempDir()}, kills: 25, callers: 32, random: rand.New(rand.NewPCG(seed, 0))}
 	if err := run.run(t); err != nil {
@@ -42,16 +42,15 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 	t.Logf("%d kills, %d acknowledged creates, %d rows", run.kills, run.created, run.position)
 }
 
-// TestCrashHarnessFindsPlantedFault is the test of the test above: a service that
-// answers before it commits must be caught.
-func TestCrashHarnessFindsPlantedFault(t *testing.T) {
+// The crash test must detect a server that responds before the commit.
+func TestCrashTestDetectsInjectedFault(t *testing.T) {
 	run := crashRun{
 		program: program{dir: t.TempDir(), fault: "ack-before-commit"}, kills: 150, callers: 32,
 		random: rand.New(rand.NewPCG(1, 1)),
 	}
 	err := run.run(t)
 	if err == nil {
-		t.Fatal("answers before the commit were not found")
+		t.Fatal("responses before the commit were not detected")
 	}
 	t.Logf("found: %v", err)
 }
@@ -74,8 +73,7 @@ func (r *crashRun) run(t testing.TB) error {
 	return r.check(ctx, t, r.program.start(t))
 }
 
-// loadAndKill lets all callers create users and kills the service in the midst of
-// it, after some acknowledgements.
+// loadAndKill creates users concurrently and kills the server after acks acknowledgments.
 func (r *crashRun) loadAndKill(ctx context.Context, t testing.TB, p *process, acks int) error {
 	var once sync.Once
 	var load errgroup.Group
@@ -94,7 +92,7 @@ func (r *crashRun) loadAndKill(ctx context.Context, t testing.TB, p *process, ac
 				r.acked = append(r.acked, id)
 				enough := len(r.acked) >= acks
 				r.mu.Unlock()
-				if enough { // at once, while what was acknowledged is as fresh as can be
+				if enough { // kill directly after the last acknowledgment
 					once.Do(p.kill)
 				}
 			}
@@ -114,7 +112,7 @@ func (r *crashRun) create(ctx context.Context, client userv1connect.UserServiceC
 	return resp.GetUser().GetUserId(), err
 }
 
-// check looks for every acknowledged user, and reads on in the log.
+// check checks all acknowledged users and the new log rows.
 func (r *crashRun) check(ctx context.Context, t testing.TB, p *process) error {
 	client := p.client(t, 1<<20)
 	for at := 0; at < len(r.acked); at += 1000 {
@@ -137,7 +135,7 @@ func (r *crashRun) check(ctx context.Context, t testing.TB, p *process) error {
 	}
 	for stream.Receive() {
 		if got := stream.Msg().GetActivityId(); got != r.position+1 {
-			return fmt.Errorf("the log has position %d behind %d", got, r.position)
+			return fmt.Errorf("log position %d after %d", got, r.position)
 		}
 		r.position++
 	}

@@ -17,9 +17,9 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// Callers over HTTP/1.1 keep their connections, and learn that one ends from the answer
-// on it. None of them sends a request on a connection that was kept and gets nothing.
-func TestStopAnswersKeptConnections(t *testing.T) {
+// During a drain HTTP/1.1 keep-alive connections are closed with a response. No request on a
+// reused connection fails without one.
+func TestDrainHTTP1KeepAlive(t *testing.T) {
 	const callers, enough = 64, 1500
 	authority := servertest.NewAuthority(t)
 	cert, key := authority.Server(t).Write(t, t.TempDir())
@@ -38,7 +38,7 @@ func TestStopAnswersKeptConnections(t *testing.T) {
 			<-run.enough
 			p.terminate(t)
 			if p.err != nil {
-				t.Errorf("it ended with %v\n%s", p.err, p.output)
+				t.Errorf("exit status: %v\n%s", p.err, p.output)
 			}
 			if err := all.Wait(); err != nil {
 				t.Error(err)
@@ -50,14 +50,14 @@ func TestStopAnswersKeptConnections(t *testing.T) {
 	}
 }
 
-// http1Run is a drainRun whose callers speak HTTP/1.1.
+// http1Run is a drainRun with HTTP/1.1 clients.
 type http1Run struct {
 	drainRun
 
 	url string
 }
 
-// call makes writes until one is refused, and says if one was cut.
+// call creates users until the server refuses one. It returns an error for an aborted request.
 func (r *http1Run) call(ctx context.Context, client *http.Client, enough int) error {
 	for {
 		name := fmt.Sprintf("kept-%06d", r.next.Add(1))
@@ -78,11 +78,10 @@ func (r *http1Run) call(ctx context.Context, client *http.Client, enough int) er
 		case status == http.StatusServiceUnavailable, errors.Is(err, syscall.ECONNREFUSED):
 			return nil
 		case errors.Is(err, syscall.ECONNRESET) && !reused:
-			// It was in the kernel's queue, and nobody had taken it, when the port was
-			// closed. What it carried must not have taken effect, as of any refusal.
+			// The connection was in the accept queue when the listener was closed.
 			return nil
 		case err != nil || status != http.StatusOK:
-			return fmt.Errorf("create %s: %d, %w (on a kept connection: %t)", name, status, err, reused)
+			return fmt.Errorf("create %s: status %d, %w (reused connection: %t)", name, status, err, reused)
 		}
 	}
 }
@@ -92,13 +91,13 @@ func (r *http1Run) post(ctx context.Context, client *http.Client, body string) (
 	if err != nil {
 		return 0, err
 	}
-	req.GetBody = nil // net/http must not try again by itself
+	req.GetBody = nil // prevents retries by net/http
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = resp.Body.Close() }() // read to its end
+	defer func() { _ = resp.Body.Close() }() // read to the end
 	_, err = io.Copy(io.Discard, resp.Body)
 	return resp.StatusCode, err
 }

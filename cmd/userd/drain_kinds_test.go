@@ -18,9 +18,9 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// Every kind of stream, over every protocol that has it, ends a stop by saying so, and
-// where it goes on elsewhere.
-func TestStopTellsEveryKindOfStream(t *testing.T) {
+// During a drain each kind of stream, over each protocol, ends with SERVER_DRAINING and the
+// position to resume from.
+func TestDrainEndsAllStreams(t *testing.T) {
 	authority := servertest.NewAuthority(t)
 	cert, key := authority.Server(t).Write(t, t.TempDir())
 	for name, program := range map[string]program{
@@ -41,35 +41,35 @@ func TestStopTellsEveryKindOfStream(t *testing.T) {
 			var open, ended sync.WaitGroup
 			for kind, run := range kinds {
 				open.Add(1)
-				stood := sync.OnceFunc(open.Done)
+				opened := sync.OnceFunc(open.Done)
 				ended.Go(func() {
-					defer stood() // if it never does, its end tells
-					err := run(ctx, stood)
+					defer opened() // also if it fails
+					err := run(ctx, opened)
 					mu.Lock()
 					defer mu.Unlock()
 					ends[kind] = err
 				})
 			}
 			open.Wait()
-			began := time.Now()
+			start := time.Now()
 			p.terminate(t)
-			if took := time.Since(began); p.err != nil || took > 5*time.Second {
-				t.Errorf("it took %v to stop, and it ended with %v\n%s", took, p.err, p.output)
+			if took := time.Since(start); p.err != nil || took > 5*time.Second {
+				t.Errorf("shutdown took %v, exit status: %v\n%s", took, p.err, p.output)
 			}
 			ended.Wait()
 			for kind, err := range ends {
 				info := infoOf(err)
 				if connect.CodeOf(err) != connect.CodeUnavailable || info.GetReason() != "SERVER_DRAINING" ||
 					info.GetMetadata()["position"] != "2" || info.GetMetadata()["epoch"] == "" {
-					t.Errorf("%s ended with %v (%v)", kind, err, info)
+					t.Errorf("%s ended with %v (%v), want SERVER_DRAINING at position 2", kind, err, info)
 				}
 			}
 		})
 	}
 }
 
-// streamKind runs a stream to its end. It says when the stream stands.
-type streamKind func(ctx context.Context, stood func()) error
+// streamKind runs a stream to its end. It calls opened when the stream is open.
+type streamKind func(ctx context.Context, opened func()) error
 
 func (p *process) streamKinds(t *testing.T, id int64) map[string]streamKind {
 	http1 := &http.Transport{TLSClientConfig: p.trust.Clone()}
@@ -86,21 +86,21 @@ func (p *process) streamKinds(t *testing.T, id int64) map[string]streamKind {
 			transport = http2
 		}
 		client := userv1connect.NewUserServiceClient(transport, p.url(), protocol.Options...)
-		kinds["StreamUserActivities, "+protocol.Name] = func(ctx context.Context, stood func()) error {
-			_, err := followLog(ctx, client, id, stood)
+		kinds["StreamUserActivities, "+protocol.Name] = func(ctx context.Context, opened func()) error {
+			_, err := followLog(ctx, client, id, opened)
 			return err
 		}
-		kinds["WatchUserStatus, "+protocol.Name] = func(ctx context.Context, stood func()) error {
-			_, err := followStatus(ctx, client, id, stood)
+		kinds["WatchUserStatus, "+protocol.Name] = func(ctx context.Context, opened func()) error {
+			_, err := followStatus(ctx, client, id, opened)
 			return err
 		}
-		kinds["WatchUserStatus of all, "+protocol.Name] = func(ctx context.Context, stood func()) error {
-			_, err := followStatus(ctx, client, 0, stood)
+		kinds["WatchUserStatus of all, "+protocol.Name] = func(ctx context.Context, opened func()) error {
+			_, err := followStatus(ctx, client, 0, opened)
 			return err
 		}
 		if protocol.HTTP2 {
-			kinds["SyncUserStatus, "+protocol.Name] = func(ctx context.Context, stood func()) error {
-				_, err := syncStatus(ctx, client, id, stood)
+			kinds["SyncUserStatus, "+protocol.Name] = func(ctx context.Context, opened func()) error {
+				_, err := syncStatus(ctx, client, id, opened)
 				return err
 			}
 		}
@@ -112,11 +112,11 @@ func (p *process) streamKinds(t *testing.T, id int64) map[string]streamKind {
 		kinds["events of statuses over "+name] = restStream(transport, p.url()+"/api/v1/users:watchStatus?user_ids="+strconv.FormatInt(id, 10), "text/event-stream")
 	}
 	health := grpchealth.NewClient(http2, p.url(), connect.WithGRPC())
-	kinds["Watch of health"] = func(ctx context.Context, stood func()) error {
+	kinds["Watch of health"] = func(ctx context.Context, opened func()) error {
 		for event := range health.Watch(ctx, &grpchealth.CheckRequest{Service: writesName}) {
-			stood()
+			opened()
 			if event.Err != nil {
-				return event.Err // it would try again
+				return event.Err // Watch would retry
 			}
 		}
 		return nil
@@ -124,9 +124,9 @@ func (p *process) streamKinds(t *testing.T, id int64) map[string]streamKind {
 	return kinds
 }
 
-// restStream reads a stream over plain HTTP, and gives its end as those of RPCs are.
+// restStream reads a REST stream and returns its final error as a Connect error.
 func restStream(client *http.Client, url, accept string) streamKind {
-	return func(ctx context.Context, stood func()) error {
+	return func(ctx context.Context, opened func()) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return err
@@ -136,12 +136,12 @@ func restStream(client *http.Client, url, accept string) streamKind {
 		if err != nil {
 			return err
 		}
-		defer func() { _ = resp.Body.Close() }() // read to its end
+		defer func() { _ = resp.Body.Close() }()
 		first := make([]byte, 1)
 		if _, err := io.ReadFull(resp.Body, first); err != nil {
 			return err
 		}
-		stood()
+		opened()
 		body, err := io.ReadAll(resp.Body)
 		if err != nil {
 			return err

@@ -20,11 +20,11 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// Readers who take nothing do not hold up a stop: they cannot be told, and are cut soon.
-// Others are told.
-func TestStopDoesNotWaitForStalledReaders(t *testing.T) {
+// Stalled readers do not delay a drain: their streams are reset soon. Other streams end with
+// SERVER_DRAINING.
+func TestDrainDoesNotWaitForStalledReaders(t *testing.T) {
 	for name, stall := range map[string]func(context.Context, *testing.T, *process) error{
-		"a window that stays shut": stallWindow, "a connection that is not read": stallConnection,
+		"closed flow-control window": stallWindow, "unread connection": stallConnection,
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx := within(t, time.Minute)
@@ -45,12 +45,12 @@ func TestStopDoesNotWaitForStalledReaders(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			began := time.Now()
+			start := time.Now()
 			p.terminate(t)
-			took := time.Since(began)
+			took := time.Since(start)
 			t.Logf("stopped in %v", took)
 			if p.err != nil || took > 6*time.Second {
-				t.Errorf("it took %v to stop, and it ended with %v\n%s", took, p.err, p.output)
+				t.Errorf("shutdown took %v, exit status: %v\n%s", took, p.err, p.output)
 			}
 			for live.Receive() {
 			}
@@ -59,7 +59,7 @@ func TestStopDoesNotWaitForStalledReaders(t *testing.T) {
 	}
 }
 
-// stallWindow opens a stream, takes a row, and opens the window no further.
+// stallWindow opens a stream, reads one row and sends no more WINDOW_UPDATE.
 func stallWindow(ctx context.Context, t *testing.T, p *process) error {
 	stream, err := p.client(t, 1<<16).StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{})
 	if err == nil && !stream.Receive() {
@@ -68,8 +68,7 @@ func stallWindow(ctx context.Context, t *testing.T, p *process) error {
 	return err
 }
 
-// stallConnection opens a stream with a window that holds all, and does not read from
-// its connection once rows come.
+// stallConnection opens a stream with a large window and stops reading from its connection.
 func stallConnection(ctx context.Context, t *testing.T, p *process) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.addr)
 	if err != nil {
@@ -102,15 +101,14 @@ func stallConnection(ctx context.Context, t *testing.T, p *process) error {
 	eventually(ctx, t, func(context.Context) error {
 		now, err := queued(conn.RemoteAddr(), conn.LocalAddr())
 		if err == nil && (now == 0 || now != before) {
-			before, err = now, errors.New("the connection still takes something")
+			before, err = now, errors.New("send queue still changes")
 		}
 		return err
 	})
 	return nil
 }
 
-// queued returns how many bytes the kernel keeps that one end of a connection has sent
-// and the other has not taken.
+// queued returns the size of the send queue of a TCP connection.
 func queued(from, to net.Addr) (bytes int64, err error) {
 	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
@@ -131,7 +129,7 @@ func hasPort(field string, addr net.Addr) bool {
 	return ok && strings.HasSuffix(field, fmt.Sprintf(":%04X", tcp.Port))
 }
 
-// stalledConn reads no more after the first quarter of a megabyte.
+// stalledConn blocks reads after 256 KiB.
 type stalledConn struct {
 	net.Conn
 
@@ -155,8 +153,7 @@ func (c *stalledConn) Close() error {
 	return c.Conn.Close()
 }
 
-// writeMegabytes makes the log longer than what connections buffer, also when it is
-// compressed on its way.
+// writeMegabytes writes incompressible log rows, more than connections buffer.
 func writeMegabytes(ctx context.Context, client userv1connect.UserServiceClient, id int64) error {
 	req := &userv1.UpdateUsersRequest{}
 	for range 1000 { // rows of 4 KiB each

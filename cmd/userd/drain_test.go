@@ -19,23 +19,21 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// drainRun asks a loaded service to stop. What it holds it to:
+// drainRun drains a server under load and checks:
 //
-//   - A call that was answered with success has taken effect, once; one that was
-//     answered with an error has not, and the error is UNAVAILABLE: the server refused
-//     it or was no longer there. So no call was cut: what the server had begun it
-//     has finished, and has told the caller.
-//   - Every stream ends with UNAVAILABLE, SERVER_DRAINING and a position, which is not
-//     behind what the stream has told.
-//   - The program ends within its time, with status 0.
+//   - A successful write has taken effect exactly once; a failed one has not, and its code
+//     is UNAVAILABLE. So in-flight calls are completed.
+//   - Each stream ends with UNAVAILABLE, SERVER_DRAINING and a position not before that of
+//     its last message.
+//   - The program exits within --shutdown-timeout, with status 0.
 type drainRun struct {
 	process     *process
 	connections []userv1connect.UserServiceClient
 	users       []int64
 
-	open   sync.WaitGroup // the streams that have yet to stand
+	open   sync.WaitGroup // streams not open yet
 	next   atomic.Int64
-	enough chan struct{} // closed after so many acknowledgements
+	enough chan struct{} // closed after drainAcks acknowledgments
 
 	mu      sync.Mutex
 	acked   []string // user names
@@ -49,10 +47,10 @@ const (
 	drainAcks        = 1000
 )
 
-func TestStopUnderLoad(t *testing.T) {
-	const patience = 10 * time.Second
+func TestDrainUnderLoad(t *testing.T) {
+	const shutdownTimeout = 10 * time.Second
 	ctx := within(t, 90*time.Second)
-	program := program{dir: t.TempDir(), flags: []string{"--shutdown-timeout", patience.String()}}
+	program := program{dir: t.TempDir(), flags: []string{"--shutdown-timeout", shutdownTimeout.String()}}
 	run := &drainRun{process: program.start(t), enough: make(chan struct{})}
 	for range drainConnections {
 		run.connections = append(run.connections, run.process.client(t, 1<<20))
@@ -70,11 +68,11 @@ func TestStopUnderLoad(t *testing.T) {
 		callers.Go(func() error { return run.call(ctx, run.connections[i%drainConnections]) })
 	}
 	<-run.enough
-	began := time.Now()
+	start := time.Now()
 	run.process.terminate(t)
-	took := time.Since(began)
-	if run.process.err != nil || took > patience {
-		t.Errorf("it took %v to stop, and it ended with %v\n%s", took, run.process.err, run.process.output)
+	took := time.Since(start)
+	if run.process.err != nil || took > shutdownTimeout {
+		t.Errorf("shutdown took %v, exit status: %v\n%s", took, run.process.err, run.process.output)
 	}
 	for kind, err := range map[string]error{"streams": streams.Wait(), "callers": callers.Wait()} {
 		if err != nil {
@@ -97,7 +95,7 @@ func (r *drainRun) createUsers(ctx context.Context) error {
 	return nil
 }
 
-// call makes writes until one is refused.
+// call writes and reads until the server refuses a create.
 func (r *drainRun) call(ctx context.Context, client userv1connect.UserServiceClient) error {
 	for {
 		n := r.next.Add(1)
@@ -121,12 +119,12 @@ func (r *drainRun) call(ctx context.Context, client userv1connect.UserServiceCli
 				return fmt.Errorf("create %s: %w", name, err)
 			}
 		}
-		// For those who follow somebody.
+		// For the status streams.
 		_, err = client.UpdateUserStatus(ctx, &userv1.UpdateUserStatusRequest{
 			UserId: r.users[n%int64(len(r.users))], Status: userv1.UserStatus(1 + n%3),
 		})
 		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
-			return fmt.Errorf("update a status: %w", err)
+			return fmt.Errorf("update status: %w", err)
 		}
 		if err := r.read(ctx, client, n); err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
 			return fmt.Errorf("read: %w", err)
@@ -134,7 +132,6 @@ func (r *drainRun) call(ctx context.Context, client userv1connect.UserServiceCli
 	}
 }
 
-// read makes reads, one by one.
 func (r *drainRun) read(ctx context.Context, client userv1connect.UserServiceClient, n int64) error {
 	_, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: r.users[n%int64(len(r.users))]})
 	if err == nil {
@@ -143,29 +140,28 @@ func (r *drainRun) read(ctx context.Context, client userv1connect.UserServiceCli
 	return err
 }
 
-// stream opens the stream of a number, waits for its end, and says what is wrong with
-// that. A few streams follow everybody, most a single user.
+// stream opens stream number i and checks how it ends. A few streams follow all users, most
+// a single one.
 func (r *drainRun) stream(ctx context.Context, i int) error {
 	client, id := r.connections[i%drainConnections], r.users[i%len(r.users)]
-	everybody := i/drainConnections%20 == 0
-	if everybody {
+	if i/drainConnections%20 == 0 {
 		id = 0
 	}
-	stood := sync.OnceFunc(r.open.Done)
-	defer stood() // if it never does, its error tells
+	opened := sync.OnceFunc(r.open.Done)
+	defer opened() // also if it fails
 	var last int64
 	var err error
 	kinds := []string{"StreamUserActivities", "WatchUserStatus", "SyncUserStatus"}
 	switch i / drainConnections % len(kinds) {
 	case 0:
-		last, err = followLog(ctx, client, id, stood)
+		last, err = followLog(ctx, client, id, opened)
 	case 1:
-		last, err = followStatus(ctx, client, id, stood)
+		last, err = followStatus(ctx, client, id, opened)
 	default:
-		last, err = syncStatus(ctx, client, id, stood)
+		last, err = syncStatus(ctx, client, id, opened)
 	}
 	info := infoOf(err)
-	position, _ := strconv.ParseInt(info.GetMetadata()["position"], 10, 64) // 0 is wrong as well
+	position, _ := strconv.ParseInt(info.GetMetadata()["position"], 10, 64) // 0 is invalid, too
 	if connect.CodeOf(err) != connect.CodeUnavailable || info.GetReason() != "SERVER_DRAINING" ||
 		info.GetMetadata()["epoch"] == "" || position < max(last, 1) {
 		return fmt.Errorf("stream %d (%s) of user %d ended after position %d: %w (%v)",
@@ -174,18 +170,18 @@ func (r *drainRun) stream(ctx context.Context, i int) error {
 	return nil
 }
 
-func followLog(ctx context.Context, client userv1connect.UserServiceClient, id int64, stood func()) (last int64, err error) {
+func followLog(ctx context.Context, client userv1connect.UserServiceClient, id int64, opened func()) (last int64, err error) {
 	stream, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{UserId: id, FromHead: true})
 	if err != nil {
 		return 0, err
 	}
-	for stood(); stream.Receive(); {
+	for opened(); stream.Receive(); {
 		last = stream.Msg().GetActivityId()
 	}
 	return last, stream.Err()
 }
 
-func followStatus(ctx context.Context, client userv1connect.UserServiceClient, id int64, stood func()) (last int64, err error) {
+func followStatus(ctx context.Context, client userv1connect.UserServiceClient, id int64, opened func()) (last int64, err error) {
 	req := &userv1.WatchUserStatusRequest{All: true}
 	if id != 0 {
 		req = &userv1.WatchUserStatusRequest{UserIds: []int64{id}}
@@ -194,13 +190,13 @@ func followStatus(ctx context.Context, client userv1connect.UserServiceClient, i
 	if err != nil {
 		return 0, err
 	}
-	for stood(); stream.Receive(); {
+	for opened(); stream.Receive(); {
 		last = stream.Msg().GetActivityId()
 	}
 	return last, stream.Err()
 }
 
-func syncStatus(ctx context.Context, client userv1connect.UserServiceClient, id int64, stood func()) (last int64, err error) {
+func syncStatus(ctx context.Context, client userv1connect.UserServiceClient, id int64, opened func()) (last int64, err error) {
 	stream, err := client.SyncUserStatus(ctx)
 	if err != nil {
 		return 0, err
@@ -213,12 +209,12 @@ func syncStatus(ctx context.Context, client userv1connect.UserServiceClient, id 
 		if err != nil {
 			return last, err
 		}
-		stood()
+		opened()
 		last = max(last, update.GetActivityId())
 	}
 }
 
-// compare holds what callers were told against what has taken effect.
+// compare compares the results of the creates with the log.
 func (r *drainRun) compare(ctx context.Context, t *testing.T, p *process) {
 	t.Helper()
 	created := make(map[string]int)
@@ -236,21 +232,21 @@ func (r *drainRun) compare(ctx context.Context, t *testing.T, p *process) {
 	}
 	for _, name := range r.acked {
 		if created[name] != 1 {
-			t.Errorf("the creation of %s was acknowledged and has taken effect %d times", name, created[name])
+			t.Errorf("create %s was acknowledged, log has %d rows of it, want 1", name, created[name])
 		}
 	}
 	for _, name := range r.refused {
 		if created[name] != 0 {
-			t.Errorf("the creation of %s was refused and has taken effect", name)
+			t.Errorf("create %s failed but took effect", name)
 		}
 	}
 	if len(created) != len(r.acked)+len(r.users) {
-		t.Errorf("%d users were created, %d acknowledged", len(created)-len(r.users), len(r.acked))
+		t.Errorf("log has %d creates, %d were acknowledged", len(created)-len(r.users), len(r.acked))
 	}
 }
 
-// A caller who has yet to send the rest of its items is told, too.
-func TestStopTellsClientStreams(t *testing.T) {
+// Open client streams end with SERVER_DRAINING.
+func TestDrainEndsClientStreams(t *testing.T) {
 	ctx := within(t, time.Minute)
 	p := program{dir: t.TempDir()}.start(t)
 	client := p.client(t, 1<<20)
@@ -275,27 +271,27 @@ func TestStopTellsClientStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The server has begun both once it answers a call that came after them.
+	// After this response the server has received both streams.
 	if _, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: id}); err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
+	start := time.Now()
 	p.terminate(t)
-	if took := time.Since(began); p.err != nil || took > 5*time.Second {
-		t.Errorf("it took %v to stop, and it ended with %v\n%s", took, p.err, p.output)
+	if took := time.Since(start); p.err != nil || took > 5*time.Second {
+		t.Errorf("shutdown took %v, exit status: %v\n%s", took, p.err, p.output)
 	}
 	_, createsErr := creates.CloseAndReceive()
 	_, updatesErr := updates.CloseAndReceive()
 	for _, err := range []error{createsErr, updatesErr} {
-		// They reflect the log as it was when they began: none of their items was applied.
+		// The position is that of the start: no item was applied.
 		if info := mustBe(t, err, connect.CodeUnavailable, "SERVER_DRAINING"); info.GetMetadata()["position"] != "1" {
-			t.Errorf("got %v", info)
+			t.Errorf("error info = %v, want position 1", info)
 		}
 	}
 }
 
-// A second signal ends the program at once, however much there is to wait for.
-func TestSecondSignalEndsAtOnce(t *testing.T) {
+// A second signal kills the process during a drain.
+func TestSecondSignalKills(t *testing.T) {
 	ctx := within(t, time.Minute)
 	p := program{dir: t.TempDir(), flags: []string{"--drain-wait", "1h"}}.start(t)
 	client := p.client(t, 1<<20)
@@ -305,11 +301,11 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 	p.output.await(t, "stopping", "say not ready")
 	if _, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: id}); err != nil {
-		t.Errorf("a call during the wait: %v", err)
+		t.Errorf("call during --drain-wait: %v", err)
 	}
-	began := time.Now()
+	start := time.Now()
 	eventually(ctx, t, func(context.Context) error {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have exited
 		select {
 		case <-p.exited:
 			return nil
@@ -317,11 +313,11 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 			return io.ErrNoProgress
 		}
 	})
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %v", took)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("exit after the second signal took %v", took)
 	}
 	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
-		t.Errorf("it ended with %v, not by the signal", p.err)
+		t.Errorf("exit status %v, want killed by SIGTERM", p.err)
 	}
 	mustStillHave(ctx, t, program{dir: p.cmd.Dir}, id)
 }

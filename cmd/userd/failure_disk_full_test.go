@@ -17,7 +17,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// smallDisk is a file system of a few megabytes that the test fills and empties.
+// smallDisk is a tmpfs of a few megabytes.
 type smallDisk struct{ dir string }
 
 func newSmallDisk(t *testing.T) smallDisk {
@@ -25,7 +25,7 @@ func newSmallDisk(t *testing.T) smallDisk {
 	dir := t.TempDir()
 	out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=8m", "userd-test", dir).CombinedOutput()
 	if err != nil {
-		t.Fatalf("this test needs a file system that it can fill, and may not mount one (run it as root, on Linux): %v\n%s", err, out)
+		t.Fatalf("mount tmpfs (needs root on Linux): %v\n%s", err, out)
 	}
 	t.Cleanup(func() {
 		if out, err := exec.CommandContext(context.Background(), "umount", "--lazy", dir).CombinedOutput(); err != nil {
@@ -37,14 +37,14 @@ func newSmallDisk(t *testing.T) smallDisk {
 
 func (d smallDisk) filler() string { return filepath.Join(d.dir, "filler") }
 
-// fill writes until there is no room left.
+// fill fills the disk with a filler file.
 func (d smallDisk) fill(t *testing.T) {
 	t.Helper()
 	f, err := os.OpenFile(d.filler(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = f.Close() }() // what matters is that there is no room
+	defer func() { _ = f.Close() }()
 	for block := make([]byte, 4096); err == nil; {
 		_, err = f.Write(block)
 	}
@@ -53,8 +53,8 @@ func (d smallDisk) fill(t *testing.T) {
 	}
 }
 
-// makeRoom takes some of the filler away.
-func (d smallDisk) makeRoom(t *testing.T, bytes int64) {
+// free truncates the filler file by some bytes.
+func (d smallDisk) free(t *testing.T, bytes int64) {
 	t.Helper()
 	info, err := os.Stat(d.filler())
 	if err == nil {
@@ -65,7 +65,7 @@ func (d smallDisk) makeRoom(t *testing.T, bytes int64) {
 	}
 }
 
-// A disk that is full refuses writes, and nothing else. Room is all it needs.
+// On a full disk writes fail with STORE_FULL, reads succeed. Writes recover once there is space.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
@@ -86,27 +86,26 @@ func TestFullDisk(t *testing.T) {
 		}
 		s.awaitRefusing(ctx, t, writes, "disk of the store is full")
 		s.mustRead(ctx, t)
-		disk.makeRoom(t, 512<<10)
+		disk.free(t, 512<<10)
 		s.awaitServing(ctx, t, writes)
 		s.mustCreate(ctx, t)
 	}
-	for seen := 20; seen < len(s.acked); seen++ { // it has gone on all the time
-		if !live.Receive() || live.Msg().GetUserId() != s.acked[seen] && seen == len(s.acked)-1 {
-			t.Fatalf("the live stream: %v, %v", live.Msg(), live.Err())
+	for i := 20; i < len(s.acked); i++ {
+		if !live.Receive() || live.Msg().GetUserId() != s.acked[i] && i == len(s.acked)-1 {
+			t.Fatalf("live stream: message %v, error %v", live.Msg(), live.Err())
 		}
 	}
 	select {
 	case event := <-reads.events:
-		t.Errorf("the watch of reads told of %+v", event)
-	default: // they were served all the time
+		t.Errorf("health watch of reads: %+v, want no change", event)
+	default:
 	}
 	s.mustSurvive(ctx, t)
 }
 
-// A program that stops while its disk is full stops in good order and loses nothing. On
-// a full disk it starts to read, if the disk has what SQLite needs for that, and to
-// write once there is room.
-func TestStopAndStartOnFullDisk(t *testing.T) {
+// On a full disk the program shuts down gracefully. It starts on a full disk and serves reads if
+// SQLite can create the WAL index, and writes once there is space.
+func TestRestartOnFullDisk(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	disk := newSmallDisk(t)
@@ -115,22 +114,22 @@ func TestStopAndStartOnFullDisk(t *testing.T) {
 	s.createUntilRefused(ctx)
 	s.process.terminate(t)
 	if s.process.err != nil {
-		t.Errorf("ended with %v\n%s", s.process.err, s.process.output)
+		t.Errorf("exit status: %v\n%s", s.process.err, s.process.output)
 	}
 	disk.fill(t)
 	s.restart(t)
 	writes := s.watch(ctx, writesName)
 	s.awaitRefusing(ctx, t, writes, "disk of the store is full")
 	s.mustRead(ctx, t)
-	disk.makeRoom(t, 4<<20)
+	disk.free(t, 4<<20)
 	s.awaitServing(ctx, t, writes)
 	s.mustSurvive(ctx, t)
 
 	s.process.terminate(t)
 	disk.fill(t)
 	if out := s.program.mustFail(ctx, t); !strings.Contains(out, "disk of the store is full") {
-		t.Errorf("does not say that the disk is full:\n%s", out)
+		t.Errorf("output does not contain the disk-full error:\n%s", out)
 	}
-	disk.makeRoom(t, 4<<20)
+	disk.free(t, 4<<20)
 	s.mustSurvive(ctx, t)
 }

@@ -15,28 +15,27 @@ import (
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
-	_ "modernc.org/sqlite" // a second process, as far as the locks of the file go
+	_ "modernc.org/sqlite" // to lock the file from this process
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
 const databaseFile = "userservice.db"
 
-// A second program on the same file is refused, and the first does not notice.
-func TestSecondProgramIsRefused(t *testing.T) {
+// A second process with the same file fails to start, and does not disturb the first.
+func TestSecondProcessFails(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	s := startTroubled(ctx, t, t.TempDir())
 	out := s.program.mustFail(ctx, t)
 	if !hasAll(out, []string{databaseFile, "locked by another process (pid"}) {
-		t.Errorf("does not say who has the file:\n%s", out)
+		t.Errorf("output does not name the process with the lock:\n%s", out)
 	}
 	s.mustCreate(ctx, t)
 	s.mustSurvive(ctx, t)
 }
 
-// While another process holds the lock of the database for itself, writes are refused
-// in such a way that callers try again, and work once it lets go.
+// While another process holds SQLite's write lock, writes fail with a retryable error.
 func TestLockedDatabase(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
@@ -61,7 +60,7 @@ func lockDatabase(ctx context.Context, t *testing.T, path string) (unlock func()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = db.Close() }) // it has written nothing
+	t.Cleanup(func() { _ = db.Close() }) // nothing written
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +75,7 @@ func lockDatabase(ctx context.Context, t *testing.T, path string) (unlock func()
 	}
 }
 
-// A file whose beginning is damaged is refused in words that help.
+// A file with a damaged header is reported at start.
 func TestDamagedHeader(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
@@ -94,14 +93,14 @@ func TestDamagedHeader(t *testing.T) {
 			overwrite(t, filepath.Join(s.program.dir, databaseFile), damage.from, damage.to)
 			for _, args := range [][]string{nil, {"check"}} {
 				if out := s.program.mustFail(ctx, t, args...); !hasAll(out, damage.says) {
-					t.Errorf("userd %v: does not say %q:\n%s", args, damage.says, out)
+					t.Errorf("userd %v: output does not contain %q:\n%s", args, damage.says, out)
 				}
 			}
 		})
 	}
 }
 
-// overwrite damages a file.
+// overwrite overwrites a range of a file with garbage.
 func overwrite(t *testing.T, path string, from, to int64) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -117,7 +116,7 @@ func overwrite(t *testing.T, path string, from, to int64) {
 	}
 }
 
-// damagedPages starts a program whose file is damaged from one part of it to another.
+// damagedPages starts a program with a damaged range in its database file.
 func damagedPages(ctx context.Context, t *testing.T, where func(file []byte) (from, to int)) *troubled {
 	t.Helper()
 	s := startTroubled(ctx, t, t.TempDir())
@@ -136,7 +135,7 @@ func damagedPages(ctx context.Context, t *testing.T, where func(file []byte) (fr
 	return s
 }
 
-// usersLeaf finds a page with rows of the table of users.
+// usersLeaf finds a leaf page of the users table.
 func usersLeaf(file []byte) (from, to int) {
 	for page := range slices.Chunk(file, 4096) {
 		if page[0] == 0x0d && bytes.Contains(page, []byte("@example.org")) && !bytes.Contains(page, []byte("user.created")) {
@@ -147,8 +146,8 @@ func usersLeaf(file []byte) (from, to int) {
 	return 0, 0
 }
 
-// A store whose file is damaged is never reported ready and takes no writes: neither
-// when the damage is found at start, nor when it is met later.
+// A store with a damaged file is not ready and read-only, whether the damage is found at
+// start or later.
 func TestDamagedStoreIsNotReady(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
@@ -161,7 +160,7 @@ func TestDamagedStoreIsNotReady(t *testing.T) {
 		s.mustCreate(ctx, t)
 	}
 	s.process.terminate(t)
-	s.restart(t) // with nothing of it in memory
+	s.restart(t) // with an empty page cache
 	whole := s.watch(ctx, "")
 	whole.await(ctx, t, grpchealth.StatusServing)
 	path := filepath.Join(s.program.dir, databaseFile)
@@ -171,7 +170,7 @@ func TestDamagedStoreIsNotReady(t *testing.T) {
 	}
 	from, to := usersLeaf(file)
 	overwrite(t, path, int64(from), int64(to))
-	for _, id := range s.acked { // some of them lie there
+	for _, id := range s.acked { // some are on the damaged page
 		_, _ = s.client.GetUser(ctx, &userv1.GetUserRequest{UserId: id})
 	}
 	whole.await(ctx, t, grpchealth.StatusNotServing)
@@ -184,27 +183,27 @@ func (s *troubled) mustBeDamaged(ctx context.Context, t *testing.T) {
 	eventually(ctx, t, func(ctx context.Context) error {
 		status, text := s.readyz(ctx, t)
 		if status != http.StatusServiceUnavailable || !hasAll(text, []string{"reads: the database is damaged; restore a backup", "writes: "}) {
-			return fmt.Errorf("/readyz: got %d, %q, want that the database is damaged", status, text)
+			return fmt.Errorf("/readyz = %d, %q, want a damaged database", status, text)
 		}
 		return nil
 	})
 	s.mustCheck(ctx, t, "", grpchealth.StatusNotServing)
 	s.mustCheck(ctx, t, writesName, grpchealth.StatusNotServing)
 	mustBe(t, s.create(ctx), connect.CodeFailedPrecondition, "STORE_READ_ONLY")
-	sound := 0
+	readable := 0
 	for _, id := range s.acked {
 		if _, err := s.client.GetUser(ctx, &userv1.GetUserRequest{UserId: id}); err == nil {
-			sound++
+			readable++
 		}
 	}
-	if sound == 0 || sound == len(s.acked) {
-		t.Errorf("%d of %d users could be read, want some", sound, len(s.acked))
+	if readable == 0 || readable == len(s.acked) {
+		t.Errorf("%d of %d users could be read, want a part", readable, len(s.acked))
 	}
 }
 
-// A disk that gives an error for what is read is no damage: who reads or writes may try
-// again, nobody is told to restore a backup, and all is well once the disk is.
-func TestUnreadableDisk(t *testing.T) {
+// Read errors of the disk are not reported as damage: calls fail with a retryable error and
+// succeed once the disk can be read.
+func TestReadErrors(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	s := startTroubled(ctx, t, t.TempDir())
@@ -212,7 +211,7 @@ func TestUnreadableDisk(t *testing.T) {
 		s.mustCreate(ctx, t)
 	}
 	s.process.terminate(t)
-	s.restart(t) // with nothing of it in memory
+	s.restart(t) // with an empty page cache
 	path := filepath.Join(s.program.dir, databaseFile)
 	tr := inject(t, s.process, "-P", path, "-P", path+"-wal", "-e", "trace=pread64", "-e", "inject=pread64:error=EIO:when=1+")
 	for i := range 8 {
@@ -223,43 +222,43 @@ func TestUnreadableDisk(t *testing.T) {
 	mustBe(t, err, connect.CodeUnavailable, "STORE_UNAVAILABLE")
 	s.process.output.await(t, "reads fail", "database file cannot be read")
 	if text := s.process.output.String(); strings.Contains(text, "damaged") {
-		t.Errorf("the database is said to be damaged:\n%s", text)
+		t.Errorf("read error reported as damage:\n%s", text)
 	}
 	tr.detach()
 	s.mustRead(ctx, t)
 	s.mustSurvive(ctx, t)
 }
 
-// Damage in the midst of a file is met only by those who read there: they get INTERNAL
-// and an incident, the program lives on, is not ready, and userd check finds the damage.
+// Only reads of damaged pages fail, with INTERNAL and an incident. The program is not ready,
+// and userd check finds the damage.
 func TestDamagedPages(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	s := damagedPages(ctx, t, func(file []byte) (from, to int) { return len(file) / 2 &^ 4095, len(file) * 3 / 4 &^ 4095 })
-	sound, incident := 0, ""
+	readable, incident := 0, ""
 	for _, id := range s.acked {
 		_, err := s.client.GetUser(ctx, &userv1.GetUserRequest{UserId: id})
 		switch connect.CodeOf(err) {
 		case connect.CodeInternal:
 			incident = mustBe(t, err, connect.CodeInternal, "INTERNAL").GetMetadata()["incident"]
 			if strings.Contains(err.Error(), "damaged") || strings.Contains(err.Error(), "malformed") {
-				t.Fatalf("the caller is told of the inside: %v", err)
+				t.Fatalf("error reveals internals: %v", err)
 			}
 		default:
 			if err != nil {
-				t.Fatalf("user %d: %v", id, err)
+				t.Fatalf("GetUser(%d): %v", id, err)
 			}
-			sound++
+			readable++
 		}
 	}
-	if sound == 0 || incident == "" {
-		t.Errorf("%d of %d users could be read, the last incident is %q", sound, len(s.acked), incident)
+	if readable == 0 || incident == "" {
+		t.Errorf("%d of %d users could be read, last incident %q", readable, len(s.acked), incident)
 	}
 	s.process.output.await(t, incident, "the database is damaged; restore a backup")
 	s.mustCheck(ctx, t, "", grpchealth.StatusNotServing)
 	s.process.terminate(t)
 	if out := s.program.mustFail(ctx, t, "check"); !hasAll(out, []string{"SQLite: ", databaseFile + " is damaged"}) {
-		t.Errorf("userd check does not find the damage:\n%s", out)
+		t.Errorf("userd check does not report the damage:\n%s", out)
 	} else {
 		t.Logf("userd check: %.600s", out)
 	}

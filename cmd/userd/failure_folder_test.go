@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// A folder that cannot be synced may forget the name of the new file: the program does
-// not start on it. (fsync is what the driver and Go call, see inject.)
-func TestFolderThatCannotBeSynced(t *testing.T) {
+// The program does not start if it cannot sync the directory of a new database file.
+func TestDirectorySyncFails(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	for fault, starts := range map[string]bool{"EIO": false, "EINVAL": true, "EOPNOTSUPP": true} {
@@ -21,7 +20,7 @@ func TestFolderThatCannotBeSynced(t *testing.T) {
 			continue
 		}
 		if out := p.mustFail(ctx, t); !strings.Contains(out, "input/output error") {
-			t.Errorf("does not say what failed:\n%s", out)
+			t.Errorf("output does not contain the sync error:\n%s", out)
 		}
 	}
 }

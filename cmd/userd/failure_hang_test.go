@@ -13,8 +13,8 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// A disk that does not answer reads holds up calls no longer than their deadlines, and
-// health says so, until the disk answers again.
+// While reads of the disk hang, calls end at their deadlines and health reports reads as not
+// serving.
 func TestHungReads(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
@@ -23,23 +23,23 @@ func TestHungReads(t *testing.T) {
 		s.mustCreate(ctx, t)
 	}
 	s.process.terminate(t)
-	s.restart(t) // with nothing of it in memory
+	s.restart(t) // with an empty page cache
 	reads, writes := s.watch(ctx, readsName), s.watch(ctx, writesName)
 	reads.await(ctx, t, grpchealth.StatusServing)
 	s.awaitServing(ctx, t, writes)
 	path := filepath.Join(s.program.dir, databaseFile)
 	tr := inject(t, s.process, "-P", path, "-P", path+"-wal", "-e", "trace=pread64", "-e", "inject=pread64:delay_enter=40000000")
-	for i := range 8 { // more than the store has readers
+	for i := range 8 { // more than the store has read connections
 		id := s.acked[i*25]
-		hasty, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		if _, err := s.client.GetUser(hasty, &userv1.GetUserRequest{UserId: id}); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
-			t.Errorf("a read with a deadline: got %v", err)
+		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		if _, err := s.client.GetUser(short, &userv1.GetUserRequest{UserId: id}); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+			t.Errorf("GetUser error = %v, want DEADLINE_EXCEEDED", err)
 		}
 		cancel()
 	}
 	reads.await(ctx, t, grpchealth.StatusNotServing)
 	if status, text := s.readyz(ctx, t); status != http.StatusServiceUnavailable || !hasAll(text, []string{"reads: no answer within"}) {
-		t.Errorf("/readyz: got %d, %q", status, text)
+		t.Errorf("/readyz = %d, %q, want a read timeout", status, text)
 	}
 	tr.detach()
 	reads.await(ctx, t, grpchealth.StatusServing)

@@ -11,25 +11,25 @@ import (
 	"connectrpc.com/grpchealth"
 )
 
-// A program whose file was taken away would go on writing to what nobody finds again:
-// it must acknowledge nothing from then on, and say why.
-func TestFileTakenAway(t *testing.T) {
+// After its files were removed, replaced or truncated, the store is read-only: writes to the
+// open files would be lost.
+func TestFileRemovedOrReplaced(t *testing.T) {
 	t.Parallel()
-	for name, take := range map[string]func(path string) error{
-		"the database removed": os.Remove,
-		"the log removed":      func(path string) error { return os.Remove(path + "-wal") },
-		"the database replaced": func(path string) error {
+	for name, change := range map[string]func(path string) error{
+		"database removed": os.Remove,
+		"WAL removed":      func(path string) error { return os.Remove(path + "-wal") },
+		"database replaced": func(path string) error {
 			return errors.Join(os.WriteFile(path+".new", nil, 0o600), os.Rename(path+".new", path))
 		},
-		"the log cut":      func(path string) error { return os.Truncate(path+"-wal", 0) },
-		"the database cut": func(path string) error { return os.Truncate(path, 8192) },
+		"WAL truncated":      func(path string) error { return os.Truncate(path+"-wal", 0) },
+		"database truncated": func(path string) error { return os.Truncate(path, 8192) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx := within(t, time.Minute)
 			s := startTroubled(ctx, t, t.TempDir())
 			writes := s.watch(ctx, writesName)
 			s.awaitServing(ctx, t, writes)
-			if err := take(filepath.Join(s.program.dir, databaseFile)); err != nil {
+			if err := change(filepath.Join(s.program.dir, databaseFile)); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
@@ -37,7 +37,7 @@ func TestFileTakenAway(t *testing.T) {
 			}
 			writes.await(ctx, t, grpchealth.StatusNotServing)
 			if _, text := s.readyz(ctx, t); !hasAll(text, []string{"writes: ", "removed, replaced or truncated"}) {
-				t.Errorf("/readyz: %q", text)
+				t.Errorf("/readyz = %q, want the reason", text)
 			}
 			s.process.output.await(t, "the store takes no more writes", databaseFile, "while it was open")
 		})

@@ -20,17 +20,17 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// shaken is a program with a planted panic, and those who must not notice.
-type shaken struct {
+// panicTest is a program with an injected panic, and other calls that must not be affected.
+type panicTest struct {
 	process *process
 	client  userv1connect.UserServiceClient
 	id      int64
 	live    *connect.ServerStreamForClient[userv1.UserActivity]
 }
 
-func startShaken(ctx context.Context, t *testing.T, fault string) *shaken {
+func startPanicTest(ctx context.Context, t *testing.T, fault string) *panicTest {
 	t.Helper()
-	s := &shaken{process: program{dir: t.TempDir(), fault: fault}.start(t)}
+	s := &panicTest{process: program{dir: t.TempDir(), fault: fault}.start(t)}
 	s.client = s.process.client(t, 1<<20)
 	s.id = createOne(ctx, t, s.process)
 	var err error
@@ -40,23 +40,23 @@ func startShaken(ctx context.Context, t *testing.T, fault string) *shaken {
 	return s
 }
 
-// mustBeIncident fails unless the caller is told of an incident, and of no more, that
-// the log tells of with the stack and the file.
-func (s *shaken) mustBeIncident(t *testing.T, file string, err error) {
+// mustBeIncident fails the test unless err has an incident and no internals, and the log has
+// the incident with the stack.
+func (s *panicTest) mustBeIncident(t *testing.T, file string, err error) {
 	t.Helper()
 	info := mustBe(t, err, connect.CodeInternal, "INTERNAL")
 	if strings.Contains(err.Error(), "planted") {
-		t.Errorf("the caller is told what went wrong inside: %v", err)
+		t.Errorf("error reveals internals: %v", err)
 	}
 	incident := info.GetMetadata()["incident"]
 	if incident == "" {
-		t.Fatal("no incident")
+		t.Fatal("error has no incident")
 	}
 	s.process.output.await(t, incident, "planted: ", "debug.Stack", file)
 }
 
-// mustGoOn fails unless the others, those on the same connection too, have not noticed.
-func (s *shaken) mustGoOn(ctx context.Context, t *testing.T) {
+// mustBeUnaffected checks that other calls and streams on the connection succeed.
+func (s *panicTest) mustBeUnaffected(ctx context.Context, t *testing.T) {
 	t.Helper()
 	if _, err := s.client.GetUser(ctx, &userv1.GetUserRequest{UserId: s.id}); err != nil {
 		t.Error(err)
@@ -65,15 +65,14 @@ func (s *shaken) mustGoOn(ctx context.Context, t *testing.T) {
 		t.Error(err)
 	}
 	if !s.live.Receive() || s.live.Msg().GetAction() != "test.noted" {
-		t.Errorf("the live stream: %v, %v", s.live.Msg(), s.live.Err())
+		t.Errorf("live stream: message %v, error %v", s.live.Msg(), s.live.Err())
 	}
 }
 
-// A handler that panics fails for its caller alone, who is told where the log has
-// it, whichever protocol and kind of call it is.
+// A panic in a handler fails that call only, with an incident, for each kind of call.
 func TestPanicInHandler(t *testing.T) {
 	ctx := within(t, time.Minute)
-	s := startShaken(ctx, t, "panic-in-handler")
+	s := startPanicTest(ctx, t, "panic-in-handler")
 	for _, c := range []struct {
 		kind, file string
 		call       func() error
@@ -100,7 +99,7 @@ func TestPanicInHandler(t *testing.T) {
 			_, err = stream.CloseAndReceive()
 			return err
 		}},
-		// It works on two goroutines. This is the one that is not the call's own.
+		// Panics on the second goroutine of the handler.
 		{"bidi stream", "sync_user_status.go", func() error {
 			stream, err := s.client.SyncUserStatus(ctx)
 			if err != nil {
@@ -119,31 +118,28 @@ func TestPanicInHandler(t *testing.T) {
 	} {
 		t.Run(c.kind, func(t *testing.T) {
 			s.mustBeIncident(t, c.file, c.call())
-			s.mustGoOn(ctx, t)
+			s.mustBeUnaffected(ctx, t)
 		})
 	}
 }
 
-// Nor does a panic elsewhere do more harm: in what turns REST into calls, and on the
-// goroutine that turns the rows of a stream into events, where nobody further out would
-// catch it.
+// The same holds for panics in the REST layer, also on the goroutine that writes events.
 func TestPanicOutsideHandlers(t *testing.T) {
 	ctx := within(t, time.Minute)
-	s := startShaken(ctx, t, "panic-in-rest")
+	s := startPanicTest(ctx, t, "panic-in-rest")
 	path := "/api/v1/users/" + strconv.FormatInt(s.id, 10)
 	t.Run("REST", func(t *testing.T) {
 		s.mustBeIncident(t, "unary.go", s.get(ctx, path, "application/json"))
-		s.mustGoOn(ctx, t)
+		s.mustBeUnaffected(ctx, t)
 	})
 	t.Run("events", func(t *testing.T) {
 		s.mustBeIncident(t, "activities.go", s.get(ctx, path+"/activities", "text/event-stream"))
-		s.mustGoOn(ctx, t)
+		s.mustBeUnaffected(ctx, t)
 	})
 }
 
-// get makes a REST request and returns the error that it is answered with, as the
-// clients of RPCs give one.
-func (s *shaken) get(ctx context.Context, path, accept string) error {
+// get makes a REST request and returns the error in the response as a Connect error.
+func (s *panicTest) get(ctx context.Context, path, accept string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.process.url()+path, nil)
 	if err != nil {
 		return err
@@ -153,7 +149,7 @@ func (s *shaken) get(ctx context.Context, path, accept string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = resp.Body.Close() }() // only read
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
@@ -161,23 +157,22 @@ func (s *shaken) get(ctx context.Context, path, accept string) error {
 	return statusError(string(body))
 }
 
-// statusError finds a google.rpc.Status in JSON, be it an event's, and gives it as an
-// error.
+// statusError converts the google.rpc.Status in a JSON or SSE body to a Connect error.
 func statusError(body string) error {
 	at := strings.Index(body, `{"code":`)
 	if at < 0 {
-		return fmt.Errorf("no status in %q", body)
+		return fmt.Errorf("no google.rpc.Status in %q", body)
 	}
-	var text json.RawMessage // the first value; there may be more around it
+	var text json.RawMessage // the first JSON value
 	if err := json.NewDecoder(strings.NewReader(body[at:])).Decode(&text); err != nil {
 		return err
 	}
-	told := &status.Status{}
-	if err := protojson.Unmarshal(text, told); err != nil {
+	s := &status.Status{}
+	if err := protojson.Unmarshal(text, s); err != nil {
 		return err
 	}
-	answer := connect.NewError(connect.Code(told.GetCode()), errors.New(told.GetMessage()))
-	for _, packed := range told.GetDetails() {
+	failure := connect.NewError(connect.Code(s.GetCode()), errors.New(s.GetMessage()))
+	for _, packed := range s.GetDetails() {
 		message, err := packed.UnmarshalNew()
 		if err != nil {
 			return err
@@ -186,7 +181,7 @@ func statusError(body string) error {
 		if err != nil {
 			return err
 		}
-		answer.AddDetail(detail)
+		failure.AddDetail(detail)
 	}
-	return answer
+	return failure
 }

@@ -23,33 +23,31 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// The tests in the files failure_*_test.go make the world of the program fail: its
-// disk, its file, its own code. What they hold it to is the same each time: writes are
-// refused with their reason, reads go on, health says so and takes it back by itself
-// where that is possible, and nothing acknowledged is lost.
+// The tests in failure_*_test.go inject failures of the disk, the database file and the code.
+// Writes must then fail with a reason, reads succeed, health report the failure and recover
+// where possible, and acknowledged writes survive.
 
-// The names of the health service.
+// Names of the health service.
 const (
 	readsName  = "user.v1.UserService"
 	writesName = "user.v1.UserService.Write"
 )
 
-// troubled is a running program whose world is about to fail, and what it has
-// acknowledged so far.
+// troubled is a running program for failure injection, with the writes it has acknowledged.
 type troubled struct {
 	program program
 	process *process
 	client  userv1connect.UserServiceClient
 	health  *grpchealth.Client
-	admin   string // address of its admin port
+	admin   string // address of the admin listener
 
 	mu      sync.Mutex
 	next    int
-	acked   []int64  // users whose creation was acknowledged
-	refused []string // names whose creation was refused for certain
+	acked   []int64  // acknowledged users
+	refused []string // names of users that were certainly not created
 }
 
-// startTroubled starts the program in a folder and lets it acknowledge some users.
+// startTroubled starts the program in dir and creates some users.
 func startTroubled(ctx context.Context, t *testing.T, dir string) *troubled {
 	t.Helper()
 	s := &troubled{admin: adminAddress()}
@@ -61,11 +59,10 @@ func startTroubled(ctx context.Context, t *testing.T, dir string) *troubled {
 	return s
 }
 
-// adminAddress returns an address that no other process of the test uses: the
-// loopback interface has sixteen million hosts.
+// adminAddress returns a random address in 127.0.0.0/8, so that tests do not collide.
 func adminAddress() string {
 	var host [3]byte
-	_, _ = rand.Read(host[:]) // it cannot fail
+	_, _ = rand.Read(host[:]) // never fails
 	return fmt.Sprintf("127.%d.%d.%d:2112", 1+host[0]%254, host[1], 1+host[2]%254)
 }
 
@@ -78,7 +75,7 @@ func (s *troubled) restart(t *testing.T) {
 	s.health = grpchealth.NewClient(http2, s.process.url(), connect.WithGRPC())
 }
 
-// create creates a user and notes it if that was acknowledged.
+// create creates a user and records the result.
 func (s *troubled) create(ctx context.Context) error {
 	s.mu.Lock()
 	s.next++
@@ -98,18 +95,18 @@ func (s *troubled) create(ctx context.Context) error {
 	return err
 }
 
-// unknownText is in the message of an error that does not rule out that the write was stored.
+// unknownText is a part of the message for a write with an unknown outcome.
 const unknownText = "write is unknown"
 
 func (s *troubled) mustCreate(ctx context.Context, t *testing.T) {
 	t.Helper()
 	if err := s.create(ctx); err != nil {
-		t.Fatalf("create: %v\n%s", err, s.process.output)
+		t.Fatalf("create user: %v\n%s", err, s.process.output)
 	}
 }
 
-// createUntilRefused lets several callers create users until each has been refused,
-// and returns the refusals.
+// createUntilRefused creates users concurrently until each goroutine gets an error, and
+// returns the errors.
 func (s *troubled) createUntilRefused(ctx context.Context) []error {
 	const callers = 8
 	refusals := make([]error, callers)
@@ -125,33 +122,33 @@ func (s *troubled) createUntilRefused(ctx context.Context) []error {
 	return refusals
 }
 
-// mustRead reads every acknowledged user, one by one, and the log to its end, which
-// must tell of nobody whose creation was refused.
+// mustRead reads all acknowledged users and the log, which must contain them and none of the
+// refused ones.
 func (s *troubled) mustRead(ctx context.Context, t *testing.T) {
 	t.Helper()
 	for _, id := range s.acked {
 		if _, err := s.client.GetUser(ctx, &userv1.GetUserRequest{UserId: id}); err != nil {
-			t.Fatalf("read user %d: %v\n%s", id, err, s.process.output)
+			t.Fatalf("get user %d: %v\n%s", id, err, s.process.output)
 		}
 	}
 	created, names, err := createdRows(ctx, s.client)
 	if err != nil {
-		t.Fatalf("read the log: %v", err)
+		t.Fatalf("read log: %v", err)
 	}
 	for _, name := range s.refused {
 		if names[name] {
-			t.Fatalf("%s was created, though that was refused", name)
+			t.Fatalf("create %s failed but took effect", name)
 		}
 	}
 	for _, id := range s.acked {
 		if created[id] != 1 {
-			t.Fatalf("the log has %d rows of the creation of user %d, which was acknowledged", created[id], id)
+			t.Fatalf("log has %d rows of the creation of user %d, want 1", created[id], id)
 		}
 	}
 }
 
-// createdRows reads the whole log, which must have no hole, and returns how many
-// rows tell of the creation of each user, and under which names users were created.
+// createdRows reads the whole log, which must have no gap. It returns the number of
+// user.created rows by user and the names of created users.
 func createdRows(ctx context.Context, client userv1connect.UserServiceClient) (created map[int64]int, names map[string]bool, err error) {
 	stream, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{ReplayOnly: true})
 	if err != nil {
@@ -162,7 +159,7 @@ func createdRows(ctx context.Context, client userv1connect.UserServiceClient) (c
 	for stream.Receive() {
 		row := stream.Msg()
 		if row.GetActivityId() != last+1 {
-			return nil, nil, fmt.Errorf("position %d follows %d", row.GetActivityId(), last)
+			return nil, nil, fmt.Errorf("log position %d after %d", row.GetActivityId(), last)
 		}
 		last = row.GetActivityId()
 		if row.GetAction() == "user.created" {
@@ -173,8 +170,8 @@ func createdRows(ctx context.Context, client userv1connect.UserServiceClient) (c
 	return created, names, stream.Err()
 }
 
-// mustSurvive kills the program, starts it anew in a sound world, and looks for all
-// that was acknowledged.
+// mustSurvive kills the program, restarts it without failures, and checks all acknowledged
+// writes.
 func (s *troubled) mustSurvive(ctx context.Context, t *testing.T) {
 	t.Helper()
 	s.process.kill()
@@ -183,7 +180,7 @@ func (s *troubled) mustSurvive(ctx context.Context, t *testing.T) {
 	s.mustCreate(ctx, t)
 }
 
-// healthWatch follows one name of the health service.
+// healthWatch is a Watch stream of a health service name.
 type healthWatch struct {
 	name   string
 	events <-chan grpchealth.WatchEvent
@@ -194,31 +191,31 @@ func (s *troubled) watch(ctx context.Context, name string) *healthWatch {
 	return &healthWatch{name, s.health.Watch(ctx, &grpchealth.CheckRequest{Service: name}), s}
 }
 
-// await returns once the watch tells of the status; a check must then say the same.
+// await waits for a status on the watch, and checks that Check returns the same.
 func (w *healthWatch) await(ctx context.Context, t *testing.T, want grpchealth.Status) {
 	t.Helper()
 	for event := range w.events {
 		if event.Err != nil {
-			t.Fatalf("the watch of %s ended: %v", w.name, event.Err)
+			t.Fatalf("health watch of %s failed: %v", w.name, event.Err)
 		}
 		if event.Response.Status == want {
 			w.of.mustCheck(ctx, t, w.name, want)
 			return
 		}
 	}
-	t.Fatalf("the watch of %s ended before it told of %v\n%s", w.name, want, w.of.process.output)
+	t.Fatalf("health watch of %s ended before status %v\n%s", w.name, want, w.of.process.output)
 }
 
 func (s *troubled) mustCheck(ctx context.Context, t *testing.T, name string, want grpchealth.Status) {
 	t.Helper()
 	got, err := s.health.Check(ctx, &grpchealth.CheckRequest{Service: name})
 	if err != nil || got.Status != want {
-		t.Fatalf("health of %q: got %+v, %v, want %v\n%s", name, got, err, want, s.process.output)
+		t.Fatalf("health check of %q = %+v, %v, want %v\n%s", name, got, err, want, s.process.output)
 	}
 }
 
-// awaitRefusing returns once health says that writes are not served. Reads are, and
-// /readyz must say so, and why writes are not.
+// awaitRefusing waits until writes are not serving. Reads must be serving, and /readyz must
+// contain the reason.
 func (s *troubled) awaitRefusing(ctx context.Context, t *testing.T, writes *healthWatch, why string) {
 	t.Helper()
 	writes.await(ctx, t, grpchealth.StatusNotServing)
@@ -226,16 +223,16 @@ func (s *troubled) awaitRefusing(ctx context.Context, t *testing.T, writes *heal
 	s.mustCheck(ctx, t, "", grpchealth.StatusServing)
 	status, text := s.readyz(ctx, t)
 	if status != http.StatusOK || !strings.Contains(text, "writes: ") || !strings.Contains(text, why) {
-		t.Fatalf("/readyz: got %d, %q, want it to say that writes are not served: %q", status, text, why)
+		t.Fatalf("/readyz = %d, %q, want a write failure with %q", status, text, why)
 	}
 }
 
-// awaitServing returns once health says that writes are served again.
+// awaitServing waits until writes are serving.
 func (s *troubled) awaitServing(ctx context.Context, t *testing.T, writes *healthWatch) {
 	t.Helper()
 	writes.await(ctx, t, grpchealth.StatusServing)
 	if status, text := s.readyz(ctx, t); status != http.StatusOK || text != "ready\n" {
-		t.Fatalf("/readyz: got %d, %q", status, text)
+		t.Fatalf("/readyz = %d, %q, want ready", status, text)
 	}
 }
 
@@ -249,7 +246,7 @@ func (s *troubled) readyz(ctx context.Context, t *testing.T) (status int, text s
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = resp.Body.Close() }() // only read
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -257,23 +254,23 @@ func (s *troubled) readyz(ctx context.Context, t *testing.T) (status int, text s
 	return resp.StatusCode, string(body)
 }
 
-// mustBe fails unless the error is an answer of the service with the code and reason.
+// mustBe fails the test unless err is an error of the service with the code and reason.
 func mustBe(t *testing.T, err error, code connect.Code, reason string) *errdetails.ErrorInfo {
 	t.Helper()
 	info := infoOf(err)
 	if connect.CodeOf(err) != code || info.GetReason() != reason {
-		t.Fatalf("got %v (%s), want %v (%s)", err, info.GetReason(), code, reason)
+		t.Fatalf("error = %v (%s), want %v (%s)", err, info.GetReason(), code, reason)
 	}
 	return info
 }
 
-// infoOf returns what the service says of an error; nil if it did not come from it.
+// infoOf returns the ErrorInfo detail of err, or nil.
 func infoOf(err error) *errdetails.ErrorInfo {
-	var answer *connect.Error
-	if !errors.As(err, &answer) {
+	var failure *connect.Error
+	if !errors.As(err, &failure) {
 		return nil
 	}
-	for _, detail := range answer.Details() {
+	for _, detail := range failure.Details() {
 		if value, err := detail.Value(); err == nil {
 			if info, ok := value.(*errdetails.ErrorInfo); ok {
 				return info
@@ -283,8 +280,7 @@ func infoOf(err error) *errdetails.ErrorInfo {
 	return nil
 }
 
-// mustFail runs the program, which must end by itself with status 1, and returns what
-// it printed.
+// mustFail runs the program, which must exit with status 1, and returns its output.
 func (p program) mustFail(ctx context.Context, t *testing.T, args ...string) string {
 	t.Helper()
 	if len(args) == 0 {
@@ -293,23 +289,23 @@ func (p program) mustFail(ctx context.Context, t *testing.T, args ...string) str
 	out, err := p.run(ctx, t, args...)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Fatalf("userd %v: got %v, want status 1\n%s", args, err, out)
+		t.Fatalf("userd %v: error %v, want exit status 1\n%s", args, err, out)
 	}
 	return out
 }
 
-// run runs the program to its end.
+// run runs the program until it exits.
 func (p program) run(ctx context.Context, t *testing.T, args ...string) (out string, err error) {
 	t.Helper()
 	argv := slices.Concat(p.wrap, []string{build(t, "")}, args)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = p.dir
 	cmd.Env = os.Environ()
-	said, err := cmd.CombinedOutput()
-	return string(said), err
+	printed, err := cmd.CombinedOutput()
+	return string(printed), err
 }
 
-// eventually tries again and again, as a caller who waits would.
+// eventually retries until try succeeds.
 func eventually(ctx context.Context, t *testing.T, try func(context.Context) error) {
 	t.Helper()
 	ticker := time.NewTicker(50 * time.Millisecond)
@@ -322,7 +318,7 @@ func eventually(ctx context.Context, t *testing.T, try func(context.Context) err
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			t.Fatalf("to the end: %v", err)
+			t.Fatalf("timeout, last error: %v", err)
 		}
 	}
 }

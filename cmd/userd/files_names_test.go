@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// alias makes a second name of the store in a folder of its own.
+// alias creates a second path of the store in folder.
 type alias func(t *testing.T, store, folder string) (name string)
 
 func symlink(t *testing.T, store, folder string) string {
@@ -61,9 +61,8 @@ func bindMount(t *testing.T, store, folder string) string {
 	return name
 }
 
-// A second program is refused by whatever name it opens the store, and leaves no file
-// beside that name. The first is not disturbed.
-func TestSecondProgramIsRefusedByEveryName(t *testing.T) {
+// A second process fails to open the store through any path, and creates no files beside it.
+func TestSecondProcessFailsByAnyPath(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	s := startTroubled(ctx, t, t.TempDir())
@@ -75,10 +74,10 @@ func TestSecondProgramIsRefusedByEveryName(t *testing.T) {
 			other := newAlias(t, filepath.Join(s.program.dir, databaseFile), folder)
 			out := program{dir: folder}.mustFail(ctx, t, "--store", "sqlite:"+other, "--listen", "127.0.0.1:0", "--admin-listen", "")
 			if !hasAll(out, []string{"locked by another process"}) {
-				t.Errorf("does not say that the store is in use:\n%s", out)
+				t.Errorf("output does not contain the lock error:\n%s", out)
 			}
 			if files := namesIn(t, folder); len(files) != 1 {
-				t.Errorf("files beside the other name: %v, want that name alone", files)
+				t.Errorf("files beside the alias: %v, want the alias only", files)
 			}
 			s.mustCreate(ctx, t)
 		})
@@ -86,8 +85,8 @@ func TestSecondProgramIsRefusedByEveryName(t *testing.T) {
 	s.mustSurvive(ctx, t)
 }
 
-// A store is served through a symbolic link, and what was written is found by its own name.
-func TestStoreBehindASymbolicLink(t *testing.T) {
+// A store opened through a symbolic link is the store of the link target.
+func TestSymbolicLink(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	s := startTroubled(ctx, t, t.TempDir())
@@ -115,8 +114,8 @@ func namesIn(t *testing.T, folder string) (names []string) {
 	return names
 }
 
-// Files that are not stores are refused, unchanged, and without a file beside them.
-func TestForeignFilesAreLeftAlone(t *testing.T) {
+// Files that are not stores are rejected and not modified.
+func TestForeignFilesAreNotModified(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	dir := t.TempDir()
@@ -139,20 +138,20 @@ func TestForeignFilesAreLeftAlone(t *testing.T) {
 		for _, args := range [][]string{{"--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check"}} {
 			out := program{dir: dir}.mustFail(ctx, t, append(args, "--store", "sqlite:"+name)...)
 			if !hasAll(out, []string{name}) || args[0] != "check" && !hasAll(out, []string{want}) {
-				t.Errorf("userd %v --store sqlite:%s: got %q, want %q", args, name, out, want)
+				t.Errorf("userd %v --store sqlite:%s printed %q, want %q", args, name, out, want)
 			}
 		}
 	}
 	if after := namesIn(t, dir); len(after) != len(before) {
-		t.Errorf("files: %v, before: %v", after, before)
+		t.Errorf("files = %v, want %v", after, before)
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "passwd")); err != nil || !bytes.Equal(got, text) {
-		t.Errorf("passwd: got %q, %v", got, err)
+		t.Errorf("passwd = %q, %v, want it unchanged", got, err)
 	}
 }
 
-// Every file that the program creates can be read by its owner alone, whatever the
-// umask; a store of an earlier release is closed to others when it is opened.
+// Files are created with mode 0600 regardless of the umask. Open restricts the mode of files
+// that others can access.
 func TestFileModes(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)

@@ -12,12 +12,11 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// flood is a way to keep a server busy that costs the client little.
+// flood is a sequence of cheap frames that keeps the server busy.
 type flood struct {
 	name  string
-	cause string // as the server counts and names it
-	// begin readies the connection; again is sent over and over. id is that of the
-	// next stream; it goes up by two.
+	cause string // label of the metric and text of GOAWAY
+	// begin prepares the connection; again is called repeatedly, with the next stream ID.
 	begin func(p *rawPeer) error
 	again func(p *rawPeer, id uint32) error
 }
@@ -33,8 +32,7 @@ func floodsOfFrames() []flood {
 			},
 		},
 		{
-			// The client makes the server reset the stream. Such resets count as the
-			// client's own: the stream has earned the WINDOW_UPDATE.
+			// Resets by the server that the client causes count like its own.
 			"made to reset", "resets", nothing,
 			func(p *rawPeer, id uint32) error {
 				zero := []byte{0, 0, 0, 0}
@@ -74,7 +72,7 @@ func floodsOfFrames() []flood {
 				return errors.Join(p.open(1, get), p.WriteRSTStream(1, http2.ErrCodeCancel))
 			},
 			func(p *rawPeer, _ uint32) error {
-				<-p.ahead // net/http gives up a connection on which too many answers wait
+				<-p.ahead // net/http closes a connection with too many queued frames
 				return p.WriteData(1, false, []byte("12345"))
 			},
 		},
@@ -88,8 +86,8 @@ func floodsOfFrames() []flood {
 	}
 }
 
-// A connection that floods the server with frames is sent away and told why; it is
-// counted and logged, and nothing of it is left.
+// A connection that floods the server is closed with GOAWAY and the cause, counted and logged,
+// and its resources are released.
 func TestFloodsOfFrames(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t)
@@ -102,7 +100,7 @@ func TestFloodsOfFrames(t *testing.T) {
 				if err := f.begin(p); err != nil {
 					t.Fatal(err)
 				}
-				ended := make(chan *farewell, 1)
+				ended := make(chan *goAwayInfo, 1)
 				go func() { ended <- p.end() }()
 				sent := 0
 				for id := uint32(3); sent < 1_000_000; id += 2 {
@@ -113,36 +111,36 @@ func TestFloodsOfFrames(t *testing.T) {
 				}
 				goAway := <-ended
 				if goAway == nil || goAway.code != http2.ErrCodeEnhanceYourCalm || goAway.text != "too_many_"+f.cause {
-					t.Errorf("after %d: got %v", sent, goAway)
+					t.Errorf("GOAWAY after %d frames = %v, want too_many_%s", sent, goAway, f.cause)
 				}
-				t.Logf("sent away after at most %d", sent)
+				t.Logf("closed after at most %d frames", sent)
 			})
 			if got := x.metric(t, counter); got != before+1 {
-				t.Errorf("%s: got %d, was %d", counter, got, before)
+				t.Errorf("%s = %d, want %d", counter, got, before+1)
 			}
 		})
 	}
 }
 
-// The frames are seen below TLS as well.
+// Frames are counted with TLS, too.
 func TestFloodOverTLS(t *testing.T) {
 	t.Parallel()
 	x := newSecureTarget(t)
 	x.withstands(t, func(t *testing.T) {
 		p := x.peer(t)
-		ended := make(chan *farewell, 1)
+		ended := make(chan *goAwayInfo, 1)
 		go func() { ended <- p.end() }()
 		for sent := 0; sent < 1_000_000 && p.WritePing(false, [8]byte{}) == nil; {
 			sent++
 		}
-		if last := <-ended; last == nil || *last != (farewell{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) {
-			t.Errorf("got %v", last)
+		if last := <-ended; last == nil || *last != (goAwayInfo{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) {
+			t.Errorf("GOAWAY = %v, want too_many_pings", last)
 		}
 	})
 }
 
-// Pings that come slowly, each after the answer to the one before, and yet more often
-// than they may on a connection without calls, end it in the words of gRPC.
+// Pings more frequent than --keepalive-min-time on a connection without calls cause the GOAWAY
+// that gRPC clients expect.
 func TestPingsTooOften(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t, "--keepalive-min-time", "1m")
@@ -155,14 +153,14 @@ func TestPingsTooOften(t *testing.T) {
 		if answered++; last == nil && answered < 10 {
 			continue
 		}
-		if last == nil || *last != (farewell{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) || answered != 4 {
-			t.Errorf("at ping %d: got %v", answered, last)
+		if last == nil || *last != (goAwayInfo{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) || answered != 4 {
+			t.Errorf("GOAWAY at ping %d = %v, want too_many_pings at ping 4", answered, last)
 		}
 		return
 	}
 }
 
-// A client that floods and reads no answer cannot make the server keep them.
+// Responses to a client that floods and does not read are not queued without limit.
 func TestFloodWithoutReading(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t, "--stall-timeout", "1s", "--keepalive-min-time", "0s", "--max-control-frames", "0")
@@ -181,9 +179,8 @@ func TestFloodWithoutReading(t *testing.T) {
 	})
 }
 
-// Headers that never end are cut at their limit, without a look at what they would
-// unpack to.
-func TestHeadersWithoutEnd(t *testing.T) {
+// A header block without end is rejected at the limit, without decoding it.
+func TestEndlessHeaderBlock(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t)
 	x.withstands(t, func(t *testing.T) {
@@ -191,14 +188,13 @@ func TestHeadersWithoutEnd(t *testing.T) {
 		if err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block("/")}); err != nil {
 			t.Fatal(err)
 		}
-		ended := make(chan *farewell, 1)
+		ended := make(chan *goAwayInfo, 1)
 		go func() { ended <- p.end() }()
-		// A literal header field whose value is as long as the frame has room. Another
-		// length would end the connection for a reason of its own.
+		// A literal header field that fills the frame exactly; other lengths are a protocol error.
 		const room, head = 16 << 10, 6
 		field := append([]byte{0x00, 1, 'a', 0x7f}, binary.AppendUvarint(nil, room-head-0x7f)...)
 		if len(field) != head {
-			t.Fatalf("the head of the field has %d bytes", len(field))
+			t.Fatalf("field prefix has %d bytes, want %d", len(field), head)
 		}
 		field = append(field, bytes.Repeat([]byte("v"), room-head)...)
 		sent := 0
@@ -207,18 +203,17 @@ func TestHeadersWithoutEnd(t *testing.T) {
 		}
 		<-ended
 		if sent > 16<<20 {
-			t.Errorf("%d bytes of headers were taken", sent)
+			t.Errorf("server read %d bytes of headers", sent)
 		}
 	})
 }
 
-// What was on its way when a call was refused is not held against the client, however
-// small the pieces.
-func TestRefusedUploadsAreNotSentAway(t *testing.T) {
+// DATA frames in flight after a rejected call do not count as a flood.
+func TestRejectedUploadsAreNotAFlood(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t)
 	p := x.peer(t)
-	const uploads, frames = 20, 1000 // together less than the window of the connection
+	const uploads, frames = 20, 1000 // less than the connection window in total
 	for i := range uint32(uploads) {
 		if err := p.open(2*i+1, "/nowhere"); err != nil {
 			t.Fatal(err)
@@ -230,11 +225,11 @@ func TestRefusedUploadsAreNotSentAway(t *testing.T) {
 			}
 		}
 	}
-	x.goesOn(t, p, 2*uploads+1)
+	x.checkUsable(t, p, 2*uploads+1)
 }
 
-// A well-behaved client may be busy: none of its frames counts against it.
-func TestBusyClientIsNotSentAway(t *testing.T) {
+// Frames of ordinary calls do not count as a flood.
+func TestBusyClientIsNotAFlood(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t, "--max-control-frames", "1", "--keepalive-min-time", "1h")
 	for range 2000 {

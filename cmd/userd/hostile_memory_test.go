@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	scarce       = "96MiB" // of memory
+	scarce       = "96MiB" // memory limit
 	scarceBytes  = 96 << 20
-	beyondScarce = scarceBytes * 3 / 2 // what the memory must not grow to
+	beyondScarce = scarceBytes * 3 / 2 // bound for the peak
 )
 
-// sendPart sends a part of a body that never ends, and calls done when the server has
-// answered or cut it.
-func (x *target) sendPart(t *testing.T, path string, part []byte, done func(said string)) {
+// sendPart sends a part of a body that never ends, and calls done with the error message when
+// the call ends.
+func (x *target) sendPart(t *testing.T, path string, part []byte, done func(message string)) {
 	t.Helper()
 	never, end := io.Pipe()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, x.url()+path, io.MultiReader(bytes.NewReader(part), never))
@@ -36,23 +36,22 @@ func (x *target) sendPart(t *testing.T, path string, part []byte, done func(said
 	client := web(true)
 	go func() {
 		defer client.CloseIdleConnections()
-		var said string
-		answer, err := client.Do(request)
+		var message string
+		response, err := client.Do(request)
 		if err == nil {
-			_, _ = io.Copy(io.Discard, answer.Body) // what it says is in the trailers
-			_ = end.Close()                         // the client waits for its own body
-			_ = answer.Body.Close()
-			said = answer.Trailer.Get("Grpc-Message") + answer.Header.Get("Grpc-Message")
+			_, _ = io.Copy(io.Discard, response.Body) // for the trailers
+			_ = end.Close()                           // ends the request body
+			_ = response.Body.Close()
+			message = response.Trailer.Get("Grpc-Message") + response.Header.Get("Grpc-Message")
 		} else {
-			said = err.Error()
+			message = err.Error()
 		}
-		done(said)
+		done(message)
 	}()
 }
 
-// Health is asked without credentials and answered when there is no memory, so it takes
-// small messages only.
-func TestHealthTakesNoMemory(t *testing.T) {
+// Health checks need no credentials and have reserved memory, so their messages must be small.
+func TestHealthMessageLimit(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t, "--memory-limit", scarce)
 	x.peakReset(t)
@@ -60,61 +59,60 @@ func TestHealthTakesNoMemory(t *testing.T) {
 		var refused sync.WaitGroup
 		for range 100 {
 			refused.Add(1)
-			x.sendPart(t, "/grpc.health.v1.Health/Check", enveloped(0, make([]byte, messageLimit-1))[:messageLimit/2], func(said string) {
+			x.sendPart(t, "/grpc.health.v1.Health/Check", enveloped(0, make([]byte, messageLimit-1))[:messageLimit/2], func(message string) {
 				defer refused.Done()
-				if !strings.Contains(said, "limit is 4096 bytes") {
-					t.Errorf("got %q", said)
+				if !strings.Contains(message, "limit is 4096 bytes") {
+					t.Errorf("error = %q, want a message size error", message)
 				}
 			})
 		}
 		refused.Wait()
 	})
 	if peak := x.peak(t); peak > beyondScarce {
-		t.Errorf("the memory grew to %d bytes", peak)
+		t.Errorf("peak memory = %d bytes, want at most %d", peak, beyondScarce)
 	}
 }
 
-// A message of a stream that has begun has to come as well, and soon where there is no
-// room: the streams are cut and everybody else goes on.
-func TestMessagesThatDoNotEnd(t *testing.T) {
+// Streams with incomplete messages are aborted after --body-timeout, or earlier under memory
+// pressure. Other calls succeed.
+func TestIncompleteMessages(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t, "--memory-limit", scarce, "--body-timeout", "5s")
 	x.peakReset(t)
-	var cut sync.WaitGroup
+	var ended sync.WaitGroup
 	for range 40 {
-		cut.Add(1)
+		ended.Add(1)
 		x.sendPart(t, userv1connect.UserServiceBatchCreateUsersProcedure, enveloped(0, make([]byte, messageLimit))[:messageLimit-1],
-			func(said string) {
-				defer cut.Done()
-				// The connections that hold most are closed where memory is short.
+			func(message string) {
+				defer ended.Done()
+				// Under memory pressure the connections with the most memory are closed.
 				expected := []string{
 					"request body timeout", "server overloaded",
 					`ErrCode=ENHANCE_YOUR_CALM, debug="server overloaded"`, "connection reset by peer", "broken pipe",
 				}
-				if !slices.ContainsFunc(expected, func(text string) bool { return strings.Contains(said, text) }) {
-					t.Errorf("the stream ended with %q, want one of %q", said, expected)
+				if !slices.ContainsFunc(expected, func(text string) bool { return strings.Contains(message, text) }) {
+					t.Errorf("stream error = %q, want one of %q", message, expected)
 				}
 			})
 	}
-	cut.Wait()
+	ended.Wait()
 	for range 100 {
 		x.get(t)
 	}
-	x.rests(t)
+	x.awaitIdle(t)
 	if peak := x.peak(t); peak > beyondScarce {
-		t.Errorf("the memory grew to %d bytes", peak)
+		t.Errorf("peak memory = %d bytes, want at most %d", peak, beyondScarce)
 	}
 }
 
-// Answers are not made faster than they are taken: a caller who asks for many large ones
-// and takes nothing cannot fill the memory with them.
-func TestAnswersThatThereIsNoRoomFor(t *testing.T) {
+// A client that requests many large responses and does not read them cannot exhaust the memory.
+func TestUnreadLargeResponses(t *testing.T) {
 	t.Parallel()
 	list, err := proto.Marshal(&userv1.ListUsersRequest{PageSize: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, ask := range map[string]struct {
+	for name, request := range map[string]struct {
 		path    string
 		message []byte
 	}{
@@ -128,7 +126,7 @@ func TestAnswersThatThereIsNoRoomFor(t *testing.T) {
 			p := x.peer(t, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 			for i := range uint32(400) {
 				id := 2*i + 1
-				if err := errors.Join(p.open(id, ask.path), p.WriteData(id, true, enveloped(0, ask.message))); err != nil {
+				if err := errors.Join(p.open(id, request.path), p.WriteData(id, true, enveloped(0, request.message))); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -143,21 +141,21 @@ func TestAnswersThatThereIsNoRoomFor(t *testing.T) {
 					}
 				default:
 					if err != nil {
-						t.Fatalf("when %d had ended: %v", len(ended), err)
+						t.Fatalf("after %d streams: %v", len(ended), err)
 					}
 				}
 			}
 			if peak := x.peak(t); peak > beyondScarce {
-				t.Errorf("the memory grew to %d bytes", peak)
+				t.Errorf("peak memory = %d bytes, want at most %d", peak, beyondScarce)
 			} else {
-				t.Logf("at most %d MiB", peak>>20)
+				t.Logf("peak memory %d MiB", peak>>20)
 			}
 			x.get(t)
 		})
 	}
 }
 
-// fillWithLarge creates users of 60 KiB, a list of which has three megabytes.
+// fillWithLarge creates users of 60 KiB, so that a list is about 3 MB.
 func (x *target) fillWithLarge(t *testing.T) {
 	t.Helper()
 	metadata := make(map[string]string)
@@ -177,7 +175,7 @@ func (x *target) fillWithLarge(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if answer, err := stream.CloseAndReceive(); err != nil || answer.GetFailedCount() != 0 {
-		t.Fatal(answer, err)
+	if response, err := stream.CloseAndReceive(); err != nil || response.GetFailedCount() != 0 {
+		t.Fatalf("BatchCreateUsers = %v, %v, want no failures", response, err)
 	}
 }

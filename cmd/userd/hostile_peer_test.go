@@ -17,21 +17,20 @@ import (
 
 const framesAhead = 1000
 
-// rawPeer speaks HTTP/2 frame by frame.
+// rawPeer is an HTTP/2 client that sends single frames.
 type rawPeer struct {
 	*http2.Framer
 
 	conn net.Conn
-	// ahead has room for the frames that may be sent before their resets have been read
-	// by end, which closes it.
+	// ahead has a token for each frame that may be sent before end has read its reset.
 	ahead  chan struct{}
 	header bytes.Buffer
 	packed *hpack.Encoder
-	// writing is held by those who write frames where several goroutines do.
+	// writing serializes writes from several goroutines.
 	writing sync.Mutex
 }
 
-// connect opens a connection on which nothing is said yet, not even by TLS.
+// connect opens a TCP connection.
 func (x *target) connect(t *testing.T) net.Conn {
 	t.Helper()
 	var dialer net.Dialer
@@ -40,14 +39,14 @@ func (x *target) connect(t *testing.T) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 		t.Fatal(err)
 	}
 	x.dialed = append(x.dialed, conn)
 	return conn
 }
 
-// secure speaks TLS over the connection where the program does.
+// secure wraps the connection with TLS if the program uses it.
 func (x *target) secure(conn net.Conn, protocol string) net.Conn {
 	if x.trust == nil {
 		return conn
@@ -57,7 +56,7 @@ func (x *target) secure(conn net.Conn, protocol string) net.Conn {
 	return tls.Client(conn, config)
 }
 
-// dial opens a connection for HTTP/1.1, or whatever begins as HTTP does, and sends bytes.
+// dial opens a connection, with TLS if the program uses it, and sends bytes.
 func (x *target) dial(t *testing.T, begins string) net.Conn {
 	t.Helper()
 	conn := x.secure(x.connect(t), "http/1.1")
@@ -76,7 +75,7 @@ func (x *target) peer(t *testing.T, settings ...http2.Setting) *rawPeer {
 	return p
 }
 
-// newRawPeer sends the connection preface.
+// newRawPeer sends the connection preface and SETTINGS.
 func newRawPeer(conn net.Conn, settings ...http2.Setting) (*rawPeer, error) {
 	p := &rawPeer{conn: conn, ahead: make(chan struct{}, framesAhead)}
 	for range framesAhead {
@@ -92,7 +91,7 @@ func newRawPeer(conn net.Conn, settings ...http2.Setting) (*rawPeer, error) {
 	return p, err
 }
 
-// block returns the header of a gRPC call.
+// block returns the header block of a gRPC call.
 func (p *rawPeer) block(path string, more ...hpack.HeaderField) []byte {
 	p.header.Reset()
 	for _, f := range append([]hpack.HeaderField{
@@ -100,41 +99,41 @@ func (p *rawPeer) block(path string, more ...hpack.HeaderField) []byte {
 		{Name: ":authority", Value: "localhost"}, {Name: ":path", Value: path},
 		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
 	}, more...) {
-		_ = p.packed.WriteField(f) // into memory
+		_ = p.packed.WriteField(f)
 	}
 	return bytes.Clone(p.header.Bytes())
 }
 
-// open begins a gRPC call.
+// open sends the HEADERS of a gRPC call.
 func (p *rawPeer) open(id uint32, path string, more ...hpack.HeaderField) error {
 	return p.WriteHeaders(http2.HeadersFrameParam{
 		StreamID: id, BlockFragment: p.block(path, more...), EndHeaders: true,
 	})
 }
 
-// enveloped puts the prefix of a message in front, which says flags and size.
+// enveloped prefixes a message with its flags and length.
 func enveloped(flags byte, message []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(message))), message...)
 }
 
-// farewell is why a connection ends, as the server says it.
-type farewell struct {
+// goAwayInfo is the content of a GOAWAY frame.
+type goAwayInfo struct {
 	code http2.ErrCode
 	text string
 }
 
-// end reads to the end of the connection, and returns the last GOAWAY before it.
-func (p *rawPeer) end() (last *farewell) {
+// end reads to the end of the connection and returns the last GOAWAY.
+func (p *rawPeer) end() (last *goAwayInfo) {
 	defer close(p.ahead)
 	for {
 		frame, err := p.ReadFrame()
 		if goAway, ok := frame.(*http2.GoAwayFrame); ok {
-			last = &farewell{goAway.ErrCode, string(goAway.DebugData())}
+			last = &goAwayInfo{goAway.ErrCode, string(goAway.DebugData())}
 		}
 		if _, ok := frame.(*http2.RSTStreamFrame); ok {
 			select {
 			case p.ahead <- struct{}{}:
-			default: // nobody waits for it
+			default:
 			}
 		}
 		if err != nil && !errors.As(err, new(http2.StreamError)) {
@@ -143,7 +142,7 @@ func (p *rawPeer) end() (last *farewell) {
 	}
 }
 
-// awaitReset reads until the server resets the stream, and says how.
+// awaitReset reads until the server resets the stream, and returns the code.
 func (p *rawPeer) awaitReset(t *testing.T, id uint32) http2.ErrCode {
 	t.Helper()
 	for {
@@ -157,9 +156,8 @@ func (p *rawPeer) awaitReset(t *testing.T, id uint32) http2.ErrCode {
 	}
 }
 
-// awaitPong reads until a ping is answered, which gives nil, or else to the end of the
-// connection.
-func (p *rawPeer) awaitPong() *farewell {
+// awaitPong reads until a PING ack and returns nil, or until GOAWAY or an error.
+func (p *rawPeer) awaitPong() *goAwayInfo {
 	for {
 		frame, err := p.ReadFrame()
 		switch frame := frame.(type) {
@@ -168,11 +166,11 @@ func (p *rawPeer) awaitPong() *farewell {
 				return nil
 			}
 		case *http2.GoAwayFrame:
-			return &farewell{frame.ErrCode, string(frame.DebugData())}
+			return &goAwayInfo{frame.ErrCode, string(frame.DebugData())}
 		default:
 		}
 		if err != nil {
-			return &farewell{text: err.Error()}
+			return &goAwayInfo{text: err.Error()}
 		}
 	}
 }

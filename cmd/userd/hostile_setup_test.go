@@ -20,26 +20,24 @@ import (
 )
 
 const (
-	// patience is how long the tests of hostile callers wait for anything.
-	patience = 90 * time.Second
-	// courtesy is how long a well-behaved caller may wait for an answer.
-	courtesy = 10 * time.Second
-	// leastCalls is how many calls a second a well-behaved caller must get answered
-	// during an attack. Without one it is thousands; the test may have to share the
-	// machine.
-	leastCalls = 2
+	// waitTimeout is the timeout of await and of attack connections.
+	waitTimeout = 90 * time.Second
+	// callTimeout is the timeout of calls of the well-behaved client.
+	callTimeout = 10 * time.Second
+	// minCallRate is the minimum rate of the well-behaved client during an attack, per second.
+	minCallRate = 2
 )
 
-// target is a program under attack, with a caller who does it no harm.
+// target is a program under attack, with a well-behaved client.
 type target struct {
 	*process
 
 	admin  string
 	client userv1connect.UserServiceClient
 	id     int64 // of a user
-	// dialed are the attackers' connections.
+	// dialed are the connections of the attack.
 	dialed []net.Conn
-	// What the program has at rest.
+	// Baseline of the idle program.
 	goroutines  int
 	heap        int64
 	connections int64
@@ -47,7 +45,7 @@ type target struct {
 
 var operatorsPattern = regexp.MustCompile(`listening for operators" address=([0-9.:]+)`)
 
-// newTarget starts the program and lets it come to rest.
+// newTarget starts the program and records the baseline.
 func newTarget(t *testing.T, flags ...string) *target {
 	t.Helper()
 	return program{flags: flags}.target(t)
@@ -63,7 +61,7 @@ func newSecureTarget(t *testing.T, flags ...string) *target {
 	}.target(t)
 }
 
-// overBoth runs a test without and with TLS.
+// overBoth runs a test with h2c and with TLS.
 func overBoth(t *testing.T, test func(t *testing.T, start func(t *testing.T, flags ...string) *target)) {
 	t.Helper()
 	for name, start := range map[string]func(*testing.T, ...string) *target{"h2c": newTarget, "TLS": newSecureTarget} {
@@ -78,14 +76,14 @@ func (p program) target(t *testing.T) *target {
 	t.Helper()
 	p.dir, p.flags = t.TempDir(), append([]string{"--admin-listen", "127.0.0.1:0"}, p.flags...)
 	x := &target{process: p.start(t)}
-	await(t, "the operators' port", func() bool {
+	await(t, "the admin listener", func() bool {
 		found := operatorsPattern.FindStringSubmatch(x.output.String())
 		if found != nil {
 			x.admin = found[1]
 		}
 		return found != nil
 	})
-	// Without authentication an address is a caller: this one is not the attacker.
+	// Without authentication the caller is the address, so the client has its own.
 	x.from = net.IPv4(127, 0, 0, 3)
 	x.client = x.process.client(t, 1<<20)
 	x.from = nil
@@ -94,58 +92,58 @@ func (p program) target(t *testing.T) *target {
 		t.Fatal(err)
 	}
 	x.id = created.GetUser().GetUserId()
-	for range 20 { // so that what is made once is there
+	for range 20 { // warm up
 		x.get(t)
 	}
 	x.atRest(t)
 	return x
 }
 
-// atRest takes what the program has now for what it has at rest.
+// atRest records the baseline.
 func (x *target) atRest(t *testing.T) {
 	t.Helper()
 	x.goroutines, x.heap, x.connections = x.goroutinesNow(t), x.heapNow(t), x.metric(t, "userd_connections")
 }
 
-// await asks until the answer is yes.
-func await(t *testing.T, what string, done func() bool) {
+// await polls until done returns true.
+func await(t *testing.T, condition string, done func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	end := time.Now().Add(patience)
+	end := time.Now().Add(waitTimeout)
 	for !done() {
 		if time.Now().After(end) {
-			t.Fatalf("in vain: %s", what)
+			t.Fatalf("timeout waiting for %s", condition)
 		}
 		<-ticker.C
 	}
 }
 
-// get makes a well-behaved call, and reports whether it went well.
+// get makes a well-behaved call and reports whether it succeeded.
 func (x *target) get(t *testing.T) bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), courtesy)
+	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 	defer cancel()
 	_, err := x.client.GetUser(ctx, &userv1.GetUserRequest{UserId: x.id})
 	if err != nil {
-		t.Errorf("a well-behaved caller: %v", err)
+		t.Errorf("well-behaved client: %v", err)
 	}
 	return err == nil
 }
 
-// ask asks the operators' port.
+// ask makes a GET request to the admin listener.
 func (x *target) ask(t *testing.T, path string) []byte {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+x.admin+path, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +154,7 @@ func number(t *testing.T, text []byte, pattern string) int64 {
 	t.Helper()
 	found := regexp.MustCompile(pattern).FindSubmatch(text)
 	if found == nil {
-		t.Fatalf("no %s in %.300s", pattern, text)
+		t.Fatalf("no match of %s in %.300s", pattern, text)
 	}
 	n, err := strconv.ParseFloat(string(found[1]), 64)
 	if err != nil {
@@ -170,7 +168,7 @@ func (x *target) goroutinesNow(t *testing.T) int {
 	return int(number(t, x.ask(t, "/debug/pprof/goroutine?debug=1"), `total (\d+)`))
 }
 
-// heapNow is what is in use once the garbage is gone.
+// heapNow returns the live heap after a garbage collection.
 func (x *target) heapNow(t *testing.T) int64 {
 	t.Helper()
 	return number(t, x.ask(t, "/debug/pprof/heap?debug=1&gc=1"), `# HeapAlloc = (\d+)`)
@@ -181,7 +179,7 @@ func (x *target) metric(t *testing.T, name string) int64 {
 	return number(t, x.ask(t, "/metrics"), `(?m)^`+regexp.QuoteMeta(name)+` (\S+)$`)
 }
 
-// sum adds up what a metric says for all its labels.
+// sum adds up a metric over all labels.
 func sum(t *testing.T, metrics []byte, name string) (total int64) {
 	t.Helper()
 	for _, line := range regexp.MustCompile(`(?m)^`+name+`\{.*$`).FindAll(metrics, -1) {
@@ -190,7 +188,7 @@ func sum(t *testing.T, metrics []byte, name string) (total int64) {
 	return total
 }
 
-// callsNow is how many calls go on, streams among them.
+// callsNow returns the number of calls and streams in flight.
 func (x *target) callsNow(t *testing.T) int64 {
 	t.Helper()
 	metrics := x.ask(t, "/metrics")
@@ -198,7 +196,7 @@ func (x *target) callsNow(t *testing.T) int64 {
 		sum(t, metrics, "userd_open_streams")
 }
 
-// peakReset forgets the most memory that the process has held, and peak tells it.
+// peakReset resets the peak resident set size that peak returns.
 func (x *target) peakReset(t *testing.T) {
 	t.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", x.cmd.Process.Pid), []byte("5"), 0); err != nil {
@@ -215,16 +213,15 @@ func (x *target) peak(t *testing.T) int64 {
 	return number(t, text, `VmHWM:\s+(\d+) kB`) << 10
 }
 
-// withstands runs the attack while a well-behaved caller goes on calling over another
-// connection, none of whose calls may fail or take long, and then waits until nothing of
-// the attack is left: first while the attackers hold on to their connections, neither
-// calls nor goroutines nor memory, and when they have let go no connections.
+// withstands runs the attack while a well-behaved client makes calls, which must succeed. It
+// then checks that calls, goroutines and memory return to the baseline while the attack
+// connections are open, and the number of connections after they are closed.
 func (x *target) withstands(t *testing.T, attack func(t *testing.T)) {
 	t.Helper()
 	var stop atomic.Bool
 	var calling sync.WaitGroup
 	calls := 0
-	began := time.Now()
+	start := time.Now()
 	calling.Go(func() {
 		for !stop.Load() && x.get(t) {
 			calls++
@@ -232,49 +229,49 @@ func (x *target) withstands(t *testing.T, attack func(t *testing.T)) {
 	})
 	func() {
 		defer calling.Wait()
-		defer stop.Store(true) // however the attack ends
+		defer stop.Store(true) // also after t.Fatal
 		attack(t)
 	}()
-	if took := time.Since(began); float64(calls) < max(1, leastCalls*took.Seconds()) {
-		t.Errorf("a well-behaved caller got %d answers in %v", calls, took)
+	if took := time.Since(start); float64(calls) < max(1, minCallRate*took.Seconds()) {
+		t.Errorf("well-behaved client made %d calls in %v, want at least 2 per second", calls, took)
 	}
-	x.rests(t)
-	x.letGo(t)
+	x.awaitIdle(t)
+	x.disconnectAll(t)
 }
 
-// rests waits until the program does what it did before, and no more.
-func (x *target) rests(t *testing.T) {
+// awaitIdle waits until calls, goroutines and memory are at the baseline.
+func (x *target) awaitIdle(t *testing.T) {
 	t.Helper()
 	var calls int64
 	var goroutines int
 	var heap int64
 	defer func() {
 		if t.Failed() {
-			t.Logf("%d calls; %d goroutines, at rest %d; %d bytes in use, at rest %d\n%s",
+			t.Logf("%d calls; %d goroutines, baseline %d; heap %d bytes, baseline %d\n%s",
 				calls, goroutines, x.goroutines, heap, x.heap, x.output)
 		}
 	}()
 	const few, little = 8, 10 << 20
-	await(t, "the calls' end", func() bool {
+	await(t, "calls to end", func() bool {
 		calls = x.callsNow(t)
 		return calls == 0
 	})
-	await(t, "the handlers' end", func() bool {
+	await(t, "goroutines to end", func() bool {
 		goroutines = x.goroutinesNow(t)
 		return goroutines <= x.goroutines+few
 	})
-	await(t, "the memory back", func() bool {
+	await(t, "memory to be released", func() bool {
 		heap = x.heapNow(t)
 		return heap <= x.heap+little
 	})
 }
 
-// letGo closes the attackers' connections and waits until the program has noticed.
-func (x *target) letGo(t *testing.T) {
+// disconnectAll closes the attack connections and waits until the program has closed them.
+func (x *target) disconnectAll(t *testing.T) {
 	t.Helper()
 	for _, conn := range x.dialed {
-		_ = conn.Close() // the program may have done so
+		_ = conn.Close() // may be closed already
 	}
 	x.dialed = nil
-	await(t, "the connections' end", func() bool { return x.metric(t, "userd_connections") <= x.connections })
+	await(t, "connections to close", func() bool { return x.metric(t, "userd_connections") <= x.connections })
 }

@@ -12,20 +12,20 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-const messageLimit = 4 << 20 // as it is without a flag
+const messageLimit = 4 << 20 // default of --max-message-bytes
 
-// way is a way to send a message that is compressed.
-type way struct {
-	name, path, kind, encoding string // encoding is the header that says so
+// variant is a protocol for a compressed message.
+type variant struct {
+	name, path, kind, encoding string // encoding is the header name
 	http2, prefix              bool
 }
 
-func compressedWays() []way {
+func compressedWays() []variant {
 	const (
 		unary, stream = userv1connect.UserServiceCreateUserProcedure, userv1connect.UserServiceBatchCreateUsersProcedure
 		connectHeader = "Connect-Content-Encoding"
 	)
-	return []way{
+	return []variant{
 		{"Connect", unary, "application/proto", "Content-Encoding", false, false},
 		{"Connect with JSON over HTTP/2", unary, "application/json", "Content-Encoding", true, false},
 		{"Connect stream", stream, "application/connect+proto", connectHeader, false, true},
@@ -37,7 +37,7 @@ func compressedWays() []way {
 	}
 }
 
-// web returns a client for plain requests.
+// web returns an HTTP client.
 func web(http2 bool) *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!http2)
@@ -45,27 +45,26 @@ func web(http2 bool) *http.Client {
 	return &http.Client{Transport: &http.Transport{Protocols: protocols, DisableCompression: true}}
 }
 
-// said sends a request and returns all that is answered, with header and trailers.
-func said(ctx context.Context, t *testing.T, client *http.Client, request *http.Request) string {
+// fetch sends a request and returns status, body and gRPC message.
+func fetch(ctx context.Context, t *testing.T, client *http.Client, request *http.Request) string {
 	t.Helper()
-	answer, err := client.Do(request.WithContext(ctx))
+	response, err := client.Do(request.WithContext(ctx))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	body, _ := io.ReadAll(answer.Body) // a part of it says enough
-	return strconv.Itoa(answer.StatusCode) + " " + string(body) + " " +
-		answer.Header.Get("Grpc-Message") + answer.Trailer.Get("Grpc-Message")
+	defer func() { _ = response.Body.Close() }()
+	body, _ := io.ReadAll(response.Body) // a part is sufficient
+	return strconv.Itoa(response.StatusCode) + " " + string(body) + " " +
+		response.Header.Get("Grpc-Message") + response.Trailer.Get("Grpc-Message")
 }
 
-// A small message that would inflate to a large one costs about as much as one of the
-// largest size that is allowed.
+// A gzip bomb costs about as much as a message of maximum size.
 func TestGzipBombs(t *testing.T) {
 	t.Parallel()
 	const inflated = 512 << 20
 	var body bytes.Buffer
 	w := gzip.NewWriter(&body)
-	for zeros := make([]byte, 1<<20); body.Len() < inflated/1032; { // deflate makes it that much smaller
+	for zeros := make([]byte, 1<<20); body.Len() < inflated/1032; { // maximum deflate ratio
 		if _, err := w.Write(zeros); err != nil {
 			t.Fatal(err)
 		}
@@ -73,13 +72,15 @@ func TestGzipBombs(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, way := range compressedWays() {
-		t.Run(way.name, func(t *testing.T) { throwAll(t, way, bomb{body: body.Bytes(), wants: "limit is 4194304 bytes"}) })
+	for _, variant := range compressedWays() {
+		t.Run(variant.name, func(t *testing.T) {
+			sendBombs(t, variant, bomb{body: body.Bytes(), wants: "limit is 4194304 bytes"})
+		})
 	}
 }
 
-// Nothing is allocated for what a message merely claims to be.
-func TestClaimsOfSize(t *testing.T) {
+// Memory is not allocated by the declared size of a message.
+func TestDeclaredSizes(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t)
 	const claim = "\x00\xff\xff\xff\xff"
@@ -95,12 +96,12 @@ func TestClaimsOfSize(t *testing.T) {
 			" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/connect+proto\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" + claim + "\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			x.claims(t, func() { x.dial(t, begins) })
+			x.checkClaims(t, func() { x.dial(t, begins) })
 		})
 	}
 	for _, allowed := range []string{claim, "\x00\x00\x3f\xff\xff"} {
 		t.Run("gRPC, "+strconv.Quote(allowed), func(t *testing.T) {
-			x.claims(t, func() {
+			x.checkClaims(t, func() {
 				p := x.peer(t)
 				for id := uint32(1); id < 20; id += 2 {
 					if err := p.open(id, userv1connect.UserServiceBatchCreateUsersProcedure); err != nil {
@@ -115,24 +116,23 @@ func TestClaimsOfSize(t *testing.T) {
 	}
 }
 
-// claims makes the claim over many connections, and looks at the memory while they
-// are open. It asks for the heap, since pages that nobody touches are not the process's
-// for the system. What each connection costs for itself is some ten KiB.
-func (x *target) claims(t *testing.T, claim func()) {
+// checkClaims makes a claim on many connections and checks the heap while they are open. (The
+// resident set does not include untouched pages.)
+func (x *target) checkClaims(t *testing.T, claim func()) {
 	t.Helper()
 	const connections, each = 50, 256 << 10
 	before := x.heapNow(t)
 	for range connections {
 		claim()
 	}
-	for range 100 { // by then the server has seen them all
+	for range 100 { // until the server has read them
 		x.get(t)
 	}
 	if grown := x.heapNow(t) - before; grown > connections*each {
-		t.Errorf("the memory grew by %d bytes, for each connection %d", grown, grown/connections)
+		t.Errorf("heap grew by %d bytes, %d per connection", grown, grown/connections)
 	} else {
-		t.Logf("%d KiB for each connection", grown/connections>>10)
+		t.Logf("%d KiB per connection", grown/connections>>10)
 	}
-	x.letGo(t)
-	x.rests(t)
+	x.disconnectAll(t)
+	x.awaitIdle(t)
 }

@@ -14,17 +14,17 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// ends reads until the server closes the connection.
-func ends(t *testing.T, conn net.Conn) {
+// awaitClose reads until the server closes the connection.
+func awaitClose(t *testing.T, conn net.Conn) {
 	t.Helper()
 	_, err := io.Copy(io.Discard, conn)
 	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
-		t.Error("the connection stays open")
+		t.Error("connection was not closed")
 	}
 }
 
-// Connections on which nothing comes, or less than a whole of anything, are closed.
-func TestHalfOfAnything(t *testing.T) {
+// Connections with incomplete prefaces, headers or frames are closed.
+func TestIncompleteRequests(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t, "--header-timeout", "1s", "--keepalive-time", "1s", "--keepalive-timeout", "1s")
 	const headers = http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -34,11 +34,11 @@ func TestHalfOfAnything(t *testing.T) {
 			"",
 			"PRI * HTT",
 			"PRI * HTTP/2.0\r\n\r\n",
-			http2.ClientPreface,                  // and no SETTINGS
-			headers,                              // and no answer to a ping
-			headers + "\x00\x40",                 // half the header of a frame
-			headers + "\x00\x40\x00\x00\x00\x00", // a frame without its payload
-			headers + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82", // a header block without its end
+			http2.ClientPreface,                  // no SETTINGS
+			headers,                              // no PING ack
+			headers + "\x00\x40",                 // partial frame header
+			headers + "\x00\x40\x00\x00\x00\x00", // frame without payload
+			headers + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82", // header block without END_HEADERS
 			"G",
 			"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
 		} {
@@ -47,13 +47,13 @@ func TestHalfOfAnything(t *testing.T) {
 			}
 		}
 		for _, conn := range conns {
-			ends(t, conn)
+			awaitClose(t, conn)
 		}
 	})
 }
 
-// Handshakes that stop half-way are closed.
-func TestHalfHandshakes(t *testing.T) {
+// Connections with incomplete TLS handshakes are closed.
+func TestIncompleteHandshakes(t *testing.T) {
 	t.Parallel()
 	x := newSecureTarget(t, "--header-timeout", "1s")
 	x.withstands(t, func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestHalfHandshakes(t *testing.T) {
 		for _, begins := range []string{
 			"",
 			"\x16\x03\x01",
-			"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", // a hello without its end
+			"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", // partial ClientHello
 		} {
 			for range 20 {
 				conn := x.connect(t)
@@ -72,13 +72,13 @@ func TestHalfHandshakes(t *testing.T) {
 			}
 		}
 		for _, conn := range conns {
-			ends(t, conn)
+			awaitClose(t, conn)
 		}
 	})
 }
 
-// Bodies that do not come free their handlers, over both versions of HTTP.
-func TestBodiesThatNeverCome(t *testing.T) {
+// Calls with incomplete bodies end, over HTTP/1.1 and HTTP/2.
+func TestIncompleteBodies(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t, "--body-timeout", "1s")
 	const path = userv1connect.UserServiceGetUserProcedure
@@ -87,7 +87,7 @@ func TestBodiesThatNeverCome(t *testing.T) {
 		for i := range uint32(100) {
 			id := 2*i + 1
 			err := p.open(id, path)
-			if err == nil && i%2 == 0 { // nothing, or the beginning of a message
+			if err == nil && i%2 == 0 { // no message, or a part of one
 				err = p.WriteData(id, false, []byte{0, 0, 0, 0, 9, 1})
 			}
 			if err != nil {
@@ -98,15 +98,15 @@ func TestBodiesThatNeverCome(t *testing.T) {
 		for range 20 {
 			conns = append(conns, x.dial(t, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"))
 		}
-		x.allEnd(t, p)
+		x.awaitStreamEnds(t, p)
 		for _, conn := range conns {
-			ends(t, conn)
+			awaitClose(t, conn)
 		}
 	})
 }
 
-// allEnd reads until all streams of the peer's have ended.
-func (x *target) allEnd(t *testing.T, p *rawPeer) {
+// awaitStreamEnds reads until 100 streams have ended.
+func (x *target) awaitStreamEnds(t *testing.T, p *rawPeer) {
 	t.Helper()
 	for ended := 0; ended < 100; {
 		frame, err := p.ReadFrame()
@@ -127,14 +127,13 @@ func (x *target) allEnd(t *testing.T, p *rawPeer) {
 	}
 }
 
-// Readers that never open their window are cut, each by itself: their connection goes
-// on.
-func TestWindowsThatStayClosed(t *testing.T) {
+// Streams without flow-control window are reset. Their connection remains usable.
+func TestStalledStreamsAreReset(t *testing.T) {
 	t.Parallel()
-	overBoth(t, testWindowsThatStayClosed)
+	overBoth(t, testStalledStreamsAreReset)
 }
 
-func testWindowsThatStayClosed(t *testing.T, start func(*testing.T, ...string) *target) {
+func testStalledStreamsAreReset(t *testing.T, start func(*testing.T, ...string) *target) {
 	x := start(t, "--stall-timeout", "1s")
 	message, err := proto.Marshal(&userv1.StreamUserActivitiesRequest{UserId: x.id})
 	if err != nil {
@@ -153,21 +152,21 @@ func testWindowsThatStayClosed(t *testing.T, start func(*testing.T, ...string) *
 				t.Fatal(err)
 			}
 		}
-		for cut := 0; cut < streams; {
+		for resets := 0; resets < streams; {
 			frame, err := p.ReadFrame()
 			if err != nil {
-				t.Fatalf("after %d: %v", cut, err)
+				t.Fatalf("after %d resets: %v", resets, err)
 			}
 			if _, ok := frame.(*http2.RSTStreamFrame); ok {
-				cut++
+				resets++
 			}
 		}
-		x.goesOn(t, p, 2*streams+1)
+		x.checkUsable(t, p, 2*streams+1)
 	})
 }
 
-// goesOn makes a call over the peer's connection.
-func (x *target) goesOn(t *testing.T, p *rawPeer, id uint32) {
+// checkUsable makes a call over the peer's connection.
+func (x *target) checkUsable(t *testing.T, p *rawPeer, id uint32) {
 	t.Helper()
 	message, err := proto.Marshal(&userv1.GetUserRequest{UserId: x.id})
 	if err != nil {
@@ -191,13 +190,13 @@ func (x *target) goesOn(t *testing.T, p *rawPeer, id uint32) {
 	}
 }
 
-// Peers that read nothing of what they asked for are cut with their connections.
-func TestAnswersThatNobodyReads(t *testing.T) {
+// Connections whose responses are not read are closed.
+func TestStalledConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
-	overBoth(t, testAnswersThatNobodyReads)
+	overBoth(t, testStalledConnectionsAreClosed)
 }
 
-func testAnswersThatNobodyReads(t *testing.T, start func(*testing.T, ...string) *target) {
+func testStalledConnectionsAreClosed(t *testing.T, start func(*testing.T, ...string) *target) {
 	x := start(t, "--stall-timeout", "1s")
 	importUsers(t, x.client, 2000)
 	x.atRest(t)
@@ -214,19 +213,19 @@ func testAnswersThatNobodyReads(t *testing.T, start func(*testing.T, ...string) 
 			id := 2*i + 1
 			if p.open(id, userv1connect.UserServiceListUsersProcedure) != nil ||
 				p.WriteData(id, true, enveloped(0, message)) != nil {
-				break // it is cut already
+				break // closed already
 			}
 		}
 		await(t, "the calls", func() bool {
 			return number(t, x.ask(t, "/metrics"), `grpc_server_started_total\{[^}]*"ListUsers"[^}]*\} (\S+)`) > 0
 		})
-		// No call goes on but that of the well-behaved caller.
-		await(t, "the reader to be cut", func() bool { return x.callsNow(t) <= 1 })
+		// Only a call of the well-behaved client may remain.
+		await(t, "stalled calls to be aborted", func() bool { return x.callsNow(t) <= 1 })
 	})
 }
 
-// The streams of REST are cut like any other when nobody reads them.
-func TestEventsThatNobodyReads(t *testing.T) {
+// Stalled REST streams are aborted.
+func TestStalledRESTStreamsAreAborted(t *testing.T) {
 	t.Parallel()
 	overBoth(t, func(t *testing.T, start func(*testing.T, ...string) *target) {
 		x := start(t, "--stall-timeout", "1s")
@@ -240,7 +239,7 @@ func TestEventsThatNobodyReads(t *testing.T) {
 					for range readers {
 						x.dial(t, "GET /api/v1/users/0/activities HTTP/1.1\r\nHost: localhost\r\nAccept: "+accept+"\r\n\r\n")
 					}
-					await(t, "the readers to be cut", func() bool { return x.metric(t, cuts) == before+readers })
+					await(t, "stalled streams to be aborted", func() bool { return x.metric(t, cuts) == before+readers })
 				})
 			})
 		}

@@ -16,31 +16,30 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// Connections on which calls were made and no more come are closed, over both versions
-// of HTTP.
+// Idle connections are closed, over HTTP/1.1 and HTTP/2.
 func TestIdleConnections(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t, "--idle-timeout", "1s")
 	x.withstands(t, func(t *testing.T) {
 		p := x.peer(t)
-		x.goesOn(t, p, 1)
+		x.checkUsable(t, p, 1)
 		if last := p.end(); last == nil || last.code != http2.ErrCodeNo {
-			t.Errorf("HTTP/2: got %v", last)
+			t.Errorf("HTTP/2: GOAWAY = %v, want NO_ERROR", last)
 		}
 		text, err := io.ReadAll(x.dial(t, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 		if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 200 ") {
-			t.Errorf("HTTP/1.1: got %.40q, %v", text, err)
+			t.Errorf("HTTP/1.1: response = %.40q, %v, want 200", text, err)
 		}
 	})
 }
 
-// A call takes no longer than the server allows, whatever deadline its caller sets. It
-// waits for a position that is never reached, which alone would take five seconds.
-func TestLongestCall(t *testing.T) {
+// --max-call-duration limits calls regardless of their deadline. The calls wait for a position
+// that is never reached, which would otherwise take five seconds.
+func TestMaxCallDuration(t *testing.T) {
 	t.Parallel()
 	const least, most = time.Second, 4 * time.Second
 	x := newTarget(t, "--max-call-duration", least.String())
-	for name, deadline := range map[string]time.Duration{"no deadline": 0, "a later deadline": time.Hour} {
+	for name, deadline := range map[string]time.Duration{"no deadline": 0, "long deadline": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx := t.Context()
@@ -51,14 +50,14 @@ func TestLongestCall(t *testing.T) {
 			}
 			calling, info := connect.NewClientContext(ctx)
 			info.RequestHeader().Set("Userd-Min-Position", x.beyond(t))
-			began := time.Now()
+			start := time.Now()
 			_, err := x.client.GetUser(calling, &userv1.GetUserRequest{UserId: x.id})
 			var fault *connect.Error
 			if !errors.As(err, &fault) || reasonOf(fault) != "POSITION_NOT_REACHED" {
-				t.Errorf("gRPC: got %v", err)
+				t.Errorf("gRPC: error = %v, want POSITION_NOT_REACHED", err)
 			}
-			if took := time.Since(began); took < least || took > most {
-				t.Errorf("gRPC: it took %v", took)
+			if took := time.Since(start); took < least || took > most {
+				t.Errorf("gRPC: call took %v", took)
 			}
 			request, err := http.NewRequestWithContext(ctx, http.MethodGet, x.url()+"/api/v1/users", http.NoBody)
 			if err != nil {
@@ -68,18 +67,18 @@ func TestLongestCall(t *testing.T) {
 			if deadline > 0 {
 				request.Header.Set("X-Server-Timeout", strconv.Itoa(int(deadline.Seconds())))
 			}
-			began = time.Now()
-			if got := said(ctx, t, web(false), request); !strings.HasPrefix(got, "503 ") {
-				t.Errorf("REST: got %s", got)
+			start = time.Now()
+			if got := fetch(ctx, t, web(false), request); !strings.HasPrefix(got, "503 ") {
+				t.Errorf("REST: response = %s, want 503", got)
 			}
-			if took := time.Since(began); took < least || took > most {
-				t.Errorf("REST: it took %v", took)
+			if took := time.Since(start); took < least || took > most {
+				t.Errorf("REST: call took %v", took)
 			}
 		})
 	}
 }
 
-// beyond is a position that the log does not reach.
+// beyond returns a position that the log does not reach.
 func (x *target) beyond(t *testing.T) string {
 	t.Helper()
 	ctx, info := connect.NewClientContext(t.Context())

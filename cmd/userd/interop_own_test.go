@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// ownCase is a case that needs no more than a command or a few lines.
+// ownCase is a case implemented here.
 type ownCase struct {
 	client, name, at string
 	waits            bool
@@ -61,14 +61,13 @@ func (f front) client() *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// response is what came of a request.
 type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// do makes a request with the token and the headers, which are given in pairs.
+// do makes a request with the token and additional headers, given as key-value pairs.
 func (f front) do(method, path, body string, headers ...string) (response, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -100,7 +99,7 @@ func (f front) setHeaders(request *http.Request, headers []string) {
 	}
 }
 
-// createUser returns the id of a new user.
+// createUser creates a user and returns its ID.
 func (f front) createUser() (string, error) {
 	name := fmt.Sprintf("http %d", time.Now().UnixNano())
 	got, err := f.do(http.MethodPost, "/api/v1/users", fmt.Sprintf(`{"username":%q,"email":"%s@example.org"}`, name, strings.ReplaceAll(name, " ", ".")))
@@ -114,7 +113,7 @@ func (f front) createUser() (string, error) {
 	return created.User.UserID, nil
 }
 
-// grpcurl runs it and returns what it printed.
+// grpcurl runs grpcurl and returns its output.
 func (f front) grpcurl(input string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -126,7 +125,7 @@ func (f front) grpcurl(input string, args ...string) (string, error) {
 	if f.token != "" {
 		flags = append(flags, "-H", "authorization: Bearer "+f.token)
 	}
-	at := 0 // flags of the arguments come before the address
+	at := 0 // flags precede the address
 	for at < len(args) && strings.HasPrefix(args[at], "-") {
 		at += 2
 	}
@@ -167,7 +166,7 @@ func grpcurlKinds(f front) error {
 		return fmt.Errorf("bidi: %s: %w", out, err)
 	}
 	if out, err = f.grpcurl("", "-d", `{"user_id":"1"}`, "user.v1.UserService/GetUser"); err == nil || !strings.Contains(out, "USER_NOT_FOUND") {
-		return fmt.Errorf("a missing user: got %s", out)
+		return fmt.Errorf("get missing user: %s", out)
 	}
 	return nil
 }
@@ -181,7 +180,7 @@ func grpcurlNoToken(f front) error {
 	return nil
 }
 
-// idleNDJSON expects a stream of lines to stay open for 70 s without a row.
+// idleNDJSON expects an NDJSON stream to stay open for 70 s without rows.
 func idleNDJSON(f front) error {
 	id, err := f.createUser()
 	if err != nil {
@@ -200,7 +199,7 @@ func idleNDJSON(f front) error {
 	}
 	defer func() { _ = got.Body.Close() }()
 	noted := time.AfterFunc(70*time.Second, func() {
-		_, _ = f.do(http.MethodPost, "/api/v1/users/"+id+"/activities", `{"action":"app.noted"}`) // its row is waited for
+		_, _ = f.do(http.MethodPost, "/api/v1/users/"+id+"/activities", `{"action":"app.noted"}`) // the stream waits for its row
 	})
 	defer noted.Stop()
 	for lines := bufio.NewScanner(got.Body); lines.Scan(); {
@@ -211,8 +210,7 @@ func idleNDJSON(f front) error {
 	return errors.New("the stream ended before the row")
 }
 
-// hostRefused expects the refusal of a host in the form of each protocol, and a line of
-// the log that says what to do.
+// hostRefused expects an error for a disallowed Host header in each protocol, and a log line.
 func hostRefused(f front) error {
 	rest, err := f.do(http.MethodGet, "/api/v1/users", "")
 	if err != nil {
@@ -220,20 +218,20 @@ func hostRefused(f front) error {
 	}
 	var status struct{ Details []map[string]any }
 	if json.Unmarshal([]byte(rest.body), &status) != nil || rest.status < 400 || !strings.Contains(rest.body, "--allow-host") || len(status.Details) == 0 {
-		return fmt.Errorf("REST: got %d %s", rest.status, rest.body)
+		return fmt.Errorf("REST: status %d: %s", rest.status, rest.body)
 	}
 	unary, err := f.do(http.MethodPost, "/user.v1.UserService/ListUsers", "{}")
 	if err != nil || !strings.Contains(unary.body, `"code":"permission_denied"`) || !strings.Contains(unary.body, "--allow-host") {
-		return fmt.Errorf("Connect: got %d %s, %w", unary.status, unary.body, err)
+		return fmt.Errorf("Connect: status %d: %s, %w", unary.status, unary.body, err)
 	}
 	const envelope = "\x00\x00\x00\x00\x02{}"
 	stream, err := f.do(http.MethodPost, "/user.v1.UserService/StreamUserActivities", envelope, "Content-Type", "application/connect+json")
 	if err != nil || stream.status != http.StatusOK || !strings.Contains(stream.body, "permission_denied") {
-		return fmt.Errorf("a stream of Connect: got %d %q, %w", stream.status, stream.body, err)
+		return fmt.Errorf("Connect stream: status %d: %q, %w", stream.status, stream.body, err)
 	}
 	web, err := f.do(http.MethodPost, "/user.v1.UserService/ListUsers", "\x00\x00\x00\x00\x00", "Content-Type", "application/grpc-web+proto")
 	if err != nil || web.status != http.StatusOK || !strings.Contains(strings.ToLower(web.body)+fmt.Sprint(web.header), "7") {
-		return fmt.Errorf("gRPC-Web: got %d %v %q, %w", web.status, web.header, web.body, err)
+		return fmt.Errorf("gRPC-Web: status %d: %v %q, %w", web.status, web.header, web.body, err)
 	}
 	if !strings.Contains(f.backend.output.all(), "--allow-host") {
 		return errors.New("no line of the log names --allow-host")
@@ -241,42 +239,42 @@ func hostRefused(f front) error {
 	return nil
 }
 
-// forwarded expects the log to name the client, by what the proxy says and not by what
-// the client says of itself.
+// forwarded expects the logged peer to be the address set by the proxy, not one forged by the
+// client.
 func forwarded(f front) error {
 	marker := fmt.Sprintf("/api/v1/nothing-%d", time.Now().UnixNano())
-	f.from = "127.0.0.5" // the proxy's own address is a trusted one
+	f.from = "127.0.0.5" // the address of the proxy is trusted
 	if _, err := f.do(http.MethodGet, marker, "", "X-Forwarded-For", "192.0.2.55"); err != nil {
 		return err
 	}
 	line := f.backend.lineWith(marker)
 	if !strings.Contains(line, "peer=127.0.0.5") || strings.Contains(line, "192.0.2.55") {
-		return fmt.Errorf("got %q", line)
+		return fmt.Errorf("log line %q", line)
 	}
-	// Straight to the server, this is a trusted proxy's word.
+	// Directly to the server, from a trusted address.
 	straight := front{url: f.backend.url(), token: f.token}
 	if _, err := straight.do(http.MethodGet, marker+"b", "", "X-Forwarded-For", "198.51.100.9, 192.0.2.55, 127.0.0.1"); err != nil {
 		return err
 	}
 	if line := f.backend.lineWith(marker + "b"); !strings.Contains(line, "peer=192.0.2.55") {
-		return fmt.Errorf("as a proxy: got %q", line)
+		return fmt.Errorf("as a proxy: log line %q", line)
 	}
 	return nil
 }
 
-// forged expects a server without trusted proxies to take nobody's word.
+// forged expects a server without trusted proxies to ignore forwarding headers.
 func forged(f front) error {
 	marker := fmt.Sprintf("/api/v1/nothing-%d", time.Now().UnixNano())
 	if _, err := f.do(http.MethodGet, marker, "", "X-Forwarded-For", "192.0.2.55", "Forwarded", "for=192.0.2.55"); err != nil {
 		return err
 	}
 	if line := f.backend.lineWith(marker); !strings.Contains(line, "peer=127.0.0.1") {
-		return fmt.Errorf("got %q", line)
+		return fmt.Errorf("log line %q", line)
 	}
 	return nil
 }
 
-// lineWith waits for a line of the log.
+// lineWith waits for a log line.
 func (p *process) lineWith(part string) string {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		for line := range strings.Lines(p.output.all()) {
@@ -288,7 +286,7 @@ func (p *process) lineWith(part string) string {
 	return ""
 }
 
-// brokenFraming expects no line of level ERROR for what callers get wrong.
+// brokenFraming expects no ERROR lines for malformed requests.
 func brokenFraming(f front) error {
 	const get = "/user.v1.UserService/GetUser"
 	for name, sent := range map[string][2]string{
@@ -313,24 +311,24 @@ func brokenFraming(f front) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		if got.status >= http.StatusInternalServerError {
-			return fmt.Errorf("%s: got %d %s", name, got.status, got.body)
+			return fmt.Errorf("%s: status %d: %s", name, got.status, got.body)
 		}
 	}
 	if err := brokenChunk(f.backend.addr); err != nil {
 		return err
 	}
 	if got, err := f.do(http.MethodGet, "/api/v1/users", ""); err != nil || got.status != http.StatusOK {
-		return fmt.Errorf("afterwards: got %d, %w", got.status, err)
+		return fmt.Errorf("request afterwards: status %d, %w", got.status, err)
 	}
 	for line := range strings.Lines(f.backend.output.all()) {
 		if strings.Contains(line, "level=ERROR") {
-			return fmt.Errorf("the log has %s", line)
+			return fmt.Errorf("unexpected log line %s", line)
 		}
 	}
 	return nil
 }
 
-// brokenChunk sends a chunk whose length is none.
+// brokenChunk sends a chunk with an invalid length.
 func brokenChunk(addr string) error {
 	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
@@ -344,18 +342,18 @@ func brokenChunk(addr string) error {
 		"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"); err != nil {
 		return err
 	}
-	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return fmt.Errorf("invalid chunk: %w", err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	if answer.StatusCode >= http.StatusInternalServerError {
-		return fmt.Errorf("invalid chunk: got %s", answer.Status)
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode >= http.StatusInternalServerError {
+		return fmt.Errorf("invalid chunk: status %s", resp.Status)
 	}
 	return nil
 }
 
-// restDetails goes through what pages and scripts over REST rely on.
+// restDetails checks details of REST that web pages and scripts rely on.
 func restDetails(f front) error {
 	id, err := f.createUser()
 	if err != nil {
@@ -394,7 +392,7 @@ func restDetails(f front) error {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 		if got.status != c.status || !strings.Contains(got.body, c.has) {
-			return fmt.Errorf("%s: got %d %s, want %d with %q", c.name, got.status, bytes.TrimSpace([]byte(got.body[:min(len(got.body), 300)])), c.status, c.has)
+			return fmt.Errorf("%s: status %d: %s, want %d with %q", c.name, got.status, bytes.TrimSpace([]byte(got.body[:min(len(got.body), 300)])), c.status, c.has)
 		}
 	}
 	return nil

@@ -22,17 +22,17 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// front is an address that clients call, and the server behind it.
+// front is a target: the address that clients call, and the server behind it.
 type front struct {
 	url     string
-	token   string      // empty: the server does not ask for one
-	ca      string      // file with the authority of its certificate; empty: no TLS
-	pages   chan string // ports of localhost whose pages may call it, of which each client takes one
+	token   string      // bearer token; "": no authentication
+	ca      string      // CA file; "": no TLS
+	pages   chan string // free localhost ports of allowed origins, one per client
 	backend *process
-	from    string // the address that the client calls from; empty: any
+	from    string // local address of the client; "": any
 }
 
-// environment returns what a client is told of the target; done gives back what it takes.
+// environment returns the environment of a client; done releases its port.
 func (f front) environment() (variables []string, done func()) {
 	variables = []string{"USERD_URL=" + f.url, "USERD_TOKEN=" + f.token, "USERD_CA=" + f.ca}
 	if f.pages == nil {
@@ -42,10 +42,10 @@ func (f front) environment() (variables []string, done func()) {
 	return append(variables, "USERD_PAGE_PORT="+page), func() { f.pages <- page }
 }
 
-// pagePorts is how many clients with pages may use a server at a time.
+// pagePorts is the maximum number of concurrent browser clients of a server.
 const pagePorts = 3
 
-// newTargets starts the servers and the proxies in front of them.
+// newTargets starts the servers and proxies.
 func newTargets(t *testing.T) map[string]front {
 	t.Helper()
 	b := &builder{t: t, authority: servertest.NewAuthority(t)}
@@ -73,10 +73,10 @@ type builder struct {
 	authority *servertest.Authority
 	ca        string
 	token     string
-	asking    []string // flags of a server that asks for tokens
+	asking    []string // flags of a server with authentication
 }
 
-// login makes a token and the flags of the servers that take it.
+// login creates a token and the flags of servers that accept it.
 func (b *builder) login() {
 	token, keys, err := auth.NewDevelopmentToken(b.t.TempDir(), "interop", permissions(), time.Hour)
 	if err != nil {
@@ -94,7 +94,7 @@ func permissions() []string {
 	return all
 }
 
-// serve starts a server. Pages of one port of localhost may call it.
+// serve starts a server that allows origins on localhost ports.
 func (b *builder) serve(asking []string, flags ...string) front {
 	f := front{pages: make(chan string, pagePorts)}
 	if asking != nil {
@@ -111,14 +111,14 @@ func (b *builder) serve(asking []string, flags ...string) front {
 	return f
 }
 
-// serveSocket starts a server on a socket of a file.
+// serveSocket starts a server on a Unix socket.
 func (b *builder) serveSocket() front {
 	path := filepath.Join(b.t.TempDir(), "userd.sock")
 	argv := append([]string{build(b.t, ""), "--listen", "unix:" + path, "--admin-listen", "127.0.0.1:0", "--trusted-proxy", "unix"}, b.asking...)
 	return front{url: "unix:" + path, token: b.token, backend: launch(b.t, argv, b.t.TempDir(), nil)}
 }
 
-// readmeConfig returns the configuration that follows the marker in the README.
+// readmeConfig returns the configuration after a marker in the README.
 func readmeConfig(t *testing.T, marker string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../README.md")
@@ -127,25 +127,24 @@ func readmeConfig(t *testing.T, marker string) string {
 	}
 	found := regexp.MustCompile("<!-- interop: " + marker + " -->\n```[a-z]+\n((?s:.*?))```\n").FindSubmatch(text)
 	if found == nil {
-		t.Fatalf("the README has no configuration marked %q", marker)
+		t.Fatalf("README: no configuration marked %q", marker)
 	}
 	return string(found[1])
 }
 
-// replace puts in what differs between a machine and the README's example; each must
-// be there.
+// replace replaces values of the README's example, which must all exist.
 func replace(t *testing.T, config string, pairs ...string) string {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
 		if !strings.Contains(config, pairs[i]) {
-			t.Fatalf("the README's configuration does not have %q", pairs[i])
+			t.Fatalf("README: configuration does not contain %q", pairs[i])
 		}
 		config = strings.ReplaceAll(config, pairs[i], pairs[i+1])
 	}
 	return config
 }
 
-// nginx starts nginx with the README's configuration in front of the server.
+// nginx starts nginx with the configuration of the README.
 func (b *builder) nginx(marker string, behind front) front {
 	dir, port := b.t.TempDir(), freePort(b.t)
 	upstream := behind.backend.addr
@@ -165,14 +164,14 @@ func (b *builder) nginx(marker string, behind front) front {
 		"fastcgi_temp_path %[1]s/c;\nuwsgi_temp_path %[1]s/d;\nscgi_temp_path %[1]s/e;\n%[3]s\n}\n"
 	user := ""
 	if os.Getuid() == 0 {
-		user = "user root;\n" // its workers reach the folders of the test
+		user = "user root;\n" // for access to the test directories
 	}
 	path := servertest.WriteFile(b.t, dir, "nginx.conf", fmt.Appendf(nil, around, dir, user, config))
 	b.startProxy(port, "nginx", "-p", dir, "-e", "stderr", "-c", path)
 	return f
 }
 
-// haproxy starts HAProxy with the README's configuration in front of the server.
+// haproxy starts HAProxy with the configuration of the README.
 func (b *builder) haproxy(behind front) front {
 	dir, port := b.t.TempDir(), freePort(b.t)
 	issued := b.authority.Server(b.t)
@@ -184,15 +183,14 @@ func (b *builder) haproxy(behind front) front {
 	return front{url: "https://127.0.0.1:" + port, token: behind.token, ca: b.ca, pages: behind.pages, backend: behind.backend}
 }
 
-// startProxy runs a program until the test ends, and returns once it accepts
-// connections.
+// startProxy starts a program and returns when it accepts connections.
 func (b *builder) startProxy(port string, argv ...string) {
 	b.t.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it is ended below
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
-		b.t.Fatalf("%s is needed: %v", argv[0], err)
+		b.t.Fatalf("%s is required: %v", argv[0], err)
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
@@ -212,16 +210,16 @@ func (b *builder) startProxy(port string, argv ...string) {
 		}
 		select {
 		case err := <-exited:
-			b.t.Fatalf("%s ended: %v\n%s", argv[0], err, out.String())
+			b.t.Fatalf("%s exited: %v\n%s", argv[0], err, out.String())
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(end) {
-			b.t.Fatalf("%s does not listen: %v", argv[0], err)
+			b.t.Fatalf("%s does not accept connections: %v", argv[0], err)
 		}
 	}
 }
 
-// reverseProxy is a proxy by Go's own package, as those are that are written in Go.
+// reverseProxy is a proxy with net/http/httputil.
 func (b *builder) reverseProxy(behind front) front {
 	target, err := url.Parse(behind.url)
 	if err != nil {
@@ -240,7 +238,7 @@ func (b *builder) reverseProxy(behind front) front {
 	return front{url: b.listenH2C(proxy), token: behind.token, pages: behind.pages, backend: behind.backend}
 }
 
-// planted responds to everything with success and without a message.
+// planted responds to each request with an empty success.
 func (b *builder) planted() front {
 	return front{url: b.listenH2C(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
@@ -252,7 +250,7 @@ func (b *builder) planted() front {
 	}))}
 }
 
-// listenH2C serves HTTP/1.1 and HTTP/2 without TLS until the test ends.
+// listenH2C serves HTTP/1.1 and h2c until the test ends.
 func (b *builder) listenH2C(handler http.Handler) string {
 	server := httptest.NewUnstartedServer(handler)
 	server.Config.Protocols = new(http.Protocols)
@@ -266,7 +264,7 @@ func (b *builder) listenH2C(handler http.Handler) string {
 	return server.URL
 }
 
-// freePort returns a port that nobody listens on.
+// freePort returns a free TCP port.
 func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0") //nolint:noctx // it is closed at once

@@ -20,16 +20,16 @@ import (
 	"time"
 )
 
-// interopTools holds the clients of other people, see `make interop`.
+// interopTools is the directory of the third-party clients, see `make interop`.
 const interopTools = "../../.tools/interop"
 
-// suite is the cases of one client at one target, which one process runs in turn.
+// suite is the cases of a client for a target, run by one process.
 type suite struct {
-	client []string // the program and its script
-	at     string   // a target, see newTargets
+	client []string // command
+	at     string   // target, see newTargets
 	cases  []string
-	waits  bool     // its cases mostly wait, so that they do not take a turn
-	env    []string // further variables
+	waits  bool     // mostly idle, not limited by turns
+	env    []string // additional environment variables
 }
 
 func (s suite) name() string {
@@ -44,7 +44,7 @@ var (
 	browser     = []string{"node", "clients/browser.mjs"}
 )
 
-// suites are the cases of the clients that are programs of their own.
+// suites are the cases of external clients.
 func suites() []suite {
 	const http1 = "USERD_HTTP=1.1"
 	return []suite{
@@ -89,8 +89,8 @@ func suites() []suite {
 	}
 }
 
-// planted are cases at a target that responds to every request with success and nothing in
-// it. They must fail, or what passes elsewhere shows nothing.
+// planted are cases for a target that responds to each request with an empty success. They
+// must fail.
 func planted() []suite {
 	var all []suite
 	for _, client := range [][]string{grpcio, grpcJS, connectNode, browser} {
@@ -103,10 +103,10 @@ func planted() []suite {
 	return all
 }
 
-// failureLines is how much of a failure is shown.
+// failureLines is the number of lines shown of a failure.
 const failureLines = 10
 
-// report collects the results of the cases and prints each.
+// report collects and prints results.
 type report struct {
 	mu             sync.Mutex
 	passed, failed int
@@ -123,20 +123,20 @@ func (r *report) add(client, name, at string, took time.Duration, failure string
 	}
 	r.failed++
 	lines := strings.Split(strings.TrimSpace(failure), "\n")
-	if len(lines) > failureLines { // the last ones of a trace say what went wrong, or the first
+	if len(lines) > failureLines { // keep the first and the last lines
 		lines = slices.Concat(lines[:failureLines/2], []string{"…"}, lines[len(lines)-failureLines/2:])
 	}
 	fmt.Printf("FAIL %s\n     %s\n", where, strings.Join(lines, "\n     "))
 }
 
-// TestInterop calls the real program with clients that other people wrote, directly and
-// through proxies with the configurations of the README. `make interop` installs what it
-// needs; whatever is missing is a failure. CASE picks cases by a part of their line.
+// TestInterop tests userd with third-party clients, directly and through proxies with the
+// configurations of the README. `make interop` installs them; a missing one fails the test.
+// CASE selects cases by a part of their line.
 func TestInterop(t *testing.T) {
 	began := time.Now()
 	targets := newTargets(t)
 	results := new(report)
-	turns := make(chan struct{}, 2) // more at a time would only slow each other down
+	turns := make(chan struct{}, 2) // limits concurrency
 	pick := os.Getenv("CASE")
 	var running sync.WaitGroup
 	run := func(waits bool, do func()) {
@@ -186,7 +186,7 @@ func TestInterop(t *testing.T) {
 	}
 }
 
-// inverted reports a case that must fail.
+// inverted reports success for a case that failed.
 func inverted(r *report) func(client, name, at string, took time.Duration, failure string) {
 	return func(client, name, at string, took time.Duration, failure string) {
 		wrong := ""
@@ -194,13 +194,13 @@ func inverted(r *report) func(client, name, at string, took time.Duration, failu
 		case failure == "":
 			wrong = "the planted fault was not found"
 		case strings.Contains(failure, notReported):
-			wrong = failure // it is another fault that was found
+			wrong = failure // failed for another reason
 		}
 		r.add(client, name, at, took, wrong)
 	}
 }
 
-// outcome is what a client says of a case, in a line of JSON.
+// outcome is the result of a case, a line of JSON.
 type outcome struct {
 	Case    string
 	Seconds float64
@@ -209,7 +209,7 @@ type outcome struct {
 
 const notReported = "the client did not report this case"
 
-// run runs the suite's cases and reports each of them.
+// run runs the cases of the suite and reports them.
 func (s suite) run(at front, add func(client, name, at string, took time.Duration, failure string)) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()

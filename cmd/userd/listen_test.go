@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// getOverSocket reads a page of the program over a Unix socket.
+// getOverSocket makes a GET request over a Unix socket.
 func getOverSocket(t *testing.T, path, url string) (int, string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -41,15 +41,15 @@ func getOverSocket(t *testing.T, path, url string) (int, string) {
 	return got.StatusCode, string(body)
 }
 
-// socketProgram is userd on a Unix socket. Its admin listener has an address by which
-// launch knows that it serves.
+// socketProgram runs userd on a Unix socket. launch waits for the address of its admin
+// listener.
 func socketProgram(t *testing.T, path, dir string) *process {
 	t.Helper()
 	return launch(t, []string{build(t, ""), "--listen", "unix:" + path, "--admin-listen", "127.0.0.1:0", "--log-format", "text"}, dir, nil)
 }
 
-// A Unix socket serves whatever host a request names, outlives a kill as a file that the
-// next start replaces, and goes with the program when it stops.
+// A Unix socket accepts any Host header. Its file is removed at shutdown, and replaced at
+// start if a kill left it.
 func TestUnixSocket(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "userd.sock")
@@ -57,19 +57,19 @@ func TestUnixSocket(t *testing.T) {
 	run.output.await(t, "userd listens on unix:"+path)
 	run.output.await(t, "curl --unix-socket "+path+" http://localhost/api/v1/users")
 	if status, body := getOverSocket(t, path, "http://upstream_name/api/v1/users"); status != http.StatusOK {
-		t.Errorf("got %d %s", status, body)
+		t.Errorf("GET = %d %s, want 200", status, body)
 	}
 	run.kill()
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("a kill removed the socket, and the test shows nothing: %v", err)
+		t.Fatalf("socket was removed by the kill: %v", err)
 	}
 	run = socketProgram(t, path, dir)
 	if status, body := getOverSocket(t, path, "http://localhost/api/v1/users"); status != http.StatusOK {
-		t.Errorf("after a kill: got %d %s", status, body)
+		t.Errorf("GET after a kill = %d %s", status, body)
 	}
 	run.terminate(t)
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket is left behind: %v", err)
+		t.Errorf("socket exists after shutdown: %v", err)
 	}
 }
 
@@ -81,14 +81,14 @@ func TestSIGHUPDrains(t *testing.T) {
 	select {
 	case <-run.exited:
 	case <-time.After(time.Minute):
-		t.Fatalf("userd does not stop:\n%s", run.output)
+		t.Fatalf("userd did not exit:\n%s", run.output)
 	}
 	if run.err != nil || !strings.Contains(run.output.all(), "msg=stopped") {
-		t.Errorf("ended with %v:\n%s", run.err, run.output)
+		t.Errorf("exit status: %v\n%s", run.err, run.output)
 	}
 }
 
-// Under nohup the program outlives the terminal.
+// SIGHUP is ignored under nohup.
 func TestSIGHUPStaysIgnored(t *testing.T) {
 	run := program{dir: t.TempDir(), wrap: []string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`}}.start(t)
 	if err := run.cmd.Process.Signal(syscall.SIGHUP); err != nil {
@@ -96,15 +96,15 @@ func TestSIGHUPStaysIgnored(t *testing.T) {
 	}
 	client := run.client(t, 1<<20)
 	if _, err := client.CreateUser(within(t, time.Minute), newUser("survivor", 1)); err != nil {
-		t.Errorf("after SIGHUP: %v", err)
+		t.Errorf("call after SIGHUP: %v", err)
 	}
 	run.terminate(t)
 	if run.err != nil {
-		t.Errorf("ended with %v:\n%s", run.err, run.output)
+		t.Errorf("exit status: %v\n%s", run.err, run.output)
 	}
 }
 
-// notifications are what a service manager receives.
+// notifications is a fake service manager socket.
 func notifications(t *testing.T) (path string, await func(want string)) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "notify")
@@ -126,7 +126,7 @@ func notifications(t *testing.T) (path string, await func(want string)) {
 	}
 }
 
-// activated starts the program with a listener of the test's as systemd passes it on.
+// activated starts the program with a listener passed as by systemd.
 func activated(t *testing.T, listener interface{ File() (*os.File, error) }, env ...string) (*exec.Cmd, *strings.Builder) {
 	t.Helper()
 	file, err := listener.File()
@@ -156,22 +156,22 @@ func TestSocketActivation(t *testing.T) {
 	cmd, out := activated(t, listener, "NOTIFY_SOCKET="+notify)
 	await("READY=1")
 	if status, body := getOverSocket(t, path, "http://localhost/api/v1/users"); status != http.StatusOK {
-		t.Errorf("got %d %s", status, body)
+		t.Errorf("GET = %d %s, want 200", status, body)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	await("STOPPING=1")
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("ended with %v:\n%s", err, out)
+		t.Errorf("exit status: %v\n%s", err, out)
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Errorf("the socket of the service manager is gone: %v", err)
+		t.Errorf("socket of the service manager was removed: %v", err)
 	}
 }
 
-// A socket that other machines reach needs authentication, whoever has opened it.
-func TestSocketActivationOfAnOpenAddress(t *testing.T) {
+// A passed socket on a non-loopback address needs authentication.
+func TestSocketActivationNonLoopback(t *testing.T) {
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4zero})
 	if err != nil {
 		t.Fatal(err)
@@ -179,6 +179,6 @@ func TestSocketActivationOfAnOpenAddress(t *testing.T) {
 	t.Cleanup(func() { _ = listener.Close() })
 	cmd, out := activated(t, listener)
 	if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "--insecure-no-auth") {
-		t.Errorf("ended with %v:\n%s", err, out)
+		t.Errorf("exit status: %v\n%s", err, out)
 	}
 }

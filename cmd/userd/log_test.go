@@ -21,20 +21,19 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// logRun writes to a running service at random from several connections, reads the
-// log from others, which stall, break off and resume, and restarts the service
-// in between. Every reader must end with exactly the log.
+// logRun writes randomly over several connections while readers stall, disconnect and resume
+// and the server restarts. Each reader must receive exactly the log.
 type logRun struct {
 	program  program
-	rows     int64 // how many rows the writers add at least
+	rows     int64 // minimum number of rows to write
 	restarts int
 	writers  int
-	readers  int // of the whole log, and as many of one user each
+	readers  int // readers of the whole log; also the number of readers of one user
 	seed     uint64
 
-	followed []int64 // users that are written to and read, never deleted
+	followed []int64 // users that are written and read, never deleted
 	written  atomic.Int64
-	finished atomic.Bool // the writers are done
+	finished atomic.Bool // all writers have returned
 
 	mu      sync.Mutex
 	now     *process
@@ -43,7 +42,7 @@ type logRun struct {
 
 const endAction = "test.end"
 
-func TestEveryReaderEndsWithExactlyTheLog(t *testing.T) {
+func TestReadersReceiveExactlyTheLog(t *testing.T) {
 	run := logRun{
 		program: program{dir: t.TempDir()}, rows: 20_000, restarts: 4,
 		writers: 4, readers: 4, seed: uint64(time.Now().UnixNano()),
@@ -54,8 +53,7 @@ func TestEveryReaderEndsWithExactlyTheLog(t *testing.T) {
 	}
 }
 
-// TestLogHarnessFindsPlantedFaults is the test of the test above.
-func TestLogHarnessFindsPlantedFaults(t *testing.T) {
+func TestLogTestDetectsInjectedFaults(t *testing.T) {
 	for _, fault := range []string{"drop-at-seam", "publish-early"} {
 		t.Run(fault, func(t *testing.T) {
 			run := logRun{
@@ -64,7 +62,7 @@ func TestLogHarnessFindsPlantedFaults(t *testing.T) {
 			}
 			err := run.run(t)
 			if err == nil {
-				t.Fatal("the planted fault was not found")
+				t.Fatal("injected fault was not detected")
 			}
 			t.Logf("found: %v", err)
 		})
@@ -88,7 +86,7 @@ func (r *logRun) run(t testing.TB) error {
 	return r.compare(ctx, t, readers)
 }
 
-// writeAll lets the writers write, restarts the service meanwhile, and ends the log.
+// writeAll runs the writers, restarts the server concurrently, and writes the last rows.
 func (r *logRun) writeAll(ctx context.Context, t testing.TB) error {
 	writers, writing := errgroup.WithContext(ctx)
 	for i := range r.writers {
@@ -103,8 +101,7 @@ func (r *logRun) writeAll(ctx context.Context, t testing.TB) error {
 	return r.end(ctx, t)
 }
 
-// restartAll restarts the service at even distances of rows, in turn with a kill and
-// with a request to stop.
+// restartAll restarts the server at even distances of rows, alternately by SIGKILL and SIGTERM.
 func (r *logRun) restartAll(ctx context.Context, t testing.TB) error {
 	for i := range r.restarts {
 		if err := r.waitWritten(ctx, r.rows*int64(i+1)/int64(r.restarts+1)); err != nil {
@@ -138,7 +135,7 @@ func (r *logRun) signal() {
 	r.changed = make(chan struct{})
 }
 
-// wait returns once the condition holds, which is looked at when something changed.
+// wait waits for a condition, which it checks after each change.
 func (r *logRun) wait(ctx context.Context, holds func() bool) error {
 	for {
 		r.mu.Lock()
@@ -159,7 +156,7 @@ func (r *logRun) waitWritten(ctx context.Context, rows int64) error {
 	return r.wait(ctx, func() bool { return r.written.Load() >= rows || r.finished.Load() })
 }
 
-// after returns the process to go on with when one has broken a call.
+// after returns the process that follows one that has ended.
 func (r *logRun) after(ctx context.Context, p *process) (*process, error) {
 	select {
 	case <-p.exited:
@@ -184,7 +181,7 @@ func (r *logRun) createFollowed(ctx context.Context, t testing.TB) error {
 	return nil
 }
 
-// write makes random changes until there are enough rows.
+// write makes random changes until enough rows are written.
 func (r *logRun) write(ctx context.Context, t testing.TB, random *rand.Rand) error {
 	p := r.process()
 	client := p.client(t, 1<<20)
@@ -206,7 +203,7 @@ func (r *logRun) write(ctx context.Context, t testing.TB, random *rand.Rand) err
 	return nil
 }
 
-// change makes one call and returns how many rows it added at least.
+// change makes a random call and returns the minimum number of rows written.
 func (r *logRun) change(ctx context.Context, client userv1connect.UserServiceClient, random *rand.Rand) (int64, error) {
 	id := r.followed[random.IntN(len(r.followed))]
 	switch random.IntN(4) {
@@ -244,7 +241,7 @@ func record(ctx context.Context, client userv1connect.UserServiceClient, id int6
 	return err
 }
 
-// end adds a last row for every user who is read; the very last is the log's.
+// end writes a last row for each user that is read.
 func (r *logRun) end(ctx context.Context, t testing.TB) error {
 	client := r.process().client(t, 1<<20)
 	for _, id := range r.followed {
@@ -255,7 +252,7 @@ func (r *logRun) end(ctx context.Context, t testing.TB) error {
 	return nil
 }
 
-// probe checks that a position is never published before its row can be read.
+// probe checks that a published position can be read.
 func (r *logRun) probe(ctx context.Context, t testing.TB) error {
 	p := r.process()
 	client := p.client(t, 1<<20)
@@ -270,7 +267,7 @@ func (r *logRun) probe(ctx context.Context, t testing.TB) error {
 		case err != nil:
 			return fmt.Errorf("probe: %w", err)
 		case head < published:
-			return fmt.Errorf("position %d was published while the log ended at %d", published, head)
+			return fmt.Errorf("position %d was published, but the log ends at %d", published, head)
 		}
 	}
 	return nil
@@ -292,7 +289,7 @@ func probeOnce(ctx context.Context, client userv1connect.UserServiceClient, id i
 	return published, list.GetActivities()[0].GetActivityId(), nil
 }
 
-// logReader has read rows of the whole log (user 0) or of one user.
+// logReader reads the whole log (user 0) or the log of one user.
 type logReader struct {
 	run    *logRun
 	user   int64
@@ -311,7 +308,6 @@ var rowSeed = maphash.MakeSeed()
 func sumRow(row *userv1.UserActivity) readRow {
 	var h maphash.Hash
 	h.SetSeed(rowSeed)
-	// Writing to a hash does not fail.
 	_, _ = fmt.Fprint(&h, row.GetUserId(), row.GetAction(), row.GetTimestamp().AsTime().UnixNano())
 	for _, key := range slices.Sorted(maps.Keys(row.GetDetails())) {
 		_, _ = fmt.Fprintf(&h, "%q=%q", key, row.GetDetails()[key])
@@ -344,7 +340,7 @@ func (r *logReader) last() int64 {
 	return r.rows[len(r.rows)-1].position
 }
 
-// read opens one stream after the other, each after the last row it has.
+// read opens streams, each after the last row received.
 func (r *logReader) read(ctx context.Context, t testing.TB) error {
 	p := r.run.process()
 	for {
@@ -361,7 +357,7 @@ func (r *logReader) read(ctx context.Context, t testing.TB) error {
 	}
 }
 
-// stream reads until the end, until the stream breaks, or until it breaks off itself.
+// stream reads to the end of the log, until the stream fails, or cancels it at random.
 func (r *logReader) stream(ctx context.Context, client userv1connect.UserServiceClient) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -381,13 +377,13 @@ func (r *logReader) stream(ctx context.Context, client userv1connect.UserService
 		}
 		row := stream.Msg()
 		if row.GetActivityId() <= r.last() || r.user == 0 && row.GetActivityId() != r.last()+1 {
-			return false, fmt.Errorf("row %d came after row %d", row.GetActivityId(), r.last())
+			return false, fmt.Errorf("row %d received after row %d", row.GetActivityId(), r.last())
 		}
 		r.rows = append(r.rows, sumRow(row))
 		if row.GetAction() == endAction && (r.user != 0 || row.GetUserId() == r.run.followed[len(r.run.followed)-1]) {
 			return true, nil
 		}
-		if r.random.IntN(2000) == 0 { // stall, while the log grows beyond all buffers
+		if r.random.IntN(2000) == 0 { // stall until the buffers are full
 			if err := r.run.waitWritten(ctx, r.run.written.Load()+r.run.rows/8); err != nil {
 				return false, err
 			}
@@ -396,9 +392,9 @@ func (r *logReader) stream(ctx context.Context, client userv1connect.UserService
 	return false, nil
 }
 
-// compare holds what the readers have against the log as it is listed.
+// compare compares the rows of the readers with the log.
 func (r *logRun) compare(ctx context.Context, t testing.TB, readers []*logReader) error {
-	log := make(map[int64][]readRow) // by user, 0: all
+	log := make(map[int64][]readRow) // by user; 0: all users
 	client := r.process().client(t, 1<<20)
 	req := &userv1.ListUserActivitiesRequest{PageSize: 1000, Order: userv1.ActivityOrder_ACTIVITY_ORDER_OLDEST_FIRST}
 	var last time.Time
@@ -409,11 +405,11 @@ func (r *logRun) compare(ctx context.Context, t testing.TB, readers []*logReader
 		}
 		for _, row := range page.GetActivities() {
 			if want := int64(len(log[0]) + 1); row.GetActivityId() != want {
-				return fmt.Errorf("the log has position %d in the place of %d", row.GetActivityId(), want)
+				return fmt.Errorf("log position = %d, want %d", row.GetActivityId(), want)
 			}
 			at := row.GetTimestamp().AsTime()
 			if at.Before(last) {
-				return fmt.Errorf("the time of row %d is before that of the row in front of it", row.GetActivityId())
+				return fmt.Errorf("time of row %d is before that of the previous row", row.GetActivityId())
 			}
 			last = at
 			log[0] = append(log[0], sumRow(row))
@@ -426,7 +422,7 @@ func (r *logRun) compare(ctx context.Context, t testing.TB, readers []*logReader
 	t.Logf("the log has %d rows", len(log[0]))
 	for _, reader := range readers {
 		if !slices.Equal(reader.rows, log[reader.user]) {
-			return fmt.Errorf("a reader of user %d has %d rows, the log has %d, or their contents differ",
+			return fmt.Errorf("reader of user %d received %d rows, log has %d, or contents differ",
 				reader.user, len(reader.rows), len(log[reader.user]))
 		}
 	}

@@ -24,10 +24,10 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// The tests of this package run the real program as a process of its own: what is
-// promised of a kill, a restart or a sync to disk cannot be shown within one.
+// The tests of this package run userd as a separate process, since they test kills, restarts
+// and syncs to disk.
 
-// binaries builds each variant of the program once, into a folder of the test run.
+// binaries holds the variants of the program, each built once in a directory of the test run.
 var binaries struct {
 	sync.Mutex
 	dir   string
@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// build returns the path of the program, built with the tags.
+// build returns the path of the program built with the tags.
 func build(t testing.TB, tags string) string {
 	t.Helper()
 	binaries.Lock()
@@ -64,7 +64,7 @@ func build(t testing.TB, tags string) string {
 		return path
 	}
 	if binaries.dir == "" {
-		// Not the test's own folder: the program outlives the test that built it.
+		// Not t.TempDir: the binary is used by other tests as well.
 		dir, err := os.MkdirTemp("", "userd-test-") //nolint:usetesting // see above
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +72,7 @@ func build(t testing.TB, tags string) string {
 		binaries.dir, binaries.built = dir, make(map[string]string)
 	}
 	path := filepath.Join(binaries.dir, "userd-"+tags)
-	out, err := exec.Command("go", "build", "-tags", tags, "-o", path, ".").CombinedOutput() //nolint:noctx // it ends by itself
+	out, err := exec.Command("go", "build", "-tags", tags, "-o", path, ".").CombinedOutput() //nolint:noctx // not canceled
 	if err != nil {
 		t.Fatalf("build userd with tags %q: %v\n%s", tags, err, out)
 	}
@@ -80,29 +80,29 @@ func build(t testing.TB, tags string) string {
 	return path
 }
 
-// program says how to run userd.
+// program configures a userd process.
 type program struct {
-	dir   string      // its working folder, where its store is
-	fault string      // a planted fault, which needs the build tag faults; empty: none
-	wrap  []string    // a command in front of it, such as strace
-	flags []string    // further flags
-	env   []string    // further variables of its environment
-	trust *tls.Config // of its clients; nil: it serves without TLS
+	dir   string      // working directory, with the store
+	fault string      // injected fault, needs the build tag faults; "": none
+	wrap  []string    // command prefix, such as strace
+	flags []string    // additional flags
+	env   []string    // additional environment variables
+	trust *tls.Config // TLS configuration of clients; nil: no TLS
 }
 
 // process is a running userd.
 type process struct {
 	cmd    *exec.Cmd
 	addr   string
-	token  string      // that its clients send; empty: none
-	trust  *tls.Config // of its clients; nil: it serves without TLS
-	from   net.IP      // address of its clients; nil: any
+	token  string      // bearer token of clients; "": none
+	trust  *tls.Config // TLS configuration of clients; nil: no TLS
+	from   net.IP      // local address of clients; nil: any
 	output *output
 	exited chan struct{}
-	err    error // of Wait; valid once exited is closed
+	err    error // from Wait; valid after exited is closed
 }
 
-// start runs the program on a free port and returns once it serves.
+// start starts the program on a free port and returns when it serves.
 func (p program) start(t testing.TB) *process {
 	t.Helper()
 	tags := ""
@@ -115,13 +115,13 @@ func (p program) start(t testing.TB) *process {
 	return run
 }
 
-// launch runs a program in the folder and returns once it has said where it serves.
+// launch starts a command and returns when it has printed its address.
 func launch(t testing.TB, argv []string, dir string, env []string) *process {
 	t.Helper()
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it is ended by signals, which is what is tested
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // stopped by signals
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
-	// A group of its own, so that what runs in front of it ends with it.
+	// A process group, so that signals also reach a wrapping command.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out := &output{}
 	pipe, err := cmd.StderrPipe()
@@ -139,17 +139,17 @@ func launch(t testing.TB, argv []string, dir string, env []string) *process {
 	select {
 	case run.addr = <-address:
 	case <-run.exited:
-		t.Fatalf("userd ended at once: %v\n%s", run.err, out)
+		t.Fatalf("userd exited at start: %v\n%s", run.err, out)
 	case <-time.After(time.Minute):
-		t.Fatalf("userd does not say where it listens:\n%s", out)
+		t.Fatalf("userd did not print its address:\n%s", out)
 	}
 	return run
 }
 
 var addressPattern = regexp.MustCompile(`127\.0\.0\.1:[0-9]+`)
 
-// follow keeps what the process prints, finds the address in it, and waits for its
-// end.
+// follow collects the output of the process, sends the first address in it, and waits for
+// the process to exit.
 func (p *process) follow(pipe io.Reader, address chan<- string) {
 	lines := bufio.NewScanner(pipe)
 	lines.Buffer(nil, 1<<20)
@@ -165,25 +165,25 @@ func (p *process) follow(pipe io.Reader, address chan<- string) {
 	close(p.exited)
 }
 
-// kill ends the process at once, as a power cut would end it.
+// kill sends SIGKILL and waits.
 func (p *process) kill() {
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended already
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have exited
 	<-p.exited
 }
 
-// terminate asks the process to stop and waits until it has.
+// terminate sends SIGTERM and waits.
 func (p *process) terminate(t testing.TB) {
 	t.Helper()
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
 	select {
 	case <-p.exited:
 	case <-time.After(time.Minute):
-		t.Fatalf("userd does not stop:\n%s", p.output)
+		t.Fatalf("userd did not exit after SIGTERM:\n%s", p.output)
 	}
 }
 
-// client returns a gRPC client of its own connection; window bounds what the
-// connection buffers for a reader that does not read, in bytes.
+// client returns a gRPC client with its own connection. window is the HTTP/2 flow-control
+// window in bytes.
 func (p *process) client(t testing.TB, window int) userv1connect.UserServiceClient {
 	client, closeIdle := p.newClient(window)
 	t.Cleanup(closeIdle)
@@ -197,7 +197,7 @@ func (p *process) newClient(window int) (client userv1connect.UserServiceClient,
 	}
 	if p.from != nil {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: p.from}}
-		http2.Transport.(*http.Transport).DialContext = dialer.DialContext //nolint:errcheck // newTransport makes no other
+		http2.Transport.(*http.Transport).DialContext = dialer.DialContext //nolint:errcheck // see newTransport
 	}
 	send := connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
@@ -217,14 +217,14 @@ func (p *process) url() string {
 	return "http://" + p.addr
 }
 
-// newHTTP2 returns a client that speaks HTTP/2 without TLS.
+// newHTTP2 returns an h2c client.
 func newHTTP2(window int) (client *http.Client, closeIdle func()) {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	return newTransport(window, &http.Transport{Protocols: protocols})
 }
 
-// newSecureHTTP2 returns a client that speaks HTTP/2 with TLS.
+// newSecureHTTP2 returns an HTTP/2 client with TLS.
 func newSecureHTTP2(window int, trust *tls.Config) (client *http.Client, closeIdle func()) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
@@ -238,11 +238,11 @@ func newTransport(window int, transport *http.Transport) (client *http.Client, c
 	return &http.Client{Transport: transport}, transport.CloseIdleConnections
 }
 
-// output keeps what a process printed.
+// output collects the lines that a process prints.
 type output struct {
 	mu      sync.Mutex
 	lines   []string
-	changed chan struct{} // closed at the next line; nil: nobody waits for one
+	changed chan struct{} // closed at the next line; nil: no waiters
 }
 
 func (o *output) add(line string) {
@@ -255,14 +255,14 @@ func (o *output) add(line string) {
 	}
 }
 
-// await returns once a line is printed, or was, that has all the parts.
+// await waits for a line that contains all parts.
 func (o *output) await(t testing.TB, parts ...string) {
 	t.Helper()
-	late := time.After(time.Minute)
-	for seen := 0; ; {
+	timeout := time.After(time.Minute)
+	for checked := 0; ; {
 		o.mu.Lock()
-		for ; seen < len(o.lines); seen++ {
-			if hasAll(o.lines[seen], parts) {
+		for ; checked < len(o.lines); checked++ {
+			if hasAll(o.lines[checked], parts) {
 				o.mu.Unlock()
 				return
 			}
@@ -274,8 +274,8 @@ func (o *output) await(t testing.TB, parts ...string) {
 		o.mu.Unlock()
 		select {
 		case <-changed:
-		case <-late:
-			t.Fatalf("no line with %q was printed:\n%s", parts, o)
+		case <-timeout:
+			t.Fatalf("timeout waiting for a line with %q:\n%s", parts, o)
 		}
 	}
 }
@@ -284,24 +284,23 @@ func hasAll(line string, parts []string) bool {
 	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) })
 }
 
-// String gives the last lines.
+// String returns the last lines.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return strings.Join(o.lines[max(0, len(o.lines)-40):], "\n")
 }
 
-// all gives every line.
+// all returns all lines.
 func (o *output) all() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return strings.Join(o.lines, "\n")
 }
 
-// broken reports whether an error may come of the server being killed or stopped:
-// anything else is a fault of the server's.
+// broken reports whether err can result from killing or stopping the server.
 func broken(err error) bool {
-	switch connect.CodeOf(err) { //nolint:exhaustive // all others are faults
+	switch connect.CodeOf(err) { //nolint:exhaustive // others are bugs
 	case connect.CodeUnavailable, connect.CodeCanceled, connect.CodeDeadlineExceeded:
 		return true
 	case connect.CodeUnknown, connect.CodeInternal:
@@ -321,9 +320,9 @@ func transportError(err error) bool {
 	return false
 }
 
-// within returns a context that fails the harness rather than hang it.
+// within returns a context with a timeout.
 func within(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), d, fmt.Errorf("not done after %s", d))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), d, fmt.Errorf("timed out after %s", d))
 	t.Cleanup(cancel)
 	return ctx
 }

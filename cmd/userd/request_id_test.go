@@ -17,9 +17,8 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// TestRequestIDsTakeEffectOnce repeats calls over connections that are cut at random
-// points, while the service is killed and restarted, until each has
-// succeeded: every request id must have had exactly one effect.
+// Calls are retried over connections that break at random points, while the server is killed
+// and restarted. Each request id must take effect exactly once.
 func TestRequestIDsTakeEffectOnce(t *testing.T) {
 	const callers, calls, kills = 4, 60, 3
 	ctx := within(t, 3*time.Minute)
@@ -60,11 +59,11 @@ func TestRequestIDsTakeEffectOnce(t *testing.T) {
 	effects := countEffects(ctx, t, cutter.process())
 	for _, requestID := range given {
 		if effects[requestID] != 1 {
-			t.Errorf("request id %s had %d effects", requestID, effects[requestID])
+			t.Errorf("request id %s took effect %d times, want 1", requestID, effects[requestID])
 		}
 	}
 	if len(effects) != len(given) {
-		t.Errorf("the log knows %d request ids, %d were given", len(effects), len(given))
+		t.Errorf("log has %d request ids, want %d", len(effects), len(given))
 	}
 	t.Logf("%d request ids, %d connections cut, %d kills", len(given), cutter.cuts(), kills)
 }
@@ -80,7 +79,7 @@ func createOne(ctx context.Context, t testing.TB, p *process) int64 {
 	return resp.GetUser().GetUserId()
 }
 
-// untilSuccess makes one call, each try over a connection of its own.
+// untilSuccess retries a call, each time over a new connection.
 func untilSuccess(ctx context.Context, c *cutter, id int64, requestID string, create bool) error {
 	for {
 		err := c.try(func(client userv1connect.UserServiceClient) error {
@@ -122,8 +121,7 @@ func countEffects(ctx context.Context, t testing.TB, p *process) map[string]int 
 	return effects
 }
 
-// cutter stands between callers and the service and cuts most connections after a
-// random number of bytes, in either direction.
+// cutter is a TCP proxy that closes most connections after a random number of bytes.
 type cutter struct {
 	t        testing.TB
 	listener net.Listener
@@ -142,7 +140,7 @@ func newCutter(t testing.TB) *cutter {
 	c := &cutter{t: t, listener: listener}
 	c.conns.Go(c.serve)
 	t.Cleanup(func() {
-		_ = listener.Close() // it was open
+		_ = listener.Close()
 		c.conns.Wait()
 	})
 	return c
@@ -166,7 +164,7 @@ func (c *cutter) cuts() int {
 	return c.cut
 }
 
-// try calls over a new connection.
+// try makes a call over a new connection.
 func (c *cutter) try(call func(userv1connect.UserServiceClient) error) error {
 	through := &process{addr: c.listener.Addr().String()}
 	client, closeIdle := through.newClient(1 << 20)
@@ -182,7 +180,7 @@ func (c *cutter) serve() {
 		}
 		service, err := new(net.Dialer).DialContext(context.Background(), "tcp", c.process().addr)
 		if err != nil {
-			_ = caller.Close() // the service is down
+			_ = caller.Close() // the server is down
 			continue
 		}
 		limit := func() int64 {
@@ -196,13 +194,13 @@ func (c *cutter) serve() {
 	}
 }
 
-// pass copies at most limit bytes, and then cuts both ways.
+// pass copies at most limit bytes, then closes both connections.
 func (c *cutter) pass(to, from net.Conn, limit int64) {
-	n, _ := io.CopyN(to, from, limit) // how it ends does not matter here
+	n, _ := io.CopyN(to, from, limit)
 	if n == limit {
 		c.mu.Lock()
 		c.cut++
 		c.mu.Unlock()
 	}
-	_, _ = to.Close(), from.Close() // the other direction may have come first
+	_, _ = to.Close(), from.Close() // may be closed already
 }

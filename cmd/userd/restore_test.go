@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// backedUp is a folder with a store that was killed, and a backup that it is ahead of.
+// backedUp is a directory with a store after a kill, and an older backup.
 type backedUp struct {
 	program
 	store, backup string
-	old, new      []int64 // users of the backup, and of the store
+	old, new      []int64 // users of the backup and of the store
 	epoch         string
 }
 
@@ -60,9 +60,9 @@ func copyTo(t *testing.T, from, to string) {
 	}
 }
 
-// A backup that is copied over a killed store lies beside a write-ahead log that is not its
-// own: nothing opens it, nothing is changed, and userd restore puts the backup in place.
-func TestBackupCopiedOverAKilledStore(t *testing.T) {
+// After a backup was copied over a killed store, the write-ahead log does not match: all
+// commands fail without modifying files, and userd restore repairs it.
+func TestBackupCopiedOverKilledStore(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	b := makeBackup(ctx, t)
@@ -74,14 +74,14 @@ func TestBackupCopiedOverAKilledStore(t *testing.T) {
 	for _, args := range [][]string{nil, {"check"}, {"backup", filepath.Join(b.dir, "other.db")}} {
 		out := b.mustFail(ctx, t, args...)
 		if !hasAll(out, []string{databaseFile + "-wal is the write-ahead log of another database", "userd restore", "move the log away"}) {
-			t.Errorf("userd %v does not say what is wrong and what to do:\n%s", args, out)
+			t.Errorf("userd %v: output does not describe the mismatch:\n%s", args, out)
 		}
 	}
 	if after, err := os.ReadFile(b.store + "-wal"); err != nil || !slices.Equal(after, log) {
-		t.Errorf("the log has changed, %v", err)
+		t.Errorf("WAL was modified, %v", err)
 	}
 	if out := b.mustFail(ctx, t, "restore", b.backup); !hasAll(out, []string{"exists", "--force"}) {
-		t.Errorf("restore over a store that exists: %s", out)
+		t.Errorf("restore over an existing store: %s", out)
 	}
 	out := b.mustRun(ctx, t, "restore", "--force", b.backup)
 	if !hasAll(out, []string{"restored " + b.backup, "renamed " + b.store + "-wal to"}) {
@@ -91,8 +91,7 @@ func TestBackupCopiedOverAKilledStore(t *testing.T) {
 	mustHaveModes(t, b.dir, databaseFile)
 }
 
-// mustServe starts the program, which must have exactly these users, under another epoch
-// than the store had before.
+// mustServe starts the program and checks its users and that the epoch has changed.
 func (b *backedUp) mustServe(ctx context.Context, t *testing.T, want []int64) {
 	t.Helper()
 	run := b.start(t)
@@ -101,11 +100,11 @@ func (b *backedUp) mustServe(ctx context.Context, t *testing.T, want []int64) {
 		t.Fatalf("got %d users, want %d", len(got), len(want))
 	}
 	if epoch := epochOf(ctx, t, run); (epoch == b.epoch) != (len(want) == len(b.new)) {
-		t.Errorf("epoch %s with %d users, before %s with %d", epoch, len(want), b.epoch, len(b.new))
+		t.Errorf("epoch = %s with %d users, before the restore %s with %d", epoch, len(want), b.epoch, len(b.new))
 	}
 }
 
-// The replaced store is kept whole, with its log.
+// The replaced store is kept with its log.
 func TestRestoreKeepsTheReplacedStore(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
@@ -114,7 +113,7 @@ func TestRestoreKeepsTheReplacedStore(t *testing.T) {
 	b.mustServe(ctx, t, b.old)
 	kept, err := filepath.Glob(b.store + ".replaced-*Z")
 	if err != nil || len(kept) != 1 {
-		t.Fatalf("kept %v, %v, want one database", kept, err)
+		t.Fatalf("replaced databases = %v, %v, want one", kept, err)
 	}
 	b.mustRun(ctx, t, "check", "--store", "sqlite:"+kept[0])
 	again := *b
@@ -126,8 +125,8 @@ func TestRestoreKeepsTheReplacedStore(t *testing.T) {
 	again.mustServe(ctx, t, b.new)
 }
 
-// What is not a sound backup is refused, and the store stays as it was.
-func TestRestoreRefuses(t *testing.T) {
+// Invalid backups are rejected, and the store is not modified.
+func TestRestoreInvalidBackup(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	b := makeBackup(ctx, t)
@@ -160,7 +159,7 @@ func TestRestoreRefuses(t *testing.T) {
 		return path
 	}
 	foreign := filepath.Join(dir, "foreign.db")
-	lockDatabase(ctx, t, foreign)() // makes no table, and no file either
+	lockDatabase(ctx, t, foreign)() // creates no table and no file
 	damaged := slices.Clone(whole)
 	copy(damaged[len(damaged)/2:], strings.Repeat("damage", 2000))
 	for path, want := range map[string]string{
@@ -179,29 +178,29 @@ func TestRestoreRefuses(t *testing.T) {
 		before := fingerprint(t, b.dir)
 		out := b.mustFail(ctx, t, "restore", "--force", path)
 		if !hasAll(out, []string{path, want}) {
-			t.Errorf("restore of %s: got %q, want %q", filepath.Base(path), out, want)
+			t.Errorf("restore %s printed %q, want %q", filepath.Base(path), out, want)
 		}
 		if after := fingerprint(t, b.dir); after != before {
-			t.Errorf("restore of %s has changed the folder:\n%s\nbefore:\n%s", filepath.Base(path), after, before)
+			t.Errorf("restore %s modified the directory:\n%s\nbefore:\n%s", filepath.Base(path), after, before)
 		}
 	}
 	run := b.start(t)
 	out := b.mustFail(ctx, t, "restore", "--force", b.backup)
 	if !hasAll(out, []string{"locked by another process (pid " + strconv.Itoa(run.cmd.Process.Pid) + ")"}) {
-		t.Errorf("restore beside a server: %s", out)
+		t.Errorf("restore while a server runs: %s", out)
 	}
 	if got := userIDs(t, run.client(t, 1<<20)); len(got) != len(b.new) {
 		t.Errorf("got %d users, want %d", len(got), len(b.new))
 	}
 }
 
-// fingerprint lists the files of a folder with their sizes and times.
+// fingerprint lists the files of a directory with sizes and times.
 func fingerprint(t *testing.T, dir string) string {
 	t.Helper()
 	var lines []string
 	for _, name := range namesIn(t, dir) {
 		if strings.HasSuffix(name, "-shm") {
-			continue // an index, made again at each open
+			continue // the WAL index is recreated at each open
 		}
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
@@ -212,8 +211,8 @@ func fingerprint(t *testing.T, dir string) string {
 	return strings.Join(lines, " ")
 }
 
-// Of restores to one name at the same time one takes place, and the store is sound.
-func TestRestoresAtTheSameTime(t *testing.T) {
+// Exactly one of several concurrent restores to a path succeeds.
+func TestConcurrentRestores(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	b := makeBackup(ctx, t)
@@ -230,7 +229,7 @@ func TestRestoresAtTheSameTime(t *testing.T) {
 			return nil
 		})
 	}
-	_ = all.Wait() // results has the errors
+	_ = all.Wait() // errors are in results
 	restored := 0
 	for _, err := range results {
 		if err == nil {
@@ -238,17 +237,16 @@ func TestRestoresAtTheSameTime(t *testing.T) {
 		}
 	}
 	if restored != 1 {
-		t.Errorf("%d restores took place, want 1: %v", restored, results)
+		t.Errorf("%d restores succeeded, want 1: %v", restored, results)
 	}
 	b.mustServe(ctx, t, b.old)
 	if names := namesIn(t, b.dir); slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, ".partial") }) {
-		t.Errorf("left behind: %v", names)
+		t.Errorf("files left: %v", names)
 	}
 }
 
-// A restore that is killed at any system call that changes the folder leaves the store as
-// it was or the backup; where it leaves the backup beside the old log, this is refused. It
-// can be repeated.
+// A restore that is killed at any modifying system call leaves the old store, the restored
+// one, or a mismatch that is reported. It can be repeated.
 func TestKilledRestore(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 3*time.Minute)
@@ -261,7 +259,7 @@ func TestKilledRestore(t *testing.T) {
 	for _, call := range []string{"link", "linkat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "fsync", "fchmod", "openat"} {
 		for when, killed := 1, true; killed; when++ {
 			if call == "openat" {
-				when += 20 // most of them only read
+				when += 20 // most calls only read
 			}
 			run := *b
 			run.dir = t.TempDir()
@@ -281,18 +279,18 @@ func TestKilledRestore(t *testing.T) {
 	t.Logf("outcomes: %v", outcomes)
 	for _, want := range []string{"old", "refused", "restored"} {
 		if outcomes[want] == 0 {
-			t.Errorf("no kill led to %q: %v", want, outcomes)
+			t.Errorf("no kill had outcome %q: %v", want, outcomes)
 		}
 	}
 }
 
-// afterKill says what a restore left, and repeats it unless it was done.
+// afterKill returns the outcome of a killed restore, and repeats it if it was incomplete.
 func (b *backedUp) afterKill(ctx context.Context, t *testing.T) string {
 	t.Helper()
 	out, err := b.run(ctx, t, "check")
 	if err != nil {
 		if !hasAll(out, []string{"userd restore"}) {
-			t.Fatalf("a killed restore left a store that is not usable:\n%s", out)
+			t.Fatalf("store is unusable after a killed restore:\n%s", out)
 		}
 		b.mustRun(ctx, t, "restore", "--force", b.backup)
 		b.mustServe(ctx, t, b.old)
@@ -307,12 +305,11 @@ func (b *backedUp) afterKill(ctx context.Context, t *testing.T) string {
 	case slices.Equal(got, b.old):
 		return "restored"
 	}
-	t.Fatalf("a killed restore left %d users, want %d or %d", len(got), len(b.new), len(b.old))
+	t.Fatalf("%d users after a killed restore, want %d or %d", len(got), len(b.new), len(b.old))
 	return ""
 }
 
-// A closed store and a backup on a read-only file system can be checked, backed up and
-// restored from; a program that is to serve from there says what is wrong.
+// On a read-only file system check, backup and restore from it work; serve reports the error.
 func TestReadOnlyFileSystem(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -345,7 +342,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	}
 	for _, args := range [][]string{{"--listen", "127.0.0.1:0", "--admin-listen", ""}, {"restore", "--force", b.backup}} {
 		if out := b.mustFail(ctx, t, append(args, "--store", store)...); !hasAll(out, []string{"read-only file system"}) {
-			t.Errorf("userd %v: %s", args, out)
+			t.Errorf("userd %v printed %s", args, out)
 		}
 	}
 }

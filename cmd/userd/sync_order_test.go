@@ -13,23 +13,20 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// A kill cannot tell a write that was synced from one that the kernel still holds.
-// So the system calls are watched: between the write of a user's name to the
-// write-ahead log and the write of the answer with that name to the socket, there
-// must be a sync of the write-ahead log.
-
-func TestAnswersComeAfterTheSync(t *testing.T) {
+// A kill does not lose data in the page cache, so this test traces system calls: between the
+// write of a user name to the write-ahead log and the write of the response with it to the
+// socket there must be a sync of the log.
+func TestResponseIsSentAfterSync(t *testing.T) {
 	if err := watchSyncs(t, program{dir: t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestSyncHarnessFindsPlantedFault is the test of the test above: a store that does
-// not sync must be caught.
-func TestSyncHarnessFindsPlantedFault(t *testing.T) {
+// The sync test must detect a store that does not sync.
+func TestSyncTestDetectsInjectedFault(t *testing.T) {
 	err := watchSyncs(t, program{dir: t.TempDir(), fault: "sync-off"})
 	if err == nil {
-		t.Fatal("answers without a sync were not found")
+		t.Fatal("responses without a sync were not detected")
 	}
 	t.Logf("found: %v", err)
 }
@@ -57,7 +54,7 @@ func watchSyncs(t *testing.T, p program) error {
 	}
 	calls := strings.Split(string(lines), "\n")
 	for i := range creates {
-		if err := syncedBeforeAnswer(calls, syncedName(i)); err != nil {
+		if err := syncedBeforeResponse(calls, syncedName(i)); err != nil {
 			return err
 		}
 	}
@@ -73,11 +70,10 @@ var (
 	socketSend = regexp.MustCompile(`(?:write|writev|sendto|sendmsg)\(\d+<(?:socket|TCP)`)
 )
 
-// syncedBeforeAnswer goes through the system calls in the order in which the kernel
-// saw them.
-func syncedBeforeAnswer(calls []string, name string) error {
+// syncedBeforeResponse checks the traced system calls in order.
+func syncedBeforeResponse(calls []string, name string) error {
 	written, synced := false, false
-	begun := make(map[string]bool) // threads with a sync that began after the write
+	begun := make(map[string]bool) // threads in a sync that started after the write
 	for _, call := range calls {
 		switch {
 		case walWrite.MatchString(call) && strings.Contains(call, name):
@@ -94,18 +90,17 @@ func syncedBeforeAnswer(calls []string, name string) error {
 		case socketSend.MatchString(call) && strings.Contains(call, name):
 			switch {
 			case !written:
-				return fmt.Errorf("the answer with %s was sent before its write", name)
+				return fmt.Errorf("response with %s was sent before its write", name)
 			case !synced:
-				return fmt.Errorf("the answer with %s was sent before its sync", name)
+				return fmt.Errorf("response with %s was sent before its sync", name)
 			}
 			return nil
 		}
 	}
-	return fmt.Errorf("no answer with %s was seen (written: %t, synced: %t)", name, written, synced)
+	return fmt.Errorf("no response with %s found (written: %t, synced: %t)", name, written, synced)
 }
 
-// requireStrace does not skip: a check that did not run must not look like one that
-// passed.
+// requireStrace fails the test without strace instead of skipping it.
 func requireStrace(t testing.TB) string {
 	t.Helper()
 	path, err := exec.LookPath("strace")

@@ -10,14 +10,13 @@ import (
 	"connectrpc.com/connect"
 )
 
-// Whatever the environment says of traces, all that is printed is lines of the log, and
-// no credential is in them; and a collector that does not answer does not turn a good
-// stop into a bad one.
-func TestTheSDKLogsAsTheServiceDoes(t *testing.T) {
+// Messages of the OpenTelemetry SDK are log lines without credentials. A collector that does
+// not respond does not fail the shutdown.
+func TestSDKMessagesAreLogged(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	var config net.ListenConfig
-	mute, err := config.Listen(ctx, "tcp", "127.0.0.1:0") // nobody accepts
+	mute, err := config.Listen(ctx, "tcp", "127.0.0.1:0") // never accepted
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,24 +33,24 @@ func TestTheSDKLogsAsTheServiceDoes(t *testing.T) {
 	createOne(ctx, t, p)
 	p.terminate(t)
 	if p.err != nil {
-		t.Errorf("a stop without its last spans is no good one: %v", p.err)
+		t.Errorf("exit status with an unresponsive collector: %v", p.err)
 	}
 	p.output.await(t, `"level":"WARN"`, `"step":"export the last spans"`)
 	p.output.await(t, `"level":"WARN"`, "parse headers", `"input":"[redacted]"`)
 	for line := range strings.Lines(p.output.all()) {
 		var fields map[string]any
 		if err := json.Unmarshal([]byte(line), &fields); err != nil || fields["level"] == nil || fields["msg"] == nil {
-			t.Errorf("this is no line of the log: %s", line)
+			t.Errorf("not a log line: %s", line)
 		}
 		if strings.Contains(line, "hunter2") {
-			t.Errorf("this repeats a secret: %s", line)
+			t.Errorf("log line contains a secret: %s", line)
 		}
 	}
 }
 
-// Without --trust-trace-parent a caller cannot have a call recorded that the sampler
-// leaves out; with it that is the caller's to say. Spans go to standard output.
-func TestWhoseTraceItIs(t *testing.T) {
+// Only with --trust-trace-parent does the sampled flag of the caller decide, and does a call
+// join the caller's trace.
+func TestTrustTraceParent(t *testing.T) {
 	t.Parallel()
 	const trace = "0af7651916cd43dd8448eb211c80319c"
 	for name, flags := range map[string][]string{"linked": nil, "trusted": {"--trust-trace-parent"}} {
@@ -66,7 +65,7 @@ func TestWhoseTraceItIs(t *testing.T) {
 			createOne(calling, t, p)
 			p.terminate(t)
 			if got := strings.Contains(p.output.all(), `"TraceID":"`+trace+`"`); got != (flags != nil) {
-				t.Errorf("the caller's trace was joined: %v\n%s", got, p.output)
+				t.Errorf("joined the caller's trace: %v\n%s", got, p.output)
 			}
 		})
 	}

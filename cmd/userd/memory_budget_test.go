@@ -15,19 +15,18 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// load is one kind of memory that a peer can make the server hold.
+// load is a kind of memory use that a client can cause.
 type load struct {
 	name string
 	tls  bool
-	n    int // how many times begin is called
-	// begin makes the server hold the memory once, until the connection is closed.
-	begin func(t *testing.T, x *target, i int)
-	// held is how many of the metric there have to be in the end.
+	n    int // number of calls of begin
+	// begin causes the memory use once, until its connection is closed.
+	begin  func(t *testing.T, x *target, i int)
 	metric string
-	held   int64
+	held   int64 // minimum increase of metric
 }
 
-// onePeer returns a begin that opens a stream on one of as many connections as it takes.
+// onePeer returns a begin that opens a stream, with up to each streams on a connection.
 func onePeer(each int, settings []http2.Setting, open func(p *rawPeer, id uint32) error) func(*testing.T, *target, int) {
 	var p *rawPeer
 	return func(t *testing.T, x *target, i int) {
@@ -42,7 +41,7 @@ func onePeer(each int, settings []http2.Setting, open func(p *rawPeer, id uint32
 	}
 }
 
-// openLarge is open with a header of more than a frame.
+// openLarge is open with a header block larger than a frame.
 func (p *rawPeer) openLarge(id uint32, path string, more ...hpack.HeaderField) error {
 	const most = 16 << 10
 	block := p.block(path, more...)
@@ -57,7 +56,7 @@ func (p *rawPeer) openLarge(id uint32, path string, more ...hpack.HeaderField) e
 func marshaled(m proto.Message) []byte {
 	b, err := proto.Marshal(m)
 	if err != nil {
-		panic(err) // the test is wrong
+		panic(err)
 	}
 	return b
 }
@@ -117,8 +116,7 @@ func loads() []load {
 	}
 }
 
-// unreadBodies returns a begin that sends a body to a call which waits for a position of
-// the log, three on a connection.
+// unreadBodies returns a begin that sends a body to a call that waits for a log position.
 func unreadBodies() func(*testing.T, *target, int) {
 	var position string
 	open := onePeer(3, nil, func(p *rawPeer, id uint32) error {
@@ -135,9 +133,8 @@ func unreadBodies() func(*testing.T, *target, int) {
 	}
 }
 
-// The memory that the ledger says is reserved is the memory that is in use: for each kind
-// of load the factor between them is within 2.
-func TestLedgerTellsTheTruth(t *testing.T) {
+// Reserved memory and memory in use differ by at most a factor of two for each kind of load.
+func TestReservedMemoryMatchesUse(t *testing.T) {
 	t.Parallel()
 	for _, l := range loads() {
 		t.Run(l.name, func(t *testing.T) {
@@ -157,7 +154,7 @@ func TestLedgerTellsTheTruth(t *testing.T) {
 			factor := float64(actual) / float64(reserved)
 			t.Logf("%d KiB in use and %d KiB reserved each, factor %.2f", actual/int64(l.n)>>10, reserved/int64(l.n)>>10, factor)
 			if factor < 0.5 || factor > 2 {
-				t.Errorf("%d bytes are in use where %d are reserved: factor %.2f, want 0.5 to 2\n%s", actual, reserved, factor,
+				t.Errorf("memory in use = %d bytes, reserved = %d bytes: factor %.2f, want 0.5 to 2\n%s", actual, reserved, factor,
 					regexp.MustCompile(`(?m)^userd_memory.*$`).FindAll(x.ask(t, "/metrics"), -1))
 			}
 		})
@@ -176,11 +173,11 @@ func (x *target) reserved(t *testing.T) int64 {
 	return sum(t, x.ask(t, "/metrics"), "userd_memory_reserved_bytes")
 }
 
-// settle waits until the reserved bytes do not change any more.
+// settle waits until the reserved memory is stable.
 func (x *target) settle(t *testing.T) {
 	t.Helper()
 	last, same := int64(-1), 0
-	await(t, "the ledger to settle", func() bool {
+	await(t, "stable reserved memory", func() bool {
 		now := x.reserved(t)
 		if same++; now != last {
 			last, same = now, 0
