@@ -17,23 +17,23 @@ import (
 	"time"
 )
 
-// Authority issues certificates for a test.
+// Authority is a certificate authority for tests.
 type Authority struct {
-	PEM []byte // its own certificate
+	PEM []byte // CA certificate
 
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
 }
 
-// Issued is a certificate with its key.
-type Issued struct{ Cert, Key []byte } // PEM
+// Issued is a PEM certificate with its private key.
+type Issued struct{ Cert, Key []byte }
 
-// NewAuthority returns a new authority.
+// NewAuthority returns an authority with a self-signed certificate.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{}
 	template := newTemplate(t)
-	template.Subject.CommonName = "test authority" // one of its own: OpenSSL takes what names itself as its issuer for self-signed
+	template.Subject.CommonName = "test authority" // must differ from leaf subjects, else OpenSSL takes leaves for self-signed
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage = x509.KeyUsageCertSign
 	issued, key := a.sign(t, template)
@@ -56,13 +56,13 @@ func (a *Authority) Server(t testing.TB) Issued {
 	return issued
 }
 
-// Client issues a certificate to a caller with the name, a URI.
+// Client issues a client certificate with a URI SAN, valid for an hour.
 func (a *Authority) Client(t testing.TB, name string) Issued {
 	t.Helper()
 	return a.ClientUntil(t, name, time.Now().Add(time.Hour))
 }
 
-// ClientUntil issues one that counts until then.
+// ClientUntil issues a client certificate with a URI SAN, valid until the given time.
 func (a *Authority) ClientUntil(t testing.TB, name string, until time.Time) Issued {
 	t.Helper()
 	uri, err := url.Parse(name)
@@ -76,14 +76,14 @@ func (a *Authority) ClientUntil(t testing.TB, name string, until time.Time) Issu
 	return issued
 }
 
-// Trust returns settings of a client that trusts the authority.
+// Trust returns a client configuration that trusts the authority.
 func (a *Authority) Trust() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12, ServerName: "userd.test"}
 }
 
-// Pair returns the certificate for a client to show.
+// Pair returns the certificate as a tls.Certificate.
 func (i Issued) Pair(t testing.TB) tls.Certificate {
 	t.Helper()
 	pair, err := tls.X509KeyPair(i.Cert, i.Key)
@@ -93,14 +93,13 @@ func (i Issued) Pair(t testing.TB) tls.Certificate {
 	return pair
 }
 
-// Write writes the certificate and the key into the folder, in place of those that
-// are there.
+// Write writes the certificate and the key to dir. It replaces existing files.
 func (i Issued) Write(t testing.TB, dir string) (cert, key string) {
 	t.Helper()
 	return WriteFile(t, dir, "cert.pem", i.Cert), WriteFile(t, dir, "key.pem", i.Key)
 }
 
-// WriteFile writes a file as a whole: nobody sees a part of it.
+// WriteFile writes a file atomically and returns its path.
 func WriteFile(t testing.TB, dir, name string, body []byte) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
@@ -126,7 +125,7 @@ func newTemplate(t testing.TB) *x509.Certificate {
 	}
 }
 
-// sign issues what the template says; an authority without a certificate, its own.
+// sign issues a certificate, self-signed if the authority has none yet.
 func (a *Authority) sign(t testing.TB, template *x509.Certificate) (Issued, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -1,9 +1,7 @@
-// Package servertest runs the whole server within a test: the real store in a folder
-// of the test's own, the real handlers and interceptors, on a port of the loopback
-// interface, with a client for each protocol.
+// Package servertest runs the complete server in a test: store, handlers and interceptors, on
+// a loopback port, with a client for each protocol.
 //
-// When the test ends everything is closed, in good order, and the test fails if a
-// goroutine is left.
+// At the end of the test the server is drained, and the test fails if goroutines leak.
 package servertest
 
 import (
@@ -25,14 +23,14 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Server is a running server and what its test needs of it.
+// Server is a running server with its clients.
 type Server struct {
 	t       testing.TB
 	options options
 	http1   *http.Client
 	http2   *http.Client
 
-	mu    sync.Mutex // guards what Restart replaces
+	mu    sync.Mutex // protects the fields below, which Restart replaces
 	addr  string
 	admin string
 	store user.Store
@@ -51,51 +49,50 @@ type options struct {
 	services []server.Service
 }
 
-// Option changes how the server is set up.
+// Option configures a Server.
 type Option func(*options)
 
-// Config changes the configuration, which otherwise is that of userd without flags.
+// Config changes the configuration. The default is that of userd without flags.
 func Config(change func(*server.Config)) Option {
 	return func(o *options) { o.config = append(o.config, change) }
 }
 
-// Store puts something between the server and its store, such as a fault.
+// Store wraps the store, for example to inject failures.
 func Store(wrap func(user.Store) user.Store) Option {
 	return func(o *options) { o.wrap = append(o.wrap, wrap) }
 }
 
-// Log sends the server's log to the handler in place of the test's own output.
+// Log sets the log handler. The default writes warnings to the test output.
 func Log(handler slog.Handler) Option { return func(o *options) { o.log = handler } }
 
-// Clock sets the clock of the housekeeping.
+// Clock sets the clock of housekeeping.
 func Clock(clock func() time.Time) Option { return func(o *options) { o.clock = clock } }
 
-// Tracing makes spans, which otherwise nobody does. It lasts for one start.
+// Tracing enables tracing. It cannot be used with Restart.
 func Tracing(tracing *telemetry.Tracing) Option {
 	return func(o *options) { o.tracing = tracing }
 }
 
-// Admin gives the server a port for operators, which otherwise it has not.
+// Admin enables the admin listener.
 func Admin() Option {
 	return Config(func(c *server.Config) { c.AdminListen = "127.0.0.1:0" })
 }
 
-// Listen gives the server its listeners, one a start, in place of a port of the
-// loopback interface. Its addresses must be such that TCP can dial them.
+// Listen sets the function that creates the listener at each start. Its address must be
+// reachable by TCP.
 func Listen(listen func() (net.Listener, error)) Option {
 	return func(o *options) { o.listen = listen }
 }
 
-// Path names the file of the store. It is for tests that look into it.
+// Path sets the path of the database file.
 func Path(path string) Option { return func(o *options) { o.path = path } }
 
-// Services mounts further services beside the server's own.
+// Services mounts additional services.
 func Services(services ...server.Service) Option {
 	return func(o *options) { o.services = append(o.services, services...) }
 }
 
-// Parallel is for tests that run beside others, whose goroutines cannot be told from
-// this one's: it leaves out the check that none is left.
+// Parallel disables the check for leaked goroutines, for parallel tests.
 func Parallel() Option { return func(o *options) { o.parallel = true } }
 
 // Start starts a server that runs until the test ends.
@@ -118,16 +115,15 @@ func Start(t testing.TB, opts ...Option) *Server {
 		s.closeIdle()
 		s.Stop()
 		if !s.options.parallel {
-			verifyNoneLeft(t, others)
+			verifyNoLeaks(t, others)
 		}
 	})
 	return s
 }
 
-// verifyNoneLeft fails the test if goroutines are left beside the others. Those of
-// net/http end a little after their connections have; on a busy machine that may
-// take longer than goleak itself waits.
-func verifyNoneLeft(t testing.TB, others goleak.Option) {
+// verifyNoLeaks fails the test if goroutines other than others are left. It waits longer than
+// goleak does, because goroutines of net/http end some time after their connections.
+func verifyNoLeaks(t testing.TB, others goleak.Option) {
 	t.Helper()
 	end := time.Now().Add(10 * time.Second)
 	for {
@@ -136,7 +132,7 @@ func verifyNoneLeft(t testing.TB, others goleak.Option) {
 			return
 		}
 		if time.Now().After(end) {
-			t.Errorf("goroutines are left: %v", err)
+			t.Errorf("leaked goroutines: %v", err)
 			return
 		}
 	}
@@ -159,7 +155,7 @@ func (s *Server) start() {
 		s.t.Fatal(err)
 	}
 	config.Listen, config.AdminListen = "127.0.0.1:0", ""
-	config.AllowHost = []string{"userd.test"} // as the clients call it
+	config.AllowHost = []string{"userd.test"} // the host that clients use
 	config.ShutdownTimeout = 5 * time.Second
 	for _, change := range s.options.config {
 		change(&config)
@@ -193,20 +189,20 @@ func (s *Server) start() {
 	})
 }
 
-// Stop stops the server in good order and returns when nothing of it is left. A
-// server that has stopped stays so; the error of the stop fails the test.
+// Stop drains the server and waits for it. An error of the shutdown fails the test. Further
+// calls do nothing.
 func (s *Server) Stop() {
 	s.t.Helper()
 	s.mu.Lock()
 	stop := s.stop
 	s.mu.Unlock()
 	if err := stop(); err != nil {
-		s.t.Errorf("stop the server: %v", err)
+		s.t.Errorf("shutdown: %v", err)
 	}
 }
 
-// Restart stops the server and starts it again over the same store. It gets another
-// port; the clients find it.
+// Restart stops the server and starts it again with the same store. The port changes; existing
+// clients use the new one.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.closeIdle()
@@ -214,32 +210,32 @@ func (s *Server) Restart() {
 	s.start()
 }
 
-// Addr is where the server listens at present.
+// Addr returns the current address of the server.
 func (s *Server) Addr() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.addr
 }
 
-// AdminURL is the base of the addresses for operators, see Admin.
+// AdminURL returns the base URL of the admin listener, see Admin.
 func (s *Server) AdminURL() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return "http://" + s.admin
 }
 
-// URL is the base of the server's addresses at present.
+// URL returns the current base URL of the server.
 func (s *Server) URL() string { return "http://" + s.Addr() }
 
-// Store is the server's store at present.
+// Store returns the current store of the server.
 func (s *Server) Store() user.Store {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.store
 }
 
-// HTTP returns a client for plain requests, over HTTP/1.1 or HTTP/2. Its requests to
-// any host go to the server.
+// HTTP returns an HTTP/1.1 or h2c client that sends all requests to the server, regardless of
+// the host.
 func (s *Server) HTTP(http2 bool) *http.Client {
 	if http2 {
 		return s.http2
@@ -265,14 +261,14 @@ func (s *Server) closeIdle() {
 	s.http2.CloseIdleConnections()
 }
 
-// Protocol is a way to call the service.
+// Protocol is a protocol and encoding of RPCs.
 type Protocol struct {
 	Name    string
 	HTTP2   bool
 	Options []connect.ClientOption
 }
 
-// Protocols are all ways to call the service that one client covers.
+// Protocols returns all protocols that the Connect client supports.
 func Protocols() []Protocol {
 	json, get := connect.WithProtoJSON(), connect.WithHTTPGet()
 	grpc, web := connect.WithGRPC(), connect.WithGRPCWeb()
@@ -289,17 +285,17 @@ func Protocols() []Protocol {
 	}
 }
 
-// Client returns a client for the protocol. It goes on working after a Restart.
+// Client returns a client for the protocol. It remains usable after Restart.
 func (s *Server) Client(p Protocol) userv1connect.UserServiceClient {
 	return userv1connect.NewUserServiceClient(s.HTTP(p.HTTP2), "http://userd.test", p.Options...)
 }
 
-// GRPC returns a client over gRPC, by which every kind of stream works.
+// GRPC returns a gRPC client, which supports all kinds of streams.
 func (s *Server) GRPC() userv1connect.UserServiceClient {
 	return s.Client(Protocol{HTTP2: true, Options: []connect.ClientOption{connect.WithGRPC()}})
 }
 
-// Each runs a part of the test for each protocol, with its client.
+// Each runs a subtest for each protocol.
 func (s *Server) Each(t *testing.T, part func(*testing.T, userv1connect.UserServiceClient, Protocol)) {
 	t.Helper()
 	for _, p := range Protocols() {
