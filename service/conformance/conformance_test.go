@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// serverVariable makes the test program the server under test.
+// serverVariable makes the test binary run the server under test.
 const serverVariable = "USERD_CONFORMANCE_SERVER"
 
 func TestMain(m *testing.M) {
@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The runner calls the server over every protocol, codec, compression and version of
-// HTTP that connect-go has. There is no list of known failures.
+// The conformance runner tests all protocols, codecs, compressions and HTTP versions of
+// connect-go, without known failures.
 func TestConformance(t *testing.T) {
 	runner := build(t, "connectrpc.com/conformance/cmd/connectconformance")
 	self, err := os.Executable()
@@ -44,7 +44,7 @@ func TestConformance(t *testing.T) {
 	t.Logf("%s", summary[0])
 }
 
-// build builds a program of the module's tools.
+// build builds a tool of the module.
 func build(t *testing.T, path string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), filepath.Base(path))

@@ -19,8 +19,8 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// The cases of gRPC's interoperability tests, with grpc-go's own client. A case that
-// fails ends the program with its name.
+// The gRPC interoperability test cases, run with the grpc-go client. A failed case exits the
+// process with a log message.
 func TestGRPCInterop(t *testing.T) {
 	authority := servertest.NewAuthority(t)
 	for name, secure := range map[string]bool{"h2c": false, "TLS": true} {
@@ -72,7 +72,7 @@ func runCases(t *testing.T, conn *grpc.ClientConn) {
 	interop.DoUnimplementedMethod(ctx, conn)
 }
 
-// testService is gRPC's test service, by Connect handlers.
+// testService implements grpc.testing.TestService with Connect handlers.
 func testService() server.Service {
 	return server.Service{
 		Descriptor: testgrpc.File_grpc_testing_test_proto.Services().ByName("TestService"),
@@ -171,7 +171,7 @@ func statusError(status *testgrpc.EchoStatus) error {
 	return connect.NewError(connect.Code(status.GetCode()), errors.New(status.GetMessage()))
 }
 
-// echoMetadata returns the two entries that the test cases look for.
+// echoMetadata echoes the metadata of the custom_metadata case.
 func echoMetadata(from, header, trailer http.Header) {
 	const initial, trailing = "X-Grpc-Test-Echo-Initial", "X-Grpc-Test-Echo-Trailing-Bin"
 	if value := from.Get(initial); value != "" {

@@ -1,7 +1,6 @@
-// Command conformance is the server under test of the Connect conformance runner: the
-// whole server of package server, with the runner's service mounted beside its own. It
-// reads one request from standard input, which says how to serve, and writes one
-// response to standard output, which says where.
+// Command conformance is the server under test of the Connect conformance runner: the complete
+// server of package server with the ConformanceService mounted. It reads a ServerCompatRequest
+// from standard input and writes a ServerCompatResponse with its address to standard output.
 package main
 
 import (
@@ -41,14 +40,14 @@ func main() {
 func run(ctx context.Context, in io.Reader, out io.Writer) error {
 	var request conformancev1.ServerCompatRequest
 	if err := readMessage(in, &request); err != nil {
-		return fmt.Errorf("read the request: %w", err)
+		return fmt.Errorf("read request: %w", err)
 	}
-	folder, err := os.MkdirTemp("", "conformance-")
+	dir, err := os.MkdirTemp("", "conformance-")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(folder) }()
-	s, err := newServer(ctx, folder, &request)
+	defer func() { _ = os.RemoveAll(dir) }()
+	s, err := newServer(ctx, dir, &request)
 	if err != nil {
 		return err
 	}
@@ -64,13 +63,13 @@ func run(ctx context.Context, in io.Reader, out io.Writer) error {
 		Host: host, Port: uint32(port), PemCert: request.GetServerCreds().GetCert(),
 	}
 	if err := writeMessage(out, response); err != nil {
-		return fmt.Errorf("write the response: %w", err)
+		return fmt.Errorf("write response: %w", err)
 	}
 	return s.Run(ctx)
 }
 
-// newServer returns the server as userd starts it, but for what the request asks.
-func newServer(ctx context.Context, folder string, request *conformancev1.ServerCompatRequest) (*server.Server, error) {
+// newServer returns a server with the defaults of userd and the settings of the request.
+func newServer(ctx context.Context, dir string, request *conformancev1.ServerCompatRequest) (*server.Server, error) {
 	config, err := server.Defaults()
 	if err != nil {
 		return nil, err
@@ -81,23 +80,23 @@ func newServer(ctx context.Context, folder string, request *conformancev1.Server
 	}
 	if request.GetUseTls() {
 		err = errors.Join(
-			writeFile(&config.TLSCert, folder, "cert.pem", request.GetServerCreds().GetCert()),
-			writeFile(&config.TLSKey, folder, "key.pem", request.GetServerCreds().GetKey()),
+			writeFile(&config.TLSCert, dir, "cert.pem", request.GetServerCreds().GetCert()),
+			writeFile(&config.TLSKey, dir, "key.pem", request.GetServerCreds().GetKey()),
 		)
 	}
 	if ca := request.GetClientTlsCert(); len(ca) > 0 {
-		// The runner's certificate has no name that a rule could match, so the service is
-		// open; the handshake verifies the certificate all the same.
+		// The runner's client certificate has no name that a rule could match, so the service
+		// is open to all callers. The handshake verifies the certificate.
 		err = errors.Join(err,
-			writeFile(&config.TLSClientCA, folder, "ca.pem", ca),
-			writeFile(&config.TLSClientRules, folder, "rules.json", []byte(`{"rules":[{"uri":"spiffe://example.org/none","permissions":["users.read"]}]}`)))
+			writeFile(&config.TLSClientCA, dir, "ca.pem", ca),
+			writeFile(&config.TLSClientRules, dir, "rules.json", []byte(`{"rules":[{"uri":"spiffe://example.org/none","permissions":["users.read"]}]}`)))
 	}
 	if err != nil {
 		return nil, err
 	}
 	log := slog.New(telemetry.Plain(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "conformance"})
-	store, storage, err := server.OpenStore(ctx, "sqlite:"+filepath.Join(folder, "users.db"), false, log, metrics)
+	store, storage, err := server.OpenStore(ctx, "sqlite:"+filepath.Join(dir, "users.db"), false, log, metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -117,12 +116,12 @@ func newServer(ctx context.Context, folder string, request *conformancev1.Server
 	return s, nil
 }
 
-func writeFile(path *string, folder, name string, data []byte) error {
-	*path = filepath.Join(folder, name)
+func writeFile(path *string, dir, name string, data []byte) error {
+	*path = filepath.Join(dir, name)
 	return os.WriteFile(*path, data, 0o600)
 }
 
-// readMessage reads a message with its length in front, four bytes in big endian.
+// readMessage reads a message prefixed with its length as a big-endian uint32.
 func readMessage(in io.Reader, message proto.Message) error {
 	var size [4]byte
 	if _, err := io.ReadFull(in, size[:]); err != nil {
@@ -135,7 +134,7 @@ func readMessage(in io.Reader, message proto.Message) error {
 	return proto.Unmarshal(data, message)
 }
 
-// writeMessage writes a message as readMessage reads it.
+// writeMessage writes a message in the format of readMessage.
 func writeMessage(out io.Writer, message proto.Message) error {
 	data, err := proto.Marshal(message)
 	if err != nil {

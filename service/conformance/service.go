@@ -17,9 +17,9 @@ import (
 	"github.com/yourorg/userservice/service/conformance/internal/gen/connectrpc/conformance/v1/conformancev1connect"
 )
 
-// service does what each request asks: respond with the data, headers, trailers and
-// error of its definition, after its delay, and echo the request. The semantics are
-// those of the comments in the runner's service.proto.
+// service implements ConformanceService: it responds with the data, headers, trailers and error
+// of the response definition in the request, after its delay, and echoes the request. See
+// service.proto of the runner.
 type service struct {
 	conformancev1connect.UnimplementedConformanceServiceHandler
 }
@@ -33,7 +33,7 @@ func (service) Unary(
 	return respond(&conformancev1.UnaryResponse{Payload: payload}, req.Msg.GetResponseDefinition(), err)
 }
 
-// IdempotentUnary responds to one request, which may come as an HTTP GET.
+// IdempotentUnary responds to one request, which may be an HTTP GET.
 func (service) IdempotentUnary(
 	ctx context.Context, req *connect.Request[conformancev1.IdempotentUnaryRequest],
 ) (*connect.Response[conformancev1.IdempotentUnaryResponse], error) {
@@ -42,8 +42,7 @@ func (service) IdempotentUnary(
 	return respond(&conformancev1.IdempotentUnaryResponse{Payload: payload}, req.Msg.GetResponseDefinition(), err)
 }
 
-// ClientStream responds when the client has sent its last message. The first message
-// has the definition.
+// ClientStream responds after the last message. The first message has the response definition.
 func (service) ClientStream(
 	ctx context.Context, stream *connect.ClientStream[conformancev1.ClientStreamRequest],
 ) (*connect.Response[conformancev1.ClientStreamResponse], error) {
@@ -79,8 +78,8 @@ func (service) ServerStream(
 	return out.start(stream.ResponseHeader(), stream.ResponseTrailer(), func() error { return stream.Send(nil) }).finish(ctx)
 }
 
-// BidiStream sends the messages of the first request's definition: one for each request
-// where the stream is full duplex, the rest when the client has sent its last message.
+// BidiStream sends the messages of the first request's definition: one after each request if the
+// stream is full duplex, the remaining ones after the last request.
 func (service) BidiStream(
 	ctx context.Context, stream *connect.BidiStream[conformancev1.BidiStreamRequest, conformancev1.BidiStreamResponse],
 ) error {
@@ -153,8 +152,8 @@ func (r *responder) start(header, trailer http.Header, sendHeader func() error) 
 
 func (r *responder) done() bool { return r.sent >= len(r.definition.GetResponseData()) }
 
-// next sends one message. The first echoes the whole request; a later one only the
-// messages that came since.
+// next sends one message. The first echoes the whole request, later ones only the messages
+// received since.
 func (r *responder) next(ctx context.Context) error {
 	if r.err != nil {
 		return r.err
@@ -174,7 +173,7 @@ func (r *responder) next(ctx context.Context) error {
 	return r.send(payload)
 }
 
-// finish sends what is left, and returns the error of the definition.
+// finish sends the remaining messages and returns the error of the definition.
 func (r *responder) finish(ctx context.Context) error {
 	for !r.done() {
 		if err := r.next(ctx); err != nil {
@@ -224,8 +223,7 @@ func respond[T any](message *T, definition *conformancev1.UnaryResponseDefinitio
 	return response, nil
 }
 
-// newError returns the error of a definition, with the request as a further detail if
-// info is not nil.
+// newError returns the error of a definition, with the request as a detail if info is not nil.
 func newError(definition *conformancev1.Error, info *conformancev1.ConformancePayload_RequestInfo) *connect.Error {
 	err := connect.NewError(connect.Code(definition.GetCode()), errors.New(definition.GetMessage()))
 	details := make([]proto.Message, 0, len(definition.GetDetails())+1)
@@ -245,7 +243,7 @@ func newError(definition *conformancev1.Error, info *conformancev1.ConformancePa
 	return err
 }
 
-// requestInfo is what a response echoes of its request, but for the messages.
+// requestInfo is the part of a request that responses echo, except for the messages.
 type requestInfo struct {
 	headers []*conformancev1.Header
 	timeout *int64 // milliseconds
@@ -268,8 +266,8 @@ func (i *requestInfo) with(requests []*anypb.Any) *conformancev1.ConformancePayl
 	return info
 }
 
-// timeoutOf returns the timeout that the client has set, in milliseconds. The context
-// has a deadline of the server's own, too.
+// timeoutOf returns the client's timeout header in milliseconds. The deadline of the context may
+// also be the server's.
 func timeoutOf(header http.Header) *int64 {
 	if text := header.Get("Connect-Timeout-Ms"); text != "" {
 		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
@@ -306,7 +304,7 @@ func setHeaders(to http.Header, headers []*conformancev1.Header) {
 	}
 }
 
-// wait waits for the delay, or until the call ends.
+// wait waits for the delay or the end of the context.
 func wait(ctx context.Context, milliseconds uint32) error {
 	select {
 	case <-time.After(time.Duration(milliseconds) * time.Millisecond):
