@@ -181,16 +181,16 @@ func BenchmarkStatusFanOut(b *testing.B) {
 	id := one.GetUser().GetUserId()
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	told := make(chan struct{}, connections*streams)
+	received := make(chan struct{}, connections*streams)
 	var followers sync.WaitGroup
 	for range connections {
 		client := connected(b, p)
 		for range streams {
-			followers.Go(func() { follow(ctx, b, client, id, told) })
+			followers.Go(func() { follow(ctx, b, client, id, received) })
 		}
 	}
 	for range connections * streams { // the current status
-		<-told
+		<-received
 	}
 	b.ResetTimer()
 	for i := range b.N {
@@ -201,7 +201,7 @@ func BenchmarkStatusFanOut(b *testing.B) {
 			b.Fatal(err)
 		}
 		for range connections * streams {
-			<-told
+			<-received
 		}
 	}
 	b.ReportMetric(float64(b.N*connections*streams)/b.Elapsed().Seconds(), "deliveries/s")
@@ -209,7 +209,7 @@ func BenchmarkStatusFanOut(b *testing.B) {
 	followers.Wait()
 }
 
-func follow(ctx context.Context, b *testing.B, client userv1connect.UserServiceClient, id int64, told chan<- struct{}) {
+func follow(ctx context.Context, b *testing.B, client userv1connect.UserServiceClient, id int64, received chan<- struct{}) {
 	stream, err := client.SyncUserStatus(ctx)
 	if err != nil {
 		b.Error(err)
@@ -225,7 +225,7 @@ func follow(ctx context.Context, b *testing.B, client userv1connect.UserServiceC
 		if _, err := stream.Receive(); err != nil {
 			return // end of the benchmark
 		}
-		told <- struct{}{}
+		received <- struct{}{}
 	}
 }
 

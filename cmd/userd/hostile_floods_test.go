@@ -82,7 +82,7 @@ func floodsOfFrames() []flood {
 		{"unknown frames", "other_frames", nothing, func(p *rawPeer, _ uint32) error {
 			return p.WriteRawFrame(0xbe, 0, 0, nil)
 		}},
-		{"answers to no PING", "other_frames", nothing, func(p *rawPeer, _ uint32) error { return p.WritePing(true, [8]byte{}) }},
+		{"unsolicited PING ack", "other_frames", nothing, func(p *rawPeer, _ uint32) error { return p.WritePing(true, [8]byte{}) }},
 	}
 }
 
@@ -145,16 +145,16 @@ func TestPingsTooOften(t *testing.T) {
 	t.Parallel()
 	x := newTarget(t, "--keepalive-min-time", "1m")
 	p := x.peer(t)
-	for answered := 0; ; {
+	for pings := 0; ; {
 		if err := p.WritePing(false, [8]byte{}); err != nil {
 			t.Fatal(err)
 		}
 		last := p.awaitPong()
-		if answered++; last == nil && answered < 10 {
+		if pings++; last == nil && pings < 10 {
 			continue
 		}
-		if last == nil || *last != (goAwayInfo{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) || answered != 4 {
-			t.Errorf("GOAWAY at ping %d = %v, want too_many_pings at ping 4", answered, last)
+		if last == nil || *last != (goAwayInfo{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}) || pings != 4 {
+			t.Errorf("GOAWAY at ping %d = %v, want too_many_pings at ping 4", pings, last)
 		}
 		return
 	}

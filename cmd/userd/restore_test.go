@@ -251,9 +251,9 @@ func TestKilledRestore(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 3*time.Minute)
 	b := makeBackup(ctx, t)
-	sound := t.TempDir()
+	original := t.TempDir()
 	for _, suffix := range []string{"", "-wal"} {
-		copyTo(t, b.store+suffix, filepath.Join(sound, databaseFile+suffix))
+		copyTo(t, b.store+suffix, filepath.Join(original, databaseFile+suffix))
 	}
 	outcomes := map[string]int{}
 	for _, call := range []string{"link", "linkat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "fsync", "fchmod", "openat"} {
@@ -265,7 +265,7 @@ func TestKilledRestore(t *testing.T) {
 			run.dir = t.TempDir()
 			run.store = filepath.Join(run.dir, databaseFile)
 			for _, suffix := range []string{"", "-wal"} {
-				copyTo(t, filepath.Join(sound, databaseFile+suffix), run.store+suffix)
+				copyTo(t, filepath.Join(original, databaseFile+suffix), run.store+suffix)
 			}
 			traced := run.program
 			traced.wrap = []string{
