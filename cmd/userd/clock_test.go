@@ -63,7 +63,7 @@ func (c *clockRig) restart(t *testing.T, off time.Duration) {
 	c.client = c.process.client(t, 1<<20)
 	eventually(within(t, time.Minute), t, func(ctx context.Context) error {
 		text := c.get(ctx, t, "/metrics")
-		for _, step := range []string{"purge", "forget"} {
+		for _, step := range []string{"purge", "expire"} {
 			if !strings.Contains(text, `userd_housekeeping_last_success_timestamp_seconds{step="`+step) ||
 				strings.Contains(text, "step=\""+step+"\"} 0\n") && !strings.Contains(text, "userd_housekeeping_last_success_timestamp_seconds{step=\""+step+"\"} 1") {
 				return fmt.Errorf("step %s has not succeeded yet", step)

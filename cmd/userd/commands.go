@@ -104,7 +104,7 @@ func (c *commands) logger(to console) (*slog.Logger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slog.New(telemetry.Plain(log.Handler())), nil
+	return slog.New(telemetry.Sanitize(log.Handler())), nil
 }
 
 // serveCommand is userd serve.
@@ -164,7 +164,7 @@ func (c *serveCommand) trace(ctx context.Context, version string, log *slog.Logg
 	failed, sdkLog := telemetry.SDKLog(log) //nolint:contextcheck // the SDK logs without a context
 	otel.SetErrorHandler(failed)
 	otel.SetLogger(sdkLog)
-	return telemetry.SetUpTracing(ctx, telemetry.TracingOptions{
+	return telemetry.NewTracing(ctx, telemetry.TracingOptions{
 		Service: "userd", Version: version, Instance: uuid.NewString(),
 		TrustRemote: c.TrustTraceParent, Console: to.out, Logger: log,
 	})

@@ -233,7 +233,7 @@ func TestStalledRESTStreamsAreAborted(t *testing.T) {
 		x.atRest(t)
 		for _, accept := range []string{"text/event-stream", "application/x-ndjson"} {
 			t.Run(accept, func(t *testing.T) {
-				const readers, cuts = 10, `userd_cut_total{reason="stalled_reader"}`
+				const readers, cuts = 10, `userd_streams_aborted_total{reason="write_stalled"}`
 				before := x.metric(t, cuts)
 				x.withstands(t, func(t *testing.T) {
 					for range readers {

@@ -94,7 +94,7 @@ func newServer(ctx context.Context, dir string, request *conformancev1.ServerCom
 	if err != nil {
 		return nil, err
 	}
-	log := slog.New(telemetry.Plain(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	log := slog.New(telemetry.Sanitize(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "conformance"})
 	store, storage, err := server.OpenStore(ctx, "sqlite:"+filepath.Join(dir, "users.db"), false, log, metrics)
 	if err != nil {

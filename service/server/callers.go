@@ -134,7 +134,7 @@ func tellOpen(ctx context.Context, cfg *Config, log *slog.Logger) {
 // watchKeys registers a gauge of the age of the keys that tokens are checked with.
 func watchKeys(keys *auth.Keys, registry prometheus.Registerer) error {
 	return registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "userd_token_keys_age_seconds", Help: "Time since the keys of tokens were last read; infinite if they never were.",
+		Name: "userd_jwks_age_seconds", Help: "Seconds since the last successful load of the JWKS; +Inf if never loaded.",
 	}, func() float64 {
 		if at := keys.ReadAt(); !at.IsZero() {
 			return time.Since(at).Seconds()

@@ -59,14 +59,14 @@ func TestNotReadyWithoutKeys(t *testing.T) {
 	if status != http.StatusServiceUnavailable || !strings.Contains(body, "callers: JWKS is missing or too old") {
 		t.Errorf("got %d %s", status, body)
 	}
-	if _, body := get(t, asker, s.AdminURL()+"/metrics"); !strings.Contains(body, "userd_token_keys_age_seconds +Inf") {
+	if _, body := get(t, asker, s.AdminURL()+"/metrics"); !strings.Contains(body, "userd_jwks_age_seconds +Inf") {
 		t.Error("the metrics do not say that there are no keys")
 	}
 	g := startGuarded(t, servertest.Parallel(), servertest.Admin())
 	if status, body := get(t, asker, g.AdminURL()+"/readyz"); status != http.StatusOK || strings.Contains(body, "callers") {
 		t.Errorf("with keys: got %d %s", status, body)
 	}
-	if _, body := get(t, asker, g.AdminURL()+"/metrics"); !strings.Contains(body, "userd_token_keys_age_seconds ") {
+	if _, body := get(t, asker, g.AdminURL()+"/metrics"); !strings.Contains(body, "userd_jwks_age_seconds ") {
 		t.Error("the metrics do not say how old the keys are")
 	}
 }

@@ -21,7 +21,7 @@ func TestOrderOfTheChain(t *testing.T) {
 		"*intercept.StreamLimits", "*intercept.Deadline", "server.responses", "*intercept.Position", "*intercept.Validate", "server.fetching",
 	}
 	t.Setenv("OTEL_TRACES_EXPORTER", "console")
-	tracing, err := telemetry.SetUpTracing(t.Context(), telemetry.TracingOptions{Console: io.Discard})
+	tracing, err := telemetry.NewTracing(t.Context(), telemetry.TracingOptions{Console: io.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}

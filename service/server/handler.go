@@ -84,7 +84,7 @@ func (s *Server) newGuard() *transport.Guard {
 // tooLarge counts a message that is too large, and gives the answer to it. It is called
 // once for each: where one limit has stopped a message no other sees it.
 func (s *Server) tooLarge(limit int64) error {
-	s.metrics.Limited(string(user.MessageTooLarge))
+	s.metrics.RequestRejected(string(user.MessageTooLarge))
 	return intercept.NewTooLargeError(limit)
 }
 

@@ -54,14 +54,14 @@ func (j *janitor) tidy(ctx context.Context) {
 	j.tell(ctx, "purged users", purged, j.clock().Sub(began), err)
 	began = j.clock()
 	forgotten, err := j.forgetAll(ctx)
-	j.count(ctx, telemetry.StepForget, forgotten, err)
+	j.count(ctx, telemetry.StepExpire, forgotten, err)
 	j.tell(ctx, "forgot request ids", forgotten, j.clock().Sub(began), err)
 }
 
 // count leaves out the failure of a step that the server's end cut short.
 func (j *janitor) count(ctx context.Context, step string, count int, err error) {
 	if err == nil || ctx.Err() == nil {
-		j.metrics.Tidied(step, count, j.clock(), err)
+		j.metrics.HousekeepingDone(step, count, j.clock(), err)
 	}
 }
 

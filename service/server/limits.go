@@ -102,7 +102,7 @@ type limits struct {
 // newLimits builds what the configuration asks for. It tells the runtime of the memory
 // limit, so that garbage is collected in time.
 func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
-	l := &limits{cfg: cfg, counted: metrics.Limited, refusals: newRefusals(), openEnded: openEnded(further)}
+	l := &limits{cfg: cfg, counted: metrics.RequestRejected, refusals: newRefusals(), openEnded: openEnded(further)}
 	var err error
 	if l.proxies, err = parseTrustedProxies(cfg.TrustedProxy); err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ func (s *Server) newMessages() *transport.Messages {
 	return transport.NewMessages(transport.MessageOptions{
 		TooLarge: s.tooLargeOf,
 		TooComplex: func(limit int64) error {
-			s.metrics.Limited(string(user.MessageTooLarge))
+			s.metrics.RequestRejected(string(user.MessageTooLarge))
 			return intercept.NewTooComplexError(limit)
 		},
 		Overloaded: s.limits.overloaded,

@@ -51,7 +51,7 @@ func (s *Server) watch(storage Storage) error {
 		jumps = func() (int64, int64) { c := storage.Clock(); return c.Forward, c.Backward }
 		confirmed = func() bool { return storage.Clock().Unconfirmed == "" }
 	}
-	return s.metrics.Watch(telemetry.Sources{
+	return s.metrics.RegisterSources(telemetry.Sources{
 		StoreHead:      s.storeHead,
 		FeedHead:       func() (int64, time.Time) { head := s.feed.Head(); return head.Position, head.Time },
 		StreamLag:      s.feed.Lag,
@@ -63,9 +63,9 @@ func (s *Server) watch(storage Storage) error {
 		ServesReads:    s.health.servesReads,
 		ServesWrites:   s.health.servesWrites,
 		Draining:       s.health.isDraining,
-		StalledReaders: s.guard.Stalls,
-		LateBodies:     s.guard.LateBodies,
-		LostSpans:      s.tracing.Lost,
+		StalledStreams: s.guard.Stalls,
+		BodyTimeouts:   s.guard.LateBodies,
+		DroppedSpans:   s.tracing.Dropped,
 	})
 }
 

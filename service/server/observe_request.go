@@ -61,7 +61,7 @@ func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.E
 // noteRefusal counts refused credentials and notes why, for the line of the request.
 func noteRefusal(metrics *telemetry.Metrics) func(*http.Request, *auth.RefusedError) {
 	return func(r *http.Request, refused *auth.RefusedError) {
-		metrics.AuthRefused(string(refused.Cause))
+		metrics.AuthenticationFailed(string(refused.Cause))
 		noteOf(r.Context()).refused = refused
 	}
 }

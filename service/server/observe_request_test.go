@@ -128,7 +128,7 @@ func TestWhatNeverBecomesACallHasItsLine(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		`userd_limited_total{reason="MESSAGE_TOO_LARGE"} 5`, `userd_errors_total{reason="INVALID_FIELD"} 1`, // of REST
+		`userd_requests_rejected_total{reason="MESSAGE_TOO_LARGE"} 5`, `userd_errors_total{reason="INVALID_FIELD"} 1`, // of REST
 		`userd_http_unhandled_total{code="401",protocol="connect"} 2`, `userd_http_unhandled_total{code="401",protocol="rest"} 1`,
 	} {
 		if !strings.Contains(metrics, want+"\n") {

@@ -18,7 +18,7 @@ func TestBurstsSayWhatTheStoreDid(t *testing.T) {
 	t.Setenv("OTEL_TRACES_EXPORTER", "console")
 	t.Setenv("OTEL_TRACES_SAMPLER", "always_on")
 	var spans lockedBuffer
-	tracing, err := telemetry.SetUpTracing(t.Context(), telemetry.TracingOptions{Service: "userd", Console: &spans})
+	tracing, err := telemetry.NewTracing(t.Context(), telemetry.TracingOptions{Service: "userd", Console: &spans})
 	if err != nil {
 		t.Fatal(err)
 	}

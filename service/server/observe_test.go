@@ -72,13 +72,13 @@ func TestMetricsOfAServerThatWasCalled(t *testing.T) {
 		`grpc_request_duration_seconds_count{method="/user.v1.UserService/GetUser",status="NotFound"} 1`,
 		`userd_open_streams{grpc_method="StreamUserActivities",grpc_service="user.v1.UserService",grpc_type="server_stream"} 0`,
 		`userd_errors_total{reason="USER_NOT_FOUND"} 1`,
-		`userd_auth_refusals_total{cause="missing"} 1`,
+		`userd_authentication_failures_total{reason="missing"} 1`,
 		`userd_http_unhandled_total{code="grpc_16",protocol="grpc"} 1`,
 		"userd_log_position 1\n", "userd_feed_position 1\n", "userd_feed_lag_rows 0\n",
 		"userd_commit_changes_count 1\n", "userd_commit_sync_seconds_count 1\n",
 		"userd_serves_reads 1\n", "userd_serves_writes 1\n", "userd_store_read_only 0\n", "userd_draining 0\n",
-		`userd_cut_total{reason="stalled_reader"} 0`, "userd_build_info{", "go_goroutines ",
-		`userd_housekeeping_done_total{step="purge"} 0`,
+		`userd_streams_aborted_total{reason="write_stalled"} 0`, "userd_build_info{", "go_goroutines ",
+		`userd_housekeeping_items_total{step="purge"} 0`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %s", want)
@@ -127,7 +127,7 @@ func TestSpansOfACallReachTheCollector(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	tracing, err := telemetry.SetUpTracing(t.Context(), telemetry.TracingOptions{Service: "userd"})
+	tracing, err := telemetry.NewTracing(t.Context(), telemetry.TracingOptions{Service: "userd"})
 	if err != nil {
 		t.Fatal(err)
 	}

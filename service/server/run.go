@@ -84,7 +84,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 		parts.Metrics = telemetry.NewMetrics(telemetry.Build{})
 	}
 	if parts.Tracing == nil {
-		parts.Tracing = telemetry.TracingOff()
+		parts.Tracing = telemetry.DisabledTracing()
 	}
 	s := &Server{cfg: cfg, log: parts.Logger, store: parts.Store, metrics: parts.Metrics, tracing: parts.Tracing, services: parts.Services}
 	var err error

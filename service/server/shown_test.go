@@ -232,8 +232,8 @@ func TestFaultsAreFound(t *testing.T) {
 		`grpc_server_handled_total{job="userd",grpc_code="NOT_FOUND"}`:                                         `grpc_server_handled_total never has grpc_code="NOT_FOUND"`,
 		`grpc_request_duration_seconds_count{status="NOT_FOUND"}`:                                              `grpc_request_duration_seconds_count never has status="NOT_FOUND"`,
 		`userd_http_requests_total{code="grpc_17"}`:                                                            `userd_http_requests_total never has code="grpc_17"`,
-		`userd_limited_total{reason="TOO_MANY_STREAMS"}`:                                                       `userd_limited_total never has reason="TOO_MANY_STREAMS"`,
-		`userd_cut_total{reason="stalled"}`:                                                                    `userd_cut_total never has reason="stalled"`,
+		`userd_requests_rejected_total{reason="TOO_MANY_STREAMS"}`:                                             `userd_requests_rejected_total never has reason="TOO_MANY_STREAMS"`,
+		`userd_streams_aborted_total{reason="stalled"}`:                                                        `userd_streams_aborted_total never has reason="stalled"`,
 		`sum by (method) (grpc_server_started_total)`:                                                          "nothing has the label method",
 		`vector(1)`: "no metric is asked for",
 	} {

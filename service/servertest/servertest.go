@@ -141,7 +141,7 @@ func verifyNoLeaks(t testing.TB, others goleak.Option) {
 func (s *Server) start() {
 	s.t.Helper()
 	ctx := context.Background()
-	log := slog.New(telemetry.Plain(s.options.log))
+	log := slog.New(telemetry.Sanitize(s.options.log))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "test"})
 	store, storage, err := server.OpenStore(ctx, "sqlite:"+s.options.path, false, log, metrics)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// callerTrace is the trace that a caller says a request belongs to.
+// callerTrace is the trace id from a caller's traceparent header.
 type callerTrace struct {
 	id      string
 	trusted bool
@@ -16,12 +16,11 @@ type callerTrace struct {
 
 type callerTraceKey struct{}
 
-// WithCaller returns a context whose lines, written through Plain, name the trace that
-// the header of the request names: as caller_trace_id, or, where callers are trusted,
-// as trace_id. So a call is found by what its caller knows of it, whether or not this
-// service records traces.
+// WithCaller returns a context whose log lines, written through Sanitize, have the trace id of
+// the traceparent header: as trace_id if callers are trusted, else as caller_trace_id. This
+// works with tracing disabled too.
 func (t *Tracing) WithCaller(ctx context.Context, header http.Header) context.Context {
-	if !t.joins || header.Get("Traceparent") == "" {
+	if !t.propagates || header.Get("Traceparent") == "" {
 		return ctx
 	}
 	remote := trace.SpanContextFromContext(propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(header)))

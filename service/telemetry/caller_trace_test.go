@@ -10,9 +10,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// A line names the trace of its caller whether or not there is one of our own, and by
-// which name depends on whether callers are trusted.
-func TestLinesNameTheTraceOfTheCaller(t *testing.T) {
+// Log lines have the caller's trace id, with or without own tracing. The key depends on trust.
+func TestCallerTraceID(t *testing.T) {
 	own := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{0xab, 1}, SpanID: trace.SpanID{0xcd, 2}})
 	for _, c := range []struct {
 		what, parent string
@@ -20,13 +19,13 @@ func TestLinesNameTheTraceOfTheCaller(t *testing.T) {
 		spans        bool
 		want         string
 	}{
-		{"linked", remoteSpan, &Tracing{joins: true}, false, "caller_trace_id=" + remoteTrace},
-		{"trusted", remoteSpan, &Tracing{joins: true, trust: true}, false, "trace_id=" + remoteTrace},
-		{"linked, with a span", remoteSpan, &Tracing{joins: true}, true, "trace_id=ab010000000000000000000000000000 span_id=cd02000000000000 caller_trace_id=" + remoteTrace},
-		{"trusted, with a span", remoteSpan, &Tracing{joins: true, trust: true}, true, "trace_id=ab010000000000000000000000000000 span_id=cd02000000000000"},
+		{"linked", remoteSpan, &Tracing{propagates: true}, false, "caller_trace_id=" + remoteTrace},
+		{"trusted", remoteSpan, &Tracing{propagates: true, trust: true}, false, "trace_id=" + remoteTrace},
+		{"linked, with a span", remoteSpan, &Tracing{propagates: true}, true, "trace_id=ab010000000000000000000000000000 span_id=cd02000000000000 caller_trace_id=" + remoteTrace},
+		{"trusted, with a span", remoteSpan, &Tracing{propagates: true, trust: true}, true, "trace_id=ab010000000000000000000000000000 span_id=cd02000000000000"},
 		{"not understood", remoteSpan, &Tracing{}, false, ""},
-		{"none", "", &Tracing{joins: true}, false, ""},
-		{"nonsense", "00-xyz\nmsg=forged-01", &Tracing{joins: true}, false, ""},
+		{"none", "", &Tracing{propagates: true}, false, ""},
+		{"nonsense", "00-xyz\nmsg=forged-01", &Tracing{propagates: true}, false, ""},
 	} {
 		var out bytes.Buffer
 		ctx := t.Context()
@@ -34,7 +33,7 @@ func TestLinesNameTheTraceOfTheCaller(t *testing.T) {
 			ctx = trace.ContextWithSpanContext(ctx, own)
 		}
 		ctx = c.tracing.WithCaller(ctx, http.Header{"Traceparent": {c.parent}})
-		slog.New(Plain(slog.NewTextHandler(&out, nil))).InfoContext(ctx, "call")
+		slog.New(Sanitize(slog.NewTextHandler(&out, nil))).InfoContext(ctx, "call")
 		_, got, _ := strings.Cut(strings.TrimSpace(out.String()), "msg=call")
 		if strings.TrimSpace(got) != c.want {
 			t.Errorf("%s: got %q, want %q", c.what, got, c.want)

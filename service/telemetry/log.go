@@ -1,11 +1,8 @@
-// Package telemetry sets up what the service tells of itself: its log, one line an
-// event, as text for people or as JSON for programs; its metrics, in a registry of
-// their own; and its traces, which go where the environment says. The dashboard and
-// the alerts that go with the metrics are beside it.
+// Package telemetry provides the logger, the metrics registry and the tracing of the service,
+// and contains the dashboard and the alerts.
 //
-// It decides on form, and promises that nothing a caller sends can forge a line, make a
-// series or have a trace kept. What is told, and at which level, is decided where it
-// happens; every package is handed its logger. It sets nothing for the whole process.
+// A caller cannot forge a log line, create a metric series or force a trace to be sampled. The
+// package sets no process-wide defaults; other packages receive their logger as a parameter.
 package telemetry
 
 import (
@@ -17,15 +14,14 @@ import (
 	"golang.org/x/term"
 )
 
-// The forms of a log.
+// Log formats.
 const (
 	FormatText = "text"
 	FormatJSON = "json"
 )
 
-// NewLogger returns a logger that writes to w, from the level (debug, info, warn or
-// error) upwards, in the format. An empty format is FormatText where w is a
-// terminal and FormatJSON elsewhere.
+// NewLogger returns a logger that writes to w at the given level (debug, info, warn or error)
+// and above. An empty format selects FormatText for a terminal, else FormatJSON.
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var opts slog.HandlerOptions
 	var from slog.Level
@@ -49,8 +45,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	return nil, fmt.Errorf("log format %q: expected %s or %s", format, FormatText, FormatJSON)
 }
 
-// durationsInSeconds gives durations a unit that programs expect; slog's own are in
-// nanoseconds.
+// durationsInSeconds replaces durations, which slog's JSON handler writes in nanoseconds.
 func durationsInSeconds(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
@@ -58,7 +53,7 @@ func durationsInSeconds(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// IsTerminal reports whether w is a terminal, that is, whether a person reads it.
+// IsTerminal reports whether w is a terminal.
 func IsTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))

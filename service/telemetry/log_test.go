@@ -9,9 +9,9 @@ import (
 	"github.com/yourorg/userservice/service/telemetry"
 )
 
-func TestFormatFollowsTheWriter(t *testing.T) {
+func TestDefaultFormat(t *testing.T) {
 	for format, want := range map[string]string{
-		"":     `"msg":"hello"`, // a buffer is no terminal
+		"":     `"msg":"hello"`, // a buffer is not a terminal
 		"json": `"msg":"hello"`,
 		"text": `msg=hello`,
 	} {
@@ -23,17 +23,17 @@ func TestFormatFollowsTheWriter(t *testing.T) {
 		log.Debug("not this")
 		log.Info("hello")
 		if got := out.String(); !strings.Contains(got, want) || strings.Contains(got, "not this") {
-			t.Errorf("format %q: got %s", format, got)
+			t.Errorf("NewLogger with format %q wrote %s", format, got)
 		}
 	}
 }
 
-func TestBadSettingsSayWhatWasExpected(t *testing.T) {
+func TestInvalidLogOptions(t *testing.T) {
 	if _, err := telemetry.NewLogger(nil, "loud", ""); err == nil || !strings.Contains(err.Error(), "expected debug") {
-		t.Errorf("level: got %v", err)
+		t.Errorf("NewLogger with level loud = %v", err)
 	}
 	if _, err := telemetry.NewLogger(nil, "info", "xml"); err == nil || !strings.Contains(err.Error(), "expected text or json") {
-		t.Errorf("format: got %v", err)
+		t.Errorf("NewLogger with format xml = %v", err)
 	}
 }
 
@@ -45,6 +45,6 @@ func TestJSONDurationsAreInSeconds(t *testing.T) {
 	}
 	log.Info("took", "duration", 1500*time.Millisecond)
 	if !strings.Contains(out.String(), `"duration":1.5`) {
-		t.Errorf("got %s", out.String())
+		t.Errorf("log = %s", out.String())
 	}
 }

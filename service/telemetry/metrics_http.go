@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// protocol is what a request speaks, as far as its header tells.
+// protocol is the protocol of a request according to its header.
 type protocol int
 
 const (
@@ -22,24 +22,24 @@ const (
 	protocols
 )
 
-// Package connect, whose names are in the lines of calls, has no underscore in one.
+// logNames are the names that package connect uses, for logs.
 var (
 	protocolNames = [protocols]string{"other", "grpc", "grpc_web", "connect", "rest"}
-	lineNames     = [protocols]string{"other", "grpc", "grpcweb", "connect", "rest"}
+	logNames      = [protocols]string{"other", "grpc", "grpcweb", "connect", "rest"}
 )
 
-// Codes of answers: those of HTTP as their numbers, those of gRPC, which answers
-// failures too with 200, as grpc_1 to grpc_16.
+// Indexes of codes: HTTP statuses 100 to 599, then gRPC codes. A gRPC error has HTTP status
+// 200 and is counted as grpc_1 to grpc_16.
 const (
 	firstStatus = 100
 	endStatus   = 600
-	grpcCodes   = 17 // of success and of the sixteen failures
+	grpcCodes   = 17 // including OK
 	codeSlots   = endStatus - firstStatus + grpcCodes + 1
 	otherSlot   = codeSlots - 1
 )
 
-// httpCounters count by protocol and code. A series is made when its code first
-// occurs; there cannot be more than the table has room for.
+// httpCounters counts requests by protocol and code. A series is created on first use; the
+// array bounds their number.
 type httpCounters struct {
 	vec   *prometheus.CounterVec
 	slots *[protocols][codeSlots]atomic.Pointer[prometheus.Counter]
@@ -77,14 +77,12 @@ func slotName(slot int) string {
 	return strconv.Itoa(slot + firstStatus)
 }
 
-// HTTPDone counts a request once its handler has returned: the status of the answer,
-// its header with what was put there as trailers, and whether the request became a
-// call, that is, whether an interceptor saw it, or was not meant to. Those that did
-// not are counted a second time by themselves, since no metric of RPCs has them.
+// HTTPDone counts a request after its handler has returned. header is the response header with
+// trailers. called is false if the request should have become an RPC and did not; such
+// requests are also counted in userd_http_unhandled_total, because no RPC metric has them.
 //
-// A failure over gRPC has the status 200, so its code is taken from the trailers.
-// Over gRPC-Web and streaming Connect a failure that comes after the first message is
-// in the body and cannot be seen here; interceptors see it.
+// The code of a gRPC error is read from the trailers. An error after the first message of a
+// gRPC-Web or Connect stream is in the body, and is only counted by the interceptors.
 func (m *Metrics) HTTPDone(r *http.Request, status int, header http.Header, called bool) {
 	p, slot := protocolOf(r), slotOf(status, header)
 	m.requests.of(p, slot).Inc()
@@ -93,11 +91,10 @@ func (m *Metrics) HTTPDone(r *http.Request, status int, header http.Header, call
 	}
 }
 
-// Protocol is what a request speaks, as far as its header tells, by the names that
-// the lines of calls have.
-func Protocol(r *http.Request) string { return lineNames[protocolOf(r)] }
+// Protocol returns the protocol of a request according to its header, as named in logs.
+func Protocol(r *http.Request) string { return logNames[protocolOf(r)] }
 
-// protocolOf follows the rules by which the handlers themselves choose.
+// protocolOf uses the same rules as the handlers.
 func protocolOf(r *http.Request) protocol {
 	content := r.Header.Get("Content-Type")
 	switch {
@@ -126,9 +123,8 @@ func slotOf(status int, header http.Header) int {
 	return status - firstStatus
 }
 
-// GRPCStatus returns the code of a failure that the trailers in an answer's header
-// carry, 0 for none. They stand under either name: an answer that is trailers alone has
-// them in its header.
+// GRPCStatus returns the code of a gRPC error in the trailers, or 0. A response without body
+// has its trailers in the header.
 func GRPCStatus(header http.Header) int {
 	for _, name := range [...]string{http.TrailerPrefix + "Grpc-Status", "Grpc-Status"} {
 		values := header[name]

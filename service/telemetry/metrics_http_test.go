@@ -19,7 +19,7 @@ import (
 	"github.com/yourorg/userservice/service/telemetry"
 )
 
-// statusWriter stands for the guard around all handlers.
+// statusWriter records the status, as the transport does.
 type statusWriter struct {
 	http.ResponseWriter
 
@@ -36,7 +36,7 @@ func (w *statusWriter) Flush()                      { _ = http.NewResponseContro
 
 type calledKey struct{}
 
-// countedServer serves one unary procedure and counts requests as the server does.
+// countedServer serves one unary procedure and counts requests like the server.
 func countedServer(t *testing.T, m *telemetry.Metrics) *httptest.Server {
 	t.Helper()
 	mark := connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
@@ -72,11 +72,10 @@ func enveloped(body string) string {
 	return string(prefix) + body
 }
 
-// TestWhatNoInterceptorSeesIsCounted sends, over each protocol, what can be decoded
-// and what cannot.
-func TestWhatNoInterceptorSeesIsCounted(t *testing.T) {
+// Requests that reach no interceptor are counted for each protocol.
+func TestUnhandledRequestsAreCounted(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	const broken = "\x0a\xff" // a field that is longer than the message
+	const broken = "\x0a\xff" // a field longer than the message
 	for name, c := range map[string]struct {
 		method, path, content, body, fail string
 		series                            string
@@ -127,10 +126,10 @@ func TestWhatNoInterceptorSeesIsCounted(t *testing.T) {
 		server.Close() // waits for the handler
 		all := gathered(t, m.Gatherer())
 		if all["userd_http_requests_total"+c.series] != 1 {
-			t.Errorf("%s: got %v, want one of %s", name, httpSeries(all), c.series)
+			t.Errorf("%s: series %v, want one of %s", name, httpSeries(all), c.series)
 		}
 		if got := all["userd_http_unhandled_total"+c.series] == 1; got != c.unhandled {
-			t.Errorf("%s: got unhandled %v, want %v", name, got, c.unhandled)
+			t.Errorf("%s: unhandled = %v, want %v", name, got, c.unhandled)
 		}
 	}
 }

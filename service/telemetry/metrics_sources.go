@@ -9,111 +9,108 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Sources are the parts of the service that metrics ask when they are read. Each is
-// called on the goroutine of a scrape, several at once, and must return quickly. One
-// that is nil leaves its metric out.
+// Sources are functions that are called at each scrape, possibly concurrently. They must
+// return quickly. A nil function omits its metric.
 type Sources struct {
-	// StoreHead is the end of the log as the store has it, FeedHead as streams have
-	// been told of it; each as the last position and its time, zero where there is
-	// no row. ok is false where the store does not answer.
+	// StoreHead and FeedHead return the position and time of the last row in the store, and
+	// of the last row delivered to the feed; zero if there is none. ok is false if the store
+	// does not respond.
 	StoreHead func() (position int64, at time.Time, ok bool)
 	FeedHead  func() (position int64, at time.Time)
-	// StreamLag is how many rows the activity stream that is furthest behind has yet to
-	// read.
+	// StreamLag returns the number of rows that the slowest activity stream is behind.
 	StreamLag func() int64
 
 	StoreBytes func() int64 // size of the database
 	WALBytes   func() int64 // size of its write-ahead log
 
-	// ClockJumps counts jumps of the system clock, ClockConfirmed reports whether it is
-	// taken as right.
+	// ClockJumps counts jumps of the system clock. ClockConfirmed reports whether the clock
+	// is trusted.
 	ClockJumps     func() (forward, backward int64)
 	ClockConfirmed func() bool
 
-	StoreReadOnly func() bool // the store takes no more writes until it is opened again
-	ServesReads   func() bool // as health says
-	ServesWrites  func() bool // as health says
-	Draining      func() bool // the server is about to stop
+	StoreReadOnly func() bool // writes are stopped until a restart
+	ServesReads   func() bool // health of reads
+	ServesWrites  func() bool // health of writes
+	Draining      func() bool // the server is shutting down
 
-	// StalledReaders is how many streams and answers were cut since their readers
-	// took nothing, LateBodies how many requests since their bodies did not come;
-	// both since the start.
-	StalledReaders, LateBodies func() int64
+	// StalledStreams counts responses aborted by the stall timeout, BodyTimeouts requests
+	// aborted because their body was not received in time.
+	StalledStreams, BodyTimeouts func() int64
 
-	// LostSpans is how many spans are lost since the start: for want of room in the
-	// queue, and since the collector did not take them.
-	LostSpans func() (crowded, unserved int64)
+	// DroppedSpans counts dropped spans, because the queue was full and because the export
+	// failed.
+	DroppedSpans func() (queueFull, exportFailed int64)
 }
 
-// Watch registers the metrics that the sources give. It is to be called once.
-func (m *Metrics) Watch(s Sources) error {
-	w := watcher{registry: m.registry}
+// RegisterSources registers the metrics of the sources. It must be called once.
+func (m *Metrics) RegisterSources(s Sources) error {
+	w := sourceRegistry{registry: m.registry}
 	if s.StoreHead != nil {
-		w.gauge("userd_log_position", "Position of the last row of the log.", func() float64 {
+		w.gauge("userd_log_position", "Position of the last log row.", func() float64 {
 			position, _, ok := s.StoreHead()
-			return known(float64(position), ok)
+			return orNaN(float64(position), ok)
 		})
-		w.gauge("userd_log_last_commit_timestamp_seconds", "Commit time of the last row of the log; 0: there is none.", func() float64 {
+		w.gauge("userd_log_last_commit_timestamp_seconds", "Commit time of the last log row in Unix seconds; 0 if the log is empty.", func() float64 {
 			_, at, ok := s.StoreHead()
-			return known(unixSeconds(at), ok)
+			return orNaN(unixSeconds(at), ok)
 		})
 	}
 	if s.FeedHead != nil {
-		w.gauge("userd_feed_position", "Position up to which streams have been told of the log.", func() float64 {
+		w.gauge("userd_feed_position", "Position up to which the feed has notified streams.", func() float64 {
 			position, _ := s.FeedHead()
 			return float64(position)
 		})
 	}
 	if s.StoreHead != nil && s.FeedHead != nil {
-		w.gauge("userd_feed_lag_rows", "Rows of the log that streams have not been told of.", func() float64 {
-			// The feed is asked first: rows that come in between are no lag below zero.
-			told, _ := s.FeedHead()
-			there, _, ok := s.StoreHead()
-			return known(float64(there-told), ok)
+		w.gauge("userd_feed_lag_rows", "Number of committed log rows that streams have not been notified of.", func() float64 {
+			// Read the feed first, so that the difference is not negative.
+			delivered, _ := s.FeedHead()
+			committed, _, ok := s.StoreHead()
+			return orNaN(float64(committed-delivered), ok)
 		})
 	}
-	w.amount("userd_stream_lag_rows", "Rows of the log that the open activity stream which is furthest behind has yet to read.", s.StreamLag)
-	w.amount("userd_store_size_bytes", "Size of the database.", s.StoreBytes)
-	w.amount("userd_store_wal_size_bytes", "Size of the write-ahead log, which shrinks at a checkpoint or not at all.", s.WALBytes)
-	w.flag("userd_store_read_only", "1: the store takes no more writes until it is opened again.", s.StoreReadOnly)
-	w.flag("userd_serves_reads", "1: calls are served, reads at least.", s.ServesReads)
-	w.flag("userd_serves_writes", "1: writes are served.", s.ServesWrites)
-	w.flag("userd_draining", "1: the server is about to stop.", s.Draining)
-	w.flag("userd_clock_confirmed", "1: the system clock is taken as right.", s.ClockConfirmed)
+	w.amount("userd_stream_lag_rows", "Number of log rows that the slowest open activity stream is behind.", s.StreamLag)
+	w.amount("userd_store_size_bytes", "Size of the database in bytes.", s.StoreBytes)
+	w.amount("userd_store_wal_size_bytes", "Size of the write-ahead log in bytes.", s.WALBytes)
+	w.flag("userd_store_read_only", "1 if writes are stopped until a restart, else 0.", s.StoreReadOnly)
+	w.flag("userd_serves_reads", "1 if reads are served, else 0.", s.ServesReads)
+	w.flag("userd_serves_writes", "1 if writes are served, else 0.", s.ServesWrites)
+	w.flag("userd_draining", "1 if the server is draining, else 0.", s.Draining)
+	w.flag("userd_clock_confirmed", "1 if the system clock is trusted, else 0.", s.ClockConfirmed)
 	if s.ClockJumps != nil {
 		w.jumps("forward", func() int64 { forward, _ := s.ClockJumps(); return forward })
 		w.jumps("backward", func() int64 { _, backward := s.ClockJumps(); return backward })
 	}
-	w.cuts("stalled_reader", s.StalledReaders)
-	w.cuts("late_body", s.LateBodies)
-	if s.LostSpans != nil {
-		w.lost("queue_full", func() int64 { crowded, _ := s.LostSpans(); return crowded })
-		w.lost("not_taken", func() int64 { _, unserved := s.LostSpans(); return unserved })
+	w.aborted("write_stalled", s.StalledStreams)
+	w.aborted("body_timeout", s.BodyTimeouts)
+	if s.DroppedSpans != nil {
+		w.dropped("queue_full", func() int64 { queueFull, _ := s.DroppedSpans(); return queueFull })
+		w.dropped("export_failed", func() int64 { _, exportFailed := s.DroppedSpans(); return exportFailed })
 	}
 	return w.failures
 }
 
-// watcher registers metrics that are asked for when they are read.
-type watcher struct {
+// sourceRegistry registers metrics with a callback.
+type sourceRegistry struct {
 	registry *prometheus.Registry
 	failures error
 }
 
-func (w *watcher) add(c prometheus.Collector) {
+func (w *sourceRegistry) add(c prometheus.Collector) {
 	w.failures = errors.Join(w.failures, w.registry.Register(c))
 }
 
-func (w *watcher) gauge(name, help string, value func() float64) {
+func (w *sourceRegistry) gauge(name, help string, value func() float64) {
 	w.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 }
 
-func (w *watcher) amount(name, help string, amount func() int64) {
+func (w *sourceRegistry) amount(name, help string, amount func() int64) {
 	if amount != nil {
 		w.gauge(name, help, func() float64 { return float64(amount()) })
 	}
 }
 
-func (w *watcher) flag(name, help string, set func() bool) {
+func (w *sourceRegistry) flag(name, help string, set func() bool) {
 	if set == nil {
 		return
 	}
@@ -125,31 +122,31 @@ func (w *watcher) flag(name, help string, set func() bool) {
 	})
 }
 
-func (w *watcher) cuts(reason string, count func() int64) {
+func (w *sourceRegistry) aborted(reason string, count func() int64) {
 	if count == nil {
 		return
 	}
 	w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "userd_cut_total", Help: "Requests cut since the peer took nothing, or sent nothing, for too long.",
+		Name: "userd_streams_aborted_total", Help: "Total number of requests aborted because the peer did not read the response or send the body in time, by reason.",
 		ConstLabels: prometheus.Labels{"reason": reason},
 	}, func() float64 { return float64(count()) }))
 }
 
-func (w *watcher) jumps(direction string, count func() int64) {
+func (w *sourceRegistry) jumps(direction string, count func() int64) {
 	w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "userd_clock_jumps_total", Help: "Jumps of the system clock by more than a minute.",
+		Name: "userd_clock_jumps_total", Help: "Total number of jumps of the system clock by more than a minute, by direction.",
 		ConstLabels: prometheus.Labels{"direction": direction},
 	}, func() float64 { return float64(count()) }))
 }
 
-func (w *watcher) lost(reason string, count func() int64) {
+func (w *sourceRegistry) dropped(reason string, count func() int64) {
 	w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "userd_spans_lost_total", Help: "Spans that were recorded and never exported: the queue was full, or the collector did not take them.",
+		Name: "userd_spans_dropped_total", Help: "Total number of sampled spans that were not exported, by reason.",
 		ConstLabels: prometheus.Labels{"reason": reason},
 	}, func() float64 { return float64(count()) }))
 }
 
-// FileSize returns a function that gives the size of a file, 0 where there is none.
+// FileSize returns a function that returns the size of a file, 0 if it does not exist.
 func FileSize(path string) func() int64 {
 	return func() int64 {
 		info, err := os.Stat(path)
@@ -160,8 +157,8 @@ func FileSize(path string) func() int64 {
 	}
 }
 
-// known gives what is not known as such: a zero would look like an empty log.
-func known(value float64, ok bool) float64 {
+// orNaN returns NaN for an unknown value, because zero would look like an empty log.
+func orNaN(value float64, ok bool) float64 {
 	if !ok {
 		return math.NaN()
 	}

@@ -19,8 +19,7 @@ import (
 	"github.com/yourorg/userservice/service/telemetry"
 )
 
-// gathered returns the value of each series, as name{label="value",…}. Histograms
-// give their counts.
+// gathered returns the value of each series by name{label="value",…}; for histograms the count.
 func gathered(t *testing.T, from prometheus.Gatherer) map[string]float64 {
 	t.Helper()
 	families, err := from.Gather()
@@ -48,34 +47,33 @@ func seriesName(family *dto.MetricFamily, m *dto.Metric) string {
 func want(t *testing.T, all map[string]float64, series string, value float64) {
 	t.Helper()
 	if got, ok := all[series]; !ok || got != value {
-		t.Errorf("%s: got %v (there: %v), want %v", series, got, ok, value)
+		t.Errorf("%s = %v (exists: %v), want %v", series, got, ok, value)
 	}
 }
 
-func TestLabelsTakeKnownValuesOnly(t *testing.T) {
+func TestUnknownLabelValuesCountAsOther(t *testing.T) {
 	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
 	before := len(gathered(t, m.Gatherer()))
-	m.AuthRefused("expired")
-	m.Limited("RATE_LIMITED")
+	m.AuthenticationFailed("expired")
+	m.RequestRejected("RATE_LIMITED")
 	for _, stranger := range []string{"", "nonsense", "X\nY", strings.Repeat("z", 1<<16)} {
-		m.AuthRefused(stranger)
-		m.Limited(stranger)
-		m.Tidied(stranger, 1, time.Unix(1, 0), nil)
+		m.AuthenticationFailed(stranger)
+		m.RequestRejected(stranger)
+		m.HousekeepingDone(stranger, 1, time.Unix(1, 0), nil)
 	}
 	all := gathered(t, m.Gatherer())
 	if len(all) != before {
-		t.Errorf("%d series became %d", before, len(all))
+		t.Errorf("%d series before, %d after", before, len(all))
 	}
-	want(t, all, "userd_auth_refusals_total{cause=expired}", 1)
-	want(t, all, "userd_auth_refusals_total{cause=missing}", 0)
-	want(t, all, "userd_auth_refusals_total{cause=other}", 4)
-	want(t, all, "userd_limited_total{reason=RATE_LIMITED}", 1)
-	want(t, all, "userd_limited_total{reason=other}", 4)
+	want(t, all, "userd_authentication_failures_total{reason=expired}", 1)
+	want(t, all, "userd_authentication_failures_total{reason=missing}", 0)
+	want(t, all, "userd_authentication_failures_total{reason=other}", 4)
+	want(t, all, "userd_requests_rejected_total{reason=RATE_LIMITED}", 1)
+	want(t, all, "userd_requests_rejected_total{reason=other}", 4)
 }
 
-// TestEveryCauseOfARefusalHasItsSeries reads the causes where they are declared, since
-// this package may not import that one.
-func TestEveryCauseOfARefusalHasItsSeries(t *testing.T) {
+// The values of auth.Cause are parsed from its source, because this package must not import it.
+func TestSeriesExistForEveryAuthCause(t *testing.T) {
 	source, err := os.ReadFile("../auth/refused.go")
 	if err != nil {
 		t.Fatal(err)
@@ -83,10 +81,10 @@ func TestEveryCauseOfARefusalHasItsSeries(t *testing.T) {
 	all := gathered(t, telemetry.NewMetrics(telemetry.Build{}).Gatherer())
 	causes := regexp.MustCompile(`(?m)^\tCause\w+\s+Cause = "(\w+)"`).FindAllSubmatch(source, -1)
 	if len(causes) < 10 {
-		t.Fatalf("found %d causes", len(causes))
+		t.Fatalf("found only %d causes", len(causes))
 	}
 	for _, cause := range causes {
-		want(t, all, "userd_auth_refusals_total{cause="+string(cause[1])+"}", 0)
+		want(t, all, "userd_authentication_failures_total{reason="+string(cause[1])+"}", 0)
 	}
 }
 
@@ -94,31 +92,31 @@ func TestCommitsAndHousekeeping(t *testing.T) {
 	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
 	m.ObserveCommit(1, time.Millisecond)
 	m.ObserveCommit(300, 20*time.Millisecond)
-	m.Tidied(telemetry.StepPurge, 7, time.Unix(1700000000, 0), nil)
-	m.Tidied(telemetry.StepForget, 2, time.Unix(1700000001, 0), errors.New("disk full"))
+	m.HousekeepingDone(telemetry.StepPurge, 7, time.Unix(1700000000, 0), nil)
+	m.HousekeepingDone(telemetry.StepExpire, 2, time.Unix(1700000001, 0), errors.New("disk full"))
 	all := gathered(t, m.Gatherer())
 	want(t, all, "userd_commit_changes{}", 2)
 	want(t, all, "userd_commit_sync_seconds{}", 2)
-	want(t, all, "userd_housekeeping_done_total{step=purge}", 7)
-	want(t, all, "userd_housekeeping_done_total{step=forget}", 2)
+	want(t, all, "userd_housekeeping_items_total{step=purge}", 7)
+	want(t, all, "userd_housekeeping_items_total{step=expire}", 2)
 	want(t, all, "userd_housekeeping_failures_total{step=purge}", 0)
-	want(t, all, "userd_housekeeping_failures_total{step=forget}", 1)
+	want(t, all, "userd_housekeeping_failures_total{step=expire}", 1)
 	want(t, all, "userd_housekeeping_last_success_timestamp_seconds{step=purge}", 1700000000)
-	want(t, all, "userd_housekeeping_last_success_timestamp_seconds{step=forget}", 0)
+	want(t, all, "userd_housekeeping_last_success_timestamp_seconds{step=expire}", 0)
 }
 
-func TestSourcesAreAskedWhenRead(t *testing.T) {
+func TestSources(t *testing.T) {
 	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
 	wal := filepath.Join(t.TempDir(), "db-wal")
 	there, told, readOnly, cut := int64(10), int64(8), false, int64(0)
 	at, answers := time.Unix(1700000000, 500_000_000), true
-	err := m.Watch(telemetry.Sources{
+	err := m.RegisterSources(telemetry.Sources{
 		StoreHead:      func() (int64, time.Time, bool) { return there, at, answers },
 		FeedHead:       func() (int64, time.Time) { return told, at },
 		StoreBytes:     func() int64 { return 4096 },
 		WALBytes:       telemetry.FileSize(wal),
 		StoreReadOnly:  func() bool { return readOnly },
-		StalledReaders: func() int64 { return cut },
+		StalledStreams: func() int64 { return cut },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -131,9 +129,9 @@ func TestSourcesAreAskedWhenRead(t *testing.T) {
 	want(t, all, "userd_store_size_bytes{}", 4096)
 	want(t, all, "userd_store_wal_size_bytes{}", 0)
 	want(t, all, "userd_store_read_only{}", 0)
-	want(t, all, "userd_cut_total{reason=stalled_reader}", 0)
+	want(t, all, "userd_streams_aborted_total{reason=write_stalled}", 0)
 	if _, ok := all["userd_draining{}"]; ok {
-		t.Error("a source that is not there gave a metric")
+		t.Error("a nil source has a metric")
 	}
 	if err := os.WriteFile(wal, make([]byte, 100), 0o600); err != nil {
 		t.Fatal(err)
@@ -143,17 +141,17 @@ func TestSourcesAreAskedWhenRead(t *testing.T) {
 	want(t, all, "userd_feed_lag_rows{}", 0)
 	want(t, all, "userd_store_wal_size_bytes{}", 100)
 	want(t, all, "userd_store_read_only{}", 1)
-	want(t, all, "userd_cut_total{reason=stalled_reader}", 3)
+	want(t, all, "userd_streams_aborted_total{reason=write_stalled}", 3)
 	want(t, all, "userd_log_last_commit_timestamp_seconds{}", 0)
 	answers = false
 	all = gathered(t, m.Gatherer())
 	for _, name := range []string{"userd_log_position{}", "userd_log_last_commit_timestamp_seconds{}", "userd_feed_lag_rows{}"} {
 		if value, ok := all[name]; !ok || !math.IsNaN(value) {
-			t.Errorf("%s of a store that does not answer: got %v", name, value)
+			t.Errorf("%s of an unresponsive store = %v, want NaN", name, value)
 		}
 	}
-	if m.Watch(telemetry.Sources{StoreReadOnly: func() bool { return false }}) == nil {
-		t.Error("sources given twice: want an error")
+	if m.RegisterSources(telemetry.Sources{StoreReadOnly: func() bool { return false }}) == nil {
+		t.Error("second RegisterSources() = nil, want error")
 	}
 }
 
@@ -169,7 +167,7 @@ func scrape(t *testing.T, handler http.Handler, accept string) (contentType, tex
 	return answer.Header().Get("Content-Type"), answer.Body.String()
 }
 
-func TestHandlerGivesExamplesToThoseWhoAskForOpenMetrics(t *testing.T) {
+func TestExemplarsInOpenMetrics(t *testing.T) {
 	m := telemetry.NewMetrics(telemetry.Build{Version: `v1"}`, Revision: "abc"})
 	histogram := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "h", Help: "h", Buckets: []float64{1}})
 	m.Registry().MustRegister(histogram)
@@ -179,11 +177,11 @@ func TestHandlerGivesExamplesToThoseWhoAskForOpenMetrics(t *testing.T) {
 	kind, text := scrape(t, handler, "application/openmetrics-text;version=1.0.0")
 	if !strings.HasPrefix(kind, "application/openmetrics-text") || !strings.Contains(text, `# {trace_id="0102"} 0.5`) ||
 		!strings.HasSuffix(text, "# EOF\n") {
-		t.Errorf("OpenMetrics: got %s\n%s", kind, text)
+		t.Errorf("OpenMetrics: content type %s\n%s", kind, text)
 	}
 	kind, text = scrape(t, handler, "text/plain")
 	if !strings.HasPrefix(kind, "text/plain") || strings.Contains(text, "0102") {
-		t.Errorf("text: got %s\n%s", kind, text)
+		t.Errorf("text: content type %s\n%s", kind, text)
 	}
 	for _, needed := range []string{
 		`version="v1\"}"`, `revision="abc"`, "go_goroutines ", "process_open_fds ", "promhttp_metric_handler_requests_total",
@@ -194,7 +192,7 @@ func TestHandlerGivesExamplesToThoseWhoAskForOpenMetrics(t *testing.T) {
 	}
 }
 
-func TestOneFailingCollectorIsLoggedAndDoesNotHideTheRest(t *testing.T) {
+func TestFailingCollectorIsLogged(t *testing.T) {
 	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
 	m.Registry().MustRegister(failing{})
 	var out strings.Builder

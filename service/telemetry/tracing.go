@@ -18,54 +18,52 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// TracingOptions say what spans tell of themselves and whom they trust. Where they go
-// is for the environment to say.
+// TracingOptions configure tracing. The destination is configured by the environment.
 type TracingOptions struct {
-	Service  string // service.name, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES name another
+	Service  string // service.name, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES is set
 	Version  string // service.version
 	Instance string // service.instance.id; empty: none
-	// TrustRemote makes a caller's span the parent of the call's, and leaves to the
-	// caller whether the trace is kept. Otherwise a caller's span is linked only: a
-	// stranger must neither make the service record everything nor join traces.
+	// TrustRemote makes the caller's span the parent of the call's span and uses the caller's
+	// sampling decision. Otherwise the caller's span is only linked, so that an untrusted
+	// caller cannot force sampling or join traces.
 	TrustRemote bool
-	Console     io.Writer    // for the exporter "console"; nil: standard output
-	Logger      *slog.Logger // for failures to export
+	Console     io.Writer    // output of the exporter "console"; nil: standard output
+	Logger      *slog.Logger // for export failures
 }
 
-// Tracing makes spans. Off, it makes none and costs nothing.
+// Tracing creates spans. When disabled it creates none, at no cost.
 type Tracing struct {
 	provider   trace.TracerProvider
 	propagator propagation.TextMapPropagator
 	trust      bool
 	enabled    bool
-	joins      bool // a caller's traceparent is understood
-	lost       lostSpans
+	propagates bool // the tracecontext propagator is enabled
+	lost       droppedSpans
 	shutdown   func(context.Context) error
 }
 
-// SetUpTracing follows the standard variables of OpenTelemetry:
+// NewTracing configures tracing by the standard OpenTelemetry variables:
 //
-//   - OTEL_TRACES_EXPORTER: otlp, console, none, or several with commas; without it
-//     otlp if an endpoint is named, and otherwise none;
+//   - OTEL_TRACES_EXPORTER: a comma-separated list of otlp, console and none; default otlp
+//     if an endpoint is set, else none;
 //   - OTEL_EXPORTER_OTLP_PROTOCOL and OTEL_EXPORTER_OTLP_TRACES_PROTOCOL:
-//     http/protobuf, the default, or grpc;
-//   - OTEL_PROPAGATORS: tracecontext, baggage or none; without it the first two;
-//   - OTEL_SDK_DISABLED: true turns tracing off;
+//     http/protobuf (default) or grpc;
+//   - OTEL_PROPAGATORS: tracecontext, baggage or none; default tracecontext,baggage;
+//   - OTEL_SDK_DISABLED: true disables tracing;
 //   - OTEL_EXPORTER_OTLP_*, OTEL_TRACES_SAMPLER, OTEL_BSP_*, OTEL_SPAN_* and
 //     OTEL_RESOURCE_ATTRIBUTES as the SDK reads them.
 //
-// A value among the first four, or of a sampler or an endpoint, that is not known is an
-// error, meant for the person who starts the program. An attribute of the resource that
-// cannot be read is left out, with a warning.
+// An unknown value of the first three, of a sampler or of an endpoint is an error. An invalid
+// resource attribute is logged and ignored.
 //
-// It sets nothing for the whole process; see SDKLog for what the program should. It does
-// not wait for a collector: one that cannot be reached is logged, and its spans are lost.
-func SetUpTracing(ctx context.Context, opts TracingOptions) (*Tracing, error) {
+// NewTracing sets no process-wide defaults; see SDKLog. It does not wait for a collector:
+// failed exports are logged and their spans dropped.
+func NewTracing(ctx context.Context, opts TracingOptions) (*Tracing, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	if opts.Console == nil {
-		opts.Console = os.Stdout // not among the lines of the log
+		opts.Console = os.Stdout // not stderr, which has the log
 	}
 	env, err := readEnvironment()
 	if err != nil {
@@ -75,9 +73,9 @@ func SetUpTracing(ctx context.Context, opts TracingOptions) (*Tracing, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tracing{propagator: env.propagator, joins: env.joins, trust: opts.TrustRemote}
+	t := &Tracing{propagator: env.propagator, propagates: env.propagates, trust: opts.TrustRemote}
 	if len(exporters) == 0 {
-		t.provider, t.shutdown = noop.NewTracerProvider(), endNothing
+		t.provider, t.shutdown = noop.NewTracerProvider(), noShutdown
 		return t, nil
 	}
 	settings := []sdktrace.TracerProviderOption{sdktrace.WithResource(newResource(ctx, opts))}
@@ -89,14 +87,14 @@ func SetUpTracing(ctx context.Context, opts TracingOptions) (*Tracing, error) {
 	return t, nil
 }
 
-// TracingOff returns tracing that makes no spans, and trusts nobody's.
-func TracingOff() *Tracing {
+// DisabledTracing returns disabled tracing that trusts no caller.
+func DisabledTracing() *Tracing {
 	return &Tracing{
-		provider: noop.NewTracerProvider(), propagator: propagation.TraceContext{}, joins: true, shutdown: endNothing,
+		provider: noop.NewTracerProvider(), propagator: propagation.TraceContext{}, propagates: true, shutdown: noShutdown,
 	}
 }
 
-func endNothing(context.Context) error { return nil }
+func noShutdown(context.Context) error { return nil }
 
 func newResource(ctx context.Context, opts TracingOptions) *resource.Resource {
 	own := []attribute.KeyValue{
@@ -106,43 +104,41 @@ func newResource(ctx context.Context, opts TracingOptions) *resource.Resource {
 	if opts.Instance != "" {
 		own = append(own, attribute.String("service.instance.id", opts.Instance))
 	}
-	// What the environment says comes last, and so wins.
+	// The environment is last and takes precedence.
 	about, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(own...), resource.WithFromEnv())
 	if err != nil {
-		// The rest describes the service well enough.
-		opts.Logger.LogAttrs(ctx, slog.LevelWarn, "a part of OTEL_RESOURCE_ATTRIBUTES is left out: expected key=value pairs with commas between them")
+		// The other attributes are kept.
+		opts.Logger.LogAttrs(ctx, slog.LevelWarn, "invalid OTEL_RESOURCE_ATTRIBUTES entry ignored, expected key=value pairs separated by commas")
 	}
 	return about
 }
 
-// Enabled reports whether spans are made.
+// Enabled reports whether spans are created.
 func (t *Tracing) Enabled() bool { return t.enabled }
 
-// Provider makes tracers, for the parts that make spans of their own.
+// Provider returns the tracer provider.
 func (t *Tracing) Provider() trace.TracerProvider { return t.provider }
 
-// Lost is how many spans were recorded and are lost: for want of room in the queue,
-// and since the collector did not take them.
-func (t *Tracing) Lost() (crowded, unserved int64) {
-	return t.lost.crowded.Load(), t.lost.unserved.Load()
+// Dropped returns the number of spans dropped because the queue was full and because the
+// export failed.
+func (t *Tracing) Dropped() (queueFull, exportFailed int64) {
+	return t.lost.queueFull.Load(), t.lost.exportFailed.Load()
 }
 
-// Shutdown exports what is left, as long as the context allows, and ends tracing. It
-// comes after the last call.
+// Shutdown exports the remaining spans until ctx is done. Call it after the last request.
 func (t *Tracing) Shutdown(ctx context.Context) error {
 	if err := t.shutdown(ctx); err != nil {
-		return fmt.Errorf("export the last spans: %w", withoutValues(err))
+		return fmt.Errorf("export remaining spans: %w", redactValues(err))
 	}
 	return nil
 }
 
-// Interceptors are what makes spans of calls; they belong outside all others. There
-// are none when tracing is off.
+// Interceptors returns the tracing interceptors, none if tracing is disabled. They belong
+// outside all others.
 //
-// Unary calls have one span from beginning to end. Streams, which may last for days,
-// have short ones, see streamSpans. Health and
-// reflection have none. Spans carry neither addresses nor headers of callers; protocol
-// says what the caller of a call speaks, since REST looks like Connect from here.
+// A unary call has one span. A stream has several short ones, see streamSpans. Health and
+// reflection have none. Spans contain no addresses or headers. protocol returns the protocol
+// of a call, because REST calls look like Connect here.
 func (t *Tracing) Interceptors(protocol func(context.Context, connect.Peer) string) ([]connect.Interceptor, error) {
 	if !t.enabled {
 		return nil, nil
@@ -150,7 +146,7 @@ func (t *Tracing) Interceptors(protocol func(context.Context, connect.Peer) stri
 	options := []otelconnect.Option{
 		otelconnect.WithTracerProvider(t.provider),
 		otelconnect.WithPropagator(t.propagator),
-		otelconnect.WithoutMetrics(), // Prometheus has them
+		otelconnect.WithoutMetrics(), // provided by Prometheus
 		otelconnect.WithFilter(func(_ context.Context, spec connect.Spec) bool {
 			return spec.StreamType == connect.StreamTypeUnary && traced(spec)
 		}),
@@ -165,7 +161,7 @@ func (t *Tracing) Interceptors(protocol func(context.Context, connect.Peer) stri
 	return []connect.Interceptor{calls, newStreamSpans(t, protocol)}, nil
 }
 
-// traced leaves out what balancers and tools ask all the time.
+// traced excludes health checks and reflection.
 func traced(spec connect.Spec) bool {
 	return !strings.HasPrefix(spec.Procedure, "/grpc.health.") && !strings.HasPrefix(spec.Procedure, "/grpc.reflection.")
 }

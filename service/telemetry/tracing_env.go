@@ -22,30 +22,27 @@ const (
 	exporterConsole = "console"
 	valueNone       = "none"
 
-	// defaultSpanQueue is how many spans may wait to be exported, unless
-	// OTEL_BSP_MAX_QUEUE_SIZE says otherwise; it is the SDK's own.
+	// defaultSpanQueue is the SDK's default of OTEL_BSP_MAX_QUEUE_SIZE.
 	defaultSpanQueue = 2048
 )
 
-// endpointVariables name collectors. No value of theirs is ever repeated: it may hold
-// a password.
+// endpointVariables hold collector URLs. Errors do not quote them, since they may contain a
+// password.
 var endpointVariables = []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"}
 
-// environment is what the variables of OpenTelemetry ask for.
+// environment is the configuration from OpenTelemetry variables.
 type environment struct {
 	exporters  []string // otlp, console
-	protocol   string   // of otlp
+	protocol   string   // of the otlp exporter
 	propagator propagation.TextMapPropagator
-	joins      bool // traceparent is understood
-	queue      int  // spans that may wait
+	propagates bool // the tracecontext propagator is enabled
+	queue      int  // maximum number of queued spans
 }
 
-// readEnvironment reads the variables. There is one rule for all whose wrong value
-// would have the service do something else than it was asked for: it is an error,
-// which says what was expected. What is not in use is not looked at.
+// readEnvironment reads the variables. An invalid value is an error if it is used.
 func readEnvironment() (e environment, err error) {
 	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
-		e.propagator, e.joins = propagation.TraceContext{}, true
+		e.propagator, e.propagates = propagation.TraceContext{}, true
 		return e, nil
 	}
 	var failures [5]error
@@ -60,13 +57,13 @@ func readEnvironment() (e environment, err error) {
 	}
 	e.queue = defaultSpanQueue
 	if n, err := strconv.Atoi(os.Getenv("OTEL_BSP_MAX_QUEUE_SIZE")); err == nil && n > 0 {
-		e.queue = n // the SDK warns of values that are no numbers
+		e.queue = n // the SDK warns about invalid numbers
 	}
 	return e, errors.Join(failures[:]...)
 }
 
-// readExporters follows the standard but for one thing: without any variable nothing
-// is exported, in place of trying a collector on this machine for ever.
+// readExporters deviates from the standard in one point: without any variable nothing is
+// exported, instead of retrying a local collector indefinitely.
 func (e *environment) readExporters() error {
 	names := variable("OTEL_TRACES_EXPORTER")
 	if names == "" && slices.ContainsFunc(endpointVariables, func(name string) bool { return variable(name) != "" }) {
@@ -103,14 +100,13 @@ func checkEndpoints() error {
 			continue
 		}
 		if at, err := url.Parse(text); err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" {
-			return fmt.Errorf("%s: expected an address such as http://localhost:4318, beginning with http:// or https://", name)
+			return fmt.Errorf("%s: expected an http or https URL such as http://localhost:4318", name)
 		}
 	}
 	return nil
 }
 
-// checkSampler checks what the SDK itself goes by: it would pass over what it does
-// not know, and record everything.
+// checkSampler validates the sampler, because the SDK ignores unknown values and samples all.
 func checkSampler() error {
 	const name, argument = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
 	switch sampler := variable(name); sampler {
@@ -122,11 +118,11 @@ func checkSampler() error {
 			return nil
 		}
 		if share, err := strconv.ParseFloat(text, 64); err != nil || !(share >= 0 && share <= 1) {
-			return fmt.Errorf("%s=%s: expected a share from 0 to 1", argument, text)
+			return fmt.Errorf("%s=%s: expected a ratio from 0 to 1", argument, text)
 		}
 		return nil
 	default:
-		return fmt.Errorf("%s=%s: expected always_on, always_off or traceidratio, or one of these after parentbased_", name, sampler)
+		return fmt.Errorf("%s=%s: expected always_on, always_off or traceidratio, optionally with the prefix parentbased_", name, sampler)
 	}
 }
 
@@ -135,27 +131,26 @@ func (e *environment) readPropagators() error {
 	if names == "" {
 		names = "tracecontext,baggage"
 	}
-	var known []propagation.TextMapPropagator
+	var propagators []propagation.TextMapPropagator
 	for _, name := range list(names) {
 		switch name {
 		case "tracecontext":
-			known, e.joins = append(known, propagation.TraceContext{}), true
+			propagators, e.propagates = append(propagators, propagation.TraceContext{}), true
 		case "baggage":
-			known = append(known, propagation.Baggage{})
+			propagators = append(propagators, propagation.Baggage{})
 		case valueNone:
 		default:
 			return fmt.Errorf("OTEL_PROPAGATORS=%s: expected tracecontext, baggage or none", name)
 		}
 	}
-	e.propagator = propagation.NewCompositeTextMapPropagator(known...)
+	e.propagator = propagation.NewCompositeTextMapPropagator(propagators...)
 	return nil
 }
 
-// variable returns a variable whose known values are lower case, as those of the
-// standard are, in whatever case it is written.
+// variable returns the lower-case value of a variable.
 func variable(name string) string { return strings.ToLower(strings.TrimSpace(os.Getenv(name))) }
 
-// list returns what stands between the commas, each once.
+// list splits a comma-separated list and removes duplicates.
 func list(text string) (names []string) {
 	for name := range strings.SplitSeq(text, ",") {
 		if name = strings.TrimSpace(name); name != "" && !slices.Contains(names, name) {
@@ -165,7 +160,7 @@ func list(text string) (names []string) {
 	return names
 }
 
-// newExporters makes what the environment asks for.
+// newExporters creates the configured exporters.
 func (e *environment) newExporters(ctx context.Context, opts TracingOptions) (exporters []sdktrace.SpanExporter, err error) {
 	for _, name := range e.exporters {
 		var exporter sdktrace.SpanExporter
@@ -181,7 +176,7 @@ func (e *environment) newExporters(ctx context.Context, opts TracingOptions) (ex
 			for _, made := range exporters {
 				err = errors.Join(err, made.Shutdown(ctx))
 			}
-			return nil, fmt.Errorf("export spans by %s: %w", name, err)
+			return nil, fmt.Errorf("create span exporter %s: %w", name, err)
 		}
 		exporters = append(exporters, exporter)
 	}

@@ -8,72 +8,71 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// lostSpans counts spans that were recorded and never exported.
-type lostSpans struct {
-	crowded  atomic.Int64 // there was no room for them in the queue
-	unserved atomic.Int64 // the collector did not take them
+// droppedSpans counts dropped spans.
+type droppedSpans struct {
+	queueFull    atomic.Int64 // the queue was full
+	exportFailed atomic.Int64 // the export failed
 }
 
-// loudExporter logs when a collector stops taking spans and when it takes them again.
-// Without it a failure goes to a handler that is shared by the whole process, once
-// for every batch.
-type loudExporter struct {
+// loggingExporter logs when exporting starts to fail and when it recovers. The SDK's own handler
+// is process-wide and logs every batch.
+type loggingExporter struct {
 	sdktrace.SpanExporter
 
 	log     *slog.Logger
-	all     *lostSpans
-	waiting *atomic.Int64 // spans in the queue in front
+	all     *droppedSpans
+	waiting *atomic.Int64 // queued spans
 	failing atomic.Bool
-	lost    atomic.Int64 // spans since it has been failing
+	lost    atomic.Int64 // spans dropped since the failure began
 }
 
-// ExportSpans hands a batch on. Its failure is told of here and nowhere else: there is
-// nothing that the caller could do but drop the batch.
-func (e *loudExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+// ExportSpans exports a batch. It logs an error and returns nil, because the SDK would only log
+// it again.
+func (e *loggingExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	e.waiting.Add(-int64(len(spans)))
 	if err != nil {
 		e.lost.Add(int64(len(spans)))
-		e.all.unserved.Add(int64(len(spans)))
+		e.all.exportFailed.Add(int64(len(spans)))
 		if e.failing.CompareAndSwap(false, true) {
-			e.log.LogAttrs(ctx, slog.LevelWarn, "spans cannot be exported and are lost", slog.Any("error", withoutValues(err)))
+			e.log.LogAttrs(ctx, slog.LevelWarn, "span export failed", slog.Any("error", redactValues(err)))
 		}
 		return nil
 	}
 	if e.failing.CompareAndSwap(true, false) {
-		e.log.LogAttrs(ctx, slog.LevelInfo, "spans are exported again", slog.Int64("lost", e.lost.Swap(0)))
+		e.log.LogAttrs(ctx, slog.LevelInfo, "span export recovered", slog.Int64("dropped", e.lost.Swap(0)))
 	}
 	return nil
 }
 
-// queue hands spans to a batch processor for as long as it has room. The processor
-// itself drops what is beyond its queue without telling anybody.
+// queue counts the spans that are dropped when the queue of a batch processor is full, which
+// the processor does not report.
 type queue struct {
 	sdktrace.SpanProcessor
 
-	all     *lostSpans
+	all     *droppedSpans
 	waiting *atomic.Int64
 	room    int64
 }
 
-// newQueue returns the way to an exporter.
-func newQueue(exporter sdktrace.SpanExporter, room int, log *slog.Logger, all *lostSpans) *queue {
+// newQueue returns a span processor for an exporter.
+func newQueue(exporter sdktrace.SpanExporter, room int, log *slog.Logger, all *droppedSpans) *queue {
 	waiting := new(atomic.Int64)
-	loud := &loudExporter{SpanExporter: exporter, log: log, all: all, waiting: waiting}
+	logging := &loggingExporter{SpanExporter: exporter, log: log, all: all, waiting: waiting}
 	return &queue{
-		SpanProcessor: sdktrace.NewBatchSpanProcessor(loud, sdktrace.WithMaxQueueSize(room)),
+		SpanProcessor: sdktrace.NewBatchSpanProcessor(logging, sdktrace.WithMaxQueueSize(room)),
 		all:           all, waiting: waiting, room: int64(room),
 	}
 }
 
-// OnEnd takes a span that has ended.
+// OnEnd queues a finished span.
 func (q *queue) OnEnd(span sdktrace.ReadOnlySpan) {
 	if !span.SpanContext().IsSampled() {
 		return
 	}
 	if q.waiting.Add(1) > q.room {
 		q.waiting.Add(-1)
-		q.all.crowded.Add(1)
+		q.all.queueFull.Add(1)
 		return
 	}
 	q.SpanProcessor.OnEnd(span)

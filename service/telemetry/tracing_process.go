@@ -10,28 +10,25 @@ import (
 	"go.opentelemetry.io/otel"
 )
 
-// SDKLog returns what the SDK of OpenTelemetry is to be given to log as the service
-// does, by otel.SetErrorHandler and otel.SetLogger. These are settings of the whole
-// process, and so the program's: without them the SDK writes lines of a form of its
-// own to standard error.
+// SDKLog returns an error handler and a logger for otel.SetErrorHandler and otel.SetLogger.
+// They write the messages of the SDK to log. Only the program calls these setters, because
+// they are process-wide.
 //
-// What the SDK could not make sense of it repeats, and that may be a header with a
-// credential or an address with a password. So no text comes through that it was
-// given; its own words and what is wrong with them do.
+// Values are redacted: the SDK quotes invalid input, which may be a header with a credential
+// or a URL with a password.
 func SDKLog(log *slog.Logger) (otel.ErrorHandler, logr.Logger) {
 	handler := sdkHandler{log.Handler()}
 	failed := otel.ErrorHandlerFunc(func(err error) {
-		log.LogAttrs(context.Background(), slog.LevelWarn, "OpenTelemetry", slog.Any("error", withoutValues(err)))
+		log.LogAttrs(context.Background(), slog.LevelWarn, "OpenTelemetry error", slog.Any("error", redactValues(err)))
 	})
 	return failed, logr.FromSlogHandler(handler)
 }
 
-// sdkHandler makes records of the SDK fit for the log.
+// sdkHandler adapts records of the SDK.
 type sdkHandler struct{ next slog.Handler }
 
-// sdkLevel gives what the SDK's level means here. Nothing that goes wrong with traces
-// is a failure of the service. The SDK warns at a verbosity of one, which arrives just
-// below info.
+// sdkLevel maps the levels of the SDK to warn and debug. The SDK warns at verbosity 1, which is
+// just below info. A tracing problem is never an error of the service.
 func sdkLevel(level slog.Level) slog.Level {
 	if level >= slog.LevelInfo-1 {
 		return slog.LevelWarn
@@ -39,28 +36,28 @@ func sdkLevel(level slog.Level) slog.Level {
 	return slog.LevelDebug
 }
 
-// Enabled reports whether the next handler takes what the level means.
+// Enabled implements slog.Handler.
 func (h sdkHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return h.next.Enabled(ctx, sdkLevel(level))
 }
 
-// Handle hands a record on without what the SDK was given.
+// Handle redacts the values of a record.
 func (h sdkHandler) Handle(ctx context.Context, r slog.Record) error {
-	fit := slog.NewRecord(r.Time, sdkLevel(r.Level), "OpenTelemetry: "+r.Message, r.PC)
+	sanitized := slog.NewRecord(r.Time, sdkLevel(r.Level), "OpenTelemetry: "+r.Message, r.PC)
 	r.Attrs(func(a slog.Attr) bool {
-		fit.AddAttrs(sdkAttr(a))
+		sanitized.AddAttrs(sdkAttr(a))
 		return true
 	})
-	return h.next.Handle(ctx, fit)
+	return h.next.Handle(ctx, sanitized)
 }
 
-// WithAttrs keeps attributes without what the SDK was given.
+// WithAttrs redacts the values of attributes.
 func (h sdkHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	fit := make([]slog.Attr, len(attrs))
+	sanitized := make([]slog.Attr, len(attrs))
 	for i, a := range attrs {
-		fit[i] = sdkAttr(a)
+		sanitized[i] = sdkAttr(a)
 	}
-	return sdkHandler{h.next.WithAttrs(fit)}
+	return sdkHandler{h.next.WithAttrs(sanitized)}
 }
 
 // WithGroup opens a group.
@@ -72,18 +69,17 @@ func sdkAttr(a slog.Attr) slog.Attr {
 		return a
 	case slog.KindAny:
 		if err, ok := a.Value.Any().(error); ok {
-			return slog.Any("error", withoutValues(err))
+			return slog.Any("error", redactValues(err))
 		}
 	default:
 	}
 	return slog.String(a.Key, redacted)
 }
 
-// given finds in the text of an error what it may repeat of a value: errors put that
-// into quotes or brackets.
-var given = regexp.MustCompile(`"[^"]*"|'[^']*'|\[[^]]*\]`)
+// quotedValues matches quoted values in the text of an error.
+var quotedValues = regexp.MustCompile(`"[^"]*"|'[^']*'|\[[^]]*\]`)
 
-// withoutValues returns the error without what it repeats.
-func withoutValues(err error) error {
-	return errors.New(given.ReplaceAllString(err.Error(), redacted))
+// redactValues returns the error with quoted values redacted.
+func redactValues(err error) error {
+	return errors.New(quotedValues.ReplaceAllString(err.Error(), redacted))
 }

@@ -14,30 +14,24 @@ import (
 )
 
 const (
-	// quietAfter is how long nothing may pass before a burst counts as over.
-	quietAfter = 2 * time.Second
-	// longestBurst bounds a burst, so that a stream that is never quiet shows as it
-	// goes on.
-	longestBurst = 30 * time.Second
+	// burstIdleTimeout is the idle time after which a burst ends.
+	burstIdleTimeout = 2 * time.Second
+	// maxBurst is the maximum duration of a burst, so that a busy stream produces spans.
+	maxBurst = 30 * time.Second
 )
 
-// streamSpans makes the spans of streams. One span for a whole stream would be seen
-// only when it ends, hours later, and its trace would grow all the time. So a stream
-// has:
+// streamSpans is an interceptor that traces streams. A span is exported when it ends, so one
+// span for a stream of hours would not be visible in time. A stream has instead:
 //
-//   - an opening span, as any call has, which ends with the first message to the
-//     caller (the header counts as one), or from it where the caller alone sends:
-//     authorization, the start point and the first read are within it;
-//   - a span "… burst" for each time that messages pass, both ways, until nothing
-//     has passed for two seconds or thirty are over: the replay, then each piece of
-//     live traffic, with how often the store was asked for it and how many rows it
-//     read or wrote;
-//   - a span "… end" with the code, the age and the totals, unless the stream failed
-//     before it stood: then the opening span says why.
+//   - an opening span until the first message or header is sent (or received, for a client
+//     stream), which covers authorization, the start position and the first read;
+//   - a span "… burst" for each period with messages in either direction, which ends after
+//     2 s without messages or after 30 s; it has the number of store calls and rows;
+//   - a span "… end" with the code, the duration and the totals. A stream that fails before
+//     its first message has the code in the opening span instead.
 //
-// Bursts and ends are traces of their own, sampled each by itself, with a link to
-// the opening span. What the store does has spans within the opening only: a burst is
-// known for one when its first read is over.
+// Bursts and ends are separate traces with a link to the opening span, and are sampled
+// independently. Spans of the store exist only within the opening span.
 type streamSpans struct {
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
@@ -52,7 +46,7 @@ func newStreamSpans(t *Tracing, protocol func(context.Context, connect.Peer) str
 	}
 }
 
-// WrapUnary adds to the span of a unary call what its caller speaks.
+// WrapUnary adds the protocol to the span of a unary call.
 func (s *streamSpans) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		if span := trace.SpanFromContext(ctx); traced(req.Spec()) && span.IsRecording() {
@@ -64,7 +58,7 @@ func (s *streamSpans) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 
 const protocolAttribute = "userd.protocol"
 
-// WrapStreamingClient returns next as it is.
+// WrapStreamingClient returns next unchanged.
 func (s *streamSpans) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
@@ -78,10 +72,10 @@ func (s *streamSpans) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 		}
 		protocol := s.protocol(ctx, conn.Peer())
 		ctx, opening := s.open(ctx, conn, protocol)
-		stream := &tracedConn{StreamingHandlerConn: conn, spans: s, opening: opening, began: time.Now(), protocol: protocol}
+		stream := &tracedConn{StreamingHandlerConn: conn, spans: s, opening: opening, start: time.Now(), protocol: protocol}
 		ctx = trace.ContextWithSpan(ctx, &openingSpan{opening, stream})
 		stream.name = strings.TrimPrefix(spec.Procedure, "/")
-		// Deferred for the panics that nobody recovers from.
+		// Deferred, so that a panic ends the spans.
 		code := "UNKNOWN"
 		defer func() { stream.end(code) }()
 		err = next(ctx, stream)
@@ -90,7 +84,7 @@ func (s *streamSpans) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 	}
 }
 
-// open begins the opening span as otelconnect begins those of other calls.
+// open starts the opening span, with the attributes that otelconnect uses.
 func (s *streamSpans) open(ctx context.Context, conn connect.StreamingHandlerConn, protocol string) (context.Context, trace.Span) {
 	options := []trace.SpanStartOption{
 		trace.WithSpanKind(trace.SpanKindServer),
@@ -117,85 +111,83 @@ func rpcAttributes(conn connect.StreamingHandlerConn, protocol string) []attribu
 	}
 }
 
-// openingSpan is the opening span in the context of its stream. What asks the store has
-// spans of its own while it records, and afterwards tells it.
+// openingSpan is the span in the context of a stream. The store creates child spans while it
+// records, and afterwards calls AddStoreCall instead.
 type openingSpan struct {
 	trace.Span
 
 	stream *tracedConn
 }
 
-// StoreDid counts what the store did for the stream. It is found by its name: the store
-// and this package do not know each other.
-func (s *openingSpan) StoreDid(rows int) {
+// AddStoreCall counts a store call. The store finds the method by an interface assertion, because
+// the packages do not import each other.
+func (s *openingSpan) AddStoreCall(rows int) {
 	s.stream.mu.Lock()
 	defer s.stream.mu.Unlock()
-	s.stream.burst.asked++
+	s.stream.burst.storeCalls++
 	s.stream.burst.rows += int64(rows)
 }
 
-// tracedConn is a stream and its spans. Its two directions are used by a goroutine
-// each.
+// tracedConn is a traced stream. Send and Receive may be called concurrently.
 type tracedConn struct {
 	connect.StreamingHandlerConn
 
 	spans    *streamSpans
 	name     string
 	protocol string
-	began    time.Time
+	start    time.Time
 
 	mu             sync.Mutex
 	opening        trace.Span
-	stands         bool // the opening span has ended
+	opened         bool // the opening span has ended
 	burst          burst
 	bursts         int
-	quiet          *time.Timer // ends the present burst; nil: there has been none
+	idleTimer      *time.Timer // ends the current burst; nil before the first
 	sent, received int64
 }
 
-// burst is what has passed since the stream was last quiet, and what the store did for
-// it.
+// burst counts the messages and store calls of a burst.
 type burst struct {
-	first, last    time.Time // zero: nothing has
-	sent, received int64
-	asked, rows    int64 // of the store
+	first, last      time.Time // zero: no message
+	sent, received   int64
+	storeCalls, rows int64 // store calls and rows
 }
 
-// Receive notes what comes.
+// Receive counts a received message.
 func (c *tracedConn) Receive(message any) error {
 	err := c.StreamingHandlerConn.Receive(message)
 	if err == nil {
-		c.passed(0, 1)
+		c.countMessages(0, 1)
 	}
 	return err
 }
 
-// Send notes what goes.
+// Send counts a sent message.
 func (c *tracedConn) Send(message any) error {
 	err := c.StreamingHandlerConn.Send(message)
 	switch {
 	case err != nil:
-	case message == nil: // the header alone
-		c.passed(0, 0)
+	case message == nil: // header only
+		c.countMessages(0, 0)
 	default:
-		c.passed(1, 0)
+		c.countMessages(1, 0)
 	}
 	return err
 }
 
-// passed counts messages. What comes before anything goes belongs to the opening, unless
-// nothing goes before the end.
-func (c *tracedConn) passed(sent, received int64) {
+// countMessages counts messages. A message received before anything is sent belongs to the opening
+// span, except on a client stream.
+func (c *tracedConn) countMessages(sent, received int64) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sent += sent
 	c.received += received
-	if !c.stands {
+	if !c.opened {
 		if received > 0 && c.Spec().StreamType != connect.StreamTypeClient {
 			return
 		}
-		c.stands = true
+		c.opened = true
 		c.opening.End()
 	}
 	if sent+received == 0 {
@@ -208,58 +200,58 @@ func (c *tracedConn) passed(sent, received int64) {
 	c.burst.last = now
 	c.burst.sent += sent
 	c.burst.received += received
-	if now.Sub(c.burst.first) >= longestBurst {
+	if now.Sub(c.burst.first) >= maxBurst {
 		c.endBurst()
 	}
 }
 
-// watch lets the timer look at the burst from time to time, which is cheaper than to
-// set it anew with each message. The lock is held.
+// watch starts the idle timer. The timer re-checks the burst, because a reset for each message
+// would cost more. The lock is held.
 func (c *tracedConn) watch() {
-	if c.quiet == nil {
-		c.quiet = time.AfterFunc(quietAfter, c.look)
+	if c.idleTimer == nil {
+		c.idleTimer = time.AfterFunc(burstIdleTimeout, c.checkIdle)
 		return
 	}
-	c.quiet.Reset(quietAfter)
+	c.idleTimer.Reset(burstIdleTimeout)
 }
 
-func (c *tracedConn) look() {
+func (c *tracedConn) checkIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.burst.first.IsZero() {
 		return
 	}
-	if left := quietAfter - time.Since(c.burst.last); left > 0 {
-		c.quiet.Reset(left)
+	if left := burstIdleTimeout - time.Since(c.burst.last); left > 0 {
+		c.idleTimer.Reset(left)
 		return
 	}
 	c.endBurst()
 }
 
-// endBurst makes the span of what has passed, after the fact: that way no span is
-// open while nothing happens. The lock is held.
+// endBurst creates the span of the burst retroactively, so that no span is open while the
+// stream is idle. The lock is held.
 func (c *tracedConn) endBurst() {
 	b := c.burst
 	c.burst = burst{}
 	c.bursts++
-	span := c.linked("burst", b.first,
+	span := c.startLinked("burst", b.first,
 		attribute.Int("userd.stream.burst", c.bursts),
 		attribute.Int64("userd.stream.sent", b.sent),
 		attribute.Int64("userd.stream.received", b.received),
-		attribute.Int64("userd.store.calls", b.asked),
+		attribute.Int64("userd.store.calls", b.storeCalls),
 		attribute.Int64("userd.store.rows", b.rows))
 	span.End(trace.WithTimestamp(b.last))
 }
 
-// end ends the stream's spans.
+// end ends the spans of the stream.
 func (c *tracedConn) end(code string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.quiet != nil {
-		c.quiet.Stop()
+	if c.idleTimer != nil {
+		c.idleTimer.Stop()
 	}
-	if !c.stands {
-		c.stands = true
+	if !c.opened {
+		c.opened = true
 		c.opening.SetAttributes(attribute.String("rpc.response.status_code", code))
 		setStatus(c.opening, code)
 		c.opening.End()
@@ -269,18 +261,18 @@ func (c *tracedConn) end(code string) {
 		c.endBurst()
 	}
 	now := time.Now()
-	span := c.linked("end", now,
+	span := c.startLinked("end", now,
 		attribute.String("rpc.response.status_code", code),
-		attribute.Float64("userd.stream.age_seconds", now.Sub(c.began).Seconds()),
+		attribute.Float64("userd.stream.age_seconds", now.Sub(c.start).Seconds()),
 		attribute.Int64("userd.stream.sent", c.sent),
 		attribute.Int64("userd.stream.received", c.received))
 	setStatus(span, code)
 	span.End(trace.WithTimestamp(now))
 }
 
-// linked begins a trace that points to the stream's opening.
-func (c *tracedConn) linked(what string, at time.Time, about ...attribute.KeyValue) trace.Span {
-	//nolint:spancheck // the callers end it, at the times that they know
+// startLinked starts a trace with a link to the opening span.
+func (c *tracedConn) startLinked(what string, at time.Time, about ...attribute.KeyValue) trace.Span {
+	//nolint:spancheck // the caller ends it
 	_, span := c.spans.tracer.Start(context.Background(), c.name+" "+what,
 		trace.WithNewRoot(), trace.WithTimestamp(at),
 		trace.WithLinks(trace.Link{SpanContext: c.opening.SpanContext()}),
@@ -289,8 +281,8 @@ func (c *tracedConn) linked(what string, at time.Time, about ...attribute.KeyVal
 	return span //nolint:spancheck // see above
 }
 
-// setStatus marks the failures that are the server's; the caller's own are none of
-// the span's, and the deadline of a stream is its caller's.
+// setStatus marks server errors. Errors caused by the client and the deadline of a stream are
+// not errors of the span.
 func setStatus(span trace.Span, code string) {
 	switch code {
 	case "UNKNOWN", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS":
@@ -299,7 +291,7 @@ func setStatus(span trace.Span, code string) {
 	}
 }
 
-// statusName returns the name of an answer's code as gRPC writes it.
+// statusName returns the gRPC name of a code.
 func statusName(err error) string {
 	if err == nil {
 		return "OK"

@@ -17,7 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// quietConn is a stream to a caller who takes everything at once.
+// quietConn is a stream whose client reads everything at once.
 type quietConn struct {
 	connect.StreamingHandlerConn
 
@@ -38,7 +38,7 @@ func (c *quietConn) ResponseHeader() http.Header { return http.Header{} }
 func (c *quietConn) Receive(any) error           { return c.fail }
 func (c *quietConn) Send(any) error              { return c.fail }
 
-// runStream runs a handler under the interceptors that trace.
+// runStream runs a handler with the tracing interceptors.
 func runStream(t *testing.T, tracing *Tracing, conn *quietConn, handler connect.StreamingHandlerFunc) error {
 	t.Helper()
 	interceptors, err := tracing.Interceptors(speaks)
@@ -57,7 +57,7 @@ func runStream(t *testing.T, tracing *Tracing, conn *quietConn, handler connect.
 	return handler(t.Context(), conn)
 }
 
-// tell writes what a span says, but for its ids.
+// tell formats a span without its ids.
 func tell(span sdktrace.ReadOnlySpan) string {
 	_, name, _ := strings.Cut(span.Name(), "/")
 	text := fmt.Sprintf("%s %v", name, span.EndTime().Sub(span.StartTime()))
@@ -87,8 +87,8 @@ func wantSpans(t *testing.T, got []sdktrace.ReadOnlySpan, want ...string) {
 	}
 }
 
-// TestALongStreamShowsAsItGoesOn lets a stream replay, wait for an hour, and go live.
-func TestALongStreamShowsAsItGoesOn(t *testing.T) {
+// A stream with a replay, an idle hour and live messages.
+func TestLongStreamHasBursts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracing, recorder := recording(false)
 		var opening trace.SpanContext
@@ -101,15 +101,15 @@ func TestALongStreamShowsAsItGoesOn(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			wantSpans(t, recorder.Ended(), "StreamUserActivities 3ms")
-			time.Sleep(time.Hour) // long before, the replay has shown
+			time.Sleep(time.Hour) // the burst of the replay has ended
 			synctest.Wait()
 			wantSpans(t, recorder.Ended(), "StreamUserActivities 3ms",
 				"StreamUserActivities burst 990ms burst=1 sent=100 received=0")
 			if trace.SpanFromContext(ctx).IsRecording() {
-				t.Error("what reads the store now would add to the trace of the opening")
+				t.Error("the opening span is still recording")
 			}
 			_ = conn.Send(new(int))
-			time.Sleep(1900 * time.Millisecond) // not yet quiet
+			time.Sleep(1900 * time.Millisecond) // within the same burst
 			_ = conn.Send(new(int))
 			return nil
 		})
@@ -122,22 +122,22 @@ func TestALongStreamShowsAsItGoesOn(t *testing.T) {
 			"StreamUserActivities burst 1.9s burst=2 sent=2 received=0",
 			"StreamUserActivities end 0s OK age_seconds=3602.903 sent=102 received=1")
 		if len(recorder.Started()) != len(spans) {
-			t.Error("a span was left open")
+			t.Error("a span was not ended")
 		}
 		traces := map[trace.TraceID]bool{}
 		for i, span := range spans {
 			traces[span.SpanContext().TraceID()] = true
 			if i > 0 && (len(span.Links()) != 1 || !span.Links()[0].SpanContext.Equal(opening)) {
-				t.Errorf("%s is not linked to the opening", span.Name())
+				t.Errorf("%s has no link to the opening span", span.Name())
 			}
 		}
 		if len(traces) != len(spans) {
-			t.Errorf("%d spans in %d traces: want each in its own", len(spans), len(traces))
+			t.Errorf("%d spans in %d traces, want one trace for each", len(spans), len(traces))
 		}
 	})
 }
 
-func TestAStreamThatIsNeverQuietShowsEveryHalfMinute(t *testing.T) {
+func TestBusyStreamHasABurstEvery30Seconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracing, recorder := recording(false)
 		_ = runStream(t, tracing, &quietConn{kind: connect.StreamTypeBidi, procedure: "/user.v1.UserService/SyncUserStatus"},
@@ -158,7 +158,7 @@ func TestAStreamThatIsNeverQuietShowsEveryHalfMinute(t *testing.T) {
 	})
 }
 
-func TestAStreamThatIsRefusedHasItsOpeningOnly(t *testing.T) {
+func TestRejectedStreamHasOnlyAnOpeningSpan(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want string
@@ -172,18 +172,18 @@ func TestAStreamThatIsRefusedHasItsOpeningOnly(t *testing.T) {
 			err := runStream(t, tracing, &quietConn{kind: connect.StreamTypeServer, fail: io.EOF},
 				func(_ context.Context, conn connect.StreamingHandlerConn) error {
 					_ = conn.Receive(nil)
-					_ = conn.Send(nil) // fails too: nothing has gone out
+					_ = conn.Send(nil) // fails too: nothing was sent
 					return c.err
 				})
 			if !errors.Is(err, c.err) {
-				t.Errorf("the error became %v", err)
+				t.Errorf("error = %v", err)
 			}
 			wantSpans(t, recorder.Ended(), c.want)
 		})
 	}
 }
 
-func TestAPanicLeavesNoSpanOpen(t *testing.T) {
+func TestPanicEndsSpans(t *testing.T) {
 	tracing, recorder := recording(false)
 	func() {
 		defer func() { _ = recover() }()
@@ -192,26 +192,26 @@ func TestAPanicLeavesNoSpanOpen(t *testing.T) {
 		})
 	}()
 	if len(recorder.Started()) != 1 || len(recorder.Ended()) != 1 {
-		t.Errorf("%d begun, %d ended", len(recorder.Started()), len(recorder.Ended()))
+		t.Errorf("%d spans started, %d ended", len(recorder.Started()), len(recorder.Ended()))
 	}
 }
 
-func TestStreamsTrustRemoteSpansAsCallsDo(t *testing.T) {
+func TestTrustRemoteOfStreams(t *testing.T) {
 	for _, trust := range []bool{false, true} {
 		tracing, recorder := recording(trust)
 		_ = runStream(t, tracing, &quietConn{kind: connect.StreamTypeServer, request: http.Header{"Traceparent": {remoteSpan}}},
 			func(context.Context, connect.StreamingHandlerConn) error { return nil })
 		span := recorder.Ended()[0]
 		joined := span.SpanContext().TraceID().String() == remoteTrace
-		linked := len(span.Links()) == 1 && span.Links()[0].SpanContext.TraceID().String() == remoteTrace
-		if joined != trust || linked == trust {
-			t.Errorf("trust %v: joined %v, linked %v", trust, joined, linked)
+		startLinked := len(span.Links()) == 1 && span.Links()[0].SpanContext.TraceID().String() == remoteTrace
+		if joined != trust || startLinked == trust {
+			t.Errorf("trust %v: joined %v, linked %v", trust, joined, startLinked)
 		}
 	}
 }
 
-// A client stream may last for days, too. What the store does for it is in its bursts.
-func TestAClientStreamShowsAsItGoesOn(t *testing.T) {
+// The store calls of a client stream are counted in its bursts.
+func TestClientStreamHasBursts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracing, recorder := recording(false)
 		_ = runStream(t, tracing, &quietConn{kind: connect.StreamTypeClient, procedure: "/user.v1.UserService/BatchCreateUsers"},
@@ -224,7 +224,7 @@ func TestAClientStreamShowsAsItGoesOn(t *testing.T) {
 				time.Sleep(time.Hour)
 				synctest.Wait()
 				wantSpans(t, recorder.Ended(), "BatchCreateUsers 1s", "BatchCreateUsers burst 0s burst=1 sent=0 received=100 calls=1 rows=100")
-				storeDid(ctx, 7) // what leads to a message belongs to its burst
+				storeDid(ctx, 7) // counted in the burst of the next message
 				return conn.Send(new(int))
 			})
 		wantSpans(t, recorder.Ended(), "BatchCreateUsers 1s",
@@ -232,21 +232,19 @@ func TestAClientStreamShowsAsItGoesOn(t *testing.T) {
 			"BatchCreateUsers burst 0s burst=2 sent=1 received=0 calls=1 rows=7",
 			"BatchCreateUsers end 0s OK age_seconds=3601 sent=1 received=100")
 		if len(recorder.Started()) != len(recorder.Ended()) {
-			t.Error("a span was left open")
+			t.Error("a span was not ended")
 		}
 	})
 }
 
-// storeDid tells the stream of the context what the store did, as the store's own
-// spans do.
+// storeDid reports a store call to the stream, as package traced does.
 func storeDid(ctx context.Context, rows int) {
-	if stream, ok := trace.SpanFromContext(ctx).(interface{ StoreDid(rows int) }); ok {
-		stream.StoreDid(rows)
+	if stream, ok := trace.SpanFromContext(ctx).(interface{ AddStoreCall(rows int) }); ok {
+		stream.AddStoreCall(rows)
 	}
 }
 
-// That a stream ends at its caller's deadline is no failure.
-func TestTheDeadlineOfAStreamIsNoFailure(t *testing.T) {
+func TestDeadlineOfAStreamIsNotAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracing, recorder := recording(false)
 		_ = runStream(t, tracing, &quietConn{kind: connect.StreamTypeServer}, func(_ context.Context, conn connect.StreamingHandlerConn) error {

@@ -26,7 +26,7 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 )
 
-// setenv sets the variables and clears the others that decide on exporters.
+// setenv sets the variables and clears the other exporter variables.
 func setenv(t *testing.T, set map[string]string) {
 	t.Helper()
 	for _, name := range []string{
@@ -38,7 +38,7 @@ func setenv(t *testing.T, set map[string]string) {
 	}
 }
 
-func TestTheEnvironmentDecidesWhetherSpansAreExported(t *testing.T) {
+func TestTracingEnvironment(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	for _, c := range []struct {
 		env     map[string]string
@@ -62,7 +62,7 @@ func TestTheEnvironmentDecidesWhetherSpansAreExported(t *testing.T) {
 		},
 		{env: map[string]string{"OTEL_TRACES_EXPORTER": " OTLP ", "OTEL_EXPORTER_OTLP_PROTOCOL": "GRPC"}, enabled: true},
 		{env: map[string]string{"OTEL_TRACES_EXPORTER": "otlp,otlp,"}, enabled: true},
-		{env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, err: "OTEL_EXPORTER_OTLP_ENDPOINT: expected an address such as http://"},
+		{env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, err: "OTEL_EXPORTER_OTLP_ENDPOINT: expected an http or https URL"},
 		{env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"}, err: "OTEL_EXPORTER_OTLP_ENDPOINT: expected"},
 		{env: map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "ftp://u:hunter2@x"}, err: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: expected"},
 		{env: map[string]string{"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "localhost"}},
@@ -76,7 +76,7 @@ func TestTheEnvironmentDecidesWhetherSpansAreExported(t *testing.T) {
 			env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "NaN"},
 			err: "expected a share from 0 to 1",
 		},
-		{env: map[string]string{"OTEL_TRACES_SAMPLER": "always"}}, // there is nothing to sample
+		{env: map[string]string{"OTEL_TRACES_SAMPLER": "always"}}, // not used without an exporter
 		{env: map[string]string{"OTEL_PROPAGATORS": "b3"}, err: "OTEL_PROPAGATORS=b3: expected tracecontext, baggage or none"},
 		{env: map[string]string{"OTEL_PROPAGATORS": "none"}},
 		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_RESOURCE_ATTRIBUTES": "a=b,nonsense"}, enabled: true},
@@ -87,28 +87,28 @@ func TestTheEnvironmentDecidesWhetherSpansAreExported(t *testing.T) {
 		{env: map[string]string{"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "zipkin", "OTEL_PROPAGATORS": "b3"}},
 	} {
 		setenv(t, c.env)
-		tracing, err := SetUpTracing(t.Context(), TracingOptions{Service: "userd", Console: io.Discard})
+		tracing, err := NewTracing(t.Context(), TracingOptions{Service: "userd", Console: io.Discard})
 		if c.err != "" {
 			if err == nil || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("%v: got %v, want %s", c.env, err, c.err)
+				t.Errorf("NewTracing with %v = %v, want %s", c.env, err, c.err)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("%v: %v", c.env, err)
+			t.Errorf("NewTracing with %v = %v", c.env, err)
 			continue
 		}
 		interceptors, err := tracing.Interceptors(speaks)
 		if err != nil || tracing.Enabled() != c.enabled || (len(interceptors) > 0) != c.enabled {
-			t.Errorf("%v: got enabled %v, %d interceptors, %v", c.env, tracing.Enabled(), len(interceptors), err)
+			t.Errorf("NewTracing with %v: enabled %v, %d interceptors, %v", c.env, tracing.Enabled(), len(interceptors), err)
 		}
 		if err := tracing.Shutdown(t.Context()); err != nil {
-			t.Errorf("%v: %v", c.env, err)
+			t.Errorf("Shutdown with %v = %v", c.env, err)
 		}
 	}
 }
 
-func TestSpansReachTheCollectorWithWhoTheyAreFrom(t *testing.T) {
+func TestExportedSpansHaveResourceAttributes(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	var got collector.ExportTraceServiceRequest
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -124,7 +124,7 @@ func TestSpansReachTheCollectorWithWhoTheyAreFrom(t *testing.T) {
 	setenv(t, map[string]string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL, "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test,service.name=mine",
 	})
-	tracing, err := SetUpTracing(t.Context(), TracingOptions{Service: "userd", Version: "v9", Instance: "i1"})
+	tracing, err := NewTracing(t.Context(), TracingOptions{Service: "userd", Version: "v9", Instance: "i1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,11 +143,11 @@ func TestSpansReachTheCollectorWithWhoTheyAreFrom(t *testing.T) {
 		"telemetry.sdk.language": "go",
 	} {
 		if about[key] != value {
-			t.Errorf("%s: got %q, want %q", key, about[key], value)
+			t.Errorf("resource attribute %s = %q, want %q", key, about[key], value)
 		}
 	}
 	if name := got.GetResourceSpans()[0].GetScopeSpans()[0].GetSpans()[0].GetName(); name != "hello" {
-		t.Errorf("got span %q", name)
+		t.Errorf("span name = %q", name)
 	}
 }
 
@@ -159,11 +159,11 @@ type brokenExporter struct {
 
 func (e *brokenExporter) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error { return e.err }
 
-func TestACollectorThatFailsIsLoggedOnce(t *testing.T) {
+func TestExportFailureIsLoggedOnce(t *testing.T) {
 	var out bytes.Buffer
 	inner := &brokenExporter{err: errors.New("refused")}
-	var lost lostSpans
-	e := &loudExporter{SpanExporter: inner, log: slog.New(slog.NewTextHandler(&out, nil)), all: &lost, waiting: new(atomic.Int64)}
+	var lost droppedSpans
+	e := &loggingExporter{SpanExporter: inner, log: slog.New(slog.NewTextHandler(&out, nil)), all: &lost, waiting: new(atomic.Int64)}
 	batch := make([]sdktrace.ReadOnlySpan, 5)
 	for range 3 {
 		if err := e.ExportSpans(t.Context(), batch); err != nil {
@@ -174,15 +174,15 @@ func TestACollectorThatFailsIsLoggedOnce(t *testing.T) {
 	_ = e.ExportSpans(t.Context(), batch)
 	_ = e.ExportSpans(t.Context(), batch)
 	if lines := strings.Split(strings.TrimSpace(out.String()), "\n"); len(lines) != 2 ||
-		!strings.Contains(lines[0], "refused") || !strings.Contains(lines[1], "lost=15") {
-		t.Errorf("got %q", lines)
+		!strings.Contains(lines[0], "refused") || !strings.Contains(lines[1], "dropped=15") {
+		t.Errorf("log = %q", lines)
 	}
-	if got := lost.unserved.Load(); got != 15 {
-		t.Errorf("%d spans count as lost", got)
+	if got := lost.exportFailed.Load(); got != 15 {
+		t.Errorf("dropped spans = %d", got)
 	}
 }
 
-// stuckExporter takes a batch when it is let go.
+// stuckExporter blocks until it is released.
 type stuckExporter struct {
 	sdktrace.SpanExporter
 
@@ -198,8 +198,8 @@ func (e *stuckExporter) ExportSpans(_ context.Context, spans []sdktrace.ReadOnly
 
 func (e *stuckExporter) Shutdown(context.Context) error { return nil }
 
-// What the queue has no room for is counted, and each span is either that or exported.
-func TestSpansThatFindNoRoomAreCounted(t *testing.T) {
+// Every span is either exported or counted as dropped.
+func TestDroppedSpansAreCounted(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	stuck := &stuckExporter{letGo: make(chan struct{})}
 	tracing := &Tracing{}
@@ -209,22 +209,21 @@ func TestSpansThatFindNoRoomAreCounted(t *testing.T) {
 		_, span := provider.Tracer("test").Start(t.Context(), "hello")
 		span.End()
 	}
-	crowded, unserved := tracing.Lost()
+	queueFull, exportFailed := tracing.Dropped()
 	close(stuck.letGo)
 	if err := provider.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if taken := stuck.taken.Load(); crowded != 12 || unserved != 0 || taken != 8 {
-		t.Errorf("%d found no room, %d were not taken, %d were exported", crowded, unserved, taken)
+	if taken := stuck.taken.Load(); queueFull != 12 || exportFailed != 0 || taken != 8 {
+		t.Errorf("%d dropped by the queue, %d by the export, %d exported", queueFull, exportFailed, taken)
 	}
 }
 
-// A part of the resource that cannot be read does not take the rest along, nor is it
-// repeated.
-func TestABadAttributeOfTheResourceIsAWarning(t *testing.T) {
+// An invalid resource attribute is ignored, and not quoted in the log.
+func TestInvalidResourceAttributeIsAWarning(t *testing.T) {
 	var out, spans bytes.Buffer
 	setenv(t, map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_RESOURCE_ATTRIBUTES": "team=blue,hunter2"})
-	tracing, err := SetUpTracing(t.Context(), TracingOptions{
+	tracing, err := NewTracing(t.Context(), TracingOptions{
 		Service: "userd", Console: &spans, Logger: slog.New(slog.NewTextHandler(&out, nil)),
 	})
 	if err != nil {
@@ -236,7 +235,7 @@ func TestABadAttributeOfTheResourceIsAWarning(t *testing.T) {
 		t.Fatal(err)
 	}
 	if line := out.String(); strings.Count(line, "level=WARN") != 1 || strings.Contains(line, "hunter2") {
-		t.Errorf("got %q", line)
+		t.Errorf("log = %q", line)
 	}
 	for _, want := range []string{`"team"`, `"blue"`, `"userd"`} {
 		if !strings.Contains(spans.String(), want) {
@@ -245,18 +244,18 @@ func TestABadAttributeOfTheResourceIsAWarning(t *testing.T) {
 	}
 }
 
-// speaks is what the peer of a call speaks.
+// speaks returns the protocol of a call.
 func speaks(_ context.Context, peer connect.Peer) string { return peer.Protocol }
 
-// newTracing returns tracing by a provider.
+// newTracing returns tracing with a provider.
 func newTracing(provider trace.TracerProvider, trust bool, shutdown func(context.Context) error) *Tracing {
 	return &Tracing{
-		provider: provider, trust: trust, enabled: true, joins: true, shutdown: shutdown,
+		provider: provider, trust: trust, enabled: true, propagates: true, shutdown: shutdown,
 		propagator: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
 	}
 }
 
-// recording returns tracing into a recorder.
+// recording returns tracing with a span recorder.
 func recording(trust bool, options ...sdktrace.TracerProviderOption) (*Tracing, *tracetest.SpanRecorder) {
 	recorder := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(append(options, sdktrace.WithSpanProcessor(recorder))...)
@@ -268,7 +267,7 @@ const (
 	remoteSpan  = "00-" + remoteTrace + "-b7ad6b7169203331-01"
 )
 
-// call sends a call with a remote parent through a real handler at the procedure.
+// call sends a call with a remote parent span to a handler.
 func call(t *testing.T, tracing *Tracing, procedure string, inside func(context.Context) error) {
 	t.Helper()
 	interceptors, err := tracing.Interceptors(speaks)
@@ -290,7 +289,7 @@ func call(t *testing.T, tracing *Tracing, procedure string, inside func(context.
 	handler.ServeHTTP(httptest.NewRecorder(), r)
 }
 
-func TestACallersSpanIsLinkedOrTrusted(t *testing.T) {
+func TestCallerSpanIsLinkedOrParent(t *testing.T) {
 	for _, trust := range []bool{false, true} {
 		tracing, recorder := recording(trust)
 		var inside trace.SpanContext
@@ -300,37 +299,37 @@ func TestACallersSpanIsLinkedOrTrusted(t *testing.T) {
 		})
 		spans := recorder.Ended()
 		if len(spans) != 1 || spans[0].Name() != "x.Y/Z" || spans[0].SpanKind() != trace.SpanKindServer {
-			t.Fatalf("got %v", spans)
+			t.Fatalf("spans = %v", spans)
 		}
 		span := spans[0]
 		if !inside.Equal(span.SpanContext()) {
-			t.Error("the handler did not run within the span")
+			t.Error("the handler has no span in its context")
 		}
 		joined := span.SpanContext().TraceID().String() == remoteTrace
-		linked := slices.ContainsFunc(span.Links(), func(l sdktrace.Link) bool { return l.SpanContext.TraceID().String() == remoteTrace })
-		if joined != trust || linked == trust {
-			t.Errorf("trust %v: joined %v, linked %v", trust, joined, linked)
+		startLinked := slices.ContainsFunc(span.Links(), func(l sdktrace.Link) bool { return l.SpanContext.TraceID().String() == remoteTrace })
+		if joined != trust || startLinked == trust {
+			t.Errorf("trust %v: joined %v, linked %v", trust, joined, startLinked)
 		}
 		for _, a := range span.Attributes() {
 			if !slices.Contains([]attribute.Key{"rpc.system.name", "rpc.method", "userd.protocol", "rpc.response.status_code", "error.type"}, a.Key) {
-				t.Errorf("the span tells %s=%s", a.Key, a.Value.String())
+				t.Errorf("span has attribute %s=%s", a.Key, a.Value.String())
 			}
 		}
 	}
 }
 
-func TestAStrangerCannotForceATraceToBeKept(t *testing.T) {
+func TestUntrustedCallerCannotForceSampling(t *testing.T) {
 	never := sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.NeverSample()))
 	for _, trust := range []bool{false, true} {
 		tracing, recorder := recording(trust, never)
 		call(t, tracing, "/x.Y/Z", func(context.Context) error { return nil })
 		if got := len(recorder.Ended()) == 1; got != trust {
-			t.Errorf("trust %v: kept %v", trust, got)
+			t.Errorf("trust %v: sampled %v", trust, got)
 		}
 	}
 }
 
-func TestHealthAndReflectionMakeNoSpans(t *testing.T) {
+func TestHealthAndReflectionHaveNoSpans(t *testing.T) {
 	tracing, recorder := recording(true)
 	var calls atomic.Int32
 	for _, procedure := range []string{"/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"} {

@@ -51,8 +51,8 @@ func recordRows(ctx context.Context, span trace.Span, rows int) {
 	if span != nil {
 		return
 	}
-	if stream, ok := trace.SpanFromContext(ctx).(interface{ StoreDid(rows int) }); ok {
-		stream.StoreDid(rows)
+	if stream, ok := trace.SpanFromContext(ctx).(interface{ AddStoreCall(rows int) }); ok {
+		stream.AddStoreCall(rows)
 	}
 }
 

@@ -158,7 +158,7 @@ type streamSpan struct {
 	calls, rows int
 }
 
-func (s *streamSpan) StoreDid(rows int) { s.calls, s.rows = s.calls+1, s.rows+rows }
+func (s *streamSpan) AddStoreCall(rows int) { s.calls, s.rows = s.calls+1, s.rows+rows }
 
 func TestRowsAreCountedForStreams(t *testing.T) {
 	provider, recorder := recording()

@@ -16,8 +16,8 @@ import (
 	"github.com/yourorg/userservice/service/telemetry"
 )
 
-// bothForms runs a test with a logger of each form; line returns what was written
-// since, which must be one line of harmless characters.
+// bothForms runs a test with a logger of each format. line returns the output since the last
+// call, which must be one line of printable characters.
 func bothForms(t *testing.T, run func(t *testing.T, log *slog.Logger, line func() string)) {
 	t.Helper()
 	for _, format := range []string{telemetry.FormatText, telemetry.FormatJSON} {
@@ -27,16 +27,16 @@ func bothForms(t *testing.T, run func(t *testing.T, log *slog.Logger, line func(
 			if err != nil {
 				t.Fatal(err)
 			}
-			run(t, slog.New(telemetry.Plain(log.Handler())), func() string {
+			run(t, slog.New(telemetry.Sanitize(log.Handler())), func() string {
 				written := out.String()
 				out.Reset()
 				text, whole := strings.CutSuffix(written, "\n")
 				if !whole {
-					t.Errorf("no line was written: %q", written)
+					t.Errorf("output = %q, want one line", written)
 				}
 				for _, r := range text {
 					if !unicode.IsPrint(r) {
-						t.Errorf("the line has %U: %q", r, text)
+						t.Errorf("line contains %U: %q", r, text)
 					}
 				}
 				if format == telemetry.FormatJSON && !json.Valid([]byte(text)) {
@@ -48,7 +48,7 @@ func bothForms(t *testing.T, run func(t *testing.T, log *slog.Logger, line func(
 	}
 }
 
-// hostile are texts that a caller may send wherever a text is taken.
+// hostile are strings that a caller may send.
 var hostile = map[string]string{
 	"newline":          "bob\nlevel=INFO msg=\"call\" code=ok caller=admin",
 	"carriage return":  "bob\r\x1b[2Klevel=INFO msg=granted",
@@ -65,7 +65,7 @@ var hostile = map[string]string{
 	"tab and vertical": "bob\t\v\f",
 }
 
-func TestNoValueForgesALine(t *testing.T) {
+func TestValuesCannotForgeALine(t *testing.T) {
 	bothForms(t, func(t *testing.T, log *slog.Logger, line func() string) {
 		for name, text := range hostile {
 			for where, write := range map[string]func(){
@@ -93,7 +93,7 @@ type valuer string
 
 func (v valuer) LogValue() slog.Value { return slog.StringValue(string(v)) }
 
-func TestATextReadsAsItWasAsFarAsItCan(t *testing.T) {
+func TestEscapedTextStaysReadable(t *testing.T) {
 	bothForms(t, func(t *testing.T, log *slog.Logger, line func() string) {
 		for text, want := range map[string]string{
 			"Zoë Müller": "Zoë Müller", "日本語": "日本語", "🙂": "🙂", "": "",
@@ -101,13 +101,13 @@ func TestATextReadsAsItWasAsFarAsItCan(t *testing.T) {
 		} {
 			log.Info("call", slog.String("username", text))
 			if got := line(); !strings.Contains(got, want) {
-				t.Errorf("%q: got %s, want %s in it", text, got, want)
+				t.Errorf("log of %q = %s, want it to contain %s", text, got, want)
 			}
 		}
 	})
 }
 
-func TestNoTokenIsWritten(t *testing.T) {
+func TestTokensAreRedacted(t *testing.T) {
 	const jwt = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLXRoYXQtaXMtc2VjcmV0"
 	bothForms(t, func(t *testing.T, log *slog.Logger, line func() string) {
 		for _, text := range []string{
@@ -118,28 +118,27 @@ func TestNoTokenIsWritten(t *testing.T) {
 			got := line()
 			for _, secret := range []string{"c2VjcmV0", "dXNlcjpw", "c2lnbmF0", "eyJzdWIi"} {
 				if strings.Contains(got, secret) {
-					t.Errorf("%s: got %s", text, got)
+					t.Errorf("log of %s = %s", text, got)
 				}
 			}
 			if strings.Count(got, "[redacted]") != 3 {
-				t.Errorf("%s: got %s", text, got)
+				t.Errorf("log of %s = %s", text, got)
 			}
 		}
 		log.Info("a basic rule; the bearer of news", "kind", "basic")
 		if got := line(); strings.Contains(got, "redacted") {
-			t.Errorf("got %s", got)
+			t.Errorf("log = %s", got)
 		}
 	})
 }
 
-// pair is a value of no kind that package slog knows.
+// pair is a value that slog formats with package fmt.
 type pair struct {
 	Name  string
 	Count int
 }
 
-// What is no text may hold texts all the same.
-func TestValuesOfAnyKindArePlain(t *testing.T) {
+func TestValuesOfAnyTypeAreSanitized(t *testing.T) {
 	const hostile = "a\nlevel=ERROR msg=forged\x1b[2J Bearer c2VjcmV0LXRoYXQ"
 	bothForms(t, func(t *testing.T, log *slog.Logger, line func() string) {
 		for name, value := range map[string]any{
@@ -149,55 +148,55 @@ func TestValuesOfAnyKindArePlain(t *testing.T) {
 			log.Info("call", slog.Any("value", value))
 			got := line()
 			if strings.Count(strings.TrimRight(got, "\n"), "\n") != 0 || strings.ContainsAny(got, "\x1b") || strings.Contains(got, "c2VjcmV0") {
-				t.Errorf("%s: got %q", name, got)
+				t.Errorf("log of %s = %q", name, got)
 			}
 		}
 		log.Info("call", slog.Any("value", nil), slog.Int("count", 7), slog.Any("list", []int{1, 2}))
 		if got := line(); !strings.Contains(got, "[1 2]") || !strings.Contains(got, "7") {
-			t.Errorf("got %s", got)
+			t.Errorf("log = %s", got)
 		}
 	})
 }
 
-func TestOverlongValuesAreCut(t *testing.T) {
+func TestLongValuesAreTruncated(t *testing.T) {
 	bothForms(t, func(t *testing.T, log *slog.Logger, line func() string) {
 		log.Info("call", slog.String("user_agent", strings.Repeat("ü", 1<<20)))
 		if got := line(); len(got) > 17<<10 || !strings.Contains(got, "ü…") {
-			t.Errorf("got %d bytes", len(got))
+			t.Errorf("line has %d bytes", len(got))
 		}
 	})
 }
 
-func TestLinesCarryTheIDsOfTheirTrace(t *testing.T) {
+func TestLinesHaveTraceIDs(t *testing.T) {
 	bothForms(t, func(t *testing.T, log *slog.Logger, line func() string) {
 		ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
 			TraceID: trace.TraceID{0xab, 1}, SpanID: trace.SpanID{0xcd, 2},
 		}))
 		log.InfoContext(ctx, "call")
 		if got := line(); !strings.Contains(got, "ab010000000000000000000000000000") || !strings.Contains(got, "cd02000000000000") {
-			t.Errorf("got %s", got)
+			t.Errorf("log = %s", got)
 		}
 		log.InfoContext(t.Context(), "call")
 		if got := line(); strings.Contains(got, "trace_id") {
-			t.Errorf("without a trace: got %s", got)
+			t.Errorf("log without a trace = %s", got)
 		}
 	})
 }
 
-func TestAStackKeepsItsLines(t *testing.T) {
+func TestStackKeepsItsLines(t *testing.T) {
 	var out bytes.Buffer
-	log := slog.New(telemetry.Plain(slog.NewJSONHandler(&out, nil)))
+	log := slog.New(telemetry.Sanitize(slog.NewJSONHandler(&out, nil)))
 	log.Error("oh", "stack", "main.f()\n\tmain.go:1\x1b[1m")
 	if !strings.Contains(out.String(), `"stack":"main.f()\n\tmain.go:1\\x1b[1m"`) {
-		t.Errorf("got %s", &out)
+		t.Errorf("log = %s", &out)
 	}
 }
 
-func TestValuesThatBreakDoNotBreakTheLog(t *testing.T) {
+func TestNilPointersAreLogged(t *testing.T) {
 	bothForms(t, func(t *testing.T, log *slog.Logger, line func() string) {
 		log.Info("call", slog.Any("error", (*failure)(nil)), slog.Any("url", (*url.URL)(nil)), slog.Any("nothing", nil))
 		if got := line(); !strings.Contains(got, "call") {
-			t.Errorf("got %s", got)
+			t.Errorf("log = %s", got)
 		}
 	})
 }
@@ -213,7 +212,7 @@ func BenchmarkPlain(b *testing.B) {
 		slog.Duration("duration", 123456), slog.String("peer", "192.0.2.1:50000"), slog.String("caller", "alice@example.com"),
 	}
 	next := slog.NewJSONHandler(new(nowhere), nil)
-	for name, handler := range map[string]slog.Handler{"without": next, "with": telemetry.Plain(next)} {
+	for name, handler := range map[string]slog.Handler{"without": next, "with": telemetry.Sanitize(next)} {
 		log := slog.New(handler)
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -18,19 +18,18 @@ import (
 	"github.com/yourorg/userservice/service/telemetry"
 )
 
-// TestOneTraceIDLeadsFromTheGraphToTheLogAndTheTrace puts the parts together as a
-// server does.
-func TestOneTraceIDLeadsFromTheGraphToTheLogAndTheTrace(t *testing.T) {
+// Exemplars, log lines and spans of a call have the same trace id.
+func TestTraceIDInMetricsLogsAndTraces(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	t.Setenv("OTEL_SDK_DISABLED", "")
 	t.Setenv("OTEL_TRACES_EXPORTER", "console")
 	t.Setenv("OTEL_TRACES_SAMPLER", "always_on")
 	var spans, lines bytes.Buffer
-	tracing, err := telemetry.SetUpTracing(t.Context(), telemetry.TracingOptions{Service: "userd", Version: "v1", Console: &spans})
+	tracing, err := telemetry.NewTracing(t.Context(), telemetry.TracingOptions{Service: "userd", Version: "v1", Console: &spans})
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(telemetry.Plain(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	log := slog.New(telemetry.Sanitize(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
 	counted, err := intercept.NewMetrics(metrics.Registry())
 	if err != nil {
@@ -63,6 +62,6 @@ func TestOneTraceIDLeadsFromTheGraphToTheLogAndTheTrace(t *testing.T) {
 	inLog := ids(`msg="finished call" .*trace_id=([0-9a-f]{32})`, lines.String())
 	inTraces := ids(`"SpanContext":\{"TraceID":"([0-9a-f]{32})"`, spans.String())
 	if len(inGraph) != 2 || !slices.Equal(inGraph, inLog) || !slices.Equal(inGraph, inTraces) {
-		t.Errorf("graph %v\nlog %v\ntraces %v\n%s\n%s", inGraph, inLog, inTraces, &lines, &spans)
+		t.Errorf("exemplars %v\nlog %v\nspans %v\n%s\n%s", inGraph, inLog, inTraces, &lines, &spans)
 	}
 }
