@@ -103,7 +103,7 @@ func TestBombsOfDecompression(t *testing.T) {
 	} {
 		for _, variant := range compressedWays() {
 			if b.wants = "gzip: the message is larger compressed than it is"; variant.name == "REST" {
-				b.wants = "body: is not what its Content-Encoding says"
+				b.wants = "body: does not match its Content-Encoding"
 			}
 			b.extra = messageLimit
 			t.Run(b.name+", "+variant.name, func(t *testing.T) { sendBombs(t, variant, b) })

@@ -14,7 +14,7 @@ const (
 	typeLines  = "application/x-ndjson"
 )
 
-// offers lists the media types of a method of a resource, the preferred one first.
+// offers returns the media types of a method, the preferred one first.
 func (res *resource) offers(method string) []string {
 	var offers []string
 	if res.routes[method] != nil {
@@ -23,8 +23,8 @@ func (res *resource) offers(method string) []string {
 	return append(offers, res.streams[method].formats...)
 }
 
-// negotiate picks the media type that the caller likes best; among equals the first
-// that is offered. ok is false where none will do.
+// negotiate returns the offered media type with the highest quality in Accept; among equals the
+// first. ok is false if none is acceptable.
 func (res *resource) negotiate(r *http.Request, method string) (format string, ok bool) {
 	offers := res.offers(method)
 	accept := r.Header["Accept"]
@@ -41,9 +41,8 @@ func (res *resource) negotiate(r *http.Request, method string) (format string, o
 	return format, best > 0
 }
 
-// qualityOf returns the quality that a header such as Accept gives to a value. names
-// are what the value may be called there, the most specific name first, which
-// decides; 0 where the header has none of them.
+// qualityOf returns the quality of a value in a header such as Accept. names are the matching
+// elements, the most specific first; the most specific match wins. Without a match it is 0.
 func qualityOf(lines []string, names ...string) float64 {
 	quality := 0.0
 	rank := len(names)
@@ -60,8 +59,7 @@ func qualityOf(lines []string, names ...string) float64 {
 	return quality
 }
 
-// parseQuality finds q among parameters. Without one it is 1, and 0 where it cannot
-// be understood.
+// parseQuality returns the parameter q, 1 if absent, 0 if invalid.
 func parseQuality(parameters string) float64 {
 	for parameter := range strings.SplitSeq(parameters, ";") {
 		key, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")

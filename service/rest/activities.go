@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// lastEventID is the header in which an EventSource says what it has,
-	// lastEventParameter the parameter by which polyfills do.
+	// lastEventID is the header that an EventSource sends on a reconnect. Polyfills use
+	// lastEventParameter in the query.
 	lastEventID        = "Last-Event-Id"
 	lastEventParameter = "lastEventId"
-	// endEvent is the id of an event behind which there is nothing to resume.
+	// endEvent is the id of an event after which a stream cannot be resumed.
 	endEvent = "end"
 )
 
-// streamClients call the streams within the process.
+// streamClients are in-process clients of the streaming RPCs.
 type streamClients struct {
 	activities *connect.Client[userv1.StreamUserActivitiesRequest, userv1.UserActivity]
 	statuses   *connect.Client[userv1.WatchUserStatusRequest, userv1.UserStatusUpdate]
@@ -31,7 +31,7 @@ type streamClients struct {
 func newStreamClients(opts Options) streamClients {
 	const host = "http://in-process"
 	within := inProcess{opts: opts}
-	plain := connect.WithAcceptCompression("gzip", nil, nil) // nothing is gained within memory
+	plain := connect.WithAcceptCompression("gzip", nil, nil) // no compression in process
 	return streamClients{
 		activities: connect.NewClient[userv1.StreamUserActivitiesRequest, userv1.UserActivity](
 			within, host+userv1connect.UserServiceStreamUserActivitiesProcedure, plain),
@@ -40,16 +40,15 @@ func newStreamClients(opts Options) streamClients {
 	}
 }
 
-// openActivities prepares a call of StreamUserActivities.
-func (h *handler) openActivities(c *call, last lastEvent, format string) opened {
+// openActivities returns a call of StreamUserActivities.
+func (h *handler) openActivities(c *call, last lastEvent, format string) streamCall {
 	req, _ := c.message.Interface().(*userv1.StreamUserActivitiesRequest)
-	o := opened{progress: req.GetProgress()}
+	o := streamCall{progress: req.GetProgress()}
 	if last.given {
 		req.Since, req.FromHead = nil, false
 		req.AfterActivityId, req.Epoch = last.position, last.epoch
 	}
-	// An event stream always has progress underneath: it moves the place to resume
-	// from on while no row comes, see formats.
+	// Progress rows update the id for resuming an event stream while it is idle, see formats.
 	req.Progress = req.GetProgress() || format == typeEvents
 	o.run = func(ctx context.Context, header http.Header, emit func(item) bool) {
 		runStream(ctx, h.streams.activities, request(req, header), emit, activityItem)
@@ -58,22 +57,22 @@ func (h *handler) openActivities(c *call, last lastEvent, format string) opened 
 }
 
 func activityItem(row *userv1.UserActivity) (item, error) {
-	panicIfPlanted("panic-in-rest")
+	panicIfInjected("panic-in-rest")
 	data, err := marshalJSON(nil, row)
 	return item{
 		kind: itemRow, data: data, position: row.GetActivityId(), progress: row.GetAction() == "",
 	}, err
 }
 
-// openStatuses prepares a call of WatchUserStatus.
-func (h *handler) openStatuses(c *call, last lastEvent, _ string) opened {
+// openStatuses returns a call of WatchUserStatus.
+func (h *handler) openStatuses(c *call, last lastEvent, _ string) streamCall {
 	req, _ := c.message.Interface().(*userv1.WatchUserStatusRequest)
 	if last.given {
 		req.AfterActivityId, req.Epoch = last.position, last.epoch
 	}
-	o := opened{
-		// Everybody's statuses begin at the head, without any event that could be resumed
-		// from; the RPC sets its position before it begins.
+	o := streamCall{
+		// A stream of all statuses starts at the head, before any event that has an id.
+		// The RPC sends its start position in the header.
 		anchored: req.GetAll() && req.GetAfterActivityId() == 0,
 		progress: req.GetProgress(),
 	}
@@ -88,7 +87,7 @@ func statusItem(update *userv1.UserStatusUpdate) (item, error) {
 	return item{kind: itemRow, data: data, position: update.GetActivityId(), progress: update.GetProgress()}, err
 }
 
-// request makes a request with the headers of the caller's.
+// request returns a request with the given headers.
 func request[T any](message *T, header http.Header) *connect.Request[T] {
 	req := connect.NewRequest(message)
 	for name, values := range header {
@@ -97,18 +96,17 @@ func request[T any](message *T, header http.Header) *connect.Request[T] {
 	return req
 }
 
-// lastEvent is the last event that the caller of an event stream has, from which it
-// resumes.
+// lastEvent is the position from which an event stream resumes.
 type lastEvent struct {
 	given    bool
-	text     string // as the caller has it
+	text     string // as received
 	epoch    string
 	position int64
 }
 
-// readLastEvent reads the header by which an EventSource resumes, or the parameter of
-// the query that stands for it where headers cannot be set. query is the rest of the
-// query. The header wins: a client that sets it again and again keeps its first URL.
+// readLastEvent reads Last-Event-ID or the query parameter for clients that cannot set headers.
+// The header takes precedence, because a reconnecting client repeats the URL. query is the
+// query without the parameter.
 func readLastEvent(r *http.Request) (last lastEvent, query string, wrong []user.Violation) {
 	name, text := "Last-Event-ID", r.Header.Get(lastEventID)
 	query = r.URL.RawQuery

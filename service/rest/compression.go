@@ -14,14 +14,14 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// compressMinBytes is the least an answer has to have to be worth compressing.
+// compressMinBytes is the minimum size of a compressed response.
 const compressMinBytes = 1024
 
-// jsonDecodings is how often a body is decoded: from JSON, and from the binary form in
-// which the handler gets it.
+// jsonDecodings is the number of decodings of a body: from JSON, and from the binary form that
+// the Connect handler receives.
 const jsonDecodings = 2
 
-// newMessages returns what reads bodies where the server has nothing of its own for it.
+// newMessages returns a message reader without a memory limit.
 func newMessages(opts Options) *transport.Messages {
 	return transport.NewMessages(transport.MessageOptions{
 		TooLarge:    func(_ *http.Request, limit int64) error { return opts.TooLarge(limit) },
@@ -32,20 +32,19 @@ func newMessages(opts Options) *transport.Messages {
 	})
 }
 
-// newBodyError is the answer to a body that cannot be read.
+// newBodyError returns the error for an invalid body.
 func newBodyError(message string) *connect.Error {
 	answer, _ := intercept.ToConnect(user.NewFieldErrorf(bodyName, "%s", message))
 	return answer
 }
 
-// takesGzip reports whether the caller takes a compressed answer.
-func takesGzip(r *http.Request) bool {
+// acceptsGzip reports whether the client accepts gzip.
+func acceptsGzip(r *http.Request) bool {
 	return qualityOf(r.Header["Accept-Encoding"], "gzip", "*") > 0
 }
 
-// codingOf returns the one coding of a request's body, empty for none; ok is false
-// for what the server does not decode.
-func codingOf(r *http.Request) (coding string, ok bool) {
+// contentCoding returns the content coding of the body, "" for none. ok is false if it is not supported.
+func contentCoding(r *http.Request) (coding string, ok bool) {
 	lines := r.Header["Content-Encoding"]
 	if len(lines) > 1 {
 		return "", false

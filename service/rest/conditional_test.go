@@ -20,7 +20,7 @@ const connectGet = userv1connect.UserServiceGetUserProcedure + "?connect=v1&enco
 
 func connectGetURL(message string) string { return connectGet + url.QueryEscape(message) }
 
-// both serves a user by REST and by Connect GET, as the server does.
+// both serves a user over REST and Connect GET, like the server.
 func both(t *testing.T, f *fake) http.Handler {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -29,7 +29,7 @@ func both(t *testing.T, f *fake) http.Handler {
 	return mux
 }
 
-func TestETagOfAUser(t *testing.T) {
+func TestETag(t *testing.T) {
 	h := both(t, &fake{})
 	tags := map[string]string{}
 	for _, path := range []string{
@@ -39,10 +39,10 @@ func TestETagOfAUser(t *testing.T) {
 		w := serve(t, h, request{method: "GET", path: path})
 		etag := w.Header().Get("Etag")
 		if w.Code != http.StatusOK || !strings.HasPrefix(etag, `"`+testEtag) || w.Header().Get("Cache-Control") != "private, no-cache" {
-			t.Fatalf("%s: %d %v", path, w.Code, w.Header())
+			t.Fatalf("GET %s = %d %v", path, w.Code, w.Header())
 		}
 		if other, taken := tags[etag]; taken {
-			t.Errorf("%s and %s share %s", path, other, etag)
+			t.Errorf("%s and %s have the same ETag %s", path, other, etag)
 		}
 		tags[etag] = path
 		for _, condition := range []string{etag, "W/" + etag, `"x", ` + etag, "*", `"a,b" ,, W/` + etag} {
@@ -60,16 +60,16 @@ func TestETagOfAUser(t *testing.T) {
 		for _, condition := range []string{`"x"`, `"x", "y"`, testEtag, `"` + testEtag, `"` + testEtag + `" x`} {
 			again := serve(t, h, request{method: "GET", path: path, header: map[string]string{"If-None-Match": condition}})
 			if again.Code != http.StatusOK || again.Body.Len() == 0 {
-				t.Errorf("%s with %s: %d", path, condition, again.Code)
+				t.Errorf("GET %s with %s = %d", path, condition, again.Code)
 			}
 		}
 	}
 	if tags[`"`+testEtag+`"`] != "/api/v1/users/7" {
-		t.Error("the whole user's ETag is not its etag")
+		t.Error("ETag of the complete user differs from its etag")
 	}
 }
 
-// TestHead: a real server, which leaves the body out itself.
+// HEAD is tested with a real server, which omits the body itself.
 func TestHead(t *testing.T) {
 	server := httptest.NewServer(newHandler(t, &fake{}))
 	defer server.Close()
@@ -83,7 +83,7 @@ func TestHead(t *testing.T) {
 	server.Client().CloseIdleConnections()
 }
 
-// seen is what matters of an answer without its body.
+// seen is a response without its body.
 type seen struct {
 	status int
 	length int64
@@ -106,8 +106,8 @@ func do(t *testing.T, server *httptest.Server, method, path string) seen {
 	return seen{res.StatusCode, res.ContentLength, res.Header.Get("Etag")}
 }
 
-// TestETagHasItsCoding: a compressed answer is another representation.
-func TestETagHasItsCoding(t *testing.T) {
+// A compressed response is another representation.
+func TestETagDependsOnContentEncoding(t *testing.T) {
 	f := &fake{}
 	h := both(t, f)
 	large := testUser(7)
@@ -172,16 +172,16 @@ func TestIfMatchBecomesTheEtag(t *testing.T) {
 			test.header = map[string]string{"If-Match": test.ifMatch}
 			w := serve(t, h, test.request)
 			if w.Code != http.StatusOK {
-				t.Fatalf("%d %s", w.Code, w.Body)
+				t.Fatalf("response = %d %s", w.Code, w.Body)
 			}
 			if came := f.taken(); len(came) != 1 || !proto.Equal(came[0], test.want) {
-				t.Errorf("the handler got %v", came)
+				t.Errorf("handler received %v", came)
 			}
 		})
 	}
 }
 
-func TestPreconditionsThatCannotBeHonoured(t *testing.T) {
+func TestUnsupportedPreconditions(t *testing.T) {
 	f := &fake{}
 	h := newHandler(t, f)
 	for name, test := range map[string]struct {
@@ -208,13 +208,13 @@ func TestPreconditionsThatCannotBeHonoured(t *testing.T) {
 				t.Errorf("%d %+v", w.Code, p)
 			}
 			if came := f.taken(); len(came) > 0 {
-				t.Errorf("the handler got %v", came)
+				t.Errorf("handler received %v", came)
 			}
 		})
 	}
 }
 
-func TestMismatch(t *testing.T) {
+func TestETagMismatch(t *testing.T) {
 	for name, test := range map[string]struct {
 		err    error
 		query  string

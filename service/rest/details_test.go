@@ -15,7 +15,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// created creates a user with tags and metadata, and returns its path and its tag.
+// created creates a user with tags and metadata, and returns its path and ETag.
 func (c curl) created(name string) (path, etag string, got *userv1.User) {
 	c.t.Helper()
 	res := &userv1.CreateUserResponse{}
@@ -24,7 +24,7 @@ func (c curl) created(name string) (path, etag string, got *userv1.User) {
 	return fmt.Sprintf("/api/v1/users/%d", res.GetUser().GetUserId()), header.Get("Etag"), res.GetUser()
 }
 
-// told returns what an error says of its fields.
+// told returns the violations in an error.
 func told(t *testing.T, body []byte) string {
 	t.Helper()
 	var s struct {
@@ -44,7 +44,7 @@ func told(t *testing.T, body []byte) string {
 	return strings.Join(lines, "\n")
 }
 
-func TestErrorsNameTheFieldAndWhatWasExpected(t *testing.T) {
+func TestViolationsNameFieldAndExpectation(t *testing.T) {
 	c := curl{t, servertest.Start(t), false}
 	path, _, _ := c.created("ann")
 	post := func(body string) request { return request{method: "POST", path: "/api/v1/users", body: body} }
@@ -78,8 +78,7 @@ func TestErrorsNameTheFieldAndWhatWasExpected(t *testing.T) {
 	}
 }
 
-// Every body of JSON ends in a newline, so that a prompt stands on a line of its own.
-func TestResponsesEndInANewline(t *testing.T) {
+func TestJSONBodiesEndInANewline(t *testing.T) {
 	c := curl{t, servertest.Start(t), false}
 	path, _, _ := c.created("ann")
 	for _, q := range []request{
@@ -96,7 +95,7 @@ func TestResponsesEndInANewline(t *testing.T) {
 	}
 }
 
-func TestListsAreThereEvenWhenEmpty(t *testing.T) {
+func TestEmptyListsArePresent(t *testing.T) {
 	c := curl{t, servertest.Start(t), false}
 	path, _, _ := c.created("ann")
 	id := strings.TrimPrefix(path, "/api/v1/users/")
@@ -131,8 +130,7 @@ func TestListsAreThereEvenWhenEmpty(t *testing.T) {
 	}
 }
 
-// The members of a PATCH are its mask.
-func TestPatchWithoutAMask(t *testing.T) {
+func TestPatchWithoutMaskUsesTheMembers(t *testing.T) {
 	c := curl{t, servertest.Start(t), false}
 	for i, test := range []struct {
 		body, want string
@@ -154,7 +152,7 @@ func TestPatchWithoutAMask(t *testing.T) {
 			t.Errorf("PATCH %s = %s, want %s", test.body, got, test.want)
 		}
 	}
-	// What is sent back as it came changes nothing.
+	// Sending a received user back changes nothing.
 	path, _, before := c.created("echo")
 	whole := c.do(request{method: "GET", path: path}).body
 	var got struct{ User json.RawMessage }
@@ -166,15 +164,15 @@ func TestPatchWithoutAMask(t *testing.T) {
 	if res.GetUser().GetVersion() != before.GetVersion() {
 		t.Errorf("version %d, want %d", res.GetUser().GetVersion(), before.GetVersion())
 	}
-	// A mask that was given is the mask.
+	// An explicit mask takes precedence.
 	c.want(request{method: "PATCH", path: path + "?updateMask=tags", body: `{"email":"other@example.com"}`}, res)
 	if res.GetUser().GetEmail() != before.GetEmail() || len(res.GetUser().GetTags()) > 0 {
 		t.Errorf("%v", res)
 	}
 }
 
-// Writes return the tag that the next one may name.
-func TestEtagsOfWrites(t *testing.T) {
+// A write returns the ETag for the next If-Match.
+func TestETagOfWrites(t *testing.T) {
 	c := curl{t, servertest.Start(t), false}
 	path, etag, u := c.created("ann")
 	if etag != `"`+u.GetEtag()+`"` {
@@ -213,7 +211,7 @@ func TestEtagsOfWrites(t *testing.T) {
 	}
 }
 
-// Idempotency-Key is request_id.
+// Idempotency-Key sets request_id.
 func TestIdempotencyKey(t *testing.T) {
 	const key, other = "6f1c0c5e-7d7c-4a5e-9d5b-0a4f3b1c2d3e", "11111111-7d7c-4a5e-9d5b-0a4f3b1c2d3e"
 	c := curl{t, servertest.Start(t), false}
@@ -273,8 +271,8 @@ func idOf(t *testing.T, created reply) string {
 	return res.User.UserID
 }
 
-// Names of fields are understood as JSON spells them, too, over every protocol.
-func TestNamesOfFieldsInCamelCase(t *testing.T) {
+// Field names are accepted in camel case over every protocol.
+func TestFieldNamesInCamelCase(t *testing.T) {
 	s := servertest.Start(t)
 	c := curl{t, s, false}
 	path, _, u := c.created("ann")
@@ -303,8 +301,7 @@ func TestNamesOfFieldsInCamelCase(t *testing.T) {
 	}
 }
 
-// What is too long for a URL goes into a body.
-func TestReadsByPost(t *testing.T) {
+func TestReadsByPOST(t *testing.T) {
 	c := curl{t, servertest.Start(t), false}
 	path, _, u := c.created("ann")
 	var ids []string
@@ -357,7 +354,7 @@ func TestOversizedBodyIs413(t *testing.T) {
 	}
 }
 
-// TestEventSourceOfAnotherEpoch is what an EventSource meets after a backup was restored.
+// An EventSource resumes after a backup was restored.
 func TestEventSourceOfAnotherEpoch(t *testing.T) {
 	c := curl{t, servertest.Start(t), false}
 	path, _, _ := c.created("ann")

@@ -8,15 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// sseEvent is an event as an EventSource dispatches it.
+// sseEvent is an event that an EventSource dispatches.
 type sseEvent struct{ name, data, id string }
 
-// sseStream is what an EventSource makes of a stream, by the rules of the HTML
-// standard, section "Interpreting an event stream". Where the standard passes over
-// something in silence, which a server has no reason to send, it is an error here.
+// sseStream is a stream parsed by the rules of the HTML standard, "Interpreting an event stream".
+// Input that the standard ignores is an error.
 type sseStream struct {
 	events   []sseEvent
-	lastID   string // what a reconnect sends as Last-Event-ID
+	lastID   string // value of Last-Event-ID on a reconnect
 	retry    []int  // milliseconds
 	comments int
 }
@@ -30,11 +29,11 @@ func parseEvents(text string) (*sseStream, error) {
 	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
 	lines := strings.Split(text, "\n")
 	if lines[len(lines)-1] != "" {
-		return nil, fmt.Errorf("the last line %q has no end", lines[len(lines)-1])
+		return nil, fmt.Errorf("the last line %q is not terminated", lines[len(lines)-1])
 	}
 	lines = lines[:len(lines)-1]
 	if len(lines) > 0 && lines[len(lines)-1] != "" {
-		return nil, fmt.Errorf("the last block, %q, is not complete", lines[len(lines)-1])
+		return nil, fmt.Errorf("the last block %q is not terminated", lines[len(lines)-1])
 	}
 	var data, name, id string
 	id = s.lastID
@@ -61,7 +60,7 @@ func parseEvents(text string) (*sseStream, error) {
 			data += value + "\n"
 		case "id":
 			if strings.ContainsRune(value, 0) {
-				return nil, fmt.Errorf("an id with NUL")
+				return nil, fmt.Errorf("id contains NUL")
 			}
 			id = value
 		case "retry":
@@ -71,7 +70,7 @@ func parseEvents(text string) (*sseStream, error) {
 			}
 			s.retry = append(s.retry, int(n))
 		default:
-			return nil, fmt.Errorf("field %q", field)
+			return nil, fmt.Errorf("unknown field %q", field)
 		}
 	}
 	return s, nil
@@ -88,7 +87,7 @@ func TestParseEvents(t *testing.T) {
 	}
 	for _, bad := range []string{"data: a\n", "data: a", "dta: a\n\n", "retry: x\n\n", "\xff\n\n", "id: \x00\n\n"} {
 		if _, err := parseEvents(bad); err == nil {
-			t.Errorf("%q was taken", bad)
+			t.Errorf("parseEvents(%q) = nil error, want error", bad)
 		}
 	}
 }

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testEtag = "3-k2x"
 
-// fake is a user service that does what a test says, and remembers what came.
+// fake is a user service with configured results that records the requests.
 type fake struct {
 	userv1connect.UnimplementedUserServiceHandler
 
@@ -161,13 +161,13 @@ func withFlusher(ctx context.Context, control rest.FlushControl) context.Context
 	return context.WithValue(ctx, flushKey{}, control)
 }
 
-// flusher returns the control that a stream of the service would use.
+// flusher returns the flush control in a context.
 func flusher(ctx context.Context) rest.FlushControl {
 	control, _ := ctx.Value(flushKey{}).(rest.FlushControl)
 	return control
 }
 
-// connectHandler is the handler set with the interceptor that errors pass.
+// connectHandler is the Connect handler with the error interceptor.
 func connectHandler(f *fake) http.Handler {
 	errors := intercept.NewErrors(slog.New(slog.DiscardHandler))
 	_, handler := userv1connect.NewUserServiceHandler(f, connect.WithInterceptors(errors))
@@ -187,7 +187,6 @@ func newHandler(t *testing.T, f *fake, change ...func(*rest.Options)) http.Handl
 	return handler
 }
 
-// request is one request of a table.
 type request struct {
 	method, path, body string
 	header             map[string]string
@@ -241,7 +240,7 @@ func serve(t *testing.T, h http.Handler, q request) *httptest.ResponseRecorder {
 	return w
 }
 
-// problem is what a caller is told of an error.
+// problem is a decoded error.
 type problem struct {
 	code   int32
 	reason string

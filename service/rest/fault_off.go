@@ -2,5 +2,5 @@
 
 package rest
 
-// panicIfPlanted does nothing: only a build with the tag faults has faults.
-func panicIfPlanted(string) {}
+// panicIfInjected does nothing without the build tag faults.
+func panicIfInjected(string) {}

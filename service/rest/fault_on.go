@@ -4,9 +4,9 @@ package rest
 
 import "os"
 
-// panicIfPlanted panics if USERD_FAULT asks for this fault. It exists only under the
-// build tag faults, where it shows what becomes of a panic that no interceptor sees.
-func panicIfPlanted(fault string) {
+// panicIfInjected panics if USERD_FAULT names this fault. Process tests use it to check panics
+// outside of interceptors.
+func panicIfInjected(fault string) {
 	if os.Getenv("USERD_FAULT") == fault {
 		panic("planted: " + fault)
 	}

@@ -10,33 +10,36 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 )
 
-// reconnectDelay is how long an EventSource waits before it comes back.
+// reconnectDelay is the delay after which an EventSource reconnects.
 const reconnectDelay = 2 * time.Second
 
-// A format is how a stream looks. Each function appends to dst.
+// A format encodes a stream. Its functions append to dst.
 type format struct {
 	contentType string
-	// events: it is read by an EventSource, which comes back by itself when the stream
-	// has ended, unless a response is 204.
+	// events is set for server-sent events. An EventSource reconnects after the end of a
+	// stream unless the response is 204.
 	events bool
 
 	begin     func(dst []byte) []byte
 	row       func(dst []byte, id string, data []byte) []byte
-	anchor    func(dst []byte, id string) []byte // moves the place to resume from
+	anchor    func(dst []byte, id string) []byte // an id without a row
 	heartbeat func(dst []byte) []byte
-	// failure is the end. final: the caller shall not resume.
+	// failure ends the stream. If final is set the client must not resume.
 	failure func(dst []byte, s *status.Status, final bool) []byte
 }
 
-// formats are the formats by media type.
+// formats maps media types to formats.
 //
-// Server-sent events: each row is an event of the default type. Progress that the
-// caller did not ask for is a block with an id and no data, which moves the place to
-// resume from and is dispatched as no event. A bad end is an event named error; its id
-// is endEvent where resuming would fail again, and the response to that is 204.
+// Server-sent events: a row is an event of the default type. Progress that the client did not ask
+// for is
+// a block with an id and without data, which updates the last event id without an event. An error
+// is an
+// event named error. If resuming would fail again its id is endEvent, and the response to a
+// reconnect is
+// 204.
 //
-// NDJSON: each row is a line, and a heartbeat an empty one. A bad end is a last line
-// {"error": Status}; a body that ends without one ended well.
+// NDJSON: a row is a line and a heartbeat is an empty line. An error is a last line {"error":
+// Status}.
 var formats = map[string]format{
 	typeEvents: {
 		contentType: typeEvents, events: true,
@@ -79,7 +82,7 @@ func appendRetry(dst []byte, delay time.Duration) []byte {
 	return append(dst, "\n\n"...)
 }
 
-// appendEvent appends an event. JSON is one line.
+// appendEvent appends an event; data is JSON without line breaks.
 func appendEvent(dst []byte, id string, data []byte) []byte {
 	if id != "" {
 		dst = append(append(append(dst, "id: "...), id...), '\n')
@@ -95,8 +98,8 @@ func appendAnchor(dst []byte, id string) []byte {
 	return append(append(append(dst, "id: "...), id...), "\n\n"...)
 }
 
-// asSent returns the error that the handler sent, if err is one.
-func asSent(err error) (*connect.Error, bool) {
+// wireError returns the *connect.Error that the RPC sent, if err is one.
+func wireError(err error) (*connect.Error, bool) {
 	var sent *connect.Error
 	ok := errors.As(err, &sent) && connect.IsWireError(err)
 	return sent, ok

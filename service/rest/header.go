@@ -14,54 +14,53 @@ import (
 )
 
 const (
-	// maxTimeoutSeconds bounds what a caller may ask for; it is more than a week.
+	// maxTimeoutSeconds is the maximum of X-Server-Timeout.
 	maxTimeoutSeconds = 1_000_000
-	// maxTags bounds the tags of If-Match.
+	// maxTags is the maximum number of tags in If-Match.
 	maxTags = 16
 )
 
-// readHeader reads the headers that belong to the request's message. What cannot be
-// honoured is refused, because a caller relies on it.
+// readHeader reads the headers that set fields of the message or the timeout. An unsupported
+// precondition is an error, because the caller relies on it.
 func (c *call) readHeader(r *http.Request) []user.Violation {
 	return append(append(c.readIfMatch(r), c.readIdempotencyKey(r)...), c.readTimeout(r)...)
 }
 
-// has reports whether the request has a field.
+// has reports whether the request message has a field.
 func (c *call) has(name protoreflect.Name) bool {
 	return c.message.Descriptor().Fields().ByName(name) != nil
 }
 
-// set sets a field of type string.
+// set sets a string field.
 func (c *call) set(name protoreflect.Name, value string) {
 	c.message.Set(c.message.Descriptor().Fields().ByName(name), protoreflect.ValueOfString(value))
 }
 
-// text returns a field of type string.
+// text returns a string field.
 func (c *call) text(name protoreflect.Name) string {
 	return c.message.Get(c.message.Descriptor().Fields().ByName(name)).String()
 }
 
-// isRead reports whether a call changes nothing.
+// isRead reports whether the RPC has no side effects.
 func (c *call) isRead() bool {
 	options, _ := c.route.rpc.Options().(*descriptorpb.MethodOptions)
 	return options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS || c.route.rpc.IsStreamingServer()
 }
 
-// readIfMatch reads the entity tags of If-Match. A weak tag counts as the strong one:
-// a proxy that compresses responses weakens their tags.
+// readIfMatch reads If-Match. Weak tags are accepted, because compressing proxies weaken tags.
 func (c *call) readIfMatch(r *http.Request) []user.Violation {
 	if c.isRead() {
 		return nil
 	}
 	if len(r.Header["If-None-Match"]) > 0 {
-		return []user.Violation{{Field: "If-None-Match", Message: "is not supported for this method"}}
+		return []user.Violation{{Field: "If-None-Match", Message: "not supported for this method"}}
 	}
 	lines := r.Header["If-Match"]
 	if len(lines) == 0 {
 		return nil
 	}
 	if !c.has(etagField) {
-		return []user.Violation{{Field: "If-Match", Message: "is not supported for this call"}}
+		return []user.Violation{{Field: "If-Match", Message: "not supported for this method"}}
 	}
 	tags, star, ok := parseTags(lines)
 	if star {
@@ -79,8 +78,8 @@ func (c *call) readIfMatch(r *http.Request) []user.Violation {
 	return nil
 }
 
-// readIdempotencyKey reads the header that stands for request_id. Its value may be in
-// quotes, as a string of a structured field is.
+// readIdempotencyKey reads the header that sets request_id. The value may be quoted, as a
+// structured field string.
 func (c *call) readIdempotencyKey(r *http.Request) []user.Violation {
 	lines := r.Header["Idempotency-Key"]
 	if len(lines) == 0 || c.isRead() {
@@ -90,13 +89,13 @@ func (c *call) readIdempotencyKey(r *http.Request) []user.Violation {
 		return []user.Violation{{Field: "Idempotency-Key", Message: message}}
 	}
 	if !c.has(requestIDField) {
-		return wrong("is not supported for this call; its items may have a request_id each")
+		return wrong("not supported for this method; set request_id on its items")
 	}
 	key := strings.TrimSpace(lines[0])
 	if quoted, ok := strings.CutPrefix(key, `"`); ok {
 		key = strings.TrimSuffix(quoted, `"`)
 	}
-	const uuidBytes = 36 // of the form that request_id has; package uuid reads others, too
+	const uuidBytes = 36 // the canonical form; package uuid accepts others too
 	if _, err := uuid.Parse(key); err != nil || len(lines) > 1 || len(key) != uuidBytes {
 		return wrong("must be one UUID, such as 6f1c0c5e-7d7c-4a5e-9d5b-0a4f3b1c2d3e")
 	}
@@ -104,7 +103,7 @@ func (c *call) readIdempotencyKey(r *http.Request) []user.Violation {
 	return nil
 }
 
-// readTimeout reads the header by which a REST caller says how long it waits.
+// readTimeout reads the timeout of the client.
 func (c *call) readTimeout(r *http.Request) []user.Violation {
 	text := r.Header.Get("X-Server-Timeout")
 	if text == "" {
@@ -118,7 +117,7 @@ func (c *call) readTimeout(r *http.Request) []user.Violation {
 	return nil
 }
 
-// applyHeader puts what the header says into the message, which must not say otherwise.
+// applyHeader sets the fields given by headers. The message must not contradict them.
 func (c *call) applyHeader() error {
 	if c.requestID != "" {
 		if given := c.text(requestIDField); given != "" && !strings.EqualFold(given, c.requestID) {

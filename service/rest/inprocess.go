@@ -10,27 +10,24 @@ import (
 	"sync"
 )
 
-// inProcess calls a handler as if it were a server: it is the http client of the
-// streams' Connect clients.
+// inProcess is the HTTP client of the in-process Connect clients. It calls the handler directly.
 type inProcess struct{ opts Options }
 
-// passage is one stream within the process. It comes along in the context of the
-// call.
-type passage struct {
-	outer *http.Request    // of the caller
-	idle  func(waits bool) // see pipe
-	done  sync.WaitGroup
-	fault error // what the handler panicked with; read after done
+// inProcessCall is the state of one in-process stream, stored in the context of the call.
+type inProcessCall struct {
+	outer    *http.Request    // the client's request
+	idle     func(waits bool) // see pipe
+	done     sync.WaitGroup
+	panicErr error // panic of the handler; valid after done
 }
 
-type passageKey struct{}
+type inProcessCallKey struct{}
 
-// Do runs the handler in a goroutine of its own, and returns when it has sent the
-// header.
+// Do runs the handler on another goroutine, and returns when it has sent the header.
 func (c inProcess) Do(r *http.Request) (*http.Response, error) {
-	p, ok := r.Context().Value(passageKey{}).(*passage)
+	p, ok := r.Context().Value(inProcessCallKey{}).(*inProcessCall)
 	if !ok {
-		return nil, errors.New("a call within the process without its passage")
+		return nil, errors.New("in-process call without its state in the context")
 	}
 	body := newPipe(p.idle)
 	w := &streamWriter{pipe: body, header: make(http.Header), sent: make(chan struct{})}
@@ -40,12 +37,12 @@ func (c inProcess) Do(r *http.Request) (*http.Response, error) {
 	in.Proto, in.ProtoMajor, in.ProtoMinor = "HTTP/2.0", 2, 0
 	in.Host, in.RemoteAddr, in.TLS = p.outer.Host, p.outer.RemoteAddr, p.outer.TLS
 	p.done.Go(func() {
-		// net/http would catch a panic of a handler; here nobody else does.
+		// There is no net/http here to recover from a panic.
 		defer func() {
 			var err error
 			if v := recover(); v != nil {
 				err = fmt.Errorf("panic: %v", v)
-				p.fault = fmt.Errorf("%w\n%s", err, debug.Stack())
+				p.panicErr = fmt.Errorf("%w\n%s", err, debug.Stack())
 			}
 			w.WriteHeader(http.StatusOK)
 			body.end(err)
@@ -55,7 +52,7 @@ func (c inProcess) Do(r *http.Request) (*http.Response, error) {
 	select {
 	case <-w.sent:
 	case <-r.Context().Done():
-		_ = body.Close() // there will be no reader whom the handler could wait for
+		_ = body.Close() // unblocks the handler
 		return nil, r.Context().Err()
 	}
 	return &http.Response{
@@ -64,8 +61,8 @@ func (c inProcess) Do(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// streamWriter is the handler's end. Its header is for the handler's goroutine; final
-// and status are set once, before sent is closed.
+// streamWriter is the http.ResponseWriter of the handler. header belongs to the handler's
+// goroutine; final and status are valid once sent is closed.
 type streamWriter struct {
 	pipe   *pipe
 	header http.Header
@@ -77,10 +74,10 @@ type streamWriter struct {
 	final  http.Header
 }
 
-// Header gives the handler's header.
+// Header returns the response header.
 func (w *streamWriter) Header() http.Header { return w.header }
 
-// WriteHeader lets the caller of the handler go on.
+// WriteHeader makes Do return.
 func (w *streamWriter) WriteHeader(status int) {
 	if w.begun || status < http.StatusOK {
 		return
@@ -90,14 +87,13 @@ func (w *streamWriter) WriteHeader(status int) {
 	close(w.sent)
 }
 
-// Write hands on what the handler writes, and waits while too much is ahead.
+// Write writes to the pipe. It blocks while the pipe is full.
 func (w *streamWriter) Write(data []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return w.pipe.Write(data)
 }
 
-// Flush sends the header and what was written, unless the handler holds it. It says
-// nothing of what comes next, which may be the end.
+// Flush sends the header and the written data, unless the handler holds them.
 func (w *streamWriter) Flush() {
 	w.WriteHeader(http.StatusOK)
 	if !w.held {
@@ -105,28 +101,27 @@ func (w *streamWriter) Flush() {
 	}
 }
 
-// Hold says that the handler has more at hand.
+// Hold reports that the handler has more data ready.
 func (w *streamWriter) Hold() {
 	w.held = true
 	w.pipe.hold(true, false)
 }
 
-// Release says that the handler is about to wait.
+// Release reports that the handler waits for data.
 func (w *streamWriter) Release() {
 	w.held = false
 	w.WriteHeader(http.StatusOK)
 	w.pipe.hold(false, true)
 }
 
-// ownHeaders belong to the caller's exchange with this server, and not to the call
-// within it.
+// ownHeaders belong to the exchange with the client, and are not forwarded.
 var ownHeaders = []string{
 	"Accept", "Accept-", "Cache-Control", "Connect-", "Connection", "Content-", "Expect",
 	"Grpc-", "If-", "Keep-Alive", "Last-Event-Id", "Pragma", "Proxy-", "Range", "Te",
 	"Trailer", "Transfer-Encoding", "Upgrade", "X-Server-Timeout",
 }
 
-// forward copies the headers that are of use to the other side.
+// forward copies the end-to-end headers.
 func forward(to, from http.Header) {
 	for name, values := range from {
 		if !isOwn(name) {

@@ -19,9 +19,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// TestMalformedRequests: whatever a caller gets wrong is 400 with the field named,
-// and reaches no RPC.
-func TestMalformedRequests(t *testing.T) {
+// An invalid request gets status 400 with the field, and does not reach an RPC.
+func TestInvalidRequests(t *testing.T) {
 	f := &fake{}
 	h := newHandler(t, f)
 	latin1 := string([]byte{'"', 0xff, '"'})
@@ -94,14 +93,14 @@ func TestMalformedRequests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := serve(t, h, test.request)
 			if w.Code != http.StatusBadRequest {
-				t.Fatalf("%d %s", w.Code, w.Body)
+				t.Fatalf("response = %d %s", w.Code, w.Body)
 			}
 			p := readProblem(t, w.Body.Bytes())
 			if p.code != int32(code.Code_INVALID_ARGUMENT) || p.reason != string(user.InvalidField) || !slices.Equal(p.fields, test.fields) {
-				t.Errorf("%+v", p)
+				t.Errorf("error = %+v", p)
 			}
 			if came := f.taken(); len(came) > 0 {
-				t.Errorf("the handler got %v", came)
+				t.Errorf("handler received %v", came)
 			}
 		})
 	}
@@ -122,11 +121,11 @@ func TestTruncatedGzip(t *testing.T) {
 		}
 	}
 	if came := f.taken(); len(came) > 0 {
-		t.Errorf("the handler got %v", came)
+		t.Errorf("handler received %v", came)
 	}
 }
 
-// endless gives one byte again and again and counts how many were taken.
+// endless is an endless body that counts the bytes read.
 type endless struct{ taken int }
 
 func (e *endless) Read(data []byte) (int, error) {
@@ -169,7 +168,7 @@ func TestMessageLimit(t *testing.T) {
 			w := httptest.NewRecorder()
 			test.handler.ServeHTTP(w, r)
 			if w.Code != test.status {
-				t.Fatalf("%d %s", w.Code, w.Body)
+				t.Fatalf("response = %d %s", w.Code, w.Body)
 			}
 			came := f.taken()
 			if test.status == http.StatusOK {
@@ -177,10 +176,10 @@ func TestMessageLimit(t *testing.T) {
 			}
 			p := readProblem(t, w.Body.Bytes())
 			if p.code != int32(code.Code_RESOURCE_EXHAUSTED) || p.reason != string(user.MessageTooLarge) || p.meta["limit"] == "" {
-				t.Errorf("%+v", p)
+				t.Errorf("error = %+v", p)
 			}
 			if len(came) > 0 {
-				t.Errorf("the handler got %v", came)
+				t.Errorf("handler received %v", came)
 			}
 			if e, ok := test.body.(*endless); ok && e.taken > 4*limit {
 				t.Errorf("%d bytes were read", e.taken)
@@ -189,8 +188,8 @@ func TestMessageLimit(t *testing.T) {
 	}
 }
 
-// TestDeclaredLengthCostsNothing: what a caller says to send is not set aside.
-func TestDeclaredLengthCostsNothing(t *testing.T) {
+// A declared Content-Length allocates no memory.
+func TestDeclaredLengthAllocatesNothing(t *testing.T) {
 	h := newHandler(t, &fake{}, func(o *rest.Options) { o.MaxMessageBytes = 64 << 20 })
 	perCall := testing.Benchmark(func(b *testing.B) {
 		for b.Loop() {
@@ -205,9 +204,8 @@ func TestDeclaredLengthCostsNothing(t *testing.T) {
 	}
 }
 
-// TestLargeAnswers: JSON may be larger than the limit of a message, which its binary
-// form keeps.
-func TestLargeAnswers(t *testing.T) {
+// A JSON response may exceed the message limit, which applies to the binary form.
+func TestLargeJSONResponse(t *testing.T) {
 	f := &fake{}
 	f.list = func(context.Context, *userv1.ListUsersRequest) (*userv1.ListUsersResponse, error) {
 		users := make([]*userv1.User, 100)
@@ -229,7 +227,7 @@ func TestLargeAnswers(t *testing.T) {
 	}
 }
 
-func TestErrorsAreAsOverOtherProtocols(t *testing.T) {
+func TestErrorsHaveStatusAndDetails(t *testing.T) {
 	for _, test := range []struct {
 		err    *user.Error
 		status int
@@ -255,7 +253,7 @@ func TestErrorsAreAsOverOtherProtocols(t *testing.T) {
 				t.Errorf("%d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
 			}
 			if p.code != int32(test.err.Code) || p.reason != string(test.err.Reason) || len(p.fields) != len(test.err.Violations) {
-				t.Errorf("%+v", p)
+				t.Errorf("error = %+v", p)
 			}
 			for key, value := range test.err.Metadata {
 				if p.meta[key] != value {
@@ -266,8 +264,8 @@ func TestErrorsAreAsOverOtherProtocols(t *testing.T) {
 	}
 }
 
-// TestFaultsOnTheWayStayInside: an error that no handler gave is not shown.
-func TestFaultsOnTheWayStayInside(t *testing.T) {
+// Errors that do not come from the service are not shown.
+func TestInternalErrorsAreHidden(t *testing.T) {
 	var logged bytes.Buffer
 	h := newHandler(t, &fake{}, func(o *rest.Options) {
 		o.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -306,7 +304,7 @@ func TestCompression(t *testing.T) {
 	}
 }
 
-func TestOptionsThatAreMissing(t *testing.T) {
+func TestRequiredOptions(t *testing.T) {
 	for _, opts := range []rest.Options{{}, {Handler: http.NotFoundHandler()}, {WithFlusher: withFlusher}} {
 		if _, err := rest.New(opts); err == nil {
 			t.Errorf("%+v: no error", opts)

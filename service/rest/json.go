@@ -10,32 +10,29 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// marshalJSON encodes a message as REST shows it: a scalar that has its zero value is
-// left out, a list or a map is not, so that a client need not ask whether it is there.
-// fields is the field filter of the request, if it has one.
-//
-// Connect leaves empty lists out, as the JSON form of protobuf does: its clients know
-// the message and its response is what the canonical form says.
+// marshalJSON encodes a message as REST JSON: zero scalars are omitted, empty lists and maps are
+// present. fields is the field filter of the request. Connect responses use the canonical form,
+// which omits empty lists.
 func marshalJSON(dst []byte, message proto.Message, fields ...string) ([]byte, error) {
-	shown := withLists{message.ProtoReflect(), fields}
-	// Required fields, which proto3 does not have, need not be looked for.
-	return protojson.MarshalOptions{AllowPartial: true}.MarshalAppend(dst, shown.Interface())
+	wrapped := withLists{message.ProtoReflect(), fields}
+	// AllowPartial skips the check for required fields, which proto3 does not have.
+	return protojson.MarshalOptions{AllowPartial: true}.MarshalAppend(dst, wrapped.Interface())
 }
 
-// withLists is a message that shows its repeated fields even when they are empty.
+// withLists is a message whose empty repeated fields are present.
 type withLists struct {
 	protoreflect.Message
 
 	fields []string
 }
 
-// Interface returns the message as what protojson encodes.
-func (m withLists) Interface() protoreflect.ProtoMessage { return shownMessage{m} }
+// Interface implements protoreflect.Message.
+func (m withLists) Interface() protoreflect.ProtoMessage { return withListsMessage{m} }
 
-type shownMessage struct{ withLists }
+type withListsMessage struct{ withLists }
 
-// ProtoReflect returns the message.
-func (m shownMessage) ProtoReflect() protoreflect.Message { return m.withLists }
+// ProtoReflect implements proto.Message.
+func (m withListsMessage) ProtoReflect() protoreflect.Message { return m.withLists }
 
 // Range visits the populated fields and the empty lists and maps.
 func (m withLists) Range(visit func(protoreflect.FieldDescriptor, protoreflect.Value) bool) {
@@ -45,8 +42,8 @@ func (m withLists) Range(visit func(protoreflect.FieldDescriptor, protoreflect.V
 		value := m.Get(field)
 		switch {
 		case m.Has(field):
-			value = m.shown(field, value)
-		case !field.IsList() && !field.IsMap() || !m.whole(field):
+			value = m.wrap(field, value)
+		case !field.IsList() && !field.IsMap() || !m.complete(field):
 			continue
 		}
 		if !visit(field, value) {
@@ -55,10 +52,9 @@ func (m withLists) Range(visit func(protoreflect.FieldDescriptor, protoreflect.V
 	}
 }
 
-// whole reports whether an empty field of the message is empty in truth. Of a user it
-// may have been left out: by the field filter, or since a response has an excerpt of
-// the user alone, which has no username.
-func (m withLists) whole(field protoreflect.FieldDescriptor) bool {
+// complete reports whether an empty field is known to be empty. A user in a response may be
+// partial: by the field filter, or as an excerpt without username.
+func (m withLists) complete(field protoreflect.FieldDescriptor) bool {
 	u, ok := m.Message.Interface().(*userv1.User)
 	if !ok {
 		return true
@@ -69,8 +65,8 @@ func (m withLists) whole(field protoreflect.FieldDescriptor) bool {
 	return u.GetUsername() != ""
 }
 
-// shown wraps the messages within a value.
-func (m withLists) shown(field protoreflect.FieldDescriptor, value protoreflect.Value) protoreflect.Value {
+// wrap wraps the messages in a value.
+func (m withLists) wrap(field protoreflect.FieldDescriptor, value protoreflect.Value) protoreflect.Value {
 	switch {
 	case field.Message() == nil, field.IsMap():
 		return value
@@ -87,7 +83,7 @@ type listWithLists struct {
 	fields []string
 }
 
-// Get returns an element, wrapped.
+// Get returns a wrapped element.
 func (l listWithLists) Get(i int) protoreflect.Value {
 	return protoreflect.ValueOfMessage(withLists{l.List.Get(i).Message(), l.fields})
 }

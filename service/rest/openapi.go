@@ -10,7 +10,7 @@ import (
 	"github.com/yourorg/userservice/gen"
 )
 
-// documentHandler serves the OpenAPI document, which changes with the program only.
+// documentHandler serves the OpenAPI document.
 func documentHandler() http.Handler {
 	document := gen.OpenAPI()
 	sum := sha256.Sum256([]byte(document))
@@ -18,7 +18,7 @@ func documentHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			refuse(w, http.StatusMethodNotAllowed, "this path takes GET, HEAD")
+			refuse(w, http.StatusMethodNotAllowed, "method not allowed, use GET, HEAD")
 			return
 		}
 		header := w.Header()

@@ -7,52 +7,50 @@ import (
 )
 
 const (
-	pipeBytes = 16 << 10 // what a stream may be ahead of its reader
-	wakeBytes = 8 << 10  // what is worth waking the reader for while the writer holds
+	pipeBytes = 16 << 10 // buffer size
+	wakeBytes = 8 << 10  // minimum data that wakes the reader while the writer holds
 )
 
-// pipe carries a stream within the process, from the handler's goroutine to the one
-// that reads it. It is bounded, and it knows whether the writer has more at hand: one
-// that holds goes on writing, one that does not may be waiting.
+// pipe is a bounded in-memory pipe from the handler's goroutine to the reader of the stream. The
+// writer reports whether it has more data ready or waits for data.
 type pipe struct {
 	mu   sync.Mutex
 	cond *sync.Cond
 	buf  bytes.Buffer
 
-	held    bool // the writer has more at hand
-	waits   bool // the writer has said that it has not, and waits for more
-	reading bool // the reader empties the buffer
-	told    bool // idle was called since the last byte was written
+	held         bool // the writer has more data ready
+	waits        bool // the writer waits for data
+	reading      bool // the reader is draining the buffer
+	idleReported bool // idle was called since the last write
 
-	ended bool  // by the writer
-	err   error // with which it ended; nil: well
-	gone  bool  // the reader has gone
+	ended        bool  // the writer has closed the pipe
+	err          error // error of the writer
+	readerClosed bool  // the reader has closed the pipe
 
-	// idle is called by the reader's goroutine, within Read, when all that was written
-	// has been read and the writer does not hold; waits: it may be long before it writes
-	// again. Otherwise what it does next may be to end.
+	// idle is called within Read when the buffer is empty and the writer does not hold.
+	// waits is set if the writer waits for data; otherwise it may end the stream next.
 	idle func(waits bool)
 }
 
-// newPipe returns a pipe whose writer has something at hand until it says otherwise: a
-// reader who found nothing yet would take a stream that ends at once for one that waits.
+// newPipe returns a pipe whose writer holds. Otherwise a stream that ends at once would look
+// idle first.
 func newPipe(idle func(waits bool)) *pipe {
 	p := &pipe{idle: idle, held: true}
 	p.cond = sync.NewCond(&p.mu)
 	return p
 }
 
-// Write waits while there is too much ahead of the reader.
+// Write blocks while the buffer is full.
 func (p *pipe) Write(data []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.buf.Len() >= pipeBytes && !p.gone {
+	for p.buf.Len() >= pipeBytes && !p.readerClosed {
 		p.cond.Wait()
 	}
-	if p.gone {
+	if p.readerClosed {
 		return 0, io.ErrClosedPipe
 	}
-	p.told = false
+	p.idleReported = false
 	p.buf.Write(data)
 	if p.ready() {
 		p.cond.Broadcast()
@@ -60,18 +58,18 @@ func (p *pipe) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// ready reports whether the reader is to be woken for what there is.
+// ready reports whether the reader may read the buffer.
 func (p *pipe) ready() bool {
 	return p.ended || !p.held || p.reading || p.buf.Len() >= wakeBytes
 }
 
-// Read waits until it is worth it.
+// Read blocks until the pipe is ready.
 func (p *pipe) Read(data []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
 		switch {
-		case p.gone:
+		case p.readerClosed:
 			return 0, io.ErrClosedPipe
 		case p.buf.Len() > 0 && p.ready():
 			full := p.buf.Len() >= pipeBytes
@@ -81,14 +79,14 @@ func (p *pipe) Read(data []byte) (int, error) {
 				p.cond.Broadcast()
 			}
 			return n, nil
-		case p.buf.Len() > 0: // held, and not worth it yet
+		case p.buf.Len() > 0: // held, and too little data
 		case p.ended:
 			if p.err != nil {
 				return 0, p.err
 			}
 			return 0, io.EOF
-		case !p.held && !p.told:
-			p.told = true
+		case !p.held && !p.idleReported:
+			p.idleReported = true
 			waits := p.waits
 			p.mu.Unlock()
 			p.idle(waits)
@@ -99,18 +97,18 @@ func (p *pipe) Read(data []byte) (int, error) {
 	}
 }
 
-// hold says whether the writer has more at hand, and if not whether it waits.
+// hold reports whether the writer has more data ready, and if not, whether it waits for data.
 func (p *pipe) hold(held, waits bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held, p.waits = held, waits
 	if !held {
-		p.told = false
+		p.idleReported = false
 		p.cond.Broadcast()
 	}
 }
 
-// end is called when nothing more will be written.
+// end closes the pipe for writing.
 func (p *pipe) end(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -118,11 +116,11 @@ func (p *pipe) end(err error) {
 	p.cond.Broadcast()
 }
 
-// Close is called by the reader when it wants no more.
+// Close closes the pipe for reading.
 func (p *pipe) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.gone = true
+	p.readerClosed = true
 	p.cond.Broadcast()
 	return nil
 }

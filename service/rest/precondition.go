@@ -7,26 +7,26 @@ import (
 	"strings"
 )
 
-// EtagHeader is the header in which GetUser gives the strong entity tag of the
-// user's version: its etag in double quotes.
+// EtagHeader is the header in which GetUser returns the strong entity tag of a user: its
+// etag in double quotes.
 const EtagHeader = "Etag"
 
-// An entityTag is one of a list in If-Match or If-None-Match.
+// An entityTag is an element of If-Match or If-None-Match.
 type entityTag struct {
 	opaque string // without the quotes
 	weak   bool
 }
 
-// version is the part of the tag that stands for the user's version: what an
-// update takes as etag. The rest, see representation, says how it was shown.
+// version returns the part of the tag that is the user's etag. The rest identifies the
+// representation.
 func (t entityTag) version() string {
 	version, _, _ := strings.Cut(t.opaque, ";")
 	return version
 }
 
-// representation returns the tag of an answer to a URL with a query. The query says
-// which fields are shown, and over Connect in which encoding, so that a filtered
-// answer never passes for the whole user.
+// representation returns the entity tag of a representation. It depends on the query (the field
+// filter, and the encoding over Connect) and on the content coding, so that different
+// representations have different tags.
 func representation(etag string, rawQuery, coding string) string {
 	if rawQuery == "" && coding == "" {
 		return etag
@@ -35,8 +35,7 @@ func representation(etag string, rawQuery, coding string) string {
 	return strings.TrimSuffix(etag, `"`) + ";" + hex.EncodeToString(sum[:6]) + `"`
 }
 
-// parseTags takes a list of entity tags apart. star: the list is "*". ok is false
-// for what is no such list.
+// parseTags parses a list of entity tags. star is set for "*". ok is false for a malformed list.
 func parseTags(lines []string) (tags []entityTag, star, ok bool) {
 	rest := strings.TrimSpace(strings.Join(lines, ","))
 	if rest == "*" {
@@ -64,13 +63,9 @@ func parseTags(lines []string) (tags []entityTag, star, ok bool) {
 	return tags, false, len(tags) > 0
 }
 
-// ConditionalGet gives the answers of GetUser to GET and HEAD an ETag that is
-// distinct for each representation, and answers 304 without a body where
-// If-None-Match has it. It is meant for the REST route, where it is in place
-// already, and for Connect GET. Nothing is buffered.
-//
-// It acts on answers that carry EtagHeader, which the handler of GetUser sets, and
-// leaves everything else as it is.
+// ConditionalGet returns middleware that sets a representation-specific ETag on responses to GET
+// and HEAD that have EtagHeader, and responds 304 if If-None-Match matches. Nothing is buffered.
+// The REST routes include it; Connect GET needs it too.
 func ConditionalGet(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -85,15 +80,15 @@ type conditionalWriter struct {
 	http.ResponseWriter
 
 	request     *http.Request
-	rawQuery    string // of the caller's URL, which handlers may rewrite
+	rawQuery    string // of the original URL, which handlers may rewrite
 	started     bool
 	notModified bool
 }
 
-// Unwrap lets http.ResponseController find the writer below.
+// Unwrap supports http.ResponseController.
 func (c *conditionalWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// Flush sends what was written.
+// Flush sends the written data.
 func (c *conditionalWriter) Flush() {
 	if !c.started {
 		c.WriteHeader(http.StatusOK)
@@ -101,7 +96,7 @@ func (c *conditionalWriter) Flush() {
 	_ = http.NewResponseController(c.ResponseWriter).Flush()
 }
 
-// WriteHeader sends the status, which is 304 where the caller has the answer.
+// WriteHeader sends the status, or 304 if If-None-Match matches.
 func (c *conditionalWriter) WriteHeader(status int) {
 	if !c.started && status >= http.StatusOK {
 		c.started = true
@@ -112,17 +107,17 @@ func (c *conditionalWriter) WriteHeader(status int) {
 	c.ResponseWriter.WriteHeader(status)
 }
 
-// decide completes the header of an answer with an ETag.
+// decide sets the header and returns the status of a response with an ETag.
 func (c *conditionalWriter) decide() int {
 	header := c.Header()
 	etag := representation(header.Get(EtagHeader), c.rawQuery, header.Get("Content-Encoding"))
 	header.Set(EtagHeader, etag)
 	if header.Get("Cache-Control") == "" {
-		// To be kept, but not to be shown without asking, nor to anybody else.
+		// Private caches may store the response and must revalidate it.
 		header.Set("Cache-Control", "private, no-cache")
 	}
 	tags, star, ok := parseTags(c.request.Header["If-None-Match"])
-	if !ok || !star && !holds(tags, etag) {
+	if !ok || !star && !contains(tags, etag) {
 		return http.StatusOK
 	}
 	c.notModified = true
@@ -132,8 +127,8 @@ func (c *conditionalWriter) decide() int {
 	return http.StatusNotModified
 }
 
-// holds compares weakly, as If-None-Match does.
-func holds(tags []entityTag, etag string) bool {
+// contains compares weakly, as If-None-Match requires.
+func contains(tags []entityTag, etag string) bool {
 	for _, tag := range tags {
 		if `"`+tag.opaque+`"` == etag {
 			return true
@@ -142,7 +137,7 @@ func holds(tags []entityTag, etag string) bool {
 	return false
 }
 
-// Write sends a part of the body, if there is to be one.
+// Write writes the body unless the status is 304.
 func (c *conditionalWriter) Write(data []byte) (int, error) {
 	if !c.started {
 		c.WriteHeader(http.StatusOK)

@@ -18,18 +18,18 @@ import (
 )
 
 const (
-	maxViolations = 20  // told at once
-	maxEcho       = 100 // bytes of a caller's own text that an error repeats
+	maxViolations = 20  // maximum in one response
+	maxEcho       = 100 // maximum bytes of the caller's text in an error
 
 	timestampName = protoreflect.FullName("google.protobuf.Timestamp")
 	fieldMaskName = protoreflect.FullName("google.protobuf.FieldMask")
 )
 
-// query reads a query into a request message. A parameter must be known, must not be
-// given twice, and must not contradict the path or the body.
+// query reads a URL query into a request message. Unknown, repeated and contradictory parameters
+// are violations.
 type query struct {
 	message protoreflect.Message
-	// fixed are fields that the path or the body gives.
+	// fixed are the fields set by the path or the body.
 	fixed []protoreflect.FieldDescriptor
 
 	seen       map[protoreflect.FieldDescriptor]string
@@ -50,7 +50,7 @@ func readQuery(raw string, message protoreflect.Message, fixed ...protoreflect.F
 	for name := range values {
 		names = append(names, name)
 	}
-	slices.Sort(names) // so that the answer is always the same
+	slices.Sort(names) // for a deterministic response
 	for _, name := range names {
 		q.parameter(name, values[name])
 	}
@@ -63,7 +63,7 @@ func (q *query) reject(field, message string) {
 	}
 }
 
-// parameter reads all values that came under one name.
+// parameter reads the values of one parameter.
 func (q *query) parameter(name string, values []string) {
 	if mask, ok := strings.CutSuffix(name, ".paths"); ok {
 		if field := fieldNamed(q.message, mask); field != nil && isMessage(field, fieldMaskName) {
@@ -77,10 +77,10 @@ func (q *query) parameter(name string, values []string) {
 		q.reject(name, "unknown parameter")
 		return
 	case slices.Contains(q.fixed, field):
-		q.reject(string(field.Name()), "is given elsewhere in the request and must not be in the query")
+		q.reject(string(field.Name()), "must not be in the query: set by the path or the body")
 		return
 	case q.seen[field] != "":
-		q.reject(string(field.Name()), "is given twice, as "+q.seen[field]+" and as "+name)
+		q.reject(string(field.Name()), "set twice, as "+q.seen[field]+" and as "+name)
 		return
 	}
 	q.seen[field] = name
@@ -90,9 +90,9 @@ func (q *query) parameter(name string, values []string) {
 	case field.IsList():
 		q.list(field, values)
 	case field.IsMap():
-		q.reject(string(field.Name()), "cannot be given in the query")
+		q.reject(string(field.Name()), "not supported in the query")
 	case len(values) > 1:
-		q.reject(string(field.Name()), "is given more than once")
+		q.reject(string(field.Name()), "must not be repeated")
 	default:
 		value, _, problem := parseScalar(field, values[0])
 		if problem != "" {
@@ -103,8 +103,7 @@ func (q *query) parameter(name string, values []string) {
 	}
 }
 
-// list reads a repeated field, whose values may come one by one or with commas; no
-// value that the service takes has a comma in it.
+// list reads a repeated field from repeated or comma-separated values.
 func (q *query) list(field protoreflect.FieldDescriptor, values []string) {
 	list := q.message.Mutable(field).List()
 	for _, joined := range values {
@@ -119,8 +118,8 @@ func (q *query) list(field protoreflect.FieldDescriptor, values []string) {
 	}
 }
 
-// mask reads a field mask, with commas or path by path. Of a path the name of the field
-// alone is turned from camel case to snake case: a key of metadata stays as it is.
+// mask reads a field mask, comma-separated or from one parameter for each path. Only the first
+// path element is converted to snake case, because metadata keys are case-sensitive.
 func (q *query) mask(field protoreflect.FieldDescriptor, values []string, commas bool) {
 	mask := &fieldmaskpb.FieldMask{}
 	if before, ok := q.message.Get(field).Message().Interface().(*fieldmaskpb.FieldMask); ok {
@@ -133,7 +132,7 @@ func (q *query) mask(field protoreflect.FieldDescriptor, values []string, commas
 		}
 		for _, path := range paths {
 			if path == "" || !utf8.ValidString(path) {
-				q.reject(string(field.Name()), "must be names of fields")
+				q.reject(string(field.Name()), "must be field names")
 				return
 			}
 			head, rest, nested := strings.Cut(path, ".")
@@ -147,10 +146,10 @@ func (q *query) mask(field protoreflect.FieldDescriptor, values []string, commas
 	q.message.Set(field, protoreflect.ValueOfMessage(mask.ProtoReflect()))
 }
 
-const cannot = "cannot be given here"
+const unsupported = "not supported here"
 
-// parseScalar reads one value; text is its canonical form, problem says what was
-// expected.
+// parseScalar parses a value. text is its canonical form; problem is the expected form if the
+// value is invalid.
 func parseScalar(field protoreflect.FieldDescriptor, in string) (value protoreflect.Value, text, problem string) {
 	switch field.Kind() {
 	case protoreflect.StringKind:
@@ -182,9 +181,9 @@ func parseScalar(field protoreflect.FieldDescriptor, in string) (value protorefl
 		if field.Message().FullName() == timestampName {
 			return parseTime(field, in)
 		}
-		return value, "", cannot
+		return value, "", unsupported
 	default:
-		return value, "", cannot
+		return value, "", unsupported
 	}
 }
 
@@ -200,7 +199,7 @@ func parseEnum(field protoreflect.FieldDescriptor, in string) (value protoreflec
 }
 
 func parseTime(field protoreflect.FieldDescriptor, in string) (value protoreflect.Value, text, problem string) {
-	// An unescaped + of a zone arrives as a space, which no time has.
+	// An unescaped + of a zone offset arrives as a space.
 	at, err := time.Parse(time.RFC3339Nano, strings.ReplaceAll(in, " ", "+"))
 	stamp := timestamppb.New(at)
 	if err != nil || stamp.CheckValid() != nil {
@@ -209,7 +208,7 @@ func parseTime(field protoreflect.FieldDescriptor, in string) (value protoreflec
 	return protoreflect.ValueOfMessage(stamp.ProtoReflect()), at.UTC().Format(time.RFC3339Nano), ""
 }
 
-// fieldNamed finds a field by its name in the proto or in JSON.
+// fieldNamed returns the field with the proto or JSON name, or nil.
 func fieldNamed(message protoreflect.Message, name string) protoreflect.FieldDescriptor {
 	fields := message.Descriptor().Fields()
 	if field := fields.ByJSONName(name); field != nil {
@@ -222,7 +221,7 @@ func isMessage(field protoreflect.FieldDescriptor, name protoreflect.FullName) b
 	return field.Message() != nil && !field.IsList() && field.Message().FullName() == name
 }
 
-// snakeCase turns a name from JSON to the proto's; one in the proto's form stays.
+// snakeCase converts a JSON name to the proto name.
 func snakeCase(name string) string {
 	var b strings.Builder
 	for _, c := range []byte(name) {

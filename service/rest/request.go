@@ -25,20 +25,20 @@ const (
 	etagField      = protoreflect.Name("etag")
 	requestIDField = protoreflect.Name("request_id")
 	maskField      = protoreflect.Name("update_mask")
-	bodyName       = "body" // in violations of the body as a whole
+	bodyName       = "body" // field name in violations of the whole body
 )
 
-// A call is a request on its way to its RPC.
+// A call is a request that is converted to its RPC.
 type call struct {
 	route     *route
 	message   protoreflect.Message // from path, query, header and body
-	etags     []string             // of If-Match; empty: there is none, or it is "*"
+	etags     []string             // of If-Match; empty if absent or "*"
 	requestID string               // of Idempotency-Key
 	timeout   string               // in milliseconds; empty: none
 }
 
-// read reads a request into its message, each part once: path, query, header, body. ok
-// is false where it was refused.
+// read builds the request message from path, query, header and body. If ok is false an error
+// response was written.
 func (h *handler) read(w http.ResponseWriter, r *http.Request, rt *route, values []string, query string) (c *call, ok bool) {
 	c = &call{route: rt, message: rt.input.New()}
 	violations := c.readPath(values)
@@ -63,7 +63,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, rt *route, values
 		err = c.applyHeader()
 	}
 	if err != nil {
-		h.bodyFailed(w, err)
+		h.writeBodyError(w, err)
 		return nil, false
 	}
 	return c, true
@@ -74,7 +74,7 @@ func (c *call) readPath(values []string) []user.Violation {
 	for i, field := range c.route.variables {
 		value, text, problem := parseScalar(field, values[i])
 		if problem == "" && text != values[i] {
-			problem = "must be written plainly"
+			problem = "must be in canonical form"
 		}
 		if problem != "" {
 			violations = append(violations, user.Violation{Field: string(field.Name()), Message: problem})
@@ -91,7 +91,7 @@ func (c *call) readQuery(query string) []user.Violation {
 	case "":
 	case wholeBody:
 		if query != "" {
-			return []user.Violation{{Field: "query", Message: "must be empty: this call reads all from its body"}}
+			return []user.Violation{{Field: "query", Message: "must be empty: parameters belong in the body"}}
 		}
 	default:
 		fixed = append(fixed[:len(fixed):len(fixed)], c.bodyField())
@@ -99,14 +99,13 @@ func (c *call) readQuery(query string) []user.Violation {
 	return readQuery(query, c.message, fixed...)
 }
 
-// bodyField returns the field that the body is.
+// bodyField returns the field that the body sets.
 func (c *call) bodyField() protoreflect.FieldDescriptor { return fieldNamed(c.message, c.route.body) }
 
-// refuseBody returns the HTTP code for a body of a kind that the call does not read, 0
-// where all is well.
+// refuseBody returns the HTTP status for an unsupported encoding or type of the body, else 0.
 func (c *call) refuseBody(r *http.Request) (status int, message string) {
-	if _, ok := codingOf(r); !ok {
-		return http.StatusUnsupportedMediaType, "a body may be compressed with gzip only"
+	if _, ok := contentCoding(r); !ok {
+		return http.StatusUnsupportedMediaType, "Content-Encoding must be gzip or absent"
 	}
 	if c.route.body == "" {
 		return 0, ""
@@ -117,25 +116,24 @@ func (c *call) refuseBody(r *http.Request) (status int, message string) {
 	case len(types) == 0 && empty, len(types) == 1 && isJSON(types[0]):
 		return 0, ""
 	default:
-		return http.StatusUnsupportedMediaType, "the body must be application/json in UTF-8"
+		return http.StatusUnsupportedMediaType, "Content-Type must be application/json in UTF-8"
 	}
 }
 
-// readBody returns the body, decompressed, within the limit of a message.
+// readBody returns the decompressed body.
 func (h *handler) readBody(r *http.Request, c *call) ([]byte, error) {
 	if c.route.body == "" {
 		var first [1]byte
 		if n, _ := io.ReadFull(r.Body, first[:]); n > 0 {
-			return nil, newBodyError("must be empty: this call reads no body")
+			return nil, newBodyError("must be empty for this method")
 		}
 		return nil, nil
 	}
-	coding, _ := codingOf(r)
+	coding, _ := contentCoding(r)
 	return h.opts.Messages.ReadBody(r, coding != "", int64(h.opts.MaxMessageBytes), jsonDecodings)
 }
 
-// decode reads the body into the message. The body may repeat what the path says, and
-// must not contradict it.
+// decode decodes the body into the message. Fields that the path also sets must be equal.
 func (c *call) decode(body []byte) error {
 	if c.route.body == "" {
 		return nil
@@ -145,7 +143,7 @@ func (c *call) decode(body []byte) error {
 		target = c.route.input.New()
 	} else {
 		if len(body) == 0 {
-			return user.NewFieldErrorf(c.route.body, "the body is required")
+			return user.NewFieldErrorf(c.route.body, "required")
 		}
 		target = c.message.Mutable(c.bodyField()).Message()
 	}
@@ -153,10 +151,10 @@ func (c *call) decode(body []byte) error {
 		body = []byte("{}")
 	}
 	if err := jsonpb.Unmarshal(body, target.Interface()); err != nil {
-		return jsonFault(err)
+		return newJSONError(err)
 	}
 	if c.route.body != wholeBody {
-		return c.maskOf(body, target)
+		return c.setMask(body, target)
 	}
 	for _, field := range c.route.variables {
 		if target.Has(field) && !target.Get(field).Equal(c.message.Get(field)) {
@@ -168,17 +166,16 @@ func (c *call) decode(body []byte) error {
 	return nil
 }
 
-// maskOf sets the update mask of a request that brings none to the members of the body,
-// so that an empty value clears its field. Members that the server alone sets are not in
-// it: a caller may send back what it was sent.
-func (c *call) maskOf(body []byte, target protoreflect.Message) error {
+// setMask sets a missing update mask to the members of the body, so that an empty value clears
+// its field. Output-only members are ignored, so that a client can send back a received user.
+func (c *call) setMask(body []byte, target protoreflect.Message) error {
 	mask := c.message.Descriptor().Fields().ByName(maskField)
 	if mask == nil || c.message.Has(mask) {
 		return nil
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(body, &members); err != nil {
-		return newBodyError("is not JSON")
+		return newBodyError("must be JSON")
 	}
 	var paths []string
 	for name := range members {
@@ -198,11 +195,11 @@ func isOutputOnly(field protoreflect.FieldDescriptor) bool {
 	return slices.Contains(behavior, annotations.FieldBehavior_OUTPUT_ONLY)
 }
 
-// jsonFault is the error for a body that is not the JSON of a message.
-func jsonFault(err error) error {
+// newJSONError returns the error for an invalid JSON body.
+func newJSONError(err error) error {
 	wrong := (*jsonpb.Error)(nil)
 	if !errors.As(err, &wrong) {
-		return newBodyError("is not JSON of the expected form")
+		return newBodyError("must be JSON of the expected form")
 	}
 	field := wrong.Field
 	if field == "" {
@@ -211,32 +208,31 @@ func jsonFault(err error) error {
 	return user.NewFieldErrorf(field, "%s", wrong.Description())
 }
 
-// bodyFailed answers that the body could not be read.
-func (h *handler) bodyFailed(w http.ResponseWriter, err error) {
+// writeBodyError writes the response to a failed read of the body.
+func (h *handler) writeBodyError(w http.ResponseWriter, err error) {
 	var failure *connect.Error
 	switch known, ok := user.AsError(err); {
 	case ok:
 		h.refuseError(w, known)
 	case errors.As(err, new(*transport.GzipError)):
-		h.invalid(w, user.Violation{Field: bodyName, Message: "is not what its Content-Encoding says"})
+		h.invalid(w, user.Violation{Field: bodyName, Message: "does not match its Content-Encoding"})
 	case errors.As(err, &failure):
 		s := statusOf(failure)
-		h.refusedAs(reason(s))
+		h.countRejection(reason(s))
 		writeStatus(w, httpCode(s), s)
 	default:
-		h.invalid(w, user.Violation{Field: bodyName, Message: "ended early"})
+		h.invalid(w, user.Violation{Field: bodyName, Message: "incomplete"})
 	}
 }
 
-// refusedAs tells the reason of a refusal, but for those that were told where they were
-// made.
-func (h *handler) refusedAs(why user.Reason) {
+// countRejection reports a rejection, unless its origin has reported it.
+func (h *handler) countRejection(why user.Reason) {
 	if why != user.MessageTooLarge && why != user.Overloaded {
 		h.opts.Refused(why)
 	}
 }
 
-// request returns the request for the Connect handler.
+// request returns the request to the Connect handler.
 func (c *call) request(r *http.Request, body []byte) *http.Request {
 	procedure := c.route.procedure()
 	out := r.WithContext(r.Context())

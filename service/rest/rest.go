@@ -1,16 +1,12 @@
-// Package rest serves the RPCs of user.v1.UserService as plain HTTP and JSON: the
-// routes that the proto's annotations name under /api/v1/, the event streams, and
-// the OpenAPI document.
+// Package rest serves the RPCs of user.v1.UserService as REST: the routes of the
+// google.api.http annotations below /api/v1/, event streams, and the OpenAPI document.
 //
-// It promises that there is one implementation: every request ends in the Connect
-// handler that it was given, with all its interceptors, in the caller's own context.
-// A request is read once into the message of its RPC, from path, query, header and
-// body; the handler is called within the process with that message. What a caller gets
-// wrong is answered with 4xx and a google.rpc.Status as JSON, in which each field is
-// named; such a request does not reach an RPC.
+// It is not a second implementation. A request is converted once, from path, query, header and
+// body, to the message of its RPC, and passed in process to the Connect handler with all its
+// interceptors. An invalid request gets a 4xx status and a google.rpc.Status in JSON with a
+// violation for each field, and does not reach the RPC.
 //
-// It leaves alone who is calling, what browsers may do from elsewhere, and how long
-// a connection may take: that is for the middleware around it.
+// Authentication, CORS and timeouts are the task of the middleware around it.
 package rest
 
 import (
@@ -31,54 +27,54 @@ import (
 )
 
 const (
-	// Prefix is where the routes begin.
+	// Prefix is the path prefix of the routes.
 	Prefix = "/api/v1/"
-	// OpenAPIPath is where the OpenAPI document is.
+	// OpenAPIPath is the path of the OpenAPI document.
 	OpenAPIPath = "/openapi.yaml"
 
 	defaultMessageBytes = 4 << 20
 	defaultHeartbeat    = 15 * time.Second
 )
 
-// FlushControl says when what a stream has written is to be sent.
+// FlushControl controls when the data written to a stream is sent.
 type FlushControl interface {
-	// Hold keeps what is written from now on.
+	// Hold buffers data from now on.
 	Hold()
-	// Release sends what was kept; it is called before waiting for anything.
+	// Release sends buffered data. It is called before waiting.
 	Release()
 }
 
-// Options are what the handler is made of.
+// Options configure the handler.
 type Options struct {
-	// Handler is the Connect handler of user.v1.UserService with its interceptors.
-	// It must not answer conditional requests itself. Required.
+	// Handler is the Connect handler of user.v1.UserService with its interceptors. It
+	// must not handle conditional requests itself. Required.
 	Handler http.Handler
-	// WithFlusher returns a context whose stream is sent as the control says. A
-	// stream within the process must not move the connection's own control, which
-	// another goroutine writes to. Required.
+	// WithFlusher returns a context with the flush control of an in-process stream. The
+	// connection's own control must not be used, because another goroutine writes to it.
+	// Required.
 	WithFlusher func(context.Context, FlushControl) context.Context
-	// MaxMessageBytes bounds a request's body, before and after decompression; an
-	// answer may be as many times larger as JSON is than the binary form. 0: 4 MiB.
+	// MaxMessageBytes is the maximum size of a request body, before and after
+	// decompression. Default: 4 MiB.
 	MaxMessageBytes int
-	// Heartbeat is how long an event stream stays silent at most. 0: 15 s.
+	// Heartbeat is the maximum idle time of an event stream. Default: 15 s.
 	Heartbeat time.Duration
-	// TooLarge is the answer to a message beyond the limit. nil: intercept.NewTooLargeError.
+	// TooLarge returns the error for a larger message. nil: intercept.NewTooLargeError.
 	TooLarge func(limit int64) error
-	// Authorize, if set, returns why the caller in the context may not call the procedure.
-	// It is asked before a body is read.
+	// Authorize, if set, is called before the body is read. It returns an error if the
+	// caller in ctx may not call the procedure.
 	Authorize func(ctx context.Context, procedure string) error
-	// Messages reads bodies. nil: one without a limit of memory.
+	// Messages reads request bodies. nil: a reader without a memory limit.
 	Messages *transport.Messages
-	// Compressors are those of responses. nil: a set of their own.
+	// Compressors compress responses. nil: an own set.
 	Compressors *transport.Compressors
-	// Refused, if set, is told the reason of each refusal that is given before an RPC is
-	// reached, but for what TooLarge answers.
+	// Refused, if set, is called with the reason of each rejection before an RPC, except
+	// for TooLarge.
 	Refused func(user.Reason)
-	// Logger gets failures that no caller can be told of. nil: none does.
+	// Logger logs internal errors. nil: discard.
 	Logger *slog.Logger
 }
 
-// handler is safe for use by many goroutines.
+// handler is safe for concurrent use.
 type handler struct {
 	opts      Options
 	resources []*resource
@@ -90,9 +86,9 @@ type handler struct {
 func New(opts Options) (http.Handler, error) {
 	switch {
 	case opts.Handler == nil:
-		return nil, errors.New("rest: no handler")
+		return nil, errors.New("rest: Options.Handler is required")
 	case opts.WithFlusher == nil:
-		return nil, errors.New("rest: no way to set the flush control of a stream")
+		return nil, errors.New("rest: Options.WithFlusher is required")
 	}
 	if opts.MaxMessageBytes <= 0 {
 		opts.MaxMessageBytes = defaultMessageBytes
@@ -133,15 +129,15 @@ func New(opts Options) (http.Handler, error) {
 	return h, nil
 }
 
-// addStreams gives the streams their places. They have no annotation in the proto,
-// because two RPCs cannot share a route there.
+// addStreams adds the routes of streams. They are not annotated in the proto, because two RPCs
+// unsupported share a route there.
 func (h *handler) addStreams(methods protoreflect.MethodDescriptors) error {
 	for _, s := range []struct {
 		rpc      protoreflect.Name
 		method   string
 		template string
 		body     string
-		open     func(*call, lastEvent, string) opened
+		open     func(*call, lastEvent, string) streamCall
 	}{
 		{"StreamUserActivities", http.MethodGet, Prefix + "users/{user_id}/activities", "", h.openActivities},
 		{"WatchUserStatus", http.MethodGet, Prefix + "users:watchStatus", "", h.openStatuses},
@@ -150,7 +146,7 @@ func (h *handler) addStreams(methods protoreflect.MethodDescriptors) error {
 		rpc := methods.ByName(s.rpc)
 		segments, verb, ok := parseTemplate(s.template)
 		if rpc == nil || !ok {
-			return fmt.Errorf("%s: no such RPC or path", s.rpc)
+			return fmt.Errorf("%s: unknown RPC or invalid path", s.rpc)
 		}
 		rt, err := newRoute(rpc, segments, s.body)
 		if err != nil {
@@ -164,7 +160,7 @@ func (h *handler) addStreams(methods protoreflect.MethodDescriptors) error {
 	return nil
 }
 
-// ServeHTTP finds the resource that the path names, then what the method means.
+// ServeHTTP routes a request by path, method and Accept.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == OpenAPIPath {
 		h.document.ServeHTTP(w, r)
@@ -184,13 +180,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Accept")
 		format, ok := res.negotiate(r, method)
 		if !ok {
-			refuse(w, http.StatusNotAcceptable, "available as "+strings.Join(res.offers(method), ", "))
+			refuse(w, http.StatusNotAcceptable, "not acceptable, available: "+strings.Join(res.offers(method), ", "))
 			return
 		}
 		if format != typeJSON {
 			if r.Method == http.MethodHead {
 				w.Header().Set("Allow", http.MethodGet)
-				refuse(w, http.StatusMethodNotAllowed, "a stream has no HEAD")
+				refuse(w, http.StatusMethodNotAllowed, "HEAD is not supported for streams")
 				return
 			}
 			if h.authorized(w, r, stream.route.rpc) {
@@ -212,7 +208,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})).ServeHTTP(w, r)
 }
 
-// authorized reports whether the caller may call the RPC; otherwise it has responded.
+// authorized reports whether the caller may call the RPC. If not, it has written a response.
 func (h *handler) authorized(w http.ResponseWriter, r *http.Request, rpc protoreflect.MethodDescriptor) bool {
 	err := h.opts.Authorize(r.Context(), "/"+string(rpc.Parent().FullName())+"/"+string(rpc.Name()))
 	if err == nil {
@@ -223,7 +219,7 @@ func (h *handler) authorized(w http.ResponseWriter, r *http.Request, rpc protore
 		refused = user.NewInternalError("")
 	}
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		w.Header().Set("Connection", "close") // or net/http would wait for the body first
+		w.Header().Set("Connection", "close") // net/http would first wait for the body
 	}
 	h.refuseError(w, refused)
 	return false

@@ -14,18 +14,18 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// A route is what one HTTP method means at one path.
+// A route is an RPC bound to an HTTP method and path.
 type route struct {
 	rpc           protoreflect.MethodDescriptor
 	input, output protoreflect.MessageType
-	// body names the field that the body is: wholeBody for the whole request, "" for a
+	// body is the field that the body sets: wholeBody for the whole message, "" for a
 	// request without a body.
 	body string
-	// variables are the fields that the path gives.
+	// variables are the fields that the path sets.
 	variables []protoreflect.FieldDescriptor
 }
 
-// wholeBody is the body of a route whose body is the whole request.
+// wholeBody is the value of body for the whole message.
 const wholeBody = "*"
 
 // procedure returns the path of the RPC.
@@ -33,7 +33,7 @@ func (rt *route) procedure() string {
 	return "/" + string(rt.rpc.Parent().FullName()) + "/" + string(rt.rpc.Name())
 }
 
-// A resource is a path with all that can be done there.
+// A resource is a path with its methods.
 type resource struct {
 	segments []segment
 	verb     string
@@ -41,13 +41,13 @@ type resource struct {
 	streams  map[string]*streamRoute // by HTTP method
 }
 
-// A segment of a path is a text or, with an empty text, a variable.
+// A segment is a path segment: literal text, or a variable if text is empty.
 type segment struct {
 	text     string
 	variable string
 }
 
-// resourcesOf reads the annotations of a service's RPCs.
+// resourcesOf returns the resources of the google.api.http annotations of a service.
 func resourcesOf(service protoreflect.ServiceDescriptor) ([]*resource, error) {
 	var resources []*resource
 	for i := range service.Methods().Len() {
@@ -60,7 +60,7 @@ func resourcesOf(service protoreflect.ServiceDescriptor) ([]*resource, error) {
 			method, template := ruleTarget(binding)
 			segments, verb, ok := parseTemplate(template)
 			if !ok || method == "" {
-				return nil, fmt.Errorf("%s: the annotation is of a kind that is not supported", rpc.FullName())
+				return nil, fmt.Errorf("%s: unsupported google.api.http annotation", rpc.FullName())
 			}
 			added, err := newRoute(rpc, segments, binding.GetBody())
 			if err != nil {
@@ -73,7 +73,6 @@ func resourcesOf(service protoreflect.ServiceDescriptor) ([]*resource, error) {
 	return resources, nil
 }
 
-// newRoute returns the route of an RPC at a path.
 func newRoute(rpc protoreflect.MethodDescriptor, segments []segment, body string) (*route, error) {
 	input, inputErr := protoregistry.GlobalTypes.FindMessageByName(rpc.Input().FullName())
 	output, outputErr := protoregistry.GlobalTypes.FindMessageByName(rpc.Output().FullName())
@@ -87,14 +86,14 @@ func newRoute(rpc protoreflect.MethodDescriptor, segments []segment, body string
 		}
 		field := rpc.Input().Fields().ByName(protoreflect.Name(s.variable))
 		if field == nil {
-			return nil, fmt.Errorf("%s: there is no field %s", rpc.FullName(), s.variable)
+			return nil, fmt.Errorf("%s: unknown field %s", rpc.FullName(), s.variable)
 		}
 		rt.variables = append(rt.variables, field)
 	}
 	return rt, nil
 }
 
-// resourceAt returns the resource at a path, nil if there is none.
+// resourceAt returns the resource at a path, or nil.
 func resourceAt(resources []*resource, segments []segment, verb string) *resource {
 	i := slices.IndexFunc(resources, func(res *resource) bool {
 		return res.verb == verb && slices.Equal(res.segments, segments)
@@ -105,7 +104,7 @@ func resourceAt(resources []*resource, segments []segment, verb string) *resourc
 	return resources[i]
 }
 
-// withResource returns the resources with one at the path.
+// withResource adds a resource at the path if there is none.
 func withResource(resources []*resource, segments []segment, verb string) []*resource {
 	if resourceAt(resources, segments, verb) != nil {
 		return resources
@@ -132,8 +131,8 @@ func ruleTarget(rule *annotations.HttpRule) (method, template string) {
 	}
 }
 
-// parseTemplate takes paths of texts and whole-segment variables apart, such as
-// /api/v1/users/{user_id}:undelete.
+// parseTemplate parses a path template with literal segments and whole-segment variables, such
+// as /api/v1/users/{user_id}:undelete.
 func parseTemplate(template string) (segments []segment, verb string, ok bool) {
 	path, found := strings.CutPrefix(template, "/")
 	if !found {
@@ -157,10 +156,9 @@ func parseTemplate(template string) (segments []segment, verb string, ok bool) {
 	return segments, verb, true
 }
 
-// find returns the resource at the request's path, nil if there is none, and the
-// values of the path's variables.
+// find returns the resource at the request's path and the values of its variables, or nil.
 func (h *handler) find(r *http.Request) (*resource, []string) {
-	// A slash within a segment is not one between two.
+	// An escaped slash is not a separator.
 	if strings.Contains(strings.ToLower(r.URL.RawPath), "%2f") {
 		return nil, nil
 	}
@@ -198,7 +196,7 @@ func (res *resource) match(parts []string, verb string) (values []string, ok boo
 	return values, true
 }
 
-// allow lists the methods for the Allow header.
+// allow returns the value of the Allow header.
 func (res *resource) allow() string {
 	methods := slices.Collect(maps.Keys(res.routes))
 	if res.routes[http.MethodGet] != nil {

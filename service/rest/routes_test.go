@@ -18,8 +18,7 @@ import (
 	"github.com/yourorg/userservice/service/rest"
 )
 
-// routes are those of the contract, with a request that each takes and the message
-// that it becomes.
+// routes has a request for each route, and the expected RPC message.
 var routes = []struct {
 	request
 
@@ -78,18 +77,17 @@ func TestRoutes(t *testing.T) {
 			t.Run(test.method+" "+test.path, func(t *testing.T) {
 				w := serve(t, h, test.request)
 				if w.Code != http.StatusOK {
-					t.Fatalf("%d %s", w.Code, w.Body)
+					t.Fatalf("response = %d %s", w.Code, w.Body)
 				}
 				came := f.taken()
 				if len(came) != 1 || !proto.Equal(came[0], test.want) {
-					t.Errorf("the handler got %v", came)
+					t.Errorf("handler received %v", came)
 				}
 			})
 		}
 	}
 }
 
-// TestEveryAnnotationIsServed asks the proto itself, so that no new route is missed.
 func TestEveryAnnotationIsServed(t *testing.T) {
 	h := newHandler(t, &fake{})
 	known := map[string]bool{}
@@ -103,7 +101,7 @@ func TestEveryAnnotationIsServed(t *testing.T) {
 			continue
 		}
 		if !known[method+" "+path] {
-			t.Errorf("%s %s is not in the table of this test", method, path)
+			t.Errorf("%s %s is missing in routes", method, path)
 		}
 		w := serve(t, h, request{method: method, path: strings.ReplaceAll(path, "{user_id}", "7")})
 		if w.Code == http.StatusNotFound || w.Code == http.StatusMethodNotAllowed {
@@ -130,11 +128,11 @@ func annotated(t *testing.T, rpc protoreflect.MethodDescriptor) (method, path st
 	case *annotations.HttpRule_Delete:
 		return "DELETE", p.Delete
 	}
-	t.Fatalf("%s: what is this?", rpc.FullName())
+	t.Fatalf("%s: unknown HTTP rule", rpc.FullName())
 	return "", ""
 }
 
-func TestRefusals(t *testing.T) {
+func TestHTTPErrors(t *testing.T) {
 	h := newHandler(t, &fake{})
 	for _, test := range []struct {
 		request
@@ -168,7 +166,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
 			w := serve(t, h, test.request)
 			if w.Code != test.status {
-				t.Fatalf("%d %s", w.Code, w.Body)
+				t.Fatalf("response = %d %s", w.Code, w.Body)
 			}
 			readProblem(t, w.Body.Bytes())
 			for name, want := range test.header {
@@ -190,7 +188,7 @@ func TestJSONBodiesWithCharset(t *testing.T) {
 	}
 }
 
-func TestAnswersAreProtobufJSON(t *testing.T) {
+func TestResponsesAreProtobufJSON(t *testing.T) {
 	w := serve(t, newHandler(t, &fake{}), request{method: "GET", path: "/api/v1/users/9007199254740993"})
 	contains(t, strings.ReplaceAll(w.Body.String(), " ", ""), `"userId":"9007199254740993"`)
 	got := &userv1.GetUserResponse{}
@@ -231,13 +229,13 @@ func TestOpenAPI(t *testing.T) {
 			described[method+" "+path] = true
 			answer := serve(t, h, request{method: method, path: strings.ReplaceAll(path, "{user_id}", "7")})
 			if answer.Code == http.StatusNotFound || answer.Code == http.StatusMethodNotAllowed {
-				t.Errorf("%s %s is described and not served: %d", method, path, answer.Code)
+				t.Errorf("%s %s is documented but not served: %d", method, path, answer.Code)
 			}
 		}
 	}
 	for _, test := range routes {
 		if test.template != "" && !described[test.method+" "+test.template] {
-			t.Errorf("%s %s is served and not described", test.method, test.template)
+			t.Errorf("%s %s is served but not documented", test.method, test.template)
 		}
 	}
 	again := serve(t, h, request{method: "GET", path: rest.OpenAPIPath, header: map[string]string{"If-None-Match": w.Header().Get("Etag")}})

@@ -18,8 +18,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// curl sends a request to a whole server and returns the answer, whose body it reads
-// unless it is a stream.
+// curl sends a request to a server and returns the response, with its body unless it is a stream.
 type curl struct {
 	t      *testing.T
 	server *servertest.Server
@@ -62,7 +61,7 @@ func (c curl) do(q request) reply {
 	return reply{res.StatusCode, res.Header, body}
 }
 
-// want is do, and reads the answer into a message.
+// want sends a request and decodes the response.
 func (c curl) want(q request, into proto.Message) reply {
 	c.t.Helper()
 	got := c.do(q)
@@ -75,7 +74,7 @@ func (c curl) want(q request, into proto.Message) reply {
 	return got
 }
 
-// TestWholeServer takes a user through its life, as curl would.
+// The life cycle of a user.
 func TestWholeServer(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2 %v", http2), func(t *testing.T) {
@@ -83,7 +82,7 @@ func TestWholeServer(t *testing.T) {
 			created := &userv1.CreateUserResponse{}
 			answer := c.want(request{method: "POST", path: "/api/v1/users", body: `{"username":"Ann","email":"ann@example.com","metadata":{"a_b":"1","someKey":"2"}}`}, created)
 			if answer.header.Get("Userd-Position") == "" {
-				t.Error("no position")
+				t.Error("no position header")
 			}
 			path := fmt.Sprintf("/api/v1/users/%d", created.GetUser().GetUserId())
 			got := &userv1.GetUserResponse{}
@@ -166,7 +165,7 @@ func (c curl) open(q request) *reader {
 	return &reader{t: c.t, lines: bufio.NewScanner(res.Body), close: func() { _ = res.Body.Close() }}
 }
 
-// until reads blocks until what was read so far is enough.
+// until reads until enough returns true.
 func (r *reader) until(enough func(*sseStream) bool) *sseStream {
 	r.t.Helper()
 	for r.lines.Scan() {
@@ -186,8 +185,7 @@ func (r *reader) until(enough func(*sseStream) bool) *sseStream {
 	return nil
 }
 
-// TestWholeServerStreams: live events, resuming after the last one without a gap or a
-// repeat, and 204 after the user's end.
+// Live events, a resume without gap or duplicate, and 204 after the user was deleted.
 func TestWholeServerStreams(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2 %v", http2), func(t *testing.T) {
@@ -205,7 +203,7 @@ func TestWholeServerStreams(t *testing.T) {
 			everybody := c.open(request{method: "GET", path: "/api/v1/users:watchStatus?all=true"})
 			everybody.until(func(s *sseStream) bool { return s.lastID != "" })
 			live := c.open(sse(path + "/activities?from_head=true"))
-			before := live.until(func(s *sseStream) bool { return s.lastID != "" }) // before any row
+			before := live.until(func(s *sseStream) bool { return s.lastID != "" }) // before the first row
 			live.close()
 
 			status("USER_STATUS_SUSPENDED")
@@ -214,7 +212,7 @@ func TestWholeServerStreams(t *testing.T) {
 					return len(s.events) > 0 && strings.Contains(s.events[len(s.events)-1].data, "SUSPENDED")
 				})
 				if s.lastID == "" {
-					t.Errorf("%+v", s)
+					t.Errorf("stream = %+v", s)
 				}
 				r.close()
 			}
@@ -225,7 +223,7 @@ func TestWholeServerStreams(t *testing.T) {
 			c.want(request{method: "DELETE", path: path}, &userv1.DeleteUserResponse{})
 			last := live.until(func(s *sseStream) bool { return len(s.events) == 2 })
 			contains(t, last.events[1].data, user.ActionDeleted)
-			for live.lines.Scan() { // the stream ends by itself
+			for live.lines.Scan() { // until the server ends the stream
 				live.text.WriteString(live.lines.Text() + "\n")
 			}
 			live.close()
@@ -244,7 +242,7 @@ func TestWholeServerStreams(t *testing.T) {
 	}
 }
 
-// TestWholeServerDrains: a stream is told why it ends.
+// A stream ends with an error event when the server drains.
 func TestWholeServerDrains(t *testing.T) {
 	c := curl{t, servertest.Start(t), true}
 	live := c.open(sse("/api/v1/users/0/activities"))
@@ -258,9 +256,9 @@ func TestWholeServerDrains(t *testing.T) {
 	live.close()
 	<-stopped
 	if s.events[0].name != "error" || !json.Valid([]byte(s.events[0].data)) {
-		t.Fatalf("%+v", s)
+		t.Fatalf("stream = %+v", s)
 	}
 	if p := readProblem(t, []byte(s.events[0].data)); p.reason != string(user.ServerDraining) {
-		t.Errorf("%+v", p)
+		t.Errorf("error = %+v", p)
 	}
 }

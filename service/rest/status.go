@@ -17,11 +17,10 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// statusClientGone is what is logged for a caller who did not wait; there is no
-// standard code, this one is the usual.
+// statusClientGone is the status for a client that closed the request, as in nginx.
 const statusClientGone = 499
 
-// httpCode returns the HTTP code of a failure.
+// httpCode returns the HTTP status of an error.
 func httpCode(s *status.Status) int {
 	if reason(s) == user.MessageTooLarge {
 		return http.StatusRequestEntityTooLarge
@@ -54,7 +53,7 @@ func httpCode(s *status.Status) int {
 	}
 }
 
-// refuse answers with a bare HTTP refusal, which carries a Status without a reason.
+// refuse writes an HTTP error with a Status that has no reason.
 func refuse(w http.ResponseWriter, httpStatus int, message string) {
 	c := code.Code_INVALID_ARGUMENT
 	switch httpStatus {
@@ -66,23 +65,19 @@ func refuse(w http.ResponseWriter, httpStatus int, message string) {
 	writeStatus(w, httpStatus, &status.Status{Code: int32(c), Message: message})
 }
 
-// invalid answers that fields of the request are wrong.
+// invalid writes an error with violations.
 func (h *handler) invalid(w http.ResponseWriter, violations ...user.Violation) {
 	h.refuseError(w, user.NewInvalidError(violations...))
 }
 
-// refuseError answers a request that does not reach an RPC.
+// refuseError writes and counts the error of a request that does not reach an RPC.
 func (h *handler) refuseError(w http.ResponseWriter, err *user.Error) {
 	h.opts.Refused(err.Reason)
-	writeError(w, err)
+	WriteError(w, err)
 }
 
-// WriteError answers a request that must not reach the routes as they answer what is
-// wrong.
-func WriteError(w http.ResponseWriter, err *user.Error) { writeError(w, err) }
-
-// writeError answers with an error of the domain.
-func writeError(w http.ResponseWriter, err *user.Error) {
+// WriteError writes the response for a domain error.
+func WriteError(w http.ResponseWriter, err *user.Error) {
 	s, _ := rpcstatus.From(err)
 	writeStatus(w, httpCode(s), s)
 }
@@ -99,11 +94,10 @@ func writeStatus(w http.ResponseWriter, httpStatus int, s *status.Status) {
 		header.Set("Retry-After", strconv.FormatInt(max(seconds, 0), 10))
 	}
 	w.WriteHeader(httpStatus)
-	_, _ = w.Write(body) //nolint:gosec,nolintlint // JSON, not HTML, which its analysis sees now and then; a caller who has gone cannot be told
+	_, _ = w.Write(body) //nolint:gosec,nolintlint // JSON, not HTML; the client may have disconnected
 }
 
-// marshalStatus encodes a Status. A detail of a type that is not known here cannot be
-// shown as JSON; the code and the message are worth more than no answer.
+// marshalStatus encodes a Status. If a detail has an unknown type, all details are omitted.
 func marshalStatus(s *status.Status) []byte {
 	body, err := protojson.Marshal(s)
 	if err != nil {
@@ -112,7 +106,7 @@ func marshalStatus(s *status.Status) []byte {
 	return body
 }
 
-// detail returns the first detail of a type, nil if there is none.
+// detail returns the first detail of a type, or nil.
 func detail[T proto.Message](s *status.Status) T {
 	var none T
 	for _, packed := range s.GetDetails() {
@@ -125,12 +119,12 @@ func detail[T proto.Message](s *status.Status) T {
 	return none
 }
 
-// reason returns the reason in a Status, empty if there is none.
+// reason returns the reason of a Status, or "".
 func reason(s *status.Status) user.Reason {
 	return user.Reason(detail[*errdetails.ErrorInfo](s).GetReason())
 }
 
-// statusOf gives an error that a handler has sent as a Status.
+// statusOf converts an error that a handler has returned.
 func statusOf(err *connect.Error) *status.Status {
 	s := &status.Status{Code: int32(err.Code()), Message: err.Message()}
 	for _, d := range err.Details() {

@@ -20,40 +20,40 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// itemsAhead is how many rows may wait for the network as JSON.
+// itemsAhead is the maximum number of buffered rows.
 const itemsAhead = 8
 
-// streamBytes is what a stream takes beside the RPC that it reads: two goroutines, the
-// client within the process, and what is ahead of a reader who stalls.
+// streamBytes is the memory of a REST stream beyond that of its RPC: two goroutines, the
+// in-process client and the buffers of a stalled stream.
 const streamBytes = 128 << 10
 
-// A streamRoute is a method of a resource whose response is a stream.
+// A streamRoute is a route whose response is a stream.
 type streamRoute struct {
 	route   *route
 	formats []string
-	// open prepares the call for a request that was read.
-	open func(c *call, last lastEvent, format string) opened
+	// open returns the stream call for a request.
+	open func(c *call, last lastEvent, format string) streamCall
 }
 
-// opened is a stream that is about to be called.
-type opened struct {
-	// run calls the RPC and emits what comes, an item of kind itemEnd last. It stops
-	// when emit returns false.
+// streamCall is a stream call that has not started.
+type streamCall struct {
+	// run calls the RPC and emits its items; the last has kind itemEnd. It stops when emit
+	// returns false.
 	run func(ctx context.Context, header http.Header, emit func(item) bool)
-	// anchored: the stream begins at the position of the header, so that this is the
-	// place to resume from until the first event.
+	// anchored is set if the stream starts at the position in the response header, which
+	// is then the position to resume from until the first event.
 	anchored bool
-	// progress: the caller asked for progress rows.
+	// progress is set if the client asked for progress rows.
 	progress bool
 }
 
 type itemKind int
 
 const (
-	itemHeader itemKind = iota // the RPC's header
+	itemHeader itemKind = iota // response header of the RPC
 	itemRow
-	itemIdle // nothing more is at hand
-	itemWait // and the handler waits for more
+	itemIdle // no more data is ready
+	itemWait // the handler waits for data
 	itemEnd
 )
 
@@ -63,37 +63,37 @@ type item struct {
 	data     []byte // a row as JSON
 	position int64
 	progress bool
-	err      error // of the end; nil: it was a good one
+	err      error // result of the stream; nil for OK
 }
 
-// session is one stream on its way to one caller. It is for one goroutine.
+// session writes one stream. It is used by one goroutine.
 type session struct {
-	h      *handler
-	w      http.ResponseWriter
-	r      *http.Request
-	opened opened
-	last   lastEvent
-	format format
-	pass   *passage
+	h          *handler
+	w          http.ResponseWriter
+	r          *http.Request
+	streamCall streamCall
+	last       lastEvent
+	format     format
+	pass       *inProcessCall
 
-	header    http.Header // of the RPC
+	header    http.Header // response header of the RPC
 	epoch     string
 	committed bool
-	pending   *item // a progress row that has not been worth a header yet
-	wrote     time.Time
+	pending   *item // a progress row received before the header was sent
+	lastWrite time.Time
 	buf       []byte
-	// cut gets why the stream is over for its caller, at once; what is queued is not
-	// his any more.
-	cut <-chan error
+	// aborted receives an error when the stream is aborted. Queued rows are then dropped,
+	// because the caller may no longer receive them.
+	aborted <-chan error
 }
 
-// serveStream runs a stream until it ends or its caller goes.
+// serveStream runs a stream until it ends or the client disconnects.
 func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, stream *streamRoute, media string, values []string) {
 	last, query, wrong := readLastEvent(r)
-	s := &session{h: h, w: w, r: r, last: last, format: formats[media], wrote: time.Now()}
+	s := &session{h: h, w: w, r: r, last: last, format: formats[media], lastWrite: time.Now()}
 	switch {
 	case last.text == endEvent:
-		s.gone()
+		s.noContent()
 		return
 	case len(wrong) > 0 && s.format.events:
 		h.opts.Refused(user.InvalidField)
@@ -122,7 +122,7 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, stream *st
 			return false
 		}
 	}
-	pass := &passage{outer: r, idle: func(waits bool) {
+	pass := &inProcessCall{outer: r, idle: func(waits bool) {
 		kind := itemIdle
 		if waits {
 			kind = itemWait
@@ -131,67 +131,67 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, stream *st
 	}}
 	header := make(http.Header)
 	forward(header, r.Header)
-	cut := make(chan error, 1)
-	inner := intercept.WithEnd(context.WithValue(ctx, passageKey{}, pass), func(err error) {
+	aborted := make(chan error, 1)
+	inner := intercept.WithEnd(context.WithValue(ctx, inProcessCallKey{}, pass), func(err error) {
 		select {
-		case cut <- err:
-		default: // it has ended already
+		case aborted <- err:
+		default: // already aborted
 		}
 	})
 	go func() {
 		defer close(items)
 		defer func() {
-			// On a goroutine of its own nobody further out catches a panic.
+			// There is no net/http on this goroutine to recover from a panic.
 			if value := recover(); value != nil {
 				emit(item{kind: itemEnd, err: fmt.Errorf("panic: %v\n%s", value, debug.Stack())})
 			}
 		}()
 		o.run(inner, header, emit)
 	}()
-	// The handler uses what belongs to this request, so it must have returned first.
-	defer h.settle(ctx, pass, items)
+	// The handler uses resources of this request, so wait for it.
+	defer h.waitForHandler(ctx, pass, items)
 	defer cancel()
-	s.opened, s.pass, s.cut = o, pass, cut
+	s.streamCall, s.pass, s.aborted = o, pass, aborted
 	s.run(ctx, items)
 }
 
-// settle waits until the reader and the handler of a canceled stream have gone.
-func (h *handler) settle(ctx context.Context, pass *passage, items <-chan item) {
+// waitForHandler waits until the reader and the handler of a canceled stream have returned.
+func (h *handler) waitForHandler(ctx context.Context, pass *inProcessCall, items <-chan item) {
 	for range items {
 	}
 	pass.done.Wait()
-	if pass.fault != nil {
-		h.opts.Logger.LogAttrs(ctx, slog.LevelError, "a stream's handler panicked", slog.Any("error", pass.fault))
+	if pass.panicErr != nil {
+		h.opts.Logger.LogAttrs(ctx, slog.LevelError, "panic in stream handler", slog.Any("error", pass.panicErr))
 	}
 }
 
 func (s *session) run(ctx context.Context, items <-chan item) {
-	beat := time.NewTimer(s.h.opts.Heartbeat)
-	defer beat.Stop()
+	heartbeat := time.NewTimer(s.h.opts.Heartbeat)
+	defer heartbeat.Stop()
 	for {
 		select {
-		case err := <-s.cut: // before all that is queued
+		case err := <-s.aborted: // takes precedence over queued items
 			s.refuse(err)
 			return
 		default:
 		}
 		var ok bool
 		select {
-		case err := <-s.cut:
+		case err := <-s.aborted:
 			s.refuse(err)
 			return
 		case it, open := <-items:
 			if !open {
 				return
 			}
-			ok = s.take(ctx, it)
-		case now := <-beat.C:
-			silent := now.Sub(s.wrote)
+			ok = s.handle(ctx, it)
+		case now := <-heartbeat.C:
+			silent := now.Sub(s.lastWrite)
 			if silent < s.h.opts.Heartbeat {
-				beat.Reset(s.h.opts.Heartbeat - silent)
+				heartbeat.Reset(s.h.opts.Heartbeat - silent)
 				continue
 			}
-			beat.Reset(s.h.opts.Heartbeat)
+			heartbeat.Reset(s.h.opts.Heartbeat)
 			ok = s.commit() && s.write(s.format.heartbeat(s.buf[:0])) && s.flush()
 		case <-ctx.Done():
 			return
@@ -202,8 +202,8 @@ func (s *session) run(ctx context.Context, items <-chan item) {
 	}
 }
 
-// take does what an item asks for; ok is false when there is nothing more to do.
-func (s *session) take(ctx context.Context, it item) (ok bool) {
+// handle handles an item. ok is false at the end of the stream.
+func (s *session) handle(ctx context.Context, it item) (ok bool) {
 	switch it.kind {
 	case itemHeader:
 		s.header = it.header
@@ -211,13 +211,13 @@ func (s *session) take(ctx context.Context, it item) (ok bool) {
 		s.epoch, _, _ = strings.Cut(position, ":")
 		return true
 	case itemIdle:
-		// A stream of which nothing has come may end next, with a status of its own.
+		// A stream without rows may end next, with an HTTP status of its own.
 		return !s.committed || s.flush()
 	case itemWait:
 		return s.commit() && s.flush()
 	case itemRow:
 		if it.progress && !s.committed {
-			// It may be all there is; an end that follows at once is told otherwise.
+			// If the stream ends next, it needs no row.
 			s.pending = &it
 			return true
 		}
@@ -228,7 +228,7 @@ func (s *session) take(ctx context.Context, it item) (ok bool) {
 	return false
 }
 
-// commit sends the header, and what was kept back until then.
+// commit sends the header and the pending row.
 func (s *session) commit() bool {
 	if s.committed {
 		return true
@@ -242,7 +242,7 @@ func (s *session) commit() bool {
 	header.Set("X-Content-Type-Options", "nosniff")
 	s.w.WriteHeader(http.StatusOK)
 	head := s.format.begin(s.buf[:0])
-	if s.opened.anchored {
+	if s.streamCall.anchored {
 		head = s.format.anchor(head, s.header.Get(intercept.PositionHeader))
 	}
 	if !s.write(head) {
@@ -263,19 +263,19 @@ func (s *session) row(it *item) bool {
 	if s.epoch != "" && it.position > 0 {
 		id = user.FormatPosition(s.epoch, it.position)
 	}
-	if it.progress && !s.opened.progress {
+	if it.progress && !s.streamCall.progress {
 		return s.write(s.format.anchor(s.buf[:0], id))
 	}
 	return s.write(s.format.row(s.buf[:0], id, it.data))
 }
 
-// write sends bytes; they go when a buffer is full or with the next flush.
+// write writes data, which is sent with the next flush or when a buffer is full.
 func (s *session) write(data []byte) bool {
 	s.buf = data[:0]
 	if len(data) == 0 {
 		return true
 	}
-	s.wrote = time.Now()
+	s.lastWrite = time.Now()
 	_, err := s.w.Write(data)
 	return err == nil
 }
@@ -284,58 +284,58 @@ func (s *session) flush() bool {
 	return http.NewResponseController(s.w).Flush() == nil
 }
 
-// end tells the caller how the stream ended.
+// end writes the result of the stream.
 func (s *session) end(ctx context.Context, err error) {
 	switch {
-	case ctx.Err() != nil: // the caller has gone
+	case ctx.Err() != nil: // the client has disconnected
 	case err == nil && !s.committed && s.last.given && s.format.events:
-		s.gone()
+		s.noContent()
 	case err == nil:
 		s.commit()
 	default:
-		s.tell(s.explain(ctx, err))
+		s.sendError(s.statusFor(ctx, err))
 	}
 }
 
-// refuse ends the stream with an error of the domain.
+// refuse ends the stream with a domain error.
 func (s *session) refuse(err error) {
-	what, _ := rpcstatus.From(err)
-	s.tell(what)
+	st, _ := rpcstatus.From(err)
+	s.sendError(st)
 }
 
-// gone ends a stream of which nothing comes after the event that the caller has. It
-// keeps an EventSource from coming back.
-func (s *session) gone() {
+// noContent responds 204 to a resumed stream without further events, which stops an EventSource from
+// reconnecting.
+func (s *session) noContent() {
 	forward(s.w.Header(), s.header)
 	s.w.Header().Set("Cache-Control", "no-store")
 	s.w.WriteHeader(http.StatusNoContent)
 }
 
-// tell ends the stream with an error.
-func (s *session) tell(what *status.Status) {
-	final := !s.committed && s.isEvent(what)
+// sendError ends the stream with an error.
+func (s *session) sendError(st *status.Status) {
+	final := !s.committed && s.sentAsEvent(st)
 	if final {
 		s.commit()
 	}
 	if s.committed {
-		s.write(s.format.failure(s.buf[:0], what, final && !mayPass(what)))
+		s.write(s.format.failure(s.buf[:0], st, final && !transient(st)))
 		s.flush()
 		return
 	}
 	forward(s.w.Header(), s.header)
-	writeStatus(s.w, httpCode(what), what)
+	writeStatus(s.w, httpCode(st), st)
 }
 
-// isEvent reports whether an error before the first row is told as an event: an
-// EventSource shows nothing of another response, and gives up for good. So it is where
-// one resumes, and where its position cannot be resumed.
-func (s *session) isEvent(what *status.Status) bool {
-	return s.format.events && (s.last.given || reason(what) == user.PositionOutOfRange)
+// sentAsEvent reports whether an error before the first row is sent as an event. An EventSource
+// hides the body of an error response and does not reconnect, so this is done for a resumed
+// stream and for a position that is out of range.
+func (s *session) sentAsEvent(st *status.Status) bool {
+	return s.format.events && (s.last.given || reason(st) == user.PositionOutOfRange)
 }
 
-// mayPass reports whether an error may be gone when the caller comes back.
-func mayPass(what *status.Status) bool {
-	switch code.Code(what.GetCode()) {
+// transient reports whether an error may be transient.
+func transient(st *status.Status) bool {
+	switch code.Code(st.GetCode()) {
 	case code.Code_INVALID_ARGUMENT, code.Code_NOT_FOUND, code.Code_OUT_OF_RANGE, code.Code_PERMISSION_DENIED,
 		code.Code_FAILED_PRECONDITION, code.Code_UNIMPLEMENTED:
 		return false
@@ -344,14 +344,13 @@ func mayPass(what *status.Status) bool {
 	}
 }
 
-// explain gives what a caller may know of an error. One that the RPC did not send is
-// a fault of the way from it.
-func (s *session) explain(ctx context.Context, err error) *status.Status {
-	if sent, ok := asSent(err); ok {
+// statusFor returns the status for the client. An error that the RPC did not send is internal.
+func (s *session) statusFor(ctx context.Context, err error) *status.Status {
+	if sent, ok := wireError(err); ok {
 		return statusOf(sent)
 	}
 	incident := rand.Text()
-	s.h.opts.Logger.LogAttrs(ctx, slog.LevelError, "a REST stream broke within the process",
+	s.h.opts.Logger.LogAttrs(ctx, slog.LevelError, "REST stream failed",
 		slog.String("incident", incident), slog.Any("error", err))
 	return rpcstatus.Internal(incident)
 }
@@ -366,7 +365,7 @@ func runStream[Req, Res any](
 		emit(item{kind: itemEnd, err: err})
 		return
 	}
-	defer func() { _ = stream.Close() }() // how it ended is known by then
+	defer func() { _ = stream.Close() }() // stream.Err has the result
 	if !emit(item{kind: itemHeader, header: stream.ResponseHeader()}) {
 		return
 	}

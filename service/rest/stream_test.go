@@ -36,7 +36,7 @@ func TestEventStream(t *testing.T) {
 		}
 		s := c.events(t)
 		if len(s.events) != 2 || s.lastID != "ep:9" || len(s.retry) != 1 || s.comments != 0 {
-			t.Fatalf("%+v", s)
+			t.Fatalf("stream = %+v", s)
 		}
 		got := &userv1.UserActivity{}
 		if err := protojson.Unmarshal([]byte(s.events[1].data), got); err != nil || !proto.Equal(got, activity(5)) {
@@ -48,11 +48,11 @@ func TestEventStream(t *testing.T) {
 		source.live <- 12
 		synctest.Wait()
 		if s := c.events(t); len(s.events) != 3 || s.lastID != "ep:12" {
-			t.Errorf("%+v", s)
+			t.Errorf("stream = %+v", s)
 		}
 		c.leave()
 		if !c.ended() {
-			t.Error("the handler goes on after its caller has gone")
+			t.Error("the handler has not returned after the client disconnected")
 		}
 	})
 }
@@ -63,7 +63,7 @@ func TestHeartbeat(t *testing.T) {
 		c := dial(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
 		expect := func(after time.Duration, comments int) {
 			t.Helper()
-			time.Sleep(after) // of the bubble's clock
+			time.Sleep(after) // bubble time
 			synctest.Wait()
 			if s := c.events(t); s.comments != comments {
 				t.Errorf("%d comments, expected %d", s.comments, comments)
@@ -76,7 +76,7 @@ func TestHeartbeat(t *testing.T) {
 		expect(1, 1)
 		expect(15*time.Second, 2)
 		expect(10*time.Second, 2)
-		source.live <- 1 // data resets the time
+		source.live <- 1 // a row resets the timer
 		expect(10*time.Second, 2)
 		expect(5*time.Second, 3)
 		c.leave()
@@ -84,7 +84,7 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
-// TestSilentHandler: the header comes with the first heartbeat at the latest.
+// The header is sent with the first heartbeat at the latest.
 func TestSilentHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, _ *activities) error {
@@ -93,7 +93,7 @@ func TestSilentHandler(t *testing.T) {
 		}}
 		c := dial(t, newHandler(t, f, func(o *rest.Options) { o.Heartbeat = time.Second }), sse(activitiesPath))
 		if status, _ := c.got(); status != 0 {
-			t.Errorf("%d before anything is known", status)
+			t.Errorf("status %d before the first heartbeat", status)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -118,7 +118,7 @@ func TestProgress(t *testing.T) {
 				t.Errorf("%q: %+v", query, s)
 			}
 			if want == 3 && s.events[1].id != "ep:9" {
-				t.Errorf("%+v", s)
+				t.Errorf("stream = %+v", s)
 			}
 			c.leave()
 			c.ended()
@@ -188,14 +188,14 @@ func TestStreamRequests(t *testing.T) {
 				return
 			}
 			if len(came) != 1 || !proto.Equal(came[0], test.want) {
-				t.Errorf("%d %s, the handler got %v", w.Code, w.Body, came)
+				t.Errorf("%d %s, handler received %v", w.Code, w.Body, came)
 			}
 		})
 	}
 }
 
-// TestEndOfAStream: a resumed stream that has nothing more is 204, and only that.
-func TestEndOfAStream(t *testing.T) {
+// Only a resumed stream without further rows is 204.
+func TestEndOfStream(t *testing.T) {
 	for name, test := range map[string]struct {
 		feed   feed
 		query  string
@@ -220,10 +220,10 @@ func TestEndOfAStream(t *testing.T) {
 			}
 			w := serve(t, newHandler(t, &fake{stream: test.feed.serve}), q)
 			if w.Code != test.status {
-				t.Fatalf("%d %s", w.Code, w.Body)
+				t.Fatalf("response = %d %s", w.Code, w.Body)
 			}
 			if w.Header().Get("Userd-Position") == "" {
-				t.Error("no position")
+				t.Error("no position header")
 			}
 			if test.format != "text/event-stream" || test.status == http.StatusNoContent {
 				if w.Body.Len() > 0 {
@@ -233,7 +233,7 @@ func TestEndOfAStream(t *testing.T) {
 			}
 			s, err := parseEvents(w.Body.String())
 			if err != nil || len(s.events) != test.events || s.lastID != test.lastID {
-				t.Errorf("%v %+v", err, s)
+				t.Errorf("stream = %+v, error %v", s, err)
 			}
 		})
 	}
@@ -265,8 +265,9 @@ func TestErrorBeforeTheFirstRow(t *testing.T) {
 	}
 }
 
-// An EventSource cannot read a bare 400, and would come back for ever: what cannot be
-// resumed is told by an event, after which it is told to stay away.
+// An EventSource cannot read an error response and would reconnect indefinitely. It gets an error
+// event,
+// and 204 on the reconnect.
 func TestEventSourceThatCannotResume(t *testing.T) {
 	for name, test := range map[string]struct {
 		err   error
@@ -274,14 +275,14 @@ func TestEventSourceThatCannotResume(t *testing.T) {
 		last  string
 		final bool
 	}{
-		"position out of range":           {user.NewPositionOutOfRangeError("e", 1, 2, "ahead"), "", "ep:4", true},
-		"position of the query":           {user.NewPositionOutOfRangeError("e", 1, 2, "ahead"), "?after_activity_id=4", "", true},
-		"position in lastEventId":         {user.NewPositionOutOfRangeError("e", 1, 2, "ahead"), "?lastEventId=ep%3A4", "", true},
-		"no position":                     {nil, "", "12", true},
-		"no position in lastEventId":      {nil, "?lastEventId=12", "", true},
-		"user that is gone":               {user.NewNotFoundError(7), "", "ep:4", true},
-		"server that is about to stop":    {user.NewDrainingError("ep", 4), "", "ep:4", false},
-		"store that is away for a moment": {user.NewStoreUnavailableError(), "", "ep:4", false},
+		"position out of range":      {user.NewPositionOutOfRangeError("e", 1, 2, "ahead"), "", "ep:4", true},
+		"position of the query":      {user.NewPositionOutOfRangeError("e", 1, 2, "ahead"), "?after_activity_id=4", "", true},
+		"position in lastEventId":    {user.NewPositionOutOfRangeError("e", 1, 2, "ahead"), "?lastEventId=ep%3A4", "", true},
+		"no position":                {nil, "", "12", true},
+		"no position in lastEventId": {nil, "?lastEventId=12", "", true},
+		"user not found":             {user.NewNotFoundError(7), "", "ep:4", true},
+		"draining server":            {user.NewDrainingError("ep", 4), "", "ep:4", false},
+		"unavailable store":          {user.NewStoreUnavailableError(), "", "ep:4", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := sse(activitiesPath + test.query)
@@ -295,32 +296,32 @@ func TestEventSourceThatCannotResume(t *testing.T) {
 			}
 			s, err := parseEvents(w.Body.String())
 			if err != nil || len(s.events) != 1 || s.events[0].name != "error" || (s.lastID == "end") != test.final {
-				t.Fatalf("%v %+v", err, s)
+				t.Fatalf("stream = %+v, error %v", s, err)
 			}
 			if p := readProblem(t, []byte(s.events[0].data)); p.reason == "" {
-				t.Errorf("%+v", p)
+				t.Errorf("error = %+v", p)
 			}
 			if !test.final {
 				return
 			}
 			for _, back := range []request{sse(activitiesPath, "Last-Event-ID", s.lastID), sse(activitiesPath + "?lastEventId=" + s.lastID)} {
 				if again := serve(t, h, back); again.Code != http.StatusNoContent || again.Body.Len() > 0 {
-					t.Errorf("the next time: %d %q", again.Code, again.Body)
+					t.Errorf("reconnect: %d %q", again.Code, again.Body)
 				}
 			}
 		})
 	}
 }
 
-func TestBadEnd(t *testing.T) {
+func TestStreamError(t *testing.T) {
 	source := feed{replay: []int64{3}, err: user.NewDrainingError("ep", 3)}
 	w := serve(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
 	s, err := parseEvents(w.Body.String())
 	if err != nil || len(s.events) != 2 || s.events[1].name != "error" || s.lastID != "ep:3" {
-		t.Fatalf("%v %+v", err, s)
+		t.Fatalf("stream = %+v, error %v", s, err)
 	}
 	if p := readProblem(t, []byte(s.events[1].data)); p.reason != string(user.ServerDraining) || p.meta["position"] != "3" {
-		t.Errorf("%+v", p)
+		t.Errorf("error = %+v", p)
 	}
 	if len(s.retry) != 2 || s.retry[1] != 1000 {
 		t.Errorf("%v", s.retry)
@@ -333,11 +334,11 @@ func TestBadEnd(t *testing.T) {
 		t.Fatalf("%q", lines)
 	}
 	if p := readProblem(t, []byte(strings.TrimSuffix(last, "}"))); p.reason != string(user.ServerDraining) {
-		t.Errorf("%+v", p)
+		t.Errorf("error = %+v", p)
 	}
 }
 
-func TestLines(t *testing.T) {
+func TestNDJSON(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &feed{replay: []int64{3, 5}, progress: 9, live: make(chan int64)}
 		c := dial(t, newHandler(t, &fake{stream: source.serve}), ndjson(activitiesPath))
@@ -402,7 +403,7 @@ func TestStatuses(t *testing.T) {
 			synctest.Wait()
 			s := c.events(t)
 			if s.lastID != "ep:41" || len(s.events) != 1 {
-				t.Fatalf("%+v", s)
+				t.Fatalf("stream = %+v", s)
 			}
 			got := &userv1.UserStatusUpdate{}
 			if err := protojson.Unmarshal([]byte(s.events[0].data), got); err != nil || !proto.Equal(got, update) {

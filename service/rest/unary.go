@@ -21,17 +21,16 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// serveUnary reads a request into its message, calls the RPC, and writes the response
-// as JSON.
+// serveUnary converts a request, calls the RPC and writes the response as JSON.
 func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, values []string) {
-	panicIfPlanted("panic-in-rest")
+	panicIfInjected("panic-in-rest")
 	c, ok := h.read(w, r, rt, values, r.URL.RawQuery)
 	if !ok {
 		return
 	}
 	res, err := h.invoke(r, c)
 	if err != nil {
-		h.fault(w, r, err)
+		h.internalError(w, r, err)
 		return
 	}
 	forward(w.Header(), res.header)
@@ -41,18 +40,18 @@ func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, 
 	}
 	body, err := marshalJSON(nil, res.message, c.fields()...)
 	if err != nil {
-		h.fault(w, r, err)
+		h.internalError(w, r, err)
 		return
 	}
-	if etag := writtenEtag(r.Method, res.message); etag != "" {
+	if etag := etagOfWrite(r.Method, res.message); etag != "" {
 		w.Header().Set(EtagHeader, etag)
 	}
 	h.writeJSON(w, r, append(body, '\n'))
 }
 
-// invoke calls the RPC. If-Match may have several tags, of which a request message
-// carries one: the first is tried, then the one that the user turns out to have. A
-// caller who may not see that one has the tags tried in turn.
+// invoke calls the RPC. If-Match may have several tags, but the message holds one: after a
+// mismatch it retries with the current tag of the user, or with each remaining tag if the caller
+// may not see the current one.
 func (h *handler) invoke(r *http.Request, c *call) (*rpcResponse, error) {
 	left := c.etags
 	for {
@@ -77,7 +76,7 @@ func (h *handler) invoke(r *http.Request, c *call) (*rpcResponse, error) {
 	}
 }
 
-// httpCode returns the HTTP code of a failure.
+// httpCode returns the HTTP status of an error.
 func (c *call) httpCode(s *status.Status) int {
 	if len(c.etags) > 0 && reason(s) == user.EtagMismatch {
 		return http.StatusPreconditionFailed
@@ -85,7 +84,7 @@ func (c *call) httpCode(s *status.Status) int {
 	return httpCode(s)
 }
 
-// fields returns the field filter of the request, if it has one.
+// fields returns the field filter of the request.
 func (c *call) fields() []string {
 	request, ok := c.message.Interface().(interface{ GetFields() []string })
 	if !ok {
@@ -94,17 +93,16 @@ func (c *call) fields() []string {
 	return request.GetFields()
 }
 
-// fault answers a call that failed outside its handler.
-func (h *handler) fault(w http.ResponseWriter, r *http.Request, err error) {
+// internalError writes the response to an internal error of the conversion.
+func (h *handler) internalError(w http.ResponseWriter, r *http.Request, err error) {
 	incident := rand.Text()
-	h.opts.Logger.LogAttrs(r.Context(), slog.LevelError, "REST call failed outside its handler",
+	h.opts.Logger.LogAttrs(r.Context(), slog.LevelError, "REST conversion failed",
 		slog.String("incident", incident), slog.Any("error", err))
 	writeStatus(w, http.StatusInternalServerError, rpcstatus.Internal(incident))
 }
 
-// writtenEtag returns the entity tag of the user that a write returns, empty if it
-// returns none, as a call that only validates does.
-func writtenEtag(method string, message protoreflect.ProtoMessage) string {
+// etagOfWrite returns the entity tag of the user returned by a write, or "".
+func etagOfWrite(method string, message protoreflect.ProtoMessage) string {
 	written, ok := message.(interface{ GetUser() *userv1.User })
 	if !ok || method == http.MethodGet || method == http.MethodHead || written.GetUser().GetEtag() == "" {
 		return ""
@@ -112,7 +110,7 @@ func writtenEtag(method string, message protoreflect.ProtoMessage) string {
 	return `"` + written.GetUser().GetEtag() + `"`
 }
 
-// writeJSON writes the body of a response.
+// writeJSON writes a response body.
 func (h *handler) writeJSON(w http.ResponseWriter, r *http.Request, body []byte) {
 	header := w.Header()
 	header.Set("Content-Type", typeJSON)
@@ -120,58 +118,57 @@ func (h *handler) writeJSON(w http.ResponseWriter, r *http.Request, body []byte)
 	if header.Get(EtagHeader) == "" || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Cache-Control", "no-store")
 	}
-	// A response with an entity tag stays as it is, so that the tag stays the user's own.
+	// A response with an entity tag is not compressed, because that would change the tag.
 	if header.Get(EtagHeader) == "" {
 		header.Add("Vary", "Accept-Encoding")
-		if len(body) >= compressMinBytes && r.Method != http.MethodHead && takesGzip(r) {
+		if len(body) >= compressMinBytes && r.Method != http.MethodHead && acceptsGzip(r) {
 			header.Set("Content-Encoding", "gzip")
 			packed := h.opts.Compressors.New()
 			packed.Reset(w)
-			_, _ = packed.Write(body) // a caller who has gone cannot be told
+			_, _ = packed.Write(body) // the client may have disconnected
 			_ = packed.Close()
 			return
 		}
 	}
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(body) //nolint:gosec // JSON, not HTML; and a caller who has gone cannot be told
+	_, _ = w.Write(body) //nolint:gosec // JSON, not HTML; the client may have disconnected
 }
 
-// recorder keeps the response of the Connect handler.
+// recorder records the response of the Connect handler.
 type recorder struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
 }
 
-// Header returns the header of the response.
+// Header implements http.ResponseWriter.
 func (w *recorder) Header() http.Header { return w.header }
 
-// WriteHeader keeps the first final status.
+// WriteHeader records the first final status.
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 && status >= http.StatusOK {
 		w.status = status
 	}
 }
 
-// Write keeps a part of the body.
+// Write records the body.
 func (w *recorder) Write(data []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return w.body.Write(data)
 }
 
-// rpcResponse is the response of an RPC: a message or a failure.
+// rpcResponse is the result of an RPC: a message or an error.
 type rpcResponse struct {
 	header  http.Header
 	message proto.Message
 	failure *status.Status
 }
 
-// response reads what was recorded. An error is a fault of the way from the handler,
-// whose text is not for callers.
+// response decodes the recorded response. An error is internal and not meant for clients.
 func (w *recorder) response(output protoreflect.MessageType) (*rpcResponse, error) {
 	res := &rpcResponse{header: w.header}
-	w.WriteHeader(http.StatusOK) // unless the handler did
+	w.WriteHeader(http.StatusOK) // if the handler did not
 	if w.status == http.StatusOK && w.header.Get("Content-Type") == typeProto {
 		res.message = output.New().Interface()
 		return res, proto.Unmarshal(w.body.Bytes(), res.message)
@@ -180,7 +177,7 @@ func (w *recorder) response(output protoreflect.MessageType) (*rpcResponse, erro
 	if err != nil {
 		return nil, &transcodeError{status: w.status, contentType: w.header.Get("Content-Type")}
 	}
-	if !accounted(s) {
+	if !safeToSend(s) {
 		return nil, &transcodeError{status: w.status, text: s.GetMessage()}
 	}
 	res.header.Del(EtagHeader)
@@ -188,7 +185,7 @@ func (w *recorder) response(output protoreflect.MessageType) (*rpcResponse, erro
 	return res, nil
 }
 
-// transcodeError is a response that cannot be shown to a caller.
+// transcodeError is a response that cannot be converted.
 type transcodeError struct {
 	status            int
 	contentType, text string
@@ -198,9 +195,9 @@ func (e *transcodeError) Error() string {
 	return "HTTP status " + strconv.Itoa(e.status) + ", content type " + strconv.Quote(e.contentType) + ": " + e.text
 }
 
-// accounted reports whether a failure may be shown: one that looks like a fault of the
-// server and has no reason was made on the way, and its text was not meant for callers.
-func accounted(s *status.Status) bool {
+// safeToSend reports whether an error may be sent to the client. An internal error without a
+// reason does not come from the service, so its text may contain internals.
+func safeToSend(s *status.Status) bool {
 	switch code.Code(s.GetCode()) {
 	case code.Code_INTERNAL, code.Code_UNKNOWN, code.Code_DATA_LOSS, code.Code_OK:
 		return reason(s) != ""
@@ -209,7 +206,7 @@ func accounted(s *status.Status) bool {
 	}
 }
 
-// readConnectError reads an error of Connect's unary protocol.
+// readConnectError decodes an error of Connect's unary protocol.
 func readConnectError(body []byte) (*status.Status, error) {
 	var wire struct {
 		Code    connect.Code `json:"code"`

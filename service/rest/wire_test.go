@@ -15,7 +15,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// wire is a caller's end of a stream: it shows only what was flushed.
+// wire is the client side of a stream. It shows only flushed data.
 type wire struct {
 	header http.Header
 
@@ -25,7 +25,7 @@ type wire struct {
 	sent    int
 	flushes int
 	broken  error
-	full    chan struct{} // not nil: Write waits for it to be closed
+	full    chan struct{} // if not nil, Write blocks until it is closed
 }
 
 func newWire() *wire { return &wire{header: make(http.Header)} }
@@ -67,7 +67,7 @@ func (w *wire) got() (status int, text string) {
 	return w.status, w.written.String()[:w.sent]
 }
 
-// events parses what has arrived so far.
+// events parses the data received so far.
 func (w *wire) events(t *testing.T) *sseStream {
 	t.Helper()
 	_, text := w.got()
@@ -78,7 +78,7 @@ func (w *wire) events(t *testing.T) *sseStream {
 	return s
 }
 
-// connection is a request that is being served.
+// connection is a request in progress.
 type connection struct {
 	*wire
 
@@ -86,7 +86,7 @@ type connection struct {
 	done  chan struct{}
 }
 
-// dial serves a request in a goroutine, within a synctest bubble.
+// dial serves a request on a goroutine in a synctest bubble.
 func dial(t *testing.T, h http.Handler, q request) *connection {
 	t.Helper()
 	return dialOver(t, newWire(), h, q)
@@ -137,11 +137,11 @@ func activity(position int64) *userv1.UserActivity {
 
 type activities = connect.ServerStream[userv1.UserActivity]
 
-// feed is a StreamUserActivities that does as the service's does: it holds while it
-// has more at hand. Positions come from live; the end, once live is closed, is err.
+// feed implements StreamUserActivities like the service: it holds during the replay. Live
+// positions come from live; when live is closed the stream ends with err.
 type feed struct {
 	replay   []int64
-	progress int64 // position of a progress row after the replay, if it was asked for
+	progress int64 // position of a progress row after the replay, if requested
 	live     chan int64
 	err      error
 }

@@ -20,9 +20,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// TestReplayIsNotFlushedRowByRow: while the handler has more at hand, rows go when
-// buffers are full.
-func TestReplayIsNotFlushedRowByRow(t *testing.T) {
+// Rows of a replay are not flushed while the handler holds.
+func TestReplayIsNotFlushedForEachRow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &feed{live: make(chan int64)}
 		for i := range 5000 {
@@ -41,8 +40,7 @@ func TestReplayIsNotFlushedRowByRow(t *testing.T) {
 	})
 }
 
-// TestHandlerWithoutFlushControl: rows of a handler that never says that it waits go
-// as they come.
+// Rows of a handler that never releases are flushed at once.
 func TestHandlerWithoutFlushControl(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		more := make(chan int64)
@@ -71,9 +69,8 @@ func TestHandlerWithoutFlushControl(t *testing.T) {
 	})
 }
 
-// TestSlowReader: a reader that takes nothing stops the handler, and costs a bounded
-// amount of memory.
-func TestSlowReader(t *testing.T) {
+// A stalled client blocks the handler with bounded buffers.
+func TestStalledClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
 		f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
@@ -88,7 +85,7 @@ func TestSlowReader(t *testing.T) {
 		w.full = make(chan struct{})
 		c := dialOver(t, w, newHandler(t, f), sse(activitiesPath))
 		if n, most := sent.Load(), int64((64<<10)/proto.Size(activity(1))+300); n > most || n < 100 {
-			t.Errorf("%d rows ahead", n)
+			t.Errorf("%d buffered rows", n)
 		}
 		c.leave()
 		c.mu.Lock()
@@ -96,13 +93,13 @@ func TestSlowReader(t *testing.T) {
 		c.broken = context.Canceled
 		c.mu.Unlock()
 		if !c.ended() {
-			t.Error("the handler goes on")
+			t.Error("the handler has not returned")
 		}
 	})
 }
 
-// TestBrokenConnection: a write that fails ends the handler.
-func TestBrokenConnection(t *testing.T) {
+// A failed write cancels the handler.
+func TestFailedWriteEndsTheHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &feed{live: make(chan int64)}
 		c := dial(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
@@ -111,14 +108,13 @@ func TestBrokenConnection(t *testing.T) {
 		c.mu.Unlock()
 		source.live <- 1
 		if !c.ended() {
-			t.Error("the handler goes on")
+			t.Error("the handler has not returned")
 		}
 	})
 }
 
-// TestHandlerIsWaitedFor: the handler uses what belongs to the request, so the request
-// is not over before it has returned; and it is not kept from returning.
-func TestHandlerIsWaitedFor(t *testing.T) {
+// The handler uses resources of the request, so ServeHTTP returns after it.
+func TestServeHTTPWaitsForTheHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, begun := range []bool{false, true} {
 			release := make(chan struct{})
@@ -139,11 +135,11 @@ func TestHandlerIsWaitedFor(t *testing.T) {
 			c := dial(t, newHandler(t, f), sse(activitiesPath))
 			c.leave()
 			if c.ended() {
-				t.Error("the handler was left behind")
+				t.Error("ServeHTTP returned before the handler")
 			}
 			close(release)
 			if !c.ended() {
-				t.Error("the handler does not return")
+				t.Error("the handler has not returned")
 			}
 		}
 	})
@@ -151,9 +147,8 @@ func TestHandlerIsWaitedFor(t *testing.T) {
 
 type callerKey struct{}
 
-// TestCallIsTheCallersOwn: the RPC runs in the caller's context, with the caller's
-// headers.
-func TestCallIsTheCallersOwn(t *testing.T) {
+// The RPC has the context and the end-to-end headers of the request.
+func TestContextAndHeadersOfTheCall(t *testing.T) {
 	var seen http.Header
 	var caller any
 	var remote string
@@ -172,7 +167,7 @@ func TestCallIsTheCallersOwn(t *testing.T) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		if w.Code != http.StatusOK {
-			t.Errorf("%d %s", w.Code, w.Body)
+			t.Errorf("response = %d %s", w.Code, w.Body)
 		}
 		for name, want := range map[string]string{
 			"Authorization": "Bearer x", "Traceparent": "00-1", "Userd-Min-Position": "e:1", "Cookie": "a=b",
@@ -188,7 +183,7 @@ func TestCallIsTheCallersOwn(t *testing.T) {
 	}
 }
 
-// TestPanickingHandler: a panic in a goroutine of its own would end the process.
+// A panic on the in-process goroutine must not end the process.
 func TestPanickingHandler(t *testing.T) {
 	for _, rows := range []int{0, 1} {
 		var logged bytes.Buffer
@@ -208,12 +203,12 @@ func TestPanickingHandler(t *testing.T) {
 		}
 		contains(t, w.Body.String(), string(user.InternalError))
 		if rows == 0 && w.Code != http.StatusInternalServerError {
-			t.Errorf("%d", w.Code)
+			t.Errorf("status = %d", w.Code)
 		}
 	}
 }
 
-func TestAccept(t *testing.T) {
+func TestAcceptSelectsTheFormat(t *testing.T) {
 	for accept, want := range map[string]string{
 		"":                                "application/json",
 		"*/*":                             "application/json",
@@ -245,8 +240,7 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// TestOverTheNetwork: both versions of HTTP, with rows that arrive while the stream
-// goes on.
+// Live rows arrive over HTTP/1.1 and HTTP/2.
 func TestOverTheNetwork(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		source := &feed{replay: []int64{3}, live: make(chan int64)}
@@ -283,7 +277,7 @@ func TestOverTheNetwork(t *testing.T) {
 	}
 }
 
-// BenchmarkReplay measures a row of a replay, from the handler to the network's edge.
+// BenchmarkReplay measures one row of a replay without the network.
 func BenchmarkReplay(b *testing.B) {
 	for name, accept := range map[string]string{"events": "text/event-stream", "lines": "application/x-ndjson"} {
 		b.Run(name, func(b *testing.B) {
@@ -309,7 +303,7 @@ func BenchmarkReplay(b *testing.B) {
 	}
 }
 
-// nowhere is a caller who takes everything.
+// nowhere is a client that discards everything.
 type nowhere struct{}
 
 func (nowhere) Header() http.Header            { return http.Header{} }
