@@ -1,5 +1,5 @@
-// Package gen holds what is generated from proto/: the messages, the RPC stubs and
-// the OpenAPI document. This file alone is written by people.
+// Package gen contains the code generated from proto/: messages, RPC stubs and the OpenAPI
+// document. Only this file is hand-written.
 package gen
 
 import _ "embed"

@@ -1,18 +1,17 @@
-// Command protodeps writes the proto files that this project imports from
-// others into a folder, printed from the descriptors of the Go modules that the
-// service is built with. So the definitions that code is generated against are
-// those that run, and generation needs nothing but the Go modules.
+// Command protodeps writes the third-party proto files that this project imports to a
+// directory. It prints them from the descriptors in the Go modules of the service, so that
+// generated code matches the versions used at run time.
 //
-//	protodeps FOLDER
+//	protodeps DIR
 //
-// The folder is made anew: what stood in it before is gone afterwards.
+// The previous content of the directory is removed.
 package main
 
 import (
 	"fmt"
 	"os"
 
-	// For their descriptors, which each registers when it is loaded.
+	// Imported for the descriptors that they register.
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"github.com/jhump/protoreflect/v2/protoprint"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
@@ -23,8 +22,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// imports are the files that the project's proto may import beside
-// google/protobuf/*, which buf has built in.
+// imports are the importable files in addition to google/protobuf/*, which buf includes.
 var imports = []string{
 	"buf/validate/validate.proto",
 	"google/api/annotations.proto",
@@ -37,7 +35,7 @@ var imports = []string{
 
 func main() {
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: protodeps FOLDER")
+		fmt.Fprintln(os.Stderr, "usage: protodeps DIR")
 		os.Exit(2)
 	}
 	if err := write(os.Args[1]); err != nil {
@@ -46,7 +44,7 @@ func main() {
 	}
 }
 
-func write(folder string) error {
+func write(dir string) error {
 	files := make([]protoreflect.FileDescriptor, 0, len(imports))
 	for _, path := range imports {
 		file, err := protoregistry.GlobalFiles.FindFileByPath(path)
@@ -55,14 +53,13 @@ func write(folder string) error {
 		}
 		files = append(files, file)
 	}
-	// Otherwise a file that is no longer printed would go on being importable.
-	if err := os.RemoveAll(folder); err != nil {
-		return fmt.Errorf("clear the folder: %w", err)
+	// Remove files that are no longer in imports.
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("clear directory: %w", err)
 	}
-	// Names in full, because a short name in an extension file can be taken for
-	// one of its own package when it is parsed again.
+	// In an extension file a relative name could resolve to the file's own package.
 	printer := protoprint.Printer{ForceFullyQualifiedNames: true}
-	if err := printer.PrintProtosToFileSystem(files, folder); err != nil {
+	if err := printer.PrintProtosToFileSystem(files, dir); err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
 	return nil
