@@ -59,11 +59,11 @@ func (handlers) SyncUserStatus(
 		if err != nil {
 			return err
 		}
-		answer := &userv1.UserStatusUpdate{ClientSeq: item.GetClientSeq()}
+		res_ := &userv1.UserStatusUpdate{ClientSeq: item.GetClientSeq()}
 		if err := auth.AuthorizeMessage(ctx, userv1connect.UserServiceSyncUserStatusProcedure, item); err != nil {
-			answer.Error, _ = rpcstatus.From(err)
+			res_.Error, _ = rpcstatus.From(err)
 		}
-		if err := stream.Send(answer); err != nil {
+		if err := stream.Send(res_); err != nil {
 			return err
 		}
 	}
@@ -318,14 +318,14 @@ func TestConditionsOnItems(t *testing.T) {
 				if err := stream.Send(item); err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
-				answer, err := stream.Receive()
-				if err != nil || answer.GetClientSeq() != item.GetClientSeq() {
-					t.Fatalf("%s: %v, %v", name, answer, err)
+				res_, err := stream.Receive()
+				if err != nil || res_.GetClientSeq() != item.GetClientSeq() {
+					t.Fatalf("%s: %v, %v", name, res_, err)
 				}
-				if answer.GetError() != nil {
-					failed = append(failed, answer.GetClientSeq())
-					if got := permissionOf(answer.GetError()); got != string(row.without) {
-						t.Errorf("%s: item %d: permission = %q, want %q", name, answer.GetClientSeq(), got, row.without)
+				if res_.GetError() != nil {
+					failed = append(failed, res_.GetClientSeq())
+					if got := permissionOf(res_.GetError()); got != string(row.without) {
+						t.Errorf("%s: item %d: permission = %q, want %q", name, res_.GetClientSeq(), got, row.without)
 					}
 				}
 			}

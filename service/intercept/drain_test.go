@@ -32,8 +32,8 @@ func TestCallCanceledByTheServer(t *testing.T) {
 		_, err := e.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
 			return nil, c.err
 		})(ctx, connect.NewRequest(&struct{}{}))
-		var answer *connect.Error
-		if !errors.As(err, &answer) || answer.Code() != c.code || reasonOf(t, answer) != string(c.reason) {
+		var connectErr *connect.Error
+		if !errors.As(err, &connectErr) || connectErr.Code() != c.code || reasonOf(t, connectErr) != string(c.reason) {
 			t.Errorf("%v: error = %v", c.err, err)
 		}
 	}

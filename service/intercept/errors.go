@@ -19,10 +19,10 @@ import (
 // ToConnect returns the error that is sent to the client for err, which must not be nil. known
 // is false for an unexpected error: the result is INTERNAL and err must be logged. A
 // *connect.Error in err is kept, unless it has no code of its own.
-func ToConnect(err error) (answer *connect.Error, expected bool) {
+func ToConnect(err error) (converted *connect.Error, expected bool) {
 	if _, ok := user.AsError(err); !ok {
-		if kept, ok := protocolError(err); ok {
-			return kept, true
+		if connectErr, ok := protocolError(err); ok {
+			return connectErr, true
 		}
 	}
 	s, expected := rpcstatus.From(err)
@@ -64,8 +64,8 @@ func NewBodyTimeoutError() *connect.Error {
 type Errors struct {
 	serverOnly
 
-	log  *slog.Logger
-	keep bool // return a handler's *connect.Error unchanged
+	log               *slog.Logger
+	passConnectErrors bool // return a handler's *connect.Error unchanged
 }
 
 // NewErrors returns an interceptor that logs unexpected errors.
@@ -73,14 +73,14 @@ func NewErrors(log *slog.Logger) *Errors { return &Errors{log: log} }
 
 // KeepConnectErrors returns a copy that passes a *connect.Error unchanged, for handlers of
 // other services.
-func (e *Errors) KeepConnectErrors() *Errors { return &Errors{log: e.log, keep: true} }
+func (e *Errors) KeepConnectErrors() *Errors { return &Errors{log: e.log, passConnectErrors: true} }
 
 // WrapUnary maps the errors of unary calls.
 func (e *Errors) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		res, err := next(ctx, req)
 		if err != nil {
-			return nil, e.answer(ctx, req.Spec(), err)
+			return nil, e.convert(ctx, req.Spec(), err)
 		}
 		return res, nil
 	}
@@ -90,27 +90,27 @@ func (e *Errors) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 func (e *Errors) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		if err := next(ctx, sendErrorConn{conn}); err != nil {
-			return e.answer(ctx, conn.Spec(), err)
+			return e.convert(ctx, conn.Spec(), err)
 		}
 		return nil
 	}
 }
 
-func (e *Errors) answer(ctx context.Context, spec connect.Spec, err error) error {
-	if own := (*connect.Error)(nil); e.keep && errors.As(err, &own) {
-		return own
+func (e *Errors) convert(ctx context.Context, spec connect.Spec, err error) error {
+	if connectErr := (*connect.Error)(nil); e.passConnectErrors && errors.As(err, &connectErr) {
+		return connectErr
 	}
-	answer, expected := ToConnect(err)
-	if expected && answer.Code() != connect.CodeCanceled {
-		return answer
+	converted, expected := ToConnect(err)
+	if expected && converted.Code() != connect.CodeCanceled {
+		return converted
 	}
 	// The cause of the cancellation may be the server's own, such as a shutdown.
 	reason, ended := user.AsError(context.Cause(ctx))
 	if expected && ended {
-		answer, _ = ToConnect(reason)
+		converted, _ = ToConnect(reason)
 	}
 	if expected {
-		return answer
+		return converted
 	}
 	attrs := []slog.Attr{
 		slog.String("procedure", spec.Procedure), slog.Any("error", err),
@@ -121,11 +121,11 @@ func (e *Errors) answer(ctx context.Context, spec connect.Spec, err error) error
 		// A driver may return its own error for an interrupted statement. The call was
 		// canceled or timed out either way.
 		e.log.LogAttrs(ctx, slog.LevelWarn, "error after call ended", attrs...)
-		answer, _ = ToConnect(ctxErr)
+		converted, _ = ToConnect(ctxErr)
 		if ended {
-			answer, _ = ToConnect(reason)
+			converted, _ = ToConnect(reason)
 		}
-		return answer
+		return converted
 	}
 	incident := rand.Text()
 	attrs = append(attrs, slog.String("incident", incident))
@@ -178,19 +178,19 @@ func isReadLimit(e *connect.Error) bool {
 
 func withDetailsOf(e *connect.Error, like *user.Error) *connect.Error {
 	s, _ := rpcstatus.From(like)
-	answer := fromStatus(s)
+	converted := fromStatus(s)
 	for key, values := range e.Meta() {
-		answer.Meta()[key] = values
+		converted.Meta()[key] = values
 	}
-	return answer
+	return converted
 }
 
 func fromStatus(s *status.Status) *connect.Error {
-	answer := connect.NewError(connect.Code(s.GetCode()), errors.New(s.GetMessage()))
+	converted := connect.NewError(connect.Code(s.GetCode()), errors.New(s.GetMessage()))
 	for _, packed := range s.GetDetails() {
 		if detail, err := connect.NewErrorDetail(packed); err == nil {
-			answer.AddDetail(detail)
+			converted.AddDetail(detail)
 		}
 	}
-	return answer
+	return converted
 }

@@ -152,11 +152,11 @@ func requestID(message any, header http.Header) string {
 
 // isDraining reports whether a stream ended because the server is draining.
 func isDraining(err error) bool {
-	var answer *connect.Error
-	if connect.CodeOf(err) != connect.CodeUnavailable || !errors.As(err, &answer) {
+	var connectErr *connect.Error
+	if connect.CodeOf(err) != connect.CodeUnavailable || !errors.As(err, &connectErr) {
 		return false
 	}
-	for _, detail := range answer.Details() {
+	for _, detail := range connectErr.Details() {
 		value, err := detail.Value()
 		if info, ok := value.(*errdetails.ErrorInfo); err == nil && ok {
 			return info.GetReason() == string(user.ServerDraining)

@@ -74,9 +74,9 @@ func (p *Position) WrapStreamingHandler(next connect.StreamingHandlerFunc) conne
 	}
 }
 
-func (p *Position) stamp(answer http.Header) {
+func (p *Position) stamp(res_ http.Header) {
 	head := p.feed.Head()
-	answer[PositionHeader] = []string{user.FormatPosition(head.Epoch, head.Position)}
+	res_[PositionHeader] = []string{user.FormatPosition(head.Epoch, head.Position)}
 }
 
 // wait blocks until the log has reached the position that the request asks for.

@@ -77,28 +77,28 @@ func wrapped(ctx context.Context, want string) error {
 type conn struct {
 	connect.StreamingHandlerConn
 
-	kind    connect.StreamType
-	request http.Header
-	answer  http.Header
-	receive func(any) error
+	kind     connect.StreamType
+	request  http.Header
+	response http.Header
+	receive  func(any) error
 }
 
 func newConn(kind connect.StreamType, receive func(any) error) *conn {
-	return &conn{kind: kind, request: http.Header{}, answer: http.Header{}, receive: receive}
+	return &conn{kind: kind, request: http.Header{}, response: http.Header{}, receive: receive}
 }
 
 func (c *conn) Spec() connect.Spec          { return connect.Spec{StreamType: c.kind, Procedure: "/p"} }
 func (c *conn) Peer() connect.Peer          { return connect.Peer{} }
 func (c *conn) RequestHeader() http.Header  { return c.request }
-func (c *conn) ResponseHeader() http.Header { return c.answer }
+func (c *conn) ResponseHeader() http.Header { return c.response }
 func (c *conn) Receive(message any) error   { return c.receive(message) }
 
 func TestStreamsHavePositions(t *testing.T) {
 	c := newConn(connect.StreamTypeBidi, nil)
 	position := intercept.NewPosition(stillFeed{}, first)
 	run := position.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error { return nil })
-	if err := run(t.Context(), c); err != nil || c.answer.Get(intercept.PositionHeader) != "e:3" {
-		t.Errorf("header %v, error %v", c.answer, err)
+	if err := run(t.Context(), c); err != nil || c.response.Get(intercept.PositionHeader) != "e:3" {
+		t.Errorf("header %v, error %v", c.response, err)
 	}
 	c.request.Set(intercept.MinPositionHeader, "other:1")
 	if err := run(t.Context(), c); !user.HasReason(err, user.PositionOutOfRange) {

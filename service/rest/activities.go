@@ -107,7 +107,7 @@ type lastEvent struct {
 // readLastEvent reads Last-Event-ID or the query parameter for clients that cannot set headers.
 // The header takes precedence, because a reconnecting client repeats the URL. query is the
 // query without the parameter.
-func readLastEvent(r *http.Request) (last lastEvent, query string, wrong []user.Violation) {
+func readLastEvent(r *http.Request) (last lastEvent, query string, violations []user.Violation) {
 	name, text := "Last-Event-ID", r.Header.Get(lastEventID)
 	query = r.URL.RawQuery
 	if strings.Contains(query, lastEventParameter) {
@@ -128,7 +128,7 @@ func readLastEvent(r *http.Request) (last lastEvent, query string, wrong []user.
 	}
 	var ok bool
 	if last.epoch, last.position, ok = user.ParsePosition(text); !ok {
-		wrong = []user.Violation{{Field: name, Message: "must be EPOCH:POSITION"}}
+		violations = []user.Violation{{Field: name, Message: "must be EPOCH:POSITION"}}
 	}
-	return last, query, wrong
+	return last, query, violations
 }

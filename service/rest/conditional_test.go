@@ -41,7 +41,7 @@ func TestETag(t *testing.T) {
 		if w.Code != http.StatusOK || !strings.HasPrefix(etag, `"`+testEtag) || w.Header().Get("Cache-Control") != "private, no-cache" {
 			t.Fatalf("GET %s = %d %v", path, w.Code, w.Header())
 		}
-		if other, taken := tags[etag]; taken {
+		if other, found := tags[etag]; found {
 			t.Errorf("%s and %s have the same ETag %s", path, other, etag)
 		}
 		tags[etag] = path
@@ -83,14 +83,14 @@ func TestHead(t *testing.T) {
 	server.Client().CloseIdleConnections()
 }
 
-// seen is a response without its body.
-type seen struct {
+// responseHead is a response without its body.
+type responseHead struct {
 	status int
 	length int64
 	etag   string
 }
 
-func do(t *testing.T, server *httptest.Server, method, path string) seen {
+func do(t *testing.T, server *httptest.Server, method, path string) responseHead {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, http.NoBody)
 	if err != nil {
@@ -103,7 +103,7 @@ func do(t *testing.T, server *httptest.Server, method, path string) seen {
 	if err := res.Body.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return seen{res.StatusCode, res.ContentLength, res.Header.Get("Etag")}
+	return responseHead{res.StatusCode, res.ContentLength, res.Header.Get("Etag")}
 }
 
 // A compressed response is another representation.
@@ -147,7 +147,7 @@ func TestIfMatchBecomesTheEtag(t *testing.T) {
 	f := &fake{}
 	h := newHandler(t, f)
 	filtered := serve(t, h, request{method: "GET", path: "/api/v1/users/7?fields=email"}).Header().Get("Etag")
-	f.taken()
+	f.receivedMessages()
 	whole := `"` + testEtag + `"`
 	changed := &userv1.User{Email: "a@b.c"}
 	for name, test := range map[string]struct {
@@ -174,8 +174,8 @@ func TestIfMatchBecomesTheEtag(t *testing.T) {
 			if w.Code != http.StatusOK {
 				t.Fatalf("response = %d %s", w.Code, w.Body)
 			}
-			if came := f.taken(); len(came) != 1 || !proto.Equal(came[0], test.want) {
-				t.Errorf("handler received %v", came)
+			if received := f.receivedMessages(); len(received) != 1 || !proto.Equal(received[0], test.want) {
+				t.Errorf("handler received %v", received)
 			}
 		})
 	}
@@ -207,8 +207,8 @@ func TestUnsupportedPreconditions(t *testing.T) {
 			if w.Code != http.StatusBadRequest || len(p.fields) != 1 || p.fields[0] != test.field {
 				t.Errorf("%d %+v", w.Code, p)
 			}
-			if came := f.taken(); len(came) > 0 {
-				t.Errorf("handler received %v", came)
+			if received := f.receivedMessages(); len(received) > 0 {
+				t.Errorf("handler received %v", received)
 			}
 		})
 	}

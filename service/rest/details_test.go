@@ -24,8 +24,8 @@ func (c curl) created(name string) (path, etag string, got *userv1.User) {
 	return fmt.Sprintf("/api/v1/users/%d", res.GetUser().GetUserId()), header.Get("Etag"), res.GetUser()
 }
 
-// told returns the violations in an error.
-func told(t *testing.T, body []byte) string {
+// violationsOf returns the violations in an error.
+func violationsOf(t *testing.T, body []byte) string {
 	t.Helper()
 	var s struct {
 		Details []struct {
@@ -72,8 +72,8 @@ func TestViolationsNameFieldAndExpectation(t *testing.T) {
 		{request{method: "GET", path: "/api/v1/users/abc"}, "user_id: must be a whole number of 64 bits"},
 	} {
 		got := c.do(test.request)
-		if got.status != http.StatusBadRequest || !strings.Contains(told(t, got.body), test.want) {
-			t.Errorf("%s %s %s = %d %q, want %q", test.method, test.path, test.body, got.status, told(t, got.body), test.want)
+		if got.status != http.StatusBadRequest || !strings.Contains(violationsOf(t, got.body), test.want) {
+			t.Errorf("%s %s %s = %d %q, want %q", test.method, test.path, test.body, got.status, violationsOf(t, got.body), test.want)
 		}
 	}
 }
@@ -201,11 +201,11 @@ func TestETagOfWrites(t *testing.T) {
 	if dry.status != http.StatusOK || dry.header.Get("Etag") != "" {
 		t.Errorf("validate_only = %d %v", dry.status, dry.header)
 	}
-	gone := c.do(request{method: "DELETE", path: path, header: map[string]string{"If-Match": `"x", ` + etag}})
-	if gone.status != http.StatusOK || gone.header.Get("Etag") == "" || gone.header.Get("Etag") == etag {
-		t.Errorf("DELETE = %d %v", gone.status, gone.header)
+	deleted := c.do(request{method: "DELETE", path: path, header: map[string]string{"If-Match": `"x", ` + etag}})
+	if deleted.status != http.StatusOK || deleted.header.Get("Etag") == "" || deleted.header.Get("Etag") == etag {
+		t.Errorf("DELETE = %d %v", deleted.status, deleted.header)
 	}
-	back := c.do(request{method: "POST", path: path + ":undelete", header: map[string]string{"If-Match": `"x", ` + gone.header.Get("Etag")}})
+	back := c.do(request{method: "POST", path: path + ":undelete", header: map[string]string{"If-Match": `"x", ` + deleted.header.Get("Etag")}})
 	if back.status != http.StatusOK || back.header.Get("Etag") == "" {
 		t.Errorf("undelete = %d %s", back.status, back.body)
 	}
@@ -256,7 +256,7 @@ func TestIdempotencyKey(t *testing.T) {
 		"undelete, not deleted": {request{method: "POST", path: "/api/v1/users/" + idOf(t, first) + ":undelete", header: header(other)}, 400, ""},
 	} {
 		got := c.do(test.request)
-		if got.status != test.status || !strings.Contains(told(t, got.body), test.want) {
+		if got.status != test.status || !strings.Contains(violationsOf(t, got.body), test.want) {
 			t.Errorf("%s: %d %s, want %d %s", name, got.status, got.body, test.status, test.want)
 		}
 	}
@@ -330,7 +330,7 @@ func TestReadsByPOST(t *testing.T) {
 		_ = res.Body.Close()
 	}
 	bad := c.do(request{method: "POST", path: "/api/v1/users:watchStatus", body: `{"userIds":"7"}`})
-	if bad.status != http.StatusBadRequest || told(t, bad.body) != "user_ids: must be an array of whole numbers (line 1:12)" {
+	if bad.status != http.StatusBadRequest || violationsOf(t, bad.body) != "user_ids: must be an array of whole numbers (line 1:12)" {
 		t.Errorf("%d %s", bad.status, bad.body)
 	}
 }

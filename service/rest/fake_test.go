@@ -41,26 +41,26 @@ type fake struct {
 	watch  func(context.Context, *userv1.WatchUserStatusRequest, *connect.ServerStream[userv1.UserStatusUpdate]) error
 	fail   error // of every other call
 
-	mu   sync.Mutex
-	came []proto.Message
+	mu       sync.Mutex
+	received []proto.Message
 }
 
-func (f *fake) note(m proto.Message) {
+func (f *fake) record(m proto.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.came = append(f.came, m)
+	f.received = append(f.received, m)
 }
 
-func (f *fake) taken() []proto.Message {
+func (f *fake) receivedMessages() []proto.Message {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	came := f.came
-	f.came = nil
-	return came
+	received := f.received
+	f.received = nil
+	return received
 }
 
 func (f *fake) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1.GetUserResponse, error) {
-	f.note(req)
+	f.record(req)
 	if f.get != nil {
 		return f.get(ctx, req)
 	}
@@ -71,12 +71,12 @@ func (f *fake) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1
 }
 
 func (f *fake) BatchGetUsers(_ context.Context, req *userv1.BatchGetUsersRequest) (*userv1.BatchGetUsersResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.BatchGetUsersResponse{}, f.fail
 }
 
 func (f *fake) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (*userv1.ListUsersResponse, error) {
-	f.note(req)
+	f.record(req)
 	if f.list != nil {
 		return f.list(ctx, req)
 	}
@@ -84,54 +84,54 @@ func (f *fake) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (*us
 }
 
 func (f *fake) CreateUser(_ context.Context, req *userv1.CreateUserRequest) (*userv1.CreateUserResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.CreateUserResponse{User: testUser(1)}, f.fail
 }
 
 func (f *fake) UpdateUser(_ context.Context, req *userv1.UpdateUserRequest) (*userv1.UpdateUserResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.UpdateUserResponse{User: testUser(req.GetUserId())}, f.fail
 }
 
 func (f *fake) DeleteUser(_ context.Context, req *userv1.DeleteUserRequest) (*userv1.DeleteUserResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.DeleteUserResponse{User: testUser(req.GetUserId())}, f.fail
 }
 
 func (f *fake) UndeleteUser(_ context.Context, req *userv1.UndeleteUserRequest) (*userv1.UndeleteUserResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.UndeleteUserResponse{User: testUser(req.GetUserId())}, f.fail
 }
 
 func (f *fake) CreateUsers(_ context.Context, req *userv1.CreateUsersRequest) (*userv1.CreateUsersResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.CreateUsersResponse{}, f.fail
 }
 
 func (f *fake) UpdateUsers(_ context.Context, req *userv1.UpdateUsersRequest) (*userv1.UpdateUsersResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.UpdateUsersResponse{}, f.fail
 }
 
 func (f *fake) ListUserActivities(_ context.Context, req *userv1.ListUserActivitiesRequest) (*userv1.ListUserActivitiesResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.ListUserActivitiesResponse{}, f.fail
 }
 
 func (f *fake) RecordUserActivity(_ context.Context, req *userv1.RecordUserActivityRequest) (*userv1.RecordUserActivityResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.RecordUserActivityResponse{}, f.fail
 }
 
 func (f *fake) UpdateUserStatus(_ context.Context, req *userv1.UpdateUserStatusRequest) (*userv1.UpdateUserStatusResponse, error) {
-	f.note(req)
+	f.record(req)
 	return &userv1.UpdateUserStatusResponse{}, f.fail
 }
 
 func (f *fake) StreamUserActivities(
 	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
 ) error {
-	f.note(req)
+	f.record(req)
 	if f.stream == nil {
 		return f.fail
 	}
@@ -141,7 +141,7 @@ func (f *fake) StreamUserActivities(
 func (f *fake) WatchUserStatus(
 	ctx context.Context, req *userv1.WatchUserStatusRequest, stream *connect.ServerStream[userv1.UserStatusUpdate],
 ) error {
-	f.note(req)
+	f.record(req)
 	if f.watch == nil {
 		return f.fail
 	}

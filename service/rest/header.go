@@ -85,11 +85,11 @@ func (c *call) readIdempotencyKey(r *http.Request) []user.Violation {
 	if len(lines) == 0 || c.isRead() {
 		return nil
 	}
-	wrong := func(message string) []user.Violation {
+	violation := func(message string) []user.Violation {
 		return []user.Violation{{Field: "Idempotency-Key", Message: message}}
 	}
 	if !c.has(requestIDField) {
-		return wrong("not supported for this method; set request_id on its items")
+		return violation("not supported for this method; set request_id on its items")
 	}
 	key := strings.TrimSpace(lines[0])
 	if quoted, ok := strings.CutPrefix(key, `"`); ok {
@@ -97,7 +97,7 @@ func (c *call) readIdempotencyKey(r *http.Request) []user.Violation {
 	}
 	const uuidBytes = 36 // the canonical form; package uuid accepts others too
 	if _, err := uuid.Parse(key); err != nil || len(lines) > 1 || len(key) != uuidBytes {
-		return wrong("must be one UUID, such as 6f1c0c5e-7d7c-4a5e-9d5b-0a4f3b1c2d3e")
+		return violation("must be one UUID, such as 6f1c0c5e-7d7c-4a5e-9d5b-0a4f3b1c2d3e")
 	}
 	c.requestID = key
 	return nil

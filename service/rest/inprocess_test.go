@@ -149,13 +149,13 @@ type callerKey struct{}
 
 // The RPC has the context and the end-to-end headers of the request.
 func TestContextAndHeadersOfTheCall(t *testing.T) {
-	var seen http.Header
+	var headers http.Header
 	var caller any
 	var remote string
 	inner := connectHandler(&fake{})
 	h := newHandler(t, nil, func(o *rest.Options) {
 		o.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			seen, caller, remote = r.Header.Clone(), r.Context().Value(callerKey{}), r.RemoteAddr
+			headers, caller, remote = r.Header.Clone(), r.Context().Value(callerKey{}), r.RemoteAddr
 			inner.ServeHTTP(w, r)
 		})
 	})
@@ -173,8 +173,8 @@ func TestContextAndHeadersOfTheCall(t *testing.T) {
 			"Authorization": "Bearer x", "Traceparent": "00-1", "Userd-Min-Position": "e:1", "Cookie": "a=b",
 			"If-None-Match": "", "Connect-Timeout-Ms": "", "Last-Event-Id": "",
 		} {
-			if seen.Get(name) != want {
-				t.Errorf("%s: %s %q", accept, name, seen.Get(name))
+			if headers.Get(name) != want {
+				t.Errorf("%s: %s %q", accept, name, headers.Get(name))
 			}
 		}
 		if caller != "ann" || remote != r.RemoteAddr {

@@ -99,8 +99,8 @@ func TestInvalidRequests(t *testing.T) {
 			if p.code != int32(code.Code_INVALID_ARGUMENT) || p.reason != string(user.InvalidField) || !slices.Equal(p.fields, test.fields) {
 				t.Errorf("error = %+v", p)
 			}
-			if came := f.taken(); len(came) > 0 {
-				t.Errorf("handler received %v", came)
+			if received := f.receivedMessages(); len(received) > 0 {
+				t.Errorf("handler received %v", received)
 			}
 		})
 	}
@@ -120,19 +120,19 @@ func TestTruncatedGzip(t *testing.T) {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
 	}
-	if came := f.taken(); len(came) > 0 {
-		t.Errorf("handler received %v", came)
+	if received := f.receivedMessages(); len(received) > 0 {
+		t.Errorf("handler received %v", received)
 	}
 }
 
 // endless is an endless body that counts the bytes read.
-type endless struct{ taken int }
+type endless struct{ receivedMessages int }
 
 func (e *endless) Read(data []byte) (int, error) {
 	for i := range data {
 		data[i] = ' '
 	}
-	e.taken += len(data)
+	e.receivedMessages += len(data)
 	return len(data), nil
 }
 
@@ -170,7 +170,7 @@ func TestMessageLimit(t *testing.T) {
 			if w.Code != test.status {
 				t.Fatalf("response = %d %s", w.Code, w.Body)
 			}
-			came := f.taken()
+			received := f.receivedMessages()
 			if test.status == http.StatusOK {
 				return
 			}
@@ -178,11 +178,11 @@ func TestMessageLimit(t *testing.T) {
 			if p.code != int32(code.Code_RESOURCE_EXHAUSTED) || p.reason != string(user.MessageTooLarge) || p.meta["limit"] == "" {
 				t.Errorf("error = %+v", p)
 			}
-			if len(came) > 0 {
-				t.Errorf("handler received %v", came)
+			if len(received) > 0 {
+				t.Errorf("handler received %v", received)
 			}
-			if e, ok := test.body.(*endless); ok && e.taken > 4*limit {
-				t.Errorf("%d bytes were read", e.taken)
+			if e, ok := test.body.(*endless); ok && e.receivedMessages > 4*limit {
+				t.Errorf("%d bytes were read", e.receivedMessages)
 			}
 		})
 	}

@@ -32,7 +32,7 @@ type query struct {
 	// fixed are the fields set by the path or the body.
 	fixed []protoreflect.FieldDescriptor
 
-	seen       map[protoreflect.FieldDescriptor]string
+	setAs      map[protoreflect.FieldDescriptor]string
 	violations []user.Violation
 }
 
@@ -45,7 +45,7 @@ func readQuery(raw string, message protoreflect.Message, fixed ...protoreflect.F
 	if err != nil {
 		return []user.Violation{{Field: "query", Message: "must be name=value pairs joined by &, percent-encoded"}}
 	}
-	q := &query{message: message, fixed: fixed, seen: make(map[protoreflect.FieldDescriptor]string)}
+	q := &query{message: message, fixed: fixed, setAs: make(map[protoreflect.FieldDescriptor]string)}
 	names := make([]string, 0, len(values))
 	for name := range values {
 		names = append(names, name)
@@ -79,11 +79,11 @@ func (q *query) parameter(name string, values []string) {
 	case slices.Contains(q.fixed, field):
 		q.reject(string(field.Name()), "must not be in the query: set by the path or the body")
 		return
-	case q.seen[field] != "":
-		q.reject(string(field.Name()), "set twice, as "+q.seen[field]+" and as "+name)
+	case q.setAs[field] != "":
+		q.reject(string(field.Name()), "set twice, as "+q.setAs[field]+" and as "+name)
 		return
 	}
-	q.seen[field] = name
+	q.setAs[field] = name
 	switch {
 	case isMessage(field, fieldMaskName):
 		q.mask(field, values, true)

@@ -197,15 +197,15 @@ func isOutputOnly(field protoreflect.FieldDescriptor) bool {
 
 // newJSONError returns the error for an invalid JSON body.
 func newJSONError(err error) error {
-	wrong := (*jsonpb.Error)(nil)
-	if !errors.As(err, &wrong) {
+	jsonErr := (*jsonpb.Error)(nil)
+	if !errors.As(err, &jsonErr) {
 		return newBodyError("must be JSON of the expected form")
 	}
-	field := wrong.Field
+	field := jsonErr.Field
 	if field == "" {
 		field = bodyName
 	}
-	return user.NewFieldErrorf(field, "%s", wrong.Description())
+	return user.NewFieldErrorf(field, "%s", jsonErr.Description())
 }
 
 // writeBodyError writes the response to a failed read of the body.
@@ -226,9 +226,9 @@ func (h *handler) writeBodyError(w http.ResponseWriter, err error) {
 }
 
 // countRejection reports a rejection, unless its origin has reported it.
-func (h *handler) countRejection(why user.Reason) {
-	if why != user.MessageTooLarge && why != user.Overloaded {
-		h.opts.Refused(why)
+func (h *handler) countRejection(cause user.Reason) {
+	if cause != user.MessageTooLarge && cause != user.Overloaded {
+		h.opts.Refused(cause)
 	}
 }
 

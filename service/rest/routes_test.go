@@ -79,9 +79,9 @@ func TestRoutes(t *testing.T) {
 				if w.Code != http.StatusOK {
 					t.Fatalf("response = %d %s", w.Code, w.Body)
 				}
-				came := f.taken()
-				if len(came) != 1 || !proto.Equal(came[0], test.want) {
-					t.Errorf("handler received %v", came)
+				received := f.receivedMessages()
+				if len(received) != 1 || !proto.Equal(received[0], test.want) {
+					t.Errorf("handler received %v", received)
 				}
 			})
 		}
@@ -227,9 +227,9 @@ func TestOpenAPI(t *testing.T) {
 				continue
 			}
 			described[method+" "+path] = true
-			answer := serve(t, h, request{method: method, path: strings.ReplaceAll(path, "{user_id}", "7")})
-			if answer.Code == http.StatusNotFound || answer.Code == http.StatusMethodNotAllowed {
-				t.Errorf("%s %s is documented but not served: %d", method, path, answer.Code)
+			res := serve(t, h, request{method: method, path: strings.ReplaceAll(path, "{user_id}", "7")})
+			if res.Code == http.StatusNotFound || res.Code == http.StatusMethodNotAllowed {
+				t.Errorf("%s %s is documented but not served: %d", method, path, res.Code)
 			}
 		}
 	}

@@ -80,8 +80,8 @@ func TestWholeServer(t *testing.T) {
 		t.Run(fmt.Sprintf("HTTP/2 %v", http2), func(t *testing.T) {
 			c := curl{t, servertest.Start(t), http2}
 			created := &userv1.CreateUserResponse{}
-			answer := c.want(request{method: "POST", path: "/api/v1/users", body: `{"username":"Ann","email":"ann@example.com","metadata":{"a_b":"1","someKey":"2"}}`}, created)
-			if answer.header.Get("Userd-Position") == "" {
+			res := c.want(request{method: "POST", path: "/api/v1/users", body: `{"username":"Ann","email":"ann@example.com","metadata":{"a_b":"1","someKey":"2"}}`}, created)
+			if res.header.Get("Userd-Position") == "" {
 				t.Error("no position header")
 			}
 			path := fmt.Sprintf("/api/v1/users/%d", created.GetUser().GetUserId())
@@ -231,8 +231,8 @@ func TestWholeServerStreams(t *testing.T) {
 			if err != nil || len(ended.events) != 2 {
 				t.Errorf("%v %+v", err, ended)
 			}
-			if gone := c.do(sse(path+"/activities", "Last-Event-ID", ended.lastID)); gone.status != http.StatusNoContent {
-				t.Errorf("%d %s", gone.status, gone.body)
+			if deleted := c.do(sse(path+"/activities", "Last-Event-ID", ended.lastID)); deleted.status != http.StatusNoContent {
+				t.Errorf("%d %s", deleted.status, deleted.body)
 			}
 			ahead := c.do(ndjson(path + "/activities?after_activity_id=1000"))
 			if p := readProblem(t, ahead.body); ahead.status != http.StatusBadRequest || p.reason != string(user.PositionOutOfRange) || p.meta["last_position"] == "" {

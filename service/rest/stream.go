@@ -89,18 +89,18 @@ type session struct {
 
 // serveStream runs a stream until it ends or the client disconnects.
 func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, stream *streamRoute, media string, values []string) {
-	last, query, wrong := readLastEvent(r)
+	last, query, violations := readLastEvent(r)
 	s := &session{h: h, w: w, r: r, last: last, format: formats[media], lastWrite: time.Now()}
 	switch {
 	case last.text == endEvent:
 		s.noContent()
 		return
-	case len(wrong) > 0 && s.format.events:
+	case len(violations) > 0 && s.format.events:
 		h.opts.Refused(user.InvalidField)
-		s.refuse(user.NewInvalidError(wrong...))
+		s.refuse(user.NewInvalidError(violations...))
 		return
-	case len(wrong) > 0:
-		h.invalid(w, wrong...)
+	case len(violations) > 0:
+		h.invalid(w, violations...)
 		return
 	}
 	c, ok := h.read(w, r, stream.route, values, query)

@@ -180,15 +180,15 @@ func TestStreamRequests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := &fake{}
 			w := serve(t, newHandler(t, f), test.request)
-			came := f.taken()
+			received := f.receivedMessages()
 			if test.want == nil {
-				if w.Code != http.StatusBadRequest || len(came) > 0 {
-					t.Errorf("%d, %v", w.Code, came)
+				if w.Code != http.StatusBadRequest || len(received) > 0 {
+					t.Errorf("%d, %v", w.Code, received)
 				}
 				return
 			}
-			if len(came) != 1 || !proto.Equal(came[0], test.want) {
-				t.Errorf("%d %s, handler received %v", w.Code, w.Body, came)
+			if len(received) != 1 || !proto.Equal(received[0], test.want) {
+				t.Errorf("%d %s, handler received %v", w.Code, w.Body, received)
 			}
 		})
 	}

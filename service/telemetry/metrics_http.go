@@ -58,12 +58,12 @@ func (m *Metrics) httpCounters(name, help string) httpCounters {
 }
 
 func (c httpCounters) of(p protocol, slot int) prometheus.Counter {
-	place := &c.slots[p][slot]
-	if made := place.Load(); made != nil {
+	counter := &c.slots[p][slot]
+	if made := counter.Load(); made != nil {
 		return *made
 	}
 	made := c.vec.WithLabelValues(protocolNames[p], slotName(slot))
-	place.Store(&made)
+	counter.Store(&made)
 	return made
 }
 

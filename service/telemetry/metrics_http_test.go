@@ -54,10 +54,10 @@ func countedServer(t *testing.T, m *telemetry.Metrics) *httptest.Server {
 			return connect.NewResponse(new(emptypb.Empty)), nil
 		}, connect.WithInterceptors(mark), connect.WithIdempotency(connect.IdempotencyNoSideEffects)))
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		called, answer := new(atomic.Bool), &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		called, res := new(atomic.Bool), &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		r = r.WithContext(context.WithValue(r.Context(), calledKey{}, called))
-		mux.ServeHTTP(answer, r)
-		m.HTTPDone(r, answer.status, answer.Header(), called.Load())
+		mux.ServeHTTP(res, r)
+		m.HTTPDone(r, res.status, res.Header(), called.Load())
 	}))
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
@@ -116,12 +116,12 @@ func TestUnhandledRequestsAreCounted(t *testing.T) {
 			only.SetUnencryptedHTTP2(true)
 			client.Transport = &http.Transport{Protocols: only}
 		}
-		answer, err := client.Do(r)
+		res, err := client.Do(r)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		_, _ = io.Copy(io.Discard, answer.Body)
-		_ = answer.Body.Close()
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
 		client.CloseIdleConnections()
 		server.Close() // waits for the handler
 		all := gathered(t, m.Gatherer())

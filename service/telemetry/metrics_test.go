@@ -108,15 +108,15 @@ func TestCommitsAndHousekeeping(t *testing.T) {
 func TestSources(t *testing.T) {
 	m := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
 	wal := filepath.Join(t.TempDir(), "db-wal")
-	there, told, readOnly, cut := int64(10), int64(8), false, int64(0)
-	at, answers := time.Unix(1700000000, 500_000_000), true
+	committed, delivered, readOnly, aborted := int64(10), int64(8), false, int64(0)
+	at, responds := time.Unix(1700000000, 500_000_000), true
 	err := m.RegisterSources(telemetry.Sources{
-		StoreHead:      func() (int64, time.Time, bool) { return there, at, answers },
-		FeedHead:       func() (int64, time.Time) { return told, at },
+		StoreHead:      func() (int64, time.Time, bool) { return committed, at, responds },
+		FeedHead:       func() (int64, time.Time) { return delivered, at },
 		StoreBytes:     func() int64 { return 4096 },
 		WALBytes:       telemetry.FileSize(wal),
 		StoreReadOnly:  func() bool { return readOnly },
-		StalledStreams: func() int64 { return cut },
+		StalledStreams: func() int64 { return aborted },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -136,14 +136,14 @@ func TestSources(t *testing.T) {
 	if err := os.WriteFile(wal, make([]byte, 100), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	told, readOnly, cut, at = 10, true, 3, time.Time{}
+	delivered, readOnly, aborted, at = 10, true, 3, time.Time{}
 	all = gathered(t, m.Gatherer())
 	want(t, all, "userd_feed_lag_rows{}", 0)
 	want(t, all, "userd_store_wal_size_bytes{}", 100)
 	want(t, all, "userd_store_read_only{}", 1)
 	want(t, all, "userd_streams_aborted_total{reason=write_stalled}", 3)
 	want(t, all, "userd_log_last_commit_timestamp_seconds{}", 0)
-	answers = false
+	responds = false
 	all = gathered(t, m.Gatherer())
 	for _, name := range []string{"userd_log_position{}", "userd_log_last_commit_timestamp_seconds{}", "userd_feed_lag_rows{}"} {
 		if value, ok := all[name]; !ok || !math.IsNaN(value) {
@@ -159,12 +159,12 @@ func scrape(t *testing.T, handler http.Handler, accept string) (contentType, tex
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody)
 	r.Header.Set("Accept", accept)
-	answer := httptest.NewRecorder()
-	handler.ServeHTTP(answer, r)
-	if answer.Code != http.StatusOK {
-		t.Fatalf("status %d: %s", answer.Code, answer.Body)
+	recorder := httptest.NewRecorder()
+	handler.ServeHTTP(recorder, r)
+	if recorder.Code != http.StatusOK {
+		t.Fatalf("status %d: %s", recorder.Code, recorder.Body)
 	}
-	return answer.Header().Get("Content-Type"), answer.Body.String()
+	return recorder.Header().Get("Content-Type"), recorder.Body.String()
 }
 
 func TestExemplarsInOpenMetrics(t *testing.T) {

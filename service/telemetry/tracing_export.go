@@ -52,16 +52,16 @@ type queue struct {
 
 	all     *droppedSpans
 	waiting *atomic.Int64
-	room    int64
+	limit   int64
 }
 
 // newQueue returns a span processor for an exporter.
-func newQueue(exporter sdktrace.SpanExporter, room int, log *slog.Logger, all *droppedSpans) *queue {
+func newQueue(exporter sdktrace.SpanExporter, limit int, log *slog.Logger, all *droppedSpans) *queue {
 	waiting := new(atomic.Int64)
 	logging := &loggingExporter{SpanExporter: exporter, log: log, all: all, waiting: waiting}
 	return &queue{
-		SpanProcessor: sdktrace.NewBatchSpanProcessor(logging, sdktrace.WithMaxQueueSize(room)),
-		all:           all, waiting: waiting, room: int64(room),
+		SpanProcessor: sdktrace.NewBatchSpanProcessor(logging, sdktrace.WithMaxQueueSize(limit)),
+		all:           all, waiting: waiting, limit: int64(limit),
 	}
 }
 
@@ -70,7 +70,7 @@ func (q *queue) OnEnd(span sdktrace.ReadOnlySpan) {
 	if !span.SpanContext().IsSampled() {
 		return
 	}
-	if q.waiting.Add(1) > q.room {
+	if q.waiting.Add(1) > q.limit {
 		q.waiting.Add(-1)
 		q.all.queueFull.Add(1)
 		return

@@ -57,8 +57,8 @@ func runStream(t *testing.T, tracing *Tracing, conn *quietConn, handler connect.
 	return handler(t.Context(), conn)
 }
 
-// tell formats a span without its ids.
-func tell(span sdktrace.ReadOnlySpan) string {
+// describe formats a span without its ids.
+func describe(span sdktrace.ReadOnlySpan) string {
 	_, name, _ := strings.Cut(span.Name(), "/")
 	text := fmt.Sprintf("%s %v", name, span.EndTime().Sub(span.StartTime()))
 	for _, a := range span.Attributes() {
@@ -78,12 +78,12 @@ func tell(span sdktrace.ReadOnlySpan) string {
 
 func wantSpans(t *testing.T, got []sdktrace.ReadOnlySpan, want ...string) {
 	t.Helper()
-	told := make([]string, len(got))
+	lines := make([]string, len(got))
 	for i, span := range got {
-		told[i] = tell(span)
+		lines[i] = describe(span)
 	}
-	if strings.Join(told, "\n") != strings.Join(want, "\n") {
-		t.Errorf("got\n  %s\nwant\n  %s", strings.Join(told, "\n  "), strings.Join(want, "\n  "))
+	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n  %s\nwant\n  %s", strings.Join(lines, "\n  "), strings.Join(want, "\n  "))
 	}
 }
 
