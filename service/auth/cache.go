@@ -18,7 +18,6 @@ type cache[With, Found any] struct {
 	young, old map[[sha256.Size]byte]*Found
 }
 
-// get returns the cached result, or nil.
 func (s *cache[With, Found]) get(sum [sha256.Size]byte, with *With) *Found {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,7 +11,6 @@ import (
 	"time"
 )
 
-// certificatePrefix is the prefix of subjects that come from certificates.
 const certificatePrefix = "cert:"
 
 // caller returns the caller identified by the client certificate of a connection. Errors
@@ -57,7 +56,6 @@ func (r *CertificateRules) caller(state *tls.ConnectionState, now time.Time) (Ca
 // errDistrusted reports a certificate that the CAs trusted at the handshake but no longer do.
 var errDistrusted = errors.New("certificate is not trusted by the current client CAs")
 
-// verdict is the result of verifying a certificate chain with a pool of CAs.
 type verdict struct {
 	trusted bool
 	until   time.Time
@@ -131,7 +129,6 @@ func validName(text string) bool {
 	return validSubject(text) && len(certificatePrefix)+len(text) <= maxSubjectBytes
 }
 
-// namesOf returns the names of a certificate that can identify a caller.
 func namesOf(c *x509.Certificate) []certificateName {
 	var names []certificateName
 	raw := rawURIs(c)
@@ -209,7 +206,6 @@ func rawURIs(c *x509.Certificate) (uris []string) {
 	return uris
 }
 
-// dnsName splits a DNS name at its dots.
 func dnsName(s string) (certificateName, bool) {
 	text := strings.ToLower(strings.TrimSuffix(s, "."))
 	name := certificateName{text: text, dns: true, parts: strings.Split(text, ".")}

@@ -33,7 +33,6 @@ type identity struct {
 	bound *[sha256.Size]byte
 }
 
-// claims is the payload of a token.
 type claims map[string]json.RawMessage
 
 func parseClaims(payload []byte) (claims, error) {
@@ -108,7 +107,6 @@ func (id *identity) validAt(now time.Time) error {
 	return nil
 }
 
-// validSubject reports whether s is a valid subject of a token.
 func validSubject(s string) bool {
 	return s != "" && len(s) <= maxSubjectBytes && utf8.ValidString(s) &&
 		!strings.HasPrefix(s, certificatePrefix) &&

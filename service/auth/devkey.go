@@ -15,7 +15,6 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 )
 
-// developmentKey reads the key, or creates it if the file does not exist.
 func developmentKey(path string) (ed25519.PrivateKey, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -99,7 +98,6 @@ func writeJWKS(path string, key jose.JSONWebKey) error {
 	return replaceFile(path, body)
 }
 
-// readJWKS reads the JWK set, nil if the file does not exist.
 func readJWKS(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {

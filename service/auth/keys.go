@@ -120,7 +120,6 @@ func (k *Keys) Run(ctx context.Context) {
 	}
 }
 
-// untilNext returns the time until the next periodic reload.
 func (k *Keys) untilNext() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -205,7 +204,6 @@ func (k *Keys) read(ctx, work context.Context, onDemand bool) error {
 	}
 }
 
-// fetch performs a reload and completes f.
 func (k *Keys) fetch(ctx context.Context, f *flight) {
 	defer func() {
 		k.mu.Lock()

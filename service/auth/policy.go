@@ -96,7 +96,6 @@ type redaction struct {
 	redactMap func(map[string]string) map[string]string
 }
 
-// redactions is the policy for response fields.
 var redactions = []redaction{
 	{message: "user.v1.User", needs: UsersRead, public: fields("user_id", "version", "etag")},
 	{message: "user.v1.UserActivity", needs: UsersRead,

@@ -128,7 +128,6 @@ func redactionOf(d protoreflect.MessageDescriptor) *redaction {
 	return nil
 }
 
-// messageOf returns the message type of a field, or nil.
 func messageOf(field protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
 	if field.IsMap() {
 		return field.MapValue().Message()

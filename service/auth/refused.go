@@ -86,7 +86,6 @@ func newRefusedError(c Cause, detail error) *RefusedError {
 	return &RefusedError{Cause: c, Detail: detail}
 }
 
-// asRefused converts any error to a RefusedError.
 func asRefused(err error) *RefusedError {
 	var refused *RefusedError
 	if !errors.As(err, &refused) {

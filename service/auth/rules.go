@@ -49,7 +49,6 @@ func LoadCertificateRules(ctx context.Context, opts CertificateRulesOptions) (*C
 	return &CertificateRules{watchedFile: w, authorities: opts.Authorities}, nil
 }
 
-// rule grants permissions to the names that match pattern.
 type rule struct {
 	pattern     certificateName
 	permissions Permissions
@@ -128,7 +127,6 @@ func parsePattern(uri, dns string) (certificateName, error) {
 	return pattern, nil
 }
 
-// match returns the permissions of all rules that match the name, and whether there is one.
 func (s ruleSet) match(name certificateName) (permissions Permissions, found bool) {
 	for _, r := range s {
 		if r.pattern.covers(name) {

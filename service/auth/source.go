@@ -13,7 +13,6 @@ import (
 	"time"
 )
 
-// maxFileBytes is the maximum size of a JWK set or a file.
 const maxFileBytes = 1 << 20
 
 // source reads the complete content of a file or URL.
@@ -80,7 +79,6 @@ func readWhole(r io.Reader) ([]byte, error) {
 	return body, err
 }
 
-// isURL reports whether location is a URL, not a path.
 func isURL(location string) bool { return strings.Contains(location, "://") }
 
 func loopback(host string) bool {

@@ -38,7 +38,6 @@ func isStrictText(text []byte) bool {
 // unitBytes is the length of an escape such as \u00e9.
 const unitBytes = 6
 
-// escapedUnit returns the UTF-16 unit of the escape at the start of text.
 func escapedUnit(text []byte) (unit rune, ok bool) {
 	if len(text) < unitBytes || text[0] != '\\' || text[1] != 'u' {
 		return 0, false

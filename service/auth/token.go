@@ -105,7 +105,6 @@ func checkMembers(members map[string]json.RawMessage) error {
 	return newRefusedError(CauseType, nil)
 }
 
-// verifySignature returns the payload if one of the keys verifies the signature.
 func verifySignature(token string, algorithm jose.SignatureAlgorithm, keys []verifyKey) ([]byte, error) {
 	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{algorithm})
 	if err != nil {

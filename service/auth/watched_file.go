@@ -112,7 +112,6 @@ func (w *watchedFile[T]) logFailure(ctx context.Context, err error) {
 	}
 }
 
-// get returns the content. ok is false once the file has been unreadable for MaxStale.
 func (w *watchedFile[T]) get() (value T, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

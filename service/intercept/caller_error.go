@@ -42,7 +42,6 @@ func mapSendError(err error) error {
 	return err
 }
 
-// sendErrorConn maps the errors of Send.
 type sendErrorConn struct{ connect.StreamingHandlerConn }
 
 // Send sends a message.

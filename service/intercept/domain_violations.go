@@ -35,7 +35,6 @@ func addDomainViolations(violations []user.Violation, message proto.Message) []u
 	return violations
 }
 
-// normalizedField is a field with a normal form.
 type normalizedField struct {
 	field, value string
 	key          func(string) (string, *user.Error)

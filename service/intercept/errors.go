@@ -157,7 +157,6 @@ func protocolError(err error) (*connect.Error, bool) {
 // may quote a request header.
 const maxProtocolMessage = 512
 
-// truncated returns the error with a message of bounded length.
 func truncated(e *connect.Error) *connect.Error {
 	if len(e.Message()) <= maxProtocolMessage {
 		return e

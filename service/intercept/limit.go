@@ -14,7 +14,6 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// streamRetryAfter is the retry delay sent to a caller with too many streams.
 const streamRetryAfter = time.Second
 
 // StreamLimits is an interceptor that limits the open streams of one caller and the total
@@ -108,7 +107,6 @@ func newTooManyStreamsError(limit int) error {
 	return err
 }
 
-// sizedConn limits the total message size of a client stream.
 type sizedConn struct {
 	connect.StreamingHandlerConn
 

@@ -76,7 +76,6 @@ func (l *Log) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.St
 	}
 }
 
-// finishedCall is a call to be logged.
 type finishedCall struct {
 	spec      connect.Spec
 	peer      connect.Peer
@@ -150,7 +149,6 @@ func requestID(message any, header http.Header) string {
 	return id
 }
 
-// isDraining reports whether a stream ended because the server is draining.
 func isDraining(err error) bool {
 	var connectErr *connect.Error
 	if connect.CodeOf(err) != connect.CodeUnavailable || !errors.As(err, &connectErr) {

@@ -22,7 +22,6 @@ const (
 	kindBidiStream   = "bidi_stream"
 )
 
-// codeNames are the values of the code labels, by code.
 var codeNames = [...]string{
 	"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound",
 	"AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
@@ -50,7 +49,6 @@ type Metrics struct {
 	methods map[string]*methodMetrics // by procedure; immutable
 }
 
-// methodMetrics are the metrics of one method.
 type methodMetrics struct {
 	started, received, sent prometheus.Counter
 	handled                 [len(codeNames)]prometheus.Counter
@@ -249,7 +247,6 @@ func metricCode(err error) connect.Code {
 	return connect.CodeUnknown
 }
 
-// countedConn counts the messages of a stream.
 type countedConn struct {
 	connect.StreamingHandlerConn
 

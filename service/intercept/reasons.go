@@ -10,7 +10,6 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// reasons are the values of the label reason.
 var reasons = []user.Reason{
 	user.InvalidField, user.UserNotFound, user.UsernameTaken, user.EmailTaken, user.UserDeleted, user.UserNotDeleted,
 	user.EtagMismatch, user.RequestIDReused, user.PositionOutOfRange, user.PositionNotReached,

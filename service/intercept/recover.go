@@ -13,7 +13,6 @@ import (
 // logs with its stack. It covers only the goroutine of the call.
 type Recover struct{ serverOnly }
 
-// panicError is a recovered panic.
 type panicError struct {
 	value any
 	stack []byte

@@ -26,17 +26,14 @@ func (c *call) readHeader(r *http.Request) []user.Violation {
 	return append(append(c.readIfMatch(r), c.readIdempotencyKey(r)...), c.readTimeout(r)...)
 }
 
-// has reports whether the request message has a field.
 func (c *call) has(name protoreflect.Name) bool {
 	return c.message.Descriptor().Fields().ByName(name) != nil
 }
 
-// set sets a string field.
 func (c *call) set(name protoreflect.Name, value string) {
 	c.message.Set(c.message.Descriptor().Fields().ByName(name), protoreflect.ValueOfString(value))
 }
 
-// text returns a string field.
 func (c *call) text(name protoreflect.Name) string {
 	return c.message.Get(c.message.Descriptor().Fields().ByName(name)).String()
 }

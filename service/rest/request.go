@@ -99,7 +99,6 @@ func (c *call) readQuery(query string) []user.Violation {
 	return readQuery(query, c.message, fixed...)
 }
 
-// bodyField returns the field that the body sets.
 func (c *call) bodyField() protoreflect.FieldDescriptor { return fieldNamed(c.message, c.route.body) }
 
 // refuseBody returns the HTTP status for an unsupported encoding or type of the body, else 0.

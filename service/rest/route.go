@@ -93,7 +93,6 @@ func newRoute(rpc protoreflect.MethodDescriptor, segments []segment, body string
 	return rt, nil
 }
 
-// resourceAt returns the resource at a path, or nil.
 func resourceAt(resources []*resource, segments []segment, verb string) *resource {
 	i := slices.IndexFunc(resources, func(res *resource) bool {
 		return res.verb == verb && slices.Equal(res.segments, segments)
@@ -196,7 +195,6 @@ func (res *resource) match(parts []string, verb string) (values []string, ok boo
 	return values, true
 }
 
-// allow returns the value of the Allow header.
 func (res *resource) allow() string {
 	methods := slices.Collect(maps.Keys(res.routes))
 	if res.routes[http.MethodGet] != nil {

@@ -20,7 +20,6 @@ import (
 // statusClientGone is the status for a client that closed the request, as in nginx.
 const statusClientGone = 499
 
-// httpCode returns the HTTP status of an error.
 func httpCode(s *status.Status) int {
 	if reason(s) == user.MessageTooLarge {
 		return http.StatusRequestEntityTooLarge
@@ -106,7 +105,6 @@ func marshalStatus(s *status.Status) []byte {
 	return body
 }
 
-// detail returns the first detail of a type, or nil.
 func detail[T proto.Message](s *status.Status) T {
 	var none T
 	for _, packed := range s.GetDetails() {
@@ -119,12 +117,10 @@ func detail[T proto.Message](s *status.Status) T {
 	return none
 }
 
-// reason returns the reason of a Status, or "".
 func reason(s *status.Status) user.Reason {
 	return user.Reason(detail[*errdetails.ErrorInfo](s).GetReason())
 }
 
-// statusOf converts an error that a handler has returned.
 func statusOf(err *connect.Error) *status.Status {
 	s := &status.Status{Code: int32(err.Code()), Message: err.Message()}
 	for _, d := range err.Details() {

@@ -76,7 +76,6 @@ func (h *handler) invoke(r *http.Request, c *call) (*rpcResponse, error) {
 	}
 }
 
-// httpCode returns the HTTP status of an error.
 func (c *call) httpCode(s *status.Status) int {
 	if len(c.etags) > 0 && reason(s) == user.EtagMismatch {
 		return http.StatusPreconditionFailed
@@ -84,7 +83,6 @@ func (c *call) httpCode(s *status.Status) int {
 	return httpCode(s)
 }
 
-// fields returns the field filter of the request.
 func (c *call) fields() []string {
 	request, ok := c.message.Interface().(interface{ GetFields() []string })
 	if !ok {

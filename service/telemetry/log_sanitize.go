@@ -22,7 +22,6 @@ var tokens = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0
 
 const redacted = "[redacted]"
 
-// sanitizer implements Sanitize.
 type sanitizer struct{ next slog.Handler }
 
 // Sanitize returns a handler that adds trace_id and span_id from the context and sanitizes

@@ -114,7 +114,6 @@ func (m *Metrics) Handler(log *slog.Logger) http.Handler {
 	}))
 }
 
-// scrapeLog logs failed scrapes.
 type scrapeLog struct{ log *slog.Logger }
 
 // Println implements promhttp.Logger.

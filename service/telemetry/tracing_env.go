@@ -30,7 +30,6 @@ const (
 // password.
 var endpointVariables = []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"}
 
-// environment is the configuration from OpenTelemetry variables.
 type environment struct {
 	exporters  []string // otlp, console
 	protocol   string   // of the otlp exporter
@@ -150,7 +149,6 @@ func (e *environment) readPropagators() error {
 // variable returns the lower-case value of a variable.
 func variable(name string) string { return strings.ToLower(strings.TrimSpace(os.Getenv(name))) }
 
-// list splits a comma-separated list and removes duplicates.
 func list(text string) (names []string) {
 	for name := range strings.SplitSeq(text, ",") {
 		if name = strings.TrimSpace(name); name != "" && !slices.Contains(names, name) {
@@ -160,7 +158,6 @@ func list(text string) (names []string) {
 	return names
 }
 
-// newExporters creates the configured exporters.
 func (e *environment) newExporters(ctx context.Context, opts TracingOptions) (exporters []sdktrace.SpanExporter, err error) {
 	for _, name := range e.exporters {
 		var exporter sdktrace.SpanExporter

@@ -8,7 +8,6 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// droppedSpans counts dropped spans.
 type droppedSpans struct {
 	queueFull    atomic.Int64 // the queue was full
 	exportFailed atomic.Int64 // the export failed
@@ -55,7 +54,6 @@ type queue struct {
 	limit   int64
 }
 
-// newQueue returns a span processor for an exporter.
 func newQueue(exporter sdktrace.SpanExporter, limit int, log *slog.Logger, all *droppedSpans) *queue {
 	waiting := new(atomic.Int64)
 	logging := &loggingExporter{SpanExporter: exporter, log: log, all: all, waiting: waiting}

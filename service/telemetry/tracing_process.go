@@ -24,7 +24,6 @@ func SDKLog(log *slog.Logger) (otel.ErrorHandler, logr.Logger) {
 	return failed, logr.FromSlogHandler(handler)
 }
 
-// sdkHandler adapts records of the SDK.
 type sdkHandler struct{ next slog.Handler }
 
 // sdkLevel maps the levels of the SDK to warn and debug. The SDK warns at verbosity 1, which is
@@ -76,7 +75,6 @@ func sdkAttr(a slog.Attr) slog.Attr {
 	return slog.String(a.Key, redacted)
 }
 
-// quotedValues matches quoted values in the text of an error.
 var quotedValues = regexp.MustCompile(`"[^"]*"|'[^']*'|\[[^]]*\]`)
 
 // redactValues returns the error with quoted values redacted.

@@ -243,7 +243,6 @@ func (c *tracedConn) endBurst() {
 	span.End(trace.WithTimestamp(b.last))
 }
 
-// end ends the spans of the stream.
 func (c *tracedConn) end(code string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -291,7 +290,6 @@ func setStatus(span trace.Span, code string) {
 	}
 }
 
-// statusName returns the gRPC name of a code.
 func statusName(err error) string {
 	if err == nil {
 		return "OK"
