@@ -70,11 +70,11 @@ func TestTracingEnvironment(t *testing.T) {
 		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "ParentBased_TraceIDRatio"}, enabled: true},
 		{
 			env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10%"},
-			err: "OTEL_TRACES_SAMPLER_ARG=10%: expected a share from 0 to 1",
+			err: "OTEL_TRACES_SAMPLER_ARG=10%: expected a ratio from 0 to 1",
 		},
 		{
 			env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "NaN"},
-			err: "expected a share from 0 to 1",
+			err: "expected a ratio from 0 to 1",
 		},
 		{env: map[string]string{"OTEL_TRACES_SAMPLER": "always"}}, // not used without an exporter
 		{env: map[string]string{"OTEL_PROPAGATORS": "b3"}, err: "OTEL_PROPAGATORS=b3: expected tracecontext, baggage or none"},
