@@ -245,7 +245,7 @@ func TestIdempotencyKey(t *testing.T) {
 		"no UUID":               {request{method: "DELETE", path: path, header: header("order-17")}, 400, "Idempotency-Key: must be one UUID"},
 		"UUID in braces":        {request{method: "DELETE", path: path, header: header("{" + key + "}")}, 400, "Idempotency-Key: must be one UUID"},
 		"empty":                 {request{method: "DELETE", path: path, header: header(`""`)}, 400, "Idempotency-Key: must be one UUID"},
-		"batch":                 {request{method: "POST", path: "/api/v1/users:batchCreate", header: header(key), body: `{}`}, 400, "Idempotency-Key: is not supported"},
+		"batch":                 {request{method: "POST", path: "/api/v1/users:batchCreate", header: header(key), body: `{}`}, 400, "Idempotency-Key: not supported"},
 		"read":                  {request{method: "GET", path: path, header: header("order-17")}, 200, ""},
 		"read by POST":          {request{method: "POST", path: "/api/v1/users:batchGet", header: header("order-17"), body: `{"userIds":["1"]}`}, 200, ""},
 		"used for another call": {request{method: "POST", path: "/api/v1/users", header: header(key), body: `{"username":"eve","email":"eve@example.com"}`}, 409, ""},
