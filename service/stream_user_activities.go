@@ -154,7 +154,7 @@ func (a *activityStream) pace(cursor *feed.Cursor, more bool) {
 func (a *activityStream) send(ctx context.Context, cursor *feed.Cursor, rows []user.Activity) error {
 	for i := range rows {
 		if i == len(rows)/2 {
-			cursor.ReadAhead(ctx)
+			cursor.Prefetch(ctx)
 		}
 		if err := a.stream.Send(activityToProto(&rows[i])); err != nil {
 			return err

@@ -11,87 +11,84 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// pageRows and pageBytes bound what a cursor reads at once: enough to make a read's own
-// cost small, little enough that a reader who stalls holds little.
+// Bounds of one page: large enough to amortize a read, small enough that a stalled stream
+// holds little memory.
 const (
 	pageRows  = 128
 	pageBytes = 32 << 10
 
-	// The smaller pages of a stream that has shown nothing of its pace.
+	// Bounds of the first pages of a stream.
 	smallPageRows  = 16
 	smallPageBytes = 4 << 10
 )
 
-// PageMemory is what two full pages take, the second of which may be read ahead: the
-// details of a row are a map, and take three times their length.
+// PageMemory is the memory of two full pages, one of them prefetched. The details of a row
+// are a map, which takes three times their length.
 const PageMemory = 2 * 3 * pageBytes
 
-// CursorOptions say what a cursor follows.
+// CursorOptions select the rows of a cursor.
 type CursorOptions struct {
-	UserID  int64     // 0: everybody
+	UserID  int64     // 0: all users
 	After   int64     // the first row is the one after this position
-	Since   time.Time // leaves rows before this time out
-	Actions []string  // keeps these actions only; empty: all
-	// Deleted says whether the user was deleted, as read after the position After
-	// was chosen. It does not count for everybody.
+	Since   time.Time // skip rows before this time
+	Actions []string  // only these actions; empty: all
+	// Deleted reports whether the user was deleted, as read after the position After was
+	// chosen. It is ignored for all users.
 	Deleted bool
 }
 
-// Cursor is a place in the log that moves on. It is for one goroutine; at is for all.
+// Cursor reads the log from a position on. Only Feed.Lag uses it concurrently.
 type Cursor struct {
-	feed   *Feed
-	opts   CursorOptions
-	query  user.LogQuery
-	woken  chan struct{}
-	more   bool          // there was more than the last page
-	ahead  chan pageRead // the next page on its way; nil: it is not
-	gone   bool          // the user is deleted as far as the rows read tell
-	seamed bool          // the head has been reached once
+	feed       *Feed
+	opts       CursorOptions
+	query      user.LogQuery
+	wake       chan struct{}
+	more       bool          // more rows follow the last page
+	prefetched chan pageRead // the prefetched page; nil: none
+	deleted    bool          // the user is deleted as of the rows read
+	caughtUp   bool          // the head was reached at least once
 
-	// at is the position up to which everything was read, or waits: it has all there is
-	// for it.
-	at atomic.Int64
+	// readTo is the position up to which everything was read, or idle.
+	readTo atomic.Int64
 }
 
-// waits is where a cursor is that has all there is for it.
-const waits = -1
+// idle is the value of readTo of a cursor that waits for new rows.
+const idle = -1
 
-// Page is what a cursor reads at once.
+// Page is the result of one read.
 type Page struct {
-	Rows []user.Activity
-	// AtHead: that was all, as of this read.
-	AtHead bool
-	// Ended: that was all, and the user is deleted, so that nothing more comes.
-	Ended bool
+	Rows   []user.Activity
+	AtHead bool // the read reached the head of the log
+	Ended  bool // AtHead, and the user is deleted, so no rows follow
 }
 
-// Cursor returns a cursor, which must be closed.
+// Cursor returns a cursor. The caller must close it.
 func (f *Feed) Cursor(opts CursorOptions) *Cursor {
 	c := &Cursor{
-		feed: f, opts: opts, woken: make(chan struct{}, 1), gone: opts.Deleted,
+		feed: f, opts: opts, wake: make(chan struct{}, 1), deleted: opts.Deleted,
 		query: user.LogQuery{UserID: opts.UserID, After: opts.After, Actions: opts.Actions},
 	}
 	c.SetFullPages(false)
-	c.at.Store(opts.After)
-	if len(opts.Actions) > 0 && opts.UserID != wholeLog {
-		// Whatever the caller keeps, the cursor must see its user's life end.
-		c.query.Actions = slices.Concat(opts.Actions, lifeActions)
+	c.readTo.Store(opts.After)
+	if len(opts.Actions) > 0 && opts.UserID != allUsers {
+		// The cursor detects the deletion of its user regardless of the filter.
+		c.query.Actions = slices.Concat(opts.Actions, lifecycleActions)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	enter(f.cursors, opts.UserID, c)
+	add(f.cursors, opts.UserID, c)
 	return c
 }
 
-// Close ends the cursor's wake-ups.
+// Close unregisters the cursor.
 func (c *Cursor) Close() {
 	c.feed.mu.Lock()
 	defer c.feed.mu.Unlock()
-	leave(c.feed.cursors, c.opts.UserID, c)
+	remove(c.feed.cursors, c.opts.UserID, c)
 }
 
-// SetFullPages sets the size of the next pages. A cursor begins with small ones, for which the
-// base cost of a stream has room; full ones take PageMemory.
+// SetFullPages sets the size of the next pages. A cursor starts with small pages, which the
+// base cost of a stream covers; full pages take PageMemory.
 func (c *Cursor) SetFullPages(full bool) {
 	c.query.MaxRows, c.query.MaxBytes = smallPageRows, smallPageBytes
 	if full {
@@ -99,82 +96,81 @@ func (c *Cursor) SetFullPages(full bool) {
 	}
 }
 
-// Position is the position up to which Read has given everything.
+// Position returns the position up to which Read has returned everything.
 func (c *Cursor) Position() int64 { return c.query.After }
 
-// Read returns the next rows, in order. There may be none although more follow.
+// Read returns the next rows, in order. A page may be empty although more rows follow.
 func (c *Cursor) Read(ctx context.Context) (Page, error) {
 	read, err := c.log(ctx)
 	if err != nil {
 		return Page{}, err
 	}
 	c.query.After = read.Reached
-	if read.Done && !c.seamed {
-		c.seamed = true
+	if read.Done && !c.caughtUp {
+		c.caughtUp = true
 		c.query.After += plantedSkip
 	}
-	c.at.Store(c.query.After)
+	c.readTo.Store(c.query.After)
 	c.more = !read.Done
 	page := Page{AtHead: read.Done, Rows: read.Rows}
-	if c.opts.UserID != wholeLog {
-		c.followLife(read.Rows)
-		page.Ended = read.Done && c.gone
+	if c.opts.UserID != allUsers {
+		c.trackDeletion(read.Rows)
+		page.Ended = read.Done && c.deleted
 	}
 	if len(c.opts.Actions) > 0 || !c.opts.Since.IsZero() {
-		page.Rows = slices.DeleteFunc(page.Rows, c.leavesOut)
+		page.Rows = slices.DeleteFunc(page.Rows, c.excluded)
 	}
 	return page, nil
 }
 
-// pageRead is what the store answered.
+// pageRead is the result of a store read.
 type pageRead struct {
 	page user.LogPage
 	err  error
 }
 
-// log returns the next page, which may have been read ahead. A row that was committed
-// since then has left its signal, so that it is read after the next Wait.
+// log returns the next page, prefetched or not. A row committed after the prefetch has
+// signalled the cursor, so it is read after the next Wait.
 func (c *Cursor) log(ctx context.Context) (user.LogPage, error) {
-	if c.ahead == nil {
+	if c.prefetched == nil {
 		return c.feed.store.Log(ctx, c.query)
 	}
-	read := <-c.ahead
-	c.ahead = nil
+	read := <-c.prefetched
+	c.prefetched = nil
 	return read.page, read.err
 }
 
-// ReadAhead lets the store read the next page, if there is one, while the caller sends
-// what is left of this one.
-func (c *Cursor) ReadAhead(ctx context.Context) {
-	if !c.more || c.ahead != nil {
+// Prefetch reads the next page, if any, in the background.
+func (c *Cursor) Prefetch(ctx context.Context) {
+	if !c.more || c.prefetched != nil {
 		return
 	}
-	ahead, query := make(chan pageRead, 1), c.query
+	prefetched, query := make(chan pageRead, 1), c.query
 	go func() {
 		var read pageRead
 		defer func() {
-			// On a goroutine of its own nobody further out catches a panic.
+			// No recovery middleware covers this goroutine.
 			if value := recover(); value != nil {
 				read = pageRead{err: fmt.Errorf("panic: %v\n%s", value, debug.Stack())}
 			}
-			ahead <- read
+			prefetched <- read
 		}()
 		read.page, read.err = c.feed.store.Log(ctx, query)
 	}()
-	c.ahead = ahead
+	c.prefetched = prefetched
 }
 
-// Wait returns nil when there may be something to read, or when the timer fires;
-// NewDrainingError when the server is about to stop; or the context's error.
+// Wait blocks until new rows may be available or the timer fires. It returns a
+// SERVER_DRAINING error at shutdown, or the cause of ctx.
 func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
 	if err := c.Drained(); err != nil {
 		return err
 	}
-	c.at.Store(waits)
-	// Nothing older than what wakes it is missing.
-	defer func() { c.at.Store(c.feed.Head().Position) }()
+	c.readTo.Store(idle)
+	// Every row up to the head before the wake-up was read.
+	defer func() { c.readTo.Store(c.feed.Head().Position) }()
 	select {
-	case <-c.woken:
+	case <-c.wake:
 		return nil
 	case <-timer:
 		return nil
@@ -185,7 +181,7 @@ func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
 	}
 }
 
-// Drained returns NewDrainingError once the server is about to stop, and nil before.
+// Drained returns a SERVER_DRAINING error during shutdown, else nil.
 func (c *Cursor) Drained() error {
 	if !c.feed.IsDraining() {
 		return nil
@@ -195,25 +191,25 @@ func (c *Cursor) Drained() error {
 
 func (c *Cursor) signal() {
 	select {
-	case c.woken <- struct{}{}:
+	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-var lifeActions = []string{user.ActionDeleted, user.ActionUndeleted, user.ActionPurged}
+var lifecycleActions = []string{user.ActionDeleted, user.ActionUndeleted, user.ActionPurged}
 
-func (c *Cursor) followLife(rows []user.Activity) {
+func (c *Cursor) trackDeletion(rows []user.Activity) {
 	for i := range rows {
 		switch rows[i].Action {
 		case user.ActionDeleted, user.ActionPurged:
-			c.gone = true
+			c.deleted = true
 		case user.ActionUndeleted:
-			c.gone = false
+			c.deleted = false
 		}
 	}
 }
 
-func (c *Cursor) leavesOut(row user.Activity) bool {
+func (c *Cursor) excluded(row user.Activity) bool {
 	if row.Time.Before(c.opts.Since) {
 		return true
 	}

@@ -1,4 +1,4 @@
 package feed
 
-// SetLimits makes the limits of subscriptions small, so that a test reaches them.
+// SetLimits sets the limits of subscriptions.
 func (f *Feed) SetLimits(follows, pending, rows int) { f.limits = limits{follows, pending, rows} }

@@ -2,6 +2,6 @@
 
 package feed
 
-// plantedSkip is how many rows a cursor loses where its replay meets the live log:
-// none. The build tag faults plants one, to show that the tests find it.
+// plantedSkip is the number of rows that a cursor skips between replay and live rows. The
+// build tag faults injects a fault that the tests must detect.
 const plantedSkip = 0

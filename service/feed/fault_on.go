@@ -4,8 +4,8 @@ package feed
 
 import "os"
 
-// plantedSkip loses one row at the seam if USERD_FAULT asks for it. It exists only
-// under the build tag faults, where it shows that the tests find such a loss.
+// plantedSkip is 1 if USERD_FAULT is drop-at-seam: a cursor then loses one row, which the
+// tests must detect.
 var plantedSkip = func() int64 {
 	if os.Getenv("USERD_FAULT") == "drop-at-seam" {
 		return 1

@@ -1,15 +1,13 @@
-// Package feed follows the log.
+// Package feed streams the log and status changes.
 //
-// A stream is a cursor over the log in the store: what wakes it is in memory, what
-// it reads is the log. So a slow reader costs no memory and loses nothing; it
-// reads older rows from the store at its own pace. The seam between what stood in
-// the log and what comes live is a comparison of positions: a cursor asks for
-// its wake-ups first and reads then, so that a row is either read or wakes it.
+// A [Cursor] reads the log from the store; only its wake-ups are in memory. A slow reader
+// therefore takes no memory and misses nothing. A cursor registers for wake-ups before it
+// reads, so each row is either read or wakes it: there is no gap between replay and live rows.
 //
-// Statuses are state, not events: a [Subscription] keeps the newest status of each user
-// that has changed and not yet been taken, never a growing queue.
+// A [Subscription] conflates statuses: it keeps the newest undelivered status of each changed
+// user, never a growing queue.
 //
-// The package leaves alone who may follow what, and how rows travel.
+// Authorization and encoding are up to the caller.
 package feed
 
 import (
@@ -21,7 +19,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Feed tells streams of what is committed. It is safe for use by many goroutines.
+// Feed notifies streams of commits. It is safe for concurrent use.
 type Feed struct {
 	store  user.Store
 	head   atomic.Pointer[user.Head]
@@ -31,29 +29,29 @@ type Feed struct {
 	draining chan struct{}
 	drain    sync.Once
 
-	mu        sync.Mutex
-	moved     chan struct{} // closed at the next commit; nil: nobody waits for one
-	cursors   map[int64]map[*Cursor]struct{}
-	followers map[int64]map[*Subscription]struct{}
-	everybody map[*Subscription]struct{}
+	mu          sync.Mutex
+	advanced    chan struct{} // closed at the next commit; nil: no waiter
+	cursors     map[int64]map[*Cursor]struct{}
+	subscribers map[int64]map[*Subscription]struct{}
+	wildcards   map[*Subscription]struct{}
 }
 
-// limits bound a subscription to statuses. Tests make them small.
+// limits bound a subscription. Tests reduce them.
 type limits struct{ follows, pending, rows int }
 
-// wholeLog is the key of cursors that follow everybody.
-const wholeLog = 0
+// allUsers is the key of cursors over the rows of all users.
+const allUsers = 0
 
-// Open returns the feed of the store's log. It becomes the store's observer, so it
-// must come before the first write.
+// Open returns the feed of a store and registers it as the observer of the store. It must be
+// called before the first write.
 func Open(ctx context.Context, store user.Store) (*Feed, error) {
 	f := &Feed{
-		store:     store,
-		limits:    limits{MaxFollows, maxPending, pollRows},
-		draining:  make(chan struct{}),
-		cursors:   make(map[int64]map[*Cursor]struct{}),
-		followers: make(map[int64]map[*Subscription]struct{}),
-		everybody: make(map[*Subscription]struct{}),
+		store:       store,
+		limits:      limits{MaxFollows, maxPending, pollRows},
+		draining:    make(chan struct{}),
+		cursors:     make(map[int64]map[*Cursor]struct{}),
+		subscribers: make(map[int64]map[*Subscription]struct{}),
+		wildcards:   make(map[*Subscription]struct{}),
 	}
 	store.Observe(f.committed)
 	head, err := store.Head(ctx)
@@ -64,20 +62,19 @@ func Open(ctx context.Context, store user.Store) (*Feed, error) {
 	return f, nil
 }
 
-// Head is the end of the log as far as streams have been told of it. Whoever reads
-// the store after this call sees at least that much.
+// Head returns the end of the log of which streams were notified. A later read of the store
+// reflects it.
 func (f *Feed) Head() user.Head { return *f.head.Load() }
 
-// Lag is how many rows of the log the cursor that is furthest behind has yet to read,
-// whether they are for it or not. One that waits has all there is for it. What a cursor
-// has read and its stream still sends, a page at most, does not count.
+// Lag returns the distance in rows from the head to the slowest cursor. Idle cursors, and rows
+// that were read but not sent yet, do not count.
 func (f *Feed) Lag() int64 {
 	head, most := f.Head().Position, int64(0)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, cursors := range f.cursors {
 		for c := range cursors {
-			if at := c.at.Load(); at != waits {
+			if at := c.readTo.Load(); at != idle {
 				most = max(most, head-at)
 			}
 		}
@@ -85,13 +82,13 @@ func (f *Feed) Lag() int64 {
 	return most
 }
 
-// Drain tells every stream, once and for all, that the server is about to stop.
+// Drain notifies all streams of shutdown. It is idempotent.
 func (f *Feed) Drain() { f.drain.Do(func() { close(f.draining) }) }
 
-// Draining is closed once the server is about to stop.
+// Draining returns a channel that is closed by Drain.
 func (f *Feed) Draining() <-chan struct{} { return f.draining }
 
-// IsDraining reports whether the server is about to stop.
+// IsDraining reports whether Drain was called.
 func (f *Feed) IsDraining() bool {
 	select {
 	case <-f.draining:
@@ -101,11 +98,11 @@ func (f *Feed) IsDraining() bool {
 	}
 }
 
-// NewOrigin returns a number that tells the changes of one stream from others'.
+// NewOrigin returns a unique user.Author.Origin for a stream.
 func (f *Feed) NewOrigin() uint64 { return f.origins.Add(1) }
 
-// WaitFor returns once the log has reached the position, with NewDrainingError once the
-// server is about to stop, or with the context's error.
+// WaitFor blocks until the log has reached the position. It returns a SERVER_DRAINING error at
+// shutdown, or the cause of ctx.
 func (f *Feed) WaitFor(ctx context.Context, position int64) error {
 	for {
 		f.mu.Lock()
@@ -113,13 +110,13 @@ func (f *Feed) WaitFor(ctx context.Context, position int64) error {
 			f.mu.Unlock()
 			return nil
 		}
-		if f.moved == nil {
-			f.moved = make(chan struct{})
+		if f.advanced == nil {
+			f.advanced = make(chan struct{})
 		}
-		moved := f.moved
+		advanced := f.advanced
 		f.mu.Unlock()
 		select {
-		case <-moved:
+		case <-advanced:
 		case <-f.draining:
 			return user.NewDrainingError(f.Head().Epoch, f.Head().Position)
 		case <-ctx.Done():
@@ -128,9 +125,8 @@ func (f *Feed) WaitFor(ctx context.Context, position int64) error {
 	}
 }
 
-// CheckPosition returns NewPositionOutOfRangeError if a stream cannot go on after the position: it is
-// ahead of the log, or rows behind it are no longer kept, or it belongs to another
-// epoch. An empty epoch is not checked.
+// CheckPosition returns a POSITION_OUT_OF_RANGE error unless a stream can resume after the
+// position. An empty epoch is not checked.
 func (f *Feed) CheckPosition(ctx context.Context, epoch string, position int64) error {
 	head := f.Head()
 	if epoch == "" && position == 0 {
@@ -142,24 +138,23 @@ func (f *Feed) CheckPosition(ctx context.Context, epoch string, position int64) 
 	}
 	switch {
 	case epoch != "" && epoch != head.Epoch:
-		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "the position belongs to another epoch of the log")
+		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "position belongs to another epoch of the log")
 	case position > head.Position:
-		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "the position is ahead of the log")
+		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "position is ahead of the log")
 	case position+1 < first:
-		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "rows behind the position are no longer kept")
+		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "rows after the position are no longer retained")
 	}
 	return nil
 }
 
-// committed is the store's observer: it runs in commit order, on the goroutine that
-// commits, and so does nothing but mark and wake.
+// committed observes commits. It runs on the writer goroutine, so it only records and signals.
 func (f *Feed) committed(c user.Commit) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.head.Store(&c.Head)
-	if f.moved != nil {
-		close(f.moved)
-		f.moved = nil
+	if f.advanced != nil {
+		close(f.advanced)
+		f.advanced = nil
 	}
 	rows := false
 	for i := range c.Changes {
@@ -174,32 +169,31 @@ func (f *Feed) committed(c user.Commit) {
 		f.deliver(change)
 	}
 	if rows {
-		for cursor := range f.cursors[wholeLog] {
+		for cursor := range f.cursors[allUsers] {
 			cursor.signal()
 		}
 	}
 }
 
 func (f *Feed) deliver(change *user.CommittedChange) {
-	followers := f.followers[change.UserID]
-	if len(followers) == 0 && len(f.everybody) == 0 {
+	subscribers := f.subscribers[change.UserID]
+	if len(subscribers) == 0 && len(f.wildcards) == 0 {
 		return
 	}
 	status, ok := statusOf(change)
 	if !ok {
 		return
 	}
-	for s := range followers {
-		s.mark(status, change.Origin)
+	for s := range subscribers {
+		s.push(status, change.Origin)
 	}
-	for s := range f.everybody {
-		s.mark(status, change.Origin)
+	for s := range f.wildcards {
+		s.push(status, change.Origin)
 	}
 }
 
-// enter adds a member to the set under a key, leave takes it out; sets that become
-// empty are dropped.
-func enter[T comparable](sets map[int64]map[T]struct{}, key int64, member T) {
+// add adds a member to the set of a key. remove deletes it, and the set when it is empty.
+func add[T comparable](sets map[int64]map[T]struct{}, key int64, member T) {
 	set := sets[key]
 	if set == nil {
 		set = make(map[T]struct{}, 1)
@@ -208,7 +202,7 @@ func enter[T comparable](sets map[int64]map[T]struct{}, key int64, member T) {
 	set[member] = struct{}{}
 }
 
-func leave[T comparable](sets map[int64]map[T]struct{}, key int64, member T) {
+func remove[T comparable](sets map[int64]map[T]struct{}, key int64, member T) {
 	set := sets[key]
 	delete(set, member)
 	if len(set) == 0 {

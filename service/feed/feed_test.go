@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bench is a feed over a store of its own.
+// bench is a feed over its own store.
 type bench struct {
 	*testing.T
 	store user.Store
@@ -87,7 +87,7 @@ func (b *bench) setStatus(id int64, status user.Status, origin uint64) int64 {
 
 func (b *bench) delete(id int64) { b.apply(&user.Delete{ID: id, Retention: time.Hour}, user.Author{}) }
 
-// drainCursor reads until the head.
+// drainCursor reads up to the head.
 func (b *bench) drainCursor(c *feed.Cursor) (actions []string, last feed.Page) {
 	b.Helper()
 	for {
@@ -104,7 +104,7 @@ func (b *bench) drainCursor(c *feed.Cursor) (actions []string, last feed.Page) {
 	}
 }
 
-func TestCursorHasNoGapAndNoRepeatAtTheSeam(t *testing.T) {
+func TestCursorHasNoGapBetweenReplayAndLive(t *testing.T) {
 	b := newBench(t)
 	const rows = 1500
 	id := b.create()
@@ -133,7 +133,7 @@ func TestCursorHasNoGapAndNoRepeatAtTheSeam(t *testing.T) {
 				}
 				for _, row := range page.Rows {
 					if row.Position != want {
-						t.Errorf("row %d in the place of %d", row.Position, want)
+						t.Errorf("Read() row = %d, want %d", row.Position, want)
 						return
 					}
 					want++
@@ -151,7 +151,7 @@ func TestCursorHasNoGapAndNoRepeatAtTheSeam(t *testing.T) {
 	readers.Wait()
 }
 
-func TestCursorEndsWithItsUser(t *testing.T) {
+func TestCursorEndsWhenUserIsDeleted(t *testing.T) {
 	b := newBench(t)
 	id := b.create()
 	b.delete(id)
@@ -163,14 +163,14 @@ func TestCursorEndsWithItsUser(t *testing.T) {
 	}{
 		{"from the first row", feed.CursorOptions{UserID: id, Deleted: true}, true},
 		{"after the deletion", feed.CursorOptions{UserID: id, After: deletedAt, Deleted: true}, true},
-		{"with an action that never came", feed.CursorOptions{UserID: id, Actions: []string{"never"}, Deleted: true}, true},
-		{"of everybody", feed.CursorOptions{Deleted: true}, false},
+		{"with an unused action", feed.CursorOptions{UserID: id, Actions: []string{"never"}, Deleted: true}, true},
+		{"of all users", feed.CursorOptions{Deleted: true}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cursor := b.feed.Cursor(c.opts)
 			defer cursor.Close()
 			if _, last := b.drainCursor(cursor); last.Ended != c.ended {
-				t.Errorf("ended = %t, want %t", last.Ended, c.ended)
+				t.Errorf("Ended = %t, want %t", last.Ended, c.ended)
 			}
 		})
 	}
@@ -179,14 +179,14 @@ func TestCursorEndsWithItsUser(t *testing.T) {
 	defer cursor.Close()
 	actions, last := b.drainCursor(cursor)
 	if last.Ended || !slices.Equal(actions, []string{user.ActionCreated}) {
-		t.Errorf("after undeletion: ended = %t, actions %v", last.Ended, actions)
+		t.Errorf("after undeletion: Ended = %t, actions %v", last.Ended, actions)
 	}
 	b.delete(id)
 	if err := cursor.Wait(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if actions, last := b.drainCursor(cursor); !last.Ended || len(actions) != 0 {
-		t.Errorf("after the second deletion: ended = %t, actions %v", last.Ended, actions)
+		t.Errorf("after the second deletion: Ended = %t, actions %v", last.Ended, actions)
 	}
 }
 
@@ -197,17 +197,17 @@ func TestDrainEndsWaits(t *testing.T) {
 	defer cursor.Close()
 	b.drainCursor(cursor)
 	b.feed.Drain()
-	b.feed.Drain() // twice is once
+	b.feed.Drain() // idempotent
 	err := cursor.Wait(t.Context(), nil)
 	if !user.HasReason(err, user.ServerDraining) {
-		t.Fatalf("got %v", err)
+		t.Fatalf("Wait() = %v, want SERVER_DRAINING", err)
 	}
 	if e, _ := user.AsError(err); e.Metadata["position"] != "1" || e.Metadata["epoch"] != b.feed.Head().Epoch {
-		t.Errorf("metadata %v", e.Metadata)
+		t.Errorf("metadata = %v, want the epoch and position 1", e.Metadata)
 	}
 }
 
-func TestWaitForReturnsWhenThePositionIsReached(t *testing.T) {
+func TestWaitForReturnsAtPosition(t *testing.T) {
 	b := newBench(t)
 	reached := make(chan error, 1)
 	go func() { reached <- b.feed.WaitFor(t.Context(), 2) }()
@@ -218,29 +218,29 @@ func TestWaitForReturnsWhenThePositionIsReached(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := b.feed.WaitFor(ctx, 3); err == nil {
-		t.Error("a position that is not reached was waited for in vain, without an error")
+		t.Error("WaitFor() with a canceled context = nil, want an error")
 	}
 	b.feed.Drain()
 	if err := b.feed.WaitFor(t.Context(), 3); !user.HasReason(err, user.ServerDraining) {
-		t.Errorf("while the server stops: %v", err)
+		t.Errorf("WaitFor() while draining = %v, want SERVER_DRAINING", err)
 	}
 }
 
-func TestCheckRefusesPositionsThatTheLogCannotServe(t *testing.T) {
+func TestCheckPosition(t *testing.T) {
 	b := newBench(t)
 	b.createMany(2)
 	epoch := b.feed.Head().Epoch
 	for _, c := range []struct {
 		epoch    string
 		position int64
-		refused  bool
+		invalid  bool
 	}{
 		{"", 0, false}, {epoch, 0, false}, {"", 2, false}, {epoch, 2, false},
 		{"", 3, true}, {"other", 0, true}, {"other", 1, true},
 	} {
 		err := b.feed.CheckPosition(t.Context(), c.epoch, c.position)
-		if user.HasReason(err, user.PositionOutOfRange) != c.refused || !c.refused && err != nil {
-			t.Errorf("Check(%q, %d) = %v", c.epoch, c.position, err)
+		if user.HasReason(err, user.PositionOutOfRange) != c.invalid || !c.invalid && err != nil {
+			t.Errorf("CheckPosition(%q, %d) = %v", c.epoch, c.position, err)
 		}
 	}
 }

@@ -8,55 +8,54 @@ import (
 	"github.com/yourorg/userservice/service/feed"
 )
 
-// The lag is that of the cursor which is furthest behind; one that waits is not behind,
-// however far the log goes on without it.
-func TestLagIsThatOfTheSlowest(t *testing.T) {
+// The slowest cursor determines the lag. An idle cursor has none.
+func TestLagIsThatOfSlowestCursor(t *testing.T) {
 	b := newBench(t)
-	want := func(what string, rows int64) {
+	want := func(step string, rows int64) {
 		t.Helper()
 		if got := b.feed.Lag(); got != rows {
-			t.Errorf("%s: got %d rows, want %d", what, got, rows)
+			t.Errorf("%s: Lag() = %d, want %d", step, got, rows)
 		}
 	}
-	want("nobody reads", 0)
+	want("no cursor", 0)
 	ids := b.createMany(300)
 	all := b.feed.Cursor(feed.CursorOptions{})
 	one := b.feed.Cursor(feed.CursorOptions{UserID: ids[0], After: 290})
-	want("nothing was read", 300)
+	want("nothing read", 300)
 	page, err := all.Read(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	want("a page was read", int64(300-len(page.Rows)))
+	want("one page read", int64(300-len(page.Rows)))
 	for !page.AtHead {
 		if page, err = all.Read(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want("the other is behind still", 10)
+	want("the other cursor is behind", 10)
 	all.Close()
 	if page, err = one.Read(t.Context()); err != nil || !page.AtHead {
 		t.Fatal(page, err)
 	}
-	want("both have all", 0)
+	want("at the head", 0)
 	b.createMany(50)
-	want("one has not looked since", 50)
+	want("new rows, no read yet", 50)
 
 	waiting, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- one.Wait(waiting, nil) }()
-	for b.feed.Lag() != 0 { // until it waits
+	for b.feed.Lag() != 0 { // until the cursor is idle
 		runtime.Gosched()
 	}
 	b.createMany(1000)
-	want("it waits, for rows of another user", 0)
+	want("idle, rows of another user", 0)
 	cancel()
 	if <-ended == nil {
-		t.Error("it was woken by rows of another user")
+		t.Error("Wait() = nil after rows of another user, want it to block")
 	}
-	want("it is about to look", 0)
+	want("after Wait", 0)
 	b.createMany(3)
-	want("it has not looked yet", 3)
+	want("new rows after Wait", 3)
 	one.Close()
-	want("nobody reads again", 0)
+	want("all cursors closed", 0)
 }

@@ -10,26 +10,25 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// brittleStore panics when the log is read for a second time.
-type brittleStore struct {
+// panickingStore panics at the second read of the log.
+type panickingStore struct {
 	user.Store
 
 	reads atomic.Int64
 }
 
-func (s *brittleStore) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
+func (s *panickingStore) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
 	if s.reads.Add(1) == 2 {
 		panic("planted")
 	}
 	return s.Store.Log(ctx, query)
 }
 
-// The next page is read on a goroutine of its own, whose panic is the failure of that
-// page alone.
-func TestPanicWhileReadingAhead(t *testing.T) {
+// A panic of the prefetch goroutine fails only that page.
+func TestPanicDuringPrefetch(t *testing.T) {
 	b := newBench(t)
 	b.createMany(300)
-	f, err := feed.Open(t.Context(), &brittleStore{Store: b.store})
+	f, err := feed.Open(t.Context(), &panickingStore{Store: b.store})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +37,8 @@ func TestPanicWhileReadingAhead(t *testing.T) {
 	if _, err := cursor.Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	cursor.ReadAhead(t.Context())
+	cursor.Prefetch(t.Context())
 	if _, err := cursor.Read(t.Context()); err == nil || !strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), "panic_test.go") {
-		t.Errorf("got %v", err)
+		t.Errorf("Read() error = %v, want the panic with its stack", err)
 	}
 }

@@ -8,23 +8,22 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Poll returns changes to deliver, in the order of positions, at most pollRows; if there
-// are more, Wake gets another value.
+// Poll returns up to pollRows changes to deliver, in the order of positions. If more are left
+// it signals Wake again.
 func (s *Subscription) Poll(ctx context.Context) ([]StatusChange, error) {
-	ready, behind := s.pollPending()
-	if behind < 0 {
+	ready, logAfter := s.pollPending()
+	if logAfter < 0 {
 		return ready, nil
 	}
-	return s.catchUp(ctx, behind)
+	return s.catchUp(ctx, logAfter)
 }
 
-// pollPending returns what is pending, or the position after which the log must be read
-// instead.
-func (s *Subscription) pollPending() (ready []StatusChange, behind int64) {
+// pollPending returns pending changes, or the position after which to read the log instead.
+func (s *Subscription) pollPending() (ready []StatusChange, logAfter int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.behind >= 0 {
-		return nil, s.behind
+	if s.logAfter >= 0 {
+		return nil, s.logAfter
 	}
 	ready = make([]StatusChange, 0, len(s.pending))
 	for id, change := range s.pending {
@@ -38,13 +37,13 @@ func (s *Subscription) pollPending() (ready []StatusChange, behind int64) {
 		s.signal()
 	}
 	for i := range ready {
-		s.delivered(ready[i].UserID, ready[i].Position)
+		s.markDelivered(ready[i].UserID, ready[i].Position)
 	}
 	return ready, -1
 }
 
-// catchUp reads one page of the log instead of memory. The log does not say which
-// stream made a change: a stream is sent its own if no response had it.
+// catchUp reads one page of the log. The log does not record the origin of a change, so a
+// stream receives its own change if no response delivered it.
 func (s *Subscription) catchUp(ctx context.Context, after int64) ([]StatusChange, error) {
 	page, err := s.feed.store.Log(ctx, user.LogQuery{
 		After: after, Actions: statusActions, MaxRows: s.feed.limits.rows, MaxBytes: pollBytes,
@@ -61,29 +60,28 @@ func (s *Subscription) catchUp(ctx context.Context, after int64) ([]StatusChange
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.signal()
-	if s.behind != after {
-		return nil, nil // went back to an earlier position
+	if s.logAfter != after {
+		return nil, nil // SubscribeAll moved to an earlier position
 	}
-	s.behind = page.Reached
+	s.logAfter = page.Reached
 	if page.Done && s.feed.Head().Position == page.Reached {
-		// Nothing was committed since, and what comes will be marked. A commit that
-		// the store shows before the feed hears of it would be marked although it is
-		// delivered.
-		s.behind = -1
+		// Every later commit is pushed. If the store is ahead of the feed's head, a commit
+		// that is delivered here would be pushed again.
+		s.logAfter = -1
 	}
-	return slices.DeleteFunc(changes, s.defers), nil
+	return slices.DeleteFunc(changes, s.skip), nil
 }
 
-// defers reports whether a change from the log is not to be delivered now: the stream
-// has it already, or it waits for an outstanding response.
-func (s *Subscription) defers(change StatusChange) bool {
-	if change.Position <= s.named[change.UserID] {
+// skip reports whether a change from the log must not be delivered now: it was delivered
+// before, or it waits for an outstanding response.
+func (s *Subscription) skip(change StatusChange) bool {
+	if change.Position <= s.positions[change.UserID] {
 		return true
 	}
 	if _, paused := s.paused[change.UserID]; paused {
 		s.pending[change.UserID] = change
 		return true
 	}
-	s.delivered(change.UserID, change.Position)
+	s.markDelivered(change.UserID, change.Position)
 	return false
 }

@@ -13,10 +13,10 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// maxFollows is how many users a stream of the property may name.
+// maxFollows is the limit of users subscribed by id on one stream.
 const maxFollows = 3
 
-// subscription is the part of feed.Subscription that a stream uses; planted faults wrap it.
+// subscription is the part of feed.Subscription used by a stream. Injected faults wrap it.
 type subscription interface {
 	Pause(id int64) (feed.PauseState, error)
 	Resume(id, position int64)
@@ -28,9 +28,9 @@ type subscription interface {
 	Close()
 }
 
-// message is a message of the caller whose response is outstanding.
+// message is a client message whose response is outstanding.
 type message struct {
-	id      int64 // 0: follows everybody
+	id      int64 // 0: subscribe to all users
 	after   int64
 	fresh   bool
 	current *user.CurrentStatus
@@ -38,43 +38,43 @@ type message struct {
 	err     error
 }
 
-// delivery is what the caller of a stream knows of a user.
+// delivery is the last status of a user delivered to the client.
 type delivery struct {
 	position int64
 	time     time.Time
-	again    bool // the stream went back to an earlier position since
+	again    bool // a later SubscribeAll moved to an earlier position
 }
 
-// stream is a status stream and its caller.
+// stream is a status stream and its client.
 type stream struct {
-	w        *world
-	set      subscription
-	origin   uint64
-	messages []message
-	known    map[int64]delivery
-	named    map[int64]bool // users followed by name
-	removed  map[int64]bool // users to be removed unless an outstanding response has a status
-	start    int64          // where following everybody began; -1: it did not
-	told     int64
-	fresh    int // users named
+	w         *world
+	set       subscription
+	origin    uint64
+	messages  []message
+	known     map[int64]delivery
+	named     map[int64]bool // users subscribed by id
+	removed   map[int64]bool // users to unsubscribe unless an outstanding response has a status
+	start     int64          // start of SubscribeAll; -1: not called
+	delivered int64
+	fresh     int // users subscribed by id so far
 }
 
 func newStream(w *world, plant fault) *stream {
 	origin := w.feed.NewOrigin()
 	return &stream{
-		w: w, origin: origin, set: planted(plant, w.feed.Subscribe(origin), w.feed),
+		w: w, origin: origin, set: inject(plant, w.feed.Subscribe(origin), w.feed),
 		known: map[int64]delivery{}, named: map[int64]bool{}, removed: map[int64]bool{}, start: -1,
 	}
 }
 
-// send is the arrival of a message about a user.
+// send receives a message about a user.
 func (s *stream) send(r *rapid.T) {
 	m := message{id: s.w.anyID()}
 	s.w.notef("%d: message about %d", s.origin, m.id)
 	var paused feed.PauseState
 	if paused, m.err = s.set.Pause(m.id); m.err != nil {
 		if s.start >= 0 || len(s.named) < maxFollows-len(s.messages) {
-			s.w.failf("Pause(%d) = %v with %d users followed by name", m.id, m.err, len(s.named))
+			s.w.failf("Pause(%d) = %v with %d users subscribed by id", m.id, m.err, len(s.named))
 		}
 		return
 	}
@@ -97,15 +97,15 @@ func (s *stream) send(r *rapid.T) {
 	s.messages = append(s.messages, m)
 }
 
-// namedMore counts the users that a stream names. If it names more than maxFollows while it
-// follows everybody, it may forget what it was sent ahead of its position.
+// namedMore counts a subscription by id. Beyond maxFollows a subscription to all users may
+// evict positions ahead of DeliveredThrough.
 func (s *stream) namedMore() {
 	if s.fresh++; s.fresh < maxFollows || s.start < 0 {
 		return
 	}
-	told := s.set.DeliveredThrough()
+	through := s.set.DeliveredThrough()
 	for id, d := range s.known {
-		d.again = d.again || d.position > told
+		d.again = d.again || d.position > through
 		s.known[id] = d
 	}
 }
@@ -123,14 +123,14 @@ func (s *stream) read(id int64) (*user.CurrentStatus, error) {
 	return &found[0], nil
 }
 
-// followAll is the arrival of a message that follows everybody.
+// followAll receives a message that subscribes to all users.
 func (s *stream) followAll(r *rapid.T) {
 	m := message{after: rapid.Int64Range(0, s.w.feed.Head().Position).Draw(r, "after")}
-	s.w.notef("%d: message: follow all after %d", s.origin, m.after)
+	s.w.notef("%d: message: subscribe to all after %d", s.origin, m.after)
 	s.messages = append(s.messages, m)
 }
 
-// respond gives the first outstanding response.
+// respond sends the first outstanding response.
 func (s *stream) respond() {
 	if len(s.messages) == 0 {
 		return
@@ -138,13 +138,13 @@ func (s *stream) respond() {
 	m := s.messages[0]
 	s.messages = s.messages[1:]
 	if m.id == 0 {
-		s.w.notef("%d: follows all after %d", s.origin, m.after)
+		s.w.notef("%d: SubscribeAll(%d)", s.origin, m.after)
 		s.began(m.after)
 		s.set.SubscribeAll(m.after)
 		return
 	}
 	if m.pending != nil {
-		s.w.store.hear() // before a result is given
+		s.w.store.notifyFeed() // before the result is returned
 		results, err := m.pending.Wait(context.Background())
 		if m.err = cmp.Or(err, results[0].Err); m.err == nil {
 			current := results[0].User.CurrentStatus()
@@ -179,18 +179,17 @@ func (s *stream) respond() {
 	}
 }
 
-// waits reports whether a response about a user is outstanding.
+// waits reports whether a response for a user is outstanding.
 func (s *stream) waits(id int64) bool {
 	return slices.ContainsFunc(s.messages, func(m message) bool { return m.id == id })
 }
 
-// began records where following everybody begins; a stream that goes back is sent again
-// what the caller did not name.
+// began records the start of SubscribeAll. After an earlier start changes are delivered again.
 func (s *stream) began(after int64) {
 	if s.start >= 0 && after >= s.start {
 		return
 	}
-	s.start, s.told = after, min(s.told, after)
+	s.start, s.delivered = after, min(s.delivered, after)
 	for id, d := range s.known {
 		d.again = true
 		s.known[id] = d
@@ -206,7 +205,7 @@ func (s *stream) remove(id int64) {
 	}
 }
 
-// watch begins to follow users as WatchUserStatus does.
+// watch subscribes to users as WatchUserStatus does.
 func (s *stream) watch(r *rapid.T) {
 	if len(s.named) > 0 || len(s.messages) > 0 || s.start >= 0 || len(s.w.ids) == 0 {
 		return
@@ -229,7 +228,7 @@ func (s *stream) watch(r *rapid.T) {
 	s.fresh += len(ids)
 	for _, id := range ids {
 		s.named[id] = true
-		s.known[id] = delivery{position: s.w.store.history.latestUpTo(id, after)} // the caller has it
+		s.known[id] = delivery{position: s.w.store.history.latestUpTo(id, after)} // the client has it
 	}
 	position := make(map[int64]int64)
 	for _, c := range changes {
@@ -248,8 +247,8 @@ func (s *stream) watch(r *rapid.T) {
 	}
 }
 
-// take delivers what Poll returns.
-func (s *stream) take() {
+// poll delivers the changes of one Poll.
+func (s *stream) poll() {
 	select {
 	case <-s.set.Wake():
 	default:
@@ -278,7 +277,7 @@ func (s *stream) take() {
 	}
 }
 
-// deliver checks what the caller is sent against history and what it was sent before.
+// deliver checks a delivery against the history and earlier deliveries.
 func (s *stream) deliver(c feed.StatusChange, response bool) {
 	s.w.notef("%d: delivers %d@%d (%v, %v), response %t", s.origin, c.UserID, c.Position, c.Current.Status, c.Gone(), response)
 	f := s.w.store.history.facts[c.Position]
@@ -303,7 +302,7 @@ func (s *stream) deliver(c feed.StatusChange, response bool) {
 	s.known[c.UserID] = delivery{position: c.Position, time: c.Current.Time}
 }
 
-// gone is a response that says that a user does not exist, for which there is no position.
+// gone records a response without a position: the user does not exist.
 func (s *stream) gone(id int64, reason user.Reason) {
 	p := s.w.store.history.latest[id]
 	if p > 0 && s.w.store.history.facts[p].reason != reason {
@@ -312,14 +311,13 @@ func (s *stream) gone(id int64, reason user.Reason) {
 	s.known[id] = delivery{position: p, again: true}
 }
 
-// check checks that a caller who resumes after the position that the stream reports does
-// not miss the newest status of a user.
+// check checks that a client that resumes after DeliveredThrough misses no newest status.
 func (s *stream) check() {
-	told := s.set.DeliveredThrough()
-	if told < s.told {
-		s.w.failf("DeliveredThrough() = %d, want at least %d as before", told, s.told)
+	through := s.set.DeliveredThrough()
+	if through < s.delivered {
+		s.w.failf("DeliveredThrough() = %d, want at least %d as before", through, s.delivered)
 	}
-	s.told = told
+	s.delivered = through
 	for _, id := range s.w.ids {
 		first := int64(math.MaxInt64)
 		if s.start >= 0 {
@@ -328,8 +326,8 @@ func (s *stream) check() {
 		if s.named[id] {
 			first = 0
 		}
-		if p := s.w.store.history.latest[id]; p >= first && p <= told && s.known[id].position < p {
-			s.w.failf("DeliveredThrough() = %d, but user %d was delivered up to %d and has %d", told, id, s.known[id].position, p)
+		if p := s.w.store.history.latest[id]; p >= first && p <= through && s.known[id].position < p {
+			s.w.failf("DeliveredThrough() = %d, but user %d was delivered up to %d and has %d", through, id, s.known[id].position, p)
 		}
 	}
 }

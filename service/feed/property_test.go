@@ -9,10 +9,9 @@ import (
 	"github.com/yourorg/userservice/service/feed"
 )
 
-// Whatever the order of commits, of the feed's hearing of them, of messages, responses and
-// reads: a position has one status on every stream, no user goes back on a stream or is
-// delivered twice at a position, and nothing is missing up to the position that the stream
-// reports.
+// In any order of commits, notifications, messages, responses and reads: a position has one
+// status on all streams, a stream never delivers an older status of a user or the same
+// position twice, and DeliveredThrough misses nothing.
 func TestStatusesNeverGoBack(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		if err := runWorld(r, faultNone); err != nil {
@@ -21,7 +20,7 @@ func TestStatusesNeverGoBack(t *testing.T) {
 	})
 }
 
-// The property finds each planted fault.
+// The property detects each injected fault.
 func TestStatusPropertyFindsFaults(t *testing.T) {
 	const tries = 3000
 	for plant := faultNone + 1; plant < faultEnd; plant++ {
@@ -33,7 +32,7 @@ func TestStatusPropertyFindsFaults(t *testing.T) {
 					return
 				}
 			}
-			t.Errorf("not found in %d tries", tries)
+			t.Errorf("fault not detected in %d tries", tries)
 		})
 	}
 }
@@ -46,7 +45,7 @@ func runWorld(r *rapid.T, plant fault) error {
 		}
 	}()
 	w.write()
-	// rapid prefers small numbers: most runs are long, and what is rare comes early.
+	// rapid prefers small numbers, so most runs are long.
 	const mostSteps = 100
 	for range mostSteps - rapid.IntRange(0, mostSteps-1).Draw(r, "fewer steps") {
 		s := rapid.SampledFrom(w.streams).Draw(r, "stream")
@@ -58,7 +57,7 @@ func runWorld(r *rapid.T, plant fault) error {
 		case 2, 7:
 			w.write()
 		case 3, 8, 9:
-			s.take()
+			s.poll()
 		case 4:
 			s.followAll(r)
 		case 10:
@@ -69,49 +68,49 @@ func runWorld(r *rapid.T, plant fault) error {
 			return w.err
 		}
 	}
-	return w.settle()
+	return w.complete()
 }
 
-// settle lets everything happen that is under way, after which nothing may be missing.
-func (w *world) settle() error {
+// complete finishes all outstanding work and checks that everything was delivered.
+func (w *world) complete() error {
 	w.store.during = func() {}
-	w.store.hear()
+	w.store.notifyFeed()
 	for _, s := range w.streams {
 		for len(s.messages) > 0 {
 			s.respond()
 		}
 		for len(s.set.Wake()) > 0 {
-			s.take()
+			s.poll()
 		}
-		if told, head := s.set.DeliveredThrough(), w.feed.Head().Position; told != head {
-			w.failf("DeliveredThrough() = %d with everything delivered, want the head, %d", told, head)
+		if through, head := s.set.DeliveredThrough(), w.feed.Head().Position; through != head {
+			w.failf("DeliveredThrough() = %d with everything delivered, want the head, %d", through, head)
 		}
 		s.check()
 	}
 	return w.err
 }
 
-// fault is a planted fault.
+// fault is a fault injected to test the property.
 type fault int
 
 const (
 	faultNone        fault = iota
 	faultNewerStatus       // a newer status at the position of an older row
-	faultForget            // a response is not remembered
-	faultNoHold            // changes are not kept back
+	faultForget            // the position of a response is lost
+	faultNoPause           // changes are not deferred
 	faultLose              // a change is lost
 	faultRepeat            // a change is delivered twice
-	faultTooFar            // more is reported to be delivered than is
+	faultTooFar            // DeliveredThrough is too high
 	faultEnd
 )
 
 func (f fault) String() string {
 	return [...]string{
-		"none", "newer status", "response forgotten", "no hold", "change lost", "change repeated", "reported too far",
+		"none", "newer status", "response forgotten", "no pause", "change lost", "change repeated", "reported too far",
 	}[f]
 }
 
-// faulty is a subscription with a planted fault.
+// faulty is a subscription with an injected fault.
 type faulty struct {
 	*feed.Subscription
 	plant fault
@@ -119,7 +118,7 @@ type faulty struct {
 	last  []feed.StatusChange
 }
 
-func planted(plant fault, set *feed.Subscription, f *feed.Feed) subscription {
+func inject(plant fault, set *feed.Subscription, f *feed.Feed) subscription {
 	if plant == faultNone || plant == faultNewerStatus {
 		return set
 	}
@@ -128,7 +127,7 @@ func planted(plant fault, set *feed.Subscription, f *feed.Feed) subscription {
 
 func (s *faulty) Pause(id int64) (feed.PauseState, error) {
 	paused, err := s.Subscription.Pause(id)
-	if s.plant == faultNoHold && err == nil {
+	if s.plant == faultNoPause && err == nil {
 		s.Subscription.Resume(id, 0)
 	}
 	return paused, err
@@ -138,7 +137,7 @@ func (s *faulty) Resume(id, position int64) {
 	switch s.plant {
 	case faultForget:
 		s.Subscription.Resume(id, 0)
-	case faultNoHold:
+	case faultNoPause:
 		if _, err := s.Subscription.Pause(id); err == nil {
 			s.Subscription.Resume(id, position)
 		}

@@ -14,16 +14,16 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// lateStore shows a commit to readers before the feed hears of it, as a real store does.
+// lateStore publishes a commit to readers before it notifies the feed, as a real store does.
 type lateStore struct {
 	*storetest.Model
-	observer func(user.Commit)
-	unheard  []user.Commit
-	history  *history
-	notef    func(string, ...any)
-	during   func()          // runs before and after each read
-	asked    []user.Activity // rows of the last page of the log
-	stale    bool            // plants a fault: a status at the position of the row asked for
+	observer    func(user.Commit)
+	unpublished []user.Commit
+	history     *history
+	notef       func(string, ...any)
+	during      func()          // runs before and after each read
+	asked       []user.Activity // rows of the last log page
+	stale       bool            // injects a fault: a status at the position of an older row
 }
 
 func (s *lateStore) Observe(observer func(user.Commit)) {
@@ -35,22 +35,22 @@ func (s *lateStore) Observe(observer func(user.Commit)) {
 				s.notef("  row %d: user %d %s %s", row.Position, row.UserID, row.Action, row.Details["new.status"])
 			}
 		}
-		s.unheard = append(s.unheard, c)
+		s.unpublished = append(s.unpublished, c)
 	})
 }
 
-// hear lets the feed hear of what was committed.
-func (s *lateStore) hear() {
-	for _, commit := range s.unheard {
-		s.notef("  heard up to %d", commit.Head.Position)
+// notifyFeed passes the commits to the feed.
+func (s *lateStore) notifyFeed() {
+	for _, commit := range s.unpublished {
+		s.notef("  feed notified up to %d", commit.Head.Position)
 		s.observer(commit)
 	}
-	s.unheard = nil
+	s.unpublished = nil
 }
 
-// Submit commits. The feed has heard of the commit before by then.
+// Submit notifies the feed of earlier commits, then commits.
 func (s *lateStore) Submit(ctx context.Context, batch user.Batch) *user.Pending {
-	s.hear()
+	s.notifyFeed()
 	return s.Model.Submit(ctx, batch)
 }
 
@@ -76,15 +76,15 @@ func (s *lateStore) Statuses(ctx context.Context, ids []int64) ([]user.CurrentSt
 	return statuses, err
 }
 
-// fact is what every follower must be sent at a position.
+// fact is the status that every subscription must deliver at a position.
 type fact struct {
 	userID int64
-	status user.Status // StatusNone: gone
-	reason user.Reason // why it is gone
-	times  []time.Time // of the status; one that moves needs no row
+	status user.Status // StatusNone: deleted or purged
+	reason user.Reason // of the error of a deleted or purged user
+	times  []time.Time // status times; a change of the time alone has no row
 }
 
-// history is the reference: the fact at each position that has one, from the rows alone.
+// history is the reference model: the facts computed from the rows.
 type history struct {
 	facts  map[int64]*fact
 	latest map[int64]int64 // position of the latest fact, by user
@@ -128,7 +128,7 @@ func (h *history) row(row user.Activity) {
 	h.facts[row.Position], h.latest[row.UserID] = f, row.Position
 }
 
-// latestUpTo returns the position of a user's latest fact that is not behind the position.
+// latestUpTo returns the position of the latest fact of a user up to a position.
 func (h *history) latestUpTo(id, position int64) int64 {
 	for p := min(position, h.latest[id]); p > 0; p-- {
 		if f := h.facts[p]; f != nil && f.userID == id {
@@ -146,7 +146,7 @@ type world struct {
 	feed    *feed.Feed
 	ids     []int64
 	streams []*stream
-	trace   []string // what happened, for the reader of a failure
+	trace   []string // printed with a failure
 	err     error    // the first violation of an invariant
 }
 
@@ -182,9 +182,8 @@ func (w *world) notef(format string, args ...any) {
 	w.trace = append(w.trace, fmt.Sprintf(format, args...))
 }
 
-// write commits one to four changes as one, by a clock that never goes back: a status time
-// of a clock that was wrong may be replaced by an earlier one. It lets the feed
-// hear of it now or later.
+// write commits one to four changes and notifies the feed now or later. The clock does not go
+// back, because a status time set by a wrong clock may be replaced by an earlier one.
 func (w *world) write() {
 	if rapid.IntRange(0, 2).Draw(w.r, "clock") == 0 {
 		w.clock.Advance(rapid.SampledFrom([]time.Duration{time.Microsecond, time.Second, 2 * time.Hour}).Draw(w.r, "advance"))
@@ -194,8 +193,8 @@ func (w *world) write() {
 		batch.Changes = append(batch.Changes, user.Change{Op: w.op()})
 	}
 	w.apply(batch)
-	if rapid.Bool().Draw(w.r, "hear") {
-		w.store.hear() // else at the next write, or with a response
+	if rapid.Bool().Draw(w.r, "notify") {
+		w.store.notifyFeed() // otherwise at the next write or response
 	}
 }
 
@@ -212,7 +211,7 @@ func (w *world) apply(batch user.Batch) []user.Result {
 	return results
 }
 
-// anyID returns a user, most often one of a few, so that much happens to it.
+// anyID prefers a few users, so that they change often.
 func (w *world) anyID() int64 {
 	ids := w.ids
 	if most := 3; len(ids) > most && rapid.IntRange(0, 4).Draw(w.r, "any") > 0 {

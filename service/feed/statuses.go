@@ -7,15 +7,15 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// StatusChange is the newest status of a user. It does not refer to the user, so that
-// a subscription that keeps changes holds no users in memory.
+// StatusChange is the newest status of a user. It does not reference the user, so pending
+// changes keep no users in memory.
 type StatusChange struct {
 	Current  user.CurrentStatus // zero: purged
 	UserID   int64
-	Position int64 // of the row that led to it
+	Position int64 // of the row that set it
 }
 
-// Gone returns why the user has no status any more, nil if it has one.
+// Gone returns the error of a deleted or purged user, nil for any other.
 func (c *StatusChange) Gone() error {
 	switch {
 	case c.Current.UserID == 0:
@@ -26,7 +26,7 @@ func (c *StatusChange) Gone() error {
 	return nil
 }
 
-// statusActions are the actions after which a follower must hear of a user.
+// statusActions are the actions that change the status delivered to subscribers.
 var statusActions = []string{
 	user.ActionCreated, user.ActionStatusChanged,
 	user.ActionDeleted, user.ActionUndeleted, user.ActionPurged,
@@ -45,9 +45,8 @@ func statusOf(change *user.CommittedChange) (StatusChange, bool) {
 	return StatusChange{}, false
 }
 
-// Statuses returns the present status of each user, or if after is not 0 of each
-// whose status has changed since that position. A user that there is not is told
-// as purged.
+// Statuses returns the current status of each user or, if after is not 0, of each user whose
+// status changed after that position. An unknown user is reported as purged.
 func (f *Feed) Statuses(ctx context.Context, ids []int64, after int64) ([]StatusChange, error) {
 	current, err := f.current(ctx, ids)
 	if err != nil {
@@ -69,8 +68,7 @@ func (f *Feed) Statuses(ctx context.Context, ids []int64, after int64) ([]Status
 	return changes, nil
 }
 
-// purgedAt returns the position after which a user was purged, 0 if it was not since
-// then.
+// purgedAt returns the position of the purge of a user after a position, 0 if none.
 func (f *Feed) purgedAt(ctx context.Context, id, after int64) (int64, error) {
 	page, err := f.store.Log(ctx, user.LogQuery{
 		UserID: id, After: after, Desc: true, Actions: []string{user.ActionPurged}, MaxRows: 1,
@@ -81,14 +79,13 @@ func (f *Feed) purgedAt(ctx context.Context, id, after int64) (int64, error) {
 	return page.Rows[0].Position, nil
 }
 
-// newest returns the statuses that rows of the log led to and that are the newest of
-// their users. A user's status that is newer than its rows is left out: its own row comes
-// later, and a position has one status for everybody.
+// newest returns the statuses set by rows that are still current. A status newer than its
+// row is skipped: its own row follows.
 func (f *Feed) newest(ctx context.Context, rows []user.Activity) ([]StatusChange, error) {
 	last := make(map[int64]int, len(rows))
 	ids := make([]int64, 0, len(rows))
 	for i := range rows {
-		if _, again := last[rows[i].UserID]; !again {
+		if _, duplicate := last[rows[i].UserID]; !duplicate {
 			ids = append(ids, rows[i].UserID)
 		}
 		last[rows[i].UserID] = i
@@ -111,7 +108,6 @@ func (f *Feed) newest(ctx context.Context, rows []user.Activity) ([]StatusChange
 	return changes, nil
 }
 
-// current returns the current status of each user that exists.
 func (f *Feed) current(ctx context.Context, ids []int64) (map[int64]user.CurrentStatus, error) {
 	found, err := f.store.Statuses(ctx, ids)
 	if err != nil {

@@ -8,104 +8,99 @@ import (
 )
 
 const (
-	// MaxFollows is how many users one stream may name.
+	// MaxFollows is the maximum number of users that one stream can subscribe to by id.
 	MaxFollows = 10_000
-	// maxPending is how many changed users a stream that follows everybody keeps in
-	// memory; beyond that it goes back to reading the log.
+	// maxPending is the maximum number of pending changes of a subscription to all users.
+	// Beyond it the subscription reads the log.
 	maxPending = 10_000
-	// pollRows and pollBytes bound what one Poll reads and returns.
+	// pollRows and pollBytes bound one Poll.
 	pollRows  = 1000
 	pollBytes = 256 << 10
 )
 
-// MaxPosition is a position after every other: Resume takes it for a user that does not
-// exist, because nothing can follow.
+// MaxPosition is greater than every position. Pass it to Resume for a user that does not
+// exist.
 const MaxPosition = math.MaxInt64
 
-// Subscription is the subscription of one stream to statuses: the users it follows and the
-// newest status of each user that has changed and is not delivered yet. The goroutines of
-// the stream share it.
+// Subscription is the status subscription of one stream: its users, and the newest
+// undelivered status of each changed user. It is safe for concurrent use.
 //
-// A user's status never goes back on a stream: a change that Poll returns has a greater
-// position than every earlier change of the user, and than every response for the user
-// that Resume was told of. Poll returns a change at its own position or not at all:
-// where a newer status exists, that one follows at its position.
+// A change returned by Poll has a greater position than all earlier changes of the user and
+// all positions passed to Resume for it. Poll returns a change at its own position or not
+// at all: if a newer status exists, that one follows at its position.
 type Subscription struct {
 	feed   *Feed
 	origin uint64
 	wake   chan struct{}
 
 	mu sync.Mutex
-	// named has the position that was delivered last for each user that the stream
-	// named. A stream that follows everybody keeps it only for users whose position is
-	// ahead of deliveredThrough.
-	named  map[int64]int64
-	paused map[int64]pause // users with an outstanding response
-	all    bool
-	start  int64 // where following everybody began
-	// pending has the changes to deliver. Poll delivers those of users that are not
-	// paused in the order of positions.
+	// positions maps each user subscribed by id to the last position delivered for it. A
+	// subscription to all users keeps only positions ahead of deliveredThrough.
+	positions  map[int64]int64
+	paused     map[int64]pause // users with an outstanding response
+	all        bool
+	startAfter int64 // start of the subscription to all users
+	// pending holds undelivered changes, including those of paused users.
 	pending map[int64]StatusChange
-	// behind is the position after which the log must be read, because changes
-	// were not kept in memory; -1: all that is to be delivered is pending.
-	behind int64
+	// logAfter is the position after which the log must be read, because changes are missing
+	// from pending; -1: pending is complete.
+	logAfter int64
 }
 
 // pause is the state of a user between Pause and Resume.
 type pause struct {
 	outstanding int
-	// through is the head at the first Pause. A change after it may be delivered by the
-	// outstanding response, so deliveredThrough stays at it.
+	// through is the head at the first Pause. It bounds deliveredThrough, because only the
+	// outstanding response may deliver a later change.
 	through int64
-	// removed: Unsubscribe came while a response was outstanding, and no response since then
-	// had a status.
+	// removed is set by Unsubscribe while a response is outstanding, and cleared by a
+	// response with a status.
 	removed bool
 }
 
-// Subscribe returns an empty set, which must be closed. Changes of the origin are
-// not told.
+// Subscribe returns an empty subscription that ignores changes of the origin. The caller must
+// close it.
 func (f *Feed) Subscribe(origin uint64) *Subscription {
 	return &Subscription{
-		feed: f, origin: origin, wake: make(chan struct{}, 1), behind: -1,
-		named: make(map[int64]int64), pending: make(map[int64]StatusChange),
+		feed: f, origin: origin, wake: make(chan struct{}, 1), logAfter: -1,
+		positions: make(map[int64]int64), pending: make(map[int64]StatusChange),
 	}
 }
 
-// Close ends the set.
+// Close ends the subscription.
 func (s *Subscription) Close() {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
-	for id := range s.named {
-		leave(s.feed.followers, id, s)
+	for id := range s.positions {
+		remove(s.feed.subscribers, id, s)
 	}
-	delete(s.feed.everybody, s)
+	delete(s.feed.wildcards, s)
 }
 
-// PauseState is what Pause found.
+// PauseState is the state of a user before Pause.
 type PauseState struct {
-	Fresh       bool // the user was not followed by name before
-	Outstanding int  // responses that the user already waited for
+	Fresh       bool // the user was not subscribed by id before
+	Outstanding int  // number of outstanding responses for the user
 }
 
-// Pause follows a user from now on, but keeps its changes back until Resume, so
-// that the outstanding response comes before them. NewTooManyError: the set has MaxFollows
-// users.
+// Pause subscribes to a user and defers its changes until Resume, so the outstanding
+// response precedes them. Beyond MaxFollows users it returns a TOO_MANY_FOLLOWS error.
 func (s *Subscription) Pause(id int64) (PauseState, error) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, known := s.named[id]
+	_, known := s.positions[id]
 	if !known {
 		switch {
 		case s.all:
-			s.forgetDelivered()
-		case len(s.named) >= s.feed.limits.follows:
+			s.evictPositions()
+		case len(s.positions) >= s.feed.limits.follows:
 			return PauseState{}, user.NewTooManyError(user.TooManyFollows, "followed users on one stream", s.feed.limits.follows)
 		default:
-			enter(s.feed.followers, id, s)
+			add(s.feed.subscribers, id, s)
 		}
-		s.named[id] = 0
+		s.positions[id] = 0
 	}
 	h, paused := s.paused[id]
 	if !paused {
@@ -120,32 +115,32 @@ func (s *Subscription) Pause(id int64) (PauseState, error) {
 	return found, nil
 }
 
-// forgetDelivered bounds the named users of a stream that follows everybody. Positions
-// that are not ahead of all others are not needed. If too many are, they are forgotten
-// too: the stream is catching up, and may be sent a status of its own a second time.
-func (s *Subscription) forgetDelivered() {
-	if len(s.named) < s.feed.limits.follows {
+// evictPositions bounds the positions of a subscription to all users. Positions up to
+// deliveredThrough are not needed. If too many are ahead of it, they are evicted too: the
+// stream is catching up and may receive a status of its own twice.
+func (s *Subscription) evictPositions() {
+	if len(s.positions) < s.feed.limits.follows {
 		return
 	}
 	through := s.deliveredThrough()
-	forget := func(needed func(position int64) bool) {
-		for id, position := range s.named {
+	evict := func(needed func(position int64) bool) {
+		for id, position := range s.positions {
 			_, paused := s.paused[id]
 			_, pending := s.pending[id]
 			if !paused && !pending && !needed(position) {
-				delete(s.named, id)
+				delete(s.positions, id)
 			}
 		}
 	}
-	forget(func(position int64) bool { return position > through })
-	if len(s.named) >= s.feed.limits.follows {
-		forget(func(int64) bool { return false })
+	evict(func(position int64) bool { return position > through })
+	if len(s.positions) >= s.feed.limits.follows {
+		evict(func(int64) bool { return false })
 	}
 }
 
-// Resume ends a Pause: the response at hand has the user's status as of the position,
-// and no change up to there is delivered after it. The position is 0 if the response has
-// no status, and MaxPosition if the user does not exist.
+// Resume ends a Pause: the response delivered the status of the user as of the position, so no
+// change up to it is delivered. The position is 0 if the response has no status, and
+// MaxPosition if the user does not exist.
 func (s *Subscription) Resume(id, position int64) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
@@ -159,30 +154,30 @@ func (s *Subscription) Resume(id, position int64) {
 	} else {
 		delete(s.paused, id)
 		if len(s.paused) == 0 {
-			s.paused = nil // a map keeps the memory of its largest size
+			s.paused = nil // free the memory: a map never shrinks
 		}
 	}
-	s.delivered(id, position)
+	s.markDelivered(id, position)
 	if h.removed && h.outstanding <= 0 {
-		s.remove(id)
+		s.unsubscribe(id)
 	}
 	if _, ok := s.pending[id]; ok {
 		s.signal()
 	}
 }
 
-// delivered records that the stream has the user's status as of the position.
-func (s *Subscription) delivered(id, position int64) {
-	if last, named := s.named[id]; named {
-		s.named[id] = max(last, position)
+// markDelivered records the delivery of the status of a user as of the position.
+func (s *Subscription) markDelivered(id, position int64) {
+	if last, byID := s.positions[id]; byID {
+		s.positions[id] = max(last, position)
 	}
 	if change, ok := s.pending[id]; ok && change.Position <= position {
 		delete(s.pending, id)
 	}
 }
 
-// Unsubscribe ends the following of a user, unless everybody is followed. While a response is
-// outstanding it waits for that: one that has a status follows the user again.
+// Unsubscribe ends the subscription to a user, except in a subscription to all users. While
+// responses are outstanding it is deferred, and a response with a status cancels it.
 func (s *Subscription) Unsubscribe(id int64) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
@@ -193,44 +188,43 @@ func (s *Subscription) Unsubscribe(id int64) {
 		s.paused[id] = h
 		return
 	}
-	s.remove(id)
+	s.unsubscribe(id)
 }
 
-func (s *Subscription) remove(id int64) {
+func (s *Subscription) unsubscribe(id int64) {
 	if s.all {
 		return
 	}
-	delete(s.named, id)
+	delete(s.positions, id)
 	delete(s.pending, id)
-	leave(s.feed.followers, id, s)
+	remove(s.feed.subscribers, id, s)
 }
 
-// SubscribeAll follows all users, beginning with what has changed since the position. A
-// stream that follows everybody already goes back to an earlier position, and is sent
-// again what has changed since then.
+// SubscribeAll subscribes to all users, starting with the changes after the position. If it
+// was called before, an earlier position delivers the changes after it again.
 func (s *Subscription) SubscribeAll(after int64) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all && after >= s.start {
+	if s.all && after >= s.startAfter {
 		return
 	}
-	s.start = after
+	s.startAfter = after
 	if !s.all {
 		s.all = true
-		for id := range s.named {
-			leave(s.feed.followers, id, s)
+		for id := range s.positions {
+			remove(s.feed.subscribers, id, s)
 		}
-		s.feed.everybody[s] = struct{}{}
+		s.feed.wildcards[s] = struct{}{}
 	}
-	s.readLogAfter(after)
+	s.switchToLog(after)
 }
 
-// readLogAfter lets Poll read the log after the position. The log has every change that
-// is pending behind the position.
-func (s *Subscription) readLogAfter(position int64) {
-	s.behind = position
+// switchToLog makes Poll read the log after the position, and drops the pending changes that
+// the log has.
+func (s *Subscription) switchToLog(position int64) {
+	s.logAfter = position
 	for id, change := range s.pending {
 		if change.Position > position {
 			delete(s.pending, id)
@@ -239,7 +233,7 @@ func (s *Subscription) readLogAfter(position int64) {
 	s.signal()
 }
 
-// Wake gets a value when Poll may have something to give.
+// Wake returns a channel that receives a value when Poll may return changes.
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
 
 func (s *Subscription) signal() {
@@ -249,22 +243,22 @@ func (s *Subscription) signal() {
 	}
 }
 
-// mark notes a change; it is called in commit order.
-func (s *Subscription) mark(change StatusChange, origin uint64) {
+// push adds a change. It is called in commit order.
+func (s *Subscription) push(change StatusChange, origin uint64) {
 	if origin != 0 && origin == s.origin {
-		return // the response has it
+		return // the response delivers it
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.behind >= 0 {
-		return // the log has it
+	if s.logAfter >= 0 {
+		return // Poll reads it from the log
 	}
-	last, named := s.named[change.UserID]
+	last, byID := s.positions[change.UserID]
 	if change.Position <= last {
-		return // a response had it: the store shows a commit before the feed hears of it
+		return // delivered by a response: the store publishes a commit before the feed
 	}
-	if _, pending := s.pending[change.UserID]; !pending && !named && len(s.pending) >= s.feed.limits.pending {
-		s.readLogAfter(min(s.oldestUnnamed(), change.Position) - 1)
+	if _, pending := s.pending[change.UserID]; !pending && !byID && len(s.pending) >= s.feed.limits.pending {
+		s.switchToLog(min(s.oldestNotByID(), change.Position) - 1)
 		return
 	}
 	s.pending[change.UserID] = change
@@ -273,34 +267,33 @@ func (s *Subscription) mark(change StatusChange, origin uint64) {
 	}
 }
 
-// oldestUnnamed returns the position of the first pending change of a user that the
-// stream did not name. Everything before it was delivered, but for changes of named users.
-func (s *Subscription) oldestUnnamed() int64 {
+// oldestNotByID returns the first position pending for a user not subscribed by id. Every
+// change before it was delivered, except for users subscribed by id.
+func (s *Subscription) oldestNotByID() int64 {
 	oldest := int64(math.MaxInt64)
 	for id, change := range s.pending {
-		if _, named := s.named[id]; !named {
+		if _, byID := s.positions[id]; !byID {
 			oldest = min(oldest, change.Position)
 		}
 	}
 	return oldest
 }
 
-// DeliveredThrough is the position up to which nothing is left to be told, of what Poll has
-// given out and Resume has settled: whoever resumes after it misses no status. It
-// is an earlier one than the feed's head while changes wait.
+// DeliveredThrough returns the position up to which every change was delivered by Poll or
+// Resume. A client that resumes after it misses no status.
 func (s *Subscription) DeliveredThrough() int64 {
-	s.feed.mu.Lock() // else a commit could have moved the head, and have yet to mark
+	s.feed.mu.Lock() // a commit sets the head before it pushes its changes
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.deliveredThrough()
 }
 
-// deliveredThrough implements DeliveredThrough; it needs both locks.
+// deliveredThrough requires both locks.
 func (s *Subscription) deliveredThrough() int64 {
 	through := s.feed.Head().Position
-	if s.behind >= 0 {
-		through = min(through, s.behind)
+	if s.logAfter >= 0 {
+		through = min(through, s.logAfter)
 	}
 	for _, change := range s.pending {
 		through = min(through, change.Position-1)
@@ -311,7 +304,7 @@ func (s *Subscription) deliveredThrough() int64 {
 	return through
 }
 
-// Drained returns NewDrainingError, with the position up to which all was told.
+// Drained returns a SERVER_DRAINING error with DeliveredThrough as its position.
 func (s *Subscription) Drained() error {
 	return user.NewDrainingError(s.feed.Head().Epoch, s.DeliveredThrough())
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// take returns what there is to tell, until nothing is left.
-func (b *bench) take(s *feed.Subscription) []feed.StatusChange {
+// poll returns all changes that can be delivered.
+func (b *bench) poll(s *feed.Subscription) []feed.StatusChange {
 	b.Helper()
 	var all []feed.StatusChange
 	for {
@@ -26,8 +26,8 @@ func (b *bench) take(s *feed.Subscription) []feed.StatusChange {
 	}
 }
 
-// follow follows a user whose present status is known.
-func (b *bench) follow(s *feed.Subscription, id int64) {
+// subscribe subscribes to a user whose current status is delivered.
+func (b *bench) subscribe(s *feed.Subscription, id int64) {
 	b.Helper()
 	if _, err := s.Pause(id); err != nil {
 		b.Fatal(err)
@@ -35,116 +35,116 @@ func (b *bench) follow(s *feed.Subscription, id int64) {
 	s.Resume(id, b.feed.Head().Position)
 }
 
-func TestFollowedKeepsTheNewestStatusOfEachUser(t *testing.T) {
+func TestSubscriptionConflatesStatuses(t *testing.T) {
 	b := newBench(t)
 	ids := b.createMany(3)
 	s := b.feed.Subscribe(0)
 	defer s.Close()
-	b.follow(s, ids[0])
-	b.follow(s, ids[1])
+	b.subscribe(s, ids[0])
+	b.subscribe(s, ids[1])
 	b.setStatus(ids[0], user.StatusInactive, 0)
 	b.setStatus(ids[1], user.StatusSuspended, 0)
 	last := b.setStatus(ids[0], user.StatusSuspended, 0)
-	b.setStatus(ids[2], user.StatusSuspended, 0) // nobody follows it
-	got := b.take(s)
+	b.setStatus(ids[2], user.StatusSuspended, 0) // not subscribed
+	got := b.poll(s)
 	if len(got) != 2 || got[0].UserID != ids[1] || got[1].UserID != ids[0] {
-		t.Fatalf("got %+v", got)
+		t.Fatalf("Poll() = %+v, want two changes by position", got)
 	}
 	if got[1].Position != last || got[1].Current.Status != user.StatusSuspended {
-		t.Errorf("got %+v, want the newest", got[1])
+		t.Errorf("Poll()[1] = %+v, want the newest status", got[1])
 	}
 	b.apply(&user.Record{ID: ids[0], Action: "other"}, user.Author{})
-	if got := b.take(s); len(got) != 0 {
-		t.Errorf("a row that is no status was told: %+v", got)
+	if got := b.poll(s); len(got) != 0 {
+		t.Errorf("Poll() = %+v after a row without a status, want none", got)
 	}
 }
 
-func TestFollowedIsNotToldItsOwnChanges(t *testing.T) {
+func TestSubscriptionSkipsOwnChanges(t *testing.T) {
 	b := newBench(t)
 	id := b.create()
 	s := b.feed.Subscribe(b.feed.NewOrigin())
 	defer s.Close()
-	b.follow(s, id)
+	b.subscribe(s, id)
 	b.setStatus(id, user.StatusInactive, 1)
-	if got := b.take(s); len(got) != 0 {
-		t.Errorf("told its own: %+v", got)
+	if got := b.poll(s); len(got) != 0 {
+		t.Errorf("Poll() = %+v after its own change, want none", got)
 	}
 	b.setStatus(id, user.StatusActive, 2)
-	if got := b.take(s); len(got) != 1 {
-		t.Errorf("not told another's: %+v", got)
+	if got := b.poll(s); len(got) != 1 {
+		t.Errorf("Poll() = %+v after a change of another stream, want one", got)
 	}
 }
 
-func TestHoldKeepsChangesBehindTheAnswer(t *testing.T) {
+func TestPauseDefersChangesUntilResume(t *testing.T) {
 	b := newBench(t)
 	id := b.create()
 	s := b.feed.Subscribe(0)
 	defer s.Close()
-	b.follow(s, id)
+	b.subscribe(s, id)
 	if paused, err := s.Pause(id); paused.Fresh || paused.Outstanding != 0 || err != nil {
-		t.Fatalf("%+v, %v", paused, err)
+		t.Fatalf("Pause() = %+v, %v, want a subscribed user without outstanding responses", paused, err)
 	}
-	answered := b.setStatus(id, user.StatusInactive, 0)
-	if got := b.take(s); len(got) != 0 {
-		t.Fatalf("told before the answer: %+v", got)
+	responded := b.setStatus(id, user.StatusInactive, 0)
+	if got := b.poll(s); len(got) != 0 {
+		t.Fatalf("Poll() = %+v before Resume, want none", got)
 	}
 	later := b.setStatus(id, user.StatusSuspended, 0)
-	s.Resume(id, answered)
-	if got := b.take(s); len(got) != 1 || got[0].Position != later {
-		t.Errorf("after the answer: %+v, want position %d", got, later)
+	s.Resume(id, responded)
+	if got := b.poll(s); len(got) != 1 || got[0].Position != later {
+		t.Errorf("Poll() = %+v after Resume, want position %d", got, later)
 	}
 	if _, err := s.Pause(id); err != nil {
 		t.Fatal(err)
 	}
 	last := b.setStatus(id, user.StatusActive, 0)
-	s.Resume(id, last) // the answer has told of it
-	if got := b.take(s); len(got) != 0 {
-		t.Errorf("told again: %+v", got)
+	s.Resume(id, last) // delivered by the response
+	if got := b.poll(s); len(got) != 0 {
+		t.Errorf("Poll() = %+v after Resume, want none", got)
 	}
 }
 
-func TestFollowedTellsOfDeletion(t *testing.T) {
+func TestSubscriptionDeliversDeletion(t *testing.T) {
 	b := newBench(t)
 	id := b.create()
 	s := b.feed.Subscribe(0)
 	defer s.Close()
-	b.follow(s, id)
+	b.subscribe(s, id)
 	b.delete(id)
-	got := b.take(s)
+	got := b.poll(s)
 	if len(got) != 1 || !user.HasReason(got[0].Gone(), user.UserDeleted) {
-		t.Fatalf("got %+v", got)
+		t.Fatalf("Poll() = %+v, want a deletion", got)
 	}
 	s.Unsubscribe(id)
 	b.apply(&user.Undelete{ID: id}, user.Author{})
-	if got := b.take(s); len(got) != 0 {
-		t.Errorf("told of a user who is followed no more: %+v", got)
+	if got := b.poll(s); len(got) != 0 {
+		t.Errorf("Poll() = %+v after Unsubscribe, want none", got)
 	}
 }
 
-func TestFollowedBoundsItsUsers(t *testing.T) {
+func TestSubscriptionLimitsUsers(t *testing.T) {
 	b := newBench(t)
 	s := b.feed.Subscribe(0)
 	defer s.Close()
 	for id := range int64(feed.MaxFollows) {
-		b.follow(s, id+1)
+		b.subscribe(s, id+1)
 	}
 	if _, err := s.Pause(feed.MaxFollows + 1); !user.HasReason(err, user.TooManyFollows) {
-		t.Errorf("got %v", err)
+		t.Errorf("Pause() beyond the limit = %v, want TOO_MANY_FOLLOWS", err)
 	}
 	if paused, err := s.Pause(1); paused.Fresh || err != nil {
-		t.Errorf("a user followed already was refused: %+v, %v", paused, err)
+		t.Errorf("Pause() of a subscribed user = %+v, %v, want no error", paused, err)
 	}
 }
 
-// TestEverybodyFallsBackToTheLog lets more users change than are kept in memory.
-func TestEverybodyFallsBackToTheLog(t *testing.T) {
+// More users change than are kept in memory.
+func TestSubscribeAllReadsLogWhenBehind(t *testing.T) {
 	b := newBench(t)
 	b.createMany(10)
 	s := b.feed.Subscribe(0)
 	defer s.Close()
 	s.SubscribeAll(b.feed.Head().Position)
-	if got := b.take(s); len(got) != 0 {
-		t.Fatalf("told of what was before: %+v", got)
+	if got := b.poll(s); len(got) != 0 {
+		t.Fatalf("Poll() = %+v, want no change before the start", got)
 	}
 	want := make(map[int64]bool)
 	for range 12 {
@@ -153,23 +153,23 @@ func TestEverybodyFallsBackToTheLog(t *testing.T) {
 		}
 	}
 	position := int64(0)
-	for _, change := range b.take(s) {
+	for _, change := range b.poll(s) {
 		if change.Position <= position {
-			t.Fatalf("position %d after %d", change.Position, position)
+			t.Fatalf("Poll() has position %d after %d", change.Position, position)
 		}
 		position = change.Position
 		delete(want, change.UserID)
 	}
 	if len(want) != 0 {
-		t.Errorf("%d users were not told", len(want))
+		t.Errorf("Poll() missed %d users", len(want))
 	}
 	id := b.create()
-	if got := b.take(s); len(got) != 1 || got[0].UserID != id {
-		t.Errorf("after catching up: %+v", got)
+	if got := b.poll(s); len(got) != 1 || got[0].UserID != id {
+		t.Errorf("Poll() = %+v after catching up, want the new user", got)
 	}
 }
 
-func TestEverybodyBeginsAtThePositionAskedFor(t *testing.T) {
+func TestSubscribeAllStartsAfterPosition(t *testing.T) {
 	b := newBench(t)
 	ids := b.createMany(3)
 	after := b.feed.Head().Position
@@ -178,8 +178,8 @@ func TestEverybodyBeginsAtThePositionAskedFor(t *testing.T) {
 	s := b.feed.Subscribe(0)
 	defer s.Close()
 	s.SubscribeAll(after)
-	if got := b.take(s); len(got) != 1 || got[0].UserID != ids[1] || got[0].Current.Status != user.StatusActive {
-		t.Errorf("got %+v", got)
+	if got := b.poll(s); len(got) != 1 || got[0].UserID != ids[1] || got[0].Current.Status != user.StatusActive {
+		t.Errorf("Poll() = %+v, want the newest status of user %d", got, ids[1])
 	}
 }
 
@@ -191,17 +191,17 @@ func TestStatusesSince(t *testing.T) {
 	b.delete(ids[0])
 	all, err := b.feed.Statuses(t.Context(), append(ids, 77), 0)
 	if err != nil || len(all) != 4 || !user.HasReason(all[3].Gone(), user.UserNotFound) {
-		t.Fatalf("%+v, %v", all, err)
+		t.Fatalf("Statuses() = %+v, %v, want four, the last unknown", all, err)
 	}
 	since, err := b.feed.Statuses(t.Context(), ids, after)
 	if err != nil || len(since) != 2 {
-		t.Fatalf("%+v, %v", since, err)
+		t.Fatalf("Statuses() since %d = %+v, %v, want two", after, since, err)
 	}
 }
 
-// The store shows a commit before the feed hears of it. What a response has had of the
-// commit is not delivered a second time, with an older time.
-func TestResponseIsRemembered(t *testing.T) {
+// The store publishes a commit before the feed. A change delivered by a response is not
+// delivered again, with an older time.
+func TestChangeDeliveredByResponseIsNotRepeated(t *testing.T) {
 	store := &lateStore{Model: storetest.NewModel(nil), history: newHistory(), notef: t.Logf, during: func() {}}
 	f, err := feed.Open(t.Context(), store)
 	if err != nil {
@@ -209,7 +209,7 @@ func TestResponseIsRemembered(t *testing.T) {
 	}
 	b := &bench{T: t, store: store, feed: f}
 	id := b.create()
-	store.hear()
+	store.notifyFeed()
 	s := f.Subscribe(0)
 	defer s.Close()
 	if _, err := s.Pause(id); err != nil {
@@ -221,17 +221,17 @@ func TestResponseIsRemembered(t *testing.T) {
 		t.Fatalf("Statuses() = %v, %v, want position %d", found, err, changed.Position)
 	}
 	s.Resume(id, found[0].Position)
-	store.hear()
-	if got := b.take(s); len(got) != 0 {
-		t.Errorf("Poll() = %+v, want nothing after the response", got)
+	store.notifyFeed()
+	if got := b.poll(s); len(got) != 0 {
+		t.Errorf("Poll() = %+v, want none after the response", got)
 	}
-	b.wantTold(s, changed.Position)
+	b.wantDelivered(s, changed.Position)
 }
 
-// A user whose messages were all refused is not followed, also if the next message was
-// outstanding when the first was refused; one that has a status follows the user.
-func TestRemoveWaitsForTheOutstandingResponse(t *testing.T) {
-	for name, followed := range map[string]bool{"refused": false, "has a status": true} {
+// A user whose messages all failed is not subscribed, even if the second message was
+// outstanding when the first failed. A response with a status subscribes.
+func TestUnsubscribeWaitsForOutstandingResponse(t *testing.T) {
+	for name, subscribed := range map[string]bool{"failed": false, "has a status": true} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			id := b.create()
@@ -245,13 +245,13 @@ func TestRemoveWaitsForTheOutstandingResponse(t *testing.T) {
 			s.Resume(id, 0)
 			s.Unsubscribe(id)
 			last := int64(0)
-			if followed {
+			if subscribed {
 				last = b.feed.Head().Position
 			}
 			s.Resume(id, last)
 			b.setStatus(id, user.StatusInactive, 0)
-			if got := b.take(s); (len(got) == 1) != followed {
-				t.Errorf("Poll() = %+v, followed: want %t", got, followed)
+			if got := b.poll(s); (len(got) == 1) != subscribed {
+				t.Errorf("Poll() = %+v, want a change: %t", got, subscribed)
 			}
 		})
 	}
