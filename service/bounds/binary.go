@@ -10,24 +10,23 @@ import (
 )
 
 const (
-	// fieldBytes is what any field on the wire takes beside its content: a pointer or a
-	// header in a slice that grows by doubling, and what an allocation is rounded up by.
+	// fieldBytes is the overhead of a field: a pointer or a header in a slice that grows by
+	// doubling, and the rounding of its allocation.
 	fieldBytes = 56
-	// entryBytes is what an entry of a map takes beside its key and value.
+	// entryBytes is the overhead of a map entry.
 	entryBytes = 144
-	// numberBytes is what an element of a packed list takes in a slice that grows.
+	// numberBytes is the memory of an element of a packed list, in a growing slice.
 	numberBytes = 24
-	// unknownMessageBytes stands for the size of a message whose Go type is not linked in.
+	// unknownMessageBytes is the assumed struct size of a message without a linked Go type.
 	unknownMessageBytes = 256
-	// maxDepth is the depth of messages within messages that is looked into. Deeper ones
-	// take deepFactor times their length.
+	// maxDepth is the depth up to which nested messages are scanned. Deeper ones count
+	// deepFactor times their length.
 	maxDepth   = 32
 	deepFactor = 64
 )
 
-// Binary returns how many bytes a message in binary form takes when it is decoded, at
-// most. The descriptor may be nil, which costs precision. Beyond enough it counts no
-// further.
+// Binary returns an upper bound of the memory that decoding a binary message allocates, in
+// bytes. A nil descriptor makes the bound less tight. It stops counting beyond enough.
 func Binary(message protoreflect.MessageDescriptor, data []byte, enough int64) int64 {
 	if message == nil {
 		return deepFactor * int64(len(data))
@@ -35,7 +34,7 @@ func Binary(message protoreflect.MessageDescriptor, data []byte, enough int64) i
 	return int64(len(data)) + shapeOf(message).size(data, 0, enough)
 }
 
-// shape is what has to be known of a message type to count.
+// shape describes a message type for counting.
 type shape struct {
 	bytes  int64 // of the Go struct
 	fields map[protowire.Number]field
@@ -43,17 +42,17 @@ type shape struct {
 
 type field struct {
 	bytes   int64                          // of each occurrence
-	packed  protowire.Type                 // of the elements where the field is a list of numbers
+	packed  protowire.Type                 // wire type of the elements of a list of numbers
 	numbers bool                           // the field is a list of numbers
-	message protoreflect.MessageDescriptor // nil: it is none
+	message protoreflect.MessageDescriptor // nil: not a message
 }
 
-// shapes caches by message type; there are as many as the program has.
+// shapes is bounded by the number of message types in the binary.
 var shapes sync.Map // protoreflect.FullName -> *shape //nolint:gochecknoglobals // a cache of constants
 
 func shapeOf(message protoreflect.MessageDescriptor) *shape {
-	if known, ok := shapes.Load(message.FullName()); ok {
-		s, _ := known.(*shape)
+	if cached, ok := shapes.Load(message.FullName()); ok {
+		s, _ := cached.(*shape)
 		return s
 	}
 	s := &shape{bytes: structBytes(message), fields: make(map[protowire.Number]field)}
@@ -87,7 +86,8 @@ func structBytes(message protoreflect.MessageDescriptor) int64 {
 	return unknownMessageBytes
 }
 
-// size returns what the message takes beside its length on the wire, or more than enough.
+// size returns the memory of the message in addition to its encoded length. The result may
+// be incomplete if it exceeds enough.
 func (s *shape) size(data []byte, depth int, enough int64) int64 {
 	total := s.bytes
 	for len(data) > 0 && total <= enough {
@@ -97,8 +97,7 @@ func (s *shape) size(data []byte, depth int, enough int64) int64 {
 		}
 		size := protowire.ConsumeFieldValue(number, kind, data[n:])
 		if size < 0 {
-			// The decoder finds the end of the data within this field, but decodes what
-			// the field has until there.
+			// The field is truncated. The decoder may decode its content before it fails.
 			return total + deepFactor*int64(len(data))
 		}
 		f, known := s.fields[number]
@@ -123,7 +122,7 @@ func (f *field) content(content []byte, depth int, enough int64) int64 {
 	return shapeOf(f.message).size(content, depth+1, enough)
 }
 
-// numbers returns how many elements a packed list has, at most.
+// numbers returns the maximum number of elements of a packed list.
 func numbers(content []byte, kind protowire.Type) (n int64) {
 	switch kind {
 	case protowire.Fixed32Type:

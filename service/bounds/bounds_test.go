@@ -35,7 +35,7 @@ func pairs(n int) map[string]string {
 	return all
 }
 
-// messages are large in the number of their elements, not in bytes.
+// messages have many elements and few bytes.
 func messages() map[string]proto.Message {
 	const n = 3000
 	return map[string]proto.Message{
@@ -53,8 +53,8 @@ func messages() map[string]proto.Message {
 	}
 }
 
-// decodedBytes returns what decoding leaves in use. The message is decoded many times, so
-// that what the runtime does beside it does not count.
+// decodedBytes returns the memory retained per decoded message. It decodes many times to
+// average out allocations of the runtime.
 func decodedBytes(t *testing.T, data []byte, like proto.Message, decode func([]byte, proto.Message) error) int64 {
 	t.Helper()
 	const times = 20
@@ -74,9 +74,9 @@ func decodedBytes(t *testing.T, data []byte, like proto.Message, decode func([]b
 	return (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / times
 }
 
-// What is estimated is never less than what a message takes, and not so much more that
-// ordinary messages would be refused.
-func TestEstimateCoversWhatDecodingTakes(t *testing.T) {
+// The bound is never below the memory of the decoded message, and not so far above it that
+// ordinary messages would be rejected.
+func TestBoundCoversDecodedMessage(t *testing.T) {
 	for name, m := range messages() {
 		binaryForm, err := proto.Marshal(m)
 		if err != nil {
@@ -94,14 +94,14 @@ func TestEstimateCoversWhatDecodingTakes(t *testing.T) {
 			"JSON":   {bounds.JSON(text), decodedBytes(t, text, m, protojson.Unmarshal), 24},
 		} {
 			if c.estimate < c.takes || c.estimate > c.most*c.takes+4096 {
-				t.Errorf("%s in %s: estimate = %d, want at least the %d that it takes, and at most %d times that",
+				t.Errorf("%s in %s: bound = %d, want at least the measured %d and at most %d times that",
 					name, form, c.estimate, c.takes, c.most)
 			}
 		}
 	}
 }
 
-// The estimate of a message that the rules allow is within the limit of the server.
+// The bound of a valid message is within the limit of the server.
 func TestLargestValidBatchFits(t *testing.T) {
 	t.Parallel()
 	const limit = 32 << 20
@@ -123,8 +123,8 @@ func TestLargestValidBatchFits(t *testing.T) {
 	}
 }
 
-// Tricks do not hide elements: escaped names and commas, white space, data that break off.
-func TestHiddenElementsCount(t *testing.T) {
+// Escaped names and commas, white space and truncated data do not hide elements.
+func TestObfuscatedElementsCount(t *testing.T) {
 	t.Parallel()
 	const n = 1000
 	for name, text := range map[string]string{
@@ -133,14 +133,14 @@ func TestHiddenElementsCount(t *testing.T) {
 		"name as in proto":  `{"update_mask" : "` + strings.Repeat("a,", n) + `a"}`,
 		"escaped commas":    `{"updateMask":"` + strings.Repeat(`a\u002c`, n) + `a"}`,
 		"quotes in strings": `{"tags":["\"` + strings.Repeat(`","`, n) + `"]}`,
-		"no end":            `{"tags":[` + strings.Repeat(`"",`, n),
+		"truncated":         `{"tags":[` + strings.Repeat(`"",`, n),
 	} {
 		if got := bounds.JSON([]byte(text)); got < 40*n {
 			t.Errorf("%s: JSON() = %d, want at least %d", name, got, 40*n)
 		}
 	}
 	if got := bounds.JSON([]byte(`{"username":"` + strings.Repeat(",{[:", n) + `"}`)); got > 10*n {
-		t.Errorf("signs within a string: JSON() = %d, want little", got)
+		t.Errorf("punctuation inside a string: JSON() = %d, want a small bound", got)
 	}
 	var cut []byte
 	for range n {
@@ -149,10 +149,10 @@ func TestHiddenElementsCount(t *testing.T) {
 	cut = append(append([]byte{0x0a, 0xff, 0xff, 0x7f}, cut...), 1) // a field longer than the data
 	m := (&userv1.CreateUsersRequest{}).ProtoReflect().Descriptor()
 	if got := bounds.Binary(m, cut, 1<<40); got < 40*n {
-		t.Errorf("a field that breaks off: Binary() = %d, want at least %d", got, 40*n)
+		t.Errorf("truncated field: Binary() = %d, want at least %d", got, 40*n)
 	}
 	if got := bounds.Binary(nil, cut, 1<<40); got < 40*n {
-		t.Errorf("an unknown type: Binary() = %d, want at least %d", got, 40*n)
+		t.Errorf("unknown type: Binary() = %d, want at least %d", got, 40*n)
 	}
 }
 

@@ -1,7 +1,6 @@
-// Package bounds estimates what a message takes in memory when it is decoded.
+// Package bounds returns upper bounds of the memory that decoding a message allocates.
 //
-// An element of a list takes two bytes on the wire and a hundred in memory, so the length
-// of a message says little. Binary and JSON count elements, and return at least what the
-// decoder allocates for the message. They do not judge the message: a message is decoded
-// as it came or not at all, and malformed data are for the decoder to refuse.
+// A list element can take two bytes on the wire and a hundred in memory, so the encoded size
+// is no bound. Binary and JSON count the elements of the encoded message. They do not validate
+// it: the decoder rejects malformed data.
 package bounds

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sinceBoot returns how long the machine has been up, suspended or not.
+// sinceBoot returns the time since boot, including suspended time.
 func sinceBoot() time.Duration {
 	var at unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &at); err != nil {
@@ -17,8 +17,7 @@ func sinceBoot() time.Duration {
 	return time.Duration(at.Nano())
 }
 
-// bootID identifies the start of the machine, and the time namespace, which has an
-// elapsed time of its own.
+// bootID identifies the boot and the time namespace, which has its own boot time.
 func bootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

@@ -4,7 +4,7 @@ package clock
 
 import "time"
 
-// Elsewhere the elapsed time is known within a process alone.
+// sinceBoot is unknown here: elapsed time is not comparable across processes.
 func sinceBoot() time.Duration { return 0 }
 
 func bootID() string { return "" }

@@ -1,10 +1,8 @@
-// Package clock keeps a wrong system clock from doing harm that cannot be undone.
+// Package clock detects a wrong system clock, so that it causes no irreversible changes.
 //
-// A [Monitor] compares the system clock with the elapsed time, which nobody sets: while the
-// process runs, over a restart on the same boot of the machine, and, as far as that says
-// anything, with the time at which a store was last open. It gives two times: the best
-// known one, and one that has certainly come. It leaves the kinds of clock to the
-// operating system, and what is done with the times to its caller.
+// A [Monitor] compares the system clock with the monotonic time since boot: within the
+// process, across restarts on the same boot, and, approximately, with the time at which the
+// store was last open. It returns the best estimate of the current time and a lower bound.
 package clock
 
 import (
@@ -15,29 +13,28 @@ import (
 )
 
 const (
-	// Tolerance is by how much the system clock may be off the elapsed time within
-	// Settle: clocks are corrected by small steps all the time.
+	// Tolerance is the maximum drift of the system clock from the elapsed time within Settle
+	// that is not a jump. It covers the small corrections of NTP.
 	Tolerance = time.Minute
-	// Settle is how long a clock that has jumped must agree with the elapsed time
-	// until it is taken as right.
+	// Settle is the time for which a clock that jumped must be steady to be confirmed.
 	Settle = time.Hour
-	// plausibleDowntime is how long a store may have been closed, where only the
-	// system clock tells for how long it was.
+	// plausibleDowntime bounds the downtime of a store if only the system clock can measure
+	// it.
 	plausibleDowntime = 366 * 24 * time.Hour
 )
 
-// Reading is one look at the clocks of the machine.
+// Reading is a reading of the clocks of the machine.
 type Reading struct {
 	Wall    time.Time     // the system clock
-	Elapsed time.Duration // since the machine started; never goes back, nobody sets it
-	Boot    string        // identifies the start of the machine; empty: unknown
+	Elapsed time.Duration // monotonic time since boot
+	Boot    string        // boot id; empty: unknown
 }
 
 // Source reads the clocks.
 type Source func() Reading
 
-// FromWallClock returns a source whose elapsed time follows the clock, however that is set: as
-// if the time had passed.
+// FromWallClock returns a source whose elapsed time is derived from now, so setting the clock
+// is never a jump.
 func FromWallClock(now func() time.Time) Source {
 	start := time.Unix(0, 0)
 	return func() Reading {
@@ -46,64 +43,64 @@ func FromWallClock(now func() time.Time) Source {
 	}
 }
 
-// Checkpoint is what a store keeps of the time, for the next start.
+// Checkpoint is the state of a Monitor that a store persists for the next start.
 type Checkpoint struct {
-	Time    time.Time     // had certainly come; zero: nothing is known
-	Elapsed time.Duration // of the reading at Time
-	Boot    string        // of that reading; empty: not to be compared
+	Time    time.Time     // lower bound of the time; zero: unknown
+	Elapsed time.Duration // elapsed time at Time
+	Boot    string        // boot id at Time; empty: Elapsed is not comparable
 }
 
-// Times are what is known of the present.
+// Times are estimates of the current time.
 type Times struct {
-	Best     time.Time // the best known time
-	Earliest time.Time // has certainly come: what cannot be undone is decided by it
+	Best     time.Time // best estimate
+	Earliest time.Time // lower bound, for irreversible decisions
 }
 
-// Status is what operators see.
+// Status is the state reported to operators.
 type Status struct {
-	// Unconfirmed says why the system clock is not taken as right; empty: it is.
+	// Unconfirmed is the reason why the system clock is not trusted; empty: it is trusted.
 	Unconfirmed string
 	// Forward and Backward count jumps.
 	Forward, Backward int64
 }
 
-// point is a time with the elapsed time at which it was.
+// point is a time and the elapsed time at that time.
 type point struct {
 	time    time.Time
 	elapsed time.Duration
 }
 
-// at returns the time that the point leads to.
+// at extrapolates the time of the point to another elapsed time.
 func (p point) at(elapsed time.Duration) time.Time { return p.time.Add(elapsed - p.elapsed) }
 
-// Monitor watches a clock. Its methods are safe for use by many goroutines.
+// Monitor checks the system clock. It is safe for concurrent use.
 type Monitor struct {
 	read Source
 	log  *slog.Logger
 
 	mu     sync.Mutex
-	base   point         // known to be right, or to lie before the present
-	slack  time.Duration // by how much base may lie before it
-	fresh  bool          // nothing was kept: any jump may be the one to the right time
-	best   point         // the last reading that fits the base
-	steady point         // the first reading that all since agree with
+	base   point         // a trusted time, or a lower bound
+	slack  time.Duration // maximum by which base is too early
+	fresh  bool          // no checkpoint: a forward jump may be the correction
+	best   point         // the last reading consistent with base
+	steady point         // the first reading since the last jump
 	status Status
 }
 
-// New returns a guard that starts from what was kept. trusted takes the system clock as
-// right as it is.
-func New(read Source, kept Checkpoint, trusted bool, log *slog.Logger) *Monitor {
+// New returns a monitor that continues from a checkpoint. If trusted is set it trusts the
+// current system clock.
+func New(read Source, last Checkpoint, trusted bool, log *slog.Logger) *Monitor {
 	m := &Monitor{read: read, log: log}
 	r := read()
 	m.base, m.steady = point{r.Wall, r.Elapsed}, point{r.Wall, r.Elapsed}
 	switch {
 	case trusted:
-	case kept.Time.IsZero():
+	case last.Time.IsZero():
 		m.fresh = true
-	case kept.Boot != "" && kept.Boot == r.Boot && r.Elapsed >= kept.Elapsed:
-		m.base = point{kept.Time, kept.Elapsed}
+	case last.Boot != "" && last.Boot == r.Boot && r.Elapsed >= last.Elapsed:
+		m.base = point{last.Time, last.Elapsed}
 	default:
-		m.base, m.slack = point{kept.Time, r.Elapsed}, plausibleDowntime
+		m.base, m.slack = point{last.Time, r.Elapsed}, plausibleDowntime
 	}
 	m.best = point{m.base.at(r.Elapsed), r.Elapsed}
 	if drift := r.Wall.Sub(m.best.time); !m.fits(drift) {
@@ -116,29 +113,29 @@ func New(read Source, kept Checkpoint, trusted bool, log *slog.Logger) *Monitor 
 	return m
 }
 
-// Now returns what is known of the present.
+// Now returns the estimates of the current time.
 func (m *Monitor) Now() Times {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.observe(m.read())
 }
 
-// Checkpoint returns what is to be kept for the next start.
+// Checkpoint returns the state to persist for the next start.
 func (m *Monitor) Checkpoint() Checkpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.read()
-	kept := Checkpoint{Time: m.observe(r).Earliest, Elapsed: r.Elapsed, Boot: r.Boot}
+	c := Checkpoint{Time: m.observe(r).Earliest, Elapsed: r.Elapsed, Boot: r.Boot}
 	switch {
 	case m.fresh:
-		kept.Time = m.best.at(r.Elapsed)
+		c.Time = m.best.at(r.Elapsed)
 	case m.slack > 0:
-		kept.Boot = "" // how long the store was closed is not known yet
+		c.Boot = "" // the downtime is not confirmed yet
 	}
-	return kept
+	return c
 }
 
-// Status returns what operators see.
+// Status returns the state for operators.
 func (m *Monitor) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -191,7 +188,7 @@ func (m *Monitor) jumped(by time.Duration, wall time.Time) {
 	m.log.Warn("system clock jumped", "by", by.Round(time.Millisecond), "clock", wall)
 }
 
-// unconfirmed says in what the clock is not taken as right.
+// unconfirmed returns the reason why the clock is not trusted, or "".
 func (m *Monitor) unconfirmed(r Reading, drift time.Duration) string {
 	wait := (Settle - (r.Elapsed - m.steady.elapsed)).Round(time.Second)
 	switch {
@@ -200,14 +197,14 @@ func (m *Monitor) unconfirmed(r Reading, drift time.Duration) string {
 		if drift < 0 {
 			direction = "behind"
 		}
-		return fmt.Sprintf("the system clock, %s, is %v %s the expected time, which is used instead; "+
-			"nothing is purged by the system clock until it has been steady for another %v",
+		return fmt.Sprintf("system clock %s is %v %s the expected time, which is used instead; "+
+			"purging is suspended until the clock has been steady for another %v",
 			r.Wall.UTC().Format(time.RFC3339), drift.Abs().Round(time.Second), direction, wait)
 	case drift > Tolerance && m.fresh:
-		return fmt.Sprintf("the system clock has gone forward by %v since the store was created; nothing is purged by it until it has been steady for another %v",
+		return fmt.Sprintf("system clock jumped forward by %v since the store was created; purging is suspended until the clock has been steady for another %v",
 			drift.Round(time.Second), wait)
 	case drift > Tolerance:
-		return fmt.Sprintf("the store was last open %v ago by the system clock; nothing is purged by it until it has been steady for another %v",
+		return fmt.Sprintf("store was last open %v ago by the system clock; purging is suspended until the clock has been steady for another %v",
 			drift.Round(time.Second), wait)
 	}
 	return ""

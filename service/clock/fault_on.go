@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// distorted adds to the system clock what the file named by USERD_FAULT_CLOCK says, as
-// a duration, and to the elapsed time what the file with the suffix .elapsed says. A test sets the
-// clocks of a running program with them.
+// distorted adds the duration in the file named by USERD_FAULT_CLOCK to the system clock, and
+// the duration in the file with the suffix .elapsed to the elapsed time. Tests use it to set
+// the clocks of a running process.
 func distorted(read Source) Source {
 	name := os.Getenv("USERD_FAULT_CLOCK")
 	if name == "" {

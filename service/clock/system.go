@@ -2,8 +2,8 @@ package clock
 
 import "time"
 
-// System returns the source of the machine's own clocks. The elapsed time is that of the
-// process's monotonic clock, and of a suspended machine what the system adds to it.
+// System returns the source of the machine's clocks. The elapsed time is the monotonic clock
+// of the process plus the time for which the machine was suspended.
 func System() Source {
 	start, boot := time.Now(), sinceBoot()
 	id := bootID()

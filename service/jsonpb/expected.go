@@ -6,8 +6,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Expected says what the value of a field must be, such as "must be an array of
-// strings".
+// Expected describes the expected value of a field, such as "must be an array of strings".
 func Expected(field protoreflect.FieldDescriptor) string {
 	switch {
 	case field.IsMap():
@@ -18,8 +17,8 @@ func Expected(field protoreflect.FieldDescriptor) string {
 	return ExpectedElement(field)
 }
 
-// ExpectedElement says what one element of a repeated field must be; of any other field
-// it is Expected.
+// ExpectedElement describes the expected element of a repeated field, and the expected value
+// of any other field.
 func ExpectedElement(field protoreflect.FieldDescriptor) string {
 	switch field.Kind() {
 	case protoreflect.StringKind:
@@ -63,8 +62,8 @@ func plural(field protoreflect.FieldDescriptor) string {
 	}
 }
 
-// EnumValue returns the value of an enum by its name, which may lack the prefix that
-// the enum's names have in common; nil if there is none.
+// EnumValue returns the enum value with a name, with or without the common prefix of the enum.
+// It returns nil for an unknown name.
 func EnumValue(enum protoreflect.EnumDescriptor, name string) protoreflect.EnumValueDescriptor {
 	if value := enum.Values().ByName(protoreflect.Name(name)); value != nil {
 		return value
@@ -72,8 +71,7 @@ func EnumValue(enum protoreflect.EnumDescriptor, name string) protoreflect.EnumV
 	return enum.Values().ByName(protoreflect.Name(enumPrefix(enum) + name))
 }
 
-// enumPrefix returns what the names of an enum's values begin with: USER_STATUS_ for
-// UserStatus.
+// enumPrefix returns the common prefix of the names of enum values: USER_STATUS_ for UserStatus.
 func enumPrefix(enum protoreflect.EnumDescriptor) string {
 	var b strings.Builder
 	for i, c := range string(enum.Name()) {
@@ -85,8 +83,7 @@ func enumPrefix(enum protoreflect.EnumDescriptor) string {
 	return strings.ToUpper(b.String()) + "_"
 }
 
-// enumNames returns the short names of an enum's values, but for the one that stands
-// for none.
+// enumNames returns the short names of the enum values except the zero value.
 func enumNames(enum protoreflect.EnumDescriptor) []string {
 	var names []string
 	for i := range enum.Values().Len() {

@@ -1,10 +1,9 @@
-// Package jsonpb reads messages from JSON for every protocol that carries it.
+// Package jsonpb decodes JSON messages for all protocols.
 //
-// It decodes as package protojson does, with two differences. The name of an enum value
-// may be given without the prefix that its enum has in common, ACTIVE for
-// USER_STATUS_ACTIVE. An error names the field by its path, says what was expected, and
-// is bounded whatever the text is. All fields must be known: a misspelt field that is
-// dropped in silence becomes a wrong write.
+// It differs from package protojson in two points. Names of enum values may omit the common
+// prefix of the enum: ACTIVE for USER_STATUS_ACTIVE. Errors have the path of the field and the
+// expected value, and a bounded size. Unknown fields are errors, because a mistyped field name
+// that is ignored results in a wrong write.
 package jsonpb
 
 import (
@@ -19,14 +18,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// An Error says why a text is not the JSON of a message.
+// Error is a decoding error.
 type Error struct {
 	Field        string // path, such as metadata["a"] or requests[3].user.tags; empty: the message itself
 	Message      string // what was expected
-	Line, Column int    // where, from 1; 0: not known
+	Line, Column int    // position, from 1; 0: unknown
 }
 
-// Error returns the field, the message and the place in one line.
+// Error returns the field, the message and the position in one line.
 func (e *Error) Error() string {
 	if e.Field == "" {
 		return e.Description()
@@ -34,7 +33,7 @@ func (e *Error) Error() string {
 	return e.Field + ": " + e.Description()
 }
 
-// Description returns the message with its place.
+// Description returns the message and the position.
 func (e *Error) Description() string {
 	if e.Line == 0 {
 		return e.Message
@@ -42,7 +41,7 @@ func (e *Error) Description() string {
 	return fmt.Sprintf("%s (line %d:%d)", e.Message, e.Line, e.Column)
 }
 
-// Unmarshal resets the message and reads it from JSON. An error is an *Error.
+// Unmarshal resets the message and decodes it from JSON. Its errors are of type *Error.
 func Unmarshal(text []byte, message proto.Message) error {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return &Error{Message: "must be a JSON object, not empty"}
@@ -51,7 +50,7 @@ func Unmarshal(text []byte, message proto.Message) error {
 	if err == nil {
 		return nil
 	}
-	s := newScan(text, message, placeOf(text, err))
+	s := newScan(text, message, offsetOf(text, err))
 	if len(s.short) == 0 {
 		return s.explain(err)
 	}
@@ -59,7 +58,7 @@ func Unmarshal(text []byte, message proto.Message) error {
 	if err = protojson.Unmarshal(long, message); err == nil {
 		return nil
 	}
-	target := placeOf(long, err)
+	target := offsetOf(long, err)
 	failure := newScan(long, message, target).explain(err)
 	if failure.Line > 0 {
 		failure.Line, failure.Column = position(text, shortened(target, s.short))
@@ -67,13 +66,13 @@ func Unmarshal(text []byte, message proto.Message) error {
 	return failure
 }
 
-// A shortName is the name of an enum value without its prefix.
+// shortName is the name of an enum value without its prefix.
 type shortName struct {
-	at     int // of its first character in the text
+	at     int // offset of its first character
 	prefix string
 }
 
-// expand inserts the prefixes.
+// expand inserts the prefixes of short names.
 func expand(text []byte, names []shortName) []byte {
 	var long []byte
 	from := 0
@@ -84,7 +83,7 @@ func expand(text []byte, names []shortName) []byte {
 	return append(long, text[from:]...)
 }
 
-// shortened returns where a place of the expanded text is in the text itself.
+// shortened maps an offset in the expanded text to the original text.
 func shortened(target int, names []shortName) int {
 	for _, name := range names {
 		if target > name.at {
@@ -94,12 +93,12 @@ func shortened(target int, names []shortName) int {
 	return max(target, 0)
 }
 
-var protojsonPlace = regexp.MustCompile(`\(line (\d+):(\d+)\)`)
+var protojsonPosition = regexp.MustCompile(`\(line (\d+):(\d+)\)`)
 
-// placeOf returns the offset that an error of package protojson names, the end of the
-// text for one that names none because the text ends, and -1 for any other.
-func placeOf(text []byte, err error) int {
-	found := protojsonPlace.FindStringSubmatch(err.Error())
+// offsetOf returns the offset in an error of package protojson: the end of the text for an
+// unexpected EOF, -1 if the error has no position.
+func offsetOf(text []byte, err error) int {
+	found := protojsonPosition.FindStringSubmatch(err.Error())
 	if found == nil {
 		if strings.Contains(err.Error(), "unexpected EOF") {
 			return len(text)
@@ -119,7 +118,7 @@ func placeOf(text []byte, err error) int {
 	return at
 }
 
-// position is the inverse of placeOf.
+// position is the inverse of offsetOf.
 func position(text []byte, at int) (line, column int) {
 	before := text[:min(at, len(text))]
 	last := bytes.LastIndexByte(before, '\n')

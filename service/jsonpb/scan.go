@@ -13,12 +13,11 @@ import (
 
 const (
 	maxDepth = 200 // of a scan; protojson fails at fewer levels of known fields
-	maxEcho  = 100 // bytes of a caller's text in one error
+	maxEcho  = 100 // bytes of client text in one error
 )
 
-// A scan looks for the field at a place of a text, after package protojson has refused
-// the text there. All before the place is JSON of the message: the scan does not judge,
-// it only counts what it passes.
+// scan finds the field at the offset at which package protojson rejected the text. The text
+// before the offset is valid JSON of the message.
 type scan struct {
 	text   []byte
 	target int
@@ -26,12 +25,12 @@ type scan struct {
 	depth  int
 
 	found hit
-	// short are the enum values without a prefix. They are collected over the whole text
-	// once the target turns out to be one.
+	// short lists the enum values without a prefix. They are collected from the whole text if
+	// the target is one of them.
 	short []shortName
 }
 
-// hit is what a scan has found at its target.
+// hit is the result of a scan.
 type hit struct {
 	kind     hitKind
 	path     string
@@ -44,26 +43,26 @@ const (
 	hitNothing hitKind = iota
 	hitValue           // of the field at the path
 	hitName            // of a member, at the path
-	hitSyntax          // what is there is not JSON
+	hitSyntax          // invalid JSON
 )
 
-// slot is where a value stands.
+// slot is the expected type of a value.
 type slot struct {
 	message protoreflect.MessageDescriptor // of the whole text; nil: see field
-	field   protoreflect.FieldDescriptor   // nil, too: not known
+	field   protoreflect.FieldDescriptor   // nil, too: unknown
 	element bool                           // of a repeated field
 }
 
-// newScan scans the text of a message up to the target.
+// newScan scans the text up to the target.
 func newScan(text []byte, message proto.Message, target int) *scan {
 	s := &scan{text: text, target: target}
 	if target >= 0 && s.value(slot{message: message.ProtoReflect().Descriptor()}, "") {
-		s.found = hit{kind: hitSyntax} // behind the message
+		s.found = hit{kind: hitSyntax} // after the message
 	}
 	return s
 }
 
-// explain returns what is wrong at the target.
+// explain returns the error at the target.
 func (s *scan) explain(err error) *Error {
 	e := &Error{Field: s.found.path, Message: s.found.expected}
 	if s.target >= 0 {
@@ -88,7 +87,7 @@ func (s *scan) explain(err error) *Error {
 	return e
 }
 
-// syntax says what stands at the target in place of JSON.
+// syntax describes the invalid JSON at the target.
 func (s *scan) syntax() string {
 	rest := bytes.TrimLeft(s.text[min(s.target, len(s.text)):], " \t\r\n")
 	if len(rest) == 0 {
@@ -102,7 +101,7 @@ func (s *scan) syntax() string {
 	return "unexpected " + strconv.QuoteRune(r)
 }
 
-// isToken reports whether a token of JSON begins at the place.
+// isToken reports whether a JSON token starts at the offset.
 func (s *scan) isToken(at int) bool {
 	if at >= len(s.text) {
 		return false
@@ -122,7 +121,7 @@ func (s *scan) hit(kind hitKind, path, expected string) bool {
 	return false
 }
 
-// value passes a value, and reports whether to go on behind it.
+// value scans a value and reports whether the scan continues after it.
 func (s *scan) value(in slot, path string) bool {
 	if s.depth++; s.depth > maxDepth {
 		return false
@@ -154,8 +153,8 @@ func (s *scan) value(in slot, path string) bool {
 	return true
 }
 
-// shortEnum notes the name of an enum value without its prefix, if that is what comes.
-// From the first one on the scan goes on to the end of the text.
+// shortEnum records the next value if it is an enum name without its prefix. After the first
+// one the scan continues to the end of the text.
 func (s *scan) shortEnum(in slot) bool {
 	if in.field == nil || in.field.Kind() != protoreflect.EnumKind || s.peek() != '"' {
 		return false
@@ -176,7 +175,7 @@ func (s *scan) object(in slot, path string) bool {
 		s.space()
 		switch c := s.peek(); {
 		case c == '"' && s.at == s.target:
-			return s.hit(hitName, member(in, path, s.name()), "")
+			return s.hit(hitName, memberPath(in, path, s.name()), "")
 		case s.at >= s.target || c == 0:
 			return s.hit(hitSyntax, "", "")
 		case c == '}':
@@ -194,7 +193,7 @@ func (s *scan) object(in slot, path string) bool {
 			return s.hit(hitSyntax, "", "")
 		}
 		s.at++
-		if !s.value(in.member(name), member(in, path, name)) {
+		if !s.value(in.member(name), memberPath(in, path, name)) {
 			return false
 		}
 	}
@@ -225,7 +224,7 @@ func (s *scan) array(in slot, path string) bool {
 	}
 }
 
-// member returns the slot of a member of the object in the slot.
+// member returns the slot of an object member.
 func (in slot) member(name string) slot {
 	message := in.message
 	switch {
@@ -245,8 +244,8 @@ func (in slot) member(name string) slot {
 	return slot{field: field}
 }
 
-// member returns the path of a member, by the field's own name.
-func member(in slot, path, name string) string {
+// memberPath returns the path of a member, with the proto name of the field.
+func memberPath(in slot, path, name string) string {
 	if in.field != nil && in.field.IsMap() {
 		return path + "[" + strconv.Quote(echo(name)) + "]"
 	}
@@ -282,7 +281,7 @@ func (s *scan) peek() byte {
 	return s.text[s.at]
 }
 
-// name returns the string that comes, without passing it.
+// name returns the string at the current offset without consuming it.
 func (s *scan) name() string {
 	quoted := s.text[s.at:s.stringEnd(s.at)]
 	var name string
@@ -292,7 +291,7 @@ func (s *scan) name() string {
 	return name
 }
 
-// stringEnd returns the place behind the string that begins at a place.
+// stringEnd returns the offset after the string that starts at an offset.
 func (s *scan) stringEnd(at int) int {
 	for i := at + 1; i < len(s.text); i++ {
 		switch s.text[i] {
@@ -305,8 +304,7 @@ func (s *scan) stringEnd(at int) int {
 	return len(s.text)
 }
 
-// literalEnd returns the place behind a number or a word; it passes one character at
-// least.
+// literalEnd returns the offset after a number or a word. It advances at least one character.
 func (s *scan) literalEnd(at int) int {
 	end := bytes.IndexAny(s.text[at:], ",:{}[]\" \t\r\n")
 	if end < 0 {
@@ -315,7 +313,7 @@ func (s *scan) literalEnd(at int) int {
 	return at + max(end, 1)
 }
 
-// echo returns a caller's text as an error may repeat it.
+// echo bounds client text for an error.
 func echo(text string) string {
 	if len(text) > maxEcho {
 		text = text[:maxEcho] + "…"

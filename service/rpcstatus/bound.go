@@ -15,24 +15,22 @@ import (
 )
 
 const (
-	// MaxBytes bounds message and details of a status together, as encoded by any
-	// protocol. gRPC clients drop trailers above 8 KiB and report RESOURCE_EXHAUSTED.
+	// MaxBytes is the maximum size of message and details in the encoding of any protocol.
+	// gRPC clients drop trailers above 8 KiB and report RESOURCE_EXHAUSTED.
 	MaxBytes = 6<<10 - 1
 
-	// OmittedViolations is the ErrorInfo metadata key for the number of field violations
-	// that did not fit.
+	// OmittedViolations is the ErrorInfo metadata key of the number of omitted violations.
 	OmittedViolations = "omitted_violations"
 
-	maxText       = 512 // bytes of one text of a status
+	maxText       = 512 // bytes of one text
 	minText       = 32
 	maxViolations = 64
-	// smallBytes is a proto size whose encodings fit whatever the characters are: JSON
-	// escapes a byte as up to six.
+	// smallBytes is a proto size whose JSON fits too: JSON escapes a byte as up to six.
 	smallBytes = 400
 )
 
-// fromDomain converts an error, within MaxBytes. It keeps as many violations as fit,
-// the first ones, and truncates texts further only where not even one fits.
+// fromDomain converts an error within MaxBytes. It keeps the first violations that fit, and
+// truncates texts further only if not even one fits.
 func fromDomain(e *user.Error) *status.Status {
 	for limit := maxText; ; limit /= 2 {
 		for n := min(len(e.Violations), maxViolations); ; n = n * 3 / 4 {
@@ -47,8 +45,8 @@ func fromDomain(e *user.Error) *status.Status {
 	}
 }
 
-// message returns the text of an error with its violations, as many of the first n as
-// fit into the limit, and the number of the others.
+// message returns the error text with those of the first n violations that fit into limit,
+// and the number of the others.
 func message(e *user.Error, n, limit int) string {
 	var b strings.Builder
 	b.WriteString(Truncate(e.Message, limit))
@@ -74,8 +72,8 @@ func message(e *user.Error, n, limit int) string {
 	return b.String()
 }
 
-// wireBytes returns the size of the larger encoding of message and details: trailers
-// of gRPC or JSON of Connect. That of REST is smaller than Connect's.
+// wireBytes returns the size of the larger encoding: gRPC trailers or Connect JSON. REST JSON is
+// smaller than Connect JSON.
 func wireBytes(s *status.Status) int {
 	size := proto.Size(s)
 	if size <= smallBytes {
@@ -92,16 +90,15 @@ func wireBytes(s *status.Status) int {
 	return max(grpc, connect)
 }
 
-// detailOverhead is for the names of the members of a detail in Connect's JSON.
+// detailOverhead is the size of the member names of a detail in Connect JSON.
 const detailOverhead = len(`{"type":"","value":"","debug":},`)
 
-// jsonLen returns the length of a value as encoding/json writes it.
 func jsonLen(value any) int {
-	text, _ := json.Marshal(value) // strings and valid JSON can be encoded
+	text, _ := json.Marshal(value) // cannot fail for strings and valid JSON
 	return len(text)
 }
 
-// percentEncodedLen returns the length of a message in the trailer grpc-message.
+// percentEncodedLen returns the length of the encoded trailer grpc-message.
 func percentEncodedLen(message string) int {
 	size := 0
 	for _, c := range []byte(message) {
@@ -113,8 +110,8 @@ func percentEncodedLen(message string) int {
 	return size
 }
 
-// Truncate returns text as valid UTF-8 of at most limit bytes. A truncated text ends
-// in an ellipsis.
+// Truncate returns text as valid UTF-8 of at most limit bytes. A truncated text ends with an
+// ellipsis.
 func Truncate(text string, limit int) string {
 	const ellipsis = "…"
 	truncated := len(text) > limit

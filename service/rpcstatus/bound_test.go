@@ -23,8 +23,8 @@ import (
 
 const sixKiB = 6 << 10
 
-// wireSizes returns the sizes of message and details as each protocol sends them. Those
-// of gRPC and Connect are taken from a real response of package connect.
+// wireSizes returns the encoded sizes of message and details per protocol. Those of gRPC and
+// Connect are measured in a response of package connect.
 func wireSizes(t interface {
 	Fatal(args ...any)
 	Context() context.Context
@@ -60,13 +60,13 @@ func wireSizes(t interface {
 	return sizes
 }
 
-// hostileText draws texts that grow in one encoding or another, or are no UTF-8.
+// hostileText draws texts that grow when encoded, or are not valid UTF-8.
 func hostileText(t *rapid.T, label string, most int) string {
 	piece := rapid.SampledFrom([]string{"a", `"`, "<", "\x01", "%", "é", "\u2028", "\U0001F600", "\xff", " "}).Draw(t, label)
 	return strings.Repeat(piece, rapid.IntRange(0, most).Draw(t, label+" length"))
 }
 
-func TestStatusStaysBelowSixKiBOverEveryProtocol(t *testing.T) {
+func TestStatusIsBelowSixKiBInEveryProtocol(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		e := &user.Error{Code: user.InvalidArgument, Reason: user.InvalidField, Message: hostileText(t, "message", 10_000), RetryAfter: time.Second}
@@ -90,14 +90,14 @@ func TestStatusStaysBelowSixKiBOverEveryProtocol(t *testing.T) {
 		}
 		for protocol, size := range wireSizes(t, s) {
 			if size >= sixKiB {
-				t.Fatalf("%s: an error of %d bytes, want less than %d", protocol, size, sixKiB)
+				t.Fatalf("%s: encoded size = %d, want less than %d", protocol, size, sixKiB)
 			}
 		}
 		checkOmitted(t, s, len(e.Violations))
 	})
 }
 
-// checkOmitted checks that shown and omitted violations are all that there were.
+// checkOmitted checks that the included and omitted violations add up to all.
 func checkOmitted(t *rapid.T, s *status.Status, all int) {
 	shown, omitted := 0, 0
 	for _, packed := range s.GetDetails() {
@@ -110,7 +110,7 @@ func checkOmitted(t *rapid.T, s *status.Status, all int) {
 			shown = len(d.GetFieldViolations())
 		case *errdetails.ErrorInfo:
 			if d.GetReason() != string(user.InvalidField) {
-				t.Fatalf("reason %q", d.GetReason())
+				t.Fatalf("ErrorInfo reason = %q", d.GetReason())
 			}
 			if text, ok := d.GetMetadata()[rpcstatus.OmittedViolations]; ok {
 				if omitted, err = strconv.Atoi(text); err != nil || omitted == 0 {
@@ -120,13 +120,12 @@ func checkOmitted(t *rapid.T, s *status.Status, all int) {
 		}
 	}
 	if shown+omitted != all || all > 0 && shown == 0 {
-		t.Fatalf("%d violations shown and %d omitted, want %d in all and at least one shown", shown, omitted, all)
+		t.Fatalf("%d violations included and %d omitted, want %d in total and at least one included", shown, omitted, all)
 	}
 }
 
-// Twelve bad tags and twelve bad metadata entries are what a form may bring; all of
-// them are told.
-func TestOrdinaryViolationsAreAllTold(t *testing.T) {
+// Twelve bad tags and twelve bad metadata entries are a realistic worst case of a form.
+func TestOrdinaryViolationsAreIncluded(t *testing.T) {
 	t.Parallel()
 	var violations []user.Violation
 	for i := range 12 {
@@ -137,10 +136,10 @@ func TestOrdinaryViolationsAreAllTold(t *testing.T) {
 	}
 	s, _ := rpcstatus.From(user.NewInvalidError(violations...))
 	if got := len(detail[*errdetails.BadRequest](t, s).GetFieldViolations()); got < 20 {
-		t.Errorf("%d of 24 violations are told, want 20 at least", got)
+		t.Errorf("%d of 24 violations included, want at least 20", got)
 	}
 	if !strings.HasSuffix(s.GetMessage(), " more") {
-		t.Errorf("message %q, want one that ends in the number of the rest", s.GetMessage())
+		t.Errorf("message = %q, want the number of the omitted violations at its end", s.GetMessage())
 	}
 }
 
@@ -159,7 +158,7 @@ func TestTruncate(t *testing.T) {
 		}
 	}
 	if got := rpcstatus.Truncate(strings.Repeat("\xff", 100), 20); !utf8.ValidString(got) {
-		t.Errorf("Truncate = %q, not UTF-8", got)
+		t.Errorf("Truncate() = %q, want valid UTF-8", got)
 	}
 }
 

@@ -1,12 +1,8 @@
-// Package rpcstatus holds the one table from errors of the domain to
-// google.rpc.Status.
+// Package rpcstatus converts domain errors to google.rpc.Status.
 //
-// It promises that an error looks the same to a caller wherever it comes up: as
-// the end of a call (package intercept) or as the failure of one item within an
-// answer (package service). It stands by itself because these two may not import
-// each other, and the domain may not know the wire. It keeps every text that is
-// not an *user.Error from callers. A status stays within MaxBytes however many
-// violations an error has and whatever a caller's own text in it looks like.
+// Errors of calls (package intercept) and of items in a response (package service) share it,
+// so both look the same to clients. Texts of errors that are not a *user.Error are never sent.
+// A status is at most MaxBytes long, regardless of the violations and client texts in it.
 package rpcstatus
 
 import (
@@ -23,33 +19,32 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Domain is the domain of every google.rpc.ErrorInfo that the service gives.
+// Domain is the domain of every google.rpc.ErrorInfo of the service.
 const Domain = "user.v1"
 
-// From returns what a caller may know of err, which must not be nil. known is
-// false where err is neither an *user.Error nor the end of a context: the status
-// is then that of Internal without an incident, and err belongs into the log.
+// From returns the status for err, which must not be nil. known is false if err is neither a
+// *user.Error nor a context error: the status is then Internal without an incident, and the
+// caller must log err.
 func From(err error) (s *status.Status, known bool) {
 	if e, ok := user.AsError(err); ok {
 		return fromDomain(e), true
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return &status.Status{Code: int32(user.DeadlineExceeded), Message: "the deadline has passed"}, true
+		return &status.Status{Code: int32(user.DeadlineExceeded), Message: "deadline exceeded"}, true
 	case errors.Is(err, context.Canceled):
-		return &status.Status{Code: int32(user.Canceled), Message: "the call was canceled"}, true
+		return &status.Status{Code: int32(user.Canceled), Message: "call canceled"}, true
 	}
 	return Internal(""), false
 }
 
-// Internal returns the status of an unexpected failure. incident is the id under
-// which the log has it; empty: there is none.
+// Internal returns the status of an unexpected failure. incident is the id of its log entry,
+// or empty.
 func Internal(incident string) *status.Status {
 	return fromDomain(user.NewInternalError(incident))
 }
 
-// encode converts an error with its first n violations, each text of at most limit
-// bytes.
+// encode converts an error with its first n violations. limit bounds each text, in bytes.
 func encode(e *user.Error, n, limit int) *status.Status {
 	s := &status.Status{Code: int32(e.Code), Message: message(e, n, limit)}
 	if e.Reason != "" {
@@ -72,8 +67,7 @@ func encode(e *user.Error, n, limit int) *status.Status {
 	return s
 }
 
-// metadata returns the metadata of an error, with the number of omitted violations if
-// there are any.
+// metadata adds the number of omitted violations, if any.
 func metadata(e *user.Error, omitted, limit int) map[string]string {
 	if len(e.Metadata) == 0 && omitted == 0 {
 		return nil
@@ -88,8 +82,7 @@ func metadata(e *user.Error, omitted, limit int) map[string]string {
 	return out
 }
 
-// attach adds a detail. One that cannot be encoded is left out: the code and the
-// message are worth more than no answer.
+// attach adds a detail. It omits a detail that cannot be encoded.
 func attach(s *status.Status, detail proto.Message) {
 	if packed, err := anypb.New(detail); err == nil {
 		s.Details = append(s.Details, packed)

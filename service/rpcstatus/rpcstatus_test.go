@@ -16,7 +16,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func TestDomainErrorKeepsEverythingACallerNeeds(t *testing.T) {
+func TestFromKeepsDomainError(t *testing.T) {
 	err := fmt.Errorf("apply: %w", &user.Error{
 		Code: user.InvalidArgument, Reason: user.InvalidField, Message: "invalid request",
 		Metadata:   map[string]string{"k": "v"},
@@ -25,54 +25,54 @@ func TestDomainErrorKeepsEverythingACallerNeeds(t *testing.T) {
 	})
 	s, known := rpcstatus.From(err)
 	if !known {
-		t.Error("a domain error is not known")
+		t.Error("From() known = false for a domain error, want true")
 	}
 	if s.GetCode() != 3 || s.GetMessage() != "invalid request: user.tags[2]: too long" {
-		t.Errorf("got code %d, message %q", s.GetCode(), s.GetMessage())
+		t.Errorf("From() = code %d, message %q", s.GetCode(), s.GetMessage())
 	}
 	info := detail[*errdetails.ErrorInfo](t, s)
 	if info.GetDomain() != "user.v1" || info.GetReason() != "INVALID_FIELD" || info.GetMetadata()["k"] != "v" {
-		t.Errorf("got ErrorInfo %v", info)
+		t.Errorf("ErrorInfo = %v", info)
 	}
 	v := detail[*errdetails.BadRequest](t, s).GetFieldViolations()
 	if len(v) != 1 || v[0].GetField() != "user.tags[2]" || v[0].GetDescription() != "too long" || v[0].GetReason() != "string.max_len" {
-		t.Errorf("got violations %v", v)
+		t.Errorf("violations = %v", v)
 	}
 	if d := detail[*errdetails.RetryInfo](t, s).GetRetryDelay().AsDuration(); d != 3*time.Second {
-		t.Errorf("got retry delay %v", d)
+		t.Errorf("retry delay = %v", d)
 	}
 }
 
-func TestEndOfContext(t *testing.T) {
+func TestFromContextError(t *testing.T) {
 	for err, code := range map[error]int32{context.Canceled: 1, context.DeadlineExceeded: 4} {
 		s, known := rpcstatus.From(fmt.Errorf("wait: %w", err))
 		if !known || s.GetCode() != code || len(s.GetDetails()) != 0 {
-			t.Errorf("%v: got %v, known %v", err, s, known)
+			t.Errorf("From(%v) = %v, %v", err, s, known)
 		}
 	}
 }
 
-func TestUnknownErrorShowsNothing(t *testing.T) {
+func TestFromHidesUnexpectedError(t *testing.T) {
 	s, known := rpcstatus.From(errors.New("SELECT secret FROM /var/db"))
 	if known || s.GetCode() != 13 || strings.Contains(s.String(), "secret") {
-		t.Errorf("got %v, known %v", s, known)
+		t.Errorf("From() = %v, %v", s, known)
 	}
 	if reason := detail[*errdetails.ErrorInfo](t, s).GetReason(); reason != "INTERNAL" {
-		t.Errorf("got reason %q", reason)
+		t.Errorf("reason = %q", reason)
 	}
 	info := detail[*errdetails.ErrorInfo](t, rpcstatus.Internal("abc"))
 	if info.GetMetadata()["incident"] != "abc" {
-		t.Errorf("got metadata %v", info.GetMetadata())
+		t.Errorf("metadata = %v", info.GetMetadata())
 	}
 }
 
-func TestTextThatIsNotUTF8KeepsTheCode(t *testing.T) {
+func TestInvalidUTF8KeepsCode(t *testing.T) {
 	s, known := rpcstatus.From(user.NewFieldErrorf("\xff", "bad"))
 	if !known || s.GetCode() != 3 {
-		t.Errorf("got %v, known %v", s, known)
+		t.Errorf("From() = %v, %v", s, known)
 	}
 	if _, err := proto.Marshal(s); err != nil {
-		t.Errorf("the status cannot be encoded: %v", err)
+		t.Errorf("proto.Marshal(status) error = %v", err)
 	}
 }
 
@@ -85,6 +85,6 @@ func detail[T proto.Message](t *testing.T, s *status.Status) T {
 			}
 		}
 	}
-	t.Fatalf("no such detail in %v", s)
+	t.Fatalf("detail missing in %v", s)
 	return *new(T)
 }

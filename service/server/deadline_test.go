@@ -41,13 +41,13 @@ func TestCallsThatGetNoFurther(t *testing.T) {
 			_, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: 1})
 			late.Stop()
 			cancel()
-			if connect.CodeOf(err) != connect.CodeDeadlineExceeded || err.Error() != "deadline_exceeded: the deadline has passed" {
+			if connect.CodeOf(err) != connect.CodeDeadlineExceeded || err.Error() != "deadline_exceeded: deadline exceeded" {
 				t.Errorf("%s: got %v", name, err)
 			}
 		}
 	})
 	status, _, body := ask(t, s, http.MethodGet, "/api/v1/users/1", nil, "")
-	if status != http.StatusGatewayTimeout || !strings.Contains(body, "the deadline has passed") {
+	if status != http.StatusGatewayTimeout || !strings.Contains(body, "deadline exceeded") {
 		t.Errorf("REST: got %d %s", status, body)
 	}
 }
