@@ -26,9 +26,9 @@ func ExpectedElement(field protoreflect.FieldDescriptor) string {
 	case protoreflect.BoolKind:
 		return "must be true or false"
 	case protoreflect.Int32Kind:
-		return "must be a whole number of 32 bits"
+		return "must be a 32-bit integer"
 	case protoreflect.Int64Kind:
-		return "must be a whole number of 64 bits"
+		return "must be a 64-bit integer"
 	case protoreflect.EnumKind:
 		return "must be one of " + strings.Join(enumNames(field.Enum()), ", ")
 	case protoreflect.MessageKind:
@@ -41,9 +41,9 @@ func ExpectedElement(field protoreflect.FieldDescriptor) string {
 func expectedMessage(message protoreflect.MessageDescriptor) string {
 	switch message.FullName() {
 	case "google.protobuf.Timestamp":
-		return "must be a time of RFC 3339 in the years 1 to 9999, such as 2026-01-31T12:34:56Z"
+		return "must be an RFC 3339 time in the years 1 to 9999, such as 2026-01-31T12:34:56Z"
 	case "google.protobuf.FieldMask":
-		return "must be names of fields in lowerCamelCase, joined by commas"
+		return "must be field names in lowerCamelCase, separated by commas"
 	default:
 		return "must be an object"
 	}
@@ -54,7 +54,7 @@ func plural(field protoreflect.FieldDescriptor) string {
 	case protoreflect.StringKind:
 		return "strings"
 	case protoreflect.Int32Kind, protoreflect.Int64Kind:
-		return "whole numbers"
+		return "integers"
 	case protoreflect.MessageKind:
 		return "objects"
 	default:

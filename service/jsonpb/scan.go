@@ -73,16 +73,16 @@ func (s *scan) explain(err error) *Error {
 	case s.target < 0 && strings.Contains(text, "recursion"):
 		e.Message = "is nested too deeply"
 	case s.found.kind == hitName && strings.Contains(text, "duplicate"):
-		e.Message = "is given twice"
+		e.Message = "duplicate name"
 	case s.found.kind == hitName:
 		e.Message = "unknown field"
 	case s.found.kind == hitValue && strings.Contains(text, "UTF-8"):
 		e.Message = "must be UTF-8"
 	case s.found.kind == hitValue && s.isToken(s.target):
 	case s.target < 0 || s.found.kind == hitNothing:
-		e.Message = "is not JSON of the expected form"
+		e.Message = "invalid JSON"
 	default:
-		e.Field, e.Message = "", "is not JSON: "+s.syntax()
+		e.Field, e.Message = "", "invalid JSON: "+s.syntax()
 	}
 	return e
 }
@@ -260,7 +260,7 @@ func (in slot) expected() string {
 	case in.message != nil:
 		return "must be a JSON object"
 	case in.field == nil:
-		return "is not JSON of the expected form"
+		return "invalid JSON"
 	case in.element:
 		return ExpectedElement(in.field)
 	}

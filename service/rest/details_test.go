@@ -55,21 +55,21 @@ func TestViolationsNameFieldAndExpectation(t *testing.T) {
 	}{
 		{post(`{"tags":"x"}`), "tags: must be an array of strings (line 1:9)"},
 		{post(`{"username":"bob","metadata":{"a":1}}`), `metadata["a"]: must be a string (line 1:35)`},
-		{post(`{"username":"bob",}`), "body: is not JSON: trailing comma before } (line 1:19)"},
-		{post("{\n  \"username\": bob\n}"), "body: is not JSON: unexpected 'b' (line 2:15)"},
+		{post(`{"username":"bob",}`), "body: invalid JSON: trailing comma before } (line 1:19)"},
+		{post("{\n  \"username\": bob\n}"), "body: invalid JSON: unexpected 'b' (line 2:15)"},
 		{post(`{"username":"bob","email":"bob@example.com","metadata":{"a":"` + strings.Repeat("x", 1025) + `"}}`), `metadata["a"]: `},
 		{post(`{"username":"bob","email":"bob@example.com","requestId":"x"}`), "request_id: "},
 		{request{method: "PUT", path: path + "/status", body: `{"status":"PURPLE"}`}, "status: must be one of ACTIVE, INACTIVE, SUSPENDED (line 1:11)"},
 		{request{method: "PATCH", path: path, body: `{"tags":{}}`}, "tags: must be an array of strings (line 1:9)"},
 		{request{method: "PATCH", path: path, body: `{"username":""}`}, "user.username: must not be empty"},
-		{request{method: "GET", path: "/api/v1/users?pageSize=ten"}, "page_size: must be a whole number of 32 bits"},
+		{request{method: "GET", path: "/api/v1/users?pageSize=ten"}, "page_size: must be a 32-bit integer"},
 		{request{method: "GET", path: "/api/v1/users?showDeleted=maybe"}, "show_deleted: must be true or false"},
 		{request{method: "GET", path: path + "/activities?order=UP"}, "order: must be one of NEWEST_FIRST, OLDEST_FIRST"},
 		{request{method: "GET", path: path + "?fields=colour"}, "fields[0]: must be one of user_id"},
-		{request{method: "GET", path: "/api/v1/users:batchGet?userIds=1,x"}, "user_ids[1]: must be a whole number of 64 bits"},
+		{request{method: "GET", path: "/api/v1/users:batchGet?userIds=1,x"}, "user_ids[1]: must be a 64-bit integer"},
 		{request{method: "POST", path: "/api/v1/users:batchCreate", body: `{"requests":[{},{"tags":[1]}]}`}, "requests[1].tags[0]: must be a string (line 1:26)"},
 		{request{method: "GET", path: path + "/activities?since=yesterday", header: map[string]string{"Accept": "application/x-ndjson"}}, "since: must be a time of RFC 3339"},
-		{request{method: "GET", path: "/api/v1/users/abc"}, "user_id: must be a whole number of 64 bits"},
+		{request{method: "GET", path: "/api/v1/users/abc"}, "user_id: must be a 64-bit integer"},
 	} {
 		got := c.do(test.request)
 		if got.status != http.StatusBadRequest || !strings.Contains(violationsOf(t, got.body), test.want) {
@@ -330,7 +330,7 @@ func TestReadsByPOST(t *testing.T) {
 		_ = res.Body.Close()
 	}
 	bad := c.do(request{method: "POST", path: "/api/v1/users:watchStatus", body: `{"userIds":"7"}`})
-	if bad.status != http.StatusBadRequest || violationsOf(t, bad.body) != "user_ids: must be an array of whole numbers (line 1:12)" {
+	if bad.status != http.StatusBadRequest || violationsOf(t, bad.body) != "user_ids: must be an array of integers (line 1:12)" {
 		t.Errorf("%d %s", bad.status, bad.body)
 	}
 }

@@ -174,7 +174,7 @@ func (c *call) setMask(body []byte, target protoreflect.Message) error {
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(body, &members); err != nil {
-		return newBodyError("must be JSON")
+		return newBodyError("must be valid JSON")
 	}
 	var paths []string
 	for name := range members {
@@ -198,7 +198,7 @@ func isOutputOnly(field protoreflect.FieldDescriptor) bool {
 func newJSONError(err error) error {
 	jsonErr := (*jsonpb.Error)(nil)
 	if !errors.As(err, &jsonErr) {
-		return newBodyError("must be JSON of the expected form")
+		return newBodyError("must be valid JSON")
 	}
 	field := jsonErr.Field
 	if field == "" {

@@ -98,7 +98,7 @@ func TestHostileInput(t *testing.T) {
 					t.Fatalf("got %d %s", code, body)
 				}
 				// REST names the place in a body that is no JSON of the form.
-				if !strings.Contains(body, test.want) && !strings.Contains(body, "(line 1:") && !strings.Contains(body, "whole number") {
+				if !strings.Contains(body, test.want) && !strings.Contains(body, "(line 1:") && !strings.Contains(body, "-bit integer") {
 					t.Errorf("the answer does not say %q: %s", test.want, body)
 				}
 			})

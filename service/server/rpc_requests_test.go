@@ -23,7 +23,7 @@ func TestRequestsThatCannotBecomeACall(t *testing.T) {
 		"base64 cut short":     {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json&base64=1&message=eyJ1c2V"}, 400, "unexpected end"},
 		"one letter of base64": {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=proto&base64=1&message=e"}, 400, "message: must be URL-safe base64"},
 		"standard base64":      {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json&base64=1&message=%2B%2F%2B%2F"}, 400, "message: must be URL-safe base64"},
-		"base64 of no JSON":    {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json&base64=1&message=AAAA"}, 400, "is not JSON"},
+		"base64 of no JSON":    {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json&base64=1&message=AAAA"}, 400, "invalid JSON"},
 		"no gzip":              {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json&base64=1&compression=gzip&message=AAAA"}, 400, "decompress"},
 		"no message":           {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json"}, 400, "message"},
 		"bidi over HTTP/1.1": {request{method: "POST", path: rpc + "SyncUserStatus", header: http.Header{
