@@ -17,12 +17,12 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// reasonOf returns the reason that an error carries over the wire.
+// reasonOf returns the ErrorInfo reason of a client error.
 func reasonOf(t testing.TB, err error) user.Reason {
 	t.Helper()
 	var failure *connect.Error
 	if !errors.As(err, &failure) {
-		t.Fatalf("got %v, want an error of the service", err)
+		t.Fatalf("error = %v, want an error of the service", err)
 	}
 	for _, detail := range failure.Details() {
 		if value, err := detail.Value(); err == nil {
@@ -31,7 +31,7 @@ func reasonOf(t testing.TB, err error) user.Reason {
 			}
 		}
 	}
-	t.Fatalf("%v has no reason", err)
+	t.Fatalf("error = %v, want an ErrorInfo", err)
 	return ""
 }
 
@@ -57,7 +57,7 @@ func positions(rows []*userv1.UserActivity) []int64 {
 	return out
 }
 
-// recorded is a user with the rows 1 (created) to n, a second apart.
+// recorded creates a user with rows 1 (created) to n, one second apart.
 func recorded(t testing.TB, r *rig, n int) int64 {
 	t.Helper()
 	id := r.create(t, "ann").GetUserId()
@@ -70,7 +70,7 @@ func recorded(t testing.TB, r *rig, n int) int64 {
 	return id
 }
 
-func TestStreamStartsWhereItIsTold(t *testing.T) {
+func TestStreamStartPoints(t *testing.T) {
 	r := newRig(t)
 	id := recorded(t, r, 5)
 	at := func(seconds float64) *timestamppb.Timestamp {
@@ -104,7 +104,7 @@ func TestStreamStartsWhereItIsTold(t *testing.T) {
 	}
 }
 
-func TestStreamRefusesStartsThatItCannotServe(t *testing.T) {
+func TestStreamRejectsInvalidStartPoints(t *testing.T) {
 	r := newRig(t)
 	id := recorded(t, r, 2)
 	for name, c := range map[string]struct {
@@ -121,13 +121,13 @@ func TestStreamRefusesStartsThatItCannotServe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rows, err := replay(t, r, c.req)
 			if len(rows) != 0 || reasonOf(t, err) != c.reason {
-				t.Errorf("%d rows, %v, want %s", len(rows), err, c.reason)
+				t.Errorf("stream = %d rows, %v, want %s", len(rows), err, c.reason)
 			}
 		})
 	}
 }
 
-func TestStreamGoesOnLiveAndEndsWithItsUser(t *testing.T) {
+func TestStreamContinuesLiveAndEndsWithUser(t *testing.T) {
 	r := newRig(t)
 	id := recorded(t, r, 2)
 	stream, err := r.client(t).StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{
@@ -144,31 +144,31 @@ func TestStreamGoesOnLiveAndEndsWithItsUser(t *testing.T) {
 		return stream.Msg()
 	}
 	if row := next(); row.GetActivityId() != 2 || row.GetAction() != "app.seen" {
-		t.Fatalf("got %v", row)
+		t.Fatalf("row = %v", row)
 	}
 	if row := next(); row.GetActivityId() != 2 || row.GetAction() != "" || row.GetTimestamp() != nil {
-		t.Fatalf("got %v, want the progress row of the seam", row)
+		t.Fatalf("row = %v, want the progress row at the end of the replay", row)
 	}
 	if _, err := r.RecordUserActivity(t.Context(), &userv1.RecordUserActivityRequest{UserId: id, Action: "app.left"}); err != nil {
 		t.Fatal(err)
 	}
 	if row := next(); row.GetActivityId() != 3 || row.GetAction() != "app.left" {
-		t.Fatalf("got %v", row)
+		t.Fatalf("row = %v", row)
 	}
 	if _, err := r.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: id}); err != nil {
 		t.Fatal(err)
 	}
 	for stream.Receive() {
 		if stream.Msg().GetAction() != "" {
-			t.Errorf("got %v after the deletion", stream.Msg())
+			t.Errorf("row = %v after the deletion, want none", stream.Msg())
 		}
 	}
 	if err := stream.Err(); err != nil {
-		t.Errorf("a deleted user must end the stream with OK, got %v", err)
+		t.Errorf("stream error = %v after the deletion, want OK", err)
 	}
 }
 
-func TestIdleStreamTellsItsProgress(t *testing.T) {
+func TestIdleStreamSendsProgress(t *testing.T) {
 	r := newRig(t, func(o *service.Options) { o.Heartbeat = time.Millisecond })
 	id := recorded(t, r, 1)
 	other := r.create(t, "other").GetUserId()
@@ -180,7 +180,7 @@ func TestIdleStreamTellsItsProgress(t *testing.T) {
 	for want := int64(2); want < 5; want++ { // rows of others move the progress too
 		for stream.Receive() && stream.Msg().GetActivityId() < want {
 			if stream.Msg().GetAction() != "" {
-				t.Fatalf("got %v", stream.Msg())
+				t.Fatalf("response = %v", stream.Msg())
 			}
 		}
 		if _, err := r.RecordUserActivity(t.Context(), &userv1.RecordUserActivityRequest{UserId: other, Action: "app.seen"}); err != nil {
@@ -189,8 +189,8 @@ func TestIdleStreamTellsItsProgress(t *testing.T) {
 	}
 }
 
-// A status stream that asked for it is sent its position when it has caught up and while it
-// is idle, after everything up to that position.
+// With progress requested, a status stream sends its position when it has caught up and while
+// idle, after all changes up to it.
 func TestStatusStreamsSendProgress(t *testing.T) {
 	r := newRig(t, func(o *service.Options) { o.Heartbeat = time.Millisecond })
 	id, other := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId()
@@ -229,7 +229,7 @@ func TestStatusStreamsSendProgress(t *testing.T) {
 				case !got.GetProgress():
 					last = got.GetActivityId()
 				case got.GetUserId() != 0 || got.GetStatus() != none || got.GetEpoch() != epoch || got.GetClientSeq() != 0 || got.GetActivityId() < last:
-					t.Fatalf("%s: got %v after position %d", name, got, last)
+					t.Fatalf("%s: received %v after position %d", name, got, last)
 				default:
 					reached = got.GetActivityId() >= changed
 				}
@@ -238,8 +238,7 @@ func TestStatusStreamsSendProgress(t *testing.T) {
 	}
 }
 
-// A status stream that did not ask for progress is sent none.
-func TestStatusStreamsSendNoProgressUnasked(t *testing.T) {
+func TestStatusStreamsSendNoProgressByDefault(t *testing.T) {
 	r := newRig(t, func(o *service.Options) { o.Heartbeat = time.Millisecond })
 	id := r.create(t, "ann").GetUserId()
 	s := r.sync(t)
@@ -251,13 +250,13 @@ func TestStatusStreamsSendNoProgressUnasked(t *testing.T) {
 		r.setStatus(t, id, active, nil)
 		for got := s.receive(); got.GetActivityId() <= changed.GetActivityId(); got = s.receive() {
 			if got.GetProgress() {
-				t.Fatalf("got %v, want no progress", got)
+				t.Fatalf("received %v, want no progress", got)
 			}
 		}
 	}
 }
 
-func TestStreamIsToldOfTheDrain(t *testing.T) {
+func TestDrainEndsServerStreams(t *testing.T) {
 	r := newRig(t)
 	id := recorded(t, r, 1)
 	client := r.client(t)
@@ -271,10 +270,10 @@ func TestStreamIsToldOfTheDrain(t *testing.T) {
 	}
 	r.feed.Drain()
 	if activities.Receive() || reasonOf(t, activities.Err()) != user.ServerDraining {
-		t.Errorf("got %v", activities.Err())
+		t.Errorf("error = %v", activities.Err())
 	}
 	if statuses.Receive() || reasonOf(t, statuses.Err()) != user.ServerDraining {
-		t.Errorf("got %v", statuses.Err())
+		t.Errorf("error = %v", statuses.Err())
 	}
 }
 
@@ -299,7 +298,7 @@ func TestListUserActivitiesPagesBothWays(t *testing.T) {
 			slices.Reverse(want)
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("%v: %v, want %v", order, got, want)
+			t.Errorf("order %v: positions = %v, want %v", order, got, want)
 		}
 	}
 	page, err := r.ListUserActivities(t.Context(), &userv1.ListUserActivitiesRequest{UserId: id, PageSize: 3})
@@ -312,7 +311,7 @@ func TestListUserActivitiesPagesBothWays(t *testing.T) {
 	wantReason(t, err, user.UserNotFound)
 }
 
-func TestListedActivitiesFitAMessage(t *testing.T) {
+func TestListUserActivitiesFitsMessageLimit(t *testing.T) {
 	const limit = 16 << 10
 	r := newRig(t, func(o *service.Options) { o.MaxMessageBytes = limit })
 	id := r.create(t, "ann").GetUserId()
@@ -336,7 +335,7 @@ func TestListedActivitiesFitAMessage(t *testing.T) {
 		}
 	}
 	if len(got) != 21 || !slices.IsSorted(got) {
-		t.Errorf("got %v", got)
+		t.Errorf("response = %v", got)
 	}
 }
 
@@ -355,11 +354,11 @@ func TestRecordUserActivity(t *testing.T) {
 	row := first.GetActivity()
 	if row.GetActivityId() != 2 || row.GetDetails()["actor"] != "shop" || row.GetDetails()["what"] != "a book" ||
 		row.GetDetails()["request_id"] != req.GetRequestId() {
-		t.Errorf("got %v", row)
+		t.Errorf("row = %v", row)
 	}
 	again, err := r.RecordUserActivity(ctx, req)
 	if err != nil || again.GetActivity().GetActivityId() != 2 {
-		t.Errorf("repeated: %v, %v", again, err)
+		t.Errorf("repeated request = %v, %v, want the first result", again, err)
 	}
 	_, err = r.RecordUserActivity(ctx, &userv1.RecordUserActivityRequest{
 		UserId: id, Action: "user.created", Details: map[string]string{"actor": "me"},

@@ -14,9 +14,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// No response has a google.protobuf.Any, which a JSON client cannot decode without a
-// registry of types. The one field that could have one is UserStatusUpdate.error, whose
-// type is fixed: it is sent without details.
+// No response contains a google.protobuf.Any, which a JSON client cannot decode without a type
+// registry. UserStatusUpdate.error, whose type is fixed, is sent without details.
 func TestNoResponseHasAny(t *testing.T) {
 	var found []string
 	methods := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods()
@@ -41,7 +40,7 @@ func TestNoResponseHasAny(t *testing.T) {
 		}
 		walk(methods.Get(i).Output())
 		if len(seen) == 0 {
-			t.Errorf("%s: no message was looked at", methods.Get(i).Name())
+			t.Errorf("%s: no message visited", methods.Get(i).Name())
 		}
 	}
 	if len(found) > 0 {
@@ -49,8 +48,8 @@ func TestNoResponseHasAny(t *testing.T) {
 	}
 }
 
-// The failures of items on status streams say why in their typed failure, and a JSON client
-// that knows no other types decodes them.
+// Item failures of status streams are typed, so a JSON client without a type registry can
+// decode them.
 func TestStatusFailures(t *testing.T) {
 	r := newRig(t)
 	id := r.create(t, "ann").GetUserId()

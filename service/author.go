@@ -7,7 +7,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// author says on whose behalf a unary call or an item of a batch changes something.
+// author returns the author of a change for the authenticated caller.
 func author(ctx context.Context, requestID string) user.Author {
 	return user.Author{Actor: auth.FromContext(ctx).Subject, RequestID: requestID}
 }

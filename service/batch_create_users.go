@@ -10,28 +10,26 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// createdResultBytes is the most that one result takes in the answer.
+// createdResultBytes is the maximum encoded size of one result.
 const createdResultBytes = 14
 
-// BatchCreateUsers imports users, each by itself, in the order received. It takes
-// MaxStreamItems items, or fewer where the results of so many would not fit half
-// a message; with one more it ends with TOO_MANY_ITEMS. Whenever it fails, items
-// that were applied before stay applied: a caller that may have to repeat an import
-// gives its items request ids. Further errors: SERVER_DRAINING, and what keeps the
-// store from writing at all; everything else is the failure of an item.
+// BatchCreateUsers imports users independently, in the order received. Beyond MaxStreamItems
+// items, or fewer if their results exceed half a message, it fails with TOO_MANY_ITEMS. Items
+// applied before a failure stay applied, so a client that retries an import must set request
+// ids. Other errors of the call: SERVER_DRAINING and errors that affect all writes.
 func (s *Service) BatchCreateUsers(
 	ctx context.Context, stream *connect.ClientStream[userv1.BatchCreateUsersRequest],
 ) (*userv1.BatchCreateUsersResponse, error) {
 	limit := min(s.opts.MaxStreamItems, s.opts.MaxMessageBytes/2/createdResultBytes)
-	sum := importSum{service: s, room: s.answerRoom(limit, createdResultBytes) - maxListed*shortItemBytes}
-	in := &intake{service: s, settle: sum.add}
-	err := receiveAll(ctx, in, stream, limit, func(item *userv1.BatchCreateUsersRequest) (user.Change, error) {
+	sum := importSum{service: s, remaining: s.newSizeBudget(limit, createdResultBytes) - maxListed*shortItemBytes}
+	p := &pipeline{service: s, onResult: sum.add}
+	err := receiveAll(ctx, p, stream, limit, func(item *userv1.BatchCreateUsersRequest) (user.Change, error) {
 		return s.importChange(ctx, item)
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.answerReflects(ctx, in.position)
+	s.setPosition(ctx, p.position)
 	sum.res.FailedCount = sum.failures.count
 	sum.res.Failures = sum.failures.listed
 	return &sum.res, nil
@@ -52,12 +50,12 @@ func (s *Service) importChange(ctx context.Context, item *userv1.BatchCreateUser
 	return change, err
 }
 
-// importSum gathers the answer to an import.
+// importSum builds the response of an import.
 type importSum struct {
-	service  *Service
-	res      userv1.BatchCreateUsersResponse
-	failures failureList
-	room     answerRoom
+	service   *Service
+	res       userv1.BatchCreateUsersResponse
+	failures  failureList
+	remaining sizeBudget
 }
 
 func (sum *importSum) add(index int, result *user.Result) {
@@ -67,7 +65,7 @@ func (sum *importSum) add(index int, result *user.Result) {
 		out.Outcome = userv1.ItemOutcome_ITEM_OUTCOME_FAILED
 		sum.failures.count++
 		if !sum.failures.full() {
-			sum.failures.add(sum.service.itemFailure(index, 0, result.Err), false, &sum.room)
+			sum.failures.add(sum.service.itemFailure(index, 0, result.Err), false, &sum.remaining)
 		}
 	case result.Outcome != user.OutcomeValid:
 		out.UserId = result.User.ID
@@ -80,6 +78,6 @@ func (sum *importSum) add(index int, result *user.Result) {
 		sum.res.UpdatedCount++
 	case user.OutcomeUnchanged:
 		sum.res.UnchangedCount++
-	case user.OutcomeFailed, user.OutcomeValid: // counted above, or nothing was done
+	case user.OutcomeFailed, user.OutcomeValid: // failures are counted above
 	}
 }

@@ -12,30 +12,29 @@ import (
 )
 
 const (
-	// maxIDBytes is the most that an id takes in a packed list.
+	// maxIDBytes is the maximum encoded size of an id in a packed list.
 	maxIDBytes = 10
-	// answerEnvelope is set aside for what surrounds the items of an answer.
-	answerEnvelope = 1024
+	// responseEnvelope is reserved for the rest of a response with items.
+	responseEnvelope = 1024
 )
 
-// BatchGetUsers returns the users that there are, in the order of the request, and
-// names those that are missing. Users that would make the answer larger than
-// MaxMessageBytes in the binary encoding are named as left over; at least one
-// is always returned.
+// BatchGetUsers returns the users that exist, in the order of the request, and the ids that do
+// not. It returns the ids of users beyond MaxMessageBytes (binary encoding) as left over. At
+// least one user is returned.
 func (s *Service) BatchGetUsers(ctx context.Context, req *userv1.BatchGetUsersRequest) (*userv1.BatchGetUsersResponse, error) {
 	fields, err := parseFields(req.GetFields())
 	if err != nil {
 		return nil, err
 	}
 	ids := req.GetUserIds()
-	room, err := reserveResponse(ctx, min(s.opts.MaxMessageBytes, len(ids)*maxUserBytes+answerEnvelope))
+	size, err := reserveResponse(ctx, min(s.opts.MaxMessageBytes, len(ids)*maxUserBytes+responseEnvelope))
 	if err != nil {
 		return nil, err
 	}
 	res := &userv1.BatchGetUsersResponse{}
-	fits := responseRoom{left: room - answerEnvelope - maxIDBytes*len(ids)}
-	for chunk := range slices.Chunk(ids, max(1, room/maxUserBytes)) {
-		if len(res.GetLeftOverUserIds()) > 0 { // what comes after it is not read
+	packer := userPacker{left: size - responseEnvelope - maxIDBytes*len(ids)}
+	for chunk := range slices.Chunk(ids, max(1, size/maxUserBytes)) {
+		if len(res.GetLeftOverUserIds()) > 0 { // the limit is reached
 			res.LeftOverUserIds = append(res.LeftOverUserIds, chunk...)
 			continue
 		}
@@ -43,16 +42,16 @@ func (s *Service) BatchGetUsers(ctx context.Context, req *userv1.BatchGetUsersRe
 		if err != nil {
 			return nil, err
 		}
-		fits.add(res, chunk, found, fields)
+		packer.add(res, chunk, found, fields)
 	}
 	return res, nil
 }
 
-// responseRoom is what the users of a response may still take.
-type responseRoom struct{ left int }
+// userPacker adds users to a response within a size limit.
+type userPacker struct{ left int }
 
-// add adds the users that fit, and names the others.
-func (r *responseRoom) add(res *userv1.BatchGetUsersResponse, ids []int64, found []*user.User, fields fieldSet) {
+// add adds the users that fit, and the ids of the others.
+func (p *userPacker) add(res *userv1.BatchGetUsersResponse, ids []int64, found []*user.User, fields fieldSet) {
 	for _, id := range ids {
 		if len(found) == 0 || found[0].ID != id {
 			res.MissingUserIds = append(res.MissingUserIds, id)
@@ -65,7 +64,7 @@ func (r *responseRoom) add(res *userv1.BatchGetUsersResponse, ids []int64, found
 			continue
 		}
 		out := userToProto(u, fields)
-		if r.left -= embeddedSize(out); r.left < 0 && len(res.GetUsers()) > 0 {
+		if p.left -= embeddedSize(out); p.left < 0 && len(res.GetUsers()) > 0 {
 			res.LeftOverUserIds = append(res.LeftOverUserIds, id)
 			continue
 		}
@@ -73,8 +72,7 @@ func (r *responseRoom) add(res *userv1.BatchGetUsersResponse, ids []int64, found
 	}
 }
 
-// embeddedSize is what a message takes as an element of a list with a field number
-// below 16.
+// embeddedSize returns the encoded size of a list element with a field number below 16.
 func embeddedSize(m proto.Message) int {
 	return 1 + protowire.SizeBytes(proto.Size(m))
 }

@@ -93,14 +93,14 @@ func TestBatchCreateUsers(t *testing.T) {
 	}
 	want := []userv1.ItemOutcome{created, failed, unchanged, updated, failed, failed, failed, valid, created, created}
 	if !slices.Equal(outcomes, want) {
-		t.Fatalf("got %v, want %v", outcomes, want)
+		t.Fatalf("outcomes = %v, want %v", outcomes, want)
 	}
 	if results[2].GetUserId() != ann || results[3].GetUserId() != ann || results[7].GetUserId() != 0 ||
 		results[8].GetUserId() != results[9].GetUserId() || results[8].GetUserId() == 0 {
-		t.Errorf("got %v", results)
+		t.Errorf("response = %v", results)
 	}
 	if res.GetCreatedCount() != 3 || res.GetUpdatedCount() != 1 || res.GetUnchangedCount() != 1 || res.GetFailedCount() != 4 {
-		t.Errorf("got %v", res)
+		t.Errorf("response = %v", res)
 	}
 	var failures []string
 	for _, f := range res.GetFailures() {
@@ -109,7 +109,7 @@ func TestBatchCreateUsers(t *testing.T) {
 	if want := []string{
 		"1 USERNAME_TAKEN ", "4 INVALID_FIELD user", "5 INVALID_FIELD user.username user.email", "6 INVALID_FIELD conflict_policy",
 	}; !slices.Equal(failures, want) {
-		t.Errorf("got failures %q, want %q", failures, want)
+		t.Errorf("failures = %q, want %q", failures, want)
 	}
 }
 
@@ -128,7 +128,7 @@ func TestBatchUpdateUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if res.GetUpdatedCount() != 2 || res.GetFailedCount() != 4 {
-		t.Errorf("got %v", res)
+		t.Errorf("response = %v", res)
 	}
 	want := []string{
 		"item 2: username already taken",
@@ -137,16 +137,16 @@ func TestBatchUpdateUsers(t *testing.T) {
 		"item 5: invalid request: user_id: must be greater than 0; user: value is required",
 	}
 	if !slices.Equal(res.GetErrors(), want) {
-		t.Errorf("got %q", res.GetErrors())
+		t.Errorf("result = %q", res.GetErrors())
 	}
 	failures := res.GetFailures()
 	if len(failures) != 4 || failures[0].GetUserId() != bob.GetUserId() || failures[2].GetMetadata()["changed_fields"] != "tags" ||
 		failures[3].GetReason() != userv1.ErrorReason_INVALID_FIELD {
-		t.Errorf("got %v", failures)
+		t.Errorf("failure = %v", failures)
 	}
 }
 
-// Over several chunks every item keeps its number, and its turn.
+// Items of several chunks keep their index and order.
 func TestBatchesAreAppliedInOrder(t *testing.T) {
 	r := newRig(t)
 	id := r.create(t, "Ann").GetUserId()
@@ -163,20 +163,20 @@ func TestBatchesAreAppliedInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if res.GetUpdatedCount() != n-23 || res.GetFailedCount() != 23 || len(res.GetErrors()) != 23 {
-		t.Errorf("got %d updated, %d failed, %d errors", res.GetUpdatedCount(), res.GetFailedCount(), len(res.GetErrors()))
+		t.Errorf("response = %d updated, %d failed, %d errors", res.GetUpdatedCount(), res.GetFailedCount(), len(res.GetErrors()))
 	}
 	for _, f := range res.GetFailures() {
 		if f.GetIndex()%100 != 50 || f.GetUserId() != f.GetIndex() {
-			t.Errorf("got %v", f)
+			t.Errorf("failure = %v", f)
 		}
 	}
 	got, err := r.GetUser(t.Context(), &userv1.GetUserRequest{UserId: id})
 	if err != nil || got.GetUser().GetVersion() != n-23+1 || got.GetUser().GetTags()[0] != fmt.Sprint(n-1) {
-		t.Errorf("got %v, %v", got, err)
+		t.Errorf("response = %v, %v", got, err)
 	}
 }
 
-func TestFailuresAreListedUpToAThousand(t *testing.T) {
+func TestFailuresAreListedUpToLimit(t *testing.T) {
 	r := newRig(t)
 	items := make([]*userv1.UpdateUserRequest, 1300)
 	for i := range items {
@@ -187,11 +187,11 @@ func TestFailuresAreListedUpToAThousand(t *testing.T) {
 		t.Fatal(err)
 	}
 	if res.GetFailedCount() != 1300 || len(res.GetErrors()) != 1000 || len(res.GetFailures()) != 1000 || res.GetUpdatedCount() != 0 {
-		t.Errorf("got %d failed, %d errors, %d failures", res.GetFailedCount(), len(res.GetErrors()), len(res.GetFailures()))
+		t.Errorf("response = %d failed, %d errors, %d failures", res.GetFailedCount(), len(res.GetErrors()), len(res.GetFailures()))
 	}
 }
 
-func TestFailuresOfAStreamFitAMessage(t *testing.T) {
+func TestFailuresFitMessageLimit(t *testing.T) {
 	const limit = 600 << 10
 	r := newRig(t, func(o *service.Options) { o.MaxMessageBytes = limit })
 	items := make([]*userv1.UpdateUserRequest, 1000)
@@ -203,14 +203,14 @@ func TestFailuresOfAStreamFitAMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if size := proto.Size(res); size > limit || len(res.GetFailures()) != 1000 || len(res.GetErrors()) != 1000 {
-		t.Errorf("%d failures in %d bytes", len(res.GetFailures()), size)
+		t.Errorf("response = %d failures in %d bytes", len(res.GetFailures()), size)
 	}
 	if f := res.GetFailures()[999]; f.GetReason() != userv1.ErrorReason_INVALID_FIELD || res.GetErrors()[999] != "item 999: invalid request" {
-		t.Errorf("the last one is %v, %q", f, res.GetErrors()[999])
+		t.Errorf("last failure = %v, %q", f, res.GetErrors()[999])
 	}
 }
 
-func TestAStreamOfTooManyItems(t *testing.T) {
+func TestTooManyItemsInStream(t *testing.T) {
 	r := newRig(t, func(o *service.Options) { o.MaxStreamItems = 700 })
 	items := make([]*userv1.BatchCreateUsersRequest, 701)
 	for i := range items {
@@ -218,41 +218,41 @@ func TestAStreamOfTooManyItems(t *testing.T) {
 	}
 	_, err := importAll(t, r, items...)
 	if connect.CodeOf(err) != connect.CodeResourceExhausted {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v", err)
 	}
-	// A full chunk went to the store before the stream turned out to be too long.
+	// One full chunk was submitted before the limit was exceeded.
 	if got := r.feed.Head().Position; got != 500 {
-		t.Errorf("%d items are applied", got)
+		t.Errorf("%d items applied, want 500", got)
 	}
 	res, err := importAll(t, newRig(t, func(o *service.Options) { o.MaxStreamItems = 700 }), items[:700]...)
 	if err != nil || res.GetCreatedCount() != 700 || len(res.GetResults()) != 700 {
-		t.Errorf("as many as allowed: %d created, %v", res.GetCreatedCount(), err)
+		t.Errorf("at the limit: %d created, %v, want all", res.GetCreatedCount(), err)
 	}
 }
 
-func TestAnEmptyStream(t *testing.T) {
+func TestEmptyStream(t *testing.T) {
 	r := newRig(t)
 	if res, err := importAll(t, r); err != nil || !proto.Equal(res, &userv1.BatchCreateUsersResponse{}) {
-		t.Errorf("import: got %v, %v", res, err)
+		t.Errorf("import = %v, %v", res, err)
 	}
 	if res, err := updateAll(t, r); err != nil || !proto.Equal(res, &userv1.BatchUpdateUsersResponse{}) {
-		t.Errorf("update: got %v, %v", res, err)
+		t.Errorf("update = %v, %v", res, err)
 	}
 }
 
-func TestDrainEndsAStream(t *testing.T) {
+func TestDrainEndsClientStream(t *testing.T) {
 	r := newRig(t)
 	r.feed.Drain()
 	_, err := importAll(t, r, item("Bob"))
 	if connect.CodeOf(err) != connect.CodeUnavailable {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v", err)
 	}
 	if r.feed.Head().Position != 0 {
-		t.Error("something was stored")
+		t.Error("an item was stored, want none")
 	}
 }
 
-func TestAStoreThatCannotWriteEndsTheStream(t *testing.T) {
+func TestStoreFailureEndsClientStream(t *testing.T) {
 	base := newRig(t)
 	var calls atomic.Int32
 	r := newRigOver(t, spyStore{Store: base.store, batches: func(user.Batch) ([]user.Result, error, bool) {
@@ -264,11 +264,11 @@ func TestAStoreThatCannotWriteEndsTheStream(t *testing.T) {
 	}
 	_, err := importAll(t, r, items...)
 	if connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v", err)
 	}
 }
 
-func TestACallerWhoGoesAwayLeavesNothingHalfDone(t *testing.T) {
+func TestCanceledImportAppliesPrefixOfItems(t *testing.T) {
 	r := newRig(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := r.client(t).BatchCreateUsers(ctx)
@@ -282,10 +282,9 @@ func TestACallerWhoGoesAwayLeavesNothingHalfDone(t *testing.T) {
 	}
 	cancel()
 	if _, err := stream.CloseAndReceive(); connect.CodeOf(err) != connect.CodeCanceled {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v", err)
 	}
-	// The server may have seen the first chunk whole or not, and committed any part of it by
-	// then: what is stored are the first items in order, each of them whole.
+	// The server may have committed any prefix of the first chunk.
 	if _, err := r.CreateUser(t.Context(), newUser("last")); err != nil {
 		t.Fatal(err)
 	}
@@ -299,12 +298,12 @@ func TestACallerWhoGoesAwayLeavesNothingHalfDone(t *testing.T) {
 	}
 	delete(stored, "last")
 	if len(stored) > 500 {
-		t.Errorf("got %d items, want at most the chunk of 500", len(stored))
+		t.Errorf("%d items stored, want at most the chunk of 500", len(stored))
 	}
 	for i := range len(stored) {
 		want := newUser(fmt.Sprint("user ", i))
 		if got := stored[want.GetUsername()]; got != want.GetEmail() {
-			t.Errorf("item %d of the first %d: got the email %q, want %q", i, len(stored), got, want.GetEmail())
+			t.Errorf("item %d of %d: email = %q, want %q", i, len(stored), got, want.GetEmail())
 		}
 	}
 }

@@ -10,20 +10,18 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// BatchUpdateUsers applies updates, each by itself, in the order received. It takes
-// MaxStreamItems items; with one more it ends with TOO_MANY_ITEMS. Whenever it
-// fails, items that were applied before stay applied: a caller that may have to
-// repeat the stream gives its items request ids or etags. Further errors:
-// SERVER_DRAINING, and what keeps the store from writing at all; everything else is
-// the failure of an item.
+// BatchUpdateUsers applies updates independently, in the order received. Beyond MaxStreamItems
+// items it fails with TOO_MANY_ITEMS. Items applied before a failure stay applied, so a client
+// that retries the stream must set request ids or etags. Other errors of the call:
+// SERVER_DRAINING and errors that affect all writes.
 func (s *Service) BatchUpdateUsers(
 	ctx context.Context, stream *connect.ClientStream[userv1.UpdateUserRequest],
 ) (*userv1.BatchUpdateUsersResponse, error) {
-	sum := updateSum{service: s, room: s.answerRoom(maxListed, 2*shortItemBytes)}
-	in := &intake{service: s, settle: func(index int, result *user.Result) { sum.add(ctx, index, result) }}
-	err := receiveAll(ctx, in, stream, s.opts.MaxStreamItems, func(item *userv1.UpdateUserRequest) (user.Change, error) {
-		panicIfPlanted(item.GetUserId())
-		sum.named = append(sum.named, namedItem{id: item.GetUserId(), etag: item.GetEtag()})
+	sum := updateSum{service: s, remaining: s.newSizeBudget(maxListed, 2*shortItemBytes)}
+	p := &pipeline{service: s, onResult: func(index int, result *user.Result) { sum.add(ctx, index, result) }}
+	err := receiveAll(ctx, p, stream, s.opts.MaxStreamItems, func(item *userv1.UpdateUserRequest) (user.Change, error) {
+		injectPanic(item.GetUserId())
+		sum.targets = append(sum.targets, itemTarget{id: item.GetUserId(), etag: item.GetEtag()})
 		if err := s.checkItem(item); err != nil {
 			return user.Change{}, err
 		}
@@ -32,7 +30,7 @@ func (s *Service) BatchUpdateUsers(
 	if err != nil {
 		return nil, err
 	}
-	s.answerReflects(ctx, in.position)
+	s.setPosition(ctx, p.position)
 	return &userv1.BatchUpdateUsersResponse{
 		UpdatedCount: sum.applied,
 		Errors:       sum.failures.texts,
@@ -41,24 +39,24 @@ func (s *Service) BatchUpdateUsers(
 	}, nil
 }
 
-// namedItem is what an item said of its user.
-type namedItem struct {
+// itemTarget is the user and the etag of an item.
+type itemTarget struct {
 	id   int64
 	etag string
 }
 
-// updateSum gathers the answer to a stream of updates.
+// updateSum builds the response of a stream of updates.
 type updateSum struct {
-	service  *Service
-	named    []namedItem // items that are not settled yet, oldest first
-	applied  int32
-	failures failureList
-	room     answerRoom
+	service   *Service
+	targets   []itemTarget // of items without a result yet, oldest first
+	applied   int32
+	failures  failureList
+	remaining sizeBudget
 }
 
 func (sum *updateSum) add(ctx context.Context, index int, result *user.Result) {
-	named := sum.named[0]
-	sum.named = sum.named[1:]
+	target := sum.targets[0]
+	sum.targets = sum.targets[1:]
 	if result.Err == nil {
 		sum.applied++
 		return
@@ -67,6 +65,6 @@ func (sum *updateSum) add(ctx context.Context, index int, result *user.Result) {
 	if sum.failures.full() {
 		return
 	}
-	err := sum.service.explainMismatch(ctx, result.Err, named.id, named.etag)
-	sum.failures.add(sum.service.itemFailure(index, named.id, err), true, &sum.room)
+	err := sum.service.addChangedFields(ctx, result.Err, target.id, target.etag)
+	sum.failures.add(sum.service.itemFailure(index, target.id, err), true, &sum.remaining)
 }

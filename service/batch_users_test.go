@@ -36,7 +36,7 @@ func outcomesOf(results []*userv1.UserResult) []userv1.ItemOutcome {
 	return outcomes
 }
 
-func TestCreateUsersEachByItself(t *testing.T) {
+func TestCreateUsersAppliesItemsIndependently(t *testing.T) {
 	r := newRig(t)
 	r.create(t, "Ann")
 	checked := newUser("Cem")
@@ -51,24 +51,24 @@ func TestCreateUsersEachByItself(t *testing.T) {
 	}
 	results := res.GetResults()
 	if got := outcomesOf(results); !slices.Equal(got, []userv1.ItemOutcome{created, failed, failed, valid, failed, failed, created}) {
-		t.Fatalf("got %v", got)
+		t.Fatalf("response = %v", got)
 	}
 	if results[0].GetUser().GetUserId() == 0 || results[0].GetUser().GetUsername() != "Bob" || results[0].GetFailure() != nil {
-		t.Errorf("created: %v", results[0])
+		t.Errorf("created: result = %v", results[0])
 	}
 	if u := results[3].GetUser(); u.GetUserId() != 0 || u.GetEtag() != "" || u.GetUsername() != "Cem" {
-		t.Errorf("checked only: %v", u)
+		t.Errorf("validate_only: user = %v", u)
 	}
 	taken := results[1].GetFailure()
 	if taken.GetIndex() != 1 || taken.GetCode() != code.Code_ALREADY_EXISTS || taken.GetReason() != userv1.ErrorReason_USERNAME_TAKEN ||
 		taken.GetMetadata()["holder_deleted"] != "false" || taken.GetMessage() != "username already taken" || results[1].GetUser() != nil {
-		t.Errorf("taken: %v", results[1])
+		t.Errorf("taken username: result = %v", results[1])
 	}
 	if got := violated(results[2].GetFailure()); !slices.Equal(got, []string{"username", "email"}) {
-		t.Errorf("the proto's rules: %v", results[2])
+		t.Errorf("proto rules: result = %v", results[2])
 	}
 	if got := violated(results[4].GetFailure()); !slices.Equal(got, []string{"tags", "tags[1]"}) {
-		t.Errorf("the rules of tags: %v", got)
+		t.Errorf("tag rules: violations = %v", got)
 	}
 }
 
@@ -104,7 +104,7 @@ func TestCreateUsersConflictPolicies(t *testing.T) {
 			got := res.GetResults()[0]
 			if got.GetOutcome() != test.want || got.GetUser().GetEmail() != test.email ||
 				(test.want != failed && got.GetUser().GetUserId() != id) {
-				t.Errorf("got %v", got)
+				t.Errorf("response = %v", got)
 			}
 		})
 	}
@@ -122,16 +122,16 @@ func TestCreateUsersAtomic(t *testing.T) {
 		newUser("Bob"), newUser("Cem"), newUser("ann"), newUser("bob"),
 	}})
 	if e := wantReason(t, err, user.UsernameTaken); !strings.HasPrefix(e.Message, "item 2: ") || e.Code != user.AlreadyExists {
-		t.Errorf("got %v", e)
+		t.Errorf("error = %v", e)
 	}
 	if r.feed.Head() != head {
-		t.Error("something was stored")
+		t.Error("an item was stored, want none")
 	}
 	res, err := r.CreateUsers(t.Context(), &userv1.CreateUsersRequest{Atomic: true, Requests: []*userv1.CreateUserRequest{
 		newUser("Bob"), newUser("Cem"),
 	}})
 	if err != nil || !slices.Equal(outcomesOf(res.GetResults()), []userv1.ItemOutcome{created, created}) {
-		t.Errorf("got %v, %v", res, err)
+		t.Errorf("response = %v, %v", res, err)
 	}
 }
 
@@ -144,11 +144,11 @@ func TestAtomicViolationsAreBounded(t *testing.T) {
 	_, err := r.CreateUsers(t.Context(), req)
 	e := wantReason(t, err, user.InvalidField)
 	if len(e.Violations) != 100 || !strings.Contains(e.Message, "100 of 600") {
-		t.Errorf("%d violations: %s", len(e.Violations), e.Message)
+		t.Errorf("error has %d violations: %s", len(e.Violations), e.Message)
 	}
 }
 
-func TestUpdateUsersEachByItself(t *testing.T) {
+func TestUpdateUsersAppliesItemsIndependently(t *testing.T) {
 	r := newRig(t)
 	ann, bob := r.create(t, "Ann"), r.create(t, "Bob")
 	req := &userv1.UpdateUsersRequest{Requests: []*userv1.UpdateUserRequest{
@@ -169,22 +169,22 @@ func TestUpdateUsersEachByItself(t *testing.T) {
 	results := res.GetResults()
 	want := []userv1.ItemOutcome{updated, failed, failed, failed, failed, updated, updated, unchanged, failed}
 	if got := outcomesOf(results); !slices.Equal(got, want) {
-		t.Fatalf("got %v, want %v", got, want)
+		t.Fatalf("outcomes = %v, want %v", got, want)
 	}
 	if f := results[2].GetFailure(); f.GetUserId() != 7 || f.GetReason() != userv1.ErrorReason_USER_NOT_FOUND || f.GetCode() != code.Code_NOT_FOUND {
-		t.Errorf("nobody: %v", f)
+		t.Errorf("unknown user: failure = %v", f)
 	}
 	if got := violated(results[3].GetFailure()); !slices.Equal(got, []string{"user"}) {
-		t.Errorf("without user: %v", results[3])
+		t.Errorf("without user: result = %v", results[3])
 	}
 	if got := results[4].GetFailure().GetMetadata()["changed_fields"]; got != "username" {
-		t.Errorf("behind a change: %v", results[4])
+		t.Errorf("outdated etag: result = %v", results[4])
 	}
 	if !proto.Equal(results[5].GetUser(), results[6].GetUser()) {
-		t.Errorf("repeated: %v, then %v", results[5], results[6])
+		t.Errorf("repeated request: results = %v, %v", results[5], results[6])
 	}
 	if got := violated(results[8].GetFailure()); !slices.Equal(got, []string{"request_id"}) {
-		t.Errorf("no UUID: %v", results[8])
+		t.Errorf("invalid request id: result = %v", results[8])
 	}
 }
 
@@ -196,11 +196,11 @@ func TestUpdateUsersAtomic(t *testing.T) {
 		{UserId: bob.GetUserId(), User: &userv1.User{Username: "anna"}},
 	}})
 	if e := wantReason(t, err, user.UsernameTaken); !strings.HasPrefix(e.Message, "item 1: ") {
-		t.Errorf("got %v", e)
+		t.Errorf("error = %v", e)
 	}
 	got, err := r.GetUser(t.Context(), &userv1.GetUserRequest{UserId: ann.GetUserId()})
 	if err != nil || got.GetUser().GetUsername() != "Ann" {
-		t.Errorf("got %v, %v", got, err)
+		t.Errorf("response = %v, %v", got, err)
 	}
 	_, err = r.UpdateUsers(t.Context(), &userv1.UpdateUsersRequest{Atomic: true, Requests: []*userv1.UpdateUserRequest{
 		{UserId: ann.GetUserId(), User: &userv1.User{}}, {User: &userv1.User{UserId: 3}},
@@ -212,8 +212,8 @@ func TestUpdateUsersAtomic(t *testing.T) {
 	wantInvalid(t, err, "requests[0].user.user_id")
 }
 
-// Small updates of large users must not make an answer that nobody can receive.
-func TestUpdateUsersFitsAMessage(t *testing.T) {
+// Small updates of large users must not exceed the message limit of the response.
+func TestUpdateUsersFitsMessageLimit(t *testing.T) {
 	const limit = 20 << 10
 	r := newRig(t, func(o *service.Options) { o.MaxMessageBytes = limit })
 	req := new(userv1.UpdateUsersRequest)
@@ -233,25 +233,25 @@ func TestUpdateUsersFitsAMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if size := proto.Size(res); size > limit {
-		t.Errorf("an answer of %d bytes", size)
+		t.Errorf("response has %d bytes", size)
 	}
 	results := res.GetResults()
 	if results[0].GetUser().GetMetadata() == nil {
-		t.Error("the first user is not told in full")
+		t.Error("first user is incomplete")
 	}
 	for i, result := range results[:40] {
 		if u := result.GetUser(); u.GetUserId() != req.GetRequests()[i].GetUserId() || u.GetVersion() != 2 || u.GetEtag() == "" {
-			t.Errorf("result %d is %v", i, result)
+			t.Errorf("results[%d] = %v", i, result)
 		}
 	}
 	for i, result := range results[40:] {
 		if f := result.GetFailure(); f.GetReason() != userv1.ErrorReason_INVALID_FIELD || f.GetMessage() == "" {
-			t.Errorf("result %d is %v", 40+i, result)
+			t.Errorf("results[%d] = %v", 40+i, result)
 		}
 	}
 }
 
-func TestUnexpectedFailureOfAnItemShowsNothing(t *testing.T) {
+func TestUnexpectedItemErrorIsHidden(t *testing.T) {
 	base := newRig(t)
 	r := newRigOver(t, spyStore{Store: base.store, batches: func(user.Batch) ([]user.Result, error, bool) {
 		return []user.Result{{Err: errors.New("secret of the store")}}, nil, true
@@ -262,13 +262,12 @@ func TestUnexpectedFailureOfAnItemShowsNothing(t *testing.T) {
 	}
 	f := res.GetResults()[0].GetFailure()
 	if f.GetReason() != userv1.ErrorReason_INTERNAL || f.GetMetadata()["incident"] == "" || strings.Contains(f.String(), "secret") {
-		t.Errorf("got %v", f)
+		t.Errorf("failure = %v", f)
 	}
 }
 
-// An import with CONFLICT_POLICY_UPDATE keeps the tags and the metadata of the holder that
-// it does not name.
-func TestImportKeepsWhatItDoesNotName(t *testing.T) {
+// An import with CONFLICT_POLICY_UPDATE keeps tags and metadata that the item does not set.
+func TestImportKeepsUnsetFields(t *testing.T) {
 	r := newRig(t)
 	tags, metadata := []string{"vip"}, map[string]string{"team": "red"}
 	created := r.create(t, "ann", func(req *userv1.CreateUserRequest) { req.Tags, req.Metadata = tags, metadata })
@@ -276,7 +275,7 @@ func TestImportKeepsWhatItDoesNotName(t *testing.T) {
 	check := func(call string, got *userv1.User) {
 		t.Helper()
 		if !slices.Equal(got.GetTags(), tags) || !maps.Equal(got.GetMetadata(), metadata) {
-			t.Errorf("%s: got tags %v and metadata %v, want %v and %v", call, got.GetTags(), got.GetMetadata(), tags, metadata)
+			t.Errorf("%s: tags = %v, metadata = %v, want %v, %v", call, got.GetTags(), got.GetMetadata(), tags, metadata)
 		}
 	}
 	res, err := r.CreateUsers(t.Context(), &userv1.CreateUsersRequest{ConflictPolicy: update, Requests: []*userv1.CreateUserRequest{

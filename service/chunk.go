@@ -10,37 +10,35 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// maxViolations bounds how many violations one error lists over all its items: a
-// caller reads no more, and they travel in headers.
+// maxViolations bounds the violations of one error over all items: they are sent in headers.
 const maxViolations = 100
 
-// chunk is a run of items that go to the store together, in order. An item that
-// was refused here goes along as its failure, so that each has one result.
+// chunk is a sequence of items submitted to the store as one batch. Invalid items keep their
+// error, so that each item has one result.
 type chunk struct {
-	refusals []error // one for each item; nil: it is the next of changes
-	changes  []user.Change
-	bytes    int
-	pending  *user.Pending
+	errs    []error // one per item; nil: the item is the next of changes
+	changes []user.Change
+	bytes   int
+	pending *user.Pending
 }
 
-// add takes an item in: its change, or why there is none.
-func (c *chunk) add(change user.Change, refusal error, bytes int) {
-	c.refusals = append(c.refusals, refusal)
+// add appends an item: a change, or the error of an invalid item.
+func (c *chunk) add(change user.Change, err error, bytes int) {
+	c.errs = append(c.errs, err)
 	c.bytes += bytes
-	if refusal == nil {
+	if err == nil {
 		c.changes = append(c.changes, change)
 	}
 }
 
-// submit hands the changes to the store and returns without waiting for them.
+// submit submits the changes without waiting for their results.
 func (c *chunk) submit(ctx context.Context, store user.Store, atomic bool) {
 	if len(c.changes) > 0 {
 		c.pending = store.Submit(ctx, user.Batch{Changes: c.changes, Atomic: atomic})
 	}
 }
 
-// results waits for the store and returns one result an item, or why the chunk
-// failed as a whole.
+// results waits for the store and returns one result per item, or the error of the chunk.
 func (c *chunk) results(ctx context.Context) ([]user.Result, error) {
 	var applied []user.Result
 	if c.pending != nil {
@@ -49,10 +47,10 @@ func (c *chunk) results(ctx context.Context) ([]user.Result, error) {
 			return nil, err
 		}
 	}
-	out := make([]user.Result, len(c.refusals))
-	for i, refusal := range c.refusals {
-		if refusal != nil {
-			out[i].Err = refusal
+	out := make([]user.Result, len(c.errs))
+	for i, err := range c.errs {
+		if err != nil {
+			out[i].Err = err
 			continue
 		}
 		out[i], applied = applied[0], applied[1:]
@@ -60,11 +58,10 @@ func (c *chunk) results(ctx context.Context) ([]user.Result, error) {
 	return out, nil
 }
 
-// refusal is the one error for all items that were refused, nil if none was; it is
-// for batches of which all items or none are applied.
-func (c *chunk) refusal() error {
+// invalid returns one error for all invalid items of an atomic batch, nil if there is none.
+func (c *chunk) invalid() error {
 	var violations []user.Violation
-	for i, err := range c.refusals {
+	for i, err := range c.errs {
 		if err == nil {
 			continue
 		}
@@ -85,8 +82,8 @@ func (c *chunk) refusal() error {
 	return e
 }
 
-// atomicFailure is the error of the item for which an atomic batch was not applied,
-// with paths from the request on.
+// atomicFailure returns the error of the item that failed an atomic batch, with the index of
+// the item in message and field paths.
 func atomicFailure(err error) error {
 	var item *user.ItemError
 	if !errors.As(err, &item) {
@@ -103,8 +100,7 @@ func atomicFailure(err error) error {
 
 func itemPath(index int) string { return fmt.Sprintf("requests[%d]", index) }
 
-// checkItem validates one item by the rules of the proto; an item that is not there
-// breaks them all.
+// checkItem validates one item by the proto rules. An absent item is invalid.
 func (s *Service) checkItem(item proto.Message) error {
 	if !item.ProtoReflect().IsValid() {
 		return user.NewFieldErrorf("", "must be set")
@@ -112,7 +108,7 @@ func (s *Service) checkItem(item proto.Message) error {
 	return s.opts.Validate(item)
 }
 
-// newest returns the later of a position and those that the results reflect.
+// newest returns the maximum of position and the positions of the results.
 func newest(position int64, results []user.Result) int64 {
 	for i := range results {
 		position = max(position, results[i].Position)

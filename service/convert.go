@@ -9,8 +9,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// userToProto gives a user as the wire has it, or only the wanted fields of it. The
-// answer shares tags and metadata with u, which must belong to the caller alone.
+// userToProto converts the selected fields of a user. The message shares tags and metadata
+// with u.
 func userToProto(u *user.User, fields fieldSet) *userv1.User {
 	out := &userv1.User{
 		UserId:    u.ID,
@@ -30,8 +30,8 @@ func userToProto(u *user.User, fields fieldSet) *userv1.User {
 	return out
 }
 
-// unstoredToProto gives a user who was checked and not stored: without all that
-// only storing gives, above all without an id.
+// unstoredToProto converts a validated user that was not stored: it has no id, times, version
+// and etag.
 func unstoredToProto(u *user.User) *userv1.User {
 	return &userv1.User{
 		Username: u.Username,
@@ -42,7 +42,7 @@ func unstoredToProto(u *user.User) *userv1.User {
 	}
 }
 
-// activityToProto gives a row of the log as the wire has it; it shares the details.
+// activityToProto converts a log row. The message shares its details.
 func activityToProto(a *user.Activity) *userv1.UserActivity {
 	return &userv1.UserActivity{
 		ActivityId: a.Position,
@@ -53,7 +53,7 @@ func activityToProto(a *user.Activity) *userv1.UserActivity {
 	}
 }
 
-// timeToProto gives a time as the wire has it, nil for one that is not set.
+// timeToProto converts a time; the zero time is nil.
 func timeToProto(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
@@ -61,9 +61,8 @@ func timeToProto(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-// timeFromProto gives the time of a request's field, truncated to microseconds; an
-// unset one is the zero time. A timestamp out of the range that the protocol
-// allows (years 1 to 9999) is an INVALID_FIELD error.
+// timeFromProto converts the timestamp of a request field, truncated to microseconds. nil is
+// the zero time. A timestamp outside the years 1 to 9999 is an INVALID_FIELD error.
 func timeFromProto(field string, ts *timestamppb.Timestamp) (time.Time, error) {
 	if ts == nil {
 		return time.Time{}, nil
@@ -73,14 +72,12 @@ func timeFromProto(field string, ts *timestamppb.Timestamp) (time.Time, error) {
 	}
 	t := user.Truncate(ts.AsTime())
 	if t.IsZero() {
-		// The first instant of the range is the domain's "not set"; the next one
-		// that can be told from it is meant just as well.
+		// The first instant of the range is the zero time, which means unset.
 		t = t.Add(time.Microsecond)
 	}
 	return t, nil
 }
 
-// conflictFromProto gives the policy; the one that is not named is to fail.
 func conflictFromProto(policy userv1.ConflictPolicy) user.Conflict {
 	switch policy {
 	case userv1.ConflictPolicy_CONFLICT_POLICY_SKIP:
@@ -92,7 +89,6 @@ func conflictFromProto(policy userv1.ConflictPolicy) user.Conflict {
 	}
 }
 
-// outcomeToProto gives what became of an item.
 func outcomeToProto(outcome user.Outcome) userv1.ItemOutcome {
 	switch outcome {
 	case user.OutcomeCreated:

@@ -8,12 +8,11 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// progressRow says that nothing is missing up to the position.
+// progressRow returns a row that reports completeness up to the position.
 func progressRow(position int64) *userv1.UserActivity {
 	return &userv1.UserActivity{ActivityId: position}
 }
 
-// statusUpdate converts a user's current status.
 func (s *Service) statusUpdate(current user.CurrentStatus) *userv1.UserStatusUpdate {
 	return &userv1.UserStatusUpdate{
 		UserId:     current.UserID,
@@ -24,8 +23,7 @@ func (s *Service) statusUpdate(current user.CurrentStatus) *userv1.UserStatusUpd
 	}
 }
 
-// statusChange gives a change as a follower is told of it: a user that is gone
-// comes as an error item.
+// statusChange converts a change for subscribers. A deleted or purged user is an error item.
 func (s *Service) statusChange(change *feed.StatusChange) *userv1.UserStatusUpdate {
 	if gone := change.Gone(); gone != nil {
 		update := s.statusFailure(change.UserID, gone)
@@ -37,8 +35,8 @@ func (s *Service) statusChange(change *feed.StatusChange) *userv1.UserStatusUpda
 	return update
 }
 
-// statusFailure converts the failure of an item of a status stream. Its Status has no
-// details, which JSON clients could not decode; ItemFailure has what is in them.
+// statusFailure converts the error of an item of a status stream. The details are in
+// ItemFailure and not in Status, because JSON clients could not decode them there.
 func (s *Service) statusFailure(userID int64, err error) *userv1.UserStatusUpdate {
 	failure := s.itemFailure(0, userID, err)
 	return &userv1.UserStatusUpdate{

@@ -8,9 +8,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// CreateUser creates one user; with validate_only it answers the user without an
-// id and stores nothing. Errors: INVALID_FIELD, USERNAME_TAKEN, EMAIL_TAKEN,
-// REQUEST_ID_REUSED.
+// CreateUser creates a user. With validate_only it stores nothing and returns the user without
+// an id. Errors: INVALID_FIELD, USERNAME_TAKEN, EMAIL_TAKEN, REQUEST_ID_REUSED.
 func (s *Service) CreateUser(ctx context.Context, req *userv1.CreateUserRequest) (*userv1.CreateUserResponse, error) {
 	change, err := createChange(ctx, userv1connect.UserServiceCreateUserProcedure, req, user.ConflictFail)
 	if err != nil {
@@ -20,12 +19,11 @@ func (s *Service) CreateUser(ctx context.Context, req *userv1.CreateUserRequest)
 	if err != nil {
 		return nil, err
 	}
-	s.answerReflects(ctx, result.Position)
+	s.setPosition(ctx, result.Position)
 	return &userv1.CreateUserResponse{User: resultToProto(&result)}, nil
 }
 
-// createChange is the change that a request, or an item of one, asks for. The
-// procedure is the one that the caller has called.
+// createChange converts a request, or an item of one, to a change. procedure is the RPC called.
 func createChange(
 	ctx context.Context, procedure string, req *userv1.CreateUserRequest, policy user.Conflict,
 ) (user.Change, error) {
@@ -38,12 +36,12 @@ func createChange(
 		OnConflict: policy, ValidateOnly: req.GetValidateOnly(),
 	}
 	if !change.ValidateOnly {
-		change.IdempotencyKey, err = once(ctx, procedure, req, byte(policy))
+		change.IdempotencyKey, err = idempotencyKey(ctx, procedure, req, byte(policy))
 	}
 	return change, err
 }
 
-// resultToProto gives the user of a change that did not fail.
+// resultToProto converts the user of a successful change.
 func resultToProto(result *user.Result) *userv1.User {
 	if result.Outcome == user.OutcomeValid {
 		return unstoredToProto(result.User)

@@ -8,11 +8,10 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// CreateUsers creates several users, each by itself, or with atomic all or none: the
-// error is then the first failing item's, or INVALID_FIELD with what is wrong with
-// any of them. Where the answer would become larger than MaxMessageBytes, further
-// results tell no more than user_id, version, etag and updated_at, or why the
-// item failed in short.
+// CreateUsers creates users independently or, with atomic, all or none. The error of an atomic
+// call is that of the first failing item, or INVALID_FIELD with the violations of all items.
+// Beyond MaxMessageBytes results are short: user_id, version, etag and updated_at of a user, or
+// code, reason and the start of the message of a failure.
 func (s *Service) CreateUsers(ctx context.Context, req *userv1.CreateUsersRequest) (*userv1.CreateUsersResponse, error) {
 	policy := conflictFromProto(req.GetConflictPolicy())
 	var items chunk
@@ -28,18 +27,18 @@ func (s *Service) CreateUsers(ctx context.Context, req *userv1.CreateUsersReques
 	if err != nil {
 		return nil, atomicFailure(err)
 	}
-	room := s.answerRoom(len(results), shortItemBytes)
+	remaining := s.newSizeBudget(len(results), shortItemBytes)
 	res := &userv1.CreateUsersResponse{Results: make([]*userv1.UserResult, len(results))}
 	for i := range results {
-		res.Results[i] = s.userResult(i, 0, &results[i], &room)
+		res.Results[i] = s.userResult(i, 0, &results[i], &remaining)
 	}
 	return res, nil
 }
 
-// applyItems applies the items of a unary batch and returns one result for each.
+// applyItems applies the items of a unary batch and returns one result per item.
 func (s *Service) applyItems(ctx context.Context, items *chunk, atomic bool) ([]user.Result, error) {
 	if atomic {
-		if err := items.refusal(); err != nil {
+		if err := items.invalid(); err != nil {
 			return nil, err
 		}
 	}
@@ -49,7 +48,7 @@ func (s *Service) applyItems(ctx context.Context, items *chunk, atomic bool) ([]
 		return nil, err
 	}
 	if position := newest(0, results); position > 0 {
-		s.answerReflects(ctx, position)
+		s.setPosition(ctx, position)
 	}
 	return results, nil
 }

@@ -8,18 +8,18 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// DeleteUser marks a user as deleted, to be purged after the retention. Errors:
+// DeleteUser soft-deletes a user, which is purged after the retention time. Errors:
 // USER_NOT_FOUND, USER_DELETED, ETAG_MISMATCH, REQUEST_ID_REUSED.
 func (s *Service) DeleteUser(ctx context.Context, req *userv1.DeleteUserRequest) (*userv1.DeleteUserResponse, error) {
-	repeat, err := once(ctx, userv1connect.UserServiceDeleteUserProcedure, req)
+	key, err := idempotencyKey(ctx, userv1connect.UserServiceDeleteUserProcedure, req)
 	if err != nil {
 		return nil, err
 	}
 	op := &user.Delete{ID: req.GetUserId(), Etag: req.GetEtag(), Retention: s.opts.Retention}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: repeat})
+	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
 	if err != nil {
-		return nil, s.explainMismatch(ctx, err, req.GetUserId(), req.GetEtag())
+		return nil, s.addChangedFields(ctx, err, req.GetUserId(), req.GetEtag())
 	}
-	s.answerReflects(ctx, result.Position)
+	s.setPosition(ctx, result.Position)
 	return &userv1.DeleteUserResponse{User: userToProto(result.User, 0)}, nil
 }

@@ -18,16 +18,16 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// followed is what one stream of statuses was told, and where it says to resume.
-type followed struct {
+// received is what one status stream delivered, and its resume position.
+type received struct {
 	kind     string
 	newest   map[int64]int64 // position by user
 	position int64
 	err      error
 }
 
-// note notes what a stream is told; its end too.
-func (f *followed) note(update *userv1.UserStatusUpdate, err error) (ended bool) {
+// record records an update or the end of the stream.
+func (f *received) record(update *userv1.UserStatusUpdate, err error) (ended bool) {
 	if err != nil {
 		f.position, f.err = drainedAt(err)
 		return true
@@ -36,11 +36,11 @@ func (f *followed) note(update *userv1.UserStatusUpdate, err error) (ended bool)
 	return false
 }
 
-// drainedAt returns the position in SERVER_DRAINING, or the error if it is another.
+// drainedAt returns the position of a SERVER_DRAINING error, or any other error.
 func drainedAt(err error) (int64, error) {
-	answer, ok := err.(*connect.Error) //nolint:errorlint // streams give it as it is
-	if ok && answer.Code() == connect.CodeUnavailable {
-		for _, detail := range answer.Details() {
+	connectErr, ok := err.(*connect.Error) //nolint:errorlint // streams return it unwrapped
+	if ok && connectErr.Code() == connect.CodeUnavailable {
+		for _, detail := range connectErr.Details() {
 			value, _ := detail.Value()
 			info, ok := value.(*errdetails.ErrorInfo)
 			if ok && info.GetReason() == string(user.ServerDraining) && info.GetMetadata()["epoch"] != "" {
@@ -51,9 +51,8 @@ func drainedAt(err error) (int64, error) {
 	return 0, fmt.Errorf("not drained: %w", err)
 }
 
-// Whoever resumes a stream of statuses at the position with which the drain ended it
-// knows, with what it was told before, the newest status of everybody. The drain comes
-// while changes wait to be told.
+// The drain starts while changes are pending. A client that resumes after the position of the
+// drain misses no newest status.
 func TestDrainLetsStatusStreamsResume(t *testing.T) {
 	const users, streams, rounds = 200, 24, 3
 	r := newRig(t)
@@ -63,10 +62,10 @@ func TestDrainLetsStatusStreamsResume(t *testing.T) {
 		ids = append(ids, r.create(t, fmt.Sprintf("user-%d", i)).GetUserId())
 	}
 	start := r.feed.Head().Position
-	all := make([]*followed, streams)
+	all := make([]*received, streams)
 	var open, ended sync.WaitGroup
 	for i := range all {
-		all[i] = &followed{kind: "watch", newest: make(map[int64]int64)}
+		all[i] = &received{kind: "watch", newest: make(map[int64]int64)}
 		if i%2 == 1 {
 			all[i].kind = "sync"
 		}
@@ -88,7 +87,7 @@ func TestDrainLetsStatusStreamsResume(t *testing.T) {
 	ended.Wait()
 	present, err := r.feed.Statuses(t.Context(), ids, start)
 	if err != nil || len(present) != users {
-		t.Fatalf("%d statuses, %v", len(present), err)
+		t.Fatalf("Statuses() = %d statuses, %v", len(present), err)
 	}
 	for i, f := range all {
 		if f.err != nil {
@@ -108,13 +107,13 @@ func TestDrainLetsStatusStreamsResume(t *testing.T) {
 			}
 		}
 		if missed > 0 {
-			t.Errorf("stream %d (%s), resumed after %d, misses the newest status of %d users", i, f.kind, f.position, missed)
+			t.Errorf("stream %d (%s) resumed after %d: missed the newest status of %d users", i, f.kind, f.position, missed)
 		}
 	}
 }
 
-// follow follows everybody to the end of the stream.
-func (f *followed) follow(t *testing.T, client userv1connect.UserServiceClient, stood func()) {
+// follow subscribes to all users until the stream ends.
+func (f *received) follow(t *testing.T, client userv1connect.UserServiceClient, stood func()) {
 	defer stood()
 	if f.kind == "watch" {
 		stream, err := client.WatchUserStatus(t.Context(), &userv1.WatchUserStatusRequest{All: true, AfterActivityId: 1})
@@ -124,9 +123,9 @@ func (f *followed) follow(t *testing.T, client userv1connect.UserServiceClient, 
 		}
 		for stream.Receive() {
 			stood()
-			f.note(stream.Msg(), nil)
+			f.record(stream.Msg(), nil)
 		}
-		f.note(nil, stream.Err())
+		f.record(nil, stream.Err())
 		return
 	}
 	stream, err := client.SyncUserStatus(t.Context())
@@ -140,23 +139,22 @@ func (f *followed) follow(t *testing.T, client userv1connect.UserServiceClient, 
 	for {
 		update, err := stream.Receive()
 		stood()
-		if f.note(update, err) {
+		if f.record(update, err) {
 			return
 		}
 	}
 }
 
-// A change has its answer if it has taken effect, however fast the messages come when
-// the drain begins.
-func TestDrainAnswersWhatItHasTaken(t *testing.T) {
+// Each applied change gets its response, also if messages arrive while the drain starts.
+func TestDrainRespondsToAppliedChanges(t *testing.T) {
 	const streams, enough = 8, 2000
 	r := newRig(t)
 	client := r.client(t)
-	var answered atomic.Int64
+	var responded atomic.Int64
 	reached := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(reached) })
 	type outcome struct {
-		id, answers, last, position int64
+		id, responses, last, position int64
 		err                         error
 	}
 	ends := make(chan outcome, streams)
@@ -183,8 +181,8 @@ func TestDrainAnswersWhatItHasTaken(t *testing.T) {
 					ends <- o
 					return
 				}
-				o.answers, o.last = o.answers+1, update.GetActivityId()
-				if answered.Add(1) == enough {
+				o.responses, o.last = o.responses+1, update.GetActivityId()
+				if responded.Add(1) == enough {
 					begin()
 				}
 			}
@@ -198,17 +196,17 @@ func TestDrainAnswersWhatItHasTaken(t *testing.T) {
 		if err != nil || o.err != nil {
 			t.Fatal(err, o.err)
 		}
-		if int64(len(page.Rows)) != o.answers {
-			t.Errorf("%d changes of user %d took effect, %d were answered", len(page.Rows), o.id, o.answers)
+		if int64(len(page.Rows)) != o.responses {
+			t.Errorf("%d changes of user %d applied, %d responses", len(page.Rows), o.id, o.responses)
 		}
 		if o.position < o.last {
-			t.Errorf("user %d: to be resumed after %d, but told of %d", o.id, o.position, o.last)
+			t.Errorf("user %d: resume position %d, but received %d", o.id, o.position, o.last)
 		}
 	}
 }
 
-// A message that is being handed to the store when the drain begins has its answer, too.
-func TestDrainWaitsForWhatIsBeingTaken(t *testing.T) {
+// A message being submitted when the drain starts gets its response.
+func TestDrainWaitsForMessageInProgress(t *testing.T) {
 	r := newRig(t)
 	id := r.create(t, "ann").GetUserId()
 	taking := make(chan struct{})
@@ -224,18 +222,18 @@ func TestDrainWaitsForWhatIsBeingTaken(t *testing.T) {
 	s.send(&userv1.UserStatusUpdate{UserId: id, Status: inactive})
 	<-taking
 	r.feed.Drain()
-	answer := s.receive()
-	if answer.GetStatus() != inactive {
-		t.Errorf("got %v", answer)
+	response := s.receive()
+	if response.GetStatus() != inactive {
+		t.Errorf("response = %v", response)
 	}
 	_, err := s.stream.Receive()
-	if position, err := drainedAt(err); err != nil || position != answer.GetActivityId() {
-		t.Errorf("ended at %d: %v", position, err)
+	if position, err := drainedAt(err); err != nil || position != response.GetActivityId() {
+		t.Errorf("drain position = %d, %v", position, err)
 	}
 }
 
-// A client stream that has settled nothing yet reflects the head at its beginning.
-func TestDrainGivesClientStreamsAPosition(t *testing.T) {
+// A client stream without results reflects the head at its start.
+func TestDrainPositionOfClientStream(t *testing.T) {
 	r := newRig(t)
 	r.create(t, "ann")
 	stream, err := r.client(t).BatchCreateUsers(t.Context())
@@ -248,6 +246,6 @@ func TestDrainGivesClientStreamsAPosition(t *testing.T) {
 	}
 	_, err = stream.CloseAndReceive()
 	if position, err := drainedAt(err); err != nil || position != r.feed.Head().Position {
-		t.Errorf("ended at %d: %v", position, err)
+		t.Errorf("drain position = %d, %v", position, err)
 	}
 }

@@ -8,13 +8,13 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// maxExplainedRows is how far back the log is read to say what has changed.
-const maxExplainedRows = 200
+// maxMismatchRows is the number of log rows read to compute changed_fields.
+const maxMismatchRows = 200
 
-// explainMismatch adds to an ETAG_MISMATCH what has changed since the caller's etag
-// (changed_fields) and leaves every other error as it is. Where it cannot be told
-// (no etag of this user, or the store cannot be read) nothing is added.
-func (s *Service) explainMismatch(ctx context.Context, err error, id int64, etag string) error {
+// addChangedFields adds changed_fields, the fields changed since the etag of the request, to an
+// ETAG_MISMATCH error. It returns other errors unchanged, and also the mismatch if the etag is
+// invalid or a read of the store fails.
+func (s *Service) addChangedFields(ctx context.Context, err error, id int64, etag string) error {
 	e, ok := user.AsError(err)
 	if !ok || e.Reason != user.EtagMismatch {
 		return err
@@ -23,9 +23,8 @@ func (s *Service) explainMismatch(ctx context.Context, err error, id int64, etag
 	if !ok {
 		return err
 	}
-	// The log is read first, so that the user is at least as new as its rows are
-	// and rather too many fields are named than too few.
-	page, logErr := s.store.Log(ctx, user.LogQuery{UserID: id, Desc: true, MaxRows: maxExplainedRows})
+	// Read the log first: the user is then at least as new as the rows, so no field is missing.
+	page, logErr := s.store.Log(ctx, user.LogQuery{UserID: id, Desc: true, MaxRows: maxMismatchRows})
 	if logErr != nil {
 		return err
 	}

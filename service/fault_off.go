@@ -2,5 +2,5 @@
 
 package service
 
-// panicIfPlanted does nothing: only a build with the tag faults has faults.
-func panicIfPlanted(int64) {}
+// injectPanic does nothing without the build tag faults.
+func injectPanic(int64) {}

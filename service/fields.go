@@ -10,12 +10,10 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// fieldSet is a set of fields of User: bit n is the field with index n of its
-// descriptor. The zero set means every field.
+// fieldSet is a set of fields of User: bit n is the field with index n. Zero selects all fields.
 type fieldSet uint64
 
-// parseFields reads the names of a field filter. Each unknown name is a violation
-// at its place.
+// parseFields parses the names in a field filter. Each unknown name is a violation.
 func parseFields(names []string) (fieldSet, error) {
 	if len(names) == 0 {
 		return 0, nil
@@ -40,8 +38,8 @@ func parseFields(names []string) (fieldSet, error) {
 	return set, nil
 }
 
-// protoName returns the name of a field of User as the proto has it, for its name there
-// or in JSON: created_at for createdAt. Any other name it returns as it is.
+// protoName converts the JSON name of a field of User to its proto name: createdAt to
+// created_at. It returns any other name unchanged.
 func protoName(name string) string {
 	if fd := (*userv1.User)(nil).ProtoReflect().Descriptor().Fields().ByJSONName(name); fd != nil {
 		return string(fd.Name())
@@ -49,7 +47,7 @@ func protoName(name string) string {
 	return name
 }
 
-// keepIn clears the fields of u that are not in the set.
+// keepIn clears the fields of u outside the set.
 func (s fieldSet) keepIn(u *userv1.User) {
 	if s == 0 {
 		return

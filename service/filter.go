@@ -11,7 +11,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// The fields that a filter may name.
+// Fields supported in a filter.
 const (
 	fieldStatus    = "status"
 	fieldTags      = "tags"
@@ -21,26 +21,25 @@ const (
 	fieldUpdatedAt = "updated_at"
 )
 
-// predicate says whether a user is wanted. It is given the normal forms, too.
+// predicate reports whether a user matches. The keys are the normal forms of its names.
 type predicate func(*user.User, user.Keys) bool
 
-// filter is what a filter text means.
+// filter is a compiled filter.
 type filter struct {
-	match predicate // nil: everybody is wanted
+	match predicate // nil: all users match
 	bound bound
 }
 
-// bound is what a filter says of the normal form of every user that it wants, so
-// that an index finds them. The zero bound says nothing.
+// bound restricts the key of all matching users, so that an index can find them. The zero
+// bound restricts nothing.
 type bound struct {
-	order user.Order // ByUsername or ByEmail; ByID: there is no bound
-	key   string     // normal form, or the beginning of it
-	exact bool       // key is all of the normal form, not its beginning
+	order user.Order // ByUsername or ByEmail; ByID: no bound
+	key   string     // normal form, or its prefix
+	exact bool       // key is the normal form, not a prefix
 }
 
-// narrow makes use of the bound where the query's order allows it, and reports
-// whether the answer is one user at most: of those whose key begins with a text, the
-// one that equals it comes first.
+// narrow applies the bound if the order of the query allows it. It reports whether at most one
+// user can match: an exact key is the first of the keys with that prefix.
 func (b bound) narrow(q *user.ListQuery) (atMostOne bool) {
 	switch {
 	case b.exact:
@@ -52,12 +51,10 @@ func (b bound) narrow(q *user.ListQuery) (atMostOne bool) {
 	return false
 }
 
-// parseFilter reads a filter in the language of AIP-160. Whatever it may not say is
-// an INVALID_FIELD error that says what it may.
+// parseFilter compiles an AIP-160 filter. An unsupported filter is an INVALID_FIELD error.
 //
-// The grammar is the library's. The meaning is given here, and not by the
-// library's type checker, because that one reports types where a caller needs to
-// be told what to write, and knows nothing of normal forms.
+// Only the parser is of the library. Its type checker is not used, because its errors do not
+// state the expected syntax and it cannot compare normal forms.
 func parseFilter(text string) (filter, error) {
 	if strings.TrimSpace(text) == "" {
 		return filter{}, nil
@@ -69,7 +66,7 @@ func parseFilter(text string) (filter, error) {
 		return filter{}, newFilterSyntaxError(err)
 	}
 	var f filter
-	match, invalid := f.meaning(parsed.GetExpr(), true)
+	match, invalid := f.compile(parsed.GetExpr(), true)
 	if invalid != nil {
 		return filter{}, invalid
 	}
@@ -77,56 +74,56 @@ func parseFilter(text string) (filter, error) {
 	return f, nil
 }
 
-// meaning gives what an expression means. must says that the filter is true only
-// where this expression is, so that it may bound the search.
-func (f *filter) meaning(e *expr.Expr, must bool) (predicate, *user.Error) {
+// compile compiles an expression. required reports whether the filter implies the expression,
+// so that it may bound the scan.
+func (f *filter) compile(e *expr.Expr, required bool) (predicate, *user.Error) {
 	call := e.GetCallExpr()
 	if call == nil {
-		return nil, newFilterErrorf("must be made of restrictions such as status = ACTIVE; %s stands alone", describe(e))
+		return nil, newFilterErrorf("must consist of restrictions such as status = ACTIVE, not %s alone", describe(e))
 	}
 	args := call.GetArgs()
 	switch name := call.GetFunction(); name {
 	case filtering.FunctionAnd:
-		return f.both(args, must, func(a, b predicate) predicate {
+		return f.binary(args, required, func(a, b predicate) predicate {
 			return func(u *user.User, k user.Keys) bool { return a(u, k) && b(u, k) }
 		})
 	case filtering.FunctionOr:
-		return f.both(args, false, func(a, b predicate) predicate {
+		return f.binary(args, false, func(a, b predicate) predicate {
 			return func(u *user.User, k user.Keys) bool { return a(u, k) || b(u, k) }
 		})
 	case filtering.FunctionNot:
-		inner, err := f.meaning(args[0], false)
+		inner, err := f.compile(args[0], false)
 		if err != nil {
 			return nil, err
 		}
 		return func(u *user.User, k user.Keys) bool { return !inner(u, k) }, nil
 	case filtering.FunctionFuzzyAnd:
-		return nil, newFilterErrorf("must join restrictions by AND or OR")
+		return nil, newFilterErrorf("must join restrictions with AND or OR")
 	case filtering.FunctionEquals, filtering.FunctionNotEquals, filtering.FunctionHas,
 		filtering.FunctionLessThan, filtering.FunctionLessEquals,
 		filtering.FunctionGreaterThan, filtering.FunctionGreaterEquals:
-		return f.restriction(args[0], name, args[1], must)
+		return f.restriction(args[0], name, args[1], required)
 	default:
-		return nil, newFilterErrorf("must not call %s; there is only timestamp(\"…\"), on the right of a comparison", quoted(name))
+		return nil, newFilterErrorf("must not call %s; only timestamp(\"…\") is supported, on the right of a comparison", quoted(name))
 	}
 }
 
-func (f *filter) both(
-	args []*expr.Expr, must bool, join func(a, b predicate) predicate,
+func (f *filter) binary(
+	args []*expr.Expr, required bool, join func(a, b predicate) predicate,
 ) (predicate, *user.Error) {
-	a, err := f.meaning(args[0], must)
+	a, err := f.compile(args[0], required)
 	if err != nil {
 		return nil, err
 	}
-	b, err := f.meaning(args[1], must)
+	b, err := f.compile(args[1], required)
 	if err != nil {
 		return nil, err
 	}
 	return join(a, b), nil
 }
 
-// restriction gives what "field operator value" means.
-func (f *filter) restriction(left *expr.Expr, operator string, value *expr.Expr, must bool) (predicate, *user.Error) {
+// restriction compiles "field operator value".
+func (f *filter) restriction(left *expr.Expr, operator string, value *expr.Expr, required bool) (predicate, *user.Error) {
 	field, _ := textOf(left)
 	switch field = protoName(field); field {
 	case fieldStatus:
@@ -134,7 +131,7 @@ func (f *filter) restriction(left *expr.Expr, operator string, value *expr.Expr,
 	case fieldTags:
 		return tagsRestriction(operator, value)
 	case fieldUsername, fieldEmail:
-		return f.nameRestriction(field, operator, value, must)
+		return f.nameRestriction(field, operator, value, required)
 	case fieldCreatedAt:
 		return timeRestriction(field, operator, value, createdAt)
 	case fieldUpdatedAt:
@@ -148,8 +145,8 @@ func newFilterErrorf(format string, args ...any) *user.Error {
 	return user.NewFieldErrorf("filter", format, args...)
 }
 
-// newFilterSyntaxError says where the parser stopped and why. Its errors are a chain from the
-// whole expression down to the token, which tells the most.
+// newFilterSyntaxError returns the position and message of the innermost parser error, that of
+// the token.
 func newFilterSyntaxError(err error) *user.Error {
 	type placed interface {
 		error
@@ -161,17 +158,17 @@ func newFilterSyntaxError(err error) *user.Error {
 		err = errors.Unwrap(deepest)
 	}
 	if deepest == nil {
-		return newFilterErrorf("must be a filter in the language of AIP-160")
+		return newFilterErrorf("must be an AIP-160 filter")
 	}
-	what := deepest.Message()
-	if err != nil { // the token could not be read: most often the text ends
-		what = "unexpected end"
+	reason := deepest.Message()
+	if err != nil { // incomplete token, usually at the end of the text
+		reason = "unexpected end"
 	}
-	return newFilterErrorf("must be a filter in the language of AIP-160: at character %d: %s",
-		deepest.Position().Column, what)
+	return newFilterErrorf("must be an AIP-160 filter: at character %d: %s",
+		deepest.Position().Column, reason)
 }
 
-// textOf gives the text of a name or a string: username, "ann", or a.b.c.
+// textOf returns the text of a name or a string: username, "ann", or a.b.c.
 func textOf(e *expr.Expr) (string, bool) {
 	switch kind := e.GetExprKind().(type) {
 	case *expr.Expr_IdentExpr:
@@ -197,11 +194,11 @@ func describe(e *expr.Expr) string {
 	return "a number"
 }
 
-// quoted quotes what a caller wrote, and only the beginning of it where it is long.
+// quoted quotes client text and truncates long text.
 func quoted(text string) string {
-	const most = 40
-	if runes := []rune(text); len(runes) > most {
-		text = string(runes[:most]) + "…"
+	const maxRunes = 40
+	if runes := []rune(text); len(runes) > maxRunes {
+		text = string(runes[:maxRunes]) + "…"
 	}
 	return fmt.Sprintf("%q", text)
 }

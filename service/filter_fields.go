@@ -12,7 +12,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// statusPrefix begins every name of UserStatus; a filter may leave it out.
+// statusPrefix is the prefix of the names of UserStatus. A filter may omit it.
 const statusPrefix = "USER_STATUS_"
 
 func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Error) {
@@ -27,32 +27,32 @@ func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Erro
 	case filtering.FunctionNotEquals:
 		return func(u *user.User, _ user.Keys) bool { return u.Status != status }, nil
 	default:
-		return nil, newFilterErrorf("must compare status by = or !=, not by %s", operator)
+		return nil, newFilterErrorf("must compare status with = or !=, not %s", operator)
 	}
 }
 
-// anyText, as a value, matches every text; at its end, every text that begins so.
+// anyText is the wildcard: it matches every text, and at the end of a value every suffix.
 const anyText = "*"
 
 func tagsRestriction(operator string, value *expr.Expr) (predicate, *user.Error) {
 	tag, ok := textOf(value)
 	switch {
 	case operator != filtering.FunctionHas:
-		return nil, newFilterErrorf(`must ask for a tag by tags:"tag", not by %s`, operator)
+		return nil, newFilterErrorf(`must match a tag with tags:"tag", not %s`, operator)
 	case !ok:
-		return nil, newFilterErrorf(`must put a tag in quotes, as in tags:"2026"`)
+		return nil, newFilterErrorf(`must put the tag in quotes, as in tags:"2026"`)
 	case tag == anyText:
 		return func(u *user.User, _ user.Keys) bool { return len(u.Tags) > 0 }, nil
 	}
 	return func(u *user.User, _ user.Keys) bool { return slices.Contains(u.Tags, tag) }, nil
 }
 
-// nameRestriction compares a username or an e-mail address by its normal form.
+// nameRestriction compares the normal form of a username or an e-mail address.
 func (f *filter) nameRestriction(
-	field, operator string, value *expr.Expr, must bool,
+	field, operator string, value *expr.Expr, required bool,
 ) (predicate, *user.Error) {
 	if operator != filtering.FunctionEquals && operator != filtering.FunctionNotEquals {
-		return nil, newFilterErrorf(`must compare %s by = or !=, and may end the value in *, not by %s`, field, operator)
+		return nil, newFilterErrorf(`must compare %s with = or !=, not %s; the value may end with *`, field, operator)
 	}
 	text, ok := textOf(value)
 	if !ok {
@@ -66,13 +66,13 @@ func (f *filter) nameRestriction(
 		matches := b.matches()
 		return func(u *user.User, k user.Keys) bool { return !matches(u, k) }, nil
 	}
-	if must {
+	if required {
 		f.tighten(b)
 	}
 	return b.matches(), nil
 }
 
-// nameBound gives the normal form of a value that username or email is compared with.
+// nameBound returns the bound for a value of username or email.
 func nameBound(field, text string) (bound, *user.Error) {
 	b := bound{order: user.ByUsername}
 	exactKey, prefixKey := user.UsernameKey, user.UsernamePrefix
@@ -87,7 +87,7 @@ func nameBound(field, text string) (bound, *user.Error) {
 		b.key, err = exactKey(text)
 	}
 	if err != nil {
-		return bound{}, newFilterErrorf("must compare %s with a value that it can have, which %s", field, err.Violations[0].Message)
+		return bound{}, newFilterErrorf("must compare %s with a valid value, which %s", field, err.Violations[0].Message)
 	}
 	return b, nil
 }
@@ -106,8 +106,7 @@ func (b bound) matches() predicate {
 	}
 }
 
-// tighten keeps the narrowest bound: an exact one before a prefix, a longer
-// prefix before a shorter one. An empty prefix bounds nothing.
+// tighten keeps the narrowest bound: an exact key, then the longest prefix.
 func (f *filter) tighten(b bound) {
 	switch {
 	case !b.exact && b.key == "", f.bound.exact:
@@ -123,7 +122,7 @@ func timeRestriction(
 	field, operator string, value *expr.Expr, of func(*user.User) time.Time,
 ) (predicate, *user.Error) {
 	if operator == filtering.FunctionHas {
-		return nil, newFilterErrorf("must compare %s by =, !=, <, <=, > or >=, not by %s", field, operator)
+		return nil, newFilterErrorf("must compare %s with =, !=, <, <=, > or >=, not %s", field, operator)
 	}
 	at, err := timeValue(field, value)
 	if err != nil {
@@ -148,7 +147,7 @@ func timeRestriction(
 	}
 }
 
-// timeValue reads "…" or timestamp("…").
+// timeValue parses "…" or timestamp("…").
 func timeValue(field string, value *expr.Expr) (time.Time, *user.Error) {
 	if call := value.GetCallExpr(); call.GetFunction() == filtering.FunctionTimestamp && len(call.GetArgs()) == 1 {
 		value = call.GetArgs()[0]
@@ -156,7 +155,7 @@ func timeValue(field string, value *expr.Expr) (time.Time, *user.Error) {
 	text, _ := textOf(value)
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return time.Time{}, newFilterErrorf(`must compare %s with a time in quotes as in RFC 3339, such as "2026-01-31T00:00:00Z"`, field)
+		return time.Time{}, newFilterErrorf(`must compare %s with a quoted RFC 3339 time, such as "2026-01-31T00:00:00Z"`, field)
 	}
 	return at, nil
 }

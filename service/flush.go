@@ -7,47 +7,41 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// FlushControl says when what a stream has written is sent. Without it every
-// message is sent by itself, which costs a turn through the connection and a
-// write to the network each.
-//
-// It is used by the one goroutine that writes the stream's messages.
+// FlushControl batches the writes of a stream. By default each message is flushed on its own,
+// which costs a system call. Only the goroutine that writes the stream may use it.
 type FlushControl interface {
-	// Hold keeps what is written from now on until Release is called or a buffer
-	// is full. A stream holds while its next message is at hand already.
+	// Hold buffers writes until Release, or until the buffer is full.
 	Hold()
-	// Release sends what was kept, and lets every further message go at once. It
-	// is to be called before waiting for anything.
+	// Release flushes the buffer and ends buffering. A stream must call it before it blocks.
 	Release()
 }
 
 type flushKey struct{}
 
-// WithFlusher returns a context whose stream is sent as the control says.
+// WithFlusher returns a context with the flush control of a stream.
 func WithFlusher(ctx context.Context, control FlushControl) context.Context {
 	return context.WithValue(ctx, flushKey{}, control)
 }
 
-// flusher returns the control of a stream; where there is none every message goes
-// at once.
+// flusher returns the flush control of a stream, or one that does nothing.
 func flusher(ctx context.Context) FlushControl {
 	if control, ok := ctx.Value(flushKey{}).(FlushControl); ok {
 		return control
 	}
-	return sendAtOnce{}
+	return noFlushControl{}
 }
 
-type sendAtOnce struct{}
+type noFlushControl struct{}
 
 // Hold does nothing.
-func (sendAtOnce) Hold() {}
+func (noFlushControl) Hold() {}
 
-// Release does nothing: there is nothing kept.
-func (sendAtOnce) Release() {}
+// Release does nothing.
+func (noFlushControl) Release() {}
 
-// unsent gives the error of a message that could not be sent since its reader consumed
-// nothing: it says after which position the reader can resume. Every other error is kept.
-func (s *Service) unsent(err error, position int64) error {
+// stallError converts the error of a stalled write to an error with the position after which
+// the client can resume. It returns any other error unchanged.
+func (s *Service) stallError(err error, position int64) error {
 	var stalled interface{ Stalled() bool }
 	if !errors.As(err, &stalled) || !stalled.Stalled() {
 		return err

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// maxListed bounds the failures that the answer to a stream lists.
+	// maxListed bounds the failures listed in the response of a client stream.
 	maxListed = 1000
-	// shortItemBytes is room for an item that is told of in its short form.
+	// shortItemBytes is the maximum encoded size of a short item.
 	shortItemBytes = 256
 )
 
-// itemFailure says why an item failed. userID is the user that it named, 0 for none.
+// itemFailure converts the error of an item. userID is the user of the item, 0 for none.
 func (s *Service) itemFailure(index int, userID int64, err error) *userv1.ItemFailure {
 	st := s.itemStatus(err)
 	f := &userv1.ItemFailure{
@@ -29,7 +29,7 @@ func (s *Service) itemFailure(index int, userID int64, err error) *userv1.ItemFa
 	for _, packed := range st.GetDetails() {
 		detail, err := packed.UnmarshalNew()
 		if err != nil {
-			continue // a detail that is not known here is not the item's to tell
+			continue // unknown detail type
 		}
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
@@ -42,47 +42,46 @@ func (s *Service) itemFailure(index int, userID int64, err error) *userv1.ItemFa
 	return f
 }
 
-// itemText is a failure in one line.
+// itemText returns a failure in one line.
 func itemText(f *userv1.ItemFailure) string {
 	return "item " + strconv.FormatInt(f.GetIndex(), 10) + ": " + f.GetMessage()
 }
 
-// shorten leaves of a failure what a program needs to know of it.
+// shorten keeps the machine-readable part of a failure and the start of its message.
 func shorten(f *userv1.ItemFailure) {
 	f.Message, _, _ = strings.Cut(f.GetMessage(), ": ")
 	f.FieldViolations, f.Metadata = nil, nil
 }
 
-// answerRoom is by how many bytes an answer may still grow beyond the short form of
-// its items. One that has run out tells of the items left in that form, so that an
-// answer always reaches its caller.
-type answerRoom int
+// sizeBudget is the number of bytes by which a response may exceed the short form of its items.
+// When it is exhausted the remaining items are short, so the response fits a message.
+type sizeBudget int
 
-func (s *Service) answerRoom(items, itemBytes int) answerRoom {
-	return answerRoom(s.opts.MaxMessageBytes - answerEnvelope - items*itemBytes)
+func (s *Service) newSizeBudget(items, itemBytes int) sizeBudget {
+	return sizeBudget(s.opts.MaxMessageBytes - responseEnvelope - items*itemBytes)
 }
 
-func (r *answerRoom) take(bytes int) bool {
-	if int(*r) < bytes {
+func (b *sizeBudget) reserve(bytes int) bool {
+	if int(*b) < bytes {
 		return false
 	}
-	*r -= answerRoom(bytes)
+	*b -= sizeBudget(bytes)
 	return true
 }
 
-// userResult says what became of one item of a unary batch.
-func (s *Service) userResult(index int, userID int64, result *user.Result, room *answerRoom) *userv1.UserResult {
+// userResult converts the result of one item of a unary batch.
+func (s *Service) userResult(index int, userID int64, result *user.Result, remaining *sizeBudget) *userv1.UserResult {
 	out := &userv1.UserResult{Outcome: outcomeToProto(result.Outcome)}
 	if result.Err != nil {
 		out.Outcome = userv1.ItemOutcome_ITEM_OUTCOME_FAILED
 		out.Failure = s.itemFailure(index, userID, result.Err)
-		if !room.take(proto.Size(out.GetFailure())) {
+		if !remaining.reserve(proto.Size(out.GetFailure())) {
 			shorten(out.GetFailure())
 		}
 		return out
 	}
 	out.User = resultToProto(result)
-	if full := out.GetUser(); !room.take(proto.Size(full)) {
+	if full := out.GetUser(); !remaining.reserve(proto.Size(full)) {
 		out.User = &userv1.User{
 			UserId: full.GetUserId(), Version: full.GetVersion(), Etag: full.GetEtag(), UpdatedAt: full.GetUpdatedAt(),
 		}
@@ -90,23 +89,22 @@ func (s *Service) userResult(index int, userID int64, result *user.Result, room 
 	return out
 }
 
-// failureList gathers the failures of a stream's items: the first maxListed of
-// them; the count goes on.
+// failureList lists the first maxListed failures of a client stream and counts all.
 type failureList struct {
 	count  int64
 	listed []*userv1.ItemFailure
 	texts  []string
 }
 
-// full reports whether further failures are counted only.
+// full reports whether further failures are only counted.
 func (l *failureList) full() bool { return len(l.listed) >= maxListed }
 
-func (l *failureList) add(f *userv1.ItemFailure, withText bool, room *answerRoom) {
+func (l *failureList) add(f *userv1.ItemFailure, withText bool, remaining *sizeBudget) {
 	size := embeddedSize(f)
 	if withText {
 		size += 1 + protowire.SizeBytes(len(itemText(f)))
 	}
-	if !room.take(size) {
+	if !remaining.reserve(size) {
 		shorten(f)
 	}
 	l.listed = append(l.listed, f)

@@ -13,13 +13,11 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// maxLookedRows bounds the rows that one page looks at when the wanted actions are
-// rare.
-const maxLookedRows = 10_000
+// maxScannedRows bounds the rows scanned for one page if the selected actions are rare.
+const maxScannedRows = 10_000
 
-// ListUserActivities returns rows of the log page by page: from the head back, or
-// from the first row on. The first page newest first starts at the head of that
-// moment; rows that come later are not part of the listing.
+// ListUserActivities returns a page of the log. Newest first, the list starts at the head as of
+// the first page; later rows are not part of it.
 func (s *Service) ListUserActivities(
 	ctx context.Context, req *userv1.ListUserActivitiesRequest,
 ) (*userv1.ListUserActivitiesResponse, error) {
@@ -28,9 +26,9 @@ func (s *Service) ListUserActivities(
 		Desc:       req.GetOrder() != userv1.ActivityOrder_ACTIVITY_ORDER_OLDEST_FIRST,
 		Actions:    req.GetActions(),
 		MaxRows:    int(cmp.Or(req.GetPageSize(), user.DefaultPage)),
-		MaxScanned: maxLookedRows,
+		MaxScanned: maxScannedRows,
 	}
-	if err := goOn(&query, req); err != nil {
+	if err := applyPageToken(&query, req); err != nil {
 		return nil, err
 	}
 	if query.UserID != 0 {
@@ -49,8 +47,8 @@ func (s *Service) ListUserActivities(
 	return s.activityPage(&page, req)
 }
 
-// goOn makes the query begin where the page before ended.
-func goOn(query *user.LogQuery, req *userv1.ListUserActivitiesRequest) error {
+// applyPageToken continues the query after the previous page.
+func applyPageToken(query *user.LogQuery, req *userv1.ListUserActivitiesRequest) error {
 	if req.GetPageToken() == "" {
 		return nil
 	}
@@ -66,17 +64,16 @@ func goOn(query *user.LogQuery, req *userv1.ListUserActivitiesRequest) error {
 	return nil
 }
 
-// activityPage bounds the page in bytes too: rows that do not fit are left to the
-// next page.
+// activityPage builds the response and moves rows that do not fit to the next page.
 func (s *Service) activityPage(
 	page *user.LogPage, req *userv1.ListUserActivitiesRequest,
 ) (*userv1.ListUserActivitiesResponse, error) {
 	resp := &userv1.ListUserActivitiesResponse{}
-	room := s.opts.MaxMessageBytes - pageHeadroom
+	remaining := s.opts.MaxMessageBytes - pageHeadroom
 	for i := range page.Rows {
 		row := activityToProto(&page.Rows[i])
-		room -= proto.Size(row) + rowOverhead
-		if room < 0 && i > 0 {
+		remaining -= proto.Size(row) + rowOverhead
+		if remaining < 0 && i > 0 {
 			page.Done, page.Reached = false, page.Rows[i-1].Position
 			break
 		}

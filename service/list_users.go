@@ -9,18 +9,17 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// maxLooked bounds the users that one page looks at, so that a filter that few
-// match costs no more than any other page. The page may then be short.
-const maxLooked = 10_000
+// maxScanned bounds the users scanned for one page. A selective filter may therefore return
+// short pages.
+const maxScanned = 10_000
 
-// ListUsers returns one page of users. Errors: INVALID_FIELD on filter, order_by or
-// page_token.
+// ListUsers returns a page of users. Errors: INVALID_FIELD on filter, order_by or page_token.
 func (s *Service) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (*userv1.ListUsersResponse, error) {
 	query, err := s.listQuery(req)
 	if err != nil {
 		return nil, err
 	}
-	// What the store counts is rough; the rest is room for what it leaves out.
+	// The store measures approximate sizes; a quarter of the message is a reserve.
 	query.MaxBytes, err = reserveResponse(ctx, min(s.opts.MaxMessageBytes/4*3, query.MaxUsers*maxUserBytes))
 	if err != nil {
 		return nil, err
@@ -40,7 +39,7 @@ func (s *Service) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (
 	return res, err
 }
 
-// listQuery is what the store is asked, and whether one user at most can answer.
+// listQuery is a store query. atMostOne reports that at most one user can match.
 type listQuery struct {
 	user.ListQuery
 	atMostOne bool
@@ -55,7 +54,7 @@ func (s *Service) listQuery(req *userv1.ListUsersRequest) (listQuery, error) {
 		ShowDeleted: req.GetShowDeleted(),
 		Match:       f.match,
 		MaxUsers:    pageSize(req.GetPageSize()),
-		MaxScanned:  maxLooked,
+		MaxScanned:  maxScanned,
 	}}
 	if q.Order, q.Desc, err = parseOrder(req.GetOrderBy(), f.bound); err != nil {
 		return listQuery{}, err
@@ -69,20 +68,19 @@ func (s *Service) listQuery(req *userv1.ListUsersRequest) (listQuery, error) {
 	return q, err
 }
 
-// listTokenQuery is what must stay the same from page to page.
+// listTokenQuery returns the arguments bound to a page token.
 func listTokenQuery(req *userv1.ListUsersRequest) []string {
 	return []string{"ListUsers", req.GetFilter(), req.GetOrderBy(), strconv.FormatBool(req.GetShowDeleted())}
 }
 
-func pageSize(asked int32) int {
-	if asked <= 0 {
+func pageSize(requested int32) int {
+	if requested <= 0 {
 		return user.DefaultPage
 	}
-	return min(int(asked), user.MaxPage)
+	return min(int(requested), user.MaxPage)
 }
 
-// parseOrder reads order_by. Without one the order is that of the filter's bound,
-// so that the bound can be used, or by id.
+// parseOrder parses order_by. The default is the order of the bound of the filter, else by id.
 func parseOrder(orderBy string, b bound) (order user.Order, desc bool, err error) {
 	words := strings.Fields(orderBy)
 	if len(words) == 0 {
@@ -97,7 +95,7 @@ func parseOrder(orderBy string, b bound) (order user.Order, desc bool, err error
 	}
 	if !known || len(words) > 2 || direction != "asc" && direction != "desc" {
 		return 0, false, user.NewFieldErrorf("order_by",
-			`must be one of user_id, username, email and updated_at, with " desc" or " asc" behind it or nothing`)
+			`must be user_id, username, email or updated_at, optionally followed by " asc" or " desc"`)
 	}
 	return order, direction == "desc", nil
 }

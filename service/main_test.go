@@ -27,8 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// rig is a service over a store of its own, with a clock that stands still until it
-// is moved.
+// rig is a service over its own store and a fake clock.
 type rig struct {
 	*service.Service
 
@@ -39,7 +38,7 @@ type rig struct {
 
 var started = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// newRig makes a rig; its options may be changed before the service is made.
+// newRig returns a rig. change may modify the options.
 func newRig(t testing.TB, change ...func(*service.Options)) *rig {
 	t.Helper()
 	c := &clock{now: started}
@@ -83,7 +82,7 @@ func newValidator(t testing.TB) protovalidate.Validator {
 	return v
 }
 
-// client serves the rig over HTTP/2, for streams need a connection.
+// client serves the rig over HTTP/2.
 func (r *rig) client(t testing.TB) userv1connect.UserServiceClient {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -99,7 +98,7 @@ func (r *rig) client(t testing.TB) userv1connect.UserServiceClient {
 	return userv1connect.NewUserServiceClient(server.Client(), server.URL, connect.WithGRPC())
 }
 
-// create makes a user and fails the test where it cannot.
+// create creates a user.
 func (r *rig) create(t testing.TB, username string, change ...func(*userv1.CreateUserRequest)) *userv1.User {
 	t.Helper()
 	req := &userv1.CreateUserRequest{Username: username, Email: username + "@example.org"}
@@ -113,7 +112,7 @@ func (r *rig) create(t testing.TB, username string, change ...func(*userv1.Creat
 	return res.GetUser()
 }
 
-// as is a context whose caller is the subject.
+// as returns a context with the subject as its caller.
 func as(ctx context.Context, subject string) context.Context {
 	return auth.WithCaller(ctx, auth.Caller{Subject: subject})
 }
@@ -140,14 +139,14 @@ func wantInvalid(t testing.TB, err error, fields ...string) user.Error {
 	t.Helper()
 	e, ok := user.AsError(err)
 	if !ok || e.Reason != user.InvalidField {
-		t.Fatalf("got error %v, want INVALID_FIELD", err)
+		t.Fatalf("error = %v, want INVALID_FIELD", err)
 	}
 	if len(e.Violations) != len(fields) {
-		t.Fatalf("got violations %+v, want of %q", e.Violations, fields)
+		t.Fatalf("violations = %+v, want fields %q", e.Violations, fields)
 	}
 	for i, v := range e.Violations {
 		if v.Field != fields[i] || v.Message == "" {
-			t.Errorf("violation %d is %+v, want of %s", i, v, fields[i])
+			t.Errorf("violations[%d] = %+v, want field %s", i, v, fields[i])
 		}
 	}
 	return *e
@@ -157,7 +156,7 @@ func wantReason(t testing.TB, err error, reason user.Reason) user.Error {
 	t.Helper()
 	e, ok := user.AsError(err)
 	if !ok || e.Reason != reason {
-		t.Fatalf("got error %v, want %s", err, reason)
+		t.Fatalf("error = %v, want %s", err, reason)
 	}
 	return *e
 }

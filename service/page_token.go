@@ -11,25 +11,24 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// A page token is the place where the next page goes on, behind a sum over it and
-// over the query that it belongs to. The sum keeps a caller from going on with
-// another query by mistake; it is no secret and guards nothing, since a place tells
-// no more than the query could.
+// A page token is a checksum followed by the cursor of the next page. The checksum covers the
+// cursor and the query, and detects a token used with another query. It needs no secret: a
+// forged cursor returns nothing that the query could not return.
 const pageSumBytes = 12
 
-// encodePageToken returns the token for a place in the answer to a query. query
-// names the RPC and every argument that must stay the same from page to page.
-func encodePageToken(place any, query ...string) (string, error) {
-	encoded, err := json.Marshal(place)
+// encodePageToken returns the token for a cursor. query is the RPC and the arguments bound to
+// the token.
+func encodePageToken(cursor any, query ...string) (string, error) {
+	encoded, err := json.Marshal(cursor)
 	if err != nil {
 		return "", fmt.Errorf("encode page token: %w", err)
 	}
 	return base64.RawURLEncoding.EncodeToString(append(pageSum(encoded, query), encoded...)), nil
 }
 
-// decodePageToken reads the place from a token that encodePageToken made for the
-// same query; any other token is an INVALID_FIELD error on page_token.
-func decodePageToken(token string, place any, query ...string) error {
+// decodePageToken decodes the cursor of a token. A token of another query is an INVALID_FIELD
+// error on page_token.
+func decodePageToken(token string, cursor any, query ...string) error {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(raw) < pageSumBytes {
 		return newPageTokenError()
@@ -38,7 +37,7 @@ func decodePageToken(token string, place any, query ...string) error {
 	if subtle.ConstantTimeCompare(sum, pageSum(encoded, query)) == 0 {
 		return newPageTokenError()
 	}
-	if err := json.Unmarshal(encoded, place); err != nil {
+	if err := json.Unmarshal(encoded, cursor); err != nil {
 		return newPageTokenError()
 	}
 	return nil
@@ -46,11 +45,10 @@ func decodePageToken(token string, place any, query ...string) error {
 
 func newPageTokenError() *user.Error {
 	return user.NewFieldErrorf("page_token",
-		"must be the next_page_token of the page before, with all arguments but page_size unchanged")
+		"must be the next_page_token of the previous page, with all arguments except page_size unchanged")
 }
 
-// pageSum is over the place and each part of the query with its length, so that
-// parts cannot run into one another.
+// pageSum hashes the cursor and the length-prefixed parts of the query.
 func pageSum(encoded []byte, query []string) []byte {
 	h := sha256.New()
 	var length [8]byte

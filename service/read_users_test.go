@@ -14,7 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func TestGetUserGivesEverything(t *testing.T) {
+func TestGetUserReturnsAllFields(t *testing.T) {
 	r := newRig(t)
 	made := r.create(t, "Ann", func(req *userv1.CreateUserRequest) {
 		req.Tags = []string{"b", "a"}
@@ -25,13 +25,13 @@ func TestGetUserGivesEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !proto.Equal(got.GetUser(), made) {
-		t.Errorf("got %v, created %v", got.GetUser(), made)
+		t.Errorf("GetUser() = %v, want %v", got.GetUser(), made)
 	}
 	u := got.GetUser()
 	if u.GetUsername() != "Ann" || u.GetEmail() != "Ann@example.org" || u.GetStatus() != userv1.UserStatus_USER_STATUS_ACTIVE ||
 		!u.GetCreatedAt().AsTime().Equal(started) || u.GetVersion() != 1 || u.GetEtag() == "" || u.GetUserId() <= 0 ||
 		!slices.Equal(u.GetTags(), []string{"b", "a"}) || u.GetMetadata()["team"] != "red" || u.GetDeletedAt() != nil {
-		t.Errorf("got %v", u)
+		t.Errorf("user = %v", u)
 	}
 }
 
@@ -46,8 +46,8 @@ func TestGetUserFields(t *testing.T) {
 	}{
 		{name: "one", fields: []string{"username"}, want: `{"username":"Ann"}`},
 		{name: "twice", fields: []string{"email", "username", "email"}, want: `{"username":"Ann","email":"Ann@example.org"}`},
-		{name: "one that is not set", fields: []string{"deleted_at"}, want: `{}`},
-		{name: "as JSON has it", fields: []string{"deletedAt", "username"}, want: `{"username":"Ann"}`},
+		{name: "unset field", fields: []string{"deleted_at"}, want: `{}`},
+		{name: "JSON name", fields: []string{"deletedAt", "username"}, want: `{"username":"Ann"}`},
 		{name: "unknown", fields: []string{"username", "password", "UserId"}, wrong: []string{"fields[1]", "fields[2]"}},
 		{name: "empty name", fields: []string{""}, wrong: []string{"fields[0]"}},
 	} {
@@ -56,7 +56,7 @@ func TestGetUserFields(t *testing.T) {
 			if test.wrong != nil {
 				e := wantInvalid(t, err, test.wrong...)
 				if !strings.Contains(e.Violations[0].Message, "user_id, username, email") {
-					t.Errorf("the violation does not say what there is: %s", e.Violations[0].Message)
+					t.Errorf("violation does not list the fields: %s", e.Violations[0].Message)
 				}
 				return
 			}
@@ -68,20 +68,20 @@ func TestGetUserFields(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !proto.Equal(got.GetUser(), want) {
-				t.Errorf("got %v, want %v", got.GetUser(), want)
+				t.Errorf("GetUser() = %v, want %v", got.GetUser(), want)
 			}
 		})
 	}
 }
 
-func TestGetUserOfNobody(t *testing.T) {
+func TestGetUserNotFound(t *testing.T) {
 	_, err := newRig(t).GetUser(t.Context(), &userv1.GetUserRequest{UserId: 7})
 	if e := wantReason(t, err, user.UserNotFound); e.Metadata["user_id"] != "7" {
-		t.Errorf("got %v", e.Metadata)
+		t.Errorf("metadata = %v", e.Metadata)
 	}
 }
 
-func TestBatchGetUsersKeepsTheOrderAndNamesTheMissing(t *testing.T) {
+func TestBatchGetUsersKeepsOrderAndReportsMissing(t *testing.T) {
 	r := newRig(t)
 	ann, bob := r.create(t, "Ann").GetUserId(), r.create(t, "Bob").GetUserId()
 	res, err := r.BatchGetUsers(t.Context(), &userv1.BatchGetUsersRequest{
@@ -94,13 +94,13 @@ func TestBatchGetUsersKeepsTheOrderAndNamesTheMissing(t *testing.T) {
 		Users: []*userv1.User{{UserId: bob}, {UserId: ann}}, MissingUserIds: []int64{3, 1},
 	}
 	if !proto.Equal(res, want) {
-		t.Errorf("got %v, want %v", res, want)
+		t.Errorf("BatchGetUsers() = %v, want %v", res, want)
 	}
 	_, err = r.BatchGetUsers(t.Context(), &userv1.BatchGetUsersRequest{UserIds: []int64{ann}, Fields: []string{"x"}})
 	wantInvalid(t, err, "fields[0]")
 }
 
-func TestBatchGetUsersFitsAMessage(t *testing.T) {
+func TestBatchGetUsersFitsMessageLimit(t *testing.T) {
 	const limit = 8 << 10
 	r := newRig(t, func(o *service.Options) { o.MaxMessageBytes = limit })
 	var ids []int64
@@ -111,33 +111,32 @@ func TestBatchGetUsersFitsAMessage(t *testing.T) {
 	}
 	missing := int64(5)
 	asked := append([]int64{missing}, ids...)
-	seen := 0
+	received := 0
 	for len(asked) > 0 {
 		res, err := r.BatchGetUsers(t.Context(), &userv1.BatchGetUsersRequest{UserIds: asked})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if size := proto.Size(res); size > limit {
-			t.Errorf("an answer of %d bytes", size)
+			t.Errorf("response has %d bytes", size)
 		}
 		for _, u := range res.GetUsers() {
-			if u.GetUserId() != ids[seen] {
-				t.Errorf("user %d is %d, want %d", seen, u.GetUserId(), ids[seen])
+			if u.GetUserId() != ids[received] {
+				t.Errorf("users[%d] = %d, want %d", received, u.GetUserId(), ids[received])
 			}
-			seen++
+			received++
 		}
 		if len(res.GetUsers()) == 0 {
-			t.Fatal("an answer without users")
+			t.Fatal("response without users")
 		}
 		asked = res.GetLeftOverUserIds()
 	}
-	if seen != len(ids) {
-		t.Errorf("got %d users of %d", seen, len(ids))
+	if received != len(ids) {
+		t.Errorf("received %d users of %d", received, len(ids))
 	}
 }
 
-// directory makes a rig with the users that lists are tested on, each an hour
-// younger than the one before.
+// directory creates the users of the list tests, one per hour.
 func directory(t *testing.T) *rig {
 	t.Helper()
 	r := newRig(t)
@@ -173,7 +172,7 @@ func directory(t *testing.T) *rig {
 	return r
 }
 
-// list gathers all pages of the size; it is the names, joined.
+// list reads all pages and returns the joined usernames.
 func (r *rig) list(t *testing.T, req *userv1.ListUsersRequest) string {
 	t.Helper()
 	var names []string
@@ -190,7 +189,7 @@ func (r *rig) list(t *testing.T, req *userv1.ListUsersRequest) string {
 		}
 		req.PageToken = res.GetNextPageToken()
 	}
-	t.Fatal("the pages do not end")
+	t.Fatal("too many pages")
 	return ""
 }
 
@@ -238,17 +237,17 @@ func TestListUsersFilter(t *testing.T) {
 	} {
 		for _, size := range []int32{0, 1, 2} {
 			if got := r.list(t, &userv1.ListUsersRequest{Filter: test.filter, PageSize: size}); got != test.want {
-				t.Errorf("%s with pages of %d: got %s, want %s", test.filter, size, got, test.want)
+				t.Errorf("ListUsers(%s) with pages of %d = %s, want %s", test.filter, size, got, test.want)
 			}
 		}
 	}
 }
 
-func TestListUsersRefusesFilter(t *testing.T) {
+func TestListUsersRejectsFilter(t *testing.T) {
 	r := newRig(t)
 	for _, test := range []struct{ filter, says string }{
-		{`status`, `"status" stands alone`},
-		{`"ann"`, `"ann" stands alone`},
+		{`status`, `not "status" alone`},
+		{`"ann"`, `not "ann" alone`},
 		{`status = DELETED`, `ACTIVE, INACTIVE or SUSPENDED, not with "DELETED"`},
 		{`status = UNSPECIFIED`, "ACTIVE, INACTIVE or SUSPENDED"},
 		{`status < ACTIVE`, "= or !="},
@@ -266,7 +265,7 @@ func TestListUsersRefusesFilter(t *testing.T) {
 		{`1 = 1`, "not a number"},
 		{`created_at = "yesterday"`, "RFC 3339"},
 		{`created_at > 2026`, "RFC 3339"},
-		{`created_at:"*"`, "not by :"},
+		{`created_at:"*"`, "not :"},
 		{`created_at > duration("1s")`, "RFC 3339"},
 		{`status = ACTIVE tags:vip`, "AND or OR"},
 		{`member("x")`, `must not call "member"`},
@@ -283,7 +282,7 @@ func TestListUsersRefusesFilter(t *testing.T) {
 		_, err := r.ListUsers(t.Context(), &userv1.ListUsersRequest{Filter: test.filter})
 		e := wantInvalid(t, err, "filter")
 		if message := e.Violations[0].Message; !strings.Contains(message, test.says) || len(message) > 300 {
-			t.Errorf("%.40s: %q does not say %q, or too much", test.filter, message, test.says)
+			t.Errorf("filter %.40s: message = %q, want at most 300 bytes with %q", test.filter, message, test.says)
 		}
 	}
 }
@@ -314,7 +313,7 @@ func TestListUsersOrder(t *testing.T) {
 				OrderBy: test.order, Filter: test.filter, ShowDeleted: test.deleted, PageSize: size,
 			})
 			if got != test.want {
-				t.Errorf("%s of %s with pages of %d: got %s, want %s", test.order, test.filter, size, got, test.want)
+				t.Errorf("ListUsers(%s, %s) with pages of %d = %s, want %s", test.order, test.filter, size, got, test.want)
 			}
 		}
 	}
@@ -340,7 +339,7 @@ func TestListUsersPageToken(t *testing.T) {
 		return err
 	}
 	if err := next(func(req *userv1.ListUsersRequest) { req.PageSize = 1000 }); err != nil {
-		t.Errorf("another page size: %v", err)
+		t.Errorf("ListUsers() with another page size: error = %v", err)
 	}
 	for name, change := range map[string]func(*userv1.ListUsersRequest){
 		"another filter":     func(req *userv1.ListUsersRequest) { req.Filter = `username = "an*"` },
@@ -356,7 +355,7 @@ func TestListUsersPageToken(t *testing.T) {
 	}
 }
 
-func TestListUsersFindsANameWithoutLookingAtOthers(t *testing.T) {
+func TestListUsersUsesIndexForNames(t *testing.T) {
 	r := directory(t)
 	var queries []user.ListQuery
 	spied := newRigOver(t, spyStore{Store: r.store, queries: &queries}, r.clock)
@@ -376,12 +375,12 @@ func TestListUsersFindsANameWithoutLookingAtOthers(t *testing.T) {
 		queries = nil
 		_, err := spied.ListUsers(t.Context(), &userv1.ListUsersRequest{Filter: test.filter, OrderBy: test.order, PageSize: 3})
 		if err != nil || len(queries) != 1 {
-			t.Fatalf("%s: %v, %d queries", test.filter, err, len(queries))
+			t.Fatalf("filter %s: error = %v, %d queries", test.filter, err, len(queries))
 		}
 		got := queries[0]
 		if got.Order != test.want.Order || got.Desc != test.want.Desc || got.Prefix != test.want.Prefix ||
 			got.MaxScanned != test.want.MaxScanned || got.MaxUsers != 3 || got.MaxBytes <= 0 {
-			t.Errorf("%s by %q: asked %+v", test.filter, test.order, got)
+			t.Errorf("filter %s ordered by %q: query = %+v", test.filter, test.order, got)
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// RecordUserActivity adds an application's own row to the log.
+// RecordUserActivity appends a row recorded by an application.
 func (s *Service) RecordUserActivity(
 	ctx context.Context, req *userv1.RecordUserActivityRequest,
 ) (*userv1.RecordUserActivityResponse, error) {
@@ -16,14 +16,14 @@ func (s *Service) RecordUserActivity(
 	if err != nil {
 		return nil, err
 	}
-	repeat, err := once(ctx, userv1connect.UserServiceRecordUserActivityProcedure, req)
+	key, err := idempotencyKey(ctx, userv1connect.UserServiceRecordUserActivityProcedure, req)
 	if err != nil {
 		return nil, err
 	}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: repeat})
+	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
 	if err != nil {
 		return nil, err
 	}
-	s.answerReflects(ctx, result.Position)
+	s.setPosition(ctx, result.Position)
 	return &userv1.RecordUserActivityResponse{Activity: activityToProto(&result.Rows[0])}, nil
 }

@@ -12,16 +12,15 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// identified is a request, or an item of one, that may carry a request id.
-type identified interface {
+// idempotentRequest is a request, or an item of one, with an optional request id.
+type idempotentRequest interface {
 	proto.Message
 	GetRequestId() string
 }
 
-// once makes a request with an id safe to repeat, within the caller's own ids for
-// the procedure; it is nil for a request without one. more is what else belongs
-// to the request and stands outside of its message.
-func once(ctx context.Context, procedure string, req identified, more ...byte) (*user.IdempotencyKey, error) {
+// idempotencyKey returns the idempotency key of a request, scoped to caller and procedure. It
+// is nil for a request without an id. more is request data outside the message.
+func idempotencyKey(ctx context.Context, procedure string, req idempotentRequest, more ...byte) (*user.IdempotencyKey, error) {
 	id := req.GetRequestId()
 	if id == "" {
 		return nil, nil
@@ -33,13 +32,13 @@ func once(ctx context.Context, procedure string, req identified, more ...byte) (
 	return &user.IdempotencyKey{
 		Caller:      auth.FromContext(ctx).Subject,
 		Procedure:   procedure,
-		ID:          strings.ToLower(id), // a UUID is the same in either case
+		ID:          strings.ToLower(id), // UUIDs are case-insensitive
 		Fingerprint: sum,
 	}, nil
 }
 
-// fingerprint tells requests apart by all they carry but their id.
-func fingerprint(req identified, more []byte) ([sha256.Size]byte, error) {
+// fingerprint hashes a request without its id.
+func fingerprint(req idempotentRequest, more []byte) ([sha256.Size]byte, error) {
 	bare := proto.Clone(req)
 	m := bare.ProtoReflect()
 	m.Clear(m.Descriptor().Fields().ByName("request_id"))

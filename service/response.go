@@ -8,26 +8,24 @@ import (
 )
 
 const (
-	// maxUserBytes is the size of the largest user that the rules allow, about.
+	// maxUserBytes is the approximate size of the largest valid user.
 	maxUserBytes = 104 << 10
-	// leastResponse is what a response with a list gets at least.
-	leastResponse = 128 << 10
-	// responseCopies is how often what a handler reads is in memory: as it comes from the
-	// store, as a message, and encoded.
+	// minResponse is the minimum reservation for a list response.
+	minResponse = 128 << 10
+	// responseCopies is the number of copies in memory: store result, message, encoded message.
 	responseCopies = 3
 )
 
-// reserveResponse reserves memory for a response of want bytes before it is read from the
-// store. It returns how many bytes the response may have, which are fewer where memory is
-// short, so that lists get shorter before calls are refused. The reservation becomes that
-// of the response when its size is known.
+// reserveResponse reserves memory for a response of want bytes before the store is read. It
+// returns the size reserved. Under memory pressure the size is smaller, so lists get shorter
+// before calls are rejected.
 func reserveResponse(ctx context.Context, want int) (int, error) {
 	memory := budget.FromContext(ctx)
-	for size := want; ; size = max(size/2, leastResponse) {
+	for size := want; ; size = max(size/2, minResponse) {
 		if memory.Grow(budget.Response, responseCopies*int64(size)) == nil {
 			return size, nil
 		}
-		if size <= leastResponse {
+		if size <= minResponse {
 			return 0, user.NewOverloadedError()
 		}
 	}

@@ -1,8 +1,7 @@
-// Package service is the handler set: every RPC of user.v1.UserService, one file
-// each. A handler converts, asks the domain and the store, and converts back; it
-// returns domain errors, which one interceptor turns into answers.
+// Package service implements the RPCs of user.v1.UserService, one file each. Handlers convert
+// between messages and the domain, and return domain errors, which an interceptor converts.
 //
-// The package knows nothing of HTTP, of databases or of configuration.
+// The package is independent of HTTP, databases and configuration.
 package service
 
 import (
@@ -17,25 +16,23 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// PositionHeader carries "EPOCH:POSITION": in an answer a position that it
+// PositionHeader is the response header "EPOCH:POSITION", a log position that the response
 // reflects at least.
 const PositionHeader = "Userd-Position"
 
-// Options are what an operator may set.
+// Options configure a Service.
 type Options struct {
-	MaxMessageBytes int           // of an answer; 0: 4 MiB
-	MaxStreamItems  int           // items a client stream may carry; 0: 100,000
-	Retention       time.Duration // how long a deleted user is kept; 0: 30 days
+	MaxMessageBytes int           // size limit of a response; 0: 4 MiB
+	MaxStreamItems  int           // limit of items in a client stream; 0: 100,000
+	Retention       time.Duration // time from deletion to purge; 0: 30 days
 	Logger          *slog.Logger  // nil: slog.Default
-	// Heartbeat is how often an idle stream that asked for progress is told; 0: 15 s.
+	// Heartbeat is the interval of progress messages on idle streams; 0: 15 s.
 	Heartbeat time.Duration
-	// Validate checks one item of a client or bidi stream by the rules of the
-	// proto; its error is an *user.Error.
+	// Validate validates one item by the proto rules. Its errors are of type *user.Error.
 	Validate func(item any) error
 }
 
-// Service implements userv1connect.UserServiceHandler. It is safe for use by many
-// goroutines.
+// Service implements userv1connect.UserServiceHandler. It is safe for concurrent use.
 type Service struct {
 	store user.Store
 	feed  *feed.Feed
@@ -45,7 +42,7 @@ type Service struct {
 
 var _ userv1connect.UserServiceHandler = (*Service)(nil)
 
-// New returns the handler set over a store and the feed of that store's log.
+// New returns a Service over a store and the feed of that store.
 func New(store user.Store, f *feed.Feed, opts Options) *Service {
 	if opts.MaxMessageBytes == 0 {
 		opts.MaxMessageBytes = 4 << 20
@@ -65,8 +62,8 @@ func New(store user.Store, f *feed.Feed, opts Options) *Service {
 	return &Service{store: store, feed: f, opts: opts, log: opts.Logger}
 }
 
-// answerReflects notes in the answer's header that it reflects the position.
-func (s *Service) answerReflects(ctx context.Context, position int64) {
+// setPosition sets PositionHeader of the response.
+func (s *Service) setPosition(ctx context.Context, position int64) {
 	if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
 		info.ResponseHeader().Set(PositionHeader, user.FormatPosition(s.feed.Head().Epoch, position))
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// spyStore notes what its store is asked, and may answer a batch in its place.
+// spyStore records list queries and may return results in place of its store.
 type spyStore struct {
 	user.Store
 
@@ -24,8 +24,8 @@ func (s spyStore) List(ctx context.Context, query user.ListQuery) (user.ListPage
 func (s spyStore) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	if s.batches != nil {
 		if results, err, mine := s.batches(batch); mine {
-			pending, end := user.NewPending()
-			end(results, err)
+			pending, complete := user.NewPending()
+			complete(results, err)
 			return pending
 		}
 	}

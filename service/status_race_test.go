@@ -11,26 +11,26 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// seenStatuses is what all consumers of one test were sent: one state at each position.
-type seenStatuses struct {
+// statusHistory holds the state that each position had for the consumers of a test.
+type statusHistory struct {
 	t      *testing.T
 	mu     sync.Mutex
 	states map[int64]string
 }
 
-// consumer checks what one stream is sent.
+// consumer checks the updates of one stream.
 type consumer struct {
-	all  *seenStatuses
+	all  *statusHistory
 	name string
 	last map[int64]*userv1.UserStatusUpdate // by user
 }
 
-func (s *seenStatuses) consumer(name string) *consumer {
+func (s *statusHistory) consumer(name string) *consumer {
 	return &consumer{all: s, name: name, last: make(map[int64]*userv1.UserStatusUpdate)}
 }
 
-// take checks one update. A response may repeat a position, a change may not.
-func (c *consumer) take(u *userv1.UserStatusUpdate) {
+// check checks an update. Only a response may repeat a position.
+func (c *consumer) check(u *userv1.UserStatusUpdate) {
 	if u.GetUserId() == 0 || u.GetActivityId() == 0 || u.GetProgress() {
 		return
 	}
@@ -38,23 +38,23 @@ func (c *consumer) take(u *userv1.UserStatusUpdate) {
 	c.all.mu.Lock()
 	defer c.all.mu.Unlock()
 	if known, ok := c.all.states[u.GetActivityId()]; ok && known != state {
-		c.all.t.Errorf("%s: position %d is %q, for another consumer %q", c.name, u.GetActivityId(), state, known)
+		c.all.t.Errorf("%s: position %d = %q, want %q as for another consumer", c.name, u.GetActivityId(), state, known)
 	}
 	c.all.states[u.GetActivityId()] = state
 	if last := c.last[u.GetUserId()]; last != nil {
 		isChange := u.GetClientSeq() == 0
 		switch before, now := last.GetActivityId(), u.GetActivityId(); {
 		case now < before, now == before && isChange:
-			c.all.t.Errorf("%s: user %d is at position %d after %d", c.name, u.GetUserId(), now, before)
+			c.all.t.Errorf("%s: user %d: position %d after %d", c.name, u.GetUserId(), now, before)
 		case now == before && u.GetTimestamp().AsTime().Before(last.GetTimestamp().AsTime()):
-			c.all.t.Errorf("%s: user %d went back in time at position %d", c.name, u.GetUserId(), now)
+			c.all.t.Errorf("%s: user %d: older time at position %d", c.name, u.GetUserId(), now)
 		}
 	}
 	c.last[u.GetUserId()] = u
 }
 
-// Streams of every kind follow while others write: each position has one state for all of
-// them, and no user goes back on a stream.
+// With concurrent writes, each position has one state on all kinds of streams, and no stream
+// delivers an older status of a user.
 func TestConsumersAgreeOnEachPosition(t *testing.T) {
 	const users, writers, writes, streams = 6, 4, 300, 3
 	r := newRig(t)
@@ -63,7 +63,7 @@ func TestConsumersAgreeOnEachPosition(t *testing.T) {
 	for i := range users {
 		ids = append(ids, r.create(t, fmt.Sprintf("user-%d", i)).GetUserId())
 	}
-	seen := &seenStatuses{t: t, states: make(map[int64]string)}
+	history := &statusHistory{t: t, states: make(map[int64]string)}
 	var writing, reading sync.WaitGroup
 	for w := range writers {
 		writing.Go(func() {
@@ -86,21 +86,21 @@ func TestConsumersAgreeOnEachPosition(t *testing.T) {
 	for n := range streams {
 		reading.Go(func() {
 			for drained := false; !drained; { // each stream begins with a catch-up while others write
-				drained = watchSome(t, client, seen.consumer(fmt.Sprintf("watch %d", n)), int64(n+1))
+				drained = watchSome(t, client, history.consumer(fmt.Sprintf("watch %d", n)), int64(n+1))
 			}
 		})
 		s := r.sync(t)
-		reading.Go(func() { syncStatuses(s, seen.consumer(fmt.Sprintf("sync %d", n)), ids, uint64(n)) })
+		reading.Go(func() { syncStatuses(s, history.consumer(fmt.Sprintf("sync %d", n)), ids, uint64(n)) })
 	}
 	writing.Wait()
 	r.feed.Drain()
 	reading.Wait()
-	if len(seen.states) < users {
-		t.Errorf("only %d positions were seen", len(seen.states))
+	if len(history.states) < users {
+		t.Errorf("only %d positions received", len(history.states))
 	}
 }
 
-// watchSome follows everybody until some changes were read, or until the drain.
+// watchSome watches all users until it has read some changes or the server drains.
 func watchSome(t *testing.T, client userv1connect.UserServiceClient, c *consumer, after int64) (drained bool) {
 	stream, err := client.WatchUserStatus(t.Context(), &userv1.WatchUserStatusRequest{All: true, AfterActivityId: after})
 	if err != nil {
@@ -111,16 +111,16 @@ func watchSome(t *testing.T, client userv1connect.UserServiceClient, c *consumer
 	for range 20 {
 		if !stream.Receive() {
 			if reasonOf(t, stream.Err()) != user.ServerDraining {
-				t.Errorf("%s ended with %v", c.name, stream.Err())
+				t.Errorf("%s: stream error = %v", c.name, stream.Err())
 			}
 			return true
 		}
-		c.take(stream.Msg())
+		c.check(stream.Msg())
 	}
 	return false
 }
 
-// syncStatuses follows, sets and follows everybody in turn, until the drain.
+// syncStatuses subscribes, sets and subscribes to all users in turn until the drain.
 func syncStatuses(s *syncing, c *consumer, ids []int64, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 2))
 	var sending sync.WaitGroup
@@ -144,6 +144,6 @@ func syncStatuses(s *syncing, c *consumer, ids []int64, seed uint64) {
 		if err != nil {
 			return
 		}
-		c.take(update)
+		c.check(update)
 	}
 }

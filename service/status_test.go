@@ -56,7 +56,7 @@ func (s *syncing) receive() *userv1.UserStatusUpdate {
 	return update
 }
 
-// end closes the sending side and reads the rest, which must end with OK.
+// end half-closes the stream and returns the rest, which must end with OK.
 func (s *syncing) end() (rest []*userv1.UserStatusUpdate) {
 	s.t.Helper()
 	if err := s.stream.CloseRequest(); err != nil {
@@ -90,7 +90,7 @@ func (r *rig) remove(t testing.TB, id int64) {
 	}
 }
 
-func TestEveryMessageGetsOneAnswerInOrder(t *testing.T) {
+func TestEachMessageGetsOneResponseInOrder(t *testing.T) {
 	r := newRig(t)
 	a, b := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId()
 	s := r.sync(t)
@@ -108,32 +108,32 @@ func TestEveryMessageGetsOneAnswerInOrder(t *testing.T) {
 		s.send(update)
 	}
 	last := map[int64]userv1.UserStatus{a: active, b: active}
-	for i, answer := range s.end() {
+	for i, response := range s.end() {
 		id := []int64{a, b}[i%2]
-		if answer.GetClientSeq() != int64(i+1) || answer.GetUserId() != id {
-			t.Fatalf("answer %d is %v", i, answer)
+		if response.GetClientSeq() != int64(i+1) || response.GetUserId() != id {
+			t.Fatalf("response %d = %v", i, response)
 		}
 		switch i % 10 {
 		case 8:
-			if answer.GetError().GetCode() != int32(user.InvalidArgument) || answer.GetStatus() != none {
-				t.Fatalf("answer %d is %v", i, answer)
+			if response.GetError().GetCode() != int32(user.InvalidArgument) || response.GetStatus() != none {
+				t.Fatalf("response %d = %v", i, response)
 			}
 			continue
 		case 9:
 		default:
 			last[id] = statuses[i%3]
 		}
-		if answer.GetStatus() != last[id] || answer.GetError() != nil || answer.GetTimestamp() == nil {
-			t.Fatalf("answer %d is %v, want %v", i, answer, last[id])
+		if response.GetStatus() != last[id] || response.GetError() != nil || response.GetTimestamp() == nil {
+			t.Fatalf("response %d = %v, want %v", i, response, last[id])
 		}
 		if i == messages-1 {
 			return
 		}
 	}
-	t.Fatal("answers are missing")
+	t.Fatal("responses are missing")
 }
 
-func TestStreamIsToldWhatOthersChangeAndNotItsOwn(t *testing.T) {
+func TestStreamReceivesOnlyChangesOfOthers(t *testing.T) {
 	r := newRig(t)
 	a, b := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId()
 	s := r.sync(t)
@@ -141,22 +141,22 @@ func TestStreamIsToldWhatOthersChangeAndNotItsOwn(t *testing.T) {
 	own := s.receive()
 	s.send(&userv1.UserStatusUpdate{UserId: b, ClientSeq: 2})
 	if snapshot := s.receive(); snapshot.GetClientSeq() != 2 || snapshot.GetStatus() != active || snapshot.GetActivityId() != 2 {
-		t.Fatalf("got %v", snapshot)
+		t.Fatalf("response = %v", snapshot)
 	}
 	r.setStatus(t, b, suspended, nil)
-	if told := s.receive(); told.GetUserId() != b || told.GetStatus() != suspended || told.GetClientSeq() != 0 {
-		t.Fatalf("got %v", told)
+	if update := s.receive(); update.GetUserId() != b || update.GetStatus() != suspended || update.GetClientSeq() != 0 {
+		t.Fatalf("update = %v", update)
 	}
 	changed := r.setStatus(t, a, active, nil)
-	if told := s.receive(); told.GetActivityId() != changed.GetActivityId() || told.GetActivityId() <= own.GetActivityId() {
-		t.Fatalf("got %v", told)
+	if update := s.receive(); update.GetActivityId() != changed.GetActivityId() || update.GetActivityId() <= own.GetActivityId() {
+		t.Fatalf("update = %v", update)
 	}
 	if rest := s.end(); len(rest) != 0 {
-		t.Errorf("got %v", rest)
+		t.Errorf("response = %v", rest)
 	}
 }
 
-func TestDeletedUserIsFollowedNoMore(t *testing.T) {
+func TestDeletedUserIsUnsubscribed(t *testing.T) {
 	r := newRig(t)
 	a := r.create(t, "ann").GetUserId()
 	s := r.sync(t)
@@ -165,19 +165,19 @@ func TestDeletedUserIsFollowedNoMore(t *testing.T) {
 	if _, err := r.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: a}); err != nil {
 		t.Fatal(err)
 	}
-	if told := s.receive(); told.GetError().GetCode() != int32(user.FailedPrecondition) || told.GetStatus() != none {
-		t.Fatalf("got %v", told)
+	if update := s.receive(); update.GetError().GetCode() != int32(user.FailedPrecondition) || update.GetStatus() != none {
+		t.Fatalf("update = %v", update)
 	}
 	if _, err := r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: a}); err != nil {
 		t.Fatal(err)
 	}
 	s.send(&userv1.UserStatusUpdate{UserId: 4711, ClientSeq: 5})
-	if answer := s.receive(); answer.GetClientSeq() != 5 || answer.GetError().GetCode() != int32(user.NotFound) {
-		t.Fatalf("got %v", answer)
+	if response := s.receive(); response.GetClientSeq() != 5 || response.GetError().GetCode() != int32(user.NotFound) {
+		t.Fatalf("response = %v", response)
 	}
 	s.send(&userv1.UserStatusUpdate{UserId: a, Status: suspended, ClientSeq: 6})
-	if answer := s.receive(); answer.GetClientSeq() != 6 || answer.GetStatus() != suspended {
-		t.Fatalf("got %v", answer)
+	if response := s.receive(); response.GetClientSeq() != 6 || response.GetStatus() != suspended {
+		t.Fatalf("response = %v", response)
 	}
 	s.end()
 }
@@ -204,10 +204,10 @@ func TestLastWriterWinsByTimestamp(t *testing.T) {
 		before := r.feed.Head().Position
 		got := r.setStatus(t, id, c.status, c.time)
 		if got.GetStatus() != c.want || !got.GetTimestamp().AsTime().Equal(started.Add(c.at)) {
-			t.Errorf("%s: got %v", c.name, got)
+			t.Errorf("%s: status = %v", c.name, got)
 		}
 		if rows := r.feed.Head().Position - before; rows != c.rows {
-			t.Errorf("%s: %d rows, want %d", c.name, rows, c.rows)
+			t.Errorf("%s: %d rows added, want %d", c.name, rows, c.rows)
 		}
 	}
 	_, err := r.UpdateUserStatus(t.Context(), &userv1.UpdateUserStatusRequest{
@@ -216,35 +216,35 @@ func TestLastWriterWinsByTimestamp(t *testing.T) {
 	wantInvalid(t, err, "timestamp")
 }
 
-func TestFollowEverybody(t *testing.T) {
+func TestSubscribeToAllUsers(t *testing.T) {
 	r := newRig(t)
 	a := r.create(t, "ann").GetUserId()
 	after := r.setStatus(t, a, inactive, nil).GetActivityId()
 	b := r.create(t, "bob").GetUserId()
 	s := r.sync(t)
 	s.send(&userv1.UserStatusUpdate{ActivityId: after, Epoch: r.feed.Head().Epoch, ClientSeq: 1})
-	if answer := s.receive(); answer.GetClientSeq() != 1 || answer.GetUserId() != 0 || answer.GetStatus() != none || answer.GetError() != nil {
-		t.Fatalf("got %v", answer)
+	if response := s.receive(); response.GetClientSeq() != 1 || response.GetUserId() != 0 || response.GetStatus() != none || response.GetError() != nil {
+		t.Fatalf("response = %v", response)
 	}
-	if told := s.receive(); told.GetUserId() != b || told.GetStatus() != active {
-		t.Fatalf("got %v", told)
+	if update := s.receive(); update.GetUserId() != b || update.GetStatus() != active {
+		t.Fatalf("update = %v", update)
 	}
 	c := r.create(t, "cid").GetUserId()
-	if told := s.receive(); told.GetUserId() != c {
-		t.Fatalf("got %v", told)
+	if update := s.receive(); update.GetUserId() != c {
+		t.Fatalf("update = %v", update)
 	}
 	s.send(&userv1.UserStatusUpdate{ActivityId: 4711, ClientSeq: 2})
-	if answer := s.receive(); answer.GetClientSeq() != 2 || answer.GetError().GetCode() != int32(user.OutOfRange) {
-		t.Fatalf("got %v", answer)
+	if response := s.receive(); response.GetClientSeq() != 2 || response.GetError().GetCode() != int32(user.OutOfRange) {
+		t.Fatalf("response = %v", response)
 	}
 	s.send(&userv1.UserStatusUpdate{Status: active, ClientSeq: 3})
-	if answer := s.receive(); answer.GetClientSeq() != 3 || answer.GetError().GetCode() != int32(user.InvalidArgument) {
-		t.Fatalf("got %v", answer)
+	if response := s.receive(); response.GetClientSeq() != 3 || response.GetError().GetCode() != int32(user.InvalidArgument) {
+		t.Fatalf("response = %v", response)
 	}
 	s.end()
 }
 
-func TestSyncIsToldOfTheDrainAfterItsAnswers(t *testing.T) {
+func TestSyncDrainsAfterResponses(t *testing.T) {
 	r := newRig(t)
 	a := r.create(t, "ann").GetUserId()
 	s := r.sync(t)
@@ -253,7 +253,7 @@ func TestSyncIsToldOfTheDrainAfterItsAnswers(t *testing.T) {
 	r.feed.Drain()
 	_, err := s.stream.Receive()
 	if reasonOf(t, err) != user.ServerDraining {
-		t.Errorf("got %v", err)
+		t.Errorf("error = %v", err)
 	}
 }
 
@@ -279,30 +279,30 @@ func TestWatchUserStatus(t *testing.T) {
 	}
 	next := open(&userv1.WatchUserStatusRequest{UserIds: []int64{a, b, 4711}})
 	if got := next(); got.GetUserId() != 4711 || got.GetError().GetCode() != int32(user.NotFound) {
-		t.Fatalf("got %v", got)
+		t.Fatalf("response = %v", got)
 	}
 	if got := next(); got.GetUserId() != b || got.GetActivityId() != 2 {
-		t.Fatalf("got %v", got)
+		t.Fatalf("response = %v", got)
 	}
 	if got := next(); got.GetUserId() != a || got.GetActivityId() != 4 || got.GetStatus() != suspended {
-		t.Fatalf("got %v", got)
+		t.Fatalf("response = %v", got)
 	}
 	r.setStatus(t, c, suspended, nil) // not followed
 	r.setStatus(t, b, inactive, nil)
 	if got := next(); got.GetUserId() != b || got.GetStatus() != inactive || got.GetActivityId() != 6 {
-		t.Fatalf("got %v", got)
+		t.Fatalf("response = %v", got)
 	}
 	resumed := open(&userv1.WatchUserStatusRequest{UserIds: []int64{a, b}, AfterActivityId: 4, Epoch: r.feed.Head().Epoch})
 	if got := resumed(); got.GetUserId() != b || got.GetActivityId() != 6 {
-		t.Fatalf("got %v", got)
+		t.Fatalf("response = %v", got)
 	}
 	all := open(&userv1.WatchUserStatusRequest{All: true, AfterActivityId: 4})
 	if got := all(); got.GetUserId() != c || got.GetActivityId() != 5 {
-		t.Fatalf("got %v", got)
+		t.Fatalf("response = %v", got)
 	}
 }
 
-func TestWatchNeedsUsersOrAll(t *testing.T) {
+func TestWatchRequiresUsersOrAll(t *testing.T) {
 	r := newRig(t)
 	client := r.client(t)
 	for _, req := range []*userv1.WatchUserStatusRequest{{}, {All: true, UserIds: []int64{1}}} {
@@ -311,13 +311,12 @@ func TestWatchNeedsUsersOrAll(t *testing.T) {
 			t.Fatal(err)
 		}
 		if stream.Receive() || reasonOf(t, stream.Err()) != user.InvalidField {
-			t.Errorf("got %v", stream.Err())
+			t.Errorf("error = %v", stream.Err())
 		}
 	}
 }
 
-// A position has one status for every consumer, also where a newer status is a page of the
-// log further on.
+// A position has one status, even if a newer status is on a later page of the log.
 func TestCatchUpDeliversNoStatusAtAnOlderPosition(t *testing.T) {
 	r := newRig(t)
 	a, b, c := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId(), r.create(t, "cid").GetUserId()
@@ -353,22 +352,22 @@ func TestCatchUpDeliversNoStatusAtAnOlderPosition(t *testing.T) {
 		}
 		got := stream.Msg()
 		if last >= got.GetActivityId() {
-			t.Fatalf("got position %d after %d", got.GetActivityId(), last)
+			t.Fatalf("position %d after %d", got.GetActivityId(), last)
 		}
 		last = got.GetActivityId()
 		w, known := want[got.GetUserId()]
 		if known && (last != w.position || got.GetStatus() != w.status || got.GetError().GetCode() != int32(w.code)) {
-			t.Errorf("got %v, want %+v", got, w)
+			t.Errorf("update = %v, want %+v", got, w)
 		}
 		delete(want, got.GetUserId())
 	}
 	if len(want) != 0 {
-		t.Errorf("not delivered: %v", want)
+		t.Errorf("changes not delivered: %v", want)
 	}
 }
 
-// The error item in response to a message about a deleted user has the position of its
-// deletion, as every other follower gets it.
+// The response about a deleted user has the position of the deletion, as other subscribers
+// receive it.
 func TestResponseAboutADeletedUserHasThePositionOfItsDeletion(t *testing.T) {
 	r := newRig(t)
 	a := r.create(t, "ann").GetUserId()
@@ -380,7 +379,7 @@ func TestResponseAboutADeletedUserHasThePositionOfItsDeletion(t *testing.T) {
 		s.send(&userv1.UserStatusUpdate{UserId: a, Status: status})
 		got := s.receive()
 		if got.GetActivityId() != deletedAt || got.GetError().GetCode() != int32(user.FailedPrecondition) {
-			t.Errorf("setting %v: got %v, want an error at position %d", status, got, deletedAt)
+			t.Errorf("setting %v: response = %v, want an error at position %d", status, got, deletedAt)
 		}
 	}
 	if _, err := r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: a}); err != nil {
@@ -388,7 +387,7 @@ func TestResponseAboutADeletedUserHasThePositionOfItsDeletion(t *testing.T) {
 	}
 	s.send(&userv1.UserStatusUpdate{UserId: a})
 	if got := s.receive(); got.GetActivityId() != r.feed.Head().Position || got.GetStatus() != active {
-		t.Errorf("after undeletion: got %v, want position %d", got, r.feed.Head().Position)
+		t.Errorf("after undeletion: response = %v, want position %d", got, r.feed.Head().Position)
 	}
 	s.end()
 }

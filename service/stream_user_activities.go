@@ -12,8 +12,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// StreamUserActivities replays the log from a start point and goes on live. The
-// cursor reads the log; this loop sends what it reads, and waits at the head.
+// StreamUserActivities replays the log from a start point and continues live.
 func (s *Service) StreamUserActivities(
 	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
 ) error {
@@ -21,21 +20,24 @@ func (s *Service) StreamUserActivities(
 	if err != nil {
 		return err
 	}
-	s.answerReflects(ctx, s.feed.Head().Position)
+	s.setPosition(ctx, s.feed.Head().Position)
 	cursor := s.feed.Cursor(opts)
 	defer cursor.Close()
-	if err := stream.Send(nil); err != nil { // the header: the stream stands
+	if err := stream.Send(nil); err != nil { // send the header
 		return err
 	}
-	a := activityStream{req: req, stream: stream, flush: flusher(ctx), heartbeat: s.opts.Heartbeat, memory: budget.FromContext(ctx), sent: cursor.Position()}
+	a := activityStream{
+		req: req, stream: stream, flush: flusher(ctx), heartbeat: s.opts.Heartbeat,
+		memory: budget.FromContext(ctx), sent: cursor.Position(),
+	}
 	err = a.run(ctx, cursor)
-	return s.unsent(err, a.sent)
+	return s.stallError(err, a.sent)
 }
 
-// cursorOptions finds the start point. The user is looked up after the start was
-// chosen, so that a deletion in between is either read from the log or known.
+// cursorOptions determines the start point. It reads the user afterwards, so a deletion in
+// between is either in the user or in the log.
 func (s *Service) cursorOptions(ctx context.Context, req *userv1.StreamUserActivitiesRequest) (feed.CursorOptions, error) {
-	panicIfPlanted(req.GetUserId())
+	injectPanic(req.GetUserId())
 	opts := feed.CursorOptions{UserID: req.GetUserId(), Actions: req.GetActions()}
 	if err := s.startPoint(ctx, req, &opts); err != nil {
 		return opts, err
@@ -73,7 +75,7 @@ func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActiviti
 			return err
 		}
 		if req.GetSince().GetNanos()%1000 != 0 {
-			since = since.Add(time.Microsecond) // the first time kept that is not before it
+			since = since.Add(time.Microsecond) // round up to the precision of the log
 		}
 		opts.Since = since
 		if opts.After, err = s.store.Before(ctx, since); err != nil {
@@ -83,13 +85,13 @@ func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActiviti
 	return nil
 }
 
-// activityStream sends what a cursor reads.
+// activityStream sends the rows of a cursor.
 type activityStream struct {
 	req       *userv1.StreamUserActivitiesRequest
 	stream    *connect.ServerStream[userv1.UserActivity]
 	flush     FlushControl
 	heartbeat time.Duration
-	sent      int64 // the position up to which nothing is missing
+	sent      int64 // every row up to this position was sent
 	memory    *budget.Reservation
 	full      bool // memory for full pages is reserved
 }
@@ -103,7 +105,7 @@ func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
 		ticks = beat.C
 	}
 	a.flush.Hold()
-	for told := int64(-1); ; {
+	for reported := int64(-1); ; {
 		if err := cursor.Drained(); err != nil {
 			return err
 		}
@@ -115,28 +117,28 @@ func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
 			return err
 		}
 		a.sent = cursor.Position()
-		a.pace(cursor, !page.AtHead)
+		a.adjustPageSize(cursor, !page.AtHead)
 		if !page.AtHead {
 			continue
 		}
-		if beat != nil && (told < 0 || len(page.Rows) == 0) {
+		if beat != nil && (reported < 0 || len(page.Rows) == 0) {
 			if err := a.stream.Send(progressRow(cursor.Position())); err != nil {
 				return err
 			}
-			told = cursor.Position()
+			reported = cursor.Position()
 		}
 		if page.Ended || a.req.GetReplayOnly() {
 			return nil
 		}
-		if err := a.await(ctx, cursor, ticks); err != nil {
+		if err := a.wait(ctx, cursor, ticks); err != nil {
 			return err
 		}
 	}
 }
 
-// pace reads full pages once a reader has consumed a small one and there is more, as far as
-// there is memory for them. So a stream that stalls at once, or waits, holds little.
-func (a *activityStream) pace(cursor *feed.Cursor, more bool) {
+// adjustPageSize switches to full pages when the client has read a small one, more rows follow,
+// and memory is available. A stream that stalls at its start, or is idle, takes little memory.
+func (a *activityStream) adjustPageSize(cursor *feed.Cursor, more bool) {
 	if a.full == more {
 		return
 	}
@@ -149,8 +151,7 @@ func (a *activityStream) pace(cursor *feed.Cursor, more bool) {
 	cursor.SetFullPages(more)
 }
 
-// send sends a page. When half of it has been taken the next is read ahead: a reader who
-// takes nothing holds one page.
+// send sends a page and prefetches the next one at its middle. A stalled stream holds one page.
 func (a *activityStream) send(ctx context.Context, cursor *feed.Cursor, rows []user.Activity) error {
 	for i := range rows {
 		if i == len(rows)/2 {
@@ -164,8 +165,8 @@ func (a *activityStream) send(ctx context.Context, cursor *feed.Cursor, rows []u
 	return nil
 }
 
-// await lets what was written go and waits for more.
-func (a *activityStream) await(ctx context.Context, cursor *feed.Cursor, ticks <-chan time.Time) error {
+// wait flushes and waits for new rows.
+func (a *activityStream) wait(ctx context.Context, cursor *feed.Cursor, ticks <-chan time.Time) error {
 	a.flush.Release()
 	err := cursor.Wait(ctx, ticks)
 	a.flush.Hold()

@@ -19,63 +19,62 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// maxOutstanding is how many answers of a stream may wait, to be durable or to be
-// taken. When they do, no further message is read.
+// maxOutstanding bounds the outstanding responses of a stream. Beyond it no message is read
+// (backpressure).
 const maxOutstanding = 128
 
-// SyncUserStatus sets and follows statuses. One goroutine receives: it hands every
-// message to the store, or notes what it asks, and queues the answer's place. This
-// goroutine sends: the answers in that order, and between them what others change.
+// SyncUserStatus sets statuses and subscribes to them. One goroutine receives messages, submits
+// changes and queues pending responses. This goroutine sends the responses in that order and,
+// between them, changes of subscribed users.
 func (s *Service) SyncUserStatus(
 	ctx context.Context, stream *connect.BidiStream[userv1.UserStatusUpdate, userv1.UserStatusUpdate],
 ) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.answerReflects(ctx, s.feed.Head().Position)
+	s.setPosition(ctx, s.feed.Head().Position)
 	origin := s.feed.NewOrigin()
 	subscription := s.feed.Subscribe(origin)
 	defer subscription.Close()
-	if err := stream.Send(nil); err != nil { // the header: the stream stands
+	if err := stream.Send(nil); err != nil { // send the header
 		return err
 	}
 	in := &statusReader{
 		service: s, subscription: subscription, by: user.Author{Actor: author(ctx, "").Actor, Origin: origin},
-		answers: make(chan statusAnswer, maxOutstanding), taking: make(chan struct{}, 1),
+		responses: make(chan pendingResponse, maxOutstanding), busy: make(chan struct{}, 1),
 	}
 	go in.receive(ctx, stream.Receive)
 	out := statusWriter{service: s, subscription: subscription, send: stream.Send, flush: flusher(ctx)}
-	return out.answerAll(ctx, in)
+	return out.run(ctx, in)
 }
 
-// statusAnswer is the place of an answer in the order of the messages.
-type statusAnswer struct {
+// pendingResponse is the response to a message, in the order of the messages.
+type pendingResponse struct {
 	message *userv1.UserStatusUpdate
-	pending *user.Pending       // of what the store is to do; nil: there was nothing
-	present *user.CurrentStatus // as of the message, where the store had nothing to do
-	holds   bool                // the user's changes are kept back until this answer
-	fresh   bool                // the user was not followed before this message
-	err     error               // the message failed before it reached the store
+	pending *user.Pending       // submitted change or read; nil: none
+	current *user.CurrentStatus // status read without a submit
+	paused  bool                // the subscription to the user is paused until this response
+	added   bool                // the message subscribed to the user
+	err     error               // the message was rejected
 }
 
-// statusReader turns messages into outstanding answers.
+// statusReader converts messages to pending responses.
 type statusReader struct {
 	service      *Service
 	subscription *feed.Subscription
 	by           user.Author
-	answers      chan statusAnswer
-	taking       chan struct{} // full while a message is being taken, and for good at a drain
-	// Why there are no more answers; set before answers is closed.
+	responses    chan pendingResponse
+	busy         chan struct{} // full while a message is processed, and from the drain on
+	// Result of receive, set before responses is closed.
 	end     error
-	drained bool // the server is about to stop, and not what end says
+	drained bool // ended by the shutdown; end is ignored
 }
 
-// receive ends when the caller closes its side, when the stream breaks, or when the
-// server is about to stop. What is not taken by then has no effect, so that every
-// message that has one gets its answer.
+// receive reads messages until half-close, a failure of the stream, or shutdown. Messages not
+// processed by then have no effect: each message with an effect gets a response.
 func (r *statusReader) receive(ctx context.Context, next func() (*userv1.UserStatusUpdate, error)) {
-	defer close(r.answers)
+	defer close(r.responses)
 	defer func() {
-		// On a goroutine of its own nobody further out catches a panic.
+		// No recovery middleware covers this goroutine.
 		if value := recover(); value != nil {
 			r.end = fmt.Errorf("panic: %v\n%s", value, debug.Stack())
 		}
@@ -86,7 +85,7 @@ func (r *statusReader) receive(ctx context.Context, next func() (*userv1.UserSta
 			return
 		}
 		if err != nil {
-			// At a drain the server ends the reading.
+			// The shutdown closes the receiving side.
 			r.end, r.drained = err, r.service.feed.IsDraining()
 			return
 		}
@@ -96,62 +95,61 @@ func (r *statusReader) receive(ctx context.Context, next func() (*userv1.UserSta
 	}
 }
 
-// enqueue takes a message and gives its answer a place, unless the server is about to
-// stop.
+// enqueue processes a message and queues its response, unless the server is draining.
 func (r *statusReader) enqueue(ctx context.Context, message *userv1.UserStatusUpdate) error {
 	select {
-	case r.taking <- struct{}{}:
+	case r.busy <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-r.taking }()
+	defer func() { <-r.busy }()
 	if r.drained = r.service.feed.IsDraining(); r.drained {
 		return nil
 	}
 	select {
-	case r.answers <- r.take(ctx, message):
+	case r.responses <- r.process(ctx, message):
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// take does what a message asks as far as that needs no waiting.
-func (r *statusReader) take(ctx context.Context, message *userv1.UserStatusUpdate) statusAnswer {
-	panicIfPlanted(message.GetUserId())
-	// What the response needs; a message may be large, and many responses outstanding.
-	answer := statusAnswer{message: &userv1.UserStatusUpdate{
+// process submits the change of a message without waiting for its result.
+func (r *statusReader) process(ctx context.Context, message *userv1.UserStatusUpdate) pendingResponse {
+	injectPanic(message.GetUserId())
+	// Keep only the fields that the response needs: messages may be large.
+	response := pendingResponse{message: &userv1.UserStatusUpdate{
 		UserId: message.GetUserId(), ActivityId: message.GetActivityId(), ClientSeq: message.GetClientSeq(), Progress: message.GetProgress(),
 	}}
 	op, err := r.check(ctx, message)
 	if err != nil {
-		answer.err = err
-		return answer
+		response.err = err
+		return response
 	}
 	if message.GetUserId() == 0 {
-		return answer
+		return response
 	}
-	held, err := r.subscription.Pause(message.GetUserId())
+	state, err := r.subscription.Pause(message.GetUserId())
 	if err != nil {
-		answer.err = err
-		return answer
+		response.err = err
+		return response
 	}
-	if held.Fresh && budget.FromContext(ctx).Grow(budget.Subscription, followBytes) != nil {
+	if state.Fresh && budget.FromContext(ctx).Grow(budget.Subscription, followBytes) != nil {
 		r.subscription.Resume(message.GetUserId(), r.service.feed.Head().Position)
 		r.subscription.Unsubscribe(message.GetUserId())
-		answer.err = user.NewOverloadedError()
-		return answer
+		response.err = user.NewOverloadedError()
+		return response
 	}
-	answer.holds, answer.fresh = true, held.Fresh
-	if op == nil && held.Outstanding == 0 {
-		answer.present, answer.err = r.service.currentStatus(ctx, message.GetUserId())
-		return answer
+	response.paused, response.added = true, state.Fresh
+	if op == nil && state.Outstanding == 0 {
+		response.current, response.err = r.service.currentStatus(ctx, message.GetUserId())
+		return response
 	}
 	if op == nil {
-		op = &user.ReadBarrier{ID: message.GetUserId()} // after what is under way
+		op = &user.ReadBarrier{ID: message.GetUserId()} // after the outstanding changes
 	}
-	answer.pending = r.service.store.Submit(ctx, user.Batch{Changes: []user.Change{{Op: op, By: r.by}}})
-	return answer
+	response.pending = r.service.store.Submit(ctx, user.Batch{Changes: []user.Change{{Op: op, By: r.by}}})
+	return response
 }
 
 // currentStatus returns the status of a user that is not deleted.
@@ -179,13 +177,13 @@ func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpda
 		return nil, r.service.feed.CheckPosition(ctx, message.GetEpoch(), message.GetActivityId())
 	}
 	if message.GetUserId() == 0 {
-		return nil, user.NewFieldErrorf("user_id", "must be greater than 0 where a status is to be set")
+		return nil, user.NewFieldErrorf("user_id", "must be greater than 0 to set a status")
 	}
 	return setStatusOp(message.GetUserId(), message.GetStatus(), message.GetTimestamp())
 }
 
-// answerAll sends answers and changes until there are no more answers to come.
-func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
+// run sends responses and changes until the receiver ends.
+func (w *statusWriter) run(ctx context.Context, in *statusReader) error {
 	w.flush.Hold()
 	defer func() {
 		if w.beat != nil {
@@ -193,22 +191,22 @@ func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
 		}
 	}()
 	for {
-		if err := w.atHand(len(in.answers) > 0 || len(w.subscription.Wake()) > 0); err != nil {
+		if err := w.beforeWait(len(in.responses) > 0 || len(w.subscription.Wake()) > 0); err != nil {
 			return err
 		}
 		var err error
 		select {
-		case answer, more := <-in.answers:
+		case response, more := <-in.responses:
 			w.flush.Hold()
 			if !more {
-				return w.last(in)
+				return w.finalError(in)
 			}
-			err = w.answer(ctx, in, &answer)
+			err = w.respond(ctx, in, &response)
 		case <-w.subscription.Wake():
 			w.flush.Hold()
-			err = w.changes(ctx)
+			err = w.sendChanges(ctx)
 		case <-w.ticks():
-			w.due = true
+			w.progressDue = true
 		case <-w.service.feed.Draining():
 			return w.drain(ctx, in)
 		case <-ctx.Done():
@@ -220,24 +218,24 @@ func (w *statusWriter) answerAll(ctx context.Context, in *statusReader) error {
 	}
 }
 
-// drain gives the answers that are outstanding, that of a message that is being taken
-// included, and ends the stream.
+// drain sends the outstanding responses, including that of a message being processed, and ends
+// the stream.
 func (w *statusWriter) drain(ctx context.Context, in *statusReader) error {
-	for last := false; !last || len(in.answers) > 0; {
-		taking := in.taking
+	for last := false; !last || len(in.responses) > 0; {
+		busy := in.busy
 		if last {
-			taking = nil
+			busy = nil
 		}
 		select {
-		case answer, more := <-in.answers:
+		case response, more := <-in.responses:
 			if !more {
-				return w.last(in)
+				return w.finalError(in)
 			}
-			if err := w.answer(ctx, in, &answer); err != nil {
+			if err := w.respond(ctx, in, &response); err != nil {
 				return err
 			}
-		case taking <- struct{}{}:
-			last = true // nothing is being taken, and nothing will be
+		case busy <- struct{}{}:
+			last = true // no message is or will be processed
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -245,17 +243,17 @@ func (w *statusWriter) drain(ctx context.Context, in *statusReader) error {
 	return w.subscription.Drained()
 }
 
-// last gives the end of the stream once all its answers are given.
-func (w *statusWriter) last(in *statusReader) error {
+// finalError returns the result of the stream after its last response.
+func (w *statusWriter) finalError(in *statusReader) error {
 	if in.drained {
 		return w.subscription.Drained()
 	}
 	return in.end
 }
 
-// answer gives the one answer to a message.
-func (w *statusWriter) answer(ctx context.Context, in *statusReader, a *statusAnswer) error {
-	update, err := w.outcome(ctx, a)
+// respond sends the response to a message.
+func (w *statusWriter) respond(ctx context.Context, in *statusReader, a *pendingResponse) error {
+	update, err := w.result(ctx, a)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -267,37 +265,37 @@ func (w *statusWriter) answer(ctx context.Context, in *statusReader, a *statusAn
 	}
 	update.ClientSeq = a.message.GetClientSeq()
 	if a.message.GetProgress() {
-		w.askProgress()
+		w.enableProgress()
 	}
 	if err := w.send(update); err != nil {
-		return w.before(cmp.Or(update.GetActivityId(), math.MaxInt64), err)
+		return w.sendError(cmp.Or(update.GetActivityId(), math.MaxInt64), err)
 	}
-	if a.holds {
-		delivered := update.GetActivityId()
+	if a.paused {
+		position := update.GetActivityId()
 		if user.HasReason(err, user.UserNotFound) {
-			delivered = feed.MaxPosition
+			position = feed.MaxPosition
 		}
-		in.subscription.Resume(a.message.GetUserId(), delivered)
-		if err != nil && (a.fresh || user.HasReason(err, user.UserDeleted) || user.HasReason(err, user.UserNotFound)) {
+		in.subscription.Resume(a.message.GetUserId(), position)
+		if err != nil && (a.added || user.HasReason(err, user.UserDeleted) || user.HasReason(err, user.UserNotFound)) {
 			in.subscription.Unsubscribe(a.message.GetUserId())
 			budget.FromContext(ctx).Shrink(budget.Subscription, followBytes)
 		}
 	}
 	if err == nil && a.message.GetUserId() == 0 {
-		// From the position in the answer on, or from an earlier one asked for:
-		// there is no snapshot of everybody.
+		// Start at the position of the response or at an earlier requested one, without a
+		// snapshot.
 		in.subscription.SubscribeAll(cmp.Or(a.message.GetActivityId(), update.GetActivityId()))
 	}
 	return nil
 }
 
-// outcome waits for what a message asked, and gives the user's status after it.
-func (w *statusWriter) outcome(ctx context.Context, a *statusAnswer) (*userv1.UserStatusUpdate, error) {
+// result waits for the change of a message and returns the status after it.
+func (w *statusWriter) result(ctx context.Context, a *pendingResponse) (*userv1.UserStatusUpdate, error) {
 	switch {
 	case a.err != nil:
 		return nil, a.err
 	case a.pending != nil:
-		w.releaseUnless(a.pending.Done())
+		w.flushUnlessReady(a.pending.Done())
 		results, err := a.pending.Wait(ctx)
 		if err != nil {
 			return nil, err
@@ -306,16 +304,16 @@ func (w *statusWriter) outcome(ctx context.Context, a *statusAnswer) (*userv1.Us
 			return nil, results[0].Err
 		}
 		return w.service.statusUpdate(results[0].User.CurrentStatus()), nil
-	case a.present != nil:
-		return w.service.statusUpdate(*a.present), nil
-	default: // to follow everybody
+	case a.current != nil:
+		return w.service.statusUpdate(*a.current), nil
+	default: // subscribe to all users
 		head := w.service.feed.Head()
 		return &userv1.UserStatusUpdate{ActivityId: head.Position, Epoch: head.Epoch}, nil
 	}
 }
 
-// releaseUnless lets what was written go before a wait, unless there is none.
-func (w *statusWriter) releaseUnless(ready <-chan struct{}) {
+// flushUnlessReady flushes before a wait.
+func (w *statusWriter) flushUnlessReady(ready <-chan struct{}) {
 	select {
 	case <-ready:
 	default:

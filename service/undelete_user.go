@@ -8,18 +8,18 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// UndeleteUser takes a deletion back, until the user is due to be purged. Errors:
+// UndeleteUser reverts a deletion until the purge time of the user. Errors:
 // USER_NOT_FOUND, USER_NOT_DELETED, ETAG_MISMATCH, REQUEST_ID_REUSED.
 func (s *Service) UndeleteUser(ctx context.Context, req *userv1.UndeleteUserRequest) (*userv1.UndeleteUserResponse, error) {
-	repeat, err := once(ctx, userv1connect.UserServiceUndeleteUserProcedure, req)
+	key, err := idempotencyKey(ctx, userv1connect.UserServiceUndeleteUserProcedure, req)
 	if err != nil {
 		return nil, err
 	}
 	op := &user.Undelete{ID: req.GetUserId(), Etag: req.GetEtag()}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: repeat})
+	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
 	if err != nil {
-		return nil, s.explainMismatch(ctx, err, req.GetUserId(), req.GetEtag())
+		return nil, s.addChangedFields(ctx, err, req.GetUserId(), req.GetEtag())
 	}
-	s.answerReflects(ctx, result.Position)
+	s.setPosition(ctx, result.Position)
 	return &userv1.UndeleteUserResponse{User: userToProto(result.User, 0)}, nil
 }

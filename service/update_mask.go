@@ -13,24 +13,24 @@ import (
 const (
 	fieldUpdateMask = "update_mask"
 	fieldMetadata   = "metadata"
-	// wholeMask, alone in a mask, names every writable field.
+	// wholeMask as the only path selects all writable fields.
 	wholeMask = "*"
-	// maskAllows ends what a violation of the mask says.
+	// maskAllows is the end of the message of a mask violation.
 	maskAllows = "a mask may name username, email, status, tags, metadata and metadata.<key>"
 )
 
-// writableFields are what "*" stands for.
+// writableFields are the fields selected by wholeMask.
 var writableFields = []string{fieldUsername, fieldEmail, fieldStatus, fieldTags, fieldMetadata}
 
-// maskReader gathers what a mask names.
+// maskReader builds a patch from a mask.
 type maskReader struct {
 	from       *userv1.User
 	patch      user.Patch
 	violations []user.Violation
 }
 
-// maskedPatch names exactly the fields of the mask: one that is empty in u is
-// cleared, where it may be empty. A path that is named twice counts once.
+// maskedPatch sets exactly the fields in the mask. A field that is empty in u is cleared, if it
+// may be empty. Duplicate paths are ignored.
 func maskedPatch(u *userv1.User, paths []string) (user.Patch, []user.Violation) {
 	r := maskReader{from: u}
 	if len(paths) == 1 && paths[0] == wholeMask {
@@ -39,9 +39,9 @@ func maskedPatch(u *userv1.User, paths []string) (user.Patch, []user.Violation) 
 	for _, path := range slices.Compact(slices.Sorted(slices.Values(paths))) {
 		r.read(path)
 	}
-	r.refuseMisread()
+	r.rejectAmbiguousKeys()
 	if r.patch.Metadata != nil && len(r.patch.Entries) > 0 {
-		r.refuse(fieldUpdateMask, "must name either metadata as a whole or single entries of it, not both")
+		r.reject(fieldUpdateMask, "must not name both metadata and single metadata entries")
 	}
 	return r.patch, r.violations
 }
@@ -63,14 +63,14 @@ func (r *maskReader) read(path string) {
 			r.readEntry(path)
 			return
 		}
-		r.refuseUnknown(path)
+		r.rejectUnknown(path)
 	}
 }
 
-// text is the new value of a field that cannot be empty.
+// text returns the value of a field that cannot be empty.
 func (r *maskReader) text(field, value string) *string {
 	if value == "" {
-		r.refuse("user."+field, "must not be empty where the mask names it: it cannot be cleared")
+		r.reject("user."+field, "must not be empty if it is in update_mask: it cannot be cleared")
 		return nil
 	}
 	return &value
@@ -91,24 +91,23 @@ func (r *maskReader) readEntry(path string) {
 	}
 }
 
-// refuseMisread refuses keys that the JSON form of a field mask has changed: it turns
-// metadata.fooBar into metadata.foo_bar, so that the entry in user would be lost
-// without a word.
-func (r *maskReader) refuseMisread() {
+// rejectAmbiguousKeys rejects keys altered by the JSON form of a field mask, which converts
+// metadata.fooBar to metadata.foo_bar. The entry would be ignored silently.
+func (r *maskReader) rejectAmbiguousKeys() {
 	for key := range r.from.GetMetadata() {
-		read := maskedInJSON(key)
+		read := keyInJSONMask(key)
 		value, named := r.patch.Entries[read]
 		if read != key && named && value == nil {
-			r.refuse(fieldUpdateMask, "names the entry "+quoted(read)+", where user has "+quoted(key)+
-				": a mask in JSON cannot tell them apart; name metadata as a whole")
+			r.reject(fieldUpdateMask, "names the entry "+quoted(read)+", but user has "+quoted(key)+
+				": a JSON mask cannot distinguish them; name metadata instead")
 		}
 	}
 }
 
-// maskedInJSON is what becomes of a path in the JSON form of a field mask.
-func maskedInJSON(path string) string {
+// keyInJSONMask converts a key as the JSON form of a field mask does.
+func keyInJSONMask(key string) string {
 	var b strings.Builder
-	for _, r := range path {
+	for _, r := range key {
 		if 'A' <= r && r <= 'Z' {
 			b.WriteByte('_')
 			r += 'a' - 'A'
@@ -118,17 +117,17 @@ func maskedInJSON(path string) string {
 	return b.String()
 }
 
-func (r *maskReader) refuseUnknown(path string) {
+func (r *maskReader) rejectUnknown(path string) {
 	switch {
 	case path == wholeMask:
-		r.refuse(fieldUpdateMask, `must have "*" as its only path; `+maskAllows)
+		r.reject(fieldUpdateMask, `must have "*" as its only path; `+maskAllows)
 	case r.from.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(path)) != nil:
-		r.refuse(fieldUpdateMask, "must not name "+path+", which the server alone sets; "+maskAllows)
+		r.reject(fieldUpdateMask, "must not name output-only field "+path+"; "+maskAllows)
 	default:
-		r.refuse(fieldUpdateMask, "must not name "+quoted(path)+", which is no field to change; "+maskAllows)
+		r.reject(fieldUpdateMask, "unknown field "+quoted(path)+"; "+maskAllows)
 	}
 }
 
-func (r *maskReader) refuse(field, message string) {
+func (r *maskReader) reject(field, message string) {
 	r.violations = append(r.violations, user.Violation{Field: field, Message: message})
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// UpdateUser changes a user's writable fields; a request that names none answers the
-// present user. Errors: INVALID_FIELD, USER_NOT_FOUND, USER_DELETED, USERNAME_TAKEN,
+// UpdateUser changes the writable fields of a user. A request without fields returns the
+// current user. Errors: INVALID_FIELD, USER_NOT_FOUND, USER_DELETED, USERNAME_TAKEN,
 // EMAIL_TAKEN, ETAG_MISMATCH, REQUEST_ID_REUSED.
 func (s *Service) UpdateUser(ctx context.Context, req *userv1.UpdateUserRequest) (*userv1.UpdateUserResponse, error) {
 	change, err := updateChange(ctx, userv1connect.UserServiceUpdateUserProcedure, req)
@@ -18,25 +18,23 @@ func (s *Service) UpdateUser(ctx context.Context, req *userv1.UpdateUserRequest)
 	}
 	result, err := user.ApplyOne(ctx, s.store, change)
 	if err != nil {
-		return nil, s.explainMismatch(ctx, err, req.GetUserId(), req.GetEtag())
+		return nil, s.addChangedFields(ctx, err, req.GetUserId(), req.GetEtag())
 	}
-	s.answerReflects(ctx, result.Position)
+	s.setPosition(ctx, result.Position)
 	return &userv1.UpdateUserResponse{User: userToProto(result.User, 0)}, nil
 }
 
-// updateChange is the change that a request, or an item of one, asks for. The
-// procedure is the one that the caller has called.
+// updateChange converts a request, or an item of one, to a change. procedure is the RPC called.
 func updateChange(ctx context.Context, procedure string, req *userv1.UpdateUserRequest) (user.Change, error) {
 	op, err := newUpdate(req)
 	if err != nil {
 		return user.Change{}, err
 	}
-	repeat, err := once(ctx, procedure, req)
-	return user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: repeat}, err
+	key, err := idempotencyKey(ctx, procedure, req)
+	return user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key}, err
 }
 
-// newUpdate turns the request into the domain's op. All that is wrong with the mask
-// and with the values is reported at once.
+// newUpdate converts the request to an op. It reports all violations of mask and values.
 func newUpdate(req *userv1.UpdateUserRequest) (*user.Update, error) {
 	if req.GetUser() == nil {
 		return nil, user.NewFieldErrorf("user", "must be set")
@@ -44,14 +42,14 @@ func newUpdate(req *userv1.UpdateUserRequest) (*user.Update, error) {
 	var violations []user.Violation
 	if inner := req.GetUser().GetUserId(); inner != 0 && inner != req.GetUserId() {
 		violations = append(violations, user.Violation{
-			Field: "user.user_id", Message: "must be unset or equal user_id, which names the user to change",
+			Field: "user.user_id", Message: "must be unset or equal to user_id",
 		})
 	}
 	var patch user.Patch
 	if paths := req.GetUpdateMask().GetPaths(); len(paths) > 0 {
-		var wrong []user.Violation
-		patch, wrong = maskedPatch(req.GetUser(), paths)
-		violations = append(violations, wrong...)
+		var invalid []user.Violation
+		patch, invalid = maskedPatch(req.GetUser(), paths)
+		violations = append(violations, invalid...)
 	} else {
 		patch = unmaskedPatch(req.GetUser())
 	}
@@ -65,7 +63,7 @@ func newUpdate(req *userv1.UpdateUserRequest) (*user.Update, error) {
 	return op, err
 }
 
-// unmaskedPatch names every writable field that is not empty.
+// unmaskedPatch sets every writable field that is not empty.
 func unmaskedPatch(u *userv1.User) user.Patch {
 	var p user.Patch
 	if u.GetUsername() != "" {

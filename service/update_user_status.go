@@ -10,7 +10,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// UpdateUserStatus sets one user's status.
+// UpdateUserStatus sets the status of a user.
 func (s *Service) UpdateUserStatus(
 	ctx context.Context, req *userv1.UpdateUserStatusRequest,
 ) (*userv1.UpdateUserStatusResponse, error) {
@@ -18,15 +18,15 @@ func (s *Service) UpdateUserStatus(
 	if err != nil {
 		return nil, err
 	}
-	repeat, err := once(ctx, userv1connect.UserServiceUpdateUserStatusProcedure, req)
+	key, err := idempotencyKey(ctx, userv1connect.UserServiceUpdateUserStatusProcedure, req)
 	if err != nil {
 		return nil, err
 	}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: repeat})
+	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
 	if err != nil {
 		return nil, err
 	}
-	s.answerReflects(ctx, result.Position)
+	s.setPosition(ctx, result.Position)
 	return &userv1.UpdateUserStatusResponse{StatusUpdate: s.statusUpdate(result.User.CurrentStatus())}, nil
 }
 

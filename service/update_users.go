@@ -9,11 +9,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// UpdateUsers applies several updates, each by itself, or with atomic all or none:
-// the error is then the first failing item's, or INVALID_FIELD with what is wrong
-// with any of them. Where the answer would become larger than MaxMessageBytes,
-// further results tell no more than user_id, version, etag and updated_at, or
-// why the item failed in short.
+// UpdateUsers applies updates independently or, with atomic, all or none. Errors and short
+// results are as for CreateUsers.
 func (s *Service) UpdateUsers(ctx context.Context, req *userv1.UpdateUsersRequest) (*userv1.UpdateUsersResponse, error) {
 	var items chunk
 	for _, item := range req.GetRequests() {
@@ -28,12 +25,12 @@ func (s *Service) UpdateUsers(ctx context.Context, req *userv1.UpdateUsersReques
 	if err != nil {
 		return nil, s.atomicUpdateFailure(ctx, err, req.GetRequests())
 	}
-	room := s.answerRoom(len(results), shortItemBytes)
+	remaining := s.newSizeBudget(len(results), shortItemBytes)
 	res := &userv1.UpdateUsersResponse{Results: make([]*userv1.UserResult, len(results))}
 	for i := range results {
 		item := req.GetRequests()[i]
-		results[i].Err = s.explainMismatch(ctx, results[i].Err, item.GetUserId(), item.GetEtag())
-		res.Results[i] = s.userResult(i, item.GetUserId(), &results[i], &room)
+		results[i].Err = s.addChangedFields(ctx, results[i].Err, item.GetUserId(), item.GetEtag())
+		res.Results[i] = s.userResult(i, item.GetUserId(), &results[i], &remaining)
 	}
 	return res, nil
 }
@@ -46,6 +43,6 @@ func (s *Service) atomicUpdateFailure(ctx context.Context, err error, items []*u
 	item := items[failed.Index]
 	return atomicFailure(&user.ItemError{
 		Index: failed.Index,
-		Err:   s.explainMismatch(ctx, failed.Err, item.GetUserId(), item.GetEtag()),
+		Err:   s.addChangedFields(ctx, failed.Err, item.GetUserId(), item.GetEtag()),
 	})
 }

@@ -22,14 +22,14 @@ const (
 	otherID = "6ba7b811-9dad-11d1-80b4-00c04fd430c8"
 )
 
-func TestCreateUserRefuses(t *testing.T) {
+func TestCreateUserRejects(t *testing.T) {
 	r := newRig(t)
 	r.create(t, "Ann")
 	_, err := r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "a\x00b", Email: "nobody"})
 	wantInvalid(t, err, "username", "email")
 	_, err = r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ＡＮＮ", Email: "other@example.org"})
 	if e := wantReason(t, err, user.UsernameTaken); e.Metadata["holder_deleted"] != "false" {
-		t.Errorf("got %v", e.Metadata)
+		t.Errorf("metadata = %v", e.Metadata)
 	}
 	_, err = r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "other", Email: "ANN@EXAMPLE.org"})
 	wantReason(t, err, user.EmailTaken)
@@ -51,17 +51,17 @@ func TestCreateUserValidateOnly(t *testing.T) {
 			Username: "Bob", Email: "bob@example.org", Tags: []string{"a"}, Status: userv1.UserStatus_USER_STATUS_ACTIVE,
 		}
 		if !proto.Equal(res.GetUser(), want) {
-			t.Errorf("got %v, want %v", res.GetUser(), want)
+			t.Errorf("CreateUser() = %v, want %v", res.GetUser(), want)
 		}
 	}
 	if r.feed.Head() != head {
-		t.Error("the log has grown")
+		t.Error("the log has new rows, want none")
 	}
 	_, err := r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ann", Email: "b@example.org", ValidateOnly: true})
 	wantReason(t, err, user.UsernameTaken)
 	req.ValidateOnly = false
 	if _, err := r.CreateUser(t.Context(), req); err != nil {
-		t.Errorf("the id of a call that stored nothing is used up: %v", err)
+		t.Errorf("reuse of the request id of a validate_only call: error = %v", err)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestRequestIDs(t *testing.T) {
 	again.RequestId = strings.ToUpper(someID)
 	second, err := r.CreateUser(alice, again)
 	if err != nil || !proto.Equal(first, second) {
-		t.Errorf("repeated: got %v, %v; want %v", second, err, first)
+		t.Errorf("repeated request = %v, %v, want %v", second, err, first)
 	}
 	other := req()
 	other.Metadata["c"] = "4"
@@ -90,30 +90,30 @@ func TestRequestIDs(t *testing.T) {
 	_, err = r.CreateUser(as(t.Context(), "bob"), req())
 	wantReason(t, err, user.UsernameTaken)
 	if got := other.GetRequestId(); got != someID {
-		t.Errorf("the request was changed: %q", got)
+		t.Errorf("the request was modified: %q", got)
 	}
 	id := first.GetUser().GetUserId()
 	if _, err := r.DeleteUser(alice, &userv1.DeleteUserRequest{UserId: id, RequestId: someID}); err != nil {
-		t.Errorf("the same id for another procedure: %v", err)
+		t.Errorf("same id for another procedure: error = %v", err)
 	}
 	if _, err := r.DeleteUser(alice, &userv1.DeleteUserRequest{UserId: id, RequestId: someID}); err != nil {
-		t.Errorf("a delete repeated: %v", err)
+		t.Errorf("repeated delete: error = %v", err)
 	}
 	page, err := r.store.Log(t.Context(), user.LogQuery{UserID: id, MaxRows: 10})
 	if err != nil || len(page.Rows) != 2 {
-		t.Fatalf("got %d rows, %v", len(page.Rows), err)
+		t.Fatalf("log has %d rows, %v", len(page.Rows), err)
 	}
 	if d := page.Rows[0].Details; d["actor"] != "alice" || d["request_id"] != someID {
-		t.Errorf("the log says %v", d)
+		t.Errorf("details = %v", d)
 	}
 }
 
-// filled is what most updates below are made of.
+// filled returns a user with all fields set.
 func filled() *userv1.User {
 	return &userv1.User{
 		Username: "Anna", Email: "anna@example.org", Status: userv1.UserStatus_USER_STATUS_INACTIVE,
 		Tags: []string{"new"}, Metadata: map[string]string{"desk": "4", "a.b": "c"},
-		// What the server alone sets is ignored where there is no mask.
+		// Output-only fields are ignored without a mask.
 		Version: 99, Etag: "x", CreatedAt: &timestamppb.Timestamp{Nanos: -1},
 	}
 }
@@ -159,11 +159,11 @@ func TestUpdateUserMask(t *testing.T) {
 			u := res.GetUser()
 			if u.GetUsername() != test.want.username || u.GetEmail() != test.want.email || u.GetStatus() != test.want.status ||
 				!slices.Equal(u.GetTags(), test.want.tags) || !maps.Equal(u.GetMetadata(), test.want.metadata) {
-				t.Errorf("got %v, want %+v", u, test.want)
+				t.Errorf("UpdateUser() = %v, want %+v", u, test.want)
 			}
 			got, err := r.GetUser(t.Context(), &userv1.GetUserRequest{UserId: made.GetUserId()})
 			if err != nil || !proto.Equal(got.GetUser(), u) {
-				t.Errorf("answered %v, stored %v, %v", u, got, err)
+				t.Errorf("UpdateUser() = %v, stored %v, %v", u, got, err)
 			}
 			changed := test.name != "nothing named"
 			if (u.GetVersion() == 2) != changed || (u.GetEtag() != made.GetEtag()) != changed {
@@ -173,7 +173,7 @@ func TestUpdateUserMask(t *testing.T) {
 	}
 }
 
-func TestUpdateUserRefuses(t *testing.T) {
+func TestUpdateUserRejects(t *testing.T) {
 	r := newRig(t)
 	id := r.create(t, "Ann").GetUserId()
 	for _, test := range []struct {
@@ -184,21 +184,21 @@ func TestUpdateUserRefuses(t *testing.T) {
 		says  string
 	}{
 		{"no user", nil, nil, []string{"user"}, "must be set"},
-		{"another user id", &userv1.User{UserId: id + 1}, nil, []string{"user.user_id"}, "equal user_id"},
+		{"another user id", &userv1.User{UserId: id + 1}, nil, []string{"user.user_id"}, "equal to user_id"},
 		{"bad values", &userv1.User{Username: "a\x00b", Email: "nobody"}, nil, []string{"user.username", "user.email"}, "RFC 8266"},
-		{"an unknown path", filled(), []string{"email", "nickname"}, []string{"update_mask"}, `"nickname", which is no field`},
-		{"an output-only path", filled(), []string{"version", "etag"}, []string{"update_mask", "update_mask"}, "etag, which the server alone sets"},
-		{"a path in a field", filled(), []string{"tags.0"}, []string{"update_mask"}, "a mask may name"},
-		{"an empty path", filled(), []string{""}, []string{"update_mask"}, "a mask may name"},
-		{"all and more", filled(), []string{"*", "email"}, []string{"update_mask"}, "only path"},
-		{"metadata and an entry", filled(), []string{"metadata.desk", "metadata"}, []string{"update_mask"}, "not both"},
-		{"an entry without a key", filled(), []string{"metadata."}, []string{"update_mask"}, "1 to 64 characters"},
-		{"a long key", filled(), []string{"metadata." + strings.Repeat("k", 65)}, []string{"update_mask"}, "1 to 64 characters"},
-		{"a key that JSON has changed", &userv1.User{Metadata: map[string]string{"fooBar": "x"}}, []string{"metadata.foo_bar"}, []string{"update_mask"}, "metadata as a whole"},
-		{"a cleared username and e-mail", &userv1.User{}, []string{"username", "email"}, []string{"user.email", "user.username"}, "cannot be cleared"},
-		{"a cleared status", &userv1.User{}, []string{"status"}, []string{"user.status"}, "cannot be cleared"},
-		{"all of nothing", &userv1.User{}, []string{"*"}, []string{"user.email", "user.username", "user.status"}, "cannot be cleared"},
-		{"everything wrong", &userv1.User{UserId: 1}, []string{"x", "status"}, []string{"user.user_id", "update_mask", "user.status"}, "equal user_id"},
+		{"unknown path", filled(), []string{"email", "nickname"}, []string{"update_mask"}, `unknown field "nickname"`},
+		{"output-only path", filled(), []string{"version", "etag"}, []string{"update_mask", "update_mask"}, "output-only field etag"},
+		{"path inside a field", filled(), []string{"tags.0"}, []string{"update_mask"}, "a mask may name"},
+		{"empty path", filled(), []string{""}, []string{"update_mask"}, "a mask may name"},
+		{"wildcard and another path", filled(), []string{"*", "email"}, []string{"update_mask"}, "only path"},
+		{"metadata and one entry", filled(), []string{"metadata.desk", "metadata"}, []string{"update_mask"}, "both metadata and"},
+		{"entry without a key", filled(), []string{"metadata."}, []string{"update_mask"}, "1 to 64 characters"},
+		{"long key", filled(), []string{"metadata." + strings.Repeat("k", 65)}, []string{"update_mask"}, "1 to 64 characters"},
+		{"key altered by JSON", &userv1.User{Metadata: map[string]string{"fooBar": "x"}}, []string{"metadata.foo_bar"}, []string{"update_mask"}, "name metadata instead"},
+		{"cleared username and e-mail", &userv1.User{}, []string{"username", "email"}, []string{"user.email", "user.username"}, "cannot be cleared"},
+		{"cleared status", &userv1.User{}, []string{"status"}, []string{"user.status"}, "cannot be cleared"},
+		{"wildcard with an empty user", &userv1.User{}, []string{"*"}, []string{"user.email", "user.username", "user.status"}, "cannot be cleared"},
+		{"several violations", &userv1.User{UserId: 1}, []string{"x", "status"}, []string{"user.user_id", "update_mask", "user.status"}, "equal to user_id"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			req := &userv1.UpdateUserRequest{UserId: id, User: test.user}
@@ -207,13 +207,13 @@ func TestUpdateUserRefuses(t *testing.T) {
 			}
 			_, err := r.UpdateUser(t.Context(), req)
 			if e := wantInvalid(t, err, test.wrong...); !strings.Contains(e.Violations[0].Message, test.says) {
-				t.Errorf("%q does not say %q", e.Violations[0].Message, test.says)
+				t.Errorf("message = %q, want %q in it", e.Violations[0].Message, test.says)
 			}
 		})
 	}
 }
 
-func TestEtagMismatchSaysWhatHasChanged(t *testing.T) {
+func TestEtagMismatchHasChangedFields(t *testing.T) {
 	r := newRig(t)
 	made := r.create(t, "Ann")
 	id := made.GetUserId()
@@ -249,14 +249,14 @@ func TestEtagMismatchSaysWhatHasChanged(t *testing.T) {
 		for name, call := range calls {
 			e := wantReason(t, call(), user.EtagMismatch)
 			if e.Metadata["changed_fields"] != test.want || e.Metadata["etag"] != third.GetEtag() || e.Code != user.Aborted {
-				t.Errorf("%s with %s: got %v", name, test.etag, e.Metadata)
+				t.Errorf("%s with etag %s: metadata = %v", name, test.etag, e.Metadata)
 			}
 		}
 	}
 	_, err = update(&userv1.User{}, "no etag")
 	e := wantReason(t, err, user.EtagMismatch)
-	if _, told := e.Metadata["changed_fields"]; told || e.Metadata["etag"] != third.GetEtag() {
-		t.Errorf("for what is no etag: got %v", e.Metadata)
+	if _, ok := e.Metadata["changed_fields"]; ok || e.Metadata["etag"] != third.GetEtag() {
+		t.Errorf("invalid etag: metadata = %v", e.Metadata)
 	}
 }
 
@@ -270,7 +270,7 @@ func TestDeleteAndUndelete(t *testing.T) {
 	}
 	u := gone.GetUser()
 	if at := u.GetDeletedAt().AsTime(); at.IsZero() || !u.GetPurgeAt().AsTime().Equal(at.Add(time.Hour)) || u.GetVersion() != 2 {
-		t.Errorf("got %v", u)
+		t.Errorf("user = %v", u)
 	}
 	_, err = r.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: id})
 	wantReason(t, err, user.UserDeleted)
@@ -278,22 +278,22 @@ func TestDeleteAndUndelete(t *testing.T) {
 	wantReason(t, err, user.UserDeleted)
 	_, err = r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ann", Email: "b@example.org"})
 	if e := wantReason(t, err, user.UsernameTaken); e.Metadata["holder_deleted"] != "true" {
-		t.Errorf("got %v", e.Metadata)
+		t.Errorf("metadata = %v", e.Metadata)
 	}
 	_, err = r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: id, Etag: made.GetEtag()})
 	if e := wantReason(t, err, user.EtagMismatch); e.Metadata["changed_fields"] != "deleted_at,purge_at" {
-		t.Errorf("got %v", e.Metadata)
+		t.Errorf("metadata = %v", e.Metadata)
 	}
 	back, err := r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: id, Etag: u.GetEtag()})
 	if err != nil || back.GetUser().GetDeletedAt() != nil || back.GetUser().GetPurgeAt() != nil || back.GetUser().GetVersion() != 3 {
-		t.Errorf("got %v, %v", back, err)
+		t.Errorf("response = %v, %v", back, err)
 	}
 	_, err = r.UndeleteUser(t.Context(), &userv1.UndeleteUserRequest{UserId: id})
 	wantReason(t, err, user.UserNotDeleted)
 }
 
-// What is not expected of a store reaches the interceptor as it is.
-func TestUnexpectedFailuresAreNotDressedUp(t *testing.T) {
+// Unexpected store errors reach the interceptor unchanged.
+func TestUnexpectedStoreErrorsAreUnchanged(t *testing.T) {
 	broken := errors.New("broken")
 	base := newRig(t)
 	r := newRigOver(t, spyStore{Store: base.store, batches: func(user.Batch) ([]user.Result, error, bool) {
@@ -301,25 +301,24 @@ func TestUnexpectedFailuresAreNotDressedUp(t *testing.T) {
 	}}, base.clock)
 	_, err := r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "Ann", Email: "ann@example.org"})
 	if !errors.Is(err, broken) {
-		t.Errorf("create: %v", err)
+		t.Errorf("CreateUser() error = %v", err)
 	}
 	_, err = r.UpdateUsers(t.Context(), &userv1.UpdateUsersRequest{Atomic: true, Requests: []*userv1.UpdateUserRequest{
 		{UserId: 7, User: &userv1.User{}},
 	}})
 	if !errors.Is(err, broken) {
-		t.Errorf("update several: %v", err)
+		t.Errorf("UpdateUsers() error = %v", err)
 	}
 }
 
-// Names are stored and shown without surrounding white space and invisible characters,
-// whichever call brings them.
-func TestNamesAreStoredAsShown(t *testing.T) {
+// All RPCs store names without surrounding white space and invisible characters.
+func TestNamesAreSanitized(t *testing.T) {
 	r := newRig(t)
 	const name, email = " \u200bAnn\u00ad Miller\u3000\n", "\ufeff Ann@exam\u00adple.org\r\n"
 	check := func(call string, got *userv1.User, username, email string) {
 		t.Helper()
 		if got.GetUsername() != username || got.GetEmail() != email {
-			t.Errorf("%s: got %q, %q, want %q, %q", call, got.GetUsername(), got.GetEmail(), username, email)
+			t.Errorf("%s = %q, %q, want %q, %q", call, got.GetUsername(), got.GetEmail(), username, email)
 		}
 	}
 	valid, err := r.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: name, Email: email, ValidateOnly: true})
@@ -355,7 +354,7 @@ func TestNamesAreStoredAsShown(t *testing.T) {
 	for _, row := range log.GetActivities() {
 		for key, value := range row.GetDetails() {
 			if strings.ContainsAny(value, "\u200b\u00ad\n\r\ufeff\u202e\u2060\u200d\u3164") {
-				t.Errorf("row %d: %s is %q", row.GetActivityId(), key, value)
+				t.Errorf("row %d: %s = %q", row.GetActivityId(), key, value)
 			}
 		}
 	}

@@ -81,7 +81,7 @@ type Monitor struct {
 	mu     sync.Mutex
 	base   point         // a trusted time, or a lower bound
 	slack  time.Duration // maximum by which base is too early
-	fresh  bool          // no checkpoint: a forward jump may be the correction
+	fresh  bool          // no checkpoint: any jump may be the correction
 	best   point         // the last reading consistent with base
 	steady point         // the first reading since the last jump
 	status Status

@@ -68,7 +68,7 @@ func TestViolationsNameFieldAndExpectation(t *testing.T) {
 		{request{method: "GET", path: path + "?fields=colour"}, "fields[0]: must be one of user_id"},
 		{request{method: "GET", path: "/api/v1/users:batchGet?userIds=1,x"}, "user_ids[1]: must be a 64-bit integer"},
 		{request{method: "POST", path: "/api/v1/users:batchCreate", body: `{"requests":[{},{"tags":[1]}]}`}, "requests[1].tags[0]: must be a string (line 1:26)"},
-		{request{method: "GET", path: path + "/activities?since=yesterday", header: map[string]string{"Accept": "application/x-ndjson"}}, "since: must be a time of RFC 3339"},
+		{request{method: "GET", path: path + "/activities?since=yesterday", header: map[string]string{"Accept": "application/x-ndjson"}}, "since: must be an RFC 3339 time"},
 		{request{method: "GET", path: "/api/v1/users/abc"}, "user_id: must be a 64-bit integer"},
 	} {
 		got := c.do(test.request)
