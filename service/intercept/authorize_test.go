@@ -59,11 +59,11 @@ func (handlers) SyncUserStatus(
 		if err != nil {
 			return err
 		}
-		res_ := &userv1.UserStatusUpdate{ClientSeq: item.GetClientSeq()}
+		res := &userv1.UserStatusUpdate{ClientSeq: item.GetClientSeq()}
 		if err := auth.AuthorizeMessage(ctx, userv1connect.UserServiceSyncUserStatusProcedure, item); err != nil {
-			res_.Error, _ = rpcstatus.From(err)
+			res.Error, _ = rpcstatus.From(err)
 		}
-		if err := stream.Send(res_); err != nil {
+		if err := stream.Send(res); err != nil {
 			return err
 		}
 	}
@@ -318,14 +318,14 @@ func TestConditionsOnItems(t *testing.T) {
 				if err := stream.Send(item); err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
-				res_, err := stream.Receive()
-				if err != nil || res_.GetClientSeq() != item.GetClientSeq() {
-					t.Fatalf("%s: %v, %v", name, res_, err)
+				res, err := stream.Receive()
+				if err != nil || res.GetClientSeq() != item.GetClientSeq() {
+					t.Fatalf("%s: %v, %v", name, res, err)
 				}
-				if res_.GetError() != nil {
-					failed = append(failed, res_.GetClientSeq())
-					if got := permissionOf(res_.GetError()); got != string(row.without) {
-						t.Errorf("%s: item %d: permission = %q, want %q", name, res_.GetClientSeq(), got, row.without)
+				if res.GetError() != nil {
+					failed = append(failed, res.GetClientSeq())
+					if got := permissionOf(res.GetError()); got != string(row.without) {
+						t.Errorf("%s: item %d: permission = %q, want %q", name, res.GetClientSeq(), got, row.without)
 					}
 				}
 			}

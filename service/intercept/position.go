@@ -74,9 +74,9 @@ func (p *Position) WrapStreamingHandler(next connect.StreamingHandlerFunc) conne
 	}
 }
 
-func (p *Position) stamp(res_ http.Header) {
+func (p *Position) stamp(res http.Header) {
 	head := p.feed.Head()
-	res_[PositionHeader] = []string{user.FormatPosition(head.Epoch, head.Position)}
+	res[PositionHeader] = []string{user.FormatPosition(head.Epoch, head.Position)}
 }
 
 // wait blocks until the log has reached the position that the request asks for.

@@ -90,8 +90,8 @@ func TestValidatorPanicIsAnError(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "planted") {
 		t.Errorf("error = %v", err)
 	}
-	if res_, expected := intercept.ToConnect(err); expected || strings.Contains(res_.Error(), "planted") {
-		t.Errorf("error for the caller = %v", res_)
+	if res, expected := intercept.ToConnect(err); expected || strings.Contains(res.Error(), "planted") {
+		t.Errorf("error for the caller = %v", res)
 	}
 }
 
