@@ -61,7 +61,7 @@ type verdict struct {
 	until   time.Time
 }
 
-// trusts reports whether the current CAs trust the presented chain, and lowers until to its
+// trusts reports whether the current CAs trust the presented chain, and sets until to its
 // expiry. The CAs may have changed since the handshake. Results are cached for each pool.
 func (r *CertificateRules) trusts(presented []*x509.Certificate, until *time.Time, now time.Time) bool {
 	if r.authorities == nil || len(presented) == 0 {

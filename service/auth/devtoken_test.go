@@ -117,7 +117,7 @@ func TestDevelopmentKeyOfAnotherUser(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := second(auth.NewDevelopmentToken(dir, "ann", nil, time.Hour)); err == nil || !strings.Contains(err.Error(), "owned by another user") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v", name, err)
 		}
 	}
 }

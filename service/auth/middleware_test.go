@@ -213,14 +213,14 @@ func TestRejectionOverPlainHTTP(t *testing.T) {
 		if row.reason == "" {
 			continue // Connect errors are tested above
 		}
-		var told status.Status
-		if err := protojson.Unmarshal(body, &told); err != nil {
-			t.Fatalf("%s %s: %s: %v", row.method, row.path, body, err)
+		var st status.Status
+		if err := protojson.Unmarshal(body, &st); err != nil {
+			t.Fatalf("%s %s: got %s: %v", row.method, row.path, body, err)
 		}
 		info := new(errdetails.ErrorInfo)
-		if code.Code(told.GetCode()) != code.Code_UNAUTHENTICATED || len(told.GetDetails()) != 1 ||
-			told.GetDetails()[0].UnmarshalTo(info) != nil || info.GetReason() != string(row.reason) {
-			t.Errorf("%s %s: %s", row.method, row.path, body)
+		if code.Code(st.GetCode()) != code.Code_UNAUTHENTICATED || len(st.GetDetails()) != 1 ||
+			st.GetDetails()[0].UnmarshalTo(info) != nil || info.GetReason() != string(row.reason) {
+			t.Errorf("%s %s: got %s", row.method, row.path, body)
 		}
 	}
 	if len(g.passed()) != 0 {

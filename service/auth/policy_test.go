@@ -51,7 +51,7 @@ func TestPolicyCoversTheService(t *testing.T) {
 
 func TestAuthorizeOtherServices(t *testing.T) {
 	const reflect = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-	nobody, ann, all := Caller{}, Caller{Subject: "ann", Kind: Token}, FullAccess()
+	anonymous, ann, all := Caller{}, Caller{Subject: "ann", Kind: Token}, FullAccess()
 	for _, row := range []struct {
 		name       string
 		reflection Reflection
@@ -59,20 +59,20 @@ func TestAuthorizeOtherServices(t *testing.T) {
 		procedure  string
 		reason     user.Reason
 	}{
-		{"health", ReflectionOff, nobody, "/grpc.health.v1.Health/Check", ""},
-		{"health, watched", ReflectionOff, nobody, "/grpc.health.v1.Health/Watch", ""},
+		{"health", ReflectionOff, anonymous, "/grpc.health.v1.Health/Check", ""},
+		{"health, watched", ReflectionOff, anonymous, "/grpc.health.v1.Health/Watch", ""},
 		{"reflection that is off", ReflectionOff, all, reflect, user.PermissionMissing},
-		{"reflection for callers, nobody", ReflectionCallers, nobody, reflect, user.CredentialsMissing},
+		{"reflection for callers, anonymous", ReflectionCallers, anonymous, reflect, user.CredentialsMissing},
 		{"reflection for callers, a caller", ReflectionCallers, ann, reflect, ""},
 		{"reflection for callers, without authentication", ReflectionCallers, all, reflect, ""},
-		{"open reflection", ReflectionOpen, nobody, reflect, ""},
-		{"what is not in the table", ReflectionOpen, all, "/user.v1.UserService/DropUsers", user.PermissionMissing},
+		{"open reflection", ReflectionOpen, anonymous, reflect, ""},
+		{"unknown procedure", ReflectionOpen, all, "/user.v1.UserService/DropUsers", user.PermissionMissing},
 		{"another spelling", ReflectionOpen, all, "/user.v1.UserService/getUser", user.PermissionMissing},
 		{"nothing", ReflectionOpen, all, "", user.PermissionMissing},
 	} {
 		err := NewPolicy(row.reflection).Authorize(WithCaller(t.Context(), row.caller), row.procedure)
 		if (err == nil) != (row.reason == "") || err != nil && !user.HasReason(err, row.reason) {
-			t.Errorf("%s: %v", row.name, err)
+			t.Errorf("%s: got %v", row.name, err)
 		}
 	}
 }
@@ -97,7 +97,7 @@ func TestAuthorizeMessage(t *testing.T) {
 		{"following", userv1connect.UserServiceSyncUserStatusProcedure, &userv1.UserStatusUpdate{UserId: 1}, ""},
 		{"following everybody", userv1connect.UserServiceSyncUserStatusProcedure, &userv1.UserStatusUpdate{}, UsersWatchAll},
 		{"changing", userv1connect.UserServiceSyncUserStatusProcedure, &userv1.UserStatusUpdate{UserId: 1, Status: active}, StatusWrite},
-		{"changing nobody", userv1connect.UserServiceSyncUserStatusProcedure, &userv1.UserStatusUpdate{Status: active}, StatusWrite},
+		{"status without a user", userv1connect.UserServiceSyncUserStatusProcedure, &userv1.UserStatusUpdate{Status: active}, StatusWrite},
 		{"an unknown status", userv1connect.UserServiceSyncUserStatusProcedure, &userv1.UserStatusUpdate{UserId: 1, Status: -9}, StatusWrite},
 		{"a message of another kind", userv1connect.UserServiceListUsersProcedure, &userv1.GetUserRequest{}, UsersReadDeleted},
 		{"no message", userv1connect.UserServiceListUsersProcedure, "show_deleted", UsersReadDeleted},
@@ -110,7 +110,7 @@ func TestAuthorizeMessage(t *testing.T) {
 		err := AuthorizeMessage(WithCaller(t.Context(), caller), row.procedure, row.message)
 		if row.needs == "" {
 			if err != nil {
-				t.Errorf("%s: %v", row.name, err)
+				t.Errorf("%s: got %v", row.name, err)
 			}
 			caller.Permissions = 0
 			if err := AuthorizeMessage(WithCaller(t.Context(), caller), row.procedure, row.message); err != nil {
@@ -118,10 +118,10 @@ func TestAuthorizeMessage(t *testing.T) {
 			}
 			continue
 		}
-		told, ok := user.AsError(err)
-		if !ok || told.Code != user.PermissionDenied || told.Reason != user.PermissionMissing ||
-			told.Metadata["permission"] != string(row.needs) {
-			t.Errorf("%s: %+v", row.name, told)
+		userErr, ok := user.AsError(err)
+		if !ok || userErr.Code != user.PermissionDenied || userErr.Reason != user.PermissionMissing ||
+			userErr.Metadata["permission"] != string(row.needs) {
+			t.Errorf("%s: got %+v", row.name, userErr)
 		}
 		if err := AuthorizeMessage(t.Context(), row.procedure, row.message); !user.HasReason(err, user.CredentialsMissing) {
 			t.Errorf("%s, anonymous: AuthorizeMessage() = %v", row.name, err)

@@ -316,11 +316,11 @@ func TestConditionsOnItems(t *testing.T) {
 			var failed []int64
 			for _, item := range items {
 				if err := stream.Send(item); err != nil {
-					t.Fatalf("%s: %v", name, err)
+					t.Fatalf("%s: got %v", name, err)
 				}
 				res, err := stream.Receive()
 				if err != nil || res.GetClientSeq() != item.GetClientSeq() {
-					t.Fatalf("%s: %v, %v", name, res, err)
+					t.Fatalf("%s: got %v, %v", name, res, err)
 				}
 				if res.GetError() != nil {
 					failed = append(failed, res.GetClientSeq())

@@ -65,15 +65,15 @@ func TestStreamLimitPerCaller(t *testing.T) {
 			t.Errorf("beyond the limit: error = %v", err)
 		}
 	}
-	nobody := t.Context()
+	anonymous := t.Context()
 	within := limits.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
 		return errors.Join(
-			open(nobody, "10.0.0.1:3", 1), // the second of the address
-			open(nobody, "10.0.0.2:1", 2), // another address
+			open(anonymous, "10.0.0.1:3", 1), // the second of the address
+			open(anonymous, "10.0.0.2:1", 2), // another address
 			open(ada, "10.0.0.1:1", 2),    // an authenticated caller has its own key
 		)
 	})
-	if err := within(nobody, &limitConn{peer: "10.0.0.1:2"}); err != nil {
+	if err := within(anonymous, &limitConn{peer: "10.0.0.1:2"}); err != nil {
 		t.Errorf("limits of other callers: error = %v", err)
 	}
 }

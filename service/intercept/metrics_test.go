@@ -148,7 +148,7 @@ func TestUnaryCallsAreCountedByCode(t *testing.T) {
 	for code, err := range map[string]error{
 		"OK":               nil,
 		"NotFound":         connect.NewError(connect.CodeNotFound, errors.New("gone")),
-		"Unauthenticated":  connect.NewError(connect.CodeUnauthenticated, errors.New("who?")),
+		"Unauthenticated":  connect.NewError(connect.CodeUnauthenticated, errors.New("no credentials")),
 		"Canceled":         context.Canceled,
 		"DeadlineExceeded": context.DeadlineExceeded,
 		"Unknown":          errors.New("plain"),

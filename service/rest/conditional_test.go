@@ -78,7 +78,7 @@ func TestHead(t *testing.T) {
 		t.Errorf("%v, but GET %v", head, get)
 	}
 	if missing := do(t, server, "HEAD", "/api/v1/nothing"); missing.status != http.StatusNotFound {
-		t.Errorf("%d", missing.status)
+		t.Errorf("got %d", missing.status)
 	}
 	server.Client().CloseIdleConnections()
 }
@@ -138,7 +138,7 @@ func TestErrorsHaveNoETag(t *testing.T) {
 	for _, path := range []string{"/api/v1/users/7", connectGetURL(`{"userId":"7"}`)} {
 		w := serve(t, both(t, f), request{method: "GET", path: path, header: map[string]string{"If-None-Match": "*"}})
 		if w.Code != http.StatusNotFound || w.Header().Get("Etag") != "" || w.Body.Len() == 0 {
-			t.Errorf("%d %v", w.Code, w.Header())
+			t.Errorf("got %d %v", w.Code, w.Header())
 		}
 	}
 }
@@ -205,7 +205,7 @@ func TestUnsupportedPreconditions(t *testing.T) {
 			w := serve(t, h, test.request)
 			p := readProblem(t, w.Body.Bytes())
 			if w.Code != http.StatusBadRequest || len(p.fields) != 1 || p.fields[0] != test.field {
-				t.Errorf("%d %+v", w.Code, p)
+				t.Errorf("got %d %+v", w.Code, p)
 			}
 			if received := f.receivedMessages(); len(received) > 0 {
 				t.Errorf("handler received %v", received)
@@ -233,7 +233,7 @@ func TestETagMismatch(t *testing.T) {
 			want, _ := user.AsError(test.err)
 			p := readProblem(t, w.Body.Bytes())
 			if w.Code != test.status || p.reason != string(want.Reason) || p.code != int32(want.Code) || p.meta["etag"] != want.Metadata["etag"] {
-				t.Errorf("%d %+v", w.Code, p)
+				t.Errorf("got %d %+v", w.Code, p)
 			}
 		})
 	}

@@ -33,7 +33,7 @@ func violationsOf(t *testing.T, body []byte) string {
 		}
 	}
 	if err := json.Unmarshal(body, &s); err != nil {
-		t.Fatalf("%v: %s", err, body)
+		t.Fatalf("%v: got %s", err, body)
 	}
 	var lines []string
 	for _, d := range s.Details {
@@ -167,7 +167,7 @@ func TestPatchWithoutMaskUsesTheMembers(t *testing.T) {
 	// An explicit mask takes precedence.
 	c.want(request{method: "PATCH", path: path + "?updateMask=tags", body: `{"email":"other@example.com"}`}, res)
 	if res.GetUser().GetEmail() != before.GetEmail() || len(res.GetUser().GetTags()) > 0 {
-		t.Errorf("%v", res)
+		t.Errorf("got %v", res)
 	}
 }
 
@@ -266,7 +266,7 @@ func idOf(t *testing.T, created reply) string {
 	t.Helper()
 	var res struct{ User struct{ UserID string } }
 	if err := json.Unmarshal(created.body, &res); err != nil || res.User.UserID == "" {
-		t.Fatalf("%v: %s", err, created.body)
+		t.Fatalf("%v: got %s", err, created.body)
 	}
 	return res.User.UserID
 }
@@ -325,13 +325,13 @@ func TestReadsByPOST(t *testing.T) {
 		n, err := io.ReadAtLeast(res.Body, buf, len("retry: 2000\n\n")+20)
 		if err != nil || res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != want || res.Header.Get("X-Accel-Buffering") != "no" ||
 			res.Header.Get("Cache-Control") != "no-store" || !strings.Contains(string(buf[:n]), "ACTIVE") {
-			t.Errorf("%q: %d %v %s, %v", accept, res.StatusCode, res.Header, buf[:n], err)
+			t.Errorf("%q: got %d %v %s, %v", accept, res.StatusCode, res.Header, buf[:n], err)
 		}
 		_ = res.Body.Close()
 	}
 	bad := c.do(request{method: "POST", path: "/api/v1/users:watchStatus", body: `{"userIds":"7"}`})
 	if bad.status != http.StatusBadRequest || violationsOf(t, bad.body) != "user_ids: must be an array of integers (line 1:12)" {
-		t.Errorf("%d %s", bad.status, bad.body)
+		t.Errorf("got %d %s", bad.status, bad.body)
 	}
 }
 
@@ -349,7 +349,7 @@ func TestOversizedBodyIs413(t *testing.T) {
 	} {
 		got := c.do(q)
 		if p := readProblem(t, got.body); got.status != http.StatusRequestEntityTooLarge || p.reason != string(user.MessageTooLarge) {
-			t.Errorf("%s: %d %s", name, got.status, got.body)
+			t.Errorf("%s: got %d %s", name, got.status, got.body)
 		}
 	}
 }
@@ -366,10 +366,10 @@ func TestEventSourceOfAnotherEpoch(t *testing.T) {
 		got := c.do(q)
 		s, err := parseEvents(string(got.body))
 		if err != nil || got.status != http.StatusOK || len(s.events) != 1 || s.events[0].name != "error" {
-			t.Fatalf("%s: %d %s %v", q.path, got.status, got.body, err)
+			t.Fatalf("%s: got %d %s %v", q.path, got.status, got.body, err)
 		}
 		if p := readProblem(t, []byte(s.events[0].data)); p.reason != string(user.PositionOutOfRange) || p.meta["epoch"] == "" {
-			t.Errorf("%s: %+v", q.path, p)
+			t.Errorf("%s: got %+v", q.path, p)
 		}
 		back, _, _ := strings.Cut(q.path, "?")
 		if again := c.do(sse(back, "Last-Event-ID", s.lastID)); again.status != http.StatusNoContent {

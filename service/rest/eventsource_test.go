@@ -83,7 +83,7 @@ func TestParseEvents(t *testing.T) {
 	}
 	want := "[{message a\nb 1} {x c 2} {message  }]"
 	if got := fmt.Sprint(s.events); got != want || s.comments != 1 || len(s.retry) != 1 || s.lastID != "" {
-		t.Errorf("%s, %+v", got, s)
+		t.Errorf("got %s, %+v", got, s)
 	}
 	for _, bad := range []string{"data: a\n", "data: a", "dta: a\n\n", "retry: x\n\n", "\xff\n\n", "id: \x00\n\n"} {
 		if _, err := parseEvents(bad); err == nil {

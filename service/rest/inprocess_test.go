@@ -61,7 +61,7 @@ func TestHandlerWithoutFlushControl(t *testing.T) {
 			more <- int64(i + 1)
 			synctest.Wait()
 			if _, text := c.got(); strings.Count(text, "\n") != i+1 {
-				t.Errorf("%q", text)
+				t.Errorf("got %q", text)
 			}
 		}
 		c.leave()
@@ -174,7 +174,7 @@ func TestContextAndHeadersOfTheCall(t *testing.T) {
 			"If-None-Match": "", "Connect-Timeout-Ms": "", "Last-Event-Id": "",
 		} {
 			if headers.Get(name) != want {
-				t.Errorf("%s: %s %q", accept, name, headers.Get(name))
+				t.Errorf("%s: got %s %q", accept, name, headers.Get(name))
 			}
 		}
 		if caller != "ann" || remote != r.RemoteAddr {
@@ -199,7 +199,7 @@ func TestPanickingHandler(t *testing.T) {
 		w := serve(t, h, sse(activitiesPath))
 		contains(t, logged.String(), "secret")
 		if strings.Contains(w.Body.String(), "secret") {
-			t.Errorf("%s", w.Body)
+			t.Errorf("got %s", w.Body)
 		}
 		contains(t, w.Body.String(), string(user.InternalError))
 		if rows == 0 && w.Code != http.StatusInternalServerError {
@@ -235,7 +235,7 @@ func TestAcceptSelectsTheFormat(t *testing.T) {
 			got = ""
 		}
 		if got != want || w.Header().Get("Vary") == "" {
-			t.Errorf("%q: %d %q", accept, w.Code, got)
+			t.Errorf("%q: got %d %q", accept, w.Code, got)
 		}
 	}
 }
@@ -257,7 +257,7 @@ func TestOverTheNetwork(t *testing.T) {
 			t.Fatal(err)
 		}
 		if res.StatusCode != http.StatusOK || (res.ProtoMajor == 2) != h2 {
-			t.Fatalf("%v", res)
+			t.Fatalf("got %v", res)
 		}
 		lines := bufio.NewScanner(res.Body)
 		for i := range int64(4) {

@@ -117,7 +117,7 @@ func TestTruncatedGzip(t *testing.T) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		if w.Code != http.StatusBadRequest || readProblem(t, w.Body.Bytes()).reason != string(user.InvalidField) {
-			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+			t.Errorf("%s: got %d %s", path, w.Code, w.Body)
 		}
 	}
 	if received := f.receivedMessages(); len(received) > 0 {
@@ -257,7 +257,7 @@ func TestErrorsHaveStatusAndDetails(t *testing.T) {
 			}
 			for key, value := range test.err.Metadata {
 				if p.meta[key] != value {
-					t.Errorf("%s: %q", key, p.meta[key])
+					t.Errorf("%s: got %q", key, p.meta[key])
 				}
 			}
 		})
@@ -279,10 +279,10 @@ func TestInternalErrorsAreHidden(t *testing.T) {
 		w := serve(t, h, request{method: "GET", path: "/api/v1/users/7/activities", header: map[string]string{"Accept": accept}})
 		p := readProblem(t, w.Body.Bytes())
 		if w.Code != http.StatusInternalServerError || p.reason != string(user.InternalError) || p.meta["incident"] == "" {
-			t.Errorf("%s: %d %+v", accept, w.Code, p)
+			t.Errorf("%s: got %d %+v", accept, w.Code, p)
 		}
 		if strings.Contains(w.Body.String(), "secret") {
-			t.Errorf("%s", w.Body)
+			t.Errorf("got %s", w.Body)
 		}
 		contains(t, logged.String(), p.meta["incident"])
 	}
@@ -298,7 +298,7 @@ func TestCompression(t *testing.T) {
 	} {
 		w := serve(t, h, request{method: "GET", path: "/api/v1/users", header: map[string]string{"Accept-Encoding": accept}})
 		if got := w.Header().Get("Content-Encoding"); got != want {
-			t.Errorf("%q: %q", accept, got)
+			t.Errorf("%q: got %q", accept, got)
 		}
 		contains(t, strings.Join(w.Header()["Vary"], ","), "Accept-Encoding")
 	}

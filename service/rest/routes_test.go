@@ -105,7 +105,7 @@ func TestEveryAnnotationIsServed(t *testing.T) {
 		}
 		w := serve(t, h, request{method: method, path: strings.ReplaceAll(path, "{user_id}", "7")})
 		if w.Code == http.StatusNotFound || w.Code == http.StatusMethodNotAllowed {
-			t.Errorf("%s %s: %d", method, path, w.Code)
+			t.Errorf("%s %s: got %d", method, path, w.Code)
 		}
 	}
 }
@@ -171,7 +171,7 @@ func TestHTTPErrors(t *testing.T) {
 			readProblem(t, w.Body.Bytes())
 			for name, want := range test.header {
 				if got := w.Header().Get(name); got != want {
-					t.Errorf("%s: %q", name, got)
+					t.Errorf("%s: got %q", name, got)
 				}
 			}
 		})
@@ -183,7 +183,7 @@ func TestJSONBodiesWithCharset(t *testing.T) {
 	for _, contentType := range []string{"application/json", "application/json;charset=UTF-8", "Application/JSON; charset=utf-8"} {
 		w := serve(t, h, request{method: "POST", path: "/api/v1/users", body: "{}", header: map[string]string{"Content-Type": contentType}})
 		if w.Code != http.StatusOK {
-			t.Errorf("%s: %d %s", contentType, w.Code, w.Body)
+			t.Errorf("%s: got %d %s", contentType, w.Code, w.Body)
 		}
 	}
 }
@@ -196,10 +196,10 @@ func TestResponsesAreProtobufJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !proto.Equal(got.GetUser(), testUser(9007199254740993)) {
-		t.Errorf("%v", got)
+		t.Errorf("got %v", got)
 	}
 	if w.Header().Get("Content-Type") != "application/json" || w.Header().Get("Content-Length") != strconv.Itoa(w.Body.Len()) {
-		t.Errorf("%v", w.Header())
+		t.Errorf("got %v", w.Header())
 	}
 }
 
@@ -207,7 +207,7 @@ func TestOpenAPI(t *testing.T) {
 	h := newHandler(t, &fake{})
 	w := serve(t, h, request{method: "GET", path: rest.OpenAPIPath})
 	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/yaml" {
-		t.Fatalf("%d %v", w.Code, w.Header())
+		t.Fatalf("got %d %v", w.Code, w.Header())
 	}
 	var document struct {
 		OpenAPI string                    `yaml:"openapi"`

@@ -66,10 +66,10 @@ func (c curl) want(q request, into proto.Message) reply {
 	c.t.Helper()
 	got := c.do(q)
 	if got.status != http.StatusOK {
-		c.t.Fatalf("%s %s: %d %s", q.method, q.path, got.status, got.body)
+		c.t.Fatalf("%s %s: got %d %s", q.method, q.path, got.status, got.body)
 	}
 	if err := protojson.Unmarshal(got.body, into); err != nil {
-		c.t.Fatalf("%v: %s", err, got.body)
+		c.t.Fatalf("%v: got %s", err, got.body)
 	}
 	return got
 }
@@ -91,7 +91,7 @@ func TestWholeServer(t *testing.T) {
 				t.Fatalf("ETag %s of %v", etag, got)
 			}
 			if again := c.do(request{method: "GET", path: path, header: map[string]string{"If-None-Match": etag}}); again.status != http.StatusNotModified || len(again.body) > 0 {
-				t.Errorf("%d %s", again.status, again.body)
+				t.Errorf("got %d %s", again.status, again.body)
 			}
 			updated := &userv1.UpdateUserResponse{}
 			patch := request{
@@ -100,14 +100,14 @@ func TestWholeServer(t *testing.T) {
 			}
 			c.want(patch, updated)
 			if u := updated.GetUser(); u.GetEmail() != "b@example.com" || fmt.Sprint(u.GetMetadata()) != "map[a_b:3]" {
-				t.Errorf("%v", u)
+				t.Errorf("got %v", u)
 			}
 			again := c.do(patch)
 			if p := readProblem(t, again.body); again.status != http.StatusPreconditionFailed || p.reason != string(user.EtagMismatch) || p.meta["changed_fields"] == "" {
-				t.Errorf("%d %s", again.status, again.body)
+				t.Errorf("got %d %s", again.status, again.body)
 			}
 			if bad := c.do(request{method: "GET", path: path + "?fields=nope"}); bad.status != http.StatusBadRequest || len(readProblem(t, bad.body).fields) != 1 {
-				t.Errorf("%d %s", bad.status, bad.body)
+				t.Errorf("got %d %s", bad.status, bad.body)
 			}
 			c.want(request{method: "PUT", path: path + "/status", body: `{"status":"USER_STATUS_SUSPENDED"}`}, &userv1.UpdateUserStatusResponse{})
 			c.want(request{method: "POST", path: path + "/activities", body: `{"action":"app.login"}`}, &userv1.RecordUserActivityResponse{})
@@ -125,7 +125,7 @@ func TestWholeServer(t *testing.T) {
 			c.want(request{method: "DELETE", path: path}, &userv1.DeleteUserResponse{})
 			c.want(request{method: "POST", path: path + ":undelete"}, &userv1.UndeleteUserResponse{})
 			if missing := c.do(request{method: "GET", path: "/api/v1/users/1"}); missing.status != http.StatusNotFound || readProblem(t, missing.body).reason != string(user.UserNotFound) {
-				t.Errorf("%d %s", missing.status, missing.body)
+				t.Errorf("got %d %s", missing.status, missing.body)
 			}
 		})
 	}
@@ -135,13 +135,13 @@ func (c curl) lines(path string) []*userv1.UserActivity {
 	c.t.Helper()
 	got := c.do(ndjson(path))
 	if got.status != http.StatusOK {
-		c.t.Fatalf("%d %s", got.status, got.body)
+		c.t.Fatalf("got %d %s", got.status, got.body)
 	}
 	var rows []*userv1.UserActivity
 	for line := range bytes.Lines(got.body) {
 		row := &userv1.UserActivity{}
 		if err := protojson.Unmarshal(line, row); err != nil {
-			c.t.Fatalf("%v: %s", err, line)
+			c.t.Fatalf("%v: got %s", err, line)
 		}
 		rows = append(rows, row)
 	}
@@ -160,7 +160,7 @@ func (c curl) open(q request) *reader {
 	c.t.Helper()
 	res := c.send(q) //nolint:bodyclose // the reader's close does it
 	if res.StatusCode != http.StatusOK {
-		c.t.Fatalf("%s: %d", q.path, res.StatusCode)
+		c.t.Fatalf("%s: got %d", q.path, res.StatusCode)
 	}
 	return &reader{t: c.t, lines: bufio.NewScanner(res.Body), close: func() { _ = res.Body.Close() }}
 }
@@ -229,14 +229,14 @@ func TestWholeServerStreams(t *testing.T) {
 			live.close()
 			ended, err := parseEvents(live.text.String())
 			if err != nil || len(ended.events) != 2 {
-				t.Errorf("%v %+v", err, ended)
+				t.Errorf("got %v %+v", err, ended)
 			}
 			if deleted := c.do(sse(path+"/activities", "Last-Event-ID", ended.lastID)); deleted.status != http.StatusNoContent {
-				t.Errorf("%d %s", deleted.status, deleted.body)
+				t.Errorf("got %d %s", deleted.status, deleted.body)
 			}
 			ahead := c.do(ndjson(path + "/activities?after_activity_id=1000"))
 			if p := readProblem(t, ahead.body); ahead.status != http.StatusBadRequest || p.reason != string(user.PositionOutOfRange) || p.meta["last_position"] == "" {
-				t.Errorf("%d %s", ahead.status, ahead.body)
+				t.Errorf("got %d %s", ahead.status, ahead.body)
 			}
 		})
 	}

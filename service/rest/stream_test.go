@@ -27,11 +27,11 @@ func TestEventStream(t *testing.T) {
 		status, _ := c.got()
 		if status != 200 || c.header.Get("Content-Type") != "text/event-stream" || c.header.Get("Cache-Control") != "no-store" ||
 			c.header.Get("X-Accel-Buffering") != "no" || c.header.Get("Vary") != "Accept" || c.header.Get("Userd-Position") != "ep:och:99" {
-			t.Fatalf("%d %v", status, c.header)
+			t.Fatalf("got %d %v", status, c.header)
 		}
 		for _, name := range []string{"Content-Encoding", "Connect-Accept-Encoding", "Accept-Encoding", "Content-Length"} {
 			if c.header.Get(name) != "" {
-				t.Errorf("%s: %q", name, c.header.Get(name))
+				t.Errorf("%s: got %q", name, c.header.Get(name))
 			}
 		}
 		s := c.events(t)
@@ -40,10 +40,10 @@ func TestEventStream(t *testing.T) {
 		}
 		got := &userv1.UserActivity{}
 		if err := protojson.Unmarshal([]byte(s.events[1].data), got); err != nil || !proto.Equal(got, activity(5)) {
-			t.Errorf("%v: %s", err, s.events[1].data)
+			t.Errorf("%v: got %s", err, s.events[1].data)
 		}
 		if e := s.events[1]; e.id != "ep:5" || e.name != "message" {
-			t.Errorf("%+v", e)
+			t.Errorf("got %+v", e)
 		}
 		source.live <- 12
 		synctest.Wait()
@@ -98,7 +98,7 @@ func TestSilentHandler(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if status, _ := c.got(); status != 200 || c.events(t).comments != 1 {
-			t.Errorf("%d", status)
+			t.Errorf("got %d", status)
 		}
 		c.leave()
 		c.ended()
@@ -115,7 +115,7 @@ func TestProgress(t *testing.T) {
 			synctest.Wait()
 			s := c.events(t)
 			if len(s.events) != want || s.lastID != "ep:11" {
-				t.Errorf("%q: %+v", query, s)
+				t.Errorf("%q: got %+v", query, s)
 			}
 			if want == 3 && s.events[1].id != "ep:9" {
 				t.Errorf("stream = %+v", s)
@@ -183,7 +183,7 @@ func TestStreamRequests(t *testing.T) {
 			received := f.receivedMessages()
 			if test.want == nil {
 				if w.Code != http.StatusBadRequest || len(received) > 0 {
-					t.Errorf("%d, %v", w.Code, received)
+					t.Errorf("got %d, %v", w.Code, received)
 				}
 				return
 			}
@@ -227,7 +227,7 @@ func TestEndOfStream(t *testing.T) {
 			}
 			if test.format != "text/event-stream" || test.status == http.StatusNoContent {
 				if w.Body.Len() > 0 {
-					t.Errorf("%q", w.Body)
+					t.Errorf("got %q", w.Body)
 				}
 				return
 			}
@@ -254,11 +254,11 @@ func TestErrorBeforeTheFirstRow(t *testing.T) {
 			p := readProblem(t, w.Body.Bytes())
 			if w.Code != test.status || p.reason != string(test.err.Reason) || w.Header().Get("Retry-After") != test.retry ||
 				w.Header().Get("Content-Type") != "application/json" {
-				t.Errorf("%d %+v %v", w.Code, p, w.Header())
+				t.Errorf("got %d %+v %v", w.Code, p, w.Header())
 			}
 			for key, value := range test.err.Metadata {
 				if p.meta[key] != value {
-					t.Errorf("%s: %q", key, p.meta[key])
+					t.Errorf("%s: got %q", key, p.meta[key])
 				}
 			}
 		}
@@ -292,7 +292,7 @@ func TestEventSourceThatCannotResume(t *testing.T) {
 			h := newHandler(t, &fake{stream: (&feed{err: test.err}).serve})
 			w := serve(t, h, q)
 			if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/event-stream" || w.Header().Get("X-Accel-Buffering") != "no" {
-				t.Fatalf("%d %v", w.Code, w.Header())
+				t.Fatalf("got %d %v", w.Code, w.Header())
 			}
 			s, err := parseEvents(w.Body.String())
 			if err != nil || len(s.events) != 1 || s.events[0].name != "error" || (s.lastID == "end") != test.final {
@@ -324,14 +324,14 @@ func TestStreamError(t *testing.T) {
 		t.Errorf("error = %+v", p)
 	}
 	if len(s.retry) != 2 || s.retry[1] != 1000 {
-		t.Errorf("%v", s.retry)
+		t.Errorf("got %v", s.retry)
 	}
 
 	w = serve(t, newHandler(t, &fake{stream: source.serve}), ndjson(activitiesPath))
 	lines := strings.Split(strings.TrimSuffix(w.Body.String(), "\n"), "\n")
 	last, found := strings.CutPrefix(lines[len(lines)-1], `{"error":`)
 	if len(lines) != 2 || !found {
-		t.Fatalf("%q", lines)
+		t.Fatalf("got %q", lines)
 	}
 	if p := readProblem(t, []byte(strings.TrimSuffix(last, "}"))); p.reason != string(user.ServerDraining) {
 		t.Errorf("error = %+v", p)
@@ -347,7 +347,7 @@ func TestNDJSON(t *testing.T) {
 		synctest.Wait()
 		status, text := c.got()
 		if status != 200 || c.header.Get("Content-Type") != "application/x-ndjson" {
-			t.Errorf("%d %v", status, c.header)
+			t.Errorf("got %d %v", status, c.header)
 		}
 		lines := strings.Split(text, "\n")
 		if len(lines) != 6 || strings.Join(lines[3:], "") != "" {
@@ -356,7 +356,7 @@ func TestNDJSON(t *testing.T) {
 		for i, position := range []int64{3, 5, 6} {
 			got := &userv1.UserActivity{}
 			if err := protojson.Unmarshal([]byte(lines[i]), got); err != nil || !proto.Equal(got, activity(position)) {
-				t.Errorf("%v: %s", err, lines[i])
+				t.Errorf("%v: got %s", err, lines[i])
 			}
 		}
 		c.leave()
@@ -396,7 +396,7 @@ func TestStatuses(t *testing.T) {
 		for query, before := range map[string]string{"?all=true": "ep:40", "?user_ids=7": "", "?all=true&after_activity_id=3": ""} {
 			c := dial(t, newHandler(t, f), request{method: "GET", path: "/api/v1/users:watchStatus" + query})
 			if s := c.events(t); s.lastID != before || len(s.events) > 0 || len(s.retry) != 1 {
-				t.Errorf("%s: %+v", query, s)
+				t.Errorf("%s: got %+v", query, s)
 			}
 			update := &userv1.UserStatusUpdate{UserId: 7, Status: userv1.UserStatus_USER_STATUS_INACTIVE, ActivityId: 41, Epoch: "ep"}
 			updates <- update
@@ -407,7 +407,7 @@ func TestStatuses(t *testing.T) {
 			}
 			got := &userv1.UserStatusUpdate{}
 			if err := protojson.Unmarshal([]byte(s.events[0].data), got); err != nil || !proto.Equal(got, update) {
-				t.Errorf("%v: %s", err, s.events[0].data)
+				t.Errorf("%v: got %s", err, s.events[0].data)
 			}
 			c.leave()
 			c.ended()

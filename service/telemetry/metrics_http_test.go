@@ -118,7 +118,7 @@ func TestUnhandledRequestsAreCounted(t *testing.T) {
 		}
 		res, err := client.Do(r)
 		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatalf("%s: got %v", name, err)
 		}
 		_, _ = io.Copy(io.Discard, res.Body)
 		_ = res.Body.Close()

@@ -117,7 +117,7 @@ func TestExportedSpansHaveResourceAttributes(t *testing.T) {
 			err = proto.Unmarshal(body, &got)
 		}
 		if err != nil || r.URL.Path != "/v1/traces" {
-			t.Errorf("%s: %v", r.URL.Path, err)
+			t.Errorf("%s: got %v", r.URL.Path, err)
 		}
 		w.WriteHeader(http.StatusOK)
 	}))
