@@ -70,7 +70,7 @@ func TestStreamLimitPerCaller(t *testing.T) {
 		return errors.Join(
 			open(anonymous, "10.0.0.1:3", 1), // the second of the address
 			open(anonymous, "10.0.0.2:1", 2), // another address
-			open(ada, "10.0.0.1:1", 2),    // an authenticated caller has its own key
+			open(ada, "10.0.0.1:1", 2),       // an authenticated caller has its own key
 		)
 	})
 	if err := within(anonymous, &limitConn{peer: "10.0.0.1:2"}); err != nil {
