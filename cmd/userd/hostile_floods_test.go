@@ -93,7 +93,7 @@ func TestFloodsOfFrames(t *testing.T) {
 	x := newTarget(t)
 	for _, f := range floodsOfFrames() {
 		t.Run(f.name, func(t *testing.T) {
-			counter := `userd_connections_sent_away_total{cause="` + f.cause + `"}`
+			counter := `userd_connections_goaway_total{reason="` + f.cause + `"}`
 			before := x.metric(t, counter)
 			x.withstands(t, func(t *testing.T) {
 				p := x.peer(t)

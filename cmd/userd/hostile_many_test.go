@@ -74,7 +74,7 @@ func TestLowFileLimit(t *testing.T) {
 	x := program{wrap: []string{"sh", "-c", `ulimit -n 200; exec "$@"`, "sh"}}.target(t)
 	x.output.await(t, "the limit of open files is too low", "asked=10000 taken=72 files=200")
 	x.withstands(t, func(t *testing.T) {
-		const refused = `userd_connections_refused_total{cause="too_many"}`
+		const refused = `userd_connections_rejected_total{reason="too_many"}`
 		for range 300 {
 			x.dial(t, http2.ClientPreface)
 		}
@@ -165,7 +165,7 @@ func TestMemoryShareOfOneCaller(t *testing.T) {
 		for range 60 {
 			x.sendPartFrom(t, 2, 4<<20-1000)
 		}
-		await(t, "a rejection", func() bool { return x.metric(t, `userd_memory_refused_total{scope="caller"}`) > 0 })
+		await(t, "a rejection", func() bool { return x.metric(t, `userd_memory_reservations_rejected_total{scope="caller"}`) > 0 })
 		const share = scarceBytes * 6 / 10 / 4
 		if held := x.metric(t, `userd_memory_reserved_bytes{kind="body"}`); held > share {
 			t.Errorf("request bodies of one caller = %d bytes, want at most %d", held, share)

@@ -237,7 +237,7 @@ func TestConnectionsThatBringNoRequestAreCounted(t *testing.T) {
 	told := func(text string) int { return strings.Count(text, "brought no request that could be served") }
 	log.awaitAll(t, func(text string) bool { return told(text) == 4 }) // it is counted before
 	_, metrics := fetch(t, s.AdminURL()+"/metrics")
-	if want := "userd_connections_unserved_total 4\n"; !strings.Contains(metrics, want) {
+	if want := "userd_connections_invalid_total 4\n"; !strings.Contains(metrics, want) {
 		t.Errorf("there is no %s", want)
 	}
 	s.Stop()

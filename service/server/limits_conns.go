@@ -56,34 +56,31 @@ type connWatch struct {
 	overdrawn map[transport.Cause]prometheus.Counter
 }
 
-// newConnWatch returns a watch whose metrics are in the registry: userd_connections,
-// userd_connections_unserved_total, userd_connections_refused_total by cause, and
-// userd_connections_sent_away_total by cause, which is the kind of frames that there
-// were too many of.
+// newConnWatch returns a connWatch and registers its metrics.
 func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch, error) {
 	w := &connWatch{
 		log: log, lines: transport.NewRate(linesPerCause, linesPerCause),
 		refused:   make(map[transport.Refusal]prometheus.Counter),
 		overdrawn: make(map[transport.Cause]prometheus.Counter),
 		unserved: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "userd_connections_unserved_total",
-			Help: "HTTP/1 connections that brought something, and no request that could be served.",
+			Name: "userd_connections_invalid_total",
+			Help: "Total number of HTTP/1 connections that sent data but no valid request.",
 		}),
 	}
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "userd_connections_refused_total", Help: "Connections that were refused since there were too many.",
-	}, []string{"cause"})
+		Name: "userd_connections_rejected_total", Help: "Total number of connections rejected by a connection limit, by reason.",
+	}, []string{"reason"})
 	for _, reason := range transport.Refusals() {
 		w.refused[reason] = refused.WithLabelValues(string(reason))
 	}
 	sentAway := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "userd_connections_sent_away_total", Help: "HTTP/2 connections that were closed since they sent too many frames of a kind.",
-	}, []string{"cause"})
+		Name: "userd_connections_goaway_total", Help: "Total number of HTTP/2 connections closed with GOAWAY because of abusive frames, timeouts or memory pressure, by reason.",
+	}, []string{"reason"})
 	for _, cause := range transport.Causes() {
 		w.overdrawn[cause] = sentAway.WithLabelValues(string(cause))
 	}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "userd_connections", Help: "Connections of callers that are open.",
+		Name: "userd_connections", Help: "Number of open client connections.",
 	}, func() float64 {
 		if listener := w.open.Load(); listener != nil {
 			return float64(listener.Open())

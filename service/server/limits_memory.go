@@ -94,19 +94,17 @@ func (l *limits) overloaded(r *http.Request) error {
 	return refusal
 }
 
-// registerBudget registers the metrics of the memory budget: what is reserved by kind,
-// how much may be, the level, the refusals by scope, and the heap in use beside what is
-// reserved.
+// registerBudget registers the metrics of the memory budget.
 func registerBudget(b *budget.Budget, registry prometheus.Registerer) error {
 	gauge := func(name, help string, labels prometheus.Labels, value func() float64) error {
 		return registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
 	}
 	errs := []error{
-		gauge("userd_memory_capacity_bytes", "Memory that may be reserved; 0: no limit.", nil,
+		gauge("userd_memory_capacity_bytes", "Memory budget in bytes; 0 if unlimited.", nil,
 			func() float64 { return float64(b.Capacity()) }),
-		gauge("userd_memory_level", "0: normal, 1: no new streams and no large requests, 2: no new requests, 3: no new connections.", nil,
+		gauge("userd_memory_level", "Memory level: 0 normal, 1 no new streams and large requests, 2 no new requests, 3 no new connections.", nil,
 			func() float64 { b.Observe(); return float64(b.Level()) }),
-		gauge("userd_memory_heap_ratio", "Heap and stacks in use, per byte that is reserved; 0: nothing is.", nil, func() float64 {
+		gauge("userd_memory_heap_ratio", "Ratio of heap and stacks in use to reserved memory; 0 if nothing is reserved.", nil, func() float64 {
 			if total := b.Total(); total > 0 {
 				return float64(budget.HeapInUse()) / float64(total)
 			}
@@ -114,12 +112,12 @@ func registerBudget(b *budget.Budget, registry prometheus.Registerer) error {
 		}),
 	}
 	for _, kind := range budget.Kinds() {
-		errs = append(errs, gauge("userd_memory_reserved_bytes", "Memory that is reserved.",
+		errs = append(errs, gauge("userd_memory_reserved_bytes", "Reserved memory in bytes, by kind.",
 			prometheus.Labels{"kind": kind.String()}, func() float64 { return float64(b.Reserved(kind)) }))
 	}
 	for _, scope := range budget.Scopes() {
 		errs = append(errs, registry.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "userd_memory_refused_total", Help: "Reservations that were refused, by the bound that refused them.",
+			Name: "userd_memory_reservations_rejected_total", Help: "Total number of rejected memory reservations, by scope of the limit.",
 			ConstLabels: prometheus.Labels{"scope": string(scope)},
 		}, func() float64 { return float64(b.Refused(scope)) })))
 	}
