@@ -50,7 +50,6 @@ func (s *Service) importChange(ctx context.Context, item *userv1.BatchCreateUser
 	return change, err
 }
 
-// importSum builds the response of an import.
 type importSum struct {
 	service   *Service
 	res       userv1.BatchCreateUsersResponse

@@ -50,7 +50,6 @@ func (s *Service) BatchGetUsers(ctx context.Context, req *userv1.BatchGetUsersRe
 // userPacker adds users to a response within a size limit.
 type userPacker struct{ left int }
 
-// add adds the users that fit, and the ids of the others.
 func (p *userPacker) add(res *userv1.BatchGetUsersResponse, ids []int64, found []*user.User, fields fieldSet) {
 	for _, id := range ids {
 		if len(found) == 0 || found[0].ID != id {

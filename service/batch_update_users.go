@@ -39,13 +39,11 @@ func (s *Service) BatchUpdateUsers(
 	}, nil
 }
 
-// itemTarget is the user and the etag of an item.
 type itemTarget struct {
 	id   int64
 	etag string
 }
 
-// updateSum builds the response of a stream of updates.
 type updateSum struct {
 	service   *Service
 	targets   []itemTarget // of items without a result yet, oldest first

@@ -25,8 +25,8 @@ func (s *Service) statusUpdate(current user.CurrentStatus) *userv1.UserStatusUpd
 
 // statusChange converts a change for subscribers. A deleted or purged user is an error item.
 func (s *Service) statusChange(change *feed.StatusChange) *userv1.UserStatusUpdate {
-	if gone := change.Gone(); gone != nil {
-		update := s.statusFailure(change.UserID, gone)
+	if err := change.Err(); err != nil {
+		update := s.statusFailure(change.UserID, err)
 		update.ActivityId = change.Position
 		return update
 	}

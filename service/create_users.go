@@ -35,7 +35,6 @@ func (s *Service) CreateUsers(ctx context.Context, req *userv1.CreateUsersReques
 	return res, nil
 }
 
-// applyItems applies the items of a unary batch and returns one result per item.
 func (s *Service) applyItems(ctx context.Context, items *chunk, atomic bool) ([]user.Result, error) {
 	if atomic {
 		if err := items.invalid(); err != nil {

@@ -85,9 +85,9 @@ func TestDrainLetsStatusStreamsResume(t *testing.T) {
 	}
 	r.feed.Drain()
 	ended.Wait()
-	present, err := r.feed.Statuses(t.Context(), ids, start)
-	if err != nil || len(present) != users {
-		t.Fatalf("Statuses() = %d statuses, %v", len(present), err)
+	current, err := r.feed.Statuses(t.Context(), ids, start)
+	if err != nil || len(current) != users {
+		t.Fatalf("Statuses() = %d statuses, %v", len(current), err)
 	}
 	for i, f := range all {
 		if f.err != nil {
@@ -101,7 +101,7 @@ func TestDrainLetsStatusStreamsResume(t *testing.T) {
 			f.newest[change.UserID] = change.Position
 		}
 		missed := 0
-		for _, change := range present {
+		for _, change := range current {
 			if f.newest[change.UserID] != change.Position {
 				missed++
 			}
@@ -113,8 +113,8 @@ func TestDrainLetsStatusStreamsResume(t *testing.T) {
 }
 
 // follow subscribes to all users until the stream ends.
-func (f *received) follow(t *testing.T, client userv1connect.UserServiceClient, stood func()) {
-	defer stood()
+func (f *received) follow(t *testing.T, client userv1connect.UserServiceClient, ready func()) {
+	defer ready()
 	if f.kind == "watch" {
 		stream, err := client.WatchUserStatus(t.Context(), &userv1.WatchUserStatusRequest{All: true, AfterActivityId: 1})
 		if err != nil {
@@ -122,7 +122,7 @@ func (f *received) follow(t *testing.T, client userv1connect.UserServiceClient, 
 			return
 		}
 		for stream.Receive() {
-			stood()
+			ready()
 			f.record(stream.Msg(), nil)
 		}
 		f.record(nil, stream.Err())
@@ -138,7 +138,7 @@ func (f *received) follow(t *testing.T, client userv1connect.UserServiceClient, 
 	}
 	for {
 		update, err := stream.Receive()
-		stood()
+		ready()
 		if f.record(update, err) {
 			return
 		}
@@ -152,10 +152,10 @@ func TestDrainRespondsToAppliedChanges(t *testing.T) {
 	client := r.client(t)
 	var responded atomic.Int64
 	reached := make(chan struct{})
-	begin := sync.OnceFunc(func() { close(reached) })
+	startDrain := sync.OnceFunc(func() { close(reached) })
 	type outcome struct {
 		id, responses, last, position int64
-		err                         error
+		err                           error
 	}
 	ends := make(chan outcome, streams)
 	for i := range streams {
@@ -173,7 +173,7 @@ func TestDrainRespondsToAppliedChanges(t *testing.T) {
 			}
 		}()
 		go func() {
-			defer begin() // if it ends too early, the end says so
+			defer startDrain() // an early end fails below
 			for {
 				update, err := stream.Receive()
 				if err != nil {
@@ -183,7 +183,7 @@ func TestDrainRespondsToAppliedChanges(t *testing.T) {
 				}
 				o.responses, o.last = o.responses+1, update.GetActivityId()
 				if responded.Add(1) == enough {
-					begin()
+					startDrain()
 				}
 			}
 		}()
@@ -209,10 +209,10 @@ func TestDrainRespondsToAppliedChanges(t *testing.T) {
 func TestDrainWaitsForMessageInProgress(t *testing.T) {
 	r := newRig(t)
 	id := r.create(t, "ann").GetUserId()
-	taking := make(chan struct{})
-	once := sync.OnceFunc(func() { close(taking) })
+	submitting := make(chan struct{})
+	signal := sync.OnceFunc(func() { close(submitting) })
 	slow := spyStore{Store: r.store, batches: func(user.Batch) ([]user.Result, error, bool) {
-		once()
+		signal()
 		<-r.feed.Draining()
 		<-time.After(200 * time.Millisecond) // as a store may take whose queue is full
 		return nil, nil, false
@@ -220,7 +220,7 @@ func TestDrainWaitsForMessageInProgress(t *testing.T) {
 	served := &rig{Service: service.New(slow, r.feed, service.Options{Validate: intercept.Item(newValidator(t))}), feed: r.feed}
 	s := served.sync(t)
 	s.send(&userv1.UserStatusUpdate{UserId: id, Status: inactive})
-	<-taking
+	<-submitting
 	r.feed.Drain()
 	response := s.receive()
 	if response.GetStatus() != inactive {

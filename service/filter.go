@@ -148,12 +148,12 @@ func newFilterErrorf(format string, args ...any) *user.Error {
 // newFilterSyntaxError returns the position and message of the innermost parser error, that of
 // the token.
 func newFilterSyntaxError(err error) *user.Error {
-	type placed interface {
+	type positioned interface {
 		error
 		Position() filtering.Position
 		Message() string
 	}
-	var deepest placed
+	var deepest positioned
 	for errors.As(err, &deepest) {
 		err = errors.Unwrap(deepest)
 	}

@@ -72,7 +72,6 @@ func (f *filter) nameRestriction(
 	return b.matches(), nil
 }
 
-// nameBound returns the bound for a value of username or email.
 func nameBound(field, text string) (bound, *user.Error) {
 	b := bound{order: user.ByUsername}
 	exactKey, prefixKey := user.UsernameKey, user.UsernamePrefix
@@ -147,7 +146,6 @@ func timeRestriction(
 	}
 }
 
-// timeValue parses "…" or timestamp("…").
 func timeValue(field string, value *expr.Expr) (time.Time, *user.Error) {
 	if call := value.GetCallExpr(); call.GetFunction() == filtering.FunctionTimestamp && len(call.GetArgs()) == 1 {
 		value = call.GetArgs()[0]

@@ -42,7 +42,6 @@ func (s *Service) itemFailure(index int, userID int64, err error) *userv1.ItemFa
 	return f
 }
 
-// itemText returns a failure in one line.
 func itemText(f *userv1.ItemFailure) string {
 	return "item " + strconv.FormatInt(f.GetIndex(), 10) + ": " + f.GetMessage()
 }

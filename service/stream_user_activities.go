@@ -85,7 +85,6 @@ func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActiviti
 	return nil
 }
 
-// activityStream sends the rows of a cursor.
 type activityStream struct {
 	req       *userv1.StreamUserActivitiesRequest
 	stream    *connect.ServerStream[userv1.UserActivity]

@@ -251,7 +251,6 @@ func (w *statusWriter) finalError(in *statusReader) error {
 	return in.end
 }
 
-// respond sends the response to a message.
 func (w *statusWriter) respond(ctx context.Context, in *statusReader, a *pendingResponse) error {
 	update, err := w.result(ctx, a)
 	if ctx.Err() != nil {
@@ -312,7 +311,6 @@ func (w *statusWriter) result(ctx context.Context, a *pendingResponse) (*userv1.
 	}
 }
 
-// flushUnlessReady flushes before a wait.
 func (w *statusWriter) flushUnlessReady(ready <-chan struct{}) {
 	select {
 	case <-ready:

@@ -22,7 +22,6 @@ const (
 // writableFields are the fields selected by wholeMask.
 var writableFields = []string{fieldUsername, fieldEmail, fieldStatus, fieldTags, fieldMetadata}
 
-// maskReader builds a patch from a mask.
 type maskReader struct {
 	from       *userv1.User
 	patch      user.Patch

@@ -88,7 +88,6 @@ func (w *statusWriter) enableProgress() {
 	}
 }
 
-// ticks returns the channel of the progress interval.
 func (w *statusWriter) ticks() <-chan time.Time {
 	if w.beat == nil {
 		return nil
@@ -148,7 +147,6 @@ func (w *statusWriter) sendInitial(ctx context.Context, ids []int64, after int64
 	return nil
 }
 
-// sendChanges sends pending changes.
 func (w *statusWriter) sendChanges(ctx context.Context) error {
 	changes, err := w.subscription.Poll(ctx)
 	if err != nil {
@@ -163,7 +161,6 @@ func (w *statusWriter) sendChanges(ctx context.Context) error {
 	return nil
 }
 
-// sendChange sends a change.
 func (w *statusWriter) sendChange(change *feed.StatusChange) error {
 	return w.sendError(change.Position, w.send(w.service.statusChange(change)))
 }
@@ -179,7 +176,7 @@ func (w *statusWriter) sendError(position int64, err error) error {
 // unsubscribeGone unsubscribes from users whose deletion was sent.
 func (w *statusWriter) unsubscribeGone(changes []feed.StatusChange) {
 	for i := range changes {
-		if changes[i].Gone() != nil {
+		if changes[i].Err() != nil {
 			w.subscription.Unsubscribe(changes[i].UserID)
 		}
 	}

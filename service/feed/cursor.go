@@ -123,7 +123,6 @@ func (c *Cursor) Read(ctx context.Context) (Page, error) {
 	return page, nil
 }
 
-// pageRead is the result of a store read.
 type pageRead struct {
 	page user.LogPage
 	err  error

@@ -241,7 +241,7 @@ func (s *stream) watch(r *rapid.T) {
 		s.set.Resume(id, position[id])
 	}
 	for _, c := range changes {
-		if c.Gone() != nil {
+		if c.Err() != nil {
 			s.remove(c.UserID)
 		}
 	}
@@ -271,7 +271,7 @@ func (s *stream) poll() {
 		s.deliver(c, false)
 	}
 	for _, c := range changes {
-		if c.Gone() != nil {
+		if c.Err() != nil {
 			s.remove(c.UserID)
 		}
 	}
@@ -279,9 +279,9 @@ func (s *stream) poll() {
 
 // deliver checks a delivery against the history and earlier deliveries.
 func (s *stream) deliver(c feed.StatusChange, response bool) {
-	s.w.notef("%d: delivers %d@%d (%v, %v), response %t", s.origin, c.UserID, c.Position, c.Current.Status, c.Gone(), response)
+	s.w.notef("%d: delivers %d@%d (%v, %v), response %t", s.origin, c.UserID, c.Position, c.Current.Status, c.Err(), response)
 	f := s.w.store.history.facts[c.Position]
-	switch gone, _ := user.AsError(c.Gone()); {
+	switch gone, _ := user.AsError(c.Err()); {
 	case f == nil || f.userID != c.UserID:
 		s.w.failf("user %d was delivered at position %d, which has no status of it", c.UserID, c.Position)
 		return
@@ -296,7 +296,7 @@ func (s *stream) deliver(c feed.StatusChange, response bool) {
 		s.w.failf("user %d went back from position %d to %d", c.UserID, last.position, c.Position)
 	case c.Position == last.position && !response && !last.again:
 		s.w.failf("user %d was delivered a second time at position %d", c.UserID, c.Position)
-	case c.Position == last.position && c.Current.Time.Before(last.time) && c.Gone() == nil:
+	case c.Position == last.position && c.Current.Time.Before(last.time) && c.Err() == nil:
 		s.w.failf("user %d went back from time %v to %v at position %d", c.UserID, last.time, c.Current.Time, c.Position)
 	}
 	s.known[c.UserID] = delivery{position: c.Position, time: c.Current.Time}

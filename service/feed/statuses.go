@@ -15,8 +15,8 @@ type StatusChange struct {
 	Position int64 // of the row that set it
 }
 
-// Gone returns the error of a deleted or purged user, nil for any other.
-func (c *StatusChange) Gone() error {
+// Err returns the error of a deleted or purged user, nil for any other.
+func (c *StatusChange) Err() error {
 	switch {
 	case c.Current.UserID == 0:
 		return user.NewNotFoundError(c.UserID)

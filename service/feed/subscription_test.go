@@ -111,7 +111,7 @@ func TestSubscriptionDeliversDeletion(t *testing.T) {
 	b.subscribe(s, id)
 	b.delete(id)
 	got := b.poll(s)
-	if len(got) != 1 || !user.HasReason(got[0].Gone(), user.UserDeleted) {
+	if len(got) != 1 || !user.HasReason(got[0].Err(), user.UserDeleted) {
 		t.Fatalf("Poll() = %+v, want a deletion", got)
 	}
 	s.Unsubscribe(id)
@@ -190,7 +190,7 @@ func TestStatusesSince(t *testing.T) {
 	b.setStatus(ids[2], user.StatusInactive, 0)
 	b.delete(ids[0])
 	all, err := b.feed.Statuses(t.Context(), append(ids, 77), 0)
-	if err != nil || len(all) != 4 || !user.HasReason(all[3].Gone(), user.UserNotFound) {
+	if err != nil || len(all) != 4 || !user.HasReason(all[3].Err(), user.UserNotFound) {
 		t.Fatalf("Statuses() = %+v, %v, want four, the last unknown", all, err)
 	}
 	since, err := b.feed.Statuses(t.Context(), ids, after)

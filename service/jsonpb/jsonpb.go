@@ -72,7 +72,6 @@ type shortName struct {
 	prefix string
 }
 
-// expand inserts the prefixes of short names.
 func expand(text []byte, names []shortName) []byte {
 	var long []byte
 	from := 0

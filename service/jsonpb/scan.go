@@ -30,7 +30,6 @@ type scan struct {
 	short []shortName
 }
 
-// hit is the result of a scan.
 type hit struct {
 	kind     hitKind
 	path     string

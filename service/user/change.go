@@ -125,7 +125,6 @@ func (d *Decision) add(stamp CommitStamp, id int64, action string, fields detail
 	return position
 }
 
-// requireLive returns an error unless the user exists and is not deleted.
 func requireLive(cur *User, id int64) error {
 	switch {
 	case cur == nil:

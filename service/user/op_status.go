@@ -56,7 +56,6 @@ func (op *ReadBarrier) Decide(cur *User, _ CommitStamp, _ Author) (Decision, err
 	return Decision{User: cur}, requireLive(cur, op.ID)
 }
 
-// setStatus sets the status and its time in next and adds a row if the status changes.
 func setStatus(d *Decision, cur, next *User, status Status, at time.Time, stamp CommitStamp, by Author) {
 	if !at.Equal(cur.StatusTime) {
 		next.StatusTime = at

@@ -152,7 +152,7 @@ func TestNewCreateReportsAllViolations(t *testing.T) {
 }
 
 func TestUpdate(t *testing.T) {
-	present := ann().Etag()
+	etag := ann().Etag()
 	many := make(map[string]*string)
 	for i := range user.MaxMetadata {
 		many[strings.Repeat("k", i+1)] = new("v")
@@ -167,7 +167,7 @@ func TestUpdate(t *testing.T) {
 		},
 		{
 			name: "username and e-mail", cur: ann(), store: true, version: 4,
-			op:      newUpdate(t, user.Patch{Username: new("Anna"), Email: new("anna@example.org")}, present),
+			op:      newUpdate(t, user.Patch{Username: new("Anna"), Email: new("anna@example.org")}, etag),
 			actions: []string{"user.updated"},
 			details: []map[string]string{{
 				"old.username": "Ann", "new.username": "Anna", "old.email": "ann@example.org", "new.email": "anna@example.org",
