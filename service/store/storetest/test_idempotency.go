@@ -27,20 +27,20 @@ var idempotencyTests = map[string]func(*harness){
 	"a repeated request returns the stored result, also after a restart": func(h *harness) {
 		by := user.Author{Actor: "actor", RequestID: "1"}
 		create := user.Change{Op: h.createWithAllFields(), IdempotencyKey: idempotencyKey("1"), By: by}
-		made, err := h.apply(create)
+		created, err := h.apply(create)
 		h.check(err)
-		note := user.Change{Op: metadataOp(made.User.ID, "n", "1"), IdempotencyKey: idempotencyKey("2")}
-		noted, err := h.apply(note)
+		update := user.Change{Op: metadataOp(created.User.ID, "n", "1"), IdempotencyKey: idempotencyKey("2")}
+		updated, err := h.apply(update)
 		h.check(err)
-		remove := user.Change{Op: &user.Delete{ID: made.User.ID, Retention: time.Hour}, IdempotencyKey: idempotencyKey("3")}
-		removed, err := h.apply(remove)
+		del := user.Change{Op: &user.Delete{ID: created.User.ID, Retention: time.Hour}, IdempotencyKey: idempotencyKey("3")}
+		deleted, err := h.apply(del)
 		h.check(err)
 		for range 2 {
 			h.clock.Advance(time.Hour)
-			for i, c := range []user.Change{create, note, remove} {
+			for i, c := range []user.Change{create, update, del} {
 				again, err := h.apply(c)
 				h.check(err)
-				if diff := cmp.Diff([]user.Result{made, noted, removed}[i], again); diff != "" {
+				if diff := cmp.Diff([]user.Result{created, updated, deleted}[i], again); diff != "" {
 					h.Errorf("repeated request %d (-first +second):\n%s", i+1, diff)
 				}
 			}
