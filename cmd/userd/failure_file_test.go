@@ -220,7 +220,7 @@ func TestReadErrors(t *testing.T) {
 	}
 	_, err := s.client.UpdateUser(ctx, &userv1.UpdateUserRequest{UserId: s.acked[0], User: &userv1.User{Tags: []string{"x"}}})
 	mustBe(t, err, connect.CodeUnavailable, "STORE_UNAVAILABLE")
-	s.process.output.await(t, "reads fail", "database file cannot be read")
+	s.process.output.await(t, "store reads failing", "database file cannot be read")
 	if text := s.process.output.String(); strings.Contains(text, "damaged") {
 		t.Errorf("read error reported as damage:\n%s", text)
 	}

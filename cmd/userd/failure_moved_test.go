@@ -39,7 +39,7 @@ func TestFileRemovedOrReplaced(t *testing.T) {
 			if _, text := s.readyz(ctx, t); !hasAll(text, []string{"writes: ", "removed, replaced or truncated"}) {
 				t.Errorf("/readyz = %q, want the reason", text)
 			}
-			s.process.output.await(t, "the store takes no more writes", databaseFile, "while it was open")
+			s.process.output.await(t, "store is read-only until restart", databaseFile, "while it was open")
 		})
 	}
 }

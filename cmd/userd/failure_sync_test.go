@@ -102,7 +102,7 @@ func TestFailedSync(t *testing.T) {
 		mustBe(t, err, connect.CodeFailedPrecondition, "STORE_READ_ONLY")
 	}
 	s.mustRead(ctx, t)
-	s.process.output.await(t, "the store takes no more writes")
+	s.process.output.await(t, "store is read-only until restart")
 	s.mustSurvive(ctx, t)
 }
 
@@ -130,7 +130,7 @@ func TestFailedWrites(t *testing.T) {
 				if err := s.fillLog(ctx, 2500); err != nil {
 					t.Fatal(err)
 				}
-				s.process.output.await(t, "the write-ahead log cannot be copied")
+				s.process.output.await(t, "WAL checkpoint failed")
 			} else if err := s.fillLog(ctx, 2500); err == nil || infoOf(err).GetReason() != fault.reason {
 				t.Fatalf("error = %v (%s), want %s", err, infoOf(err).GetReason(), fault.reason)
 			}
@@ -156,7 +156,7 @@ func TestFailedCheckpointSync(t *testing.T) {
 		"-e", "inject=fdatasync,fsync:error=EIO:when=1+")
 	err := s.fillLog(ctx, 20_000)
 	mustBe(t, err, connect.CodeFailedPrecondition, "STORE_READ_ONLY")
-	s.process.output.await(t, "the store takes no more writes", "checkpoint")
+	s.process.output.await(t, "store is read-only until restart", "checkpoint")
 	s.mustRead(ctx, t)
 	s.mustSurvive(ctx, t)
 }

@@ -63,12 +63,12 @@ func fill(b *testing.B, path string, n int) {
 		}
 		pending = append(pending, s.Submit(b.Context(), batch))
 		if len(pending) > 16 {
-			mustEnd(b, pending[0])
+			mustWait(b, pending[0])
 			pending = pending[1:]
 		}
 	}
 	for _, p := range pending {
-		mustEnd(b, p)
+		mustWait(b, p)
 	}
 	if err := s.Close(); err != nil {
 		b.Fatal(err)
@@ -87,7 +87,7 @@ func mustCreate(tb testing.TB, name string) *user.Create {
 	return op
 }
 
-func mustEnd(tb testing.TB, p *user.Pending) []user.Result {
+func mustWait(tb testing.TB, p *user.Pending) []user.Result {
 	results, err := p.Wait(tb.Context())
 	if err != nil {
 		tb.Fatal(err)
@@ -194,12 +194,12 @@ func submitBatches(b *testing.B, s *Store, change func(i int) user.Change) {
 		}
 		pending = append(pending, s.Submit(b.Context(), batch))
 		if len(pending) > 4 {
-			mustEnd(b, pending[0])
+			mustWait(b, pending[0])
 			pending = pending[1:]
 		}
 	}
 	for _, p := range pending {
-		mustEnd(b, p)
+		mustWait(b, p)
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
 }
@@ -220,7 +220,7 @@ func BenchmarkBulkUpdate(b *testing.B) {
 		for range 500 {
 			batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(b, fmt.Sprint("user", len(ids)+len(batch.Changes)))})
 		}
-		for _, r := range mustEnd(b, s.Submit(b.Context(), batch)) {
+		for _, r := range mustWait(b, s.Submit(b.Context(), batch)) {
 			ids = append(ids, r.User.ID)
 		}
 	}
@@ -247,7 +247,7 @@ func BenchmarkReplay(b *testing.B) {
 			details := map[string]string{"page": "/start", "n": strconv.Itoa(done), "agent": "browser"}
 			batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: id, Action: "app.page_seen", Details: details}})
 		}
-		mustEnd(b, s.Submit(b.Context(), batch))
+		mustWait(b, s.Submit(b.Context(), batch))
 	}
 	for name, userID := range map[string]int64{"user": id, "all": 0} {
 		b.Run(name, func(b *testing.B) {

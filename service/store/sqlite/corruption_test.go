@@ -25,7 +25,7 @@ func disordered(t *testing.T, users int) *Store {
 	for i := range users {
 		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, fmt.Sprint("user", i))})
 	}
-	mustEnd(t, s.Submit(t.Context(), batch))
+	mustWait(t, s.Submit(t.Context(), batch))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -36,10 +36,10 @@ type disk struct {
 	db   *os.File // may be nil
 }
 
-// lookCloser replaces an error that reports corruption with an unreadableError if the
+// diagnose replaces an error that reports corruption with an unreadableError if the
 // files cannot be read: SQLite reports EIO as a malformed database, and on such a disk
 // restoring a backup does not help.
-func (d disk) lookCloser(err error) error {
+func (d disk) diagnose(err error) error {
 	if !isDamage(err) {
 		return err
 	}

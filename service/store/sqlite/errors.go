@@ -55,10 +55,10 @@ func translate(err error) error {
 	return err
 }
 
-// forCallers is translate for the callers of RPCs: it also converts I/O errors to
+// translateForCaller is translate for the callers of RPCs: it also converts I/O errors to
 // STORE_UNAVAILABLE. The driver does not report the errno of a failed write, so an
 // exceeded quota is STORE_UNAVAILABLE and not STORE_FULL.
-func forCallers(err error) error {
+func translateForCaller(err error) error {
 	err = translate(err)
 	if _, ok := user.AsError(err); ok {
 		return err
@@ -73,9 +73,9 @@ func forCallers(err error) error {
 	return err
 }
 
-// ofStore reports whether err concerns the whole store, so that retrying each change
+// isStoreError reports whether err concerns the whole store, so that retrying each change
 // separately does not help.
-func ofStore(err error) bool {
+func isStoreError(err error) bool {
 	switch code(err) & 0xff {
 	case codes.SQLITE_FULL, codes.SQLITE_BUSY, codes.SQLITE_LOCKED, codes.SQLITE_IOERR, codes.SQLITE_CORRUPT,
 		codes.SQLITE_NOTADB, codes.SQLITE_READONLY, codes.SQLITE_CANTOPEN, codes.SQLITE_NOMEM, codes.SQLITE_PERM,
@@ -85,14 +85,14 @@ func ofStore(err error) bool {
 	return false
 }
 
-// keptNothing reports whether a commit that failed with err is certainly not stored.
+// notCommitted reports whether a commit that failed with err is certainly not stored.
 //
 // SQLite appends the pages of a transaction to the write-ahead log, the last one as the
 // commit frame, then syncs, then updates the WAL index. If a write fails (ENOSPC, EDQUOT,
 // EIO, EROFS), the log has no valid commit frame: readers and recovery ignore its pages,
 // and the next transaction overwrites them. After a later failure the commit frame is in
 // the log. Readers do not see it, but recovery at the next start may.
-func keptNothing(err error) bool {
+func notCommitted(err error) bool {
 	c := code(err)
 	switch c & 0xff {
 	case codes.SQLITE_FULL, codes.SQLITE_BUSY, codes.SQLITE_LOCKED:
@@ -101,11 +101,11 @@ func keptNothing(err error) bool {
 	return c == codes.SQLITE_IOERR_WRITE
 }
 
-// losesData reports whether the contents on disk are unknown after a commit or a
+// unknownDiskState reports whether the contents on disk are unknown after a commit or a
 // checkpoint failed with err. A WAL index that could not grow does not affect the log, and
 // a checkpoint that could not write leaves its pages in the log.
-func losesData(err error) bool {
-	return err != nil && !keptNothing(err) && code(err) != codes.SQLITE_IOERR_SHMSIZE
+func unknownDiskState(err error) bool {
+	return err != nil && !notCommitted(err) && code(err) != codes.SQLITE_IOERR_SHMSIZE
 }
 
 func isFailedSync(err error) bool {
@@ -116,7 +116,7 @@ func isFailedSync(err error) bool {
 	return false
 }
 
-// unknownFateError is the error of a commit that may be stored.
-type unknownFateError struct{ error }
+// unknownOutcomeError is the error of a commit that may be stored.
+type unknownOutcomeError struct{ error }
 
-func (e unknownFateError) Unwrap() error { return e.error }
+func (e unknownOutcomeError) Unwrap() error { return e.error }

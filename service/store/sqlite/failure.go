@@ -9,38 +9,38 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// troubleMemory is how long writes are reported as failing after a page could not be read:
+// pageFailureMemory is how long writes are reported as failing after a page could not be read:
 // other transactions may succeed, and health must not flap.
-const troubleMemory = 30 * time.Second
+const pageFailureMemory = 30 * time.Second
 
-// trouble is the state of the current series of failed transactions.
-type trouble struct {
-	failures int
+// writeFailures is the state of the current series of failed transactions.
+type writeFailures struct {
+	count    int
 	logged   []string    // distinct errors
 	page     *user.Error // set after a page could not be read
 	pageTime time.Time   // of the last such failure
 }
 
-// begins records a failed transaction, and reports whether its error is new in the series.
-func (t *trouble) begins(err error) (isNew bool) {
-	t.failures++
+// add records a failed transaction, and reports whether its error is new in the series.
+func (f *writeFailures) add(err error) (isNew bool) {
+	f.count++
 	if isUnreadable(err) || code(err) == codes.SQLITE_IOERR_READ || code(err) == codes.SQLITE_IOERR_SHORT_READ {
-		t.page, t.pageTime = user.NewStoreUnavailableError(), time.Now()
+		f.page, f.pageTime = user.NewStoreUnavailableError(), time.Now()
 	}
-	if slices.Contains(t.logged, err.Error()) {
+	if slices.Contains(f.logged, err.Error()) {
 		return false
 	}
-	t.logged = append(t.logged, err.Error())
+	f.logged = append(f.logged, err.Error())
 	return true
 }
 
-// ends records a successful transaction. It returns the number of failures in the series that
-// it ends, or 0. After an unreadable page a series lasts for troubleMemory.
-func (t *trouble) ends() (failures int) {
-	if t.page != nil && time.Since(t.pageTime) < troubleMemory {
+// end records a successful transaction. It returns the number of failures in the series that
+// it ends, or 0. After an unreadable page a series lasts for pageFailureMemory.
+func (f *writeFailures) end() (failures int) {
+	if f.page != nil && time.Since(f.pageTime) < pageFailureMemory {
 		return 0
 	}
-	failures = t.failures
-	*t = trouble{}
+	failures = f.count
+	*f = writeFailures{}
 	return failures
 }

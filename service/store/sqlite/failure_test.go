@@ -57,7 +57,7 @@ func TestDamageStopsWrites(t *testing.T) {
 	for i := range 500 {
 		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, fmt.Sprint("user", i))})
 	}
-	results := mustEnd(t, s.Submit(t.Context(), batch))
+	results := mustWait(t, s.Submit(t.Context(), batch))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

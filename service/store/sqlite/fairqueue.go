@@ -2,11 +2,10 @@ package sqlite
 
 import "slices"
 
-// fairQueue holds a queue of items for each caller, and serves the callers round-robin. It is
-// not safe for concurrent use.
+// fairQueue is a queue that serves callers round-robin. It is not safe for concurrent use.
 type fairQueue[T comparable] struct {
 	callers map[string]*callerQueue[T]
-	turns   []*callerQueue[T] // those with items; the first is next
+	turns   []*callerQueue[T] // callers with items, next one first
 }
 
 type callerQueue[T comparable] struct {
@@ -14,11 +13,11 @@ type callerQueue[T comparable] struct {
 	items  []T
 }
 
-// push adds an item at the end of its caller's queue.
+// push appends an item to its caller's queue.
 func (q *fairQueue[T]) push(caller string, item T) { q.insert(caller, -1, item) }
 
-// insert adds an item behind the first at items of its caller's queue, or at the end where there
-// are fewer or at is negative.
+// insert inserts an item at index at of its caller's queue, or appends it if at is negative or
+// the queue is shorter.
 func (q *fairQueue[T]) insert(caller string, at int, item T) {
 	c := q.callers[caller]
 	if c == nil {
@@ -35,8 +34,7 @@ func (q *fairQueue[T]) insert(caller string, at int, item T) {
 	c.items = slices.Insert(c.items, at, item)
 }
 
-// pop removes the first item of the caller whose turn it is. That caller's next turn comes after
-// one of every other caller.
+// pop removes the first item of the next caller, which then moves to the end of the round.
 func (q *fairQueue[T]) pop() (item T, ok bool) {
 	if len(q.turns) == 0 {
 		return item, false
@@ -54,7 +52,7 @@ func (q *fairQueue[T]) pop() (item T, ok bool) {
 	return item, true
 }
 
-// remove removes an item and reports whether it was there.
+// remove removes an item and reports whether it was queued.
 func (q *fairQueue[T]) remove(caller string, item T) bool {
 	c := q.callers[caller]
 	if c == nil {

@@ -58,7 +58,7 @@ func readFile(ctx context.Context, resolved string) (*File, error) {
 		_, err = f.head(ctx)
 	}
 	if err != nil {
-		return nil, disk{path: resolved}.lookCloser(err)
+		return nil, disk{path: resolved}.diagnose(err)
 	}
 	return f, nil
 }

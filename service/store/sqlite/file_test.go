@@ -84,7 +84,7 @@ func TestDamagedFileIsReported(t *testing.T) {
 	for i := range 500 {
 		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, "user"+strings.Repeat("x", i%40)+string(rune('a'+i%26))+string(rune('a'+i/26)))})
 	}
-	mustEnd(t, s.Submit(t.Context(), batch))
+	mustWait(t, s.Submit(t.Context(), batch))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -75,8 +75,8 @@ func (c *integrity) status() error {
 	return nil
 }
 
-// suspected starts a check, after a statement has reported corruption.
-func (c *integrity) suspected() {
+// recheck starts a check, after a statement has reported corruption.
+func (c *integrity) recheck() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.damage != nil || !c.start.IsZero() {
@@ -86,8 +86,8 @@ func (c *integrity) suspected() {
 	c.suspect <- struct{}{} // does not block: no check is in progress
 }
 
-// found records damage that an integrity check does not find.
-func (c *integrity) found(damage error) {
+// setDamage records damage that an integrity check does not find.
+func (c *integrity) setDamage(damage error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.damage = damage
@@ -122,7 +122,7 @@ func (c *integrity) checkUntilResult(ctx context.Context, query string) {
 		start := time.Now()
 		findings, err := c.check(ctx, query)
 		if isDamage(err) {
-			if err = c.disk.lookCloser(err); isDamage(err) {
+			if err = c.disk.diagnose(err); isDamage(err) {
 				findings, err = append(findings, err.Error()), nil
 			}
 		}

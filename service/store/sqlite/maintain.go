@@ -11,7 +11,7 @@ import (
 // reports another page as unreadable.
 func (s *Store) Probe(ctx context.Context) error {
 	return s.do(ctx, func(w *writer) error {
-		if page := s.trouble.page; page != nil {
+		if page := s.failures.page; page != nil {
 			return page
 		}
 		if err := w.conn.run("UPDATE meta SET probes = probes + 1"); err != nil {

@@ -63,13 +63,13 @@ type Store struct {
 	closing  sync.RWMutex
 	closed   bool
 	queue    *writeQueue
-	pace     *pace
+	stalls   *stallDetector
 	finished chan struct{} // closed when the writer goroutine returns
 
 	// Used by the writer goroutine only.
-	trouble trouble
-	files   [2]fileIdentity
-	session fileSession
+	failures writeFailures
+	files    [2]fileIdentity
+	session  fileSession
 
 	redacting sync.Map // user ID -> position up to which its rows are redacted
 }
@@ -99,7 +99,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock, disk: disk{path: opts.Path, db: lock.file}, heavy: newProcessors()}
 	if err := s.open(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", name, translate(s.disk.lookCloser(err))), lock.discard())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", name, translate(s.disk.diagnose(err))), lock.discard())
 	}
 	return s, nil
 }
@@ -162,7 +162,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	w.start(head)
 	s.writer = w
 	s.queue = newWriteQueue()
-	s.pace = newPace() //nolint:contextcheck,nolintlint // outlives ctx
+	s.stalls = newStallDetector() //nolint:contextcheck,nolintlint // outlives ctx
 	s.finished = make(chan struct{})
 	go s.write() //nolint:contextcheck,nolintlint // outlives ctx
 	s.checkIntegrity(ctx)
@@ -174,7 +174,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 //nolint:contextcheck,nolintlint // the check outlives ctx
 func (s *Store) checkIntegrity(ctx context.Context) {
 	s.integrity = startIntegrity(s.disk, s.opts.Logger, func(damage error) { s.stopWrites(damage, user.NewStoreDamagedError()) })
-	s.pool.onDamage = s.integrity.suspected
+	s.pool.onDamage = s.integrity.recheck
 	timer := time.NewTimer(openCheckTimeout)
 	defer timer.Stop()
 	select {
@@ -239,8 +239,8 @@ func (s *Store) Integrity() error { return s.integrity.status() }
 
 // stopped is the reason why the store no longer accepts writes, and the error for callers.
 type stopped struct {
-	cause  error
-	answer *user.Error
+	cause error
+	err   *user.Error
 }
 
 // Close waits for submitted batches and for reads in progress, and closes the file.

@@ -15,47 +15,45 @@ import (
 )
 
 const (
-	// pointReaders is the number of connections that only point reads use.
+	// pointReaders is the number of connections for point reads.
 	pointReaders = 3
-	// maxScanReaders bounds the connections that scans use.
+	// maxScanReaders limits the connections for scans.
 	maxScanReaders = 4
-	// scansPerCaller bounds the scans of one caller that have begun and hold a part of their
-	// result. Where there are several scan readers each further one adds one.
+	// scansPerCaller limits the started scans of a caller, which hold partial results. Each scan
+	// reader after the first adds one.
 	scansPerCaller = 4
 
-	// A scan reads until it has read chunkRows or chunkBytes, and waits for its next turn.
+	// A scan reads at most chunkRows or chunkBytes in a turn.
 	chunkRows  = 256
 	chunkBytes = 256 << 10
-	// shortRead is the number of rows or ids up to which a read is a point read.
+	// shortRead is the largest number of rows or IDs of a point read.
 	shortRead = 16
 )
 
-// scanReaders is the number of scans that run at a time. They leave processors to everything
-// else: on a machine whose processors are all busy a request waits for a time slice at each step.
+// scanReaders returns the number of scan connections, at most half of GOMAXPROCS, so that scans do
+// not delay other requests.
 func scanReaders() int { return min(max(1, runtime.GOMAXPROCS(0)/2), maxScanReaders) }
 
-// pool runs the reads of the store. Point reads and scans have their own readers, so that a point
-// read never waits for a scan. Each reader is a connection with a goroutine, whose stack has grown
-// once to what SQLite needs: on the goroutines of calls and streams it would grow for each of
-// them, and would stay large while a stream waits.
+// pool runs reads. Point reads and scans have separate readers, so that a point read does not wait
+// for a scan. A reader is a connection with its own goroutine: SQLite needs a large stack, which
+// would otherwise grow on the goroutine of each call and remain for the lifetime of a stream.
 type pool struct {
-	disk disk
-	// onDamage is called when a read meets damage.
-	onDamage func()
+	disk     disk
+	onDamage func() // called when a read finds damage
 	log      *slog.Logger
-	told     atomic.Int64 // when the log last said why reads fail
+	logged   atomic.Int64 // time of the last log line about failing reads, Unix nanoseconds
 	points   readQueue
 	scans    readQueue
 	heavy    processors
-	spare    sync.Pool // of *readTask
+	tasks    sync.Pool // of *readTask
 	closed   chan struct{}
-	ended    sync.WaitGroup
-	failed   []error // of closing the connections; valid once ended
+	readers  sync.WaitGroup
+	failed   []error // errors of closing connections; valid after readers.Wait
 }
 
 func newPool(ctx context.Context, disk disk, log *slog.Logger, heavy processors) (*pool, error) {
 	p := &pool{disk: disk, log: log, heavy: heavy, closed: make(chan struct{})}
-	p.spare.New = func() any { return &readTask{done: make(chan struct{}, 1)} }
+	p.tasks.New = func() any { return &readTask{done: make(chan struct{}, 1)} }
 	p.failed = make([]error, pointReaders+scanReaders())
 	for i := range p.failed {
 		r, err := newReader(ctx, disk.path)
@@ -66,7 +64,7 @@ func newPool(ctx context.Context, disk disk, log *slog.Logger, heavy processors)
 		if i >= pointReaders {
 			serve = p.serveScans
 		}
-		p.ended.Go(func() { p.failed[i] = serve(r) })
+		p.readers.Go(func() { p.failed[i] = serve(r) })
 	}
 	return p, nil
 }
@@ -90,31 +88,30 @@ func (p *pool) serveScans(r *reader) error {
 			t.done <- struct{}{}
 		} else {
 			p.scans.insert(t, scansPerCaller-1)
-			p.heavy.rest()
+			p.heavy.yield()
 		}
 	}
 	return r.conn.close()
 }
 
-// close waits until every point read and every chunk in progress has ended.
+// close waits for point reads and chunks in progress.
 func (p *pool) close() error {
 	close(p.closed)
 	p.points.close()
 	p.scans.close()
-	p.ended.Wait()
+	p.readers.Wait()
 	return errors.Join(p.failed...)
 }
 
-// result is what a read returned. A caller that gave up never looks at it.
+// result is the result of a read. It is not used after the context of the read has ended.
 type result[T any] struct {
 	value T
 	err   error
 }
 
-// read runs f on a reader for point reads, and waits for it no longer than ctx lasts: a disk that
-// does not respond holds up the reader, not the caller. f must be short. It may still run when its
-// caller has gone, and must keep its result to itself until it returns. A panic within it is an
-// unexpected error of this read.
+// read runs f, which must be short, on a point reader. It returns when ctx ends even if f still
+// runs, so that a hanging disk blocks only the reader; f must not share its result before it
+// returns. A panic in f is returned as an error.
 func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (T, error) {
 	got := new(result[T])
 	err := p.wait(ctx, &p.points, func(r *reader) bool {
@@ -125,7 +122,7 @@ func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (T, e
 		return true
 	})
 	if err == nil && got.err != nil {
-		err = p.refusal(got.err)
+		err = p.callerError(got.err)
 	}
 	if err != nil {
 		var none T
@@ -134,9 +131,9 @@ func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (T, e
 	return got.value, nil
 }
 
-// scan is read for a read of many rows. chunk is called until it reports the end or fails, each
-// time in a turn of the caller's, maybe on another reader. Scans of all callers take turns, and
-// so do the scans of one caller that have begun. A chunk that has failed may be called again.
+// scan runs a read of many rows. It calls chunk until it returns last or an error, each time in a
+// turn of the caller, possibly on another reader. Callers are served round-robin, and so are the
+// started scans of a caller. chunk may be called again after an error.
 func scan(ctx context.Context, p *pool, chunk func(*reader) (last bool, err error)) error {
 	failed, q := new(error), &p.scans
 	if planted(faultOneQueue) {
@@ -144,7 +141,7 @@ func scan(ctx context.Context, p *pool, chunk func(*reader) (last bool, err erro
 	}
 	err := p.wait(ctx, q, func(r *reader) (last bool) {
 		if ctx.Err() != nil {
-			return true // its caller knows
+			return true
 		}
 		*failed = attempt(func() (err error) {
 			for last, err = chunk(r); planted(faultOneQueue) && !last && err == nil; {
@@ -158,13 +155,12 @@ func scan(ctx context.Context, p *pool, chunk func(*reader) (last bool, err erro
 		err = context.Cause(ctx)
 	}
 	if err == nil && *failed != nil {
-		err = p.refusal(*failed)
+		err = p.callerError(*failed)
 	}
 	return err
 }
 
-// attempt runs a read once more where it found damage: only what a second try finds, too, is
-// reported as damage.
+// attempt runs f. If f reports damage it runs f again, since only repeated damage counts.
 func attempt(f func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -177,12 +173,12 @@ func attempt(f func() error) (err error) {
 	return err
 }
 
-// wait hands a task in and waits for its end.
+// wait submits a task and waits for it.
 func (p *pool) wait(ctx context.Context, q *readQueue, run func(*reader) bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	t, _ := p.spare.Get().(*readTask)
+	t, _ := p.tasks.Get().(*readTask)
 	t.caller, t.run = user.CallerFromContext(ctx), run
 	if !q.submit(t) {
 		return user.NewStoreUnavailableError()
@@ -190,10 +186,10 @@ func (p *pool) wait(ctx context.Context, q *readQueue, run func(*reader) bool) e
 	select {
 	case <-t.done:
 		t.run = nil
-		p.spare.Put(t)
+		p.tasks.Put(t)
 		return nil
 	case <-ctx.Done():
-		q.cancel(t) // else a reader has it still: it cannot be used again
+		q.cancel(t) // t is not reused, since a reader may still run it
 		return context.Cause(ctx)
 	case <-p.closed:
 		q.cancel(t)
@@ -201,25 +197,25 @@ func (p *pool) wait(ctx context.Context, q *readQueue, run func(*reader) bool) e
 	}
 }
 
-// tellEvery is how often the log is told that reads fail.
-const tellEvery = 10 * time.Second
+// readErrorLogInterval is the minimum interval of log lines about failing reads.
+const readErrorLogInterval = 10 * time.Second
 
-// refusal makes of a failure what the caller may see. Where that hides what the disk
-// did, the log is told, though not of each read.
-func (p *pool) refusal(err error) error {
+// callerError converts an error for callers. It logs I/O errors, at a limited rate, because the
+// converted error does not contain them.
+func (p *pool) callerError(err error) error {
 	if _, expected := user.AsError(err); expected {
 		return err
 	}
-	err = p.disk.lookCloser(err)
+	err = p.disk.diagnose(err)
 	if isDamage(err) && p.onDamage != nil {
 		p.onDamage()
 	}
-	seen := forCallers(err)
-	if user.HasReason(seen, user.StoreUnavailable) {
-		last, now := p.told.Load(), time.Now().UnixNano()
-		if now-last > int64(tellEvery) && p.told.CompareAndSwap(last, now) {
-			p.log.Error("reads fail", "error", err)
+	converted := translateForCaller(err)
+	if user.HasReason(converted, user.StoreUnavailable) {
+		last, now := p.logged.Load(), time.Now().UnixNano()
+		if now-last > int64(readErrorLogInterval) && p.logged.CompareAndSwap(last, now) {
+			p.log.Error("store reads failing", "error", err)
 		}
 	}
-	return seen
+	return converted
 }

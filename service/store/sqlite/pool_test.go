@@ -12,22 +12,21 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// A reader whose disk does not answer holds nobody up beyond the caller's context, and
-// what it finds later is given to nobody.
-func TestAReadThatHangsIsGivenUp(t *testing.T) {
+// A read on a hanging disk returns when its context ends, and its late result is discarded.
+func TestHangingReadIsCanceled(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	u := createUser(t, s, "anna")
-	let := make(chan struct{})
+	resume := make(chan struct{})
 	for range pointReaders {
-		begun := make(chan struct{})
+		started := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { <-begun; cancel() }()
-		got, err := read(ctx, s.pool, func(*reader) (int, error) { close(begun); <-let; return 1, nil })
+		go func() { <-started; cancel() }()
+		got, err := read(ctx, s.pool, func(*reader) (int, error) { close(started); <-resume; return 1, nil })
 		if !errors.Is(err, context.Canceled) || got != 0 {
-			t.Fatalf("got %d, %v", got, err)
+			t.Fatalf("read = %d, %v, want 0, context.Canceled", got, err)
 		}
 	}
-	// All readers hang now: the next one waits for its turn, no longer than it wants.
+	// All readers hang. The next read waits in the queue until its context ends.
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { _, err := s.Get(ctx, u.ID); ended <- err }()
@@ -35,8 +34,8 @@ func TestAReadThatHangsIsGivenUp(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	close(let)
-	for range 100 { // no reader still holds a task that another read has taken up
+	close(resume)
+	for range 100 { // tasks of canceled reads are not reused
 		if got, err := s.Get(t.Context(), u.ID); err != nil || got.ID != u.ID {
 			t.Fatal(got, err)
 		}
@@ -46,8 +45,8 @@ func TestAReadThatHangsIsGivenUp(t *testing.T) {
 	}
 }
 
-// holdScans occupies every scan reader until let is called.
-func holdScans(t *testing.T, s *Store) (let func()) {
+// holdScans blocks all scan readers until resume is called.
+func holdScans(t *testing.T, s *Store) (resume func()) {
 	t.Helper()
 	release := make(chan struct{})
 	var held, ended sync.WaitGroup
@@ -64,7 +63,7 @@ func holdScans(t *testing.T, s *Store) (let func()) {
 	return func() { close(release); ended.Wait() }
 }
 
-// awaitScans waits until so many scans wait for their turn.
+// awaitScans waits until the given number of scans is queued.
 func awaitScans(t *testing.T, s *Store, want int) {
 	t.Helper()
 	for {
@@ -84,7 +83,7 @@ func awaitScans(t *testing.T, s *Store, want int) {
 func TestPointReadsDoNotWaitForScans(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	u := createUser(t, s, "anna")
-	let := holdScans(t, s)
+	resume := holdScans(t, s)
 	const waiting = 50
 	var scans sync.WaitGroup
 	for range waiting {
@@ -107,15 +106,15 @@ func TestPointReadsDoNotWaitForScans(t *testing.T) {
 	if got, err := s.First(t.Context()); err != nil || got != 1 {
 		t.Errorf("First = %v, %v while all scan readers are busy", got, err)
 	}
-	let()
+	resume()
 	scans.Wait()
 }
 
-// turnsOf starts the scans named, in that order, each of so many chunks, and returns whose chunk
-// was read at each turn. The first part of a name is its caller.
+// turnsOf starts scans in the order of names and returns the name of the scan of each turn. The first
+// letter of a name is the caller.
 func turnsOf(t *testing.T, s *Store, chunks int, names ...string) (turns []string) {
 	t.Helper()
-	let := holdScans(t, s)
+	resume := holdScans(t, s)
 	var mu sync.Mutex
 	var scans sync.WaitGroup
 	for i, name := range names {
@@ -135,13 +134,13 @@ func turnsOf(t *testing.T, s *Store, chunks int, names ...string) (turns []strin
 		})
 		awaitScans(t, s, i+1)
 	}
-	let()
+	resume()
 	scans.Wait()
 	return turns
 }
 
 func TestScansTakeTurns(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // the order is certain with one reader
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // one scan reader: deterministic order
 	for name, test := range map[string]struct {
 		chunks      int
 		scans, want []string
@@ -162,8 +161,8 @@ func TestScansTakeTurns(t *testing.T) {
 	}
 }
 
-// A scan that its caller has given up takes no further turn, wherever it was.
-func TestAScanThatIsGivenUpEnds(t *testing.T) {
+// A canceled scan takes no further turn, whether running or queued.
+func TestCanceledScanEnds(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	ctx, cancel := context.WithCancel(t.Context())
 	chunks := 0
@@ -171,14 +170,14 @@ func TestAScanThatIsGivenUpEnds(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("scan = %v, want canceled", err)
 	}
-	let := holdScans(t, s) // so the scan above has ended
+	resume := holdScans(t, s) // the scan above has ended
 	if chunks != 1 {
 		t.Errorf("%d chunks were read, want 1", chunks)
 	}
 	ctx, cancel = context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
-		ended <- scan(ctx, s.pool, func(*reader) (bool, error) { t.Error("a chunk was read"); return true, nil })
+		ended <- scan(ctx, s.pool, func(*reader) (bool, error) { t.Error("a chunk of a canceled scan was read"); return true, nil })
 	}()
 	awaitScans(t, s, 1)
 	cancel()
@@ -186,5 +185,5 @@ func TestAScanThatIsGivenUpEnds(t *testing.T) {
 		t.Errorf("scan = %v, want canceled", err)
 	}
 	awaitScans(t, s, 0)
-	let()
+	resume()
 }

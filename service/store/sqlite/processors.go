@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// processors bounds the work of many rows, reads and writes together, that runs at a time: one
-// processor is left to everything else. The runtime has no priorities, and where long work occupies
-// all processors a request waits for up to 10 ms at each of its steps.
+// processors limits the scans and group commits that run concurrently to GOMAXPROCS-1, at least
+// one. The Go scheduler has no priorities: while long work uses all processors, a request waits
+// up to 10 ms at each step.
 type processors struct {
 	slots  chan struct{}
-	single bool // there is only one
+	single bool // GOMAXPROCS is 1
 }
 
 func newProcessors() processors {
@@ -18,20 +18,20 @@ func newProcessors() processors {
 	return processors{slots: make(chan struct{}, max(1, n-1)), single: n == 1}
 }
 
-// acquire blocks until a processor may be used. Those that wait are served in their order.
+// acquire blocks until a slot is free. Waiters are served in FIFO order.
 func (p processors) acquire() { p.slots <- struct{}{} }
 
 func (p processors) release() { <-p.slots }
 
-// rest lets others run, between two parts of long work. The processor must have been released.
-func (p processors) rest() {
+// yield lets other goroutines run between two parts of long work. The slot must be released.
+func (p processors) yield() {
 	if p.single {
-		// A goroutine that just yields runs again before the runtime looks for new requests.
-		time.Sleep(restTime)
+		// After Gosched this goroutine would run again before the runtime polls the network.
+		time.Sleep(yieldTime)
 		return
 	}
 	runtime.Gosched()
 }
 
-// restTime is how long long work rests where there is one processor.
-const restTime = 200 * time.Microsecond
+// yieldTime is the duration of yield if GOMAXPROCS is 1.
+const yieldTime = 200 * time.Microsecond

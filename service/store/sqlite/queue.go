@@ -12,41 +12,40 @@ import (
 )
 
 const (
-	// queueBytes and queueLength bound the batches that wait.
+	// queueBytes and queueLength limit the waiting batches.
 	queueBytes  = 32 << 20
 	queueLength = 1024
-	// callerBytes bounds those of one caller, so that it cannot fill the queue.
+	// callerBytes limits the waiting batches of one caller, so that it cannot fill the queue.
 	callerBytes = queueBytes / 2
-	// stuckAfter is how long a group may take before the disk is said to be stuck.
-	stuckAfter = 3 * time.Second
+	// stallTimeout is how long a group may take before the writer counts as stalled.
+	stallTimeout = 3 * time.Second
 )
 
-// writeQueue holds what waits for the writer, and its room. The writer takes one part of the work
-// of each caller after the other.
+// writeQueue is the bounded queue of the writer, which serves callers round-robin.
 type writeQueue struct {
 	mu     sync.Mutex
 	items  fairQueue[*item]
-	shares map[string]*callerShare // of those that have or want room
+	shares map[string]*callerShare // callers with queued or blocked batches
 	closed bool
 
-	room *semaphore.Weighted // for batches
-	wake chan struct{}       // has room for one: there may be items, or the queue is closed
+	capacity *semaphore.Weighted // of batches, in bytes
+	wake     chan struct{}       // capacity 1; signals new items and close
 }
 
-// callerShare is the room that one caller may take.
+// callerShare is the part of the queue that a caller may use.
 type callerShare struct {
 	*semaphore.Weighted
 
-	batches int // that have room or wait for it
+	batches int // queued or blocked
 }
 
 func newWriteQueue() *writeQueue {
 	return &writeQueue{
-		shares: make(map[string]*callerShare), room: semaphore.NewWeighted(queueBytes), wake: make(chan struct{}, 1),
+		shares: make(map[string]*callerShare), capacity: semaphore.NewWeighted(queueBytes), wake: make(chan struct{}, 1),
 	}
 }
 
-// push adds an item for which there is room.
+// push enqueues an item. For a batch, acquire must have succeeded.
 func (q *writeQueue) push(it *item) {
 	q.mu.Lock()
 	q.items.push(it.caller, it)
@@ -54,8 +53,7 @@ func (q *writeQueue) push(it *item) {
 	q.signal()
 }
 
-// putBack makes an item the next one of its caller, whose next turn comes after one of every other
-// caller.
+// putBack enqueues an item as the next one of its caller. Other callers are served first.
 func (q *writeQueue) putBack(it *item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -68,7 +66,7 @@ func (q *writeQueue) remove(it *item) {
 	q.items.remove(it.caller, it)
 }
 
-// pop takes the next item, and reports whether other callers wait, too.
+// pop removes the next item, and reports whether other callers are waiting.
 func (q *writeQueue) pop() (it *item, others bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -80,7 +78,7 @@ func (q *writeQueue) pop() (it *item, others bool) {
 	return it, others
 }
 
-// wait blocks until there is an item. It returns false when the queue is closed and empty.
+// wait blocks until the queue is not empty. It returns false when it is closed and empty.
 func (q *writeQueue) wait() bool {
 	for {
 		q.mu.Lock()
@@ -107,11 +105,11 @@ func (q *writeQueue) signal() {
 	}
 }
 
-// tryAcquire is acquire where it need not block.
+// tryAcquire is acquire without blocking.
 func (q *writeQueue) tryAcquire(caller string, weight int64) bool {
 	share := q.share(caller)
 	if share.TryAcquire(weight) {
-		if q.room.TryAcquire(weight) {
+		if q.capacity.TryAcquire(weight) {
 			return true
 		}
 		share.Release(weight)
@@ -120,14 +118,14 @@ func (q *writeQueue) tryAcquire(caller string, weight int64) bool {
 	return false
 }
 
-// acquire blocks until there is room for a batch of the caller's share and of the queue.
+// acquire blocks until the caller's share and the queue have capacity for weight bytes.
 func (q *writeQueue) acquire(ctx context.Context, caller string, weight int64) error {
 	share := q.share(caller)
 	if err := share.Acquire(ctx, weight); err != nil {
 		q.leave(caller)
 		return err
 	}
-	if err := q.room.Acquire(ctx, weight); err != nil {
+	if err := q.capacity.Acquire(ctx, weight); err != nil {
 		share.Release(weight)
 		q.leave(caller)
 		return err
@@ -147,9 +145,9 @@ func (q *writeQueue) share(caller string) *callerShare {
 	return share
 }
 
-// release gives the room of a batch back.
+// release releases the capacity of a batch.
 func (q *writeQueue) release(caller string, weight int64) {
-	q.room.Release(weight)
+	q.capacity.Release(weight)
 	q.leave(caller).Release(weight)
 }
 
@@ -163,12 +161,11 @@ func (q *writeQueue) leave(caller string) *callerShare {
 	return share
 }
 
-// makeRoom waits until a batch has room in the queue. A queue that is full while the writer makes
-// progress is how fast callers are slowed down to the speed of the disk. While the writer is stuck
-// makeRoom fails with NewOverloadedError, also for those that wait: they hold memory, and would only
-// reach their deadline.
-func (s *Store) makeRoom(it *item) error {
-	moving := *s.pace.moving.Load()
+// admit blocks until the queue has capacity for a batch (backpressure). While the writer is stalled
+// it fails with OVERLOADED at once, also for blocked callers, since they hold memory and would only
+// time out.
+func (s *Store) admit(it *item) error {
+	moving := *s.stalls.moving.Load()
 	if moving.Err() != nil {
 		return user.NewOverloadedError()
 	}
@@ -185,8 +182,8 @@ func (s *Store) makeRoom(it *item) error {
 	return nil
 }
 
-// weigh returns what a batch counts for in the queue. None counts for less than its
-// share, so that there are never more than queueLength, nor for more than a caller may have.
+// weigh returns the weight of a batch in the queue: at least queueBytes/queueLength, so that at most
+// queueLength batches are queued, and at most callerBytes.
 func weigh(batch user.Batch) int64 {
 	bytes := 0
 	for i := range batch.Changes {
@@ -195,7 +192,7 @@ func weigh(batch user.Batch) int64 {
 	return int64(min(max(bytes, queueBytes/queueLength), callerBytes))
 }
 
-// weighOp estimates the memory of what callers may make large.
+// weighOp estimates the memory use of an op.
 func weighOp(op user.Op) int {
 	bytes := 256
 	tags, metadata := []string(nil), map[string]string(nil)
@@ -227,48 +224,48 @@ func weighOp(op user.Op) int {
 	return bytes
 }
 
-// pace knows whether the writer gets on.
-type pace struct {
-	patience time.Duration
-	moving   atomic.Pointer[context.Context] // ends when a group takes too long, and is renewed behind that
+// stallDetector detects that the writer makes no progress.
+type stallDetector struct {
+	timeout time.Duration
+	moving  atomic.Pointer[context.Context] // canceled while the writer is stalled
 
-	mu   sync.Mutex
-	turn int // counts the groups
-	stop context.CancelFunc
+	mu     sync.Mutex
+	group  int // number of the current group
+	cancel context.CancelFunc
 }
 
-func newPace() *pace {
-	p := &pace{patience: stuckAfter}
-	p.renew()
-	return p
+func newStallDetector() *stallDetector {
+	d := &stallDetector{timeout: stallTimeout}
+	d.renew()
+	return d
 }
 
-func (p *pace) renew() {
-	moving, stop := context.WithCancel(context.Background()) // it is the writer's, no caller's
-	p.moving.Store(&moving)
-	p.stop = stop
+func (d *stallDetector) renew() {
+	moving, cancel := context.WithCancel(context.Background())
+	d.moving.Store(&moving)
+	d.cancel = cancel
 }
 
-// begin says that a group is taken up. The returned function says that it has ended.
-func (p *pace) begin() (end func()) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.turn++
-	turn := p.turn
-	timer := time.AfterFunc(p.patience, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.turn == turn {
-			p.stop()
+// begin records the start of a group. The returned function records its end.
+func (d *stallDetector) begin() (end func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.group++
+	group := d.group
+	timer := time.AfterFunc(d.timeout, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.group == group {
+			d.cancel()
 		}
 	})
 	return func() {
 		timer.Stop()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.turn++
-		if (*p.moving.Load()).Err() != nil {
-			p.renew()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.group++
+		if (*d.moving.Load()).Err() != nil {
+			d.renew()
 		}
 	}
 }

@@ -12,22 +12,22 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// callerLength is how many of the smallest batches of one caller may wait.
+// callerLength is the number of smallest batches of one caller that fit into the queue.
 const callerLength = queueLength * callerBytes / queueBytes
 
-// A full queue on a sound disk slows callers down, and refuses nobody.
-func TestSubmitWaitsForRoom(t *testing.T) {
+// Submit blocks while the queue is full.
+func TestSubmitBlocksOnFullQueue(t *testing.T) {
 	large := user.Batch{Changes: []user.Change{{Op: &user.Record{ID: 1, Details: map[string]string{"k": strings.Repeat("x", 1<<20)}}}}}
 	for name, test := range map[string]struct {
 		batch user.Batch
 		fit   int
 	}{
 		"batches": {user.Batch{}, callerLength},
-		"bytes":   {large, callerBytes>>20 - 1}, // each is a little more than a mebibyte
+		"bytes":   {large, callerBytes>>20 - 1}, // each is slightly more than 1 MiB
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
-			let := hold(t, s)
+			resume := hold(t, s)
 			for range test.fit {
 				s.Submit(t.Context(), test.batch)
 			}
@@ -39,7 +39,7 @@ func TestSubmitWaitsForRoom(t *testing.T) {
 			waiting := make(chan *user.Pending)
 			go func() { waiting <- s.Submit(t.Context(), test.batch) }()
 			runtime.Gosched()
-			let()
+			resume()
 			if _, err := (<-waiting).Wait(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -47,17 +47,17 @@ func TestSubmitWaitsForRoom(t *testing.T) {
 	}
 }
 
-// While a transaction does not end, nobody is let into the queue or goes on waiting for
-// room in it; but for the probe. When it has ended, all is as before.
-func TestAStuckDiskIsOverloaded(t *testing.T) {
+// While the writer is stalled, Submit fails with OVERLOADED, also for blocked callers, but the probe
+// is queued. Submit succeeds again after the transaction has ended.
+func TestStalledWriterIsOverloaded(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
-	s.pace.patience = 50 * time.Millisecond
+	s.stalls.timeout = 50 * time.Millisecond
 	u := createUser(t, s, "anna")
-	let := hold(t, s)
+	resume := hold(t, s)
 	for range callerLength - 1 {
 		s.Submit(t.Context(), user.Batch{})
 	}
-	// They take the last place, wait for room, and are refused.
+	// One batch takes the last slot, others block and are rejected.
 	var err error
 	for !user.HasReason(err, user.Overloaded) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -65,30 +65,30 @@ func TestAStuckDiskIsOverloaded(t *testing.T) {
 		select {
 		case <-pending.Done():
 			_, err = pending.Wait(ctx)
-		default: // it has the last place
+		default: // queued
 		}
 		cancel()
 		if errors.Is(err, context.DeadlineExceeded) {
-			t.Fatal("it waited for room though the writer does not get on")
+			t.Fatal("Submit blocked while the writer is stalled")
 		}
 	}
 	probed := make(chan error, 1)
 	go func() { probed <- s.Probe(t.Context()) }()
-	let()
+	resume()
 	if err := <-probed; err != nil {
-		t.Errorf("probe: %v", err)
+		t.Errorf("Probe: %v", err)
 	}
 	createUser(t, s, "berta")
 }
 
-// No batch weighs more than there is room for, or it would wait for ever.
-func TestTheLargestBatchFits(t *testing.T) {
+// The weight of a batch does not exceed the capacity, or Submit would block indefinitely.
+func TestLargestBatchFits(t *testing.T) {
 	details := map[string]string{"k": strings.Repeat("x", 1<<20)}
 	var batch user.Batch
 	for range 100 {
 		batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: 1, Details: details}})
 	}
 	if got := weigh(batch); got != callerBytes {
-		t.Errorf("it weighs %d, want %d", got, callerBytes)
+		t.Errorf("weigh = %d, want %d", got, callerBytes)
 	}
 }

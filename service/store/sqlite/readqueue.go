@@ -2,33 +2,33 @@ package sqlite
 
 import "sync"
 
-// readTask is a read on its way to a reader and back.
+// readTask is a read to be run by a reader.
 type readTask struct {
 	caller string
 	run    func(*reader) (last bool)
-	done   chan struct{} // has room for one
+	done   chan struct{} // capacity 1
 }
 
-// readQueue hands the tasks of callers to readers, in turn. The zero value is ready for use.
+// readQueue distributes tasks to readers, round-robin by caller. The zero value is ready to use.
 type readQueue struct {
 	mu      sync.Mutex
 	waiting fairQueue[*readTask]
-	idle    []chan *readTask // of readers without a task, the last one to become idle last
+	idle    []chan *readTask // of idle readers, most recently idle last
 	closed  bool
 }
 
-// submit hands in a task, and reports whether the queue takes any.
+// submit enqueues a task. It returns false if the queue is closed.
 func (q *readQueue) submit(t *readTask) bool { return q.insert(t, -1) }
 
-// insert hands in a task behind the first at tasks of its caller.
+// insert enqueues a task at index at of its caller's tasks, or last if at is negative.
 func (q *readQueue) insert(t *readTask, at int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return false
 	}
-	if last := len(q.idle) - 1; last >= 0 { // then no task waits
-		q.idle[last] <- t // it has room
+	if last := len(q.idle) - 1; last >= 0 { // then no task is waiting
+		q.idle[last] <- t // does not block
 		q.idle = q.idle[:last]
 		return true
 	}
@@ -36,8 +36,8 @@ func (q *readQueue) insert(t *readTask, at int) bool {
 	return true
 }
 
-// next returns the next task for a reader, nil when the queue is closed. It waits for one on own,
-// a channel of the reader's with room for one.
+// next waits for the next task for a reader. It returns nil when the queue is closed. own is the
+// reader's channel, with capacity 1.
 func (q *readQueue) next(own chan *readTask) *readTask {
 	q.mu.Lock()
 	if q.closed {
@@ -53,7 +53,7 @@ func (q *readQueue) next(own chan *readTask) *readTask {
 	return <-own
 }
 
-// cancel removes a task that still waits.
+// cancel removes a waiting task.
 func (q *readQueue) cancel(t *readTask) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -22,11 +22,11 @@ type writer struct {
 	store *Store
 	conn  *conn
 
-	beginImmediate, rollbackAll              *stmt
-	setHead, countCommit, totalChanges       *stmt
-	commitAll                                *stmt
-	savepoint, releaseSavepoint, backToPoint *stmt
-	walCheckpoint                            *stmt
+	beginImmediate, rollbackAll                      *stmt
+	setHead, countCommit, totalChanges               *stmt
+	commitAll                                        *stmt
+	savepoint, releaseSavepoint, rollbackToSavepoint *stmt
+	walCheckpoint                                    *stmt
 
 	getUser, getByName, getByEmail              *stmt
 	insertUser, updateUser, updateUserFully     *stmt
@@ -70,7 +70,7 @@ func (w *writer) prepareTransaction(err *error) {
 	w.rollbackAll = c.prepare(err, "ROLLBACK")
 	w.savepoint = c.prepare(err, "SAVEPOINT point")
 	w.releaseSavepoint = c.prepare(err, "RELEASE point")
-	w.backToPoint = c.prepare(err, "ROLLBACK TO point")
+	w.rollbackToSavepoint = c.prepare(err, "ROLLBACK TO point")
 	w.setHead = c.prepare(err, "UPDATE meta SET position = ?, time = ?, commits = commits + 1")
 	w.countCommit = c.prepare(err, "UPDATE meta SET commits = commits + 1")
 	w.totalChanges = c.prepare(err, "SELECT total_changes()")
@@ -122,9 +122,9 @@ func (w *writer) beginTransaction() (err error) {
 	return err
 }
 
-// noteHead writes the new head and the commit count to the meta table, unless the
+// writeHead writes the new head and the commit count to the meta table, unless the
 // transaction has written nothing.
-func (w *writer) noteHead() (user.Head, error) {
+func (w *writer) writeHead() (user.Head, error) {
 	head := w.head
 	if w.next > head.Position+1 {
 		head.Position, head.Time = w.next-1, w.now
@@ -146,24 +146,24 @@ func (w *writer) pagesWritten() (int, error) {
 	return n, err
 }
 
-// part applies a part of an item. After an error the transaction must be rolled back. With
-// careful, each change has a savepoint, and an unexpected error fails that change only.
-func (w *writer) part(p part, careful bool) error {
+// applyPart applies a part of an item. After an error the transaction must be rolled back. With
+// savepoints, each change has a savepoint, and an unexpected error fails that change only.
+func (w *writer) applyPart(p part, savepoints bool) error {
 	it := p.it
 	it.err = nil
 	switch {
 	case it.job != nil:
 		w.store.heavy.release() // the job may block
 		defer w.store.heavy.acquire()
-		return w.guarded(careful, &it.err, func() error { return it.job(w) })
+		return w.runStep(savepoints, &it.err, func() error { return it.job(w) })
 	case it.batch.Atomic:
-		return w.atomic(it, careful)
+		return w.applyAtomic(it, savepoints)
 	}
 	for i := p.from; i < p.to; i++ {
-		w.rest()
+		w.yield()
 		result := &it.results[i]
 		*result = user.Result{}
-		err := w.guarded(careful, &result.Err, func() (err error) {
+		err := w.runStep(savepoints, &result.Err, func() (err error) {
 			*result, err = w.change(&it.batch.Changes[i])
 			return err
 		})
@@ -177,59 +177,59 @@ func (w *writer) part(p part, careful bool) error {
 	return nil
 }
 
-// rest yields the processor to scans after each turnUnits changes.
-func (w *writer) rest() {
+// yield yields the processor to scans after each turnUnits changes.
+func (w *writer) yield() {
 	if w.done++; w.done%turnUnits == 0 {
 		w.store.heavy.release()
-		w.store.heavy.rest()
+		w.store.heavy.yield()
 		w.store.heavy.acquire()
 	}
 }
 
-// guarded runs step and stores an expected error in *failure. It returns an unexpected error
-// or, with careful, rolls back the step and stores the error in *failure too.
-func (w *writer) guarded(careful bool, failure *error, step func() error) error {
-	if careful {
+// runStep runs step and stores an expected error in *failure. It returns an unexpected error
+// or, with savepoints, rolls back the step and stores the error in *failure too.
+func (w *writer) runStep(savepoints bool, failure *error, step func() error) error {
+	if savepoints {
 		if err := w.savepoint.exec(); err != nil {
 			return err
 		}
 	}
 	next, committed := w.next, len(w.committed)
-	err := caught(step)
+	err := recoverPanic(step)
 	_, expected := user.AsError(err)
 	if err == nil || expected {
 		*failure = err
-		if careful {
+		if savepoints {
 			return w.releaseSavepoint.exec()
 		}
 		return nil
 	}
-	if !careful || ofStore(err) {
+	if !savepoints || isStoreError(err) {
 		return err
 	}
 	w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", stackOf(err))
 	*failure = err
-	return w.goBack(next, committed)
+	return w.rollbackTo(next, committed)
 }
 
-// goBack rolls back to the savepoint.
-func (w *writer) goBack(next int64, committed int) error {
+// rollbackTo rolls back to the savepoint.
+func (w *writer) rollbackTo(next int64, committed int) error {
 	w.next, w.committed = next, w.committed[:committed]
-	if err := w.backToPoint.exec(); err != nil {
+	if err := w.rollbackToSavepoint.exec(); err != nil {
 		return err
 	}
 	return w.releaseSavepoint.exec()
 }
 
-// atomic applies an atomic batch.
-func (w *writer) atomic(it *item, careful bool) error {
+// applyAtomic applies an atomic batch.
+func (w *writer) applyAtomic(it *item, savepoints bool) error {
 	if err := w.savepoint.exec(); err != nil {
 		return err
 	}
 	next, committed := w.next, len(w.committed)
 	for i := range it.batch.Changes {
-		w.rest()
-		err := caught(func() (err error) {
+		w.yield()
+		err := recoverPanic(func() (err error) {
 			it.results[i], err = w.change(&it.batch.Changes[i])
 			return err
 		})
@@ -237,13 +237,13 @@ func (w *writer) atomic(it *item, careful bool) error {
 			continue
 		}
 		if _, expected := user.AsError(err); !expected {
-			if !careful || ofStore(err) {
+			if !savepoints || isStoreError(err) {
 				return err
 			}
 			w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", stackOf(err))
 		}
 		it.err = &user.ItemError{Index: i, Err: err}
-		return w.goBack(next, committed)
+		return w.rollbackTo(next, committed)
 	}
 	return w.releaseSavepoint.exec()
 }
@@ -256,7 +256,7 @@ type panicError struct {
 
 func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
-func caught(step func() error) (err error) {
+func recoverPanic(step func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			err = &panicError{value: value, stack: debug.Stack()}

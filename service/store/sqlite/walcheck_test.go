@@ -65,7 +65,7 @@ func TestOpenWithForeignWAL(t *testing.T) {
 	for i := range 100 {
 		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, fmt.Sprint("user", i))})
 	}
-	mustEnd(t, s.Submit(t.Context(), batch))
+	mustWait(t, s.Submit(t.Context(), batch))
 	checkpointNow(t, s)
 	late := snapshot(t, path)
 	if err := s.Close(); err != nil {

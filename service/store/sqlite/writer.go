@@ -13,31 +13,31 @@ import (
 )
 
 const (
-	// maxGroup bounds the work of one transaction, in units.
+	// maxGroup limits the work of one transaction, in units.
 	maxGroup = 4096
-	// turnUnits bounds the work of a caller in one transaction where others wait, too.
+	// turnUnits limits the work of a caller in one transaction while other callers are waiting.
 	turnUnits = 128
-	// unitBytes is how much of a change is one unit of work. None is less.
+	// unitBytes is the size of a unit of work. A change is at least one unit.
 	unitBytes = 2 << 10
 )
 
-// item is what waits for the writer: a batch, or a job of the store's own.
+// item is a batch or an internal job in the writer's queue.
 type item struct {
-	ctx    context.Context //nolint:containedctx // a queued call, which its caller may give up
+	ctx    context.Context //nolint:containedctx // of the queued call
 	caller string
 	batch  user.Batch
 	job    func(*writer) error
 	end    func([]user.Result, error)
 	weight int64 // of a batch in the queue
 
-	// The writer's own.
-	taken    int           // changes that are in a transaction or were
-	results  []user.Result // of those taken
+	// Used by the writer goroutine only.
+	taken    int           // number of changes already taken into a transaction
+	results  []user.Result // of the changes taken
 	err      error
 	finished bool
 }
 
-// part is what one transaction carries out of an item: the changes from and up to, but for, to.
+// part is the part of an item in one transaction: changes [from, to).
 type part struct {
 	it       *item
 	from, to int
@@ -45,29 +45,29 @@ type part struct {
 
 func (p part) last() bool { return p.to == len(p.it.batch.Changes) }
 
-// group is what one transaction carries out.
+// group is the contents of one transaction.
 type group struct {
 	parts   []part
 	units   map[string]int // by caller
-	all     int            // units
+	all     int            // total units
 	changes int
 }
 
-// Submit hands a batch in and returns at once, or when there is room in the queue. While
-// the disk is stuck it refuses.
+// Submit implements user.Store. It blocks while the queue is full, and fails while the writer is
+// stalled.
 func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	pending, end := user.NewPending()
 	it := &item{ctx: ctx, caller: user.CallerFromContext(ctx), batch: batch, end: end, weight: weigh(batch)}
-	if err := s.enqueue(it); err != nil { //nolint:contextcheck // it has the context
+	if err := s.enqueue(it); err != nil { //nolint:contextcheck // it contains the context
 		end(nil, err)
 	}
 	return pending
 }
 
-// do carries a job out in the writer's next transaction and waits for it.
+// do runs a job in the next transaction of the writer and waits for it.
 func (s *Store) do(ctx context.Context, job func(*writer) error) error {
 	pending, end := user.NewPending()
-	if err := s.enqueue(&item{ctx: ctx, job: job, end: end}); err != nil { //nolint:contextcheck // it has the context
+	if err := s.enqueue(&item{ctx: ctx, job: job, end: end}); err != nil { //nolint:contextcheck // it contains the context
 		return err
 	}
 	_, err := pending.Wait(ctx)
@@ -84,7 +84,7 @@ func (s *Store) enqueue(it *item) error {
 		return user.NewStoreUnavailableError()
 	}
 	if it.job == nil {
-		if err := s.makeRoom(it); err != nil {
+		if err := s.admit(it); err != nil {
 			return err
 		}
 	}
@@ -92,16 +92,16 @@ func (s *Store) enqueue(it *item) error {
 	return nil
 }
 
-// write is the writer's goroutine: it carries out one group after the other, until the queue is
-// closed and empty. Before each it lets others run once: those that got their results come back
-// with their next change, which shares this sync then (with 8 callers that is 45 % more writes/s).
+// write is the writer goroutine. It applies groups until the queue is closed and empty. It yields
+// before each group, so that callers that just got their results can submit their next change to
+// it (45 % more writes/s with 8 callers).
 func (s *Store) write() {
 	defer close(s.finished)
 	g := &group{units: make(map[string]int)}
 	for s.queue.wait() {
 		runtime.Gosched()
-		end := s.pace.begin()
-		s.carryOut(g)
+		end := s.stalls.begin()
+		s.apply(g)
 		s.checkpoint()
 		end()
 		clear(g.parts)
@@ -110,18 +110,17 @@ func (s *Store) write() {
 	}
 }
 
-// take adds a part to the group, and reports whether there was one. A group is one turn of each
-// caller that waits; a caller that is alone has turns up to maxGroup. So what comes in while the
-// transaction is open shares its sync, and a single change waits for a part of a large batch and
-// not for its end.
+// take adds the next part to the group, and reports whether there was one. A group has one turn of
+// each waiting caller; a single caller has turns up to maxGroup. So changes that arrive while the
+// transaction is open share its sync, and a single change waits for a part of a large batch only.
 func (s *Store) take(g *group) bool {
 	for {
 		it, others := s.queue.pop()
 		if it == nil {
 			return false
 		}
-		used, known := g.units[it.caller]
-		shared := others || len(g.units) > 1 || len(g.units) == 1 && !known
+		used, inGroup := g.units[it.caller]
+		shared := others || len(g.units) > 1 || len(g.units) == 1 && !inGroup
 		if g.all >= s.opts.maxGroup || shared && used >= s.opts.turnUnits {
 			s.queue.putBack(it)
 			return false
@@ -143,13 +142,13 @@ func (s *Store) take(g *group) bool {
 	}
 }
 
-// next takes the next part of an item, of about so many units. All or nothing is one part.
-func (it *item) next(most int) (p part, units int) {
+// next returns the next part of an item, of about limit units. An atomic batch is one part.
+func (it *item) next(limit int) (p part, units int) {
 	if it.results == nil {
 		it.results = make([]user.Result, len(it.batch.Changes))
 	}
 	p.it, p.from, p.to = it, it.taken, it.taken
-	for p.to < len(it.batch.Changes) && (units < most || it.batch.Atomic) {
+	for p.to < len(it.batch.Changes) && (units < limit || it.batch.Atomic) {
 		units += 1 + weighOp(it.batch.Changes[p.to].Op)/unitBytes
 		p.to++
 	}
@@ -157,18 +156,18 @@ func (it *item) next(most int) (p part, units int) {
 	return p, max(1, units)
 }
 
-// dropped ends an item that is not to be carried out: its caller has gone, or the store takes no
-// more writes.
+// dropped completes an item with an error, and returns true, if its context has ended or writes
+// have stopped.
 func (s *Store) dropped(it *item) bool {
-	why := context.Cause(it.ctx)
-	if stopped := s.stopped.Load(); why == nil && stopped != nil {
-		why = stopped.answer
+	err := context.Cause(it.ctx)
+	if stopped := s.stopped.Load(); err == nil && stopped != nil {
+		err = stopped.err
 	}
-	if why == nil {
+	if err == nil {
 		return false
 	}
 	s.leaveQueue(it)
-	it.fail(it.taken, why, why)
+	it.fail(it.taken, err, err)
 	return true
 }
 
@@ -179,23 +178,22 @@ func (s *Store) leaveQueue(it *item) {
 	}
 }
 
-// carryOut carries a group out in one transaction. If something in it fails
-// unexpectedly nothing of the transaction is kept, and the group is carried out once
-// more, carefully: each change behind a savepoint of its own, so that only what is
-// to blame fails.
-func (s *Store) carryOut(g *group) {
+// apply applies a group in one transaction. After an unexpected failure the transaction is rolled
+// back and the group is retried with a savepoint for each change, so that only the failing change
+// fails.
+func (s *Store) apply(g *group) {
 	if !s.take(g) {
 		return
 	}
 	err := s.transaction(g, false)
-	if err != nil && s.ReadOnly() == nil && !ofStore(err) {
-		s.opts.Logger.Warn("a change failed unexpectedly; its transaction is carried out again change by change", "error", err)
+	if err != nil && s.ReadOnly() == nil && !isStoreError(err) {
+		s.opts.Logger.Warn("transaction failed unexpectedly, retrying with savepoints", "error", err)
 		err = s.transaction(g, true)
 	}
-	err = s.disk.lookCloser(err)
-	s.noteOutcome(err)
+	err = s.disk.diagnose(err)
+	s.recordOutcome(err)
 	if err != nil {
-		s.refuse(g, err)
+		s.fail(g, err)
 		return
 	}
 	if planted(faultAckBeforeCommit) {
@@ -204,70 +202,70 @@ func (s *Store) carryOut(g *group) {
 	g.complete()
 }
 
-// noteOutcome logs the failure of a transaction. While one follows the other for the
-// same reason, as on a full disk, only the first is logged, and the end of it all.
-func (s *Store) noteOutcome(err error) {
+// recordOutcome logs a failed transaction. In a series of failures with the same error, as on a full
+// disk, it logs only the first one and the end of the series.
+func (s *Store) recordOutcome(err error) {
 	if err == nil {
-		if failed := s.trouble.ends(); failed > 0 {
-			s.opts.Logger.Info("transactions succeed again", "failed", failed)
+		if failed := s.failures.end(); failed > 0 {
+			s.opts.Logger.Info("transactions succeed again", "failures", failed)
 		}
 		return
 	}
 	if isDamage(err) {
-		s.integrity.suspected()
+		s.integrity.recheck()
 	}
-	if s.trouble.begins(err) {
-		s.opts.Logger.Error("a transaction failed", "error", err)
-		s.inTrouble()
+	if s.failures.add(err) {
+		s.opts.Logger.Error("transaction failed", "error", err)
+		s.notifyWriteFailure()
 	}
 }
 
-func (s *Store) inTrouble() {
+func (s *Store) notifyWriteFailure() {
 	if s.opts.OnWriteFailure != nil {
 		s.opts.OnWriteFailure()
 	}
 }
 
-// refuse ends the items of a group whose transaction failed. What may yet take effect must not look
-// refused to its callers; the store's own jobs rather hear why.
-func (s *Store) refuse(g *group, err error) {
-	why := forCallers(err)
+// fail completes the items of a group whose transaction failed. If the outcome of the commit is
+// unknown, the changes in it fail with an error that says so; jobs still get the translated error.
+func (s *Store) fail(g *group, err error) {
+	callerErr := translateForCaller(err)
 	if stopped := s.stopped.Load(); stopped != nil {
-		why = stopped.answer
+		callerErr = stopped.err
 	} else if isDamage(err) {
-		why = user.NewStoreDamagedError()
+		callerErr = user.NewStoreDamagedError()
 	}
-	fate := why // of the changes in the transaction
-	if errors.As(err, new(unknownFateError)) {
-		fate = user.NewOutcomeUnknownError()
+	changeErr := callerErr // of the changes in the transaction
+	if errors.As(err, new(unknownOutcomeError)) {
+		changeErr = user.NewOutcomeUnknownError()
 	}
 	for _, p := range g.parts {
 		if p.it.finished {
-			continue // an earlier part of it is in the group, too
+			continue // by an earlier part in the group
 		}
 		if p.it.job != nil {
-			p.it.finish(nil, why)
+			p.it.finish(nil, callerErr)
 			continue
 		}
 		s.queue.remove(p.it)
 		s.leaveQueue(p.it)
-		p.it.fail(p.from, fate, why)
+		p.it.fail(p.from, changeErr, callerErr)
 	}
 }
 
-// fail ends an item whose changes from from on have failed: those that were taken for one reason,
-// those that were not for another. Earlier ones are committed, and keep their results.
-func (it *item) fail(from int, taken, rest error) {
+// fail completes an item. Changes before from are committed and keep their results; later ones that
+// were taken fail with takenErr, the others with restErr.
+func (it *item) fail(from int, takenErr, restErr error) {
 	if from == 0 {
-		it.finish(nil, taken)
+		it.finish(nil, takenErr)
 		return
 	}
 	for i := from; i < len(it.results); i++ {
-		why := taken
+		err := takenErr
 		if i >= it.taken {
-			why = rest
+			err = restErr
 		}
-		it.results[i] = user.Result{Err: why}
+		it.results[i] = user.Result{Err: err}
 	}
 	it.finish(it.results, nil)
 }
@@ -277,7 +275,7 @@ func (it *item) finish(results []user.Result, err error) {
 	it.end(results, err)
 }
 
-// complete ends the items whose last part is in the group.
+// complete completes the items whose last part is in the group.
 func (g *group) complete() {
 	for _, p := range g.parts {
 		switch {
@@ -290,23 +288,23 @@ func (g *group) complete() {
 	}
 }
 
-// transaction carries the group out and commits it, with what comes in meanwhile; careful, it
-// carries out the same parts once more. After an error nothing of it is kept.
-func (s *Store) transaction(g *group, careful bool) error {
+// transaction applies the group and commits it. Without savepoints it also takes items that arrive
+// while the transaction is open. After an error the transaction is rolled back.
+func (s *Store) transaction(g *group, savepoints bool) error {
 	w := s.writer
-	if err := s.checkPlaces(); err != nil {
+	if err := s.checkFiles(); err != nil {
 		return err
 	}
 	w.begin(s.clock.Now())
 	if err := w.beginTransaction(); err != nil {
 		return s.rollback(fmt.Errorf("begin: %w", err))
 	}
-	if err := s.carryOutParts(g, careful); err != nil {
+	if err := s.applyParts(g, savepoints); err != nil {
 		return s.rollback(err)
 	}
-	head, err := w.noteHead()
+	head, err := w.writeHead()
 	if err != nil {
-		return s.rollback(fmt.Errorf("note the head: %w", err))
+		return s.rollback(fmt.Errorf("write head: %w", err))
 	}
 	if planted(faultPublishEarly) {
 		s.publish(head, w.committed)
@@ -318,19 +316,19 @@ func (s *Store) transaction(g *group, careful bool) error {
 	start := time.Now()
 	if err := w.commit(); err != nil {
 		err = fmt.Errorf("commit: %w", err)
-		if losesData(err) {
+		if unknownDiskState(err) {
 			s.stopWrites(err, user.NewStoreReadOnlyError())
 		}
-		if !keptNothing(err) {
-			err = unknownFateError{err}
+		if !notCommitted(err) {
+			err = unknownOutcomeError{err}
 		}
 		return s.rollback(err)
 	}
-	took := time.Since(start)
+	duration := time.Since(start)
 	w.head = head
 	s.head.Store(&head)
 	if s.opts.OnCommit != nil && g.changes > 0 {
-		s.opts.OnCommit(CommitStats{Changes: g.changes, Sync: took})
+		s.opts.OnCommit(CommitStats{Changes: g.changes, Sync: duration})
 	}
 	if !planted(faultPublishEarly) {
 		s.publish(head, w.committed)
@@ -338,23 +336,23 @@ func (s *Store) transaction(g *group, careful bool) error {
 	return nil
 }
 
-func (s *Store) carryOutParts(g *group, careful bool) error {
+func (s *Store) applyParts(g *group, savepoints bool) error {
 	s.heavy.acquire()
 	defer s.heavy.release()
 	for i := 0; i < len(g.parts); i++ {
-		if err := s.writer.part(g.parts[i], careful); err != nil {
+		if err := s.writer.applyPart(g.parts[i], savepoints); err != nil {
 			return err
 		}
-		if !careful && i == len(g.parts)-1 {
+		if !savepoints && i == len(g.parts)-1 {
 			s.take(g)
 		}
 	}
 	return nil
 }
 
-// checkPlaces stops writes where those of this transaction would go to a file that the
-// next start does not find. It costs a few microseconds, a sync a hundred and more.
-func (s *Store) checkPlaces() error {
+// checkFiles stops writes if the database files were removed, replaced or overwritten, because
+// further writes would be lost. It takes a few microseconds.
+func (s *Store) checkFiles() error {
 	for i := range s.files {
 		if err := s.files[i].check(); err != nil {
 			s.stopWrites(err, user.NewStoreMovedError())
@@ -363,7 +361,7 @@ func (s *Store) checkPlaces() error {
 	}
 	if err := s.session.check(); err != nil {
 		s.stopWrites(err, user.NewStoreMovedError())
-		s.integrity.found(err)
+		s.integrity.setDamage(err)
 		return err
 	}
 	return nil
@@ -379,24 +377,23 @@ func (s *Store) rollback(err error) error {
 	if isFailedSync(err) {
 		s.stopWrites(err, user.NewStoreReadOnlyError())
 	}
-	// After some errors SQLite has rolled back by itself, and says so with an error.
+	// SQLite rolls back automatically after some errors; ROLLBACK then returns SQLITE_ERROR.
 	if failure := s.writer.rollbackAll.exec(); failure != nil && code(failure)&0xff != codes.SQLITE_ERROR {
-		err = errors.Join(err, fmt.Errorf("roll back: %w", failure))
+		err = errors.Join(err, fmt.Errorf("rollback: %w", failure))
 	}
 	return err
 }
 
-// stopWrites makes the store read only until it is opened again.
-func (s *Store) stopWrites(err error, answer *user.Error) {
-	if s.stopped.CompareAndSwap(nil, &stopped{err, answer}) {
-		s.opts.Logger.Error("the store takes no more writes until the program is started anew", "error", err)
-		s.inTrouble()
+// stopWrites makes the store read-only until it is opened again.
+func (s *Store) stopWrites(cause error, callerErr *user.Error) {
+	if s.stopped.CompareAndSwap(nil, &stopped{cause, callerErr}) {
+		s.opts.Logger.Error("store is read-only until restart", "error", cause)
+		s.notifyWriteFailure()
 	}
 }
 
-// checkpoint copies the write-ahead log into the database once it has grown. It runs
-// after the answers of a group, so nobody waits for it but the next group, and here
-// rather than within a commit, where SQLite would keep its failure to itself.
+// checkpoint checkpoints the write-ahead log after checkpointPages pages. It runs after the results
+// of a group are returned, and not as SQLite's automatic checkpoint, which ignores errors.
 func (s *Store) checkpoint() {
 	w := s.writer
 	pages, err := w.pagesWritten()
@@ -405,8 +402,8 @@ func (s *Store) checkpoint() {
 	}
 	w.checkpointed = pages
 	if _, err := w.walCheckpoint.one(); err != nil {
-		s.opts.Logger.Error("the write-ahead log cannot be copied into the database", "error", err)
-		if losesData(err) {
+		s.opts.Logger.Error("WAL checkpoint failed", "error", err)
+		if unknownDiskState(err) {
 			s.stopWrites(fmt.Errorf("checkpoint: %w", err), user.NewStoreReadOnlyError())
 		}
 	}

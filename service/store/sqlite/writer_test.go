@@ -11,8 +11,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// hold keeps the writer in a transaction until let is called.
-func hold(t *testing.T, s *Store) (let func()) {
+// hold blocks the writer in a transaction until resume is called.
+func hold(t *testing.T, s *Store) (resume func()) {
 	t.Helper()
 	held, release, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -27,32 +27,32 @@ func hold(t *testing.T, s *Store) (let func()) {
 	}
 }
 
-// Who has been told that time is up must not find the change carried out later.
-func TestAWriteThatHasWaitedTooLongIsNotCarriedOut(t *testing.T) {
+// A write whose context ended while it was queued is not applied.
+func TestCanceledWriteIsNotApplied(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
-	let := hold(t, s)
+	resume := hold(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
-	late := s.Submit(ctx, user.Batch{Changes: []user.Change{{Op: mustCreate(t, "anna")}}})
-	timely := s.Submit(t.Context(), user.Batch{Changes: []user.Change{{Op: mustCreate(t, "berta")}}})
+	canceled := s.Submit(ctx, user.Batch{Changes: []user.Change{{Op: mustCreate(t, "anna")}}})
+	next := s.Submit(t.Context(), user.Batch{Changes: []user.Change{{Op: mustCreate(t, "berta")}}})
 	cancel()
-	let()
-	if _, err := late.Wait(t.Context()); !errors.Is(err, context.Canceled) {
+	resume()
+	if _, err := canceled.Wait(t.Context()); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if results := mustEnd(t, timely); results[0].Position != 1 {
-		t.Errorf("the write behind it has position %d, want 1", results[0].Position)
+	if results := mustWait(t, next); results[0].Position != 1 {
+		t.Errorf("position of the next write = %d, want 1", results[0].Position)
 	}
 	createUser(t, s, "anna") // the name is free
 }
 
-// After a failed sync the write-ahead log may be the only whole copy of what was
-// acknowledged: closing the store must neither copy nor remove it.
-func TestCloseAfterAFailedSyncLeavesTheLogAlone(t *testing.T) {
+// After a failed sync Close must neither checkpoint nor remove the write-ahead log, which may be the
+// only intact copy of acknowledged writes.
+func TestCloseAfterFailedSyncKeepsWAL(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	u := createUser(t, s, "anna")
 	err := s.do(t.Context(), func(w *writer) error {
-		w.commit = func() error { return errors.New("planned failure of the sync") }
+		w.commit = func() error { return errors.New("injected sync failure") }
 		return nil
 	})
 	if !user.HasReason(err, user.StoreReadOnly) {
@@ -71,21 +71,21 @@ func TestCloseAfterAFailedSyncLeavesTheLogAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if after := files(); len(after[1]) == 0 || !bytes.Equal(before[0], after[0]) || !bytes.Equal(before[1], after[1]) {
-		t.Error("closing the store has changed its files")
+		t.Error("Close modified the files")
 	}
 	if got, err := openTest(t, path).Get(t.Context(), u.ID); err != nil || got.Username != "anna" {
 		t.Error(got, err)
 	}
 }
 
-// The batches whose commit failed without anybody knowing what is on disk are not
-// refused; those that come later are.
-func TestAFailedSyncLeavesItsOwnBatchesUnknown(t *testing.T) {
+// The outcome of batches in a commit whose sync failed is unknown. Later batches fail with
+// STORE_READ_ONLY.
+func TestFailedSyncOutcomeIsUnknown(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	err := s.do(t.Context(), func(w *writer) error {
 		commit := w.commit
 		w.commit = func() error {
-			w.commit = func() error { return errors.New("planned failure of the sync") }
+			w.commit = func() error { return errors.New("injected sync failure") }
 			return commit()
 		}
 		return nil
@@ -98,9 +98,9 @@ func TestAFailedSyncLeavesItsOwnBatchesUnknown(t *testing.T) {
 		return err
 	}
 	if err := create(); !user.HasReason(err, user.StoreUnavailable) || err.Error() != user.NewOutcomeUnknownError().Error() {
-		t.Errorf("the batch whose commit failed: %v", err)
+		t.Errorf("batch of the failed commit: error = %v, want an unknown outcome", err)
 	}
 	if err := create(); !user.HasReason(err, user.StoreReadOnly) {
-		t.Errorf("a later one: %v", err)
+		t.Errorf("later batch: error = %v, want STORE_READ_ONLY", err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// creates returns a batch of n creates with names of their own.
+// creates returns a batch of n creates with different names.
 func creates(t *testing.T, name string, n int) (batch user.Batch) {
 	t.Helper()
 	for i := range n {
@@ -28,9 +28,9 @@ func positions(results []user.Result) (positions []int64) {
 	return positions
 }
 
-// One caller's large batches do not hold up another's single change, which waits for no more than
-// a turn of theirs and shares its transaction. Both keep their order.
-func TestASingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
+// A single change waits for at most one turn of another caller's large batches, and shares its
+// transaction. The batches keep their order.
+func TestSingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
 	const batches, size = 20, 1000
 	var commits []int
 	s, err := Open(t.Context(), Options{
@@ -40,37 +40,37 @@ func TestASingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	let := hold(t, s)
+	resume := hold(t, s)
 	greedy, modest := user.WithCaller(t.Context(), "greedy"), user.WithCaller(t.Context(), "modest")
 	var large []*user.Pending
 	for i := range batches {
 		large = append(large, s.Submit(greedy, creates(t, fmt.Sprintf("greedy%d", i), size)))
 	}
 	single := s.Submit(modest, creates(t, "modest", 1))
-	let()
-	if got := mustEnd(t, single)[0].Position; got != turnUnits+1 {
-		t.Errorf("position of the single change = %d, want %d: behind one turn of the other caller", got, turnUnits+1)
+	resume()
+	if got := mustWait(t, single)[0].Position; got != turnUnits+1 {
+		t.Errorf("position of the single change = %d, want %d, after one turn of the other caller", got, turnUnits+1)
 	}
 	last := int64(0)
 	for i, p := range large {
-		for _, at := range positions(mustEnd(t, p)) {
+		for _, at := range positions(mustWait(t, p)) {
 			if at <= last {
-				t.Fatalf("batch %d has position %d behind %d", i, at, last)
+				t.Fatalf("batch %d: position %d after %d", i, at, last)
 			}
 			last = at
 		}
 	}
 	if last != batches*size+1 {
-		t.Errorf("the last position = %d, want %d", last, batches*size+1)
+		t.Errorf("last position = %d, want %d", last, batches*size+1)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if want := turnUnits + 1; commits[0] != want { // the turn, and the single change
-		t.Errorf("the first commit has %d changes, want %d", commits[0], want)
+	if want := turnUnits + 1; commits[0] != want { // a turn and the single change
+		t.Errorf("first commit has %d changes, want %d", commits[0], want)
 	}
 	if most := slices.Max(commits); most > maxGroup {
-		t.Errorf("a commit has %d changes, want at most %d", most, maxGroup)
+		t.Errorf("largest commit has %d changes, want at most %d", most, maxGroup)
 	}
 }
 
@@ -85,22 +85,22 @@ func TestBatchesTakeTurns(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	let := hold(t, s)
+	resume := hold(t, s)
 	a, b, c := user.WithCaller(t.Context(), "a"), user.WithCaller(t.Context(), "b"), user.WithCaller(t.Context(), "c")
 	pending := []*user.Pending{
 		s.Submit(a, creates(t, "first", 3)), s.Submit(a, creates(t, "second", 1)),
 		s.Submit(b, user.Batch{Changes: creates(t, "third", 3).Changes, Atomic: true}), s.Submit(c, creates(t, "fourth", 1)),
 	}
-	let()
-	// a has 2 units of its first batch, b the whole of its own, c its one; then a is alone.
+	resume()
+	// Turns: 2 units of a, the atomic batch of b, the change of c, then the rest of a.
 	for i, want := range [][]int64{{1, 2, 7}, {8}, {3, 4, 5}, {6}} {
-		if got := positions(mustEnd(t, pending[i])); !slices.Equal(got, want) {
+		if got := positions(mustWait(t, pending[i])); !slices.Equal(got, want) {
 			t.Errorf("positions of batch %d = %v, want %v", i, got, want)
 		}
 	}
 }
 
-// failing makes the commits fail that are not nil, one after the other.
+// failing injects errors into the next commits; nil means success.
 func failing(t *testing.T, s *Store, commits ...error) {
 	t.Helper()
 	err := s.do(t.Context(), func(w *writer) error {
@@ -122,15 +122,15 @@ func failing(t *testing.T, s *Store, commits ...error) {
 	}
 }
 
-// Where a later part of a batch fails, what is committed keeps its results, what may be stored is
-// not refused for certain, and what was not tried is.
-func TestABatchThatFailsHalfWay(t *testing.T) {
+// If the commit of a later part of a batch fails, committed changes keep their results, changes in
+// the failed commit have an unknown outcome, and the remaining ones fail with STORE_READ_ONLY.
+func TestBatchFailsPartWay(t *testing.T) {
 	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "users.db"), turnUnits: 2, maxGroup: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() }) // its writes have stopped
-	failing(t, s, nil, nil, errors.New("planned failure of the sync"))
+	t.Cleanup(func() { _ = s.Close() }) // fails: writes have stopped
+	failing(t, s, nil, nil, errors.New("injected sync failure"))
 	results, err := s.Submit(t.Context(), creates(t, "user", 6)).Wait(t.Context())
 	if err != nil || len(results) != 6 {
 		t.Fatalf("Wait = %d results, %v, want 6", len(results), err)
@@ -147,8 +147,8 @@ func TestABatchThatFailsHalfWay(t *testing.T) {
 	}
 }
 
-// The rest of a batch is not carried out for a caller that has gone.
-func TestABatchThatIsGivenUpHalfWay(t *testing.T) {
+// The rest of a batch is not applied after its context has ended.
+func TestBatchIsCanceledPartWay(t *testing.T) {
 	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "users.db"), turnUnits: 2, maxGroup: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -161,29 +161,29 @@ func TestABatchThatIsGivenUpHalfWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if head := s.head.Load().Position; head != 2 {
-		t.Errorf("the head = %d, want 2", head)
+		t.Errorf("head position = %d, want 2", head)
 	}
 }
 
-// What one caller has waiting leaves room for others.
-func TestACallerCannotFillTheQueue(t *testing.T) {
+// One caller cannot fill the queue.
+func TestCallerCannotFillQueue(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
-	let := hold(t, s)
+	resume := hold(t, s)
 	greedy, modest := user.WithCaller(t.Context(), "greedy"), user.WithCaller(t.Context(), "modest")
 	for range callerLength {
 		s.Submit(greedy, user.Batch{})
 	}
 	ended, cancel := context.WithCancel(greedy)
-	full := make(chan error)
+	blocked := make(chan error)
 	go func() {
 		_, err := s.Submit(ended, user.Batch{}).Wait(t.Context())
-		full <- err
+		blocked <- err
 	}()
-	single := s.Submit(modest, creates(t, "modest", 1)) // it returns, though the other one waits
+	single := s.Submit(modest, creates(t, "modest", 1)) // does not block
 	cancel()
-	if err := <-full; !errors.Is(err, context.Canceled) {
-		t.Errorf("a batch beyond the caller's room: %v, want canceled", err)
+	if err := <-blocked; !errors.Is(err, context.Canceled) {
+		t.Errorf("batch beyond the caller's share: error = %v, want canceled", err)
 	}
-	let()
-	mustEnd(t, single)
+	resume()
+	mustWait(t, single)
 }
