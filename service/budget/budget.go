@@ -44,6 +44,7 @@ type Budget struct {
 	kinds    [kinds]atomic.Int64
 	refused  [len(scopes)]atomic.Int64
 	level    atomic.Int32
+	callers  atomic.Int64 // accounts but for those of System
 	observer
 
 	mu       sync.Mutex // held to change the level and the accounts
@@ -126,6 +127,9 @@ func (b *Budget) account(class Class, name string) *account {
 	if a == nil {
 		a = &account{key: key, pool: &b.pools[class]}
 		b.accounts[key] = a
+		if class != System {
+			b.callers.Add(1)
+		}
 	}
 	a.refs++
 	return a
@@ -136,6 +140,9 @@ func (b *Budget) leave(a *account) {
 	defer b.mu.Unlock()
 	if a.refs--; a.refs == 0 {
 		delete(b.accounts, a.key)
+		if a.key.class != System {
+			b.callers.Add(-1)
+		}
 	}
 }
 

@@ -83,6 +83,34 @@ func TestSystemHasAReserve(t *testing.T) {
 	wantScope(t, health.Grow(Request, b.Capacity()), ScopeCaller)
 }
 
+// However many callers fill the budget, one that holds less than each of them is admitted.
+func TestEqualShareIsAdmittedAtEveryLevel(t *testing.T) {
+	t.Parallel()
+	for _, callers := range []int{5, 50, 1000} {
+		b := unobserved(Options{})
+		holders := make([]*Reservation, callers)
+		for i := range holders {
+			holders[i] = open(b, Known, fmt.Sprint(i))
+		}
+		for grew := true; grew; { // each takes what it gets
+			grew = false
+			for _, r := range holders {
+				grew = r.Grow(Request, b.Capacity()/20000) == nil || grew
+			}
+		}
+		if got, least := b.Level(), Elevated; got < least {
+			t.Errorf("%d callers: got the level %v, want at least %v", callers, got, least)
+		}
+		small := open(b, Known, "small")
+		n := b.equalShare() / 4
+		for _, kind := range []Kind{Connection, Request, Stream, Message} {
+			if err := small.Grow(kind, n); err != nil {
+				t.Errorf("%d callers, level %v: Grow(%v, %d) = %v, want nil", callers, b.Level(), kind, n, err)
+			}
+		}
+	}
+}
+
 func TestLevels(t *testing.T) {
 	t.Parallel()
 	var changes []Level
@@ -97,7 +125,12 @@ func TestLevels(t *testing.T) {
 			}
 		}
 	}
-	probe := open(b, Known, "probe")
+	// The prober holds more than an equal share of what may be reserved.
+	other, probe := open(b, Known, "probe"), open(b, Known, "probe")
+	if err := other.Grow(Header, 20*percent); err != nil {
+		t.Fatal(err)
+	}
+	holders = append(holders, other)
 	admits := func(kind Kind, n int64) bool {
 		err := probe.Grow(kind, n)
 		probe.Shrink(kind, n)
@@ -111,7 +144,7 @@ func TestLevels(t *testing.T) {
 		{69, Normal, true, true, true, true, true, true},
 		{71, Elevated, false, false, true, true, true, true},
 		{86, High, false, false, true, false, true, true},
-		{96, Critical, false, false, true, false, false, true},
+		{96, Critical, false, false, false, false, false, true},
 	} {
 		fill(step.filled)
 		if got := b.Level(); got != step.level {

@@ -3,7 +3,7 @@ package budget
 // Level says how much of the budget is left.
 type Level int32
 
-// The levels.
+// The levels, and what they refuse to callers that hold more than an equal share.
 const (
 	Normal   Level = iota // everything is admitted
 	Elevated              // no new streams, no large requests
@@ -74,15 +74,21 @@ func (b *Budget) Level() Level {
 	return Level(b.level.Load())
 }
 
+// equalShare is what each caller would hold if all held the same and the level were Normal. It is
+// admitted at every level, so that many callers together cannot lock another one out.
+func (b *Budget) equalShare() int64 {
+	return b.capacity / 100 * Elevated.threshold() / max(b.callers.Load(), 1)
+}
+
 // closed reports whether the level admits no further reservation of n bytes of the kind
 // by a holder of held bytes.
-func (b *Budget) closed(kind Kind, held, n int64) bool {
+func (b *Budget) closed(a *account, kind Kind, held, n int64) bool {
 	level := b.Level()
 	switch {
-	case level == Normal:
+	case level == Normal, a.held.Load()+n <= b.equalShare():
 		return false
 	case kind.grows():
-		return held+n > largeBytes
+		return level >= Critical || held+n > largeBytes
 	case kind == Stream:
 		return true
 	case kind == Request:

@@ -43,7 +43,7 @@ func (r *Reservation) Grow(kind Kind, n int64) error {
 	if r.account == nil {
 		return errTotal // what is reserved after Release would never be returned
 	}
-	if r.account.key.class != System && r.budget.closed(kind, r.total, n) {
+	if r.account.key.class != System && r.budget.closed(r.account, kind, r.total, n) {
 		return r.budget.refuse(errLevel)
 	}
 	if err := r.budget.take(r.account, n); err != nil {

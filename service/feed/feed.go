@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -104,6 +105,11 @@ func (f *Feed) NewOrigin() uint64 { return f.origins.Add(1) }
 // WaitFor blocks until the log has reached the position. It returns a SERVER_DRAINING error at
 // shutdown, or the cause of ctx.
 func (f *Feed) WaitFor(ctx context.Context, position int64) error {
+	if f.Head().Position >= position {
+		return nil
+	}
+	slot := fair.FromContext(ctx)
+	defer slot.Resume(slot.Release())
 	for {
 		f.mu.Lock()
 		if f.Head().Position >= position {

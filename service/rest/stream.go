@@ -15,6 +15,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
@@ -111,6 +112,7 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, stream *st
 		h.refuseError(w, user.NewOverloadedError())
 		return
 	}
+	fair.FromContext(r.Context()).Release() // its messages are sent in slots of their own
 	o := stream.open(c, last, media)
 	ctx, cancel := context.WithCancel(r.Context())
 	items := make(chan item, itemsAhead)

@@ -27,21 +27,22 @@ var mayImport = map[string][]string{
 	"client":      {"gen/..."},
 
 	// Handlers ask who calls, to write it into the log.
-	"service":                {"service/user", "service/feed", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
-	"service/store":          {"service/user", "service/clock"},
-	"service/store/sqlite":   {"service/user", "service/clock"},
-	"service/store/postgres": {"service/user", "service/clock"},
+	"service":                {"service/user", "service/fair", "service/feed", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
+	"service/store":          {"service/fair", "service/user", "service/clock"},
+	"service/store/sqlite":   {"service/fair", "service/user", "service/clock"},
+	"service/store/postgres": {"service/fair", "service/user", "service/clock"},
 	"service/store/traced":   {"service/user"},
-	"service/feed":           {"service/user"},
+	"service/feed":           {"service/fair", "service/user"},
 	// The one table of errors. It stands by itself, since those who share it may not
 	// see each other: handlers, interceptors, and what refuses below them.
+	"service/user":      {"service/fair"},
 	"service/rpcstatus": {"service/user"},
 	"service/auth":      {"service/user", "service/rpcstatus"},
 	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/rest": {
-		"service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
+		"service/fair", "service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
 	},
-	"service/transport": {"service/jsonpb", "service/budget"},
+	"service/transport": {"service/fair", "service/jsonpb", "service/budget"},
 	"service/server":    {"service/...", "console", "gen/..."},
 
 	"gen/user/v1/userv1connect": {"gen/..."},

@@ -74,6 +74,7 @@ func (s *Server) newGuard() *transport.Guard {
 		},
 		Done:       watch.done,
 		Memory:     s.limits.memory,
+		Scheduler:  s.limits.scheduler,
 		Account:    s.limits.account,
 		Overloaded: s.limits.overloaded,
 		Logger:     s.log,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
@@ -81,10 +82,12 @@ func (c *LimitConfig) memoryLimit() (int64, error) {
 // limits keep the configured limits of connections, requests, streams and memory. Those
 // of messages are kept below, by the guard and the codecs.
 type limits struct {
-	cfg     *Config
-	memory  *budget.Budget  // nil: no limit
-	rate    *transport.Rate // nil: no limit
-	streams *intercept.StreamLimits
+	cfg    *Config
+	memory *budget.Budget  // nil: no limit
+	rate   *transport.Rate // nil: no limit
+	// scheduler shares the processors among callers.
+	scheduler *fair.Scheduler
+	streams   *intercept.StreamLimits
 	// watches are the streams of the services beside the one proper. They count by
 	// themselves: whoever is at his limit may still ask how the server is.
 	watches *intercept.StreamLimits
@@ -102,7 +105,7 @@ type limits struct {
 // newLimits builds what the configuration asks for. It tells the runtime of the memory
 // limit, so that garbage is collected in time.
 func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
-	l := &limits{cfg: cfg, counted: metrics.RequestRejected, refusals: newRefusals(), openEnded: openEnded(further)}
+	l := &limits{cfg: cfg, counted: metrics.RequestRejected, refusals: newRefusals(), scheduler: fair.NewScheduler(), openEnded: openEnded(further)}
 	var err error
 	if l.proxies, err = parseTrustedProxies(cfg.TrustedProxy); err != nil {
 		return nil, err
@@ -187,6 +190,7 @@ func newRateLimitedError(wait time.Duration) *user.Error {
 
 // refuse answers in the caller's own protocol, without a look at the body.
 func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
+	fair.FromContext(r.Context()).Acquire()
 	l.counted(string(err.Reason))
 	noteOf(r.Context()).limited = err
 	l.refusals.refuse(w, r, err)

@@ -27,6 +27,7 @@ func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Lis
 		MaxPerPeer:     l.cfg.MaxConnectionsPerPeer,
 		Exempt:         l.proxies.trustsAddr,
 		Memory:         l.memory,
+		Scheduler:      l.scheduler,
 		Class:          l.peerClass(),
 		HeaderTimeout:  l.cfg.HeaderTimeout,
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/yourorg/userservice/service/bounds"
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/transport"
@@ -57,6 +58,8 @@ func (s *Server) withMessages(messages *transport.Messages, next http.Handler) h
 		if !isREST(r) && r.Body != nil && r.Body != http.NoBody {
 			n.incoming = messages.Receive(r)
 			defer n.incoming.Release()
+		} else {
+			fair.FromContext(r.Context()).Acquire()
 		}
 		n.outgoing = transport.NewOutgoing(w, r)
 		next.ServeHTTP(n.outgoing, r)
@@ -91,7 +94,12 @@ func (s *Server) gate(l links) connect.RequestGateFunc {
 		}
 		n.incoming.Open(input, s.limits.messageBytes(spec.Procedure))
 		if spec.StreamType&connect.StreamTypeClient == 0 {
-			n.incoming.Fetch()
+			if spec.StreamType == connect.StreamTypeUnary {
+				n.incoming.FetchOnly()
+			} else {
+				n.incoming.Fetch()
+			}
+			fair.FromContext(ctx).Acquire()
 		}
 		return ctx, nil
 	}
@@ -106,7 +114,7 @@ func (l *links) deny(ctx context.Context, err error) {
 }
 
 // fetching waits for the messages of client streams before connect does, which would hold
-// a buffer meanwhile. See transport.Messages.
+// a buffer meanwhile. See transport.Messages. It also lets streams run in turns.
 type fetching struct{ connect.Interceptor }
 
 // WrapUnary returns next as it is.
@@ -120,23 +128,52 @@ func (fetching) WrapStreamingClient(next connect.StreamingClientFunc) connect.St
 // WrapStreamingHandler makes Receive wait outside connect.
 func (fetching) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if in := noteOf(ctx).incoming; in != nil && conn.Spec().StreamType&connect.StreamTypeClient != 0 {
-			conn = &fetchingConn{StreamingHandlerConn: conn, in: in}
+		n, slot := noteOf(ctx), fair.FromContext(ctx)
+		slot.Release()
+		turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, out: n.exchange}
+		if conn.Spec().StreamType&connect.StreamTypeClient != 0 {
+			turns.in = n.incoming
 		}
-		return next(ctx, conn)
+		return next(fair.NewContext(ctx, nil), turns)
 	}
 }
 
-type fetchingConn struct {
+// turnBytes is how much a stream receives or sends in one turn.
+const turnBytes = 4 << 10
+
+// streamTurns is a stream whose handler waits for its turn to run once for turnBytes of messages. In
+// between, and while it waits, it has no slot: a turn for each message would cost more than a small
+// message does.
+type streamTurns struct {
 	connect.StreamingHandlerConn
 
-	in *transport.Incoming
+	slot           *fair.Slot
+	in             *transport.Incoming // nil: connect waits for the messages
+	out            *transport.Exchange // nil: messages are sent without turns
+	received, sent int64               // bytes, as of the last turn
 }
 
 // Receive receives a message.
-func (c *fetchingConn) Receive(message any) error {
-	c.in.Fetch()
+func (c *streamTurns) Receive(message any) error {
+	if c.in != nil {
+		c.in.Fetch()
+		if c.received += int64(c.in.Fetched()); c.received > turnBytes {
+			c.received = 0
+			c.slot.Acquire()
+			defer c.slot.Release()
+		}
+	}
 	return c.StreamingHandlerConn.Receive(message)
+}
+
+// Send sends a message.
+func (c *streamTurns) Send(message any) error {
+	if c.out != nil && c.out.Written()-c.sent > turnBytes {
+		c.sent = c.out.Written()
+		c.slot.Acquire()
+		defer c.slot.Release()
+	}
+	return c.StreamingHandlerConn.Send(message)
 }
 
 // responses reserves the response of a unary call when its size is known.

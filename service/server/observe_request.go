@@ -12,6 +12,7 @@ import (
 
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/telemetry"
@@ -53,7 +54,7 @@ func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.E
 			seen.Protocol = "rest"
 		}
 		ctx = intercept.WithBody(intercept.WithRequestLog(ctx, seen), x)
-		ctx = budget.NewContext(ctx, x.Memory())
+		ctx = fair.NewContext(budget.NewContext(ctx, x.Memory()), x.Slot())
 		return withFlusher(ctx, x)
 	}
 }

@@ -65,8 +65,7 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 
 // take reads bytes of a message, which are kept until it is whole.
 func (b *limitedBody) take(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	err = b.readFault(err)
+	n, err := b.read1(p)
 	if n > 0 {
 		b.exchange.came.Add(1)
 	}
@@ -76,6 +75,14 @@ func (b *limitedBody) take(p []byte) (int, error) {
 	}
 	b.kept += kept
 	return n, err
+}
+
+// read1 waits for bytes of the body.
+func (b *limitedBody) read1(p []byte) (int, error) {
+	held := b.exchange.slot.Release()
+	n, err := b.ReadCloser.Read(p)
+	b.exchange.slot.Resume(held)
+	return n, b.readFault(err)
 }
 
 // forget returns the bytes reserved for a message. The rest is returned at the end of the
@@ -174,8 +181,7 @@ func (b *limitedBody) readPrefix() error {
 		if f.have > 0 {
 			b.begun()
 		}
-		n, err := b.ReadCloser.Read(f.prefix[f.have:])
-		err = b.readFault(err)
+		n, err := b.read1(f.prefix[f.have:])
 		f.have += n
 		switch {
 		case errors.Is(err, io.EOF) && f.have > 0 && f.have < len(f.prefix):

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/yourorg/userservice/service/fair"
 )
 
 const (
@@ -55,6 +57,7 @@ type gatherConn struct {
 	slow     atomic.Int64  // how often a part of what waited was taken, and not all in time
 	peer     netip.Addr    // stands for the peer in limits
 	memory   connMemory
+	slot     fair.Slot   // of HTTP/2: frames are handled in it
 	aborted  atomic.Bool // for the sake of others
 
 	mu       sync.Mutex
@@ -77,17 +80,23 @@ func newGatherConn(c net.Conn, l *Listener) *gatherConn {
 	if addr := c.RemoteAddr(); addr != nil {
 		g.peer = peerOf(addr.String())
 	}
+	g.slot.Open(l.opts.Scheduler, g.peer.String())
 	g.memory.progress.Store(int64(l.now()))
 	g.room.L = &g.mu
 	return g
 }
 
 // Read reads what has come. The first bytes tell HTTP/2 from HTTP/1.
-func (c *gatherConn) Read(p []byte) (int, error) {
+func (c *gatherConn) Read(p []byte) (n int, err error) {
+	defer func() {
+		if err != nil {
+			c.slot.Release() // there is nothing more to handle
+		}
+	}()
 	if c.reader == nil {
 		c.reader = bufio.NewReaderSize(c.Conn, readBuffer)
 	}
-	n, err := c.reader.Read(p)
+	n, err = c.fill(p)
 	if err != nil && c.state.conn != nil {
 		c.state.failed(c.listener, err)
 	}
@@ -99,6 +108,9 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 			c.state.refuse(c.listener, err)
 			return 0, io.EOF // net/http writes a response of its own after other errors
 		}
+		if c.budget != nil {
+			c.slot.Acquire()
+		}
 	}
 	if n > 0 && c.budget != nil {
 		if cause := c.budget.received(p[:n]); cause != "" {
@@ -109,6 +121,18 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 	if n > 0 && c.account(n) != nil {
 		return 0, c.refuseShort()
 	}
+	return n, err
+}
+
+// fill reads. A connection of HTTP/2 gives its slot up while it waits for bytes, and frames are
+// handled in the turns of the peer: what a peer sends comes in as fast as its requests are handled.
+func (c *gatherConn) fill(p []byte) (int, error) {
+	if c.budget == nil || c.reader.Buffered() > 0 {
+		return c.reader.Read(p)
+	}
+	c.slot.Release()
+	n, err := c.reader.Read(p)
+	c.slot.Acquire()
 	return n, err
 }
 

@@ -235,6 +235,9 @@ func (c *gatherConn) account(n int) error {
 		return err
 	}
 	err := m.reserveBody()
+	if err != nil {
+		defer c.slot.Resume(c.slot.Release())
+	}
 	for waited := time.Duration(0); err != nil && waited < bodyWait && !c.isClosing(); waited += bodyRetry {
 		time.Sleep(bodyRetry)
 		err = m.reserveBody()
@@ -343,6 +346,7 @@ func (x *Exchange) Overloaded() bool { return x.short }
 // MoveTo makes the request draw on the account of its caller, and the connection too if
 // it has none yet.
 func (x *Exchange) MoveTo(class budget.Class, caller string) error {
+	x.slot.Move(caller)
 	if err := x.memory.Move(class, caller); err != nil {
 		return err
 	}

@@ -9,12 +9,16 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/fair"
 )
 
 // pieceBytes is the most that is handed to net/http at once. A reader that takes
 // this much within the stall limit is slow, not stalled; it is one HTTP/2 frame. Of
 // HTTP/2 the guard sees when less is taken, too.
 const pieceBytes = 16 << 10
+
+// bufferBytes is how much net/http buffers before a write may wait for the peer.
+const bufferBytes = 2 << 10
 
 // Exchange is one request and its answer, seen from below the handler. As an
 // http.ResponseWriter it is used by the handler; Hold and Release are for the
@@ -36,6 +40,9 @@ type Exchange struct {
 	status  int
 	broken  bool // the handler has panicked
 	memory  budget.Reservation
+	slot    fair.Slot
+	written int64
+	buffer  int          // bytes that net/http has buffered since the last flush, at most
 	conn    *gatherConn  // nil: the listener is another one
 	headers int64        // of the request, as its connection counts them
 	short   bool         // there is no memory for the request
@@ -101,6 +108,12 @@ func (x *Exchange) Begun() bool { return x.status != 0 || x.ops.Load() > 0 || x.
 // returned.
 func (x *Exchange) Memory() *budget.Reservation { return &x.memory }
 
+// Written is how many bytes the handler has written. It belongs to the goroutine that writes.
+func (x *Exchange) Written() int64 { return x.written }
+
+// Slot is the slot of the scheduler that the handler runs in.
+func (x *Exchange) Slot() *fair.Slot { return &x.slot }
+
 // Born is when the request came in.
 func (x *Exchange) Born() time.Time { return x.born }
 
@@ -150,6 +163,10 @@ func (x *Exchange) write(p []byte) (int, error) {
 	written := 0
 	for {
 		piece := p[written:min(written+pieceBytes, len(p))]
+		x.written += int64(len(piece))
+		if x.buffer += len(piece); x.buffer > bufferBytes {
+			x.slot.Release() // what follows is to be written, too
+		}
 		x.ops.Add(1)
 		n, err := x.ResponseWriter.Write(piece)
 		x.ops.Add(1)
@@ -176,6 +193,8 @@ func (x *Exchange) FlushError() error {
 	if x.status == 0 && x.text != nil {
 		x.WriteHeader(http.StatusOK)
 	}
+	x.slot.Release()
+	x.buffer = 0
 	x.ops.Add(1)
 	err := x.control.Flush()
 	x.ops.Add(1)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/fair"
 )
 
 // longAgo is a deadline that has passed. Setting it ends a blocked read or write.
@@ -43,6 +44,8 @@ type GuardOptions struct {
 	// Overloaded returns the error for a message that the budget has no room for. It is
 	// required with Memory.
 	Overloaded func(*http.Request) error
+	// Scheduler shares the processors among callers; nil: handlers run as they come.
+	Scheduler *fair.Scheduler
 	// Streams reports whether the request's body is a stream, which may take as
 	// long as the caller wants.
 	Streams func(*http.Request) bool
@@ -204,7 +207,9 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		if g.enter(x) && x.stream {
 			x.StopReading()
 		}
+		x.slot.Open(g.opts.Scheduler, Peer(r.RemoteAddr))
 		defer func() {
+			x.slot.Close()
 			fault := recover()
 			// A handler's way to cut the connection is not a fault.
 			x.broken = x.broken || fault != nil && fault != http.ErrAbortHandler //nolint:errorlint // the very value

@@ -75,6 +75,11 @@ type Incoming struct {
 	limit              int64
 
 	prefix [prefixBytes]byte
+	// FetchOnly has read begun bytes of the prefix of what follows the accepted message.
+	accepted, ahead bool
+	begun           int
+	beginErr        error
+
 	out    []byte // what Read returns next
 	err    error  // what it returns after that
 	buffer []byte // backs out
@@ -142,6 +147,17 @@ func (in *Incoming) Fetch() {
 	}
 }
 
+// FetchOnly waits for the one message of a unary call and for the end of the body.
+func (in *Incoming) FetchOnly() {
+	if in.Fetch(); in.accepted && in.frames {
+		in.begun, in.beginErr = readFull(in.body, in.prefix[:])
+		in.ahead = true
+	}
+}
+
+// Fetched returns the length of the message that Fetch has waited for.
+func (in *Incoming) Fetched() int { return len(in.data) }
+
 // Close closes the body below, unless it was left to net/http.
 func (in *Incoming) Close() error {
 	if in.left {
@@ -188,7 +204,7 @@ func (in *Incoming) fetchBody() error {
 }
 
 func (in *Incoming) fetchFrame() error {
-	n, err := readFull(in.body, in.prefix[:])
+	n, err := in.readPrefix()
 	if err != nil {
 		return in.pass(n, nil, err)
 	}
@@ -208,9 +224,19 @@ func (in *Incoming) fetchFrame() error {
 	if err := in.accept(data); err != nil {
 		return err
 	}
+	in.accepted = true
 	in.prefix[0] = flags &^ compressedFlag
 	in.out = in.refer(in.prefix[:])
 	return nil
+}
+
+// readPrefix reads the prefix of the next message, unless FetchOnly has.
+func (in *Incoming) readPrefix() (int, error) {
+	if in.ahead {
+		in.ahead = false
+		return in.begun, in.beginErr
+	}
+	return readFull(in.body, in.prefix[:])
 }
 
 // refuse makes an answer to the caller of an error of inflate.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/fair"
 )
 
 const (
@@ -50,6 +51,8 @@ type ListenOptions struct {
 	// Exempt, if set, reports whether an address may have any number of connections, as a
 	// proxy has those of its clients.
 	Exempt func(net.Addr) bool
+	// Scheduler shares the processors among peers; nil: frames are handled as they come.
+	Scheduler *fair.Scheduler
 	// Frames bound what an HTTP/2 connection may send beside its calls.
 	Frames FrameLimits
 	// Refused, if set, is told of connections beyond the bounds, Overdrawn of those that

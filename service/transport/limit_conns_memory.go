@@ -195,6 +195,7 @@ func (l *Listener) enter(c *gatherConn) {
 func (l *Listener) leave(c *gatherConn) {
 	l.open.Add(-1)
 	c.memory.Release()
+	c.slot.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if delete(l.peers[c.peer], c); len(l.peers[c.peer]) == 0 {

@@ -84,6 +84,7 @@ func (x *Exchange) awaitWindow(n int64) error {
 		x.abort = nil
 		x.mu.Unlock()
 	}()
+	x.slot.Release()
 	x.ops.Add(1)
 	defer x.ops.Add(1)
 	if x.unsent.Swap(false) {

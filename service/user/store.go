@@ -3,6 +3,8 @@ package user
 import (
 	"context"
 	"time"
+
+	"github.com/yourorg/userservice/service/fair"
 )
 
 // Store persists users and their log. It is safe for concurrent use. Its times are UTC and
@@ -116,15 +118,19 @@ func (p *Pending) Done() <-chan struct{} { return p.done }
 // Wait returns one result per change, or the error of the batch. If ctx ends first it returns
 // its cause, and the batch may still be applied.
 func (p *Pending) Wait(ctx context.Context) ([]Result, error) {
+	slot := fair.FromContext(ctx)
+	held := slot.Release()
 	select {
 	case <-p.done:
-		return p.results, p.err
 	case <-ctx.Done():
 		select {
 		case <-p.done:
-			return p.results, p.err
 		default:
 			return nil, context.Cause(ctx)
 		}
 	}
+	if len(p.results) > 1 { // the response of one takes no time worth a turn
+		slot.Resume(held)
+	}
+	return p.results, p.err
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -183,6 +184,8 @@ func (p *pool) wait(ctx context.Context, q *readQueue, run func(*reader) bool) e
 	if !q.submit(t) {
 		return user.NewStoreUnavailableError()
 	}
+	slot := fair.FromContext(ctx)
+	defer slot.Resume(slot.Release())
 	select {
 	case <-t.done:
 		t.run = nil

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -91,6 +92,16 @@ func (q *writeQueue) wait() bool {
 	}
 }
 
+// next returns the item that pop would, nil where there is none.
+func (q *writeQueue) next() *item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.items.turns) == 0 {
+		return nil
+	}
+	return q.items.turns[0].items[0]
+}
+
 func (q *writeQueue) close() {
 	q.mu.Lock()
 	q.closed = true
@@ -172,6 +183,8 @@ func (s *Store) admit(it *item) error {
 	if s.queue.tryAcquire(it.caller, it.weight) {
 		return nil
 	}
+	slot := fair.FromContext(it.ctx)
+	defer slot.Resume(slot.Release())
 	waiting, cancel := context.WithCancelCause(it.ctx)
 	defer cancel(nil)
 	//nolint:contextcheck,nolintlint // the writer's context does not come from the caller's

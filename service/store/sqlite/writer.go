@@ -9,6 +9,7 @@ import (
 
 	codes "modernc.org/sqlite/lib"
 
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -92,6 +93,9 @@ func (s *Store) enqueue(it *item) error {
 	return nil
 }
 
+// settleTime bounds how long a group waits for requests that wait for their turn to run.
+const settleTime = 500 * time.Microsecond
+
 // write is the writer goroutine. It applies groups until the queue is closed and empty. It yields
 // before each group, so that callers that just got their results can submit their next change to
 // it (45 % more writes/s with 8 callers).
@@ -100,6 +104,9 @@ func (s *Store) write() {
 	g := &group{units: make(map[string]int)}
 	for s.queue.wait() {
 		runtime.Gosched()
+		if next := s.queue.next(); next != nil {
+			fair.FromContext(next.ctx).Settle(settleTime)
+		}
 		end := s.stalls.begin()
 		s.apply(g)
 		s.checkpoint()

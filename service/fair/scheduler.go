@@ -1,0 +1,246 @@
+// Package fair shares the processors among callers.
+//
+// The Go runtime has no priorities: the goroutines of one caller's thousand requests run before
+// the one of another caller that comes after them, and while every processor is busy the runtime
+// looks at the network only every 10 ms. So a request runs in a slot of a Scheduler, and gives it
+// up while it waits for its body, the store, an event or its peer. There is one slot fewer than
+// processors. Requests that wait for a slot get one in turn by caller, as in the API Priority and
+// Fairness of Kubernetes.
+package fair
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// lendAfter is how long no slot has to be given up before the Scheduler lends one more: a holder
+// may wait for something without having given its slot up.
+const lendAfter = 10 * time.Millisecond
+
+// Scheduler hands out slots. It is safe for concurrent use.
+type Scheduler struct {
+	mu      sync.Mutex
+	free    int // negative while slots are lent
+	flows   map[string]*flow
+	waiting list[*flow] // flows with waiters, the next one first
+	queued  int         // waiters
+	granted uint64      // counts the slots that were handed out
+	timed   bool        // the timer of lend runs
+	// settled is closed when granted reaches settledAt; nil: Settle does not wait.
+	settled   chan struct{}
+	settledAt uint64
+	waiters   sync.Pool // of *waiter
+}
+
+// flow is the queue of one caller.
+type flow struct {
+	caller string
+	slots  int // that belong to it
+	queue  list[*waiter]
+}
+
+type waiter struct {
+	slot *Slot
+	wake chan struct{} // has room for one
+}
+
+// NewScheduler returns a scheduler with a slot for each processor but one, at least one.
+func NewScheduler() *Scheduler {
+	s := &Scheduler{free: max(1, runtime.GOMAXPROCS(0)-1), flows: make(map[string]*flow)}
+	s.waiters.New = func() any { return &waiter{wake: make(chan struct{}, 1)} }
+	return s
+}
+
+// Slot is the right of one request to run. A nil or zero Slot always runs. A request with several
+// goroutines runs in one slot, which the first of them to wait gives up.
+type Slot struct {
+	scheduler *Scheduler // set by Open
+	flow      *flow      // nil: closed. This and held are under the lock of the scheduler.
+	held      bool
+}
+
+// Open prepares the slot of a request of the caller. It is called before the other methods.
+func (t *Slot) Open(s *Scheduler, caller string) {
+	if s == nil {
+		return
+	}
+	t.scheduler = s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.flow = s.flowOf(caller)
+}
+
+// Close gives the slot up for good. An Acquire that waits returns, as every later one does.
+func (t *Slot) Close() {
+	if !t.opened() {
+		return
+	}
+	s := t.scheduler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.release(t)
+	if t.flow != nil {
+		s.leave(t.flow)
+		t.flow = nil
+	}
+}
+
+// Move makes the slot one of another caller.
+func (t *Slot) Move(caller string) {
+	if !t.opened() {
+		return
+	}
+	s := t.scheduler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.flow != nil {
+		s.leave(t.flow)
+		t.flow = s.flowOf(caller)
+	}
+}
+
+// Acquire waits for the caller's turn to run, unless the slot is held.
+func (t *Slot) Acquire() {
+	if t.opened() {
+		t.scheduler.mu.Lock()
+		t.scheduler.acquire(t)
+	}
+}
+
+// Release gives the slot up, and reports whether it was held.
+func (t *Slot) Release() (held bool) {
+	if !t.opened() {
+		return false
+	}
+	s := t.scheduler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.release(t)
+}
+
+// Resume acquires the slot again if Release gave it up.
+func (t *Slot) Resume(held bool) {
+	if held {
+		t.Acquire()
+	}
+}
+
+// Settle waits until those have got a slot that wait for one now, but no longer than most. Work
+// that serves many requests at once calls it, so that they share it.
+func (t *Slot) Settle(most time.Duration) {
+	if !t.opened() {
+		return
+	}
+	s := t.scheduler
+	s.mu.Lock()
+	if s.waiting.empty() {
+		s.mu.Unlock()
+		return
+	}
+	settled := make(chan struct{})
+	s.settled, s.settledAt = settled, s.granted+uint64(s.queued)
+	s.mu.Unlock()
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-settled:
+	case <-timer.C:
+	}
+}
+
+func (t *Slot) opened() bool { return t != nil && t.scheduler != nil }
+
+func (s *Scheduler) flowOf(caller string) *flow {
+	f := s.flows[caller]
+	if f == nil {
+		f = &flow{caller: caller}
+		s.flows[caller] = f
+	}
+	f.slots++
+	return f
+}
+
+func (s *Scheduler) leave(f *flow) {
+	if f.slots--; f.slots == 0 {
+		delete(s.flows, f.caller)
+	}
+}
+
+// acquire is called with the lock and returns without it.
+func (s *Scheduler) acquire(t *Slot) {
+	if t.held || t.flow == nil || s.free > 0 && s.waiting.empty() {
+		s.hand(t)
+		s.mu.Unlock()
+		return
+	}
+	w, _ := s.waiters.Get().(*waiter)
+	w.slot = t
+	if t.flow.queue.empty() {
+		s.waiting.push(t.flow)
+	}
+	t.flow.queue.push(w)
+	s.queued++
+	if !s.timed {
+		s.timed = true
+		granted := s.granted
+		time.AfterFunc(lendAfter, func() { s.lend(granted) })
+	}
+	s.mu.Unlock()
+	<-w.wake
+	s.waiters.Put(w)
+}
+
+// hand gives a slot to t, unless that has one or is closed.
+func (s *Scheduler) hand(t *Slot) {
+	if t.held || t.flow == nil {
+		return
+	}
+	s.free--
+	t.held = true
+	if s.granted++; s.settled != nil && s.granted >= s.settledAt {
+		close(s.settled)
+		s.settled = nil
+	}
+}
+
+// release takes the slot of t back, and hands out what is free.
+func (s *Scheduler) release(t *Slot) (held bool) {
+	if !t.held {
+		return false
+	}
+	t.held = false
+	s.free++
+	for s.free > 0 && !s.waiting.empty() {
+		s.next()
+	}
+	return true
+}
+
+// next hands a slot to the first waiter of the flow whose turn it is.
+func (s *Scheduler) next() {
+	f := s.waiting.pop()
+	w := f.queue.pop()
+	s.queued--
+	if !f.queue.empty() {
+		s.waiting.push(f)
+	}
+	s.hand(w.slot)
+	w.slot = nil
+	w.wake <- struct{}{}
+}
+
+// lend hands out one slot more if none was since granted was read.
+func (s *Scheduler) lend(granted uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting.empty() {
+		s.timed = false
+		return
+	}
+	if s.granted == granted {
+		s.next()
+	}
+	granted = s.granted
+	time.AfterFunc(lendAfter, func() { s.lend(granted) })
+}

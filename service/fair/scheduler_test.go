@@ -1,0 +1,304 @@
+package fair
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// newScheduler returns a scheduler with so many slots.
+func newScheduler(slots int) *Scheduler {
+	s := NewScheduler()
+	s.free = slots
+	return s
+}
+
+// open opens a slot on a goroutine of its own, and sends its name when it has it.
+func open(s *Scheduler, caller, name string, opened chan<- string) *Slot {
+	t := new(Slot)
+	go func() {
+		t.Open(s, caller)
+		t.Acquire()
+		opened <- name
+	}()
+	synctest.Wait()
+	return t
+}
+
+func TestCallersGetSlotsInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		opened := make(chan string, 10)
+		slots := map[string]*Slot{}
+		for _, name := range []string{"a1", "a2", "a3", "b1", "a4", "c1", "b2"} {
+			slots[name] = open(s, name[:1], name, opened)
+		}
+		var got []string
+		for range len(slots) {
+			name := <-opened
+			got = append(got, name)
+			slots[name].Close()
+			synctest.Wait()
+		}
+		if want := []string{"a1", "a2", "b1", "c1", "a3", "b2", "a4"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		if len(s.flows) != 0 || s.free != 1 {
+			t.Errorf("got %d callers and %d free slots after the last one, want 0 and 1", len(s.flows), s.free)
+		}
+	})
+}
+
+func TestReleaseLetsOthersRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		opened := make(chan string, 2)
+		first := open(s, "a", "first", opened)
+		second := open(s, "a", "second", opened)
+		<-opened
+		paused := first.Release()
+		if got := <-opened; got != "second" {
+			t.Errorf("got %q, want the second", got)
+		}
+		resumed := false
+		go func() {
+			first.Resume(paused)
+			resumed = true
+		}()
+		synctest.Wait()
+		if resumed {
+			t.Error("the first resumed while the second held the slot")
+		}
+		second.Close()
+		synctest.Wait()
+		if !resumed {
+			t.Error("the first did not resume")
+		}
+		first.Close()
+	})
+}
+
+// A connection is closed by another goroutine than the one that reads.
+func TestCloseEndsAcquire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		opened := make(chan string, 3)
+		first := open(s, "a", "first", opened)
+		<-opened
+		second := open(s, "a", "second", opened)
+		third := open(s, "b", "third", opened)
+		second.Close()
+		first.Close()
+		synctest.Wait()
+		if len(opened) != 2 || s.free != 0 {
+			t.Errorf("got %d that returned and %d free slots, want 2 and 0", len(opened), s.free)
+		}
+		third.Close()
+		first.Acquire()
+		if s.free != 1 || len(s.flows) != 0 {
+			t.Errorf("got %d free slots and %d callers, want 1 and 0", s.free, len(s.flows))
+		}
+	})
+}
+
+// A holder that waits without Release must not stop the others.
+func TestSlotsAreLentWhileNoneIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		opened := make(chan string, 3)
+		stuck := open(s, "a", "stuck", opened)
+		<-opened
+		b, c := open(s, "b", "b", opened), open(s, "c", "c", opened)
+		begin := time.Now()
+		<-opened
+		<-opened
+		if got, most := time.Since(begin), 3*lendAfter; got > most {
+			t.Errorf("two waiters got slots after %v, want at most %v", got, most)
+		}
+		if s.free != -2 {
+			t.Errorf("got %d free slots, want -2: two are lent", s.free)
+		}
+		b.Close()
+		c.Close()
+		waiting := open(s, "d", "d", opened)
+		select {
+		case <-opened:
+			t.Error("a slot was handed out while all are in use")
+		default:
+		}
+		stuck.Close()
+		synctest.Wait()
+		<-opened
+		waiting.Close()
+		time.Sleep(2 * lendAfter) // the timer ends
+	})
+}
+
+// Two goroutines of one request share its slot.
+func TestASlotIsHeldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(2)
+		var slot Slot
+		slot.Open(s, "a")
+		slot.Acquire()
+		slot.Acquire()
+		if s.free != 1 {
+			t.Errorf("got %d free slots behind two acquisitions, want 1", s.free)
+		}
+		if !slot.Release() || slot.Release() || s.free != 2 {
+			t.Errorf("got %d free slots behind two releases, want 2", s.free)
+		}
+		s.free = 0
+		opened := make(chan string, 2)
+		for range 2 {
+			go func() {
+				slot.Acquire()
+				opened <- "a"
+			}()
+		}
+		synctest.Wait()
+		s.mu.Lock()
+		s.free = 1
+		s.next()
+		s.mu.Unlock()
+		<-opened
+		slot.Release()
+		<-opened
+		if slot.Close(); s.free != 1 {
+			t.Errorf("got %d free slots behind Close, want 1", s.free)
+		}
+	})
+}
+
+func TestMoveChangesTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		opened := make(chan string, 10)
+		moved := open(s, "address", "moved", opened)
+		<-opened
+		moved.Move("subject")
+		if s.flows["address"] != nil || s.flows["subject"] == nil {
+			t.Errorf("got the callers %v, want subject", s.flows)
+		}
+		moved.Close()
+		if len(s.flows) != 0 {
+			t.Errorf("got %d callers, want none", len(s.flows))
+		}
+	})
+}
+
+func TestNilSlotRuns(t *testing.T) {
+	var slot *Slot
+	slot.Acquire()
+	slot.Resume(slot.Release())
+	slot.Move("a")
+	slot.Close()
+	new(Slot).Open(nil, "a")
+}
+
+// Whatever requests do, no more run than there are slots, and none is lost.
+func TestSlotsAreConserved(t *testing.T) {
+	const slots = 3
+	s := newScheduler(slots)
+	var running, most atomic.Int64
+	enter := func() {
+		n := running.Add(1)
+		for {
+			m := most.Load()
+			if n <= m || most.CompareAndSwap(m, n) {
+				return
+			}
+		}
+	}
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(1, uint64(i)))
+			for range 200 {
+				var slot Slot
+				slot.Open(s, strconv.Itoa(i%7))
+				slot.Acquire()
+				enter()
+				for range random.IntN(4) {
+					running.Add(-1)
+					if random.IntN(2) == 0 {
+						slot.Move(strconv.Itoa(random.IntN(9)))
+					}
+					slot.Resume(slot.Release())
+					enter()
+				}
+				running.Add(-1)
+				slot.Close()
+			}
+		})
+	}
+	all.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free != slots || len(s.flows) != 0 || !s.waiting.empty() {
+		t.Errorf("got %d free slots and %d callers, want %d and none", s.free, len(s.flows), slots)
+	}
+	// The timer may have lent one to a busy machine.
+	if got := most.Load(); got > slots+5 {
+		t.Errorf("%d requests ran at a time, want %d", got, slots)
+	}
+}
+
+func BenchmarkSlot(b *testing.B) {
+	b.Run("free", func(b *testing.B) {
+		s := newScheduler(1)
+		for b.Loop() {
+			var slot Slot
+			slot.Open(s, "a")
+			slot.Acquire()
+			slot.Close()
+		}
+	})
+	b.Run("contended", func(b *testing.B) {
+		s := newScheduler(1)
+		b.SetParallelism(32)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				var slot Slot
+				slot.Open(s, "a")
+				slot.Acquire()
+				slot.Close()
+			}
+		})
+	})
+}
+
+func TestSettleWaitsForThoseThatWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		opened := make(chan string, 5)
+		slots := []*Slot{open(s, "a", "1", opened), open(s, "a", "2", opened), open(s, "b", "3", opened)}
+		settled := false
+		go func() {
+			slots[0].Settle(time.Hour)
+			settled = true
+		}()
+		synctest.Wait()
+		for i, slot := range slots {
+			if settled != (i == 2) {
+				t.Errorf("behind %d slots: settled is %v", i, settled)
+			}
+			slot.Close()
+			synctest.Wait()
+		}
+		begin := time.Now()
+		first := open(s, "a", "4", opened)
+		second := open(s, "a", "5", opened)
+		first.Settle(time.Millisecond)
+		if got := time.Since(begin); got != time.Millisecond {
+			t.Errorf("Settle returned after %v, want 1ms", got)
+		}
+		first.Close()
+		second.Close()
+	})
+}
