@@ -32,7 +32,7 @@ type console struct {
 
 // commands defines the command line.
 type commands struct {
-	Store     string `default:"sqlite:userservice.db" placeholder:"sqlite:PATH" help:"Database file of the store; created if it does not exist."`
+	Store     string `default:"sqlite:userservice.db" help:"Store as sqlite:PATH; the file is created if it does not exist."`
 	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"Minimum log level: debug, info, warn or error."`
 	LogFormat string `default:"" enum:",text,json" placeholder:"text|json" help:"Log format (default: text on a terminal, otherwise json)."`
 

@@ -66,7 +66,7 @@ func TestDrainWhileDiskHangs(t *testing.T) {
 	t.Parallel()
 	const shutdownTimeout = 3 * time.Second
 	ctx := within(t, time.Minute)
-	s := &troubled{admin: adminAddress()}
+	s := &failureTest{admin: adminAddress()}
 	s.program = program{dir: t.TempDir(), flags: []string{"--admin-listen", s.admin, "--shutdown-timeout", shutdownTimeout.String()}}
 	s.restart(t)
 	for range 20 {

@@ -70,7 +70,7 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	disk := newSmallDisk(t)
-	s := startTroubled(ctx, t, disk.dir)
+	s := startFailureTest(ctx, t, disk.dir)
 	writes := s.watch(ctx, writesName)
 	s.awaitServing(ctx, t, writes)
 	reads := s.watch(ctx, readsName)
@@ -81,10 +81,10 @@ func TestFullDisk(t *testing.T) {
 	}
 	for range 2 {
 		disk.fill(t)
-		for _, err := range s.createUntilRefused(ctx) {
+		for _, err := range s.createUntilError(ctx) {
 			mustBe(t, err, connect.CodeResourceExhausted, "STORE_FULL")
 		}
-		s.awaitRefusing(ctx, t, writes, "disk of the store is full")
+		s.awaitNotServing(ctx, t, writes, "disk of the store is full")
 		s.mustRead(ctx, t)
 		disk.free(t, 512<<10)
 		s.awaitServing(ctx, t, writes)
@@ -109,9 +109,9 @@ func TestRestartOnFullDisk(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
 	disk := newSmallDisk(t)
-	s := startTroubled(ctx, t, disk.dir)
+	s := startFailureTest(ctx, t, disk.dir)
 	disk.fill(t)
-	s.createUntilRefused(ctx)
+	s.createUntilError(ctx)
 	s.process.terminate(t)
 	if s.process.err != nil {
 		t.Errorf("exit status: %v\n%s", s.process.err, s.process.output)
@@ -119,7 +119,7 @@ func TestRestartOnFullDisk(t *testing.T) {
 	disk.fill(t)
 	s.restart(t)
 	writes := s.watch(ctx, writesName)
-	s.awaitRefusing(ctx, t, writes, "disk of the store is full")
+	s.awaitNotServing(ctx, t, writes, "disk of the store is full")
 	s.mustRead(ctx, t)
 	disk.free(t, 4<<20)
 	s.awaitServing(ctx, t, writes)

@@ -26,7 +26,7 @@ const databaseFile = "userservice.db"
 func TestSecondProcessFails(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	out := s.program.mustFail(ctx, t)
 	if !hasAll(out, []string{databaseFile, "locked by another process (pid"}) {
 		t.Errorf("output does not name the process with the lock:\n%s", out)
@@ -39,15 +39,15 @@ func TestSecondProcessFails(t *testing.T) {
 func TestLockedDatabase(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	writes := s.watch(ctx, writesName)
 	s.awaitServing(ctx, t, writes)
 	unlock := lockDatabase(ctx, t, filepath.Join(s.program.dir, databaseFile))
-	for _, err := range s.createUntilRefused(ctx) {
+	for _, err := range s.createUntilError(ctx) {
 		mustBe(t, err, connect.CodeUnavailable, "STORE_UNAVAILABLE")
 	}
 	s.mustRead(ctx, t)
-	s.awaitRefusing(ctx, t, writes, "writes: ")
+	s.awaitNotServing(ctx, t, writes, "writes: ")
 	unlock()
 	s.awaitServing(ctx, t, writes)
 	s.mustCreate(ctx, t)
@@ -88,7 +88,7 @@ func TestDamagedHeader(t *testing.T) {
 		"the first page":         {100, 4096, []string{databaseFile, "the database is damaged; restore a backup"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startTroubled(ctx, t, t.TempDir())
+			s := startFailureTest(ctx, t, t.TempDir())
 			s.process.terminate(t)
 			overwrite(t, filepath.Join(s.program.dir, databaseFile), damage.from, damage.to)
 			for _, args := range [][]string{nil, {"check"}} {
@@ -117,9 +117,9 @@ func overwrite(t *testing.T, path string, from, to int64) {
 }
 
 // damagedPages starts a program with a damaged range in its database file.
-func damagedPages(ctx context.Context, t *testing.T, where func(file []byte) (from, to int)) *troubled {
+func damagedPages(ctx context.Context, t *testing.T, where func(file []byte) (from, to int)) *failureTest {
 	t.Helper()
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	for range 500 {
 		s.mustCreate(ctx, t)
 	}
@@ -155,7 +155,7 @@ func TestDamagedStoreIsNotReady(t *testing.T) {
 	s.mustBeDamaged(ctx, t)
 	s.process.terminate(t)
 
-	s = startTroubled(ctx, t, t.TempDir())
+	s = startFailureTest(ctx, t, t.TempDir())
 	for range 500 {
 		s.mustCreate(ctx, t)
 	}
@@ -178,7 +178,7 @@ func TestDamagedStoreIsNotReady(t *testing.T) {
 	s.mustBeDamaged(ctx, t)
 }
 
-func (s *troubled) mustBeDamaged(ctx context.Context, t *testing.T) {
+func (s *failureTest) mustBeDamaged(ctx context.Context, t *testing.T) {
 	t.Helper()
 	eventually(ctx, t, func(ctx context.Context) error {
 		status, text := s.readyz(ctx, t)
@@ -206,7 +206,7 @@ func (s *troubled) mustBeDamaged(ctx context.Context, t *testing.T) {
 func TestReadErrors(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	for range 200 {
 		s.mustCreate(ctx, t)
 	}

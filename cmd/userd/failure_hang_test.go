@@ -18,7 +18,7 @@ import (
 func TestHungReads(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	for range 200 {
 		s.mustCreate(ctx, t)
 	}

@@ -26,7 +26,7 @@ func TestFileRemovedOrReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx := within(t, time.Minute)
-			s := startTroubled(ctx, t, t.TempDir())
+			s := startFailureTest(ctx, t, t.TempDir())
 			writes := s.watch(ctx, writesName)
 			s.awaitServing(ctx, t, writes)
 			if err := change(filepath.Join(s.program.dir, databaseFile)); err != nil {

@@ -33,8 +33,8 @@ const (
 	writesName = "user.v1.UserService.Write"
 )
 
-// troubled is a running program for failure injection, with the writes it has acknowledged.
-type troubled struct {
+// failureTest is a running program for failure injection, with the writes it has acknowledged.
+type failureTest struct {
 	program program
 	process *process
 	client  userv1connect.UserServiceClient
@@ -47,10 +47,10 @@ type troubled struct {
 	refused []string // names of users that were certainly not created
 }
 
-// startTroubled starts the program in dir and creates some users.
-func startTroubled(ctx context.Context, t *testing.T, dir string) *troubled {
+// startFailureTest starts the program in dir and creates some users.
+func startFailureTest(ctx context.Context, t *testing.T, dir string) *failureTest {
 	t.Helper()
-	s := &troubled{admin: adminAddress()}
+	s := &failureTest{admin: adminAddress()}
 	s.program = program{dir: dir, flags: []string{"--admin-listen", s.admin}}
 	s.restart(t)
 	for range 20 {
@@ -66,7 +66,7 @@ func adminAddress() string {
 	return fmt.Sprintf("127.%d.%d.%d:2112", 1+host[0]%254, host[1], 1+host[2]%254)
 }
 
-func (s *troubled) restart(t *testing.T) {
+func (s *failureTest) restart(t *testing.T) {
 	t.Helper()
 	s.process = s.program.start(t)
 	s.client = s.process.client(t, 1<<20)
@@ -76,10 +76,10 @@ func (s *troubled) restart(t *testing.T) {
 }
 
 // create creates a user and records the result.
-func (s *troubled) create(ctx context.Context) error {
+func (s *failureTest) create(ctx context.Context) error {
 	s.mu.Lock()
 	s.next++
-	name := fmt.Sprintf("troubled-%06d", s.next)
+	name := fmt.Sprintf("failure-%06d", s.next)
 	s.mu.Unlock()
 	resp, err := s.client.CreateUser(ctx, &userv1.CreateUserRequest{
 		Username: name, Email: name + "@example.org", Metadata: map[string]string{"padding": strings.Repeat("x", 1000)},
@@ -98,16 +98,16 @@ func (s *troubled) create(ctx context.Context) error {
 // unknownText is a part of the message for a write with an unknown outcome.
 const unknownText = "write is unknown"
 
-func (s *troubled) mustCreate(ctx context.Context, t *testing.T) {
+func (s *failureTest) mustCreate(ctx context.Context, t *testing.T) {
 	t.Helper()
 	if err := s.create(ctx); err != nil {
 		t.Fatalf("create user: %v\n%s", err, s.process.output)
 	}
 }
 
-// createUntilRefused creates users concurrently until each goroutine gets an error, and
+// createUntilError creates users concurrently until each goroutine gets an error, and
 // returns the errors.
-func (s *troubled) createUntilRefused(ctx context.Context) []error {
+func (s *failureTest) createUntilError(ctx context.Context) []error {
 	const callers = 8
 	refusals := make([]error, callers)
 	var all sync.WaitGroup
@@ -124,7 +124,7 @@ func (s *troubled) createUntilRefused(ctx context.Context) []error {
 
 // mustRead reads all acknowledged users and the log, which must contain them and none of the
 // refused ones.
-func (s *troubled) mustRead(ctx context.Context, t *testing.T) {
+func (s *failureTest) mustRead(ctx context.Context, t *testing.T) {
 	t.Helper()
 	for _, id := range s.acked {
 		if _, err := s.client.GetUser(ctx, &userv1.GetUserRequest{UserId: id}); err != nil {
@@ -172,7 +172,7 @@ func createdRows(ctx context.Context, client userv1connect.UserServiceClient) (c
 
 // mustSurvive kills the program, restarts it without failures, and checks all acknowledged
 // writes.
-func (s *troubled) mustSurvive(ctx context.Context, t *testing.T) {
+func (s *failureTest) mustSurvive(ctx context.Context, t *testing.T) {
 	t.Helper()
 	s.process.kill()
 	s.restart(t)
@@ -184,10 +184,10 @@ func (s *troubled) mustSurvive(ctx context.Context, t *testing.T) {
 type healthWatch struct {
 	name   string
 	events <-chan grpchealth.WatchEvent
-	of     *troubled
+	of     *failureTest
 }
 
-func (s *troubled) watch(ctx context.Context, name string) *healthWatch {
+func (s *failureTest) watch(ctx context.Context, name string) *healthWatch {
 	return &healthWatch{name, s.health.Watch(ctx, &grpchealth.CheckRequest{Service: name}), s}
 }
 
@@ -206,7 +206,7 @@ func (w *healthWatch) await(ctx context.Context, t *testing.T, want grpchealth.S
 	t.Fatalf("health watch of %s ended before status %v\n%s", w.name, want, w.of.process.output)
 }
 
-func (s *troubled) mustCheck(ctx context.Context, t *testing.T, name string, want grpchealth.Status) {
+func (s *failureTest) mustCheck(ctx context.Context, t *testing.T, name string, want grpchealth.Status) {
 	t.Helper()
 	got, err := s.health.Check(ctx, &grpchealth.CheckRequest{Service: name})
 	if err != nil || got.Status != want {
@@ -214,9 +214,9 @@ func (s *troubled) mustCheck(ctx context.Context, t *testing.T, name string, wan
 	}
 }
 
-// awaitRefusing waits until writes are not serving. Reads must be serving, and /readyz must
+// awaitNotServing waits until writes are not serving. Reads must be serving, and /readyz must
 // contain the reason.
-func (s *troubled) awaitRefusing(ctx context.Context, t *testing.T, writes *healthWatch, why string) {
+func (s *failureTest) awaitNotServing(ctx context.Context, t *testing.T, writes *healthWatch, why string) {
 	t.Helper()
 	writes.await(ctx, t, grpchealth.StatusNotServing)
 	s.mustCheck(ctx, t, readsName, grpchealth.StatusServing)
@@ -228,7 +228,7 @@ func (s *troubled) awaitRefusing(ctx context.Context, t *testing.T, writes *heal
 }
 
 // awaitServing waits until writes are serving.
-func (s *troubled) awaitServing(ctx context.Context, t *testing.T, writes *healthWatch) {
+func (s *failureTest) awaitServing(ctx context.Context, t *testing.T, writes *healthWatch) {
 	t.Helper()
 	writes.await(ctx, t, grpchealth.StatusServing)
 	if status, text := s.readyz(ctx, t); status != http.StatusOK || text != "ready\n" {
@@ -236,7 +236,7 @@ func (s *troubled) awaitServing(ctx context.Context, t *testing.T, writes *healt
 	}
 }
 
-func (s *troubled) readyz(ctx context.Context, t *testing.T) (status int, text string) {
+func (s *failureTest) readyz(ctx context.Context, t *testing.T) (status int, text string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/readyz", nil)
 	if err != nil {

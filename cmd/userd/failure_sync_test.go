@@ -77,14 +77,14 @@ func (tr *tracer) detach() {
 func TestFailedSync(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	writes := s.watch(ctx, writesName)
 	s.awaitServing(ctx, t, writes)
 	tr := inject(t, s.process, "-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO:when=1+")
 	// The outcome of the writes in the failed commit is unknown, since recovery may find them
 	// in the write-ahead log. Later writes are rejected.
 	unknown := 0
-	for _, err := range s.createUntilRefused(ctx) {
+	for _, err := range s.createUntilError(ctx) {
 		if strings.Contains(err.Error(), unknownText) {
 			mustBe(t, err, connect.CodeUnavailable, "STORE_UNAVAILABLE")
 			unknown++
@@ -95,10 +95,10 @@ func TestFailedSync(t *testing.T) {
 	if unknown == 0 {
 		t.Error("no write failed with an unknown outcome")
 	}
-	s.awaitRefusing(ctx, t, writes, "a sync to disk failed")
+	s.awaitNotServing(ctx, t, writes, "a sync to disk failed")
 	s.mustRead(ctx, t)
 	tr.detach()
-	for _, err := range s.createUntilRefused(ctx) { // even though syncs succeed again
+	for _, err := range s.createUntilError(ctx) { // even though syncs succeed again
 		mustBe(t, err, connect.CodeFailedPrecondition, "STORE_READ_ONLY")
 	}
 	s.mustRead(ctx, t)
@@ -121,7 +121,7 @@ func TestFailedWrites(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx := within(t, time.Minute)
-			s := startTroubled(ctx, t, t.TempDir())
+			s := startFailureTest(ctx, t, t.TempDir())
 			writes := s.watch(ctx, writesName)
 			s.awaitServing(ctx, t, writes)
 			tr := inject(t, s.process, "-P", filepath.Join(s.program.dir, databaseFile+fault.file),
@@ -151,7 +151,7 @@ func TestFailedWrites(t *testing.T) {
 func TestFailedCheckpointSync(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	inject(t, s.process, "-P", s.program.dir+"/userservice.db", "-e", "trace=fdatasync,fsync",
 		"-e", "inject=fdatasync,fsync:error=EIO:when=1+")
 	err := s.fillLog(ctx, 20_000)
@@ -162,7 +162,7 @@ func TestFailedCheckpointSync(t *testing.T) {
 }
 
 // fillLog writes rows until a write fails. A few thousand rows cause a checkpoint.
-func (s *troubled) fillLog(ctx context.Context, rows int) error {
+func (s *failureTest) fillLog(ctx context.Context, rows int) error {
 	value := strings.Repeat("x", 1000)
 	details := map[string]string{"a": value, "b": value, "c": value}
 	for range rows {
@@ -181,7 +181,7 @@ func (s *troubled) fillLog(ctx context.Context, rows int) error {
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	writes := s.watch(ctx, writesName)
 	s.awaitServing(ctx, t, writes)
 	tr := inject(t, s.process, "-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:delay_enter=20000000")
@@ -195,7 +195,7 @@ func TestSlowDisk(t *testing.T) {
 		s.mustRead(short, t)
 		cancel()
 	}
-	s.awaitRefusing(ctx, t, writes, "no answer within")
+	s.awaitNotServing(ctx, t, writes, "no answer within")
 	mustBe(t, s.create(ctx), connect.CodeUnavailable, "OVERLOADED") // fails at once
 	s.mustRead(ctx, t)
 	tr.detach()

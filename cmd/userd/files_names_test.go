@@ -65,7 +65,7 @@ func bindMount(t *testing.T, store, folder string) string {
 func TestSecondProcessFailsByAnyPath(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	for name, newAlias := range map[string]alias{
 		"symbolic link": symlink, "symbolic link to the folder": symlinkedFolder, "hard link": hardLink, "bind mount": bindMount,
 	} {
@@ -89,7 +89,7 @@ func TestSecondProcessFailsByAnyPath(t *testing.T) {
 func TestSymbolicLink(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, time.Minute)
-	s := startTroubled(ctx, t, t.TempDir())
+	s := startFailureTest(ctx, t, t.TempDir())
 	s.process.kill()
 	own := s.program
 	s.program.flags = append(s.program.flags, "--store", "sqlite:"+symlink(t, filepath.Join(s.program.dir, databaseFile), t.TempDir()))

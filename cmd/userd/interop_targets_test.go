@@ -63,7 +63,7 @@ func newTargets(t *testing.T) map[string]front {
 		"nginx to a socket":            b.nginx("nginx", b.serveSocket()),
 		"haproxy":                      b.haproxy(token),
 		"Go's ReverseProxy":            b.reverseProxy(token),
-		"planted":                      b.planted(),
+		"empty responses":              b.emptyResponses(),
 	}
 	return targets
 }
@@ -238,8 +238,8 @@ func (b *builder) reverseProxy(behind front) front {
 	return front{url: b.listenH2C(proxy), token: behind.token, pages: behind.pages, backend: behind.backend}
 }
 
-// planted responds to each request with an empty success.
-func (b *builder) planted() front {
+// emptyResponses responds to each request with an empty success.
+func (b *builder) emptyResponses() front {
 	return front{url: b.listenH2C(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		w.Header().Set("Access-Control-Allow-Headers", "*")

@@ -89,16 +89,16 @@ func suites() []suite {
 	}
 }
 
-// planted are cases for a target that responds to each request with an empty success. They
+// emptyResponses are cases for a target that responds to each request with an empty success. They
 // must fail.
-func planted() []suite {
+func emptyResponses() []suite {
 	var all []suite
 	for _, client := range [][]string{grpcio, grpcJS, connectNode, browser} {
 		name := "kinds"
 		if client[1] == browser[1] {
 			name = "connect-kinds"
 		}
-		all = append(all, suite{client: client, at: "planted", cases: []string{name}})
+		all = append(all, suite{client: client, at: "empty responses", cases: []string{name}})
 	}
 	return all
 }
@@ -162,7 +162,7 @@ func TestInterop(t *testing.T) {
 			run(s.waits, func() { s.run(targets[s.at], results.add) })
 		}
 	}
-	for _, s := range planted() {
+	for _, s := range emptyResponses() {
 		if picked(s.name(), s.cases[0], s.at) {
 			run(false, func() { s.run(targets[s.at], inverted(results)) })
 		}
@@ -192,7 +192,7 @@ func inverted(r *report) func(client, name, at string, took time.Duration, failu
 		wrong := ""
 		switch {
 		case failure == "":
-			wrong = "the planted fault was not found"
+			wrong = "passed although all responses were empty"
 		case strings.Contains(failure, notReported):
 			wrong = failure // failed for another reason
 		}

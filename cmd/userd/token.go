@@ -14,7 +14,7 @@ type tokenCommand struct {
 	Subject    string        `default:"developer" help:"Subject (sub) of the token."`
 	Permission []string      `placeholder:"NAME" sep:"none" help:"Permissions of the token, comma-separated, such as users.read; repeatable (default: all)."`
 	TTL        time.Duration `name:"ttl" default:"24h" help:"Lifetime of the token."`
-	Dir        string        `default:"." type:"path" placeholder:"DIR" help:"Directory of the private key and the JWK set."`
+	Dir        string        `default:"." type:"path" help:"Directory of the private key and the JWK set."`
 }
 
 // Run creates the token and prints commands that use it.

@@ -42,14 +42,14 @@ func (w *writer) stamp() user.CommitStamp {
 }
 
 func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
-	mine := *op // a copy: the ID is set below
+	withID := *op // a copy: the ID is set below
 	if c.ValidateOnly {
-		mine.ID = 0
-		d, err := mine.Decide(nil, w.stamp(), c.By)
+		withID.ID = 0
+		d, err := withID.Decide(nil, w.stamp(), c.By)
 		if err != nil {
 			return user.Result{}, err
 		}
-		byName, byEmail, err := w.holders(mine.Keys)
+		byName, byEmail, err := w.holders(withID.Keys)
 		if err != nil {
 			return user.Result{}, err
 		}
@@ -60,22 +60,22 @@ func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
 	}
 	for range maxIDAttempts {
 		var err error
-		if mine.ID, err = w.store.ids.New(w.clock); err != nil {
+		if withID.ID, err = w.store.ids.New(w.clock); err != nil {
 			return user.Result{}, fmt.Errorf("new user id: %w", err)
 		}
-		d, err := mine.Decide(nil, w.stamp(), c.By)
+		d, err := withID.Decide(nil, w.stamp(), c.By)
 		if err != nil {
 			return user.Result{}, err
 		}
-		switch err = w.insert(d.User, mine.Keys); {
+		switch err = w.insert(d.User, withID.Keys); {
 		case err == nil:
-			return w.finish(user.OutcomeCreated, mine.ID, &d, c)
+			return w.finish(user.OutcomeCreated, withID.ID, &d, c)
 		case isSameID(err):
 			continue
 		case !isTaken(err):
 			return user.Result{}, err
 		}
-		byName, byEmail, err := w.holders(mine.Keys)
+		byName, byEmail, err := w.holders(withID.Keys)
 		if err != nil {
 			return user.Result{}, err
 		}

@@ -12,7 +12,7 @@ type metaRow struct {
 	session, previous int64
 	commits           int64
 	place             string
-	paired            bool // the columns session to place exist
+	hasSession        bool // the columns session to place exist
 }
 
 // newMetaRow decodes the columns of the meta table.
@@ -28,7 +28,7 @@ func newMetaRow(columns []any) metaRow {
 	return metaRow{
 		epoch: text(1), copied: number(4) != 0,
 		session: number(6), previous: number(7), commits: number(8), place: text(9),
-		paired: len(columns) > 9,
+		hasSession: len(columns) > 9,
 	}
 }
 

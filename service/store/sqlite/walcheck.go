@@ -83,7 +83,7 @@ func (m metaRow) continuedBy(log walContent) bool {
 	if m.epoch != "" && m.epoch != first.epoch {
 		return false
 	}
-	if !m.paired || !first.paired {
+	if !m.hasSession || !first.hasSession {
 		return true // written by an earlier release
 	}
 	sameSession := false

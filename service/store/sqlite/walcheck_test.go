@@ -243,7 +243,7 @@ func TestParseMetaPage(t *testing.T) {
 			t.Fatalf("readWAL = %+v, %v", log, err)
 		}
 		last := log.metaRows[len(log.metaRows)-1]
-		if last.epoch != s.epoch || last.session != n || last.commits != n+1 || last.place != locationOf(path) || !last.paired {
+		if last.epoch != s.epoch || last.session != n || last.commits != n+1 || last.place != locationOf(path) || !last.hasSession {
 			t.Errorf("meta row after commits = %d: %+v", n, last)
 		}
 	}
