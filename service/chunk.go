@@ -32,9 +32,9 @@ func (c *chunk) add(change user.Change, err error, bytes int) {
 }
 
 // submit submits the changes without waiting for their results.
-func (c *chunk) submit(ctx context.Context, store user.Store, atomic bool) {
+func (c *chunk) submit(ctx context.Context, store user.Store, atomic bool, maxUserBytes int) {
 	if len(c.changes) > 0 {
-		c.pending = store.Submit(ctx, user.Batch{Changes: c.changes, Atomic: atomic})
+		c.pending = store.Submit(ctx, user.Batch{Changes: c.changes, Atomic: atomic, MaxUserBytes: maxUserBytes})
 	}
 }
 

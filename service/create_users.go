@@ -41,7 +41,7 @@ func (s *Service) applyItems(ctx context.Context, items *chunk, atomic bool) ([]
 			return nil, err
 		}
 	}
-	items.submit(ctx, s.store, atomic)
+	items.submit(ctx, s.store, atomic, s.opts.MaxMessageBytes)
 	results, err := items.results(ctx)
 	if err != nil {
 		return nil, err

@@ -73,7 +73,7 @@ func receiveAll[T any, M interface {
 
 // submit submits the current chunk. It waits for the oldest one if chunksAhead are in flight.
 func (p *pipeline) submit(ctx context.Context) error {
-	p.current.submit(ctx, p.service.store, false)
+	p.current.submit(ctx, p.service.store, false, 1) // the response names users by ID alone
 	p.inFlight = append(p.inFlight, p.current)
 	p.current = new(chunk)
 	if len(p.inFlight) < chunksAhead {

@@ -80,7 +80,7 @@ func (s *Service) userResult(index int, userID int64, result *user.Result, remai
 		return out
 	}
 	out.User = resultToProto(result)
-	if full := out.GetUser(); !remaining.reserve(proto.Size(full)) {
+	if full := out.GetUser(); result.Summary || !remaining.reserve(proto.Size(full)) {
 		out.User = &userv1.User{
 			UserId: full.GetUserId(), Version: full.GetVersion(), Etag: full.GetEtag(), UpdatedAt: full.GetUpdatedAt(),
 		}

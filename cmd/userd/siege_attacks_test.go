@@ -245,16 +245,24 @@ func streamAttacks() []attack {
 		}},
 		{name: "bodies before a position that is not reached", run: func(a *attacker) error {
 			zeros := enveloped(0, make([]byte, messageLimit-16))
+			future, err := a.futurePosition()
+			if err != nil {
+				return err
+			}
 			return a.flood(400, 2, false, request{
 				method: "POST", path: userv1connect.UserServiceUpdateUsersProcedure, body: func() io.Reader { return bytes.NewReader(zeros) },
-				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers", "Userd-Min-Position": strconv.Itoa(1 << 40)},
+				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers", "Userd-Min-Position": future},
 			})
 		}},
 		{name: "bodies of client streams that wait for a position", run: func(a *attacker) error {
 			items := bytes.Repeat(enveloped(0, make([]byte, 60<<10)), 200)
+			future, err := a.futurePosition()
+			if err != nil {
+				return err
+			}
 			return a.flood(400, 2, false, request{
 				method: "POST", path: userv1connect.UserServiceBatchUpdateUsersProcedure, body: func() io.Reader { return bytes.NewReader(items) },
-				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers", "Userd-Min-Position": strconv.Itoa(1 << 40)},
+				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers", "Userd-Min-Position": future},
 			})
 		}},
 		{name: "large bodies for GET routes", run: func(a *attacker) error {
@@ -277,6 +285,21 @@ func streamAttacks() []attack {
 			})
 		}},
 	}
+}
+
+// futurePosition is a position of the server's log that it does not reach.
+func (a *attacker) futurePosition() (string, error) {
+	url := "http://" + a.Addr + userv1connect.UserServiceGetUserProcedure
+	res, err := a.client(true).Post(url, "application/json", strings.NewReader("{}")) //nolint:noctx // it ends with the process
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = res.Body.Close() }() // its header is all that is needed
+	epoch, _, found := strings.Cut(res.Header.Get("Userd-Position"), ":")
+	if !found {
+		return "", fmt.Errorf("status %s has no position", res.Status)
+	}
+	return fmt.Sprint(epoch, ":", 1<<40), nil
 }
 
 // zeros has no end.
@@ -456,6 +479,29 @@ func storeAttacks() []attack {
 			})
 		}},
 		{name: "20 updates of 1000 users", permissions: []string{"users.write"}, writes: true, run: updates(20)},
+		{name: "updates of large users", permissions: []string{"users.write"}, run: func(a *attacker) error {
+			// A request of 16 KB changes 60 MB of users.
+			req := new(userv1.UpdateUsersRequest)
+			for i := range 1000 {
+				req.Requests = append(req.Requests, &userv1.UpdateUserRequest{UserId: a.users[i%largeUsers], User: &userv1.User{Tags: []string{"t"}}})
+			}
+			body := enveloped(0, a.marshal(req))
+			return a.flood(5, 4, false, request{
+				method: "POST", path: userv1connect.UserServiceUpdateUsersProcedure, body: func() io.Reader { return bytes.NewReader(body) },
+				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers"},
+			})
+		}},
+		{name: "streams of updates of large users", permissions: []string{"users.write"}, run: func(a *attacker) error {
+			var body []byte
+			for i := range 2000 {
+				tag := strconv.Itoa(i)
+				body = append(body, enveloped(0, a.marshal(&userv1.UpdateUserRequest{UserId: a.users[i%largeUsers], User: &userv1.User{Tags: []string{tag}}}))...)
+			}
+			return a.flood(5, 4, false, request{
+				method: "POST", path: userv1connect.UserServiceBatchUpdateUsersProcedure, body: func() io.Reader { return bytes.NewReader(body) },
+				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers"},
+			})
+		}},
 		{name: "500 single reads", run: func(a *attacker) error {
 			body := enveloped(0, a.getUser())
 			return a.flood(5, 100, false, request{

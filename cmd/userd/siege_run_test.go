@@ -37,6 +37,7 @@ type siege struct {
 	admin  string
 
 	reads, writes measured
+	errors        map[string]int // of the well-behaved caller's operations
 	logBytes      int // that the server logged during the attack
 	peak          int64
 	counts        map[string]int64 // what the attacker says that it did
@@ -59,7 +60,7 @@ type failure struct{ what, detail string }
 // newSiege starts the program on a copy of the filled store.
 func newSiege(t *testing.T, a attack, fault string) *siege {
 	t.Helper()
-	s := &siege{attack: a, cgroup: newMemoryCgroup(t, siegeMemory)}
+	s := &siege{attack: a, cgroup: newMemoryCgroup(t, siegeMemory), errors: make(map[string]int)}
 	store := siegeStore(t)
 	dir := t.TempDir()
 	copyFile(t, filepath.Join(store.dir, "userservice.db"), filepath.Join(dir, "userservice.db"))
@@ -132,6 +133,7 @@ func (s *siege) run(t *testing.T) {
 	}
 	if t.Failed() {
 		lines := strings.Split(s.output.String(), "\n")
+		t.Logf("the errors of the well-behaved caller: %v", s.errors)
 		t.Logf("the server's last lines:\n%s", strings.Join(lines[max(0, len(lines)-5):], "\n"))
 	}
 }
@@ -294,11 +296,12 @@ func (s *siege) everyTick(every, d time.Duration, operation func(context.Context
 			began := time.Now()
 			err := operation(ctx)
 			each := time.Since(began)
-			if err != nil {
-				each = lost
-			}
 			mu.Lock()
 			defer mu.Unlock()
+			if err != nil {
+				each = lost
+				s.errors[err.Error()]++
+			}
 			took = append(took, each)
 		})
 	}

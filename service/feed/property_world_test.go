@@ -32,7 +32,7 @@ func (s *lateStore) Observe(observer func(user.Commit)) {
 		s.history.add(c)
 		for _, change := range c.Changes {
 			for _, row := range change.Rows {
-				s.notef("  row %d: user %d %s %s", row.Position, row.UserID, row.Action, row.Details["new.status"])
+				s.notef("  row %d: user %d %s", row.Position, row.UserID, row.Action)
 			}
 		}
 		s.unpublished = append(s.unpublished, c)
@@ -95,14 +95,10 @@ func newHistory() *history {
 	return &history{facts: map[int64]*fact{}, latest: map[int64]int64{}, status: map[int64]user.Status{}}
 }
 
-var statusByName = map[string]user.Status{
-	"USER_STATUS_ACTIVE": user.StatusActive, "USER_STATUS_INACTIVE": user.StatusInactive, "USER_STATUS_SUSPENDED": user.StatusSuspended,
-}
-
 func (h *history) add(c user.Commit) {
 	for _, change := range c.Changes {
 		for _, row := range change.Rows {
-			h.row(row)
+			h.row(row, change.User)
 		}
 		if f := h.facts[h.latest[change.UserID]]; change.User != nil {
 			f.times = append(f.times, change.User.StatusTime)
@@ -110,11 +106,11 @@ func (h *history) add(c user.Commit) {
 	}
 }
 
-func (h *history) row(row user.Activity) {
+func (h *history) row(row user.Activity, u *user.User) {
 	f := &fact{userID: row.UserID}
 	switch row.Action {
 	case user.ActionCreated, user.ActionStatusChanged:
-		f.status = statusByName[row.Details["new.status"]]
+		f.status = u.Status
 		h.status[row.UserID] = f.status
 	case user.ActionUndeleted:
 		f.status = h.status[row.UserID]

@@ -1,6 +1,9 @@
 package user
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Actions written by the service. Applications cannot record an action with the prefix
 // ReservedAction.
@@ -22,6 +25,15 @@ type Activity struct {
 	Action   string
 	Time     time.Time // commit time; monotonic along the log
 	Details  map[string]string
+}
+
+// Summaries returns copies of the rows without details.
+func Summaries(rows []Activity) []Activity {
+	summaries := slices.Clone(rows)
+	for i := range summaries {
+		summaries[i].Details = nil
+	}
+	return summaries
 }
 
 // DetailBytes returns the total length of the keys and values of the details.

@@ -45,6 +45,9 @@ type Batch struct {
 	// Atomic applies all changes or none; the first failure is returned for the batch as
 	// an *ItemError. Otherwise each change succeeds or fails independently.
 	Atomic bool
+	// MaxUserBytes limits the total size of the users in the results, so that a batch of small
+	// changes to large users does not hold them all. The users beyond it are summaries. 0: no limit.
+	MaxUserBytes int
 }
 
 // Outcome classifies the result of a change.
@@ -63,11 +66,23 @@ const (
 type Result struct {
 	Outcome Outcome
 	User    *User      // after the change; nil if it failed
+	Summary bool       // User is a summary and Rows have no details, due to MaxUserBytes
 	Rows    []Activity // rows added to the log
 	// Position is a log position that includes the change: that of its last row, or the
 	// head of the log if it has none. A repeated request returns the first one's position.
 	Position int64
 	Err      error // an *Error, or an unexpected failure of this change only
+}
+
+// LimitUser adds the size of the user to used, and replaces the user by a summary once that is
+// more than limit. Stores call it for each result of a batch, with its MaxUserBytes.
+func (r *Result) LimitUser(used *int, limit int) {
+	if r.User == nil || limit == 0 {
+		return
+	}
+	if *used += r.User.Size(); *used > limit {
+		r.User, r.Rows, r.Summary = r.User.Summary(), Summaries(r.Rows), true
+	}
 }
 
 // ItemError is the failure of one change of an atomic batch.

@@ -90,7 +90,7 @@ type Commit struct {
 // CommittedChange is one change of a commit. It must not be modified.
 type CommittedChange struct {
 	UserID int64
-	User   *User // after the change; nil: purged
-	Rows   []Activity
-	Origin uint64 // Author.Origin of the change
+	User   *User      // summary after the change; nil: purged
+	Rows   []Activity // without details
+	Origin uint64     // Author.Origin of the change
 }

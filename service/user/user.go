@@ -88,6 +88,16 @@ func (u *User) Etag() string {
 	return string(strconv.AppendInt(out, u.UpdatedAt.UnixMicro(), 36))
 }
 
+// Summary returns a copy without tags and metadata.
+func (u *User) Summary() *User {
+	if u == nil {
+		return nil
+	}
+	summary := *u
+	summary.Tags, summary.Metadata = nil, nil
+	return &summary
+}
+
 // Clone returns a deep copy.
 func (u *User) Clone() *User {
 	c := *u

@@ -258,7 +258,7 @@ func (w *writer) finish(outcome user.Outcome, id int64, d *user.Decision, c *use
 	}
 	w.next += int64(len(d.Rows))
 	if w.store.observe != nil {
-		w.committed = append(w.committed, user.CommittedChange{UserID: id, User: d.User, Rows: d.Rows, Origin: c.By.Origin})
+		w.committed = append(w.committed, user.CommittedChange{UserID: id, User: d.User.Summary(), Rows: user.Summaries(d.Rows), Origin: c.By.Origin})
 	}
 	return user.Result{Outcome: outcome, User: cloneUser(d.User), Rows: cloneRows(d.Rows), Position: w.next - 1}, nil
 }

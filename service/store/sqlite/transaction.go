@@ -159,6 +159,9 @@ func (w *writer) applyPart(p part, savepoints bool) error {
 	case it.batch.Atomic:
 		return w.applyAtomic(it, savepoints)
 	}
+	if savepoints || p.from == 0 {
+		it.userBytes = userBytes(it.results[:p.from])
+	}
 	for i := p.from; i < p.to; i++ {
 		w.yield()
 		result := &it.results[i]
@@ -173,8 +176,19 @@ func (w *writer) applyPart(p part, savepoints bool) error {
 		if result.Err != nil {
 			*result = user.Result{Err: result.Err}
 		}
+		result.LimitUser(&it.userBytes, it.batch.MaxUserBytes)
 	}
 	return nil
+}
+
+// userBytes returns the size of the users in the results.
+func userBytes(results []user.Result) (bytes int) {
+	for i := range results {
+		if results[i].User != nil {
+			bytes += results[i].User.Size()
+		}
+	}
+	return bytes
 }
 
 // yield yields the processor to scans after each turnUnits changes.
@@ -227,6 +241,7 @@ func (w *writer) applyAtomic(it *item, savepoints bool) error {
 		return err
 	}
 	next, committed := w.next, len(w.committed)
+	it.userBytes = 0
 	for i := range it.batch.Changes {
 		w.yield()
 		err := recoverPanic(func() (err error) {
@@ -234,6 +249,7 @@ func (w *writer) applyAtomic(it *item, savepoints bool) error {
 			return err
 		})
 		if err == nil {
+			it.results[i].LimitUser(&it.userBytes, it.batch.MaxUserBytes)
 			continue
 		}
 		if _, expected := user.AsError(err); !expected {

@@ -32,10 +32,11 @@ type item struct {
 	weight int64 // of a batch in the queue
 
 	// Used by the writer goroutine only.
-	taken    int           // number of changes already taken into a transaction
-	results  []user.Result // of the changes taken
-	err      error
-	finished bool
+	taken     int           // number of changes already taken into a transaction
+	results   []user.Result // of the changes taken
+	userBytes int           // of the users in results
+	err       error
+	finished  bool
 }
 
 // part is the part of an item in one transaction: changes [from, to).

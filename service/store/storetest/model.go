@@ -122,10 +122,12 @@ type modelTx struct {
 
 func (tx *modelTx) batch(batch user.Batch) ([]user.Result, error) {
 	before, results := tx.data.clone(), make([]user.Result, len(batch.Changes))
+	userBytes := 0
 	for i, c := range batch.Changes {
 		undo := tx.data.clone()
 		var err error
 		if results[i], err = tx.changeRecovering(c); err == nil {
+			results[i].LimitUser(&userBytes, batch.MaxUserBytes)
 			continue
 		}
 		if batch.Atomic {
@@ -234,7 +236,7 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 		}
 	}
 	tx.data.log = append(tx.data.log, cloneRows(d.Rows)...)
-	tx.committed = append(tx.committed, user.CommittedChange{UserID: id, User: cloneUser(d.User), Rows: cloneRows(d.Rows), Origin: c.By.Origin})
+	tx.committed = append(tx.committed, user.CommittedChange{UserID: id, User: d.User.Summary(), Rows: user.Summaries(d.Rows), Origin: c.By.Origin})
 	result := tx.result(outcome, d.User)
 	result.Rows = cloneRows(d.Rows)
 	return result, nil

@@ -88,7 +88,11 @@ func (p *comparison) purge(r *rapid.T) {
 }
 
 func (p *comparison) batch(r *rapid.T) {
-	ofModel := user.Batch{Atomic: rapid.IntRange(0, 3).Draw(r, "atomic") == 0}
+	ofModel := user.Batch{
+		Atomic: rapid.IntRange(0, 3).Draw(r, "atomic") == 0,
+		// The size of one or two users.
+		MaxUserBytes: rapid.SampledFrom([]int{0, 0, 1, 300}).Draw(r, "max user bytes"),
+	}
 	ofStore := ofModel
 	for range rapid.IntRange(1, 6).Draw(r, "changes") {
 		op := p.op(r)

@@ -128,7 +128,39 @@ var maintenanceTests = map[string]func(*harness){
 		})
 		mu.Lock()
 		defer mu.Unlock()
-		h.sameRows(observed, h.checkLog())
+		h.sameRows(observed, user.Summaries(h.checkLog()))
+	},
+	"the observer receives summaries": func(h *harness) {
+		var changes []user.CommittedChange
+		h.store.Observe(func(c user.Commit) { changes = append(changes, c.Changes...) })
+		h.mustApply(&user.Update{ID: h.create("anna").ID, Patch: user.Patch{Tags: &[]string{"a"}}})
+		for _, c := range changes {
+			if c.User.Tags != nil || c.User.Metadata != nil || c.Rows[0].Details != nil {
+				h.Errorf("observed %+v, want a user without tags and metadata, and rows without details", c)
+			}
+		}
+	},
+	"users in the results of a batch are summaries beyond MaxUserBytes": func(h *harness) {
+		u := h.create("anna")
+		for _, atomic := range []bool{false, true} {
+			batch := user.Batch{Atomic: atomic, MaxUserBytes: 2*u.Size() + 100}
+			for i := range 100 { // more than one part
+				tags := []string{fmt.Sprint(atomic, i)}
+				batch.Changes = append(batch.Changes, user.Change{Op: &user.Update{ID: u.ID, Patch: user.Patch{Tags: &tags}}})
+			}
+			results, err := user.Apply(h.ctx(), h.store, batch)
+			if err != nil {
+				h.Fatal(err)
+			}
+			for i, r := range results {
+				if got, want := r.Summary, i >= 2; got != want || (r.User.Tags == nil) != want || (r.Rows[0].Details == nil) != want {
+					h.Errorf("atomic %v: result %d = %+v, want a summary: %v", atomic, i, r, want)
+				}
+				if r.User.ID != u.ID || r.User.Version == 0 || r.User.UpdatedAt.IsZero() {
+					h.Errorf("atomic %v: result %d = %+v, want the ID, version and times of the user", atomic, i, r)
+				}
+			}
+		}
 	},
 	"the observer receives a purge as a change without a user": func(h *harness) {
 		var changes []user.CommittedChange
