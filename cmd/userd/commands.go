@@ -150,8 +150,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 		_ = store.Close() // err is more important
 		return errors.Join(err, tracing.Shutdown(ctx))
 	}
-	// With --log-format=json stdout and stderr are probably read by a program.
-	if all.LogFormat != telemetry.FormatJSON {
+	if telemetry.IsTerminal(to.out) {
 		s.Welcome(to.out)
 	}
 	notifySystemd(ctx, log)

@@ -299,7 +299,7 @@ func TestSecondSignalKills(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	p.output.await(t, "stopping", "say not ready")
+	p.output.await(t, "shutting down")
 	if _, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: id}); err != nil {
 		t.Errorf("call during --drain-wait: %v", err)
 	}

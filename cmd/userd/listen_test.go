@@ -54,8 +54,7 @@ func TestUnixSocket(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "userd.sock")
 	run := socketProgram(t, path, dir)
-	run.output.await(t, "userd listens on unix:"+path)
-	run.output.await(t, "curl --unix-socket "+path+" http://localhost/api/v1/users")
+	run.output.await(t, "msg=listening", "address=unix:"+path)
 	if status, body := getOverSocket(t, path, "http://upstream_name/api/v1/users"); status != http.StatusOK {
 		t.Errorf("GET = %d %s, want 200", status, body)
 	}
@@ -83,7 +82,7 @@ func TestSIGHUPDrains(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatalf("userd did not exit:\n%s", run.output)
 	}
-	if run.err != nil || !strings.Contains(run.output.all(), "msg=stopped") {
+	if run.err != nil || !strings.Contains(run.output.all(), `msg="shutdown complete"`) {
 		t.Errorf("exit status: %v\n%s", run.err, run.output)
 	}
 }

@@ -15,6 +15,7 @@ type tokenCommand struct {
 	Permission []string      `placeholder:"NAME" sep:"none" help:"Permissions of the token, comma-separated, such as users.read; repeatable (default: all)."`
 	TTL        time.Duration `name:"ttl" default:"24h" help:"Lifetime of the token."`
 	Dir        string        `default:"." type:"path" help:"Directory of the private key and the JWK set."`
+	Raw        bool          `help:"Print only the token."`
 }
 
 // Run creates the token and prints commands that use it.
@@ -31,6 +32,10 @@ func (c *tokenCommand) Run(to console) error {
 	}
 	token, keys, err := auth.NewDevelopmentToken(c.Dir, c.Subject, permissions, c.TTL)
 	if err != nil {
+		return err
+	}
+	if c.Raw {
+		_, err = fmt.Fprintln(to.out, token)
 		return err
 	}
 	_, err = fmt.Fprintf(to.out, usageTemplate, quote(keys), auth.DevelopmentIssuer, auth.DevelopmentAudience,

@@ -45,6 +45,11 @@ func TestTokenCommandsWork(t *testing.T) {
 	if response := curl("http://127.0.0.1:8080/api/v1/users"); !strings.Contains(response, "CREDENTIALS_MISSING") {
 		t.Errorf("without a token: response %s, want CREDENTIALS_MISSING", response)
 	}
+	raw := token("--raw", "--permission", "users.read")
+	bearer := "Authorization: Bearer " + strings.TrimSuffix(raw, "\n")
+	if response := curl("http://127.0.0.1:8080/api/v1/users -H '" + bearer + "'"); !strings.Contains(response, "ada@example.com") {
+		t.Errorf("with %q, from userd token --raw: response %s", raw, response)
+	}
 	for _, names := range []string{"users.rule", "", "users.read,"} {
 		if out, err := exec.CommandContext(t.Context(), build(t, ""), "token", "--dir", dir, "--permission", names).CombinedOutput(); err == nil {
 			t.Errorf("userd token --permission %q succeeded: %s", names, out)

@@ -164,7 +164,7 @@ func TestNotReadyWhileDraining(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	held := &heldStore{entered: make(chan struct{}), letGo: make(chan struct{})}
-	s := servertest.Start(t, servertest.Parallel(), servertest.Admin(), servertest.Log(slog.NewTextHandler(&log, nil)),
+	s := servertest.Start(t, servertest.Parallel(), servertest.Admin(), servertest.Log(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		servertest.Config(func(c *server.Config) { c.ShutdownTimeout = time.Minute }),
 		servertest.Store(func(store user.Store) user.Store { held.Store = store; return held }))
 	called := make(chan error, 1)

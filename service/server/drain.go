@@ -52,6 +52,8 @@ type step struct {
 // only when nobody is left does the store close.
 func (s *Server) drain(ctx context.Context) error {
 	began := time.Now()
+	s.log.LogAttrs(ctx, slog.LevelInfo, "shutting down",
+		slog.Duration("drain_wait", s.cfg.DrainWait), slog.Duration("timeout", s.cfg.ShutdownTimeout))
 	times := newSchedule(began.Add(s.cfg.DrainWait), s.cfg.ShutdownTimeout)
 	ctx, cancel := context.WithDeadline(ctx, times.end)
 	defer cancel()
@@ -71,18 +73,18 @@ func (s *Server) drain(ctx context.Context) error {
 		stepBegan := time.Now()
 		err := step.do(ctx)
 		attrs := []slog.Attr{slog.String("step", step.name), slog.Duration("duration", time.Since(stepBegan))}
-		level := slog.LevelInfo
-		switch {
-		case err == nil:
-		case step.minor:
-			level, attrs = slog.LevelWarn, append(attrs, slog.Any("error", err))
-		default:
-			level, attrs = slog.LevelError, append(attrs, slog.Any("error", err))
+		if err == nil {
+			s.log.LogAttrs(ctx, slog.LevelDebug, "shutdown step", attrs...)
+			continue
+		}
+		level := slog.LevelWarn
+		if !step.minor {
+			level = slog.LevelError
 			failures = errors.Join(failures, fmt.Errorf("%s: %w", step.name, err))
 		}
-		s.log.LogAttrs(ctx, level, "stopping", attrs...)
+		s.log.LogAttrs(ctx, level, "shutdown step failed", append(attrs, slog.Any("error", err))...)
 	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "stopped", slog.Duration("duration", time.Since(began)))
+	s.log.LogAttrs(ctx, slog.LevelInfo, "shutdown complete", slog.Duration("duration", time.Since(began)))
 	return failures
 }
 

@@ -18,7 +18,7 @@ import (
 
 func TestDrainTellsEveryStream(t *testing.T) {
 	var log lockedBuffer
-	s := servertest.Start(t, servertest.Log(slog.NewTextHandler(&log, nil)))
+	s := servertest.Start(t, servertest.Log(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if _, err := s.GRPC().CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"}); err != nil {
 		t.Fatal(err)
 	}

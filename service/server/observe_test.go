@@ -132,7 +132,7 @@ func TestSpansOfACallReachTheCollector(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log lockedBuffer
-	s := servertest.Start(t, servertest.Tracing(tracing), servertest.Log(slog.NewJSONHandler(&log, nil)))
+	s := servertest.Start(t, servertest.Tracing(tracing), servertest.Log(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if _, err := s.GRPC().CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"}); err != nil {
 		t.Fatal(err)
 	}
