@@ -84,7 +84,7 @@ func TestSystemHasAReserve(t *testing.T) {
 }
 
 // However many callers fill the budget, one that holds less than each of them is admitted.
-func TestEqualShareIsAdmittedAtEveryLevel(t *testing.T) {
+func TestEqualShareIsAdmitted(t *testing.T) {
 	t.Parallel()
 	for _, callers := range []int{5, 50, 1000} {
 		b := unobserved(Options{})

@@ -75,7 +75,7 @@ func (b *Budget) Level() Level {
 }
 
 // equalShare is what each caller would hold if all held the same and the level were Normal. It is
-// admitted at every level, so that many callers together cannot lock another one out.
+// admitted below Critical, so that many callers together cannot lock another one out.
 func (b *Budget) equalShare() int64 {
 	return b.capacity / 100 * Elevated.threshold() / max(b.callers.Load(), 1)
 }
@@ -85,7 +85,7 @@ func (b *Budget) equalShare() int64 {
 func (b *Budget) closed(a *account, kind Kind, held, n int64) bool {
 	level := b.Level()
 	switch {
-	case level == Normal, a.held.Load()+n <= b.equalShare():
+	case level == Normal, level < Critical && a.held.Load()+n <= b.equalShare():
 		return false
 	case kind.grows():
 		return level >= Critical || held+n > largeBytes

@@ -88,11 +88,6 @@ func newGatherConn(c net.Conn, l *Listener) *gatherConn {
 
 // Read reads what has come. The first bytes tell HTTP/2 from HTTP/1.
 func (c *gatherConn) Read(p []byte) (n int, err error) {
-	defer func() {
-		if err != nil {
-			c.slot.Release() // there is nothing more to handle
-		}
-	}()
 	if c.reader == nil {
 		c.reader = bufio.NewReaderSize(c.Conn, readBuffer)
 	}
@@ -108,9 +103,6 @@ func (c *gatherConn) Read(p []byte) (n int, err error) {
 			c.state.refuse(c.listener, err)
 			return 0, io.EOF // net/http writes a response of its own after other errors
 		}
-		if c.budget != nil {
-			c.slot.Acquire()
-		}
 	}
 	if n > 0 && c.budget != nil {
 		if cause := c.budget.received(p[:n]); cause != "" {
@@ -124,15 +116,17 @@ func (c *gatherConn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// fill reads. A connection of HTTP/2 gives its slot up while it waits for bytes, and frames are
-// handled in the turns of the peer: what a peer sends comes in as fast as its requests are handled.
+// fill reads. Bytes that no handler waits for are passed on in the turn of the peer, so that requests
+// of one peer arrive no faster than they are handled.
 func (c *gatherConn) fill(p []byte) (int, error) {
-	if c.budget == nil || c.reader.Buffered() > 0 {
+	if c.reader.Buffered() > 0 {
 		return c.reader.Read(p)
 	}
-	c.slot.Release()
 	n, err := c.reader.Read(p)
-	c.slot.Acquire()
+	if c.budget != nil || c.memory.requests.Load() == 0 {
+		c.slot.Acquire()
+		c.slot.Release() // the handling of the frames has no end that shows here
+	}
 	return n, err
 }
 

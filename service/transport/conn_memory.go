@@ -235,9 +235,6 @@ func (c *gatherConn) account(n int) error {
 		return err
 	}
 	err := m.reserveBody()
-	if err != nil {
-		defer c.slot.Resume(c.slot.Release())
-	}
 	for waited := time.Duration(0); err != nil && waited < bodyWait && !c.isClosing(); waited += bodyRetry {
 		time.Sleep(bodyRetry)
 		err = m.reserveBody()
