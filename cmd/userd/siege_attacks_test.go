@@ -65,7 +65,7 @@ func anonymousAttacks() []attack {
 				fields: a.post("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", grpcProto),
 			})
 		}},
-		{name: "many addresses", run: func(a *attacker) error {
+		{name: "many addresses", manyCallers: true, run: func(a *attacker) error {
 			return a.hold(streams{
 				conns: 2000, each: 4, addresses: 1000, body: enveloped(0, a.getUser()),
 				fields: a.post(userv1connect.UserServiceGetUserProcedure, grpcProto),

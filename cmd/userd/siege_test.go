@@ -43,6 +43,7 @@ type attack struct {
 	tls   bool
 	// permissions are those of the attacker's token; nil: authentication is disabled.
 	permissions []string
+	manyCallers bool // it calls from 1000 addresses: each of the callers has a thousandth of the server
 	writes      bool // the well-behaved caller writes, too
 	flags       []string
 	run         func(a *attacker) error
