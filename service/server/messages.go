@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -134,6 +135,9 @@ func (fetching) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 		if conn.Spec().StreamType&connect.StreamTypeClient != 0 {
 			turns.in = n.incoming
 		}
+		if turns.in != nil && strings.HasPrefix(conn.Spec().Procedure, reflectionPath) {
+			turns.memory = budget.FromContext(ctx)
+		}
 		return next(fair.NewContext(ctx, nil), turns)
 	}
 }
@@ -151,11 +155,18 @@ type streamTurns struct {
 	in             *transport.Incoming // nil: connect waits for the messages
 	out            *transport.Exchange // nil: messages are sent without turns
 	received, sent int64               // bytes, as of the last turn
+	// memory is that of a stream of reflection, whose responses are large and costly: each request is
+	// handled in a turn, and each response is reserved. nil: of another stream.
+	memory *budget.Reservation
 }
 
 // Receive receives a message.
 func (c *streamTurns) Receive(message any) error {
-	if c.in != nil {
+	if c.memory != nil {
+		c.slot.Release()
+		c.in.Fetch()
+		c.slot.Acquire()
+	} else if c.in != nil {
 		c.in.Fetch()
 		if c.received += int64(c.in.Fetched()); c.received > turnBytes {
 			c.received = 0
@@ -168,6 +179,14 @@ func (c *streamTurns) Receive(message any) error {
 
 // Send sends a message.
 func (c *streamTurns) Send(message any) error {
+	if m, ok := message.(proto.Message); ok && c.memory != nil {
+		size := responseCopies * int64(proto.Size(m))
+		if c.memory.Grow(budget.Response, size) != nil {
+			return user.NewOverloadedError()
+		}
+		defer c.memory.Shrink(budget.Response, size)
+		return c.StreamingHandlerConn.Send(message)
+	}
 	if c.out != nil && c.out.Written()-c.sent > turnBytes {
 		c.sent = c.out.Written()
 		c.slot.Acquire()
