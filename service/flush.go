@@ -10,10 +10,10 @@ import (
 // FlushControl batches the writes of a stream. By default each message is flushed on its own,
 // which costs a system call. Only the goroutine that writes the stream may use it.
 type FlushControl interface {
-	// Hold buffers writes until Release, or until the buffer is full.
-	Hold()
-	// Release flushes the buffer and ends buffering. A stream must call it before it blocks.
-	Release()
+	// Cork buffers writes until Uncork, or until the buffer is full.
+	Cork()
+	// Uncork flushes the buffer and ends buffering. A stream must call it before it blocks.
+	Uncork()
 }
 
 type flushKey struct{}
@@ -33,11 +33,11 @@ func flusher(ctx context.Context) FlushControl {
 
 type noFlushControl struct{}
 
-// Hold does nothing.
-func (noFlushControl) Hold() {}
+// Cork does nothing.
+func (noFlushControl) Cork() {}
 
-// Release does nothing.
-func (noFlushControl) Release() {}
+// Uncork does nothing.
+func (noFlushControl) Uncork() {}
 
 // stallError converts the error of a stalled write to an error with the position after which
 // the client can resume. It returns any other error unchanged.

@@ -103,7 +103,7 @@ func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
 		defer beat.Stop()
 		ticks = beat.C
 	}
-	a.flush.Hold()
+	a.flush.Cork()
 	for reported := int64(-1); ; {
 		if err := cursor.Drained(); err != nil {
 			return err
@@ -166,8 +166,8 @@ func (a *activityStream) send(ctx context.Context, cursor *feed.Cursor, rows []u
 
 // wait flushes and waits for new rows.
 func (a *activityStream) wait(ctx context.Context, cursor *feed.Cursor, ticks <-chan time.Time) error {
-	a.flush.Release()
+	a.flush.Uncork()
 	err := cursor.Wait(ctx, ticks)
-	a.flush.Hold()
+	a.flush.Cork()
 	return err
 }

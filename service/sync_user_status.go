@@ -184,7 +184,7 @@ func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpda
 
 // run sends responses and changes until the receiver ends.
 func (w *statusWriter) run(ctx context.Context, in *statusReader) error {
-	w.flush.Hold()
+	w.flush.Cork()
 	defer func() {
 		if w.beat != nil {
 			w.beat.Stop()
@@ -197,13 +197,13 @@ func (w *statusWriter) run(ctx context.Context, in *statusReader) error {
 		var err error
 		select {
 		case response, more := <-in.responses:
-			w.flush.Hold()
+			w.flush.Cork()
 			if !more {
 				return w.finalError(in)
 			}
 			err = w.respond(ctx, in, &response)
 		case <-w.subscription.Wake():
-			w.flush.Hold()
+			w.flush.Cork()
 			err = w.sendChanges(ctx)
 		case <-w.ticks():
 			w.progressDue = true
@@ -315,7 +315,7 @@ func (w *statusWriter) flushUnlessReady(ready <-chan struct{}) {
 	select {
 	case <-ready:
 	default:
-		w.flush.Release()
-		w.flush.Hold()
+		w.flush.Uncork()
+		w.flush.Cork()
 	}
 }

@@ -33,7 +33,7 @@ func (s *Service) WatchUserStatus(
 		return err
 	}
 	w := statusWriter{service: s, subscription: subscription, send: stream.Send, flush: flusher(ctx)}
-	w.flush.Hold()
+	w.flush.Cork()
 	if req.GetProgress() {
 		w.enableProgress()
 		defer w.beat.Stop()
@@ -49,7 +49,7 @@ func (s *Service) WatchUserStatus(
 		}
 		select {
 		case <-subscription.Wake():
-			w.flush.Hold()
+			w.flush.Cork()
 			if err := w.sendChanges(ctx); err != nil {
 				return err
 			}
@@ -107,7 +107,7 @@ func (w *statusWriter) beforeWait(more bool) error {
 			return w.service.stallError(err, through)
 		}
 	}
-	w.flush.Release()
+	w.flush.Uncork()
 	return nil
 }
 

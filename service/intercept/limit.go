@@ -142,5 +142,5 @@ type sizedMessage struct {
 	bytes int
 }
 
-// Weigh records the encoded size.
-func (m *sizedMessage) Weigh(bytes int) { m.bytes = bytes }
+// SetWireSize records the encoded size.
+func (m *sizedMessage) SetWireSize(bytes int) { m.bytes = bytes }

@@ -33,8 +33,8 @@ func (c *limitConn) Receive(message any) error {
 		return io.EOF
 	}
 	c.items--
-	if m, ok := message.(interface{ Weigh(bytes int) }); ok {
-		m.Weigh(100) // as the codec does
+	if m, ok := message.(interface{ SetWireSize(bytes int) }); ok {
+		m.SetWireSize(100) // as the codec does
 	}
 	return nil
 }

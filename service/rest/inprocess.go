@@ -101,14 +101,14 @@ func (w *streamWriter) Flush() {
 	}
 }
 
-// Hold reports that the handler has more data ready.
-func (w *streamWriter) Hold() {
+// Cork reports that the handler has more data ready.
+func (w *streamWriter) Cork() {
 	w.held = true
 	w.pipe.hold(true, false)
 }
 
-// Release reports that the handler waits for data.
-func (w *streamWriter) Release() {
+// Uncork reports that the handler waits for data.
+func (w *streamWriter) Uncork() {
 	w.held = false
 	w.WriteHeader(http.StatusOK)
 	w.pipe.hold(false, true)

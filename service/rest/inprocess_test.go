@@ -74,7 +74,7 @@ func TestStalledClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
 		f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
-			flusher(ctx).Hold()
+			flusher(ctx).Cork()
 			for {
 				if err := stream.Send(activity(sent.Add(1))); err != nil {
 					return err
@@ -283,7 +283,7 @@ func BenchmarkReplay(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			row := activity(1)
 			f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
-				flusher(ctx).Hold()
+				flusher(ctx).Cork()
 				for range b.N {
 					if err := stream.Send(row); err != nil {
 						return err

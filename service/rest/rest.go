@@ -38,10 +38,10 @@ const (
 
 // FlushControl controls when the data written to a stream is sent.
 type FlushControl interface {
-	// Hold buffers data from now on.
-	Hold()
-	// Release sends buffered data. It is called before waiting.
-	Release()
+	// Cork buffers data from now on.
+	Cork()
+	// Uncork sends buffered data. It is called before waiting.
+	Uncork()
 }
 
 // Options configure the handler.

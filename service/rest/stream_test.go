@@ -381,7 +381,7 @@ func TestStatuses(t *testing.T) {
 					if err := stream.Send(nil); err != nil {
 						return err
 					}
-					flusher(ctx).Release()
+					flusher(ctx).Uncork()
 					select {
 					case update := <-updates:
 						if err := stream.Send(update); err != nil {

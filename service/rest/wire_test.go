@@ -149,7 +149,7 @@ type feed struct {
 func (f *feed) serve(ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *activities) error {
 	stream.ResponseHeader().Set("Userd-Position", "ep:och:99")
 	flush := flusher(ctx)
-	flush.Hold()
+	flush.Cork()
 	for _, position := range f.replay {
 		if err := stream.Send(activity(position)); err != nil {
 			return err
@@ -167,13 +167,13 @@ func (f *feed) serve(ctx context.Context, req *userv1.StreamUserActivitiesReques
 		if err := stream.Send(nil); err != nil {
 			return err
 		}
-		flush.Release()
+		flush.Uncork()
 		select {
 		case position, open := <-f.live:
 			if !open {
 				return f.err
 			}
-			flush.Hold()
+			flush.Cork()
 			row := activity(position)
 			if position < 0 {
 				row = &userv1.UserActivity{ActivityId: -position}

@@ -104,7 +104,7 @@ func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, chain
 func late() error { return intercept.NewBodyTimeoutError() }
 
 // newBodyError returns the error for a request body that its caller got wrong.
-func newBodyError(fault transport.BodyFault, message string) error {
+func newBodyError(fault transport.BodyError, message string) error {
 	switch fault {
 	case transport.BodyCompressed:
 		return intercept.NewCallerError(connect.CodeInternal, message) // the code that gRPC asks for

@@ -90,7 +90,7 @@ func (s *Server) drain(ctx context.Context) error {
 
 func (s *Server) sayNotReady(context.Context) error {
 	s.health.drain()
-	s.guard.Depart()
+	s.guard.DisableKeepAlives()
 	return nil
 }
 
@@ -112,7 +112,7 @@ func (s *Server) tellStreams(context.Context) error {
 	s.guard.StopStreams() // those who listen to their callers hear of it in no other way
 	// A stream that is blocked in a write hears nothing. Its reader has taken nothing
 	// for a while already, and goes on elsewhere after the last row that it has.
-	s.guard.Hurry(s.cfg.ShutdownTimeout / hurry)
+	s.guard.ShortenTimeouts(s.cfg.ShutdownTimeout / hurry)
 	return nil
 }
 
@@ -125,7 +125,7 @@ func (s *Server) letNobodyIn(ctx context.Context) error {
 	}
 	moment, cancel := context.WithTimeout(ctx, min(longestMoment, s.cfg.ShutdownTimeout/hurry))
 	defer cancel()
-	s.connections.SeeOff(moment)
+	s.connections.Drain(moment)
 	return err
 }
 

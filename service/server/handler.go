@@ -61,9 +61,9 @@ func (s *Server) newGuard() *transport.Guard {
 		BodyTimeout:     s.cfg.BodyTimeout,
 		MaxMessageBytes: func(r *http.Request) int64 { return s.limits.messageBytes(r.URL.Path) },
 		TooLarge:        s.tooLargeOf,
-		Late:            late,
-		BodyFault:       newBodyError,
-		Streams:         s.limits.openEnded,
+		BodyTimedOut:    late,
+		InvalidBody:     newBodyError,
+		IsStream:        s.limits.openEnded,
 		Context: func(r *http.Request, x *transport.Exchange) context.Context {
 			if streams(r) {
 				// Proxies must not wait for the end of such a response, nor keep it.

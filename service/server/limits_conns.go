@@ -35,13 +35,13 @@ func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Lis
 		Frames: transport.FrameLimits{
 			PerSecond: l.cfg.MaxControlFrames,
 			// All streams of a connection may be given up at once, and once again.
-			Resets:    2 * l.cfg.MaxConcurrentStreams,
-			PingEvery: l.cfg.KeepaliveMinTime,
+			ResetBurst:      2 * l.cfg.MaxConcurrentStreams,
+			MinPingInterval: l.cfg.KeepaliveMinTime,
 		},
-		Refused:       l.conns.refusedConn,
-		Overdrawn:     l.conns.overdrawnConn,
-		NotHandshaken: l.conns.notHandshaken,
-		Unserved:      l.conns.unservedConn,
+		OnReject:         l.conns.refusedConn,
+		OnClose:          l.conns.overdrawnConn,
+		OnHandshakeError: l.conns.notHandshaken,
+		OnNoRequest:      l.conns.unservedConn,
 	})
 	l.conns.open.Store(listener)
 	return listener
@@ -53,16 +53,16 @@ type connWatch struct {
 	lines     *transport.Rate
 	open      atomic.Pointer[transport.Listener]
 	unserved  prometheus.Counter
-	refused   map[transport.Refusal]prometheus.Counter
-	overdrawn map[transport.Cause]prometheus.Counter
+	refused   map[transport.RejectReason]prometheus.Counter
+	overdrawn map[transport.CloseReason]prometheus.Counter
 }
 
 // newConnWatch returns a connWatch and registers its metrics.
 func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch, error) {
 	w := &connWatch{
 		log: log, lines: transport.NewRate(linesPerCause, linesPerCause),
-		refused:   make(map[transport.Refusal]prometheus.Counter),
-		overdrawn: make(map[transport.Cause]prometheus.Counter),
+		refused:   make(map[transport.RejectReason]prometheus.Counter),
+		overdrawn: make(map[transport.CloseReason]prometheus.Counter),
 		unserved: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "userd_connections_invalid_total",
 			Help: "Total number of HTTP/1 connections that sent data but no valid request.",
@@ -71,13 +71,13 @@ func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch,
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "userd_connections_rejected_total", Help: "Total number of connections rejected by a connection limit, by reason.",
 	}, []string{"reason"})
-	for _, reason := range transport.Refusals() {
+	for _, reason := range transport.RejectReasons() {
 		w.refused[reason] = refused.WithLabelValues(string(reason))
 	}
 	sentAway := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "userd_connections_goaway_total", Help: "Total number of HTTP/2 connections closed with GOAWAY because of abusive frames, timeouts or memory pressure, by reason.",
 	}, []string{"reason"})
-	for _, cause := range transport.Causes() {
+	for _, cause := range transport.CloseReasons() {
 		w.overdrawn[cause] = sentAway.WithLabelValues(string(cause))
 	}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -91,18 +91,18 @@ func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch,
 	return w, errors.Join(registry.Register(refused), registry.Register(sentAway), registry.Register(open), registry.Register(w.unserved))
 }
 
-func (w *connWatch) refusedConn(peer net.Addr, reason transport.Refusal) {
+func (w *connWatch) refusedConn(peer net.Addr, reason transport.RejectReason) {
 	w.refused[reason].Inc()
 	w.line("refused a connection", peer, string(reason))
 }
 
-func (w *connWatch) overdrawnConn(peer net.Addr, cause transport.Cause) {
+func (w *connWatch) overdrawnConn(peer net.Addr, cause transport.CloseReason) {
 	w.overdrawn[cause].Inc()
 	text := "sent away a connection that sends too many frames"
 	switch cause {
-	case transport.CauseMemory:
+	case transport.CloseMemory:
 		text = "connection closed to free memory"
-	case transport.CauseHeaderTimeout:
+	case transport.CloseHeaderTimeout:
 		text = "connection closed: header block did not end in time"
 	default:
 	}

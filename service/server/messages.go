@@ -78,7 +78,7 @@ func (s *Server) gate(l links) connect.RequestGateFunc {
 		if err := l.policy.Authorize(ctx, spec.Procedure); err != nil {
 			l.deny(ctx, err)
 			if n.incoming != nil {
-				n.incoming.Leave(n.outgoing.Header())
+				n.incoming.SkipBody(n.outgoing.Header())
 			}
 			answer, _ := intercept.ToConnect(err)
 			return nil, answer

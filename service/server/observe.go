@@ -63,8 +63,8 @@ func (s *Server) watch(storage Storage) error {
 		ServesReads:    s.health.servesReads,
 		ServesWrites:   s.health.servesWrites,
 		Draining:       s.health.isDraining,
-		StalledStreams: s.guard.Stalls,
-		BodyTimeouts:   s.guard.LateBodies,
+		StalledStreams: s.guard.StalledWrites,
+		BodyTimeouts:   s.guard.BodyTimeouts,
 		DroppedSpans:   s.tracing.Dropped,
 	})
 }

@@ -33,7 +33,7 @@ func TestAPanicOutsideTheInterceptorsHasALine(t *testing.T) {
 		watch := newRequestWatch(slog.New(slog.NewJSONHandler(&out, nil)), metrics, nil)
 		guard := transport.NewGuard(transport.GuardOptions{
 			StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
-			Streams: func(*http.Request) bool { return false }, Context: requestContext(telemetry.DisabledTracing()), Done: watch.done,
+			IsStream: func(*http.Request) bool { return false }, Context: requestContext(telemetry.DisabledTracing()), Done: watch.done,
 			Logger: slog.New(slog.DiscardHandler),
 		})
 		t.Cleanup(guard.Close)

@@ -98,7 +98,7 @@ func (w *requestWatch) done(r *http.Request, x *transport.Exchange) {
 	status := x.Status()
 	called := seen || n.plain && status < http.StatusBadRequest
 	w.metrics.HTTPDone(r, n.status(status), headerToCount(x), called)
-	if !seen || x.Broken() {
+	if !seen || x.Panicked() {
 		w.line(r, x, n)
 	}
 }
@@ -125,7 +125,7 @@ func (n *note) status(sent int) int {
 // headerToCount returns the header of a response with the gRPC status to count: a body
 // that the caller got wrong is the caller's error, although gRPC has INTERNAL for some.
 func headerToCount(x *transport.Exchange) http.Header {
-	if x.BadBody() && telemetry.GRPCStatus(x.Header()) == int(connect.CodeInternal) {
+	if x.InvalidBody() && telemetry.GRPCStatus(x.Header()) == int(connect.CodeInternal) {
 		return http.Header{"Grpc-Status": {strconv.Itoa(int(connect.CodeInvalidArgument))}}
 	}
 	return x.Header()
@@ -160,7 +160,7 @@ func (w *requestWatch) line(r *http.Request, x *transport.Exchange, n *note) {
 	attrs = append(attrs,
 		slog.String("protocol", protocol), slog.String("http", r.Proto),
 		slog.Int("status", x.Status()), slog.String("code", code),
-		slog.Duration("duration", time.Since(x.Born())), slog.String("peer", r.RemoteAddr))
+		slog.Duration("duration", time.Since(x.StartTime())), slog.String("peer", r.RemoteAddr))
 	w.log.LogAttrs(ctx, level, "request", append(attrs, n.attrs(skipped)...)...)
 }
 

@@ -30,9 +30,9 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 			incident := logPanic(r.Context(), log, "a request panicked", value, slog.String("path", r.URL.Path))
 			x, ok := w.(*transport.Exchange)
 			if ok {
-				x.Break()
+				x.MarkPanicked()
 			}
-			if !ok || x.Begun() {
+			if !ok || x.Started() {
 				panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 			}
 			answerFault(w, r, refusals, incident)

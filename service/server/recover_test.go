@@ -46,7 +46,7 @@ func TestPanicInMiddleware(t *testing.T) {
 			var log bytes.Buffer
 			guard := transport.NewGuard(transport.GuardOptions{
 				StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
-				Streams: func(*http.Request) bool { return false }, Context: requestContext(telemetry.DisabledTracing()),
+				IsStream: func(*http.Request) bool { return false }, Context: requestContext(telemetry.DisabledTracing()),
 				Logger: slog.New(slog.DiscardHandler),
 			})
 			t.Cleanup(guard.Close)

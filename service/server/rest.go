@@ -17,7 +17,7 @@ func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 		WithFlusher: func(ctx context.Context, control rest.FlushControl) context.Context {
 			// The stream within the process holds for itself, and this for the caller's.
 			if x := noteOf(ctx).exchange; x != nil {
-				x.Flows()
+				x.MarkStreaming()
 			}
 			return service.WithFlusher(ctx, control)
 		},

@@ -142,7 +142,7 @@ func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
 	s.public.server = transport.NewServer(transport.WithTLS(handler), options)
 	s.public.server.ConnContext = transport.ConnContext
 	s.connections = transport.NewConnections()
-	s.public.server.ConnState = s.connections.Watch
+	s.public.server.ConnState = s.connections.Track
 	// Calls go on when the context of New has ended; drain ends them.
 	calls, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.endCalls = end

@@ -7,18 +7,17 @@ import (
 	"time"
 )
 
-// alpnHTTP2 is the name of HTTP/2 in ALPN (RFC 9113, section 3.1).
+// alpnHTTP2 is the ALPN protocol id of HTTP/2 (RFC 9113, section 3.1).
 const alpnHTTP2 = "h2"
 
-// A ProtocolError is a connection over TLS that does not speak the protocol that its
-// handshake negotiated, or speaks HTTP/2 with a prohibited cipher suite.
+// A ProtocolError reports a TLS connection whose protocol differs from the negotiated one, or
+// HTTP/2 with a prohibited cipher suite.
 type ProtocolError struct {
-	Negotiated string // by ALPN; empty: nothing
-	HTTP2      bool   // what the connection speaks
-	Cipher     uint16 // a prohibited one; 0: the cipher suite is not the reason
+	Negotiated string // by ALPN; empty: none
+	HTTP2      bool   // the connection speaks HTTP/2
+	Cipher     uint16 // the prohibited cipher suite; 0: the suite is not the reason
 }
 
-// Error says what was spoken, and after which handshake.
 func (e *ProtocolError) Error() string {
 	switch {
 	case e.Cipher != 0:
@@ -29,8 +28,8 @@ func (e *ProtocolError) Error() string {
 	return `expected HTTP/2 after ALPN "h2"`
 }
 
-// allows returns an error if a connection over TLS must not speak the protocol that it
-// begins with. net/http decides by ALPN too, where it does the handshake itself.
+// allows returns an error unless the protocol of a connection matches ALPN. net/http checks the
+// same when it does the handshake itself.
 func (s *tlsState) allows(http2 bool) error {
 	if s.conn == nil {
 		return nil
@@ -48,8 +47,8 @@ func (s *tlsState) allows(http2 bool) error {
 	return nil
 }
 
-// prohibited reports whether HTTP/2 must not use the cipher suite (RFC 9113, appendix A).
-// Of the suites of TLS 1.2 that crypto/tls has, these are all that are allowed.
+// prohibited reports whether HTTP/2 prohibits the cipher suite (RFC 9113, appendix A). The listed
+// suites are the only allowed TLS 1.2 suites of crypto/tls.
 func prohibited(state tls.ConnectionState) bool {
 	if state.Version >= tls.VersionTLS13 {
 		return false
@@ -63,14 +62,13 @@ func prohibited(state tls.ConnectionState) bool {
 	return true
 }
 
-// refuse sends the reason for which a connection is closed, in the protocol that its peer
-// speaks, and waits a moment for the peer to read it: a connection that is closed over
-// unread bytes takes back what it sent.
-func (s *tlsState) refuse(l *Listener, reason error) {
-	if l.opts.NotHandshaken != nil {
-		l.opts.NotHandshaken(s.conn.RemoteAddr(), reason)
+// reject sends the reason in the protocol of the client, then lingers: closing a socket with unread
+// input would reset the connection and discard the response.
+func (s *tlsState) reject(l *Listener, reason error) {
+	if l.opts.OnHandshakeError != nil {
+		l.opts.OnHandshakeError(s.conn.RemoteAddr(), reason)
 	}
-	if s.conn.SetDeadline(time.Now().Add(closeGrace)) != nil {
+	if s.conn.SetDeadline(time.Now().Add(lingerTimeout)) != nil {
 		return
 	}
 	e, ok := reason.(*ProtocolError) //nolint:errorlint // allows returns this type
@@ -85,6 +83,6 @@ func (s *tlsState) refuse(l *Listener, reason error) {
 			"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 	}
 	if s.conn.CloseWrite() == nil {
-		_, _ = io.Copy(io.Discard, io.LimitReader(s.conn, drainBytes))
+		_, _ = io.Copy(io.Discard, io.LimitReader(s.conn, maxLingerBytes))
 	}
 }

@@ -24,21 +24,20 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// Over TLS the protocol is the one that the handshake negotiated. Each connection has the
-// outcome that it has with a server of net/http alone.
-func TestNegotiatedProtocolDecides(t *testing.T) {
+// Each connection over TLS has the same outcome as with a plain net/http server.
+func TestNegotiatedProtocolMatchesNetHTTP(t *testing.T) {
 	t.Parallel()
 	settings := everySuite(t)
-	ours, bare := startGathering(t, settings), startBare(t, settings)
+	ours, bare := startListener(t, settings), startBare(t, settings)
 	for _, c := range tlsClients() {
-		for spoken, begins := range map[string]string{
+		for spoken, start := range map[string]string{
 			"HTTP/1.1": "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
 			"HTTP/2": http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + // SETTINGS
 				"\x00\x00\x0e\x01\x05\x00\x00\x00\x01\x82\x87\x84\x41\x09localhost", // GET https://localhost/
 		} {
 			t.Run(c.name+" and "+spoken, func(t *testing.T) {
 				t.Parallel()
-				want, got := outcome(t, bare, c.config, begins), outcome(t, ours, c.config, begins)
+				want, got := outcome(t, bare, c.config, start), outcome(t, ours, c.config, start)
 				if got != want {
 					t.Errorf("outcome = %s, want %s as of net/http", got, want)
 				}
@@ -53,7 +52,7 @@ func TestNegotiatedProtocolDecides(t *testing.T) {
 type tlsClient struct {
 	name    string
 	config  *tls.Config
-	allowed map[string]bool // by what it speaks
+	allowed map[string]bool // by protocol of the connection
 }
 
 func tlsClients() (clients []tlsClient) {
@@ -62,7 +61,7 @@ func tlsClients() (clients []tlsClient) {
 		"http/1.1":    {"HTTP/1.1": true},
 		"h2":          {"HTTP/2": true},
 		"h2,http/1.1": {"HTTP/2": true},
-		"http/1.1,h2": {"HTTP/2": true}, // the server's order counts
+		"http/1.1,h2": {"HTTP/2": true}, // the server's preference applies
 		"h3":          {},
 	}
 	for offered, allowed := range protocols {
@@ -86,8 +85,8 @@ func tlsClients() (clients []tlsClient) {
 	return clients
 }
 
-// outcome is what a server makes of a connection that begins so.
-func outcome(t *testing.T, addr string, config *tls.Config, begins string) string {
+// outcome returns the result of a connection that starts with these bytes.
+func outcome(t *testing.T, addr string, config *tls.Config, start string) string {
 	t.Helper()
 	config = config.Clone()
 	config.InsecureSkipVerify = true
@@ -100,7 +99,7 @@ func outcome(t *testing.T, addr string, config *tls.Config, begins string) strin
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(conn, begins); err != nil {
+	if _, err := io.WriteString(conn, start); err != nil {
 		return "closed"
 	}
 	reader := bufio.NewReader(conn)
@@ -113,7 +112,7 @@ func outcome(t *testing.T, addr string, config *tls.Config, begins string) strin
 		case *http2.GoAwayFrame:
 			return "GOAWAY " + frame.ErrCode.String()
 		case *http2.HeadersFrame:
-			return "HTTP/2 200" // the handler gives no other
+			return "HTTP/2 200" // the handler returns no other status
 		default:
 			if err != nil {
 				return "closed"
@@ -122,8 +121,8 @@ func outcome(t *testing.T, addr string, config *tls.Config, begins string) strin
 	}
 }
 
-// everySuite returns the settings of a server that takes every cipher suite there is, with
-// a certificate for each kind of key.
+// everySuite returns a server configuration with all cipher suites and a certificate for each key
+// type.
 func everySuite(t *testing.T) *tls.Config {
 	t.Helper()
 	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
@@ -147,7 +146,7 @@ func everySuite(t *testing.T) *tls.Config {
 	return config
 }
 
-func startGathering(t *testing.T, settings *tls.Config) (addr string) {
+func startListener(t *testing.T, settings *tls.Config) (addr string) {
 	t.Helper()
 	server := transport.NewServer(transport.WithTLS(respondOK()), transport.ServerOptions{
 		MaxConcurrentStreams: 10, Logger: slog.New(slog.DiscardHandler),
@@ -158,7 +157,7 @@ func startGathering(t *testing.T, settings *tls.Config) (addr string) {
 	})
 }
 
-// startBare starts a server of net/http alone.
+// startBare starts a plain net/http server.
 func startBare(t *testing.T, settings *tls.Config) (addr string) {
 	t.Helper()
 	server := &http.Server{
@@ -187,8 +186,8 @@ func serveUntilEnd(t *testing.T, server *http.Server, serve func(net.Listener) e
 	return listener.Addr().String()
 }
 
-// respondOK responds with 200 to all but the preface of HTTP/2 that comes as a request of
-// HTTP/1.1, which a mux refuses.
+// respondOK responds with 200, except to an HTTP/2 preface received as an HTTP/1.1 request, which a
+// mux rejects.
 func respondOK() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.RequestURI == "*" {

@@ -9,43 +9,40 @@ import (
 	"github.com/yourorg/userservice/service/budget"
 )
 
-// enveloped reports whether a body of the content type is a row of messages, each
-// with its length in front, as all protocols have it but unary Connect.
+// enveloped reports whether the body is a sequence of length-prefixed messages. Only unary Connect
+// is not.
 func enveloped(contentType string) bool {
 	return strings.HasPrefix(contentType, "application/grpc") ||
 		strings.HasPrefix(contentType, "application/connect+")
 }
 
-// bodyFactor is how many bytes a byte of a message takes while it arrives: it is read
-// into a buffer that doubles as it grows.
+// bodyFactor is the memory per message byte during reading: buffers double as they grow.
 const bodyFactor = 2
 
-// limitedBody is a request body whose messages keep within a limit. The first byte
-// of a message that does not, or that would not, is not given out: the reader gets
-// the error in its place, and nothing more is read.
+// limitedBody is a request body with a limit for each message. A read of the first byte over the
+// limit returns the error, and reading stops.
 type limitedBody struct {
 	io.ReadCloser
 
 	limit    int64
 	opts     *GuardOptions
-	frames   *frames // nil: the body is one message
+	frames   *frames // nil: the body is a single message
 	exchange *Exchange
 
-	known bool  // a body that is one message says itself that it is too large
-	read  int64 // of a body that is one message
-	kept  int64 // reserved for the message that is not whole, or for the whole body of a call
-	err   error // given to every further Read
+	tooLarge bool  // Content-Length of a single message is over the limit
+	read     int64 // bytes of a single message
+	reserved int64 // reserved bytes of the incomplete message, or of the whole body of a unary call
+	err      error // returned by all further reads
 }
 
-// Read reads within the limit.
 func (b *limitedBody) Read(p []byte) (n int, err error) {
-	b.exchange.reading.Lock()
-	defer b.exchange.reading.Unlock()
+	b.exchange.readMu.Lock()
+	defer b.exchange.readMu.Unlock()
 	if b.err != nil {
 		return 0, b.err
 	}
 	switch {
-	case b.known:
+	case b.tooLarge:
 		err = b.opts.TooLarge(b.exchange.request, b.limit)
 	case b.frames != nil:
 		n, err = b.readFrames(p)
@@ -56,73 +53,73 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 	case err == nil:
 	case errors.Is(err, io.EOF):
 		b.exchange.bodyEnded()
-	case b.exchange.late.Load():
-		err = b.opts.Late() // that of the connection tells of its addresses
+	case b.exchange.bodyTimedOut.Load():
+		err = b.opts.BodyTimedOut() // the connection's error contains addresses
 	}
 	b.err = err
 	return n, err
 }
 
-// take reads bytes of a message, which are kept until it is whole.
-func (b *limitedBody) take(p []byte) (int, error) {
-	n, err := b.read1(p)
+// readMessage reads bytes of a message and reserves memory for them.
+func (b *limitedBody) readMessage(p []byte) (int, error) {
+	n, err := b.readBody(p)
 	if n > 0 {
-		b.exchange.came.Add(1)
+		b.exchange.bodyReads.Add(1)
 	}
-	kept := bodyFactor * int64(n)
-	if b.exchange.memory.Grow(budget.Body, kept) != nil {
+	size := bodyFactor * int64(n)
+	if b.exchange.memory.Grow(budget.Body, size) != nil {
 		return n, b.opts.Overloaded(b.exchange.request)
 	}
-	b.kept += kept
+	b.reserved += size
 	return n, err
 }
 
-// read1 waits for bytes of the body.
-func (b *limitedBody) read1(p []byte) (int, error) {
+// readBody reads from the body without the slot.
+func (b *limitedBody) readBody(p []byte) (int, error) {
 	held := b.exchange.slot.Release()
 	n, err := b.ReadCloser.Read(p)
 	b.exchange.slot.Resume(held)
-	return n, b.readFault(err)
+	return n, b.mapError(err)
 }
 
-// forget returns the bytes reserved for a message. The rest is returned at the end of the
+// releaseMessage releases the reservation of a message. The rest is released at the end of the
 // request.
-func (b *limitedBody) forget() {
-	b.exchange.memory.Shrink(budget.Body, b.kept)
-	b.kept = 0
+func (b *limitedBody) releaseMessage() {
+	b.exchange.memory.Shrink(budget.Body, b.reserved)
+	b.reserved = 0
 }
 
-// begun notes that a message of a stream has to come as a whole from now on.
-func (b *limitedBody) begun() {
+// messageStarted starts the timeout of a message in a stream.
+func (b *limitedBody) messageStarted() {
 	if b.exchange.stream {
-		b.exchange.bodyDue()
+		b.exchange.startBodyTimeout()
 	}
 }
 
-// whole notes that a message of a stream has come, and that the next may take its time.
-func (b *limitedBody) whole() {
+// messageEnded ends the timeout of a message in a stream.
+func (b *limitedBody) messageEnded() {
 	if b.exchange.stream {
-		b.exchange.bodyClosed()
-		b.forget()
+		b.exchange.stopBodyTimeout()
+		b.releaseMessage()
 	}
 }
 
-// Close closes the body. Over HTTP/1.1 this reads what is left, if it is little, and
-// so has to be guarded, of a stream too.
+// Close closes the body. Over HTTP/1.1 net/http reads a short rest of the body, so the timeout
+// applies, in a stream too.
 func (b *limitedBody) Close() error {
-	b.exchange.bodyDue()
+	b.exchange.startBodyTimeout()
 	err := b.ReadCloser.Close()
-	b.exchange.bodyClosed()
+	b.exchange.stopBodyTimeout()
 	return err
 }
 
-// readWhole asks for one byte more than is allowed, to know whether there is one.
+// readWhole requests one byte more than the limit, to detect a larger message.
 func (b *limitedBody) readWhole(p []byte) (int, error) {
-	room := b.limit - b.read
-	if int64(len(p)) > room+1 {
-		p = p[:room+1]
+	left := b.limit - b.read
+	if int64(len(p)) > left+1 {
+		p = p[:left+1]
 	}
-	n, err := b.take(p)
+	n, err := b.readMessage(p)
 	b.read += int64(n)
 	if b.read > b.limit {
 		return n - 1, b.opts.TooLarge(b.exchange.request, b.limit)
@@ -130,16 +127,16 @@ func (b *limitedBody) readWhole(p []byte) (int, error) {
 	return n, err
 }
 
-// frames is where a reader stands in a row of messages.
+// frames is the position in a sequence of messages.
 type frames struct {
-	compression bool              // the request names one
-	left        int64             // of the present message
-	prefix      [prefixBytes]byte // of the next: flags and length
-	have        int               // of prefix
-	given       int               // of prefix
+	compression bool              // the request names a compression
+	left        int64             // unread bytes of the current message
+	prefix      [prefixBytes]byte // of the next message: flags and length
+	have        int               // bytes of prefix read
+	returned    int               // bytes of prefix returned
 }
 
-// size is that of the message, as the prefix has it.
+// size returns the length of the message in the prefix.
 func (f *frames) size() int64 { return int64(binary.BigEndian.Uint32(f.prefix[1:])) }
 
 func (b *limitedBody) readFrames(p []byte) (int, error) {
@@ -148,44 +145,44 @@ func (b *limitedBody) readFrames(p []byte) (int, error) {
 		return 0, nil
 	}
 	if f.left > 0 {
-		b.begun()
-		n, err := b.take(p[:min(int64(len(p)), f.left)])
+		b.messageStarted()
+		n, err := b.readMessage(p[:min(int64(len(p)), f.left)])
 		if f.left -= int64(n); f.left == 0 {
-			b.whole()
+			b.messageEnded()
 		} else if errors.Is(err, io.EOF) {
-			err = b.fault(BodyMalformed, "the body ends within a message: %d of %d bytes came", f.size()-f.left, f.size())
+			err = b.invalid(BodyMalformed, "body ends within a message: got %d of %d bytes", f.size()-f.left, f.size())
 		}
 		return n, err
 	}
-	if f.given == f.have {
+	if f.returned == f.have {
 		if err := b.readPrefix(); err != nil {
 			return 0, err
 		}
 	}
-	n := copy(p, f.prefix[f.given:f.have])
-	f.given += n
-	if f.given == len(f.prefix) {
+	n := copy(p, f.prefix[f.returned:f.have])
+	f.returned += n
+	if f.returned == len(f.prefix) {
 		f.left = f.size()
-		f.have, f.given = 0, 0
+		f.have, f.returned = 0, 0
 		if f.left == 0 {
-			b.whole()
+			b.messageEnded()
 		}
 	}
 	return n, nil
 }
 
-// readPrefix reads the next prefix as a whole, before any of it is given out.
+// readPrefix reads the whole prefix before any of it is returned.
 func (b *limitedBody) readPrefix() error {
 	f := b.frames
 	for f.have < len(f.prefix) {
 		if f.have > 0 {
-			b.begun()
+			b.messageStarted()
 		}
-		n, err := b.read1(f.prefix[f.have:])
+		n, err := b.readBody(f.prefix[f.have:])
 		f.have += n
 		switch {
 		case errors.Is(err, io.EOF) && f.have > 0 && f.have < len(f.prefix):
-			return b.fault(BodyMalformed, "the body ends within the prefix of a message: %d of %d bytes came", f.have, len(f.prefix))
+			return b.invalid(BodyMalformed, "body ends within the prefix of a message: got %d of %d bytes", f.have, len(f.prefix))
 		case err != nil && f.have < len(f.prefix):
 			return err
 		}

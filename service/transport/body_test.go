@@ -19,7 +19,7 @@ func tooLargeForTest(*http.Request, int64) error { return errTooLarge }
 
 func newBody(r io.Reader, limit int64, row bool) *limitedBody {
 	b := &limitedBody{
-		ReadCloser: io.NopCloser(r), exchange: &Exchange{born: time.Now()},
+		ReadCloser: io.NopCloser(r), exchange: &Exchange{started: time.Now()},
 		limit: limit, opts: &GuardOptions{TooLarge: tooLargeForTest},
 	}
 	if row {
@@ -28,28 +28,28 @@ func newBody(r io.Reader, limit int64, row bool) *limitedBody {
 	return b
 }
 
-func TestWholeBody(t *testing.T) {
+func TestSingleMessageLimit(t *testing.T) {
 	for size, want := range map[int]error{0: nil, 9: nil, 10: nil, 11: errTooLarge, 5000: errTooLarge} {
 		got, err := io.ReadAll(newBody(bytes.NewReader(make([]byte, size)), 10, false))
 		if !errors.Is(err, want) || len(got) != min(size, 10) {
-			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
+			t.Errorf("Read(%d bytes) = %d bytes, %v, want %v", size, len(got), err, want)
 		}
 	}
 }
 
-func TestBytesBeyondTheLimitAreNotRead(t *testing.T) {
+func TestBytesOverLimitAreNotRead(t *testing.T) {
 	source := bytes.NewReader(make([]byte, 1000))
 	if _, err := io.ReadAll(newBody(source, 10, false)); !errors.Is(err, errTooLarge) {
 		t.Fatal(err)
 	}
 	if left := source.Len(); left != 1000-11 {
-		t.Errorf("%d bytes are left", left)
+		t.Errorf("%d bytes left in the source, want 989", left)
 	}
 }
 
-// Whatever the sizes of messages and of reads, a row of messages within the limit
-// passes as it is, and one beyond it ends the row in front of it.
-func TestRowOfMessages(t *testing.T) {
+// Messages within the limit are read unchanged with all sizes of messages and reads. A message over
+// the limit ends the body before its first byte.
+func TestMessageSequenceLimit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const limit = 20
 		sizes := rapid.SliceOfN(rapid.IntRange(0, limit+2), 0, 8).Draw(t, "sizes")
@@ -67,7 +67,7 @@ func TestRowOfMessages(t *testing.T) {
 		}
 		if cut := rapid.IntRange(0, 3).Draw(t, "cut"); want == nil && 0 < cut && cut < len(row) {
 			last := len(row) - prefixBytes - sizes[len(sizes)-1]
-			row = row[:len(row)-cut] // a peer that breaks off
+			row = row[:len(row)-cut] // the client disconnects
 			if passes, want = row, io.ErrUnexpectedEOF; len(row) < last+prefixBytes {
 				passes = row[:last]
 			}
@@ -92,7 +92,7 @@ func TestRowOfMessages(t *testing.T) {
 			want = io.EOF
 		}
 		if !errors.Is(err, want) || !bytes.Equal(got, passes) {
-			t.Fatalf("got %v, %v, want %v, %v", got, err, passes, want)
+			t.Fatalf("Read() = %v, %v, want %v, %v", got, err, passes, want)
 		}
 	})
 }

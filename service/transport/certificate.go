@@ -13,47 +13,45 @@ import (
 	"time"
 )
 
-// certificateRefresh is how often the files are looked at.
+// certificateRefresh is the default interval of checks for changed files.
 const certificateRefresh = 5 * time.Second
 
-// CertificatesOptions say where the certificates of a server are.
+// CertificatesOptions configure Certificates.
 type CertificatesOptions struct {
-	// Cert and Key are PEM files: the chain, the server's own certificate first, and
-	// its key. Required.
+	// Cert and Key are PEM files: the certificate chain, leaf first, and its key. Required.
 	Cert, Key string
-	// ClientCAs gives the authorities whose certificates callers may show, for each
-	// handshake. nil: callers are asked for none.
+	// ClientCAs returns the CA pool for client certificates, for each handshake. nil: client
+	// certificates are not requested.
 	ClientCAs func() *x509.CertPool
-	// Refresh is how often the files are looked at. 0: 5 s.
+	// Refresh is the interval of checks for changed files. 0: 5 s.
 	Refresh time.Duration
-	Logger  *slog.Logger // required
+	Logger  *slog.Logger
 }
 
-// Certificates are a server's certificate, kept up to date. It is safe for use by many
-// goroutines.
+// Certificates is a server certificate that is reloaded when its files change. It is safe for
+// concurrent use.
 //
-// New files serve the handshakes that begin after they were read; connections that
-// stand are left alone. Files that do not fit together, which is how it looks while they
-// are being replaced, change nothing and are looked at again.
+// New files apply to later handshakes. Files that do not match, as while they are being replaced,
+// are ignored and read again.
 type Certificates struct {
 	opts    CertificatesOptions
 	current atomic.Pointer[tls.Config]
-	digest  [sha256.Size]byte // of what was last looked at; Run's own once it runs
+	digest  [sha256.Size]byte // of the last files read; used by Run only, once it runs
 }
 
-// LoadCertificates reads the files. Its error says which of them cannot be used.
+// LoadCertificates reads the files. The error names the invalid file.
 func LoadCertificates(ctx context.Context, opts CertificatesOptions) (*Certificates, error) {
 	if opts.Refresh == 0 {
 		opts.Refresh = certificateRefresh
 	}
 	c := &Certificates{opts: opts}
-	if _, err := c.read(ctx); err != nil {
+	if _, err := c.reload(ctx); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// Run reads the files again when they change, until the context ends.
+// Run reloads changed files until the context ends.
 func (c *Certificates) Run(ctx context.Context) {
 	ticker := time.NewTicker(c.opts.Refresh)
 	defer ticker.Stop()
@@ -63,19 +61,18 @@ func (c *Certificates) Run(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		switch changed, err := c.read(ctx); {
+		switch changed, err := c.reload(ctx); {
 		case err != nil:
-			c.opts.Logger.LogAttrs(ctx, slog.LevelError, "the certificates could not be read; the old ones stay",
+			c.opts.Logger.LogAttrs(ctx, slog.LevelError, "certificate reload failed, previous certificate in use",
 				slog.Any("error", err))
 		case changed:
-			c.opts.Logger.LogAttrs(ctx, slog.LevelInfo, "the certificates have changed")
+			c.opts.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate reloaded")
 		}
 	}
 }
 
-// Config returns the settings of a server that uses the present certificates for each
-// handshake: TLS 1.2 and up, HTTP/2 before HTTP/1.1. A caller's certificate is asked
-// for and verified where there are authorities, but need not be shown.
+// Config returns a server configuration that uses the current certificate for each handshake: TLS
+// 1.2 or later, HTTP/2 preferred. Client certificates are optional, and verified when presented.
 func (c *Certificates) Config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -83,17 +80,17 @@ func (c *Certificates) Config() *tls.Config {
 			if c.opts.ClientCAs == nil {
 				return c.current.Load(), nil
 			}
-			return askForCertificates(c.current.Load(), c.opts.ClientCAs()), nil
+			return withClientCAs(c.current.Load(), c.opts.ClientCAs()), nil
 		},
 	}
 }
 
-// read makes what the files hold the present settings, if it is something else than at
-// the last look. What cannot be used is an error once, until it changes.
-func (c *Certificates) read(ctx context.Context) (changed bool, err error) {
+// reload loads the files if they changed. Invalid files return an error once, until they change
+// again.
+func (c *Certificates) reload(ctx context.Context) (changed bool, err error) {
 	var files [2][]byte
 	for i, path := range []string{c.opts.Cert, c.opts.Key} {
-		if files[i], err = os.ReadFile(path); err != nil { //nolint:gosec // the operator names the file
+		if files[i], err = os.ReadFile(path); err != nil { //nolint:gosec // the operator configures the path
 			return false, err
 		}
 	}
@@ -107,7 +104,7 @@ func (c *Certificates) read(ctx context.Context) (changed bool, err error) {
 		return false, fmt.Errorf("%s with %s: %w", c.opts.Cert, c.opts.Key, err)
 	}
 	if leaf := config.Certificates[0].Leaf; leaf != nil && time.Now().After(leaf.NotAfter) {
-		c.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "the server's certificate has expired", slog.Time("expired", leaf.NotAfter))
+		c.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "server certificate expired", slog.Time("not_after", leaf.NotAfter))
 	}
 	c.current.Store(config)
 	return true, nil
@@ -120,18 +117,17 @@ func newTLSConfig(cert, key []byte) (*tls.Config, error) {
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair},
-		// net/http adds these to the outer settings only.
+		// net/http adds these to the outer configuration only.
 		NextProtos: []string{"h2", "http/1.1"},
 	}, nil
 }
 
-// askForCertificates gives settings by which callers are asked for a certificate of one
-// of the authorities.
-func askForCertificates(config *tls.Config, authorities *x509.CertPool) *tls.Config {
+// withClientCAs returns a copy of config that requests client certificates issued by the
+// authorities.
+func withClientCAs(config *tls.Config, authorities *x509.CertPool) *tls.Config {
 	config = config.Clone()
 	config.ClientCAs, config.ClientAuth = authorities, tls.VerifyClientCertIfGiven
-	// A resumed session would bring along a certificate that was verified against the
-	// authorities of another day.
+	// A resumed session would keep a certificate that was verified with earlier authorities.
 	config.SessionTicketsDisabled = true
 	return config
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// tlsServer is a server over TLS whose answers are one line for each that is asked for
-// by next, of the version of HTTP: a stream of the other may still be ending.
+// tlsServer is a TLS server whose response is one line per value sent to next, by HTTP major
+// version.
 type tlsServer struct {
 	dir  string
 	addr string
@@ -87,7 +87,7 @@ func startTLS(t *testing.T, issued servertest.Issued, clientCA []byte) *tlsServe
 	return s
 }
 
-// client returns a client with a connection of its own, which it keeps.
+// client returns a client with a connection of its own.
 func (s *tlsServer) client(t *testing.T, config *tls.Config, http2 bool) *http.Client {
 	t.Helper()
 	var protocols http.Protocols
@@ -107,39 +107,39 @@ func (s *tlsServer) get(t *testing.T, client *http.Client, path string) (*http.R
 	return client.Do(request)
 }
 
-// awaits waits until new connections are shown the certificate, or what else is wanted.
+// awaits connects until the result satisfies wanted.
 func (s *tlsServer) awaits(t *testing.T, config *tls.Config, wanted func(*tls.ConnectionState, error) bool) {
 	t.Helper()
 	end := time.Now().Add(20 * time.Second)
 	for time.Now().Before(end) {
 		client := s.client(t, config.Clone(), false)
-		answer, err := s.get(t, client, "/")
+		response, err := s.get(t, client, "/")
 		var state *tls.ConnectionState
 		if err == nil {
-			state = answer.TLS
-			_ = answer.Body.Close()
+			state = response.TLS
+			_ = response.Body.Close()
 		}
 		client.CloseIdleConnections()
 		if wanted(state, err) {
 			return
 		}
 	}
-	t.Fatalf("the new certificate is not in use:\n%s", s.log)
+	t.Fatalf("new certificate not in use after 20 s:\n%s", s.log)
 }
 
-// New certificates serve new connections; a stream that is open goes on.
-func TestCertificatesAreReplacedUnderAnOpenStream(t *testing.T) {
+// New certificates apply to new connections; an open stream continues.
+func TestCertificateReloadKeepsOpenStreams(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	t.Run("stream", func(t *testing.T) {
 		authority := servertest.NewAuthority(t)
 		old, renewed := authority.Server(t), authority.Server(t)
 		s := startTLS(t, old, nil)
 		for _, http2 := range []bool{false, true} {
-			answer, err := s.get(t, s.client(t, authority.Trust(), http2), "/stream")
+			response, err := s.get(t, s.client(t, authority.Trust(), http2), "/stream")
 			if err != nil {
 				t.Fatal(err)
 			}
-			lines := bufio.NewReader(answer.Body)
+			lines := bufio.NewReader(response.Body)
 			want := map[bool]string{false: "HTTP/1.1\n", true: "HTTP/2.0\n"}[http2]
 			if got, err := lines.ReadString('\n'); err != nil || got != want {
 				t.Fatalf("got %q, %v", got, err)
@@ -148,22 +148,22 @@ func TestCertificatesAreReplacedUnderAnOpenStream(t *testing.T) {
 			if http2 {
 				present, other = renewed, old
 			}
-			// Halfway: the certificate is new, the key is not. That changes nothing.
+			// Only the certificate is new, the key is not: the old pair stays in use.
 			servertest.WriteFile(t, s.dir, "cert.pem", other.Cert)
-			s.log.await(t, "the old ones stay")
+			s.log.await(t, "previous certificate in use")
 			s.awaits(t, authority.Trust(), shows(t, present))
 			other.Write(t, s.dir)
 			s.awaits(t, authority.Trust(), shows(t, other))
 			s.log.reset()
 			select {
-			case s.next[answer.ProtoMajor] <- "still here":
+			case s.next[response.ProtoMajor] <- "still here":
 			case <-time.After(10 * time.Second):
-				t.Fatal("the stream has ended")
+				t.Fatal("stream ended by the reload")
 			}
 			if got, err := lines.ReadString('\n'); err != nil || got != "still here\n" {
-				t.Errorf("after the change: got %q, %v", got, err)
+				t.Errorf("line after the reload = %q, %v", got, err)
 			}
-			_ = answer.Body.Close()
+			_ = response.Body.Close()
 		}
 	})
 }
@@ -175,9 +175,8 @@ func shows(t *testing.T, issued servertest.Issued) func(*tls.ConnectionState, er
 	}
 }
 
-// Callers need not show a certificate; one of an authority that is trusted no longer is
-// refused from then on.
-func TestClientAuthoritiesAreReplaced(t *testing.T) {
+// Client certificates are optional. A certificate of a removed authority is rejected.
+func TestClientAuthoritiesReload(t *testing.T) {
 	authority, former, next := servertest.NewAuthority(t), servertest.NewAuthority(t), servertest.NewAuthority(t)
 	s := startTLS(t, authority.Server(t), former.PEM)
 	with := func(a *servertest.Authority) *tls.Config {
@@ -187,34 +186,34 @@ func TestClientAuthoritiesAreReplaced(t *testing.T) {
 		config.ClientSessionCache = tls.NewLRUClientSessionCache(4)
 		return config
 	}
-	taken := func(_ *tls.ConnectionState, err error) bool { return err == nil }
-	refused := func(_ *tls.ConnectionState, err error) bool { return err != nil }
+	accepted := func(_ *tls.ConnectionState, err error) bool { return err == nil }
+	rejected := func(_ *tls.ConnectionState, err error) bool { return err != nil }
 	one, other := with(former), with(next)
-	s.awaits(t, one, taken)
-	s.awaits(t, other, refused)
-	s.awaits(t, authority.Trust(), taken)
+	s.awaits(t, one, accepted)
+	s.awaits(t, other, rejected)
+	s.awaits(t, authority.Trust(), accepted)
 	servertest.WriteFile(t, s.dir, "ca.pem", next.PEM)
-	s.awaits(t, other, taken)
-	s.awaits(t, one, refused) // a session of before does not help
+	s.awaits(t, other, accepted)
+	s.awaits(t, one, rejected) // an earlier session does not help
 }
 
-func TestOldVersionsOfTLSAreRefused(t *testing.T) {
+func TestMinimumTLSVersion(t *testing.T) {
 	authority := servertest.NewAuthority(t)
 	s := startTLS(t, authority.Server(t), nil)
 	for version, ok := range map[uint16]bool{tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
 		config := authority.Trust()
 		config.MinVersion, config.MaxVersion = version, version
-		answer, err := s.get(t, s.client(t, config, false), "/")
+		response, err := s.get(t, s.client(t, config, false), "/")
 		if err == nil {
-			_ = answer.Body.Close()
+			_ = response.Body.Close()
 		}
 		if (err == nil) != ok {
-			t.Errorf("%s: got %v", tls.VersionName(version), err)
+			t.Errorf("%s: Get() = %v", tls.VersionName(version), err)
 		}
 	}
 }
 
-func TestCertificatesThatCannotBeUsed(t *testing.T) {
+func TestLoadCertificatesInvalidFiles(t *testing.T) {
 	t.Parallel()
 	authority := servertest.NewAuthority(t)
 	dir := t.TempDir()
@@ -232,12 +231,12 @@ func TestCertificatesThatCannotBeUsed(t *testing.T) {
 		test.opts.Logger = slog.New(slog.DiscardHandler)
 		_, err := transport.LoadCertificates(t.Context(), test.opts)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("got %v, want %s", err, test.want)
+			t.Errorf("LoadCertificates() = %v, want %s", err, test.want)
 		}
 	}
 }
 
-// logBuffer is a log that a test reads while it is written.
+// logBuffer is a log that can be read while it is written.
 type logBuffer struct {
 	mu      sync.Mutex
 	b       bytes.Buffer
@@ -264,7 +263,7 @@ func (b *logBuffer) reset() {
 	b.b.Reset()
 }
 
-// await waits for a text.
+// await waits for a text in the log.
 func (b *logBuffer) await(t *testing.T, text string) {
 	t.Helper()
 	b.mu.Lock()

@@ -8,15 +8,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Weigher is a message that is told how many bytes it had, after decompression, when it
-// was received.
-type Weigher interface {
+// Sized is a message that records its wire size, after decompression.
+type Sized interface {
 	proto.Message
 
-	Weigh(bytes int)
+	SetWireSize(bytes int)
 }
 
-// Codecs returns the option for messages in binary form and in JSON.
+// Codecs returns the option with the codecs for protobuf and JSON.
 func (m *Messages) Codecs() connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithCodec(binaryCodec{messages: m}),
@@ -25,16 +24,16 @@ func (m *Messages) Codecs() connect.HandlerOption {
 	)
 }
 
-// binaryCodec reads and writes the binary form.
+// binaryCodec is the protobuf codec.
 type binaryCodec struct{ messages *Messages }
 
-// Name is what the codec is asked for by.
+// Name returns the codec name of connect.
 func (binaryCodec) Name() string { return "proto" }
 
-// IsBinary is true.
+// IsBinary returns true.
 func (binaryCodec) IsBinary() bool { return true }
 
-// Marshal gives the message in binary form.
+// Marshal returns the message in protobuf encoding.
 func (c binaryCodec) Marshal(message any) ([]byte, error) { return c.MarshalAppend(nil, message) }
 
 // MarshalAppend appends the message to dst, which connect reuses.
@@ -46,7 +45,7 @@ func (binaryCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
 	return proto.MarshalOptions{}.MarshalAppend(dst, m)
 }
 
-// MarshalStable gives the same bytes for the same message.
+// MarshalStable marshals deterministically.
 func (binaryCodec) MarshalStable(message any) ([]byte, error) {
 	m, err := protoMessage(message)
 	if err != nil {
@@ -55,24 +54,24 @@ func (binaryCodec) MarshalStable(message any) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
-// Unmarshal reads a message.
+// Unmarshal decodes a message or the message of a reference.
 func (c binaryCodec) Unmarshal(data []byte, message any) error {
 	data, done := c.messages.resolve(data)
 	defer done()
-	m, err := weighed(message, len(data))
+	m, err := sized(message, len(data))
 	if err != nil {
 		return err
 	}
 	if err := proto.Unmarshal(data, m); err != nil {
-		return errors.New("the bytes are not a " + string(m.ProtoReflect().Descriptor().FullName()))
+		return errors.New("invalid " + string(m.ProtoReflect().Descriptor().FullName()))
 	}
 	return nil
 }
 
-// weighed tells a message how many bytes it has.
-func weighed(message any, bytes int) (proto.Message, error) {
-	if w, ok := message.(Weigher); ok {
-		w.Weigh(bytes)
+// sized sets the wire size of the message, if it is Sized.
+func sized(message any, bytes int) (proto.Message, error) {
+	if w, ok := message.(Sized); ok {
+		w.SetWireSize(bytes)
 	}
 	return protoMessage(message)
 }

@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// compressMinBytes is the size below which a response is not compressed: a packet is
-	// no smaller for less.
+	// compressMinBytes is the minimum size of a compressed response. Smaller ones fit in a packet
+	// anyway.
 	compressMinBytes = 1 << 10
-	// maxCompressors bounds the state of all compressors, 0.8 MB each.
+	// maxCompressors bounds the number of compressors, 0.8 MB each.
 	maxCompressors = 16
-	// maxKeptBuffer is the largest buffer that a small response may hold while its peer
-	// does not read.
+	// maxKeptBuffer is the largest buffer that a small response may hold while its client does not
+	// read.
 	maxKeptBuffer = 64 << 10
 )
 
-// Compressors is the set of all gzip writers. Whoever has one must not wait for a peer:
-// there are as many as processors, and others wait for one.
+// Compressors is the pool of gzip writers, one per processor. A goroutine must not wait for a
+// client while it holds one.
 type Compressors struct{ free chan *gzip.Writer }
 
-// NewCompressors returns the set. Its writers are made when they are first used.
+// NewCompressors returns a pool. Writers are allocated on first use.
 func NewCompressors() *Compressors {
 	n := min(runtime.GOMAXPROCS(0), maxCompressors)
 	c := &Compressors{free: make(chan *gzip.Writer, n)}
@@ -34,8 +34,7 @@ func NewCompressors() *Compressors {
 	return c
 }
 
-// New returns a compressor without a writer, which it takes for the time between the
-// first Write and Close.
+// New returns a compressor. It holds a writer of the pool between the first Write and Close.
 func (c *Compressors) New() connect.Compressor { return &compressor{set: c} }
 
 type compressor struct {
@@ -44,15 +43,14 @@ type compressor struct {
 	gz  *gzip.Writer
 }
 
-// Reset begins another message.
+// Reset starts another message.
 func (c *compressor) Reset(to io.Writer) {
 	if b, ok := to.(*bytes.Buffer); ok && b.Cap() > maxKeptBuffer {
-		*b = bytes.Buffer{} // it comes from connect's pool, where a large message has left it
+		*b = bytes.Buffer{} // a large buffer from connect's pool
 	}
 	c.to = to
 }
 
-// Write compresses.
 func (c *compressor) Write(p []byte) (int, error) {
 	c.take()
 	return c.gz.Write(p)
@@ -69,9 +67,9 @@ func (c *compressor) take() {
 	c.gz.Reset(c.to)
 }
 
-// Close ends the message.
+// Close ends the message and returns the writer to the pool.
 func (c *compressor) Close() error {
-	c.take() // an empty message has a header too
+	c.take() // an empty message has a gzip header too
 	err := c.gz.Close()
 	c.gz.Reset(io.Discard)
 	c.set.free <- c.gz
@@ -79,12 +77,12 @@ func (c *compressor) Close() error {
 	return err
 }
 
-// maxGetBytes bounds a message in the query of a Connect GET, after decompression. The
-// URL is bounded, so that only one that is made to inflate is larger.
+// maxGetBytes bounds a message in the query of a Connect GET after decompression. The URL is
+// bounded, so only decompression bombs are larger.
 const maxGetBytes = 64 << 10
 
-// Gzip returns the option that compresses responses with them. Request messages are decompressed by
-// Incoming, but for those of Connect GET.
+// Gzip returns the option for gzip. Request messages are decompressed by Incoming, except those of
+// a Connect GET.
 func (c *Compressors) Gzip(limit int64, tooLarge func(limit int64) error) connect.HandlerOption {
 	limit = min(limit, maxGetBytes)
 	return connect.WithHandlerOptions(
@@ -103,13 +101,12 @@ type queryDecompressor struct {
 	tooLarge    func(limit int64) error
 }
 
-// Reset begins another message.
+// Reset starts another message.
 func (d *queryDecompressor) Reset(source io.Reader) error {
 	d.left = d.limit
 	return d.Reader.Reset(source)
 }
 
-// Read decompresses.
 func (d *queryDecompressor) Read(p []byte) (int, error) {
 	n, err := d.Reader.Read(p[:min(int64(len(p)), d.left+1)])
 	if d.left -= int64(n); d.left < 0 {
@@ -120,7 +117,7 @@ func (d *queryDecompressor) Read(p []byte) (int, error) {
 
 // Close ends the message.
 func (d *queryDecompressor) Close() error {
-	if d.left == d.limit { // Reset has failed, or nothing was read
+	if d.left == d.limit { // Reset failed, or nothing was read
 		return nil
 	}
 	return d.Reader.Close()

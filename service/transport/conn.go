@@ -17,173 +17,170 @@ import (
 )
 
 const (
-	// readBuffer has room for the frames of several small calls. Every connection
-	// has one.
+	// readBuffer fits the frames of several small calls. Each connection has one.
 	readBuffer = 4 << 10
-	// gatherBytes bounds what a connection gathers; whoever writes more waits.
-	gatherBytes = 64 << 10
-	// keptBytes is the most that a connection keeps for later.
-	keptBytes = 8 << 10
-	// closeGrace is how long the last bytes of a connection may take once it is
-	// closed.
-	closeGrace = time.Second
-	// looks is how often a write that stands still is looked at within a stall limit.
-	looks = 4
-	// drainBytes is the most that is read of a connection that has been dismissed.
-	drainBytes = 1 << 20
+	// maxPending bounds the bytes that wait to be written. Further writes block.
+	maxPending = 64 << 10
+	// maxIdleBuffer is the largest write buffer that an idle connection keeps.
+	maxIdleBuffer = 8 << 10
+	// lingerTimeout bounds the time for sending the last bytes of a connection and for reading the
+	// rest of its input.
+	lingerTimeout = time.Second
+	// stallChecks is the number of progress checks of a blocked write per stall timeout.
+	stallChecks = 4
+	// maxLingerBytes bounds the input that is read and discarded before a connection is closed.
+	maxLingerBytes = 1 << 20
 )
 
-// preface is how a client begins HTTP/2, and fullPreface all that is in front of its
-// first frame.
+// prefaceStart is the part of the client connection preface that is read before the protocol is
+// known to be HTTP/2.
 var (
-	fullPreface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-	preface     = fullPreface[:len("PRI * HTTP/2.0")]
+	clientPreface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	prefaceStart  = clientPreface[:len("PRI * HTTP/2.0")]
 )
 
-// gatherConn is one connection. As any net.Conn it is safe for one reader and
-// several writers.
-type gatherConn struct {
+// serverConn is one connection. Like any net.Conn it supports one reader and several concurrent
+// writers. Writes of HTTP/2 are batched.
+type serverConn struct {
 	net.Conn
 
-	listener *Listener
-	reader   *bufio.Reader // nil: nothing was read yet
-	seen     []byte        // of the preface; the reader's own
-	state    tlsState      // of a connection with TLS
-	left     func()        // called once, when the connection is closed
-	budget   *frameBudget  // of HTTP/2
-	windows  *sendWindows  // of HTTP/2; set before there is a request
-	talked   atomic.Bool   // the peer has sent something
-	asked    atomic.Bool   // a request has come to the handler
-	slow     atomic.Int64  // how often a part of what waited was taken, and not all in time
-	peer     netip.Addr    // stands for the peer in limits
-	memory   connMemory
-	slot     fair.Slot   // of HTTP/2: frames are handled in it
-	aborted  atomic.Bool // for the sake of others
+	listener      *Listener
+	reader        *bufio.Reader // nil: nothing read yet
+	start         []byte        // first bytes, up to the length of prefaceStart; for the reading goroutine
+	tls           tlsState
+	onClose       func()       // called once, on close
+	budget        *frameBudget // nil: not HTTP/2
+	windows       *sendWindows // nil: not HTTP/2; set before the first request
+	hasInput      atomic.Bool  // input was received
+	hasRequest    atomic.Bool  // a request reached the handler
+	partialWrites atomic.Int64 // number of partial writes within the stall timeout
+	peer          netip.Addr   // key of the peer in limits
+	memory        connMemory
+	slot          fair.Slot   // schedules the input among peers
+	aborted       atomic.Bool // closed by abort
 
-	mu       sync.Mutex
-	room     sync.Cond // told when there is room, or an error
-	gather   bool      // it is HTTP/2
-	out      []byte    // what waits to be written
-	spare    []byte    // what was written before, to be used again
-	flushing bool      // a goroutine writes
-	closing  bool
-	ended    bool   // the budget is spent: nothing more is taken
-	begun    bool   // a frame was written
-	goodbye  []byte // what the peer is told at the end of the present frame, if it ends
-	err      error  // of a write; the connection is of no use any more
-	kept     int64  // reserved for what waits to be written
-	moved    int64  // DATA that was sent and read at the last flush
+	mu          sync.Mutex
+	cond        sync.Cond // signaled when pending shrinks, on errors and on close
+	http2       bool      // the connection is HTTP/2, and writes are batched
+	pending     []byte    // bytes to write
+	spare       []byte    // previous buffer, for reuse
+	flushing    bool      // a goroutine is in flush
+	closing     bool
+	goingAway   bool   // a GOAWAY was queued or sent: further writes are discarded
+	frameQueued bool   // a frame was queued
+	goAway      []byte // GOAWAY to send after the current frame
+	err         error  // error of a write; the connection is unusable
+	reserved    int64  // bytes reserved for pending
+	transferred int64  // DATA frames sent plus bytes read, as of the last flush
 }
 
-func newGatherConn(c net.Conn, l *Listener) *gatherConn {
-	g := &gatherConn{Conn: c, listener: l}
+func newServerConn(c net.Conn, l *Listener) *serverConn {
+	g := &serverConn{Conn: c, listener: l}
 	if addr := c.RemoteAddr(); addr != nil {
 		g.peer = peerOf(addr.String())
 	}
 	g.slot.Open(l.opts.Scheduler, g.peer.String())
 	g.memory.progress.Store(int64(l.now()))
-	g.room.L = &g.mu
+	g.cond.L = &g.mu
 	return g
 }
 
-// Read reads what has come. The first bytes tell HTTP/2 from HTTP/1.
-func (c *gatherConn) Read(p []byte) (n int, err error) {
+// Read reads from the connection. The first bytes select HTTP/2 or HTTP/1.
+func (c *serverConn) Read(p []byte) (n int, err error) {
 	if c.reader == nil {
 		c.reader = bufio.NewReaderSize(c.Conn, readBuffer)
 	}
 	n, err = c.fill(p)
-	if err != nil && c.state.conn != nil {
-		c.state.failed(c.listener, err)
+	if err != nil && c.tls.conn != nil {
+		c.tls.handshakeFailed(c.listener, err)
 	}
-	if n > 0 && len(c.seen) < len(preface) {
-		if below := c.state.below; below != nil && below.memory.Swap(nil) != nil && c.memory.endHandshake() != nil {
-			return 0, c.refuseShort()
+	if n > 0 && len(c.start) < len(prefaceStart) {
+		if raw := c.tls.raw; raw != nil && raw.memory.Swap(nil) != nil && c.memory.endHandshake() != nil {
+			return 0, c.rejectNoMemory()
 		}
-		if err := c.look(p[:n]); err != nil {
-			c.state.refuse(c.listener, err)
-			return 0, io.EOF // net/http writes a response of its own after other errors
+		if err := c.detectProtocol(p[:n]); err != nil {
+			c.tls.reject(c.listener, err)
+			return 0, io.EOF // after any other error net/http would write a response
 		}
 	}
 	if n > 0 && c.budget != nil {
-		if cause := c.budget.received(p[:n]); cause != "" {
-			c.dismiss(cause)
+		if reason := c.budget.received(p[:n]); reason != "" {
+			c.closeWithGoAway(reason)
 			return 0, net.ErrClosed
 		}
 	}
-	if n > 0 && c.account(n) != nil {
-		return 0, c.refuseShort()
+	if n > 0 && c.reserveInput(n) != nil {
+		return 0, c.rejectNoMemory()
 	}
 	return n, err
 }
 
-// fill reads. Bytes that no handler waits for are passed on in the turn of the peer, so that requests
-// of one peer arrive no faster than they are handled.
-func (c *gatherConn) fill(p []byte) (int, error) {
+// fill reads. Input that no handler waits for is passed on in the turn of the peer, so requests of
+// one peer arrive no faster than they are handled.
+func (c *serverConn) fill(p []byte) (int, error) {
 	if c.reader.Buffered() > 0 {
 		return c.reader.Read(p)
 	}
 	n, err := c.reader.Read(p)
 	if c.budget != nil || c.memory.requests.Load() == 0 {
 		c.slot.Acquire()
-		c.slot.Release() // the handling of the frames has no end that shows here
+		c.slot.Release() // the end of handling the frames is not observable here
 	}
 	return n, err
 }
 
-// look finds out which protocol the connection speaks. It returns an error if TLS has
-// negotiated another one.
-func (c *gatherConn) look(p []byte) error {
-	c.talked.Store(true)
-	before := len(c.seen)
-	c.seen = append(c.seen, p[:min(len(p), len(preface)-before)]...)
-	if !bytes.HasPrefix(preface, c.seen) {
-		c.seen = preface // it is something else: look no more
-		return c.state.allows(false)
+// detectProtocol detects the protocol. It returns an error if the protocol contradicts ALPN.
+func (c *serverConn) detectProtocol(p []byte) error {
+	c.hasInput.Store(true)
+	before := len(c.start)
+	c.start = append(c.start, p[:min(len(p), len(prefaceStart)-before)]...)
+	if !bytes.HasPrefix(prefaceStart, c.start) {
+		c.start = prefaceStart // HTTP/1: stop comparing
+		return c.tls.allows(false)
 	}
-	if len(c.seen) < len(preface) {
+	if len(c.start) < len(prefaceStart) {
 		return nil
 	}
-	if err := c.state.allows(true); err != nil {
+	if err := c.tls.allows(true); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	c.gather = true
-	if c.state.below != nil {
-		c.state.below.above.Store(c)
+	c.http2 = true
+	if c.tls.raw != nil {
+		c.tls.raw.owner.Store(c)
 	}
 	c.budget = newFrameBudget(c.listener.opts.Frames, before)
 	c.windows = c.budget.windows
-	c.memory.credited(firstConnWindow - connWindow)
+	c.memory.addCredit(firstConnWindow - connWindow)
 	c.budget.memory, c.budget.maxStreams = &c.memory, int32(c.listener.opts.MaxConcurrentStreams)
 	c.mu.Unlock()
 	return nil
 }
 
-// dismiss ends a connection that has spent its budget. The peer is told why, if
-// the frame that is being written is whole; and what it has sent is read for a
-// moment, since a connection that is closed over unread bytes takes back what it sent
-// last.
-func (c *gatherConn) dismiss(cause Cause) {
-	c.listener.overdrawn(c, cause)
+// closeWithGoAway closes a connection that exceeded a frame limit: it sends GOAWAY after the
+// current frame and then lingers, because closing a socket with unread input resets the connection,
+// and the client would not receive the GOAWAY.
+func (c *serverConn) closeWithGoAway(reason CloseReason) {
+	c.listener.reportClose(c, reason)
 	c.mu.Lock()
-	c.ended = true
-	c.goodbye = farewell(cause)
-	c.finish(nil)
-	c.room.Broadcast()
-	_ = c.Conn.SetDeadline(time.Now().Add(closeGrace)) // if it fails the connection is gone already
-	late := time.AfterFunc(closeGrace, func() {
+	c.goingAway = true
+	c.goAway = goAwayFor(reason)
+	c.appendGoAway(nil)
+	c.cond.Broadcast()
+	_ = c.Conn.SetDeadline(time.Now().Add(lingerTimeout)) // on failure the connection is closed already
+	timer := time.AfterFunc(lingerTimeout, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.goodbye = nil
-		c.room.Broadcast()
+		c.goAway = nil
+		c.cond.Broadcast()
 	})
-	for (c.flushing || c.goodbye != nil) && c.err == nil && !c.closing {
-		c.room.Wait()
+	for (c.flushing || c.goAway != nil) && c.err == nil && !c.closing {
+		c.cond.Wait()
 	}
-	late.Stop()
+	timer.Stop()
 	c.mu.Unlock()
 	if c.CloseWrite() == nil {
-		_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, drainBytes))
+		_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, maxLingerBytes))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -192,32 +189,32 @@ func (c *gatherConn) dismiss(cause Cause) {
 	}
 }
 
-// finish takes what is left of the present frame from p, and when it is whole says
-// goodbye. It is called with the lock.
-func (c *gatherConn) finish(p []byte) {
+// appendGoAway appends the rest of the current frame from p, and after a complete frame the GOAWAY.
+// The caller holds c.mu.
+func (c *serverConn) appendGoAway(p []byte) {
 	n := 0
-	for ; n < len(p) && !c.budget.out.between(); n++ {
+	for ; n < len(p) && !c.budget.out.atBoundary(); n++ {
 		c.budget.sent(p[n : n+1])
 	}
-	if c.out = append(c.out, p[:n]...); c.budget.out.between() {
-		if !c.begun && n == 0 {
-			c.out = append(c.out, emptySettings()...)
+	if c.pending = append(c.pending, p[:n]...); c.budget.out.atBoundary() {
+		if !c.frameQueued && n == 0 {
+			c.pending = append(c.pending, emptySettings()...)
 		}
-		c.out = append(c.out, c.goodbye...)
-		c.goodbye = nil
+		c.pending = append(c.pending, c.goAway...)
+		c.goAway = nil
 	}
-	if !c.flushing && len(c.out) > 0 {
+	if !c.flushing && len(c.pending) > 0 {
 		c.flushing = true
 		go c.flush()
 	}
 }
 
-// Write takes the bytes to be written soon. An error of theirs comes with a later
+// Write queues p for the flushing goroutine. An error of the connection is returned by a later
 // Write.
-func (c *gatherConn) Write(p []byte) (n int, err error) {
+func (c *serverConn) Write(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.gather {
+	if !c.http2 {
 		c.mu.Unlock()
 		if n, err = c.Conn.Write(p); n > 0 {
 			c.memory.progress.Store(int64(c.listener.now()))
@@ -226,8 +223,8 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 		return n, err
 	}
 	for n < len(p) {
-		for len(c.out) >= c.capacity(len(p)-n) && c.err == nil && !c.closing && !c.ended {
-			c.room.Wait()
+		for len(c.pending) >= c.capacity(len(p)-n) && c.err == nil && !c.closing && !c.goingAway {
+			c.cond.Wait()
 		}
 		if c.err != nil {
 			return n, c.err
@@ -235,20 +232,20 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 		if c.closing {
 			return n, net.ErrClosed
 		}
-		if c.ended {
-			// An error would have net/http close the connection before its time.
-			if c.goodbye != nil {
-				c.finish(p[n:])
+		if c.goingAway {
+			// After an error net/http would close the connection before the GOAWAY is sent.
+			if c.goAway != nil {
+				c.appendGoAway(p[n:])
 			}
 			return len(p), nil
 		}
-		c.begun = true
-		more := min(c.capacity(len(p)-n)-len(c.out), len(p)-n)
-		c.out = append(c.out, p[n:n+more]...)
+		c.frameQueued = true
+		size := min(c.capacity(len(p)-n)-len(c.pending), len(p)-n)
+		c.pending = append(c.pending, p[n:n+size]...)
 		if c.budget != nil {
-			c.budget.sent(c.out[len(c.out)-more:])
+			c.budget.sent(c.pending[len(c.pending)-size:])
 		}
-		n += more
+		n += size
 		if !c.flushing {
 			c.flushing = true
 			go c.flush()
@@ -257,82 +254,82 @@ func (c *gatherConn) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// flush writes until nothing waits. It lets others go first, once, so that they can
-// add what they have.
-func (c *gatherConn) flush() {
+// flush writes until nothing is pending. It yields once, so that other goroutines can add to the
+// batch.
+func (c *serverConn) flush() {
 	runtime.Gosched()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.out) > 0 && c.err == nil {
-		batch := c.out
-		c.out, c.spare = c.spare[:0], nil
+	for len(c.pending) > 0 && c.err == nil {
+		batch := c.pending
+		c.pending, c.spare = c.spare[:0], nil
 		c.mu.Unlock()
-		err := c.writeAll(batch)
+		err := c.writeBatch(batch)
 		c.mu.Lock()
-		if c.err = err; cap(batch) <= keptBytes {
+		if c.err = err; cap(batch) <= maxIdleBuffer {
 			c.spare = batch[:0]
 		}
-		c.flushed()
-		c.room.Broadcast()
+		c.afterFlush()
+		c.cond.Broadcast()
 	}
-	if cap(c.out) > keptBytes {
-		c.out = nil
+	if cap(c.pending) > maxIdleBuffer {
+		c.pending = nil
 	}
 	c.flushing = false
-	c.room.Broadcast()
+	c.cond.Broadcast()
 	if c.err != nil || c.closing {
-		_ = c.end() // the error of the write is the one that counts
+		_ = c.closeConn() // the error of the write is the one that counts
 	}
 }
 
-// writeAll writes the batch. It fails if no byte at all is taken for the limit.
-func (c *gatherConn) writeAll(batch []byte) (err error) {
-	if c.state.below != nil {
-		_, err = c.Conn.Write(batch) // what is below TLS keeps the limit
+// writeBatch fails if no byte is written within the stall timeout.
+func (c *serverConn) writeBatch(batch []byte) (err error) {
+	if c.tls.raw != nil {
+		_, err = c.Conn.Write(batch) // rawConn applies the stall timeout
 	} else {
-		_, err = c.writeArmed(c.Conn, batch)
+		_, err = c.writeChecked(c.Conn, batch)
 	}
 	return err
 }
 
-// writeArmed writes it all, and looks several times within the stall limit how far it
-// is. It gives up when none of as many looks in turn finds any progress.
-func (c *gatherConn) writeArmed(to net.Conn, p []byte) (written int, err error) {
-	for still := 0; written < len(p); {
-		if err := c.arm(to); err != nil {
+// writeChecked writes p and checks the progress several times per stall timeout. It fails after
+// stallChecks checks in a row without progress.
+func (c *serverConn) writeChecked(to net.Conn, p []byte) (written int, err error) {
+	for stalled := 0; written < len(p); {
+		if err := c.setCheckDeadline(to); err != nil {
 			return written, err
 		}
 		n, err := to.Write(p[written:])
 		written += n
-		if still++; n > 0 {
-			still = 0
+		if stalled++; n > 0 {
+			stalled = 0
 		}
 		switch {
 		case err == nil:
-		case !errors.Is(err, os.ErrDeadlineExceeded) || still == looks:
+		case !errors.Is(err, os.ErrDeadlineExceeded) || stalled == stallChecks:
 			return written, err
 		case n > 0:
-			c.slow.Add(1)
+			c.partialWrites.Add(1)
 		}
 	}
 	return written, nil
 }
 
-// arm sets the deadline of the next look: its part of the stall limit, or, once the
-// connection is closed, of its grace.
-func (c *gatherConn) arm(to net.Conn) error {
+// setCheckDeadline sets the write deadline of the next progress check: a fraction of the stall
+// timeout, or of lingerTimeout while the connection is closing.
+func (c *serverConn) setCheckDeadline(to net.Conn) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	limit := c.listener.opts.StallTimeout
-	if c.closing || c.ended {
-		limit = min(limit, closeGrace)
+	if c.closing || c.goingAway {
+		limit = min(limit, lingerTimeout)
 	}
-	return to.SetWriteDeadline(time.Now().Add(limit / looks))
+	return to.SetWriteDeadline(time.Now().Add(limit / stallChecks))
 }
 
-// Close closes the connection. What waits to be written still is, for a moment; the
-// call does not wait for it.
-func (c *gatherConn) Close() error {
+// Close closes the connection after pending bytes are written, for lingerTimeout at most. It does
+// not wait for them.
+func (c *serverConn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closing {
@@ -340,53 +337,52 @@ func (c *gatherConn) Close() error {
 	}
 	c.closing = true
 	if !c.flushing {
-		return c.end()
+		return c.closeConn()
 	}
-	c.room.Broadcast()
-	// A write that is stuck gets no more than its grace, a reader none.
+	c.cond.Broadcast()
+	// A blocked write gets lingerTimeout, a read none.
 	return errors.Join(
-		c.Conn.SetWriteDeadline(time.Now().Add(closeGrace/looks)),
-		c.SetReadDeadline(longAgo),
+		c.Conn.SetWriteDeadline(time.Now().Add(lingerTimeout/stallChecks)),
+		c.SetReadDeadline(pastDeadline),
 	)
 }
 
-// end closes what is below. It is called with the lock, which it lets go meanwhile:
-// TLS says goodbye through arm. It may be called twice.
-func (c *gatherConn) end() error {
-	first := c.left != nil
+// closeConn closes the underlying connection. The caller holds c.mu, which is released during the
+// call, because TLS sends close_notify through setCheckDeadline. It may be called twice.
+func (c *serverConn) closeConn() error {
+	first := c.onClose != nil
 	if first {
-		c.left()
-		c.left = nil
+		c.onClose()
+		c.onClose = nil
 	}
-	// HTTP/2 is left out: a client may open a connection and wait with its calls.
-	unserved := first && !c.gather && c.talked.Load() && !c.asked.Load()
+	// HTTP/2 clients may open a connection before they have a request.
+	noRequest := first && !c.http2 && c.hasInput.Load() && !c.hasRequest.Load()
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	if told := c.listener.opts.Unserved; unserved && told != nil {
-		told(c.RemoteAddr())
+	if report := c.listener.opts.OnNoRequest; noRequest && report != nil {
+		report(c.RemoteAddr())
 	}
 	return c.Conn.Close()
 }
 
-// SetDeadline sets the deadline of reads, and that of writes where it is kept.
-func (c *gatherConn) SetDeadline(t time.Time) error {
+// SetDeadline sets the deadlines of reads and writes, see SetWriteDeadline.
+func (c *serverConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetWriteDeadline sets the deadline of writes. A connection that gathers has the
-// stall limit in its place: the deadline of one Write says nothing of bytes that
-// are written when it has returned.
-func (c *gatherConn) SetWriteDeadline(t time.Time) error {
+// SetWriteDeadline sets the write deadline of an HTTP/1 connection. HTTP/2 ignores it and applies
+// the stall timeout: Write returns before its bytes are written.
+func (c *serverConn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gather {
+	if c.http2 {
 		return nil
 	}
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// CloseWrite ends the sending side, where the connection can.
-func (c *gatherConn) CloseWrite() error {
+// CloseWrite shuts down the writing side, if the connection supports it.
+func (c *serverConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}

@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-const stallLimit = 10 * time.Second
+const stallTimeout = 10 * time.Second
 
-// pair returns the two ends of a connection within the process, which buffers
-// nothing; the first one gathers if it is to be HTTP/2.
-func pair(t *testing.T, begins string) (*gatherConn, net.Conn) {
+// pair returns both ends of an unbuffered in-process connection. The server side batches writes if
+// the input is HTTP/2.
+func pair(t *testing.T, start string) (*serverConn, net.Conn) {
 	t.Helper()
 	inner, peer := net.Pipe()
-	c := newGatherConn(inner, Listen(nil, ListenOptions{StallTimeout: stallLimit}))
-	go func() { _, _ = io.WriteString(peer, begins) }()
-	if _, err := io.ReadFull(c, make([]byte, len(begins))); err != nil {
+	c := newServerConn(inner, Listen(nil, ListenOptions{StallTimeout: stallTimeout}))
+	go func() { _, _ = io.WriteString(peer, start) }()
+	if _, err := io.ReadFull(c, make([]byte, len(start))); err != nil {
 		t.Fatal(err)
 	}
 	return c, peer
@@ -33,16 +33,15 @@ const (
 	asHTTP1 = "POST / HTTP/1.1\r\n\r\n"
 )
 
-// Everything that was written arrives, in order, over a real connection whose peer
-// reads in steps of its own; Close loses nothing of it.
-func TestGatherLosesNothing(t *testing.T) {
+// All writes arrive in order over a TCP connection, also those before Close.
+func TestBatchedWritesArriveInOrder(t *testing.T) {
 	t.Parallel()
 	var config net.ListenConfig
 	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener := Listen(inner, ListenOptions{StallTimeout: stallLimit})
+	listener := Listen(inner, ListenOptions{StallTimeout: stallTimeout})
 	defer func() { _ = listener.Close() }()
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
@@ -77,9 +76,9 @@ func TestGatherLosesNothing(t *testing.T) {
 			for rest := want; len(sizes) > 0; sizes = sizes[1:] {
 				p := bytes.Clone(rest[:sizes[0]])
 				if n, err := c.Write(p); n != len(p) || err != nil {
-					t.Errorf("wrote %d of %d, %v", n, len(p), err)
+					t.Errorf("Write() = %d of %d, %v", n, len(p), err)
 				}
-				clear(p) // it is the writer's again
+				clear(p) // Write must not keep p
 				rest = rest[sizes[0]:]
 			}
 			if err := errors.Join(c.Close(), c.Close()); err != nil {
@@ -90,12 +89,12 @@ func TestGatherLosesNothing(t *testing.T) {
 		_ = peer.Close()
 		writing.Wait()
 		if err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("got %d bytes of %d, %v", len(got), len(want), err)
+			t.Fatalf("received %d bytes of %d, %v", len(got), len(want), err)
 		}
 	}
 }
 
-func TestGatherWritesAtOnceWhatComesTogether(t *testing.T) {
+func TestConcurrentWritesAreBatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, peer := pair(t, asHTTP2)
 		for range 10 {
@@ -103,7 +102,7 @@ func TestGatherWritesAtOnceWhatComesTogether(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// The first write may have begun with the first frame; the rest is one.
+		// The first write may contain only the first frame.
 		reads := 0
 		for got := 0; got < 50; reads++ {
 			n, err := peer.Read(make([]byte, 100))
@@ -113,34 +112,34 @@ func TestGatherWritesAtOnceWhatComesTogether(t *testing.T) {
 			got += n
 		}
 		if reads > 2 {
-			t.Errorf("it took %d writes", reads)
+			t.Errorf("batch needed %d writes, want 2 at most", reads)
 		}
 		_ = c.Close()
 	})
 }
 
-func TestGatherEndsWithAPeerThatTakesNothing(t *testing.T) {
+func TestBatchedWriteStallTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, peer := pair(t, asHTTP2)
 		began := time.Now()
-		n, err := c.Write(make([]byte, 3*gatherBytes)) // more than is gathered
-		if !errors.Is(err, os.ErrDeadlineExceeded) || n >= 3*gatherBytes {
+		n, err := c.Write(make([]byte, 3*maxPending)) // more than the pending limit
+		if !errors.Is(err, os.ErrDeadlineExceeded) || n >= 3*maxPending {
 			t.Errorf("got %d, %v", n, err)
 		}
-		if took := time.Since(began); took != stallLimit {
+		if took := time.Since(began); took != stallTimeout {
 			t.Errorf("it took %v", took)
 		}
 		if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			t.Errorf("the connection is open: %v", err)
+			t.Errorf("Read(peer) = %v, want EOF", err)
 		}
 		if _, err := c.Write([]byte("x")); err == nil {
-			t.Error("a later write is taken")
+			t.Error("Write() after the end = nil, want an error")
 		}
 		_ = c.Close()
 	})
 }
 
-func TestGatherBearsASlowPeer(t *testing.T) {
+func TestBatchedWriteToSlowPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, peer := pair(t, asHTTP2)
 		sent := []byte("slow, but it reads")
@@ -149,7 +148,7 @@ func TestGatherBearsASlowPeer(t *testing.T) {
 		}
 		var got []byte
 		for range sent {
-			time.Sleep(stallLimit - time.Second)
+			time.Sleep(stallTimeout - time.Second)
 			one := make([]byte, 1)
 			if _, err := peer.Read(one); err != nil {
 				t.Fatal(err)
@@ -163,10 +162,10 @@ func TestGatherBearsASlowPeer(t *testing.T) {
 	})
 }
 
-func TestGatherCloseDoesNotWait(t *testing.T) {
+func TestCloseDoesNotBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, peer := pair(t, asHTTP2)
-		if _, err := c.Write([]byte("nobody reads this")); err != nil {
+		if _, err := c.Write([]byte("unread")); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -175,27 +174,27 @@ func TestGatherCloseDoesNotWait(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := c.Read(make([]byte, 1)); err == nil {
-			t.Error("a reader goes on")
+			t.Error("Read() after Close() = nil, want an error")
 		}
 		if took := time.Since(began); took != 0 {
-			t.Errorf("closing took %v", took)
+			t.Errorf("Close() took %v, want 0", took)
 		}
-		time.Sleep(closeGrace)
+		time.Sleep(lingerTimeout)
 		synctest.Wait()
 		if _, err := peer.Write([]byte("x")); err == nil {
-			t.Error("the connection is still open")
+			t.Error("Write(peer) after Close() = nil, want an error")
 		}
 	})
 }
 
-func TestHTTP1IsLeftAsItIs(t *testing.T) {
+func TestHTTP1WritesAreNotBatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := pair(t, asHTTP1)
 		began := time.Now()
 		if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := c.Write([]byte("nobody reads this")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if n, err := c.Write([]byte("unread")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %d, %v", n, err)
 		}
 		if took := time.Since(began); took != time.Second {

@@ -12,77 +12,74 @@ import (
 	"github.com/yourorg/userservice/service/fair"
 )
 
-// pieceBytes is the most that is handed to net/http at once. A reader that takes
-// this much within the stall limit is slow, not stalled; it is one HTTP/2 frame. Of
-// HTTP/2 the guard sees when less is taken, too.
-const pieceBytes = 16 << 10
+// maxChunk is the size of a write to net/http, one HTTP/2 frame. A client that reads as much within
+// the stall timeout is slow, not stalled. See madeProgress for smaller steps.
+const maxChunk = 16 << 10
 
-// bufferBytes is how much net/http buffers before a write may wait for the peer.
+// bufferBytes is how many bytes net/http buffers before a write can block.
 const bufferBytes = 2 << 10
 
-// Exchange is one request and its answer, seen from below the handler. As an
-// http.ResponseWriter it is used by the handler; Hold and Release are for the
-// goroutine that writes.
+// Exchange is one request and its response, below the handler. The handler uses it as its
+// http.ResponseWriter; Cork and Uncork are for the writing goroutine.
 type Exchange struct {
 	http.ResponseWriter
 
 	control *http.ResponseController
 	request *http.Request
-	born    time.Time
+	started time.Time
 
-	// ops counts the beginnings and ends of writes: it is odd while one goes on. The
-	// guard compares it from sweep to sweep, so a write costs no look at the clock.
-	ops     atomic.Uint64
-	held    atomic.Bool
-	unsent  atomic.Bool // something was written, or a flush held, since the last flush
-	stream  bool        // the body is a stream; set before the guard knows of it
-	flows   atomic.Bool // the answer is a stream
-	status  int
-	broken  bool // the handler has panicked
-	memory  budget.Reservation
-	slot    fair.Slot
-	written int64
-	buffer  int          // bytes that net/http has buffered since the last flush, at most
-	conn    *gatherConn  // nil: the listener is another one
-	headers int64        // of the request, as its connection counts them
-	short   bool         // there is no memory for the request
-	text    *textEncoder // nil: the response is not in the text form of gRPC-Web
+	// writeOps counts starts and ends of writes, and is odd during a write. The guard compares it
+	// between sweeps, so a write does not read the clock.
+	writeOps   atomic.Uint64
+	corked     atomic.Bool
+	unflushed  atomic.Bool // a write or a corked flush happened since the last flush
+	stream     bool        // the request body is a stream; set before the guard lists the exchange
+	streaming  atomic.Bool // the response is a stream
+	status     int
+	panicked   bool // the handler panicked
+	memory     budget.Reservation
+	slot       fair.Slot
+	written    int64
+	buffer     int          // upper bound of the bytes in net/http's buffer
+	conn       *serverConn  // nil: not accepted by Listener
+	headers    int64        // header bytes counted in conn.memory.headers
+	overloaded bool         // no memory for the request
+	text       *textEncoder // nil: not gRPC-Web text
 
-	messages *messages   // nil: the response is not sent in whole messages
-	aborted  atomic.Bool // a write that waited for room was ended
+	messages    *messages   // nil: not written in whole messages
+	waitAborted atomic.Bool // a wait for flow-control window was aborted
 
-	// due is when the rest of the body has begun to be waited for, as nanoseconds
-	// after born and one; 0: it is not waited for.
-	due      atomic.Int64
-	came     atomic.Int64 // how often something of the body has come
-	bodyLeft atomic.Bool  // the body has not been read to its end
-	reading  sync.Mutex   // held while the body is read
-	rest     io.Reader    // the body as the connection brings it
-	badBody  atomic.Bool  // the caller got the body wrong
-	late     atomic.Bool  // the guard has ended the reading since the body did not come
+	// bodyWait is the start of the wait for the rest of the body, in nanoseconds after started,
+	// plus one; 0: no wait.
+	bodyWait     atomic.Int64
+	bodyReads    atomic.Int64 // number of reads that returned body bytes
+	bodyUnread   atomic.Bool  // the body was not read to its end
+	readMu       sync.Mutex   // held during reads of the body
+	body         io.Reader    // the body as read by net/http
+	invalidBody  atomic.Bool  // the client sent an invalid body
+	bodyTimedOut atomic.Bool  // aborted by the body timeout
 
-	mu       sync.Mutex    // held while the controller is used by others than the handler
-	over     bool          // the handler has returned: the controller is not to be touched
-	cutRead  bool          // the guard has ended the reading
-	cutWrite bool          // the guard has ended the writing
-	cutConn  bool          // the guard has closed the connection
-	abort    chan struct{} // closed to end a write that waits for room; nil: none does
+	mu           sync.Mutex    // guards control outside the handler's goroutine
+	returned     bool          // the handler returned: control must not be used
+	readAborted  bool          // reading was aborted
+	writeAborted bool          // writing was aborted
+	connClosed   bool          // the connection was closed by the guard
+	abortWait    chan struct{} // closed to abort a wait for flow-control window; nil: no wait
 
-	// The guard's own, under its lock.
-	sweepOps   uint64
-	sweepSince time.Time
-	sweepCame  int64
-	sweepDue   time.Time
-	progress   *progress // nil: no write has stood still yet
-	prev, next *Exchange
+	// Guarded by Guard.mu.
+	sweepOps       uint64
+	sweepSince     time.Time
+	sweepReads     int64
+	sweepBodySince time.Time
+	progress       *progress // nil: no write was blocked during a sweep yet
+	prev, next     *Exchange
 }
 
-// Status is the HTTP status of the answer, 200 where the handler named none, and 500
-// where it panicked, whatever it had sent by then. It is to be asked for by the
-// handler's goroutine.
+// Status returns the HTTP status of the response: 200 if the handler set none, 500 if it panicked.
+// It must be called on the handler's goroutine.
 func (x *Exchange) Status() int {
 	switch {
-	case x.broken:
+	case x.panicked:
 		return http.StatusInternalServerError
 	case x.status == 0:
 		return http.StatusOK
@@ -90,37 +87,38 @@ func (x *Exchange) Status() int {
 	return x.status
 }
 
-// BadBody reports whether the caller got the body of the request wrong.
-func (x *Exchange) BadBody() bool { return x.badBody.Load() }
+// InvalidBody reports whether the client sent an invalid request body.
+func (x *Exchange) InvalidBody() bool { return x.invalidBody.Load() }
 
-// Broken reports whether the handler has panicked. It is to be asked for when it has
-// ended, by its goroutine.
-func (x *Exchange) Broken() bool { return x.broken }
+// Panicked reports whether the handler panicked. It must be called on the handler's goroutine,
+// after it ended.
+func (x *Exchange) Panicked() bool { return x.panicked }
 
-// Break notes that the handler has panicked although its caller gets an answer. It is
-// for the handler's goroutine, as Begun is.
-func (x *Exchange) Break() { x.broken = true }
+// MarkPanicked records a panic that was recovered with a response. It must be called on the
+// handler's goroutine, like Started.
+func (x *Exchange) MarkPanicked() { x.panicked = true }
 
-// Begun reports whether anything of the answer was given out.
-func (x *Exchange) Begun() bool { return x.status != 0 || x.ops.Load() > 0 || x.unsent.Load() }
+// Started reports whether any part of the response was written.
+func (x *Exchange) Started() bool {
+	return x.status != 0 || x.writeOps.Load() > 0 || x.unflushed.Load()
+}
 
-// Memory returns what the request has reserved. It is released when the handler has
-// returned.
+// Memory returns the reservation of the request. It is released when the handler has returned.
 func (x *Exchange) Memory() *budget.Reservation { return &x.memory }
 
-// Written is how many bytes the handler has written. It belongs to the goroutine that writes.
+// Written returns the number of bytes written. It is for the writing goroutine.
 func (x *Exchange) Written() int64 { return x.written }
 
-// Slot is the slot of the scheduler that the handler runs in.
+// Slot returns the scheduler slot of the handler.
 func (x *Exchange) Slot() *fair.Slot { return &x.slot }
 
-// Born is when the request came in.
-func (x *Exchange) Born() time.Time { return x.born }
+// StartTime returns the time when the handler was called.
+func (x *Exchange) StartTime() time.Time { return x.started }
 
-// Unwrap gives the next writer, for http.ResponseController.
+// Unwrap is for http.ResponseController.
 func (x *Exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// WriteHeader sends the status.
+// WriteHeader sends the header with the status.
 func (x *Exchange) WriteHeader(status int) {
 	if x.status == 0 && status >= http.StatusOK {
 		x.status = status
@@ -131,7 +129,7 @@ func (x *Exchange) WriteHeader(status int) {
 	x.ResponseWriter.WriteHeader(status)
 }
 
-// Write writes to the response, in its text form if that was asked for.
+// Write writes p, encoded for gRPC-Web text.
 func (x *Exchange) Write(p []byte) (int, error) {
 	if x.messages != nil {
 		return x.writeMessages(p)
@@ -145,7 +143,7 @@ func (x *Exchange) Write(p []byte) (int, error) {
 	return x.text.encode(p, writerFunc(x.write))
 }
 
-// endText writes what is left of the text form.
+// endText writes the padding of gRPC-Web text.
 func (x *Exchange) endText() error {
 	if x.text == nil {
 		return nil
@@ -157,19 +155,19 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// write writes in pieces, so that the guard sees a slow reader's progress.
+// write writes in chunks, so that the guard observes progress.
 func (x *Exchange) write(p []byte) (int, error) {
-	x.unsent.Store(true)
+	x.unflushed.Store(true)
 	written := 0
 	for {
-		piece := p[written:min(written+pieceBytes, len(p))]
-		x.written += int64(len(piece))
-		if x.buffer += len(piece); x.buffer > bufferBytes {
-			x.slot.Release() // what follows is to be written, too
+		chunk := p[written:min(written+maxChunk, len(p))]
+		x.written += int64(len(chunk))
+		if x.buffer += len(chunk); x.buffer > bufferBytes {
+			x.slot.Release() // the next write can block
 		}
-		x.ops.Add(1)
-		n, err := x.ResponseWriter.Write(piece)
-		x.ops.Add(1)
+		x.writeOps.Add(1)
+		n, err := x.ResponseWriter.Write(chunk)
+		x.writeOps.Add(1)
 		written += n
 		if err != nil || written == len(p) {
 			return written, err
@@ -177,140 +175,138 @@ func (x *Exchange) write(p []byte) (int, error) {
 	}
 }
 
-// Flush sends what was written, unless it is held.
+// Flush flushes the response unless it is corked.
 func (x *Exchange) Flush() { _ = x.FlushError() }
 
-// FlushError is Flush with its error.
+// FlushError is Flush with an error.
 func (x *Exchange) FlushError() error {
-	if x.held.Load() {
-		x.unsent.Store(true) // Release owes it: there may be a header to send, and no more
+	if x.corked.Load() {
+		x.unflushed.Store(true) // Uncork flushes, even if only a header is pending
 		return nil
 	}
 	if err := x.endText(); err != nil {
 		return err
 	}
-	x.unsent.Store(false)
+	x.unflushed.Store(false)
 	if x.status == 0 && x.text != nil {
 		x.WriteHeader(http.StatusOK)
 	}
 	x.slot.Release()
 	x.buffer = 0
-	x.ops.Add(1)
+	x.writeOps.Add(1)
 	err := x.control.Flush()
-	x.ops.Add(1)
+	x.writeOps.Add(1)
 	return err
 }
 
-// Hold keeps what is written from now on until Release, or until net/http's buffer
-// is full: every Flush in between does nothing. Only a stream holds.
-func (x *Exchange) Hold() {
-	x.held.Store(true)
-	x.Flows()
+// Cork suppresses flushes until Uncork. Writes are buffered until net/http's buffer is full. It
+// marks the response as a stream.
+func (x *Exchange) Cork() {
+	x.corked.Store(true)
+	x.MarkStreaming()
 }
 
-// Flows notes that the answer is a stream, which its reader can resume elsewhere.
-func (x *Exchange) Flows() {
-	if !x.flows.Load() {
-		x.flows.Store(true)
+// MarkStreaming marks the response as a stream, which the client can resume on another server.
+func (x *Exchange) MarkStreaming() {
+	if !x.streaming.Load() {
+		x.streaming.Store(true)
 		x.wholeMessages()
 	}
 }
 
-// Release sends what was kept and lets every further Flush through.
-func (x *Exchange) Release() {
-	x.held.Store(false)
-	if x.unsent.Load() {
+// Uncork flushes pending data and enables flushes.
+func (x *Exchange) Uncork() {
+	x.corked.Store(false)
+	if x.unflushed.Load() {
 		x.Flush()
 	}
 }
 
-// bodyDue notes that the body has to come soon from now on.
-func (x *Exchange) bodyDue() {
-	x.due.CompareAndSwap(0, int64(time.Since(x.born))+1)
+// startBodyTimeout starts the timeout of the rest of the body.
+func (x *Exchange) startBodyTimeout() {
+	x.bodyWait.CompareAndSwap(0, int64(time.Since(x.started))+1)
 }
 
-func (x *Exchange) bodyClosed() { x.due.Store(0) }
+func (x *Exchange) stopBodyTimeout() { x.bodyWait.Store(0) }
 
 func (x *Exchange) bodyEnded() {
-	x.bodyLeft.Store(false)
-	x.due.Store(0)
+	x.bodyUnread.Store(false)
+	x.bodyWait.Store(0)
 }
 
-// finish ends the exchange when the handler has returned. What net/http still has to
-// send, which of HTTP/1.1 is the last chunk even if all was flushed, and what it still
-// reads of an HTTP/1.1 body, is bounded by deadlines of its own, since nobody may touch
-// the controller from here on. An error of theirs leaves the rest only less guarded.
-// net/http may read the rest of the body first, so that its deadline is the shorter one:
-// the answer must not be too late by then.
+// finish sets deadlines after the handler returned, when the guard can no longer use the
+// controller: for the output that net/http has buffered (over HTTP/1.1 also the last chunk), and
+// for the rest of an HTTP/1.1 body. net/http may read that before it sends the response, so its
+// deadline is the shorter one. Errors are ignored.
 func (x *Exchange) finish(stall, body time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if (x.unsent.Load() || x.request.ProtoMajor == 1) && !x.cutWrite {
+	if (x.unflushed.Load() || x.request.ProtoMajor == 1) && !x.writeAborted {
 		_ = x.control.SetWriteDeadline(time.Now().Add(stall))
 	}
-	if x.request.ProtoMajor == 1 && x.bodyLeft.Load() && !x.cutRead {
+	if x.request.ProtoMajor == 1 && x.bodyUnread.Load() && !x.readAborted {
 		_ = x.control.SetReadDeadline(time.Now().Add(min(body, stall/2)))
 	}
-	x.over = true
+	x.returned = true
 }
 
-// endWrite makes the write that is in progress fail, and every further one. A write that
-// waits for room fails with StalledError, and the handler can still send trailers. Any
-// other leaves no way to say why: the stream is reset, with a code that clients retry.
-func (x *Exchange) endWrite(count func()) bool {
+// abortWrite makes a blocked write fail, and all later ones. A wait for flow-control window fails
+// with StalledError, and the handler can send trailers. Otherwise the stream is reset with
+// REFUSED_STREAM, which clients retry.
+func (x *Exchange) abortWrite(count func()) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.over || x.cutWrite {
+	if x.returned || x.writeAborted {
 		return false
 	}
-	if x.abort != nil {
-		if x.aborted.Swap(true) {
+	if x.abortWait != nil {
+		if x.waitAborted.Swap(true) {
 			return false
 		}
 		count()
-		close(x.abort)
+		close(x.abortWait)
 		return true
 	}
-	x.cutWrite = true
+	x.writeAborted = true
 	count()
-	if stream := streamOf(x.ResponseWriter); stream != 0 && x.conn != nil && x.conn.windows != nil {
-		x.conn.windows.retriable(stream)
+	if stream := streamID(x.ResponseWriter); stream != 0 && x.conn != nil && x.conn.windows != nil {
+		x.conn.windows.refuseOnReset(stream)
 	}
-	return x.control.SetWriteDeadline(longAgo) == nil
+	return x.control.SetWriteDeadline(pastDeadline) == nil
 }
 
-// closeConn closes the connection below, and with it all that goes on there.
+// closeConn closes the connection with all its streams.
 func (x *Exchange) closeConn() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	conn, ok := x.request.Context().Value(netConn{}).(net.Conn)
-	if !ok || x.over || x.cutConn {
+	conn, ok := x.request.Context().Value(connKey{}).(net.Conn)
+	if !ok || x.returned || x.connClosed {
 		return false
 	}
-	x.cutConn = true
+	x.connClosed = true
 	return conn.Close() == nil
 }
 
-// netConn is the key of the connection in the context of its requests.
-type netConn struct{}
+// connKey is the context key of the connection.
+type connKey struct{}
 
-// StopReading makes the Read of the body that waits fail, and every further one. It is
-// safe for any goroutine, also when the handler has returned.
-func (x *Exchange) StopReading() { _ = x.endRead(func() {}) }
+// StopReading makes pending and later reads of the request body fail. It is safe for concurrent
+// use, also after the handler has returned.
+func (x *Exchange) StopReading() { _ = x.abortRead(func() {}) }
 
-// StopWriting makes the Write that goes on fail, and every further one. It is safe for
-// any goroutine, also when the handler has returned.
-func (x *Exchange) StopWriting() { _ = x.endWrite(func() {}) }
+// StopWriting makes pending and later writes of the response fail. It is safe for concurrent use,
+// also after the handler has returned.
+func (x *Exchange) StopWriting() { _ = x.abortWrite(func() {}) }
 
-// endRead makes the reading of the body fail. It counts before, so that whoever sees
-// the failure sees it counted.
-func (x *Exchange) endRead(count func()) bool {
+// abortRead makes reads of the body fail. count is called first, so that the counter is updated
+// before the failure is visible.
+func (x *Exchange) abortRead(count func()) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.over || x.cutRead {
+	if x.returned || x.readAborted {
 		return false
 	}
-	x.cutRead = true
+	x.readAborted = true
 	count()
-	return x.control.SetReadDeadline(longAgo) == nil
+	return x.control.SetReadDeadline(pastDeadline) == nil
 }

@@ -5,21 +5,20 @@ import (
 	"sync"
 )
 
-// initialWindow is the flow-control window of a connection, and of a stream unless the peer
-// announces another one (RFC 9113, section 6.9.2).
+// initialWindow is the default flow-control window of a connection and of a stream (RFC 9113,
+// section 6.9.2).
 const initialWindow = 1<<16 - 1
 
-// settingInitialWindow is the identifier of SETTINGS_INITIAL_WINDOW_SIZE.
+// settingInitialWindow is the id of SETTINGS_INITIAL_WINDOW_SIZE.
 const settingInitialWindow = 0x4
 
-// sendWindows are the flow-control windows that a peer has opened for what the server
-// sends on one HTTP/2 connection. They let a stream wait for room for a whole message
-// before it hands any of it to net/http: the message that a reader stalls at is then either
-// sent or not sent, and trailers can follow. net/http has no way to take back a part.
+// sendWindows tracks the flow-control windows granted by the client of an HTTP/2 connection. A
+// stream reserves window for a whole message before it passes it to net/http, so a stalled message
+// is not sent at all, and trailers can follow. net/http cannot take back a partial message.
 //
-// They are safe for use by many goroutines; payload is for the one that reads.
+// It is safe for concurrent use, except payload, which is for the reading goroutine.
 type sendWindows struct {
-	// Of the frame that is being read.
+	// State of the frame that is being read.
 	kind   byte
 	stream uint32
 	left   uint32
@@ -28,27 +27,27 @@ type sendWindows struct {
 
 	mu       sync.Mutex
 	initial  int64
-	conn     int64 // of the connection, less what was sent
-	reserved int64 // of it, for messages that were not sent
+	conn     int64 // window of the connection, less the bytes sent
+	reserved int64 // part of conn reserved for unsent messages
 	largest  uint32
-	streams  map[uint32]*sendWindow // those that the server may send on
+	streams  map[uint32]*sendWindow // open streams
 }
 
-// sendWindow is that of one stream.
+// sendWindow is the window of a stream.
 type sendWindow struct {
-	credit   int64         // beyond the initial window, less what was sent
-	reserved int64         // for messages that were not sent
-	grants   int64         // how often the peer opened it
-	wake     chan struct{} // closed when there may be room; nil: nobody waits
-	retry    bool          // the stream is to be reset with a code that clients retry
+	credit   int64         // beyond the initial window, less the bytes sent
+	reserved int64         // reserved for unsent messages
+	grants   int64         // number of WINDOW_UPDATE frames
+	wake     chan struct{} // closed when the window may have grown; nil: no waiter
+	refuse   bool          // reset the stream with REFUSED_STREAM
 }
 
 func newSendWindows() *sendWindows {
 	return &sendWindows{initial: initialWindow, conn: initialWindow, streams: make(map[uint32]*sendWindow)}
 }
 
-// frame records the header of a frame that was received.
-func (w *sendWindows) frame(h frameHead) {
+// frame records the header of a received frame.
+func (w *sendWindows) frame(h frameHeader) {
 	w.kind, w.stream, w.left, w.have = h.kind, h.stream, h.length, 0
 	switch h.kind {
 	case frameHeaders:
@@ -57,16 +56,16 @@ func (w *sendWindows) frame(h frameHead) {
 			w.largest, w.streams[h.stream] = h.stream, new(sendWindow)
 		}
 		w.mu.Unlock()
-	case frameReset:
+	case frameRSTStream:
 		w.close(h.stream)
 	case frameSettings:
 		if h.has(flagAck) {
-			w.kind = framePing // whose payload does not matter
+			w.kind = framePing // its payload is ignored
 		}
 	}
 }
 
-// payload records what was received behind the header of the present frame.
+// payload records received bytes of the current frame's payload.
 func (w *sendWindows) payload(p []byte) {
 	n := min(int(w.left), len(p))
 	w.left -= uint32(n)
@@ -74,7 +73,7 @@ func (w *sendWindows) payload(p []byte) {
 	switch w.kind {
 	case frameSettings:
 		size = 6
-	case frameWindow:
+	case frameWindowUpdate:
 	default:
 		return
 	}
@@ -121,9 +120,9 @@ func (s *sendWindow) wakeUp() {
 	}
 }
 
-// sent records the header of a frame that is being sent. It reports whether the frame is
-// an RST_STREAM whose code is to be replaced.
-func (w *sendWindows) sent(h frameHead) (retry bool) {
+// sent records the header of a sent frame. It reports whether the frame is an RST_STREAM whose
+// error code must be replaced.
+func (w *sendWindows) sent(h frameHeader) (retry bool) {
 	switch h.kind {
 	case frameData:
 		w.data(h)
@@ -134,13 +133,13 @@ func (w *sendWindows) sent(h frameHead) (retry bool) {
 		if h.has(flagEndStream) {
 			w.close(h.stream)
 		}
-	case frameReset:
+	case frameRSTStream:
 		return w.close(h.stream)
 	}
 	return false
 }
 
-func (w *sendWindows) data(h frameHead) {
+func (w *sendWindows) data(h frameHeader) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conn -= int64(h.length)
@@ -162,12 +161,12 @@ func (w *sendWindows) close(stream uint32) (retry bool) {
 	delete(w.streams, stream)
 	w.reserved -= s.reserved
 	s.wakeUp()
-	return s.retry
+	return s.refuse
 }
 
-// reserve reserves room for n bytes on a stream. Where there is none yet it returns a
-// channel that is closed when there may be. It does not wait for more than half of a
-// window: a client may open its window only when half of it was consumed.
+// reserve reserves n bytes of the window of a stream. If the window is too small, it returns a
+// channel that is closed when the window may have grown. It does not wait for more than half of the
+// initial window, because clients may update a window only after half of it was consumed.
 func (w *sendWindows) reserve(stream uint32, n int64) (wake <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -186,7 +185,7 @@ func (w *sendWindows) reserve(stream uint32, n int64) (wake <-chan struct{}) {
 	return s.wake
 }
 
-// grants is the number of times that the peer has opened the window of a stream.
+// grants returns the number of WINDOW_UPDATE frames of a stream.
 func (w *sendWindows) grants(stream uint32) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -196,12 +195,11 @@ func (w *sendWindows) grants(stream uint32) int64 {
 	return 0
 }
 
-// retriable lets the server reset a stream with REFUSED_STREAM in place of
-// INTERNAL_ERROR.
-func (w *sendWindows) retriable(stream uint32) {
+// refuseOnReset makes a reset of the stream use REFUSED_STREAM in place of INTERNAL_ERROR.
+func (w *sendWindows) refuseOnReset(stream uint32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if s := w.streams[stream]; s != nil {
-		s.retry = true
+		s.refuse = true
 	}
 }

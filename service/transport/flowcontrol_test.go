@@ -10,18 +10,17 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The windows are those that the frames of both directions leave, however the frames are
-// cut.
-func TestSendWindowsFollowTheFrames(t *testing.T) {
+// The windows match the frames in both directions, at all read boundaries.
+func TestSendWindowsMatchFrames(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		b := newFrameBudget(FrameLimits{}, len(fullPreface))
+		b := newFrameBudget(FrameLimits{}, len(clientPreface))
 		initial, conn := int64(initialWindow), int64(initialWindow)
 		credit := make(map[uint32]int64)
 		for next, step := uint32(1), 0; step < rapid.IntRange(1, 60).Draw(t, "steps"); step++ {
 			var in, out bytes.Buffer
 			receives, sends := http2.NewFramer(&in, nil), http2.NewFramer(&out, nil)
-			stream := uint32(rapid.IntRange(0, int(next)/2).Draw(t, "stream"))*2 + 1 // also one that is not open
+			stream := uint32(rapid.IntRange(0, int(next)/2).Draw(t, "stream"))*2 + 1 // also a stream that is not open
 			_, open := credit[stream]
 			amount := rapid.Uint32Range(1, 20_000).Draw(t, "amount")
 			var err error
@@ -77,21 +76,21 @@ func cut(t *rapid.T, p []byte, take func([]byte)) {
 	for len(p) > 0 {
 		n := rapid.IntRange(1, min(len(p), 16)).Draw(t, "cut")
 		if len(p) > 1<<10 {
-			n = len(p) - 4 // a long payload in few parts
+			n = len(p) - 4 // split a long payload into few parts
 		}
 		take(p[:n])
 		p = p[n:]
 	}
 }
 
-// Room is reserved for whole messages: never more than both windows have, and what waits
-// is woken by each frame that may give room, or when the stream is closed.
-func TestReserveWaitsForRoom(t *testing.T) {
+// A reservation does not exceed either window. A waiter is woken by each frame that may enlarge the
+// window and by the end of the stream.
+func TestReserveWaitsForWindow(t *testing.T) {
 	t.Parallel()
 	const message = 30_000
 	for name, c := range map[string]struct {
 		wake  func(*http2.Framer) error
-		waits bool // there is no room yet
+		waits bool // the window is still too small
 	}{
 		"stream window":             {func(f *http2.Framer) error { return f.WriteWindowUpdate(1, message) }, false},
 		"stream window, too little": {func(f *http2.Framer) error { return f.WriteWindowUpdate(1, 1) }, true},
@@ -102,7 +101,7 @@ func TestReserveWaitsForRoom(t *testing.T) {
 		"reset":             {func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newFrameBudget(FrameLimits{}, len(fullPreface))
+			b := newFrameBudget(FrameLimits{}, len(clientPreface))
 			b.received(wireFrames(t, func(f *http2.Framer) error {
 				return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true})
 			}))
@@ -127,22 +126,22 @@ func TestReserveWaitsForRoom(t *testing.T) {
 			}
 		})
 	}
-	b := newFrameBudget(FrameLimits{}, len(fullPreface))
+	b := newFrameBudget(FrameLimits{}, len(clientPreface))
 	b.windows.streams[1] = new(sendWindow)
 	if b.windows.reserve(1, initialWindow) != nil {
 		t.Error("reserve waits for a message larger than half of the window: its client may never open it")
 	}
 }
 
-// Time that a reader stalled before a drain does not count against its grace period.
-func TestStallBeforeTheDrainDoesNotCount(t *testing.T) {
+// The drain timeout starts with the drain, not with the stall.
+func TestDrainTimeoutStartsWithDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &Guard{opts: GuardOptions{StallTimeout: 15 * time.Second}, hurried: make(chan struct{}, 1)}
+		g := &Guard{opts: GuardOptions{StallTimeout: 15 * time.Second}, drainSignal: make(chan struct{}, 1)}
 		x := new(Exchange)
-		x.flows.Store(true)
+		x.streaming.Store(true)
 		since := time.Now()
 		time.Sleep(3 * time.Second)
-		g.Hurry(4 * time.Second)
+		g.ShortenTimeouts(4 * time.Second)
 		for _, c := range []struct {
 			after time.Duration
 			want  bool

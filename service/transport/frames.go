@@ -7,81 +7,77 @@ import (
 )
 
 const (
-	// shortData is the most that DATA may hold and count as empty. The prefix of a
-	// message alone, which several clients send by itself, has five bytes.
+	// shortData is the largest DATA payload that counts as empty. Several clients send the prefix
+	// of a message, five bytes, as a separate frame.
 	shortData = 4
-	// shortPadded is the same for padded frames, whose data cannot be told from their
-	// padding by the header.
+	// shortPadded is the same for padded frames, whose header does not show the length of the
+	// padding.
 	shortPadded = 257
-	// shortContinuation is below what a client sends that splits a header since it
-	// must.
+	// shortContinuation is the size below which a CONTINUATION frame is charged.
 	shortContinuation = 1 << 10
-	// windowsPerFrame is the number of WINDOW_UPDATE frames that each DATA frame sent to
-	// the client and each stream opened by it earn: one for the stream and one for the
-	// connection, twice. gRPC C-core sends both for every call, also where the response
-	// has no DATA.
+	// windowsPerFrame is the number of WINDOW_UPDATE frames earned by each DATA frame sent and each
+	// stream opened: one for the stream and one for the connection, doubled. gRPC C-core sends both
+	// for every call, also if the response has no DATA.
 	windowsPerFrame = 4
-	// prioritiesPerStream is the number of PRIORITY and PRIORITY_UPDATE frames that each
-	// stream opened earns. Browsers send one or two a request.
+	// prioritiesPerStream is the number of PRIORITY and PRIORITY_UPDATE frames earned by each
+	// stream. Browsers send one or two per request.
 	prioritiesPerStream = 2
-	// maxEarned caps the frames of one kind that are earned and not yet sent, so that a
-	// long-lived connection does not collect the right to a flood.
+	// maxEarned caps unused earned frames of one kind, so that a long-lived connection cannot save
+	// up credit for a flood.
 	maxEarned = 1 << 14
-	// pingBurst is the number of pings that may come at once: one in time and two early
-	// ones, the two strikes of gRPC servers.
+	// pingBurst is the burst of pings: one on time and two early ones, like the two strikes of gRPC
+	// servers.
 	pingBurst = 3
-	// burstSeconds is how many seconds' worth of frames may come at once.
+	// burstSeconds is the burst of a bucket, in seconds of its rate.
 	burstSeconds = 10
-	// lateFrames is how much DATA of closed streams may come at once at least: as much
-	// as the window of a connection, which is a megabyte, holds of items with two
-	// frames each. It is what may be on its way when a stream is answered early.
-	lateFrames = 1 << 15
+	// lateDataBurst is the minimum burst of DATA frames for closed streams: a full connection
+	// window of small items, two frames each, can be in transit when a stream is answered early.
+	lateDataBurst = 1 << 15
 )
 
-// Cause says which budget a connection has overdrawn.
-type Cause string
+// CloseReason says why the server closed a connection.
+type CloseReason string
 
-// The causes.
+// Frame limits that a connection can exceed.
 const (
-	CausePings         Cause = "pings"
-	CauseSettings      Cause = "settings"
-	CauseResets        Cause = "resets"
-	CauseContinuations Cause = "continuations"
-	CauseWindows       Cause = "window_updates"
-	CauseEmptyData     Cause = "empty_data"
-	CauseLateData      Cause = "late_data"
-	CauseOther         Cause = "other_frames"
+	ClosePings         CloseReason = "pings"
+	CloseSettings      CloseReason = "settings"
+	CloseResets        CloseReason = "resets"
+	CloseContinuations CloseReason = "continuations"
+	CloseWindowUpdates CloseReason = "window_updates"
+	CloseEmptyData     CloseReason = "empty_data"
+	CloseLateData      CloseReason = "late_data"
+	CloseOtherFrames   CloseReason = "other_frames"
 
-	// CauseMemory and CauseHeaderTimeout are not budgets of frames: there is no memory for
-	// the connection, or its header block does not end.
-	CauseMemory        Cause = "memory"
-	CauseHeaderTimeout Cause = "header_timeout"
+	// Reasons that are not frame limits: no memory for the connection, or an incomplete header
+	// block.
+	CloseMemory        CloseReason = "memory"
+	CloseHeaderTimeout CloseReason = "header_timeout"
 )
 
-// Causes are all causes, for those who count by them.
-func Causes() []Cause {
-	return []Cause{
-		CausePings, CauseSettings, CauseResets, CauseContinuations, CauseWindows, CauseEmptyData, CauseLateData, CauseOther,
-		CauseMemory, CauseHeaderTimeout,
+// CloseReasons returns all reasons.
+func CloseReasons() []CloseReason {
+	return []CloseReason{
+		ClosePings, CloseSettings, CloseResets, CloseContinuations, CloseWindowUpdates, CloseEmptyData, CloseLateData, CloseOtherFrames,
+		CloseMemory, CloseHeaderTimeout,
 	}
 }
 
-// FrameLimits bound what one HTTP/2 connection may send that is cheap to send, has to
-// be looked at all the same, and moves no call on. What the calls themselves give
-// reason for is not counted: an opened window for what was sent, the reset of a stream
-// that was answered, a ping after an answer.
+// FrameLimits bound the frames of an HTTP/2 connection that do not advance any call. Frames that
+// are a normal consequence of calls are not charged: window updates for received data, the reset of
+// a stream with a response, a ping after a response.
 type FrameLimits struct {
-	// PerSecond is how many frames of each kind may come; ten times as many at once.
-	// Of SETTINGS it is a tenth. 0: they are not counted.
+	// PerSecond is the rate of each kind of frame, with a burst of ten seconds. SETTINGS frames
+	// have a tenth of the rate. 0: no limit.
 	PerSecond int
-	// Resets is how many streams may be reset at once at least.
-	Resets int
-	// PingEvery is the least that a client may wait between two pings if it was sent
-	// nothing in between. 0: pings are counted as other frames are.
-	PingEvery time.Duration
+	// ResetBurst is the minimum burst of stream resets.
+	ResetBurst int
+	// MinPingInterval is the minimum interval of pings without HEADERS or DATA sent in between. 0:
+	// pings are limited by PerSecond.
+	MinPingInterval time.Duration
 }
 
-// The buckets of a connection, one for each cause.
+// Token buckets of a connection, in the order of CloseReasons.
 const (
 	bucketPings = iota
 	bucketSettings
@@ -95,45 +91,45 @@ const (
 	buckets
 )
 
-// frameBudget is what one connection may still send. The reading goroutine spends, the
-// writing ones tell what was sent to the client; it allocates nothing.
+// frameBudget limits the frames received on a connection. The reading goroutine charges frames,
+// writing goroutines add credit. It does not allocate.
 type frameBudget struct {
 	limits FrameLimits
-	born   time.Time
+	start  time.Time
 
-	in         frameScan
-	now        int64          // after born; 0: the clock was not asked yet
-	fullAt     [buckets]int64 // when each bucket is full again, after born
-	memory     *connMemory    // told of all frames; nil: of none
-	short      error          // the memory has no room for what was received
+	in         frameScanner
+	now        int64          // since start; 0: not read yet
+	fullAt     [buckets]int64 // when each bucket is full again, since start
+	memory     *connMemory    // nil: not accounted
+	memoryErr  error          // no memory for received frames
 	maxStreams int32
-	seen       int64 // frames that had been sent at the last ping
+	sentAtPing int64 // frames sent as of the last ping
 
 	streams                   int64 // opened by the client
-	usedResets, usedWindows   int64 // of those that were earned
-	usedPriorities            int64 // of those that were earned
-	freeSettings              bool  // a ping has earned one
-	freeData, freeHeaderParts int64 // short ones that requests give reason for
-	chargedResets             int64 // of those that the server sent
-	opened                    int64 // streams for which no reset was sent or called for yet
+	usedResets, usedWindows   int64 // earned frames that were used
+	usedPriorities            int64 // earned frames that were used
+	freeSettings              bool  // earned by a ping
+	freeData, freeHeaderParts int64 // short frames allowed by requests
+	chargedResets             int64 // resets sent by the server that were charged
+	notReset                  int64 // streams without a reset so far
 
 	windows *sendWindows
 
-	out                               frameScan                // the writers', under the connection's lock
-	replace                           int                      // bytes of an error code that are to be replaced; under the same lock
-	watched                           map[uint32]*atomic.Int64 // DATA sent on these streams; under the same lock
+	out                               frameScanner             // guarded by serverConn.mu
+	replace                           int                      // bytes of an error code still to be replaced; guarded by serverConn.mu
+	dataFrames                        map[uint32]*atomic.Int64 // DATA frames sent on these streams; guarded by serverConn.mu
 	headersSent, dataSent, resetsSent atomic.Int64
 }
 
-// newFrameBudget returns the budget of a connection of which some bytes have been read.
+// newFrameBudget returns the budget of a connection of which read bytes were received.
 func newFrameBudget(limits FrameLimits, read int) *frameBudget {
-	b := &frameBudget{limits: limits, born: time.Now(), windows: newSendWindows()}
-	b.in.skip = uint32(len(fullPreface) - read)
+	b := &frameBudget{limits: limits, start: time.Now(), windows: newSendWindows()}
+	b.in.skip = uint32(len(clientPreface) - read)
 	return b
 }
 
-// received notes what has come in, and says what there was too much of; empty: nothing.
-func (b *frameBudget) received(p []byte) Cause {
+// received charges input. It returns the exceeded limit, if any.
+func (b *frameBudget) received(p []byte) CloseReason {
 	b.now = 0
 	b.windows.payload(p)
 	for {
@@ -145,30 +141,31 @@ func (b *frameBudget) received(p []byte) Cause {
 		b.windows.payload(rest)
 		if b.memory != nil {
 			if err := b.memory.frame(h, b.maxStreams); err != nil {
-				b.short = err
+				b.memoryErr = err
 			}
 		}
-		if cause := b.spend(h); cause != "" {
-			return cause
+		if reason := b.charge(h); reason != "" {
+			return reason
 		}
 		p = rest
 	}
 }
 
-func (b *frameBudget) spend(h frameHead) Cause {
+func (b *frameBudget) charge(h frameHeader) CloseReason {
 	switch h.kind {
 	case frameData:
-		if brings(h) {
-			// connect-go sends a message's prefix by itself: a short message follows.
+		if hasData(h) {
+			// connect-go sends the prefix of a message as a separate frame; a short message may
+			// follow.
 			b.freeData = max(b.freeData, 1)
 			return b.chargeSentResets()
 		}
-		if take(&b.freeData) {
+		if useFree(&b.freeData) {
 			return ""
 		}
-		return b.charge(bucketEmptyData, 1)
+		return b.chargeBucket(bucketEmptyData, 1)
 	case frameHeaders:
-		b.opened++
+		b.notReset++
 		b.streams++
 		b.freeData++
 		if b.freeHeaderParts = 1; h.has(flagEndHeaders) {
@@ -176,36 +173,36 @@ func (b *frameBudget) spend(h frameHead) Cause {
 		}
 		return b.chargeSentResets()
 	case frameContinuation:
-		if h.length >= shortContinuation || take(&b.freeHeaderParts) {
+		if h.length >= shortContinuation || useFree(&b.freeHeaderParts) {
 			return ""
 		}
-		return b.charge(bucketContinuations, 1)
-	case frameReset:
-		if spend(&b.usedResets, b.headersSent.Load(), b.maxFreeResets()) {
+		return b.chargeBucket(bucketContinuations, 1)
+	case frameRSTStream:
+		if useEarned(&b.usedResets, b.headersSent.Load(), b.maxFreeResets()) {
 			return ""
 		}
-		return b.charge(bucketResets, 1)
-	case frameWindow:
-		return b.window()
-	case framePriority, framePriorityNew:
-		if spend(&b.usedPriorities, prioritiesPerStream*b.streams, maxEarned) {
+		return b.chargeBucket(bucketResets, 1)
+	case frameWindowUpdate:
+		return b.chargeWindowUpdate()
+	case framePriority, framePriorityUpdate:
+		if useEarned(&b.usedPriorities, prioritiesPerStream*b.streams, maxEarned) {
 			return ""
 		}
 	case framePing:
 		if !h.has(flagAck) {
-			return b.ping()
+			return b.chargePing()
 		}
 	case frameSettings:
 		if !h.has(flagAck) {
-			return b.settings()
+			return b.chargeSettings()
 		}
 	}
-	return b.charge(bucketOther, 1)
+	return b.chargeBucket(bucketOther, 1)
 }
 
-// spend uses one of the earned frames, of which most are kept. It reports false if there
-// is none.
-func spend(used *int64, earned, most int64) bool {
+// useEarned uses one earned frame, of which at most `most` are kept. It returns false if there is
+// none.
+func useEarned(used *int64, earned, most int64) bool {
 	*used = max(*used, earned-most)
 	if *used >= earned {
 		return false
@@ -214,14 +211,14 @@ func spend(used *int64, earned, most int64) bool {
 	return true
 }
 
-// maxFreeResets is the number of earned resets that are kept. Every stream that is open
-// can be reset at once; more would be the right to a rapid reset.
+// maxFreeResets caps unused earned resets. All open streams can be reset at once; more would permit
+// a rapid reset attack.
 func (b *frameBudget) maxFreeResets() int64 {
-	return max(int64(b.limits.Resets), int64(b.limits.PerSecond*burstSeconds))
+	return max(int64(b.limits.ResetBurst), int64(b.limits.PerSecond*burstSeconds))
 }
 
-// brings reports whether a frame of DATA has any to speak of, or ends its stream.
-func brings(h frameHead) bool {
+// hasData reports whether a DATA frame carries a relevant amount of data or ends its stream.
+func hasData(h frameHeader) bool {
 	least := uint32(shortData)
 	if h.has(flagPadded) {
 		least = shortPadded
@@ -229,17 +226,17 @@ func brings(h frameHead) bool {
 	return h.has(flagEndStream) || h.length > least
 }
 
-func (b *frameBudget) window() Cause {
-	if spend(&b.usedWindows, windowsPerFrame*(b.dataSent.Load()+b.streams), maxEarned) {
+func (b *frameBudget) chargeWindowUpdate() CloseReason {
+	if useEarned(&b.usedWindows, windowsPerFrame*(b.dataSent.Load()+b.streams), maxEarned) {
 		return ""
 	}
-	if cause := b.charge(bucketWindows, 1); cause != "" {
-		return cause
+	if reason := b.chargeBucket(bucketWindows, 1); reason != "" {
+		return reason
 	}
-	return b.chargeSentResets() // a bad one makes the server reset the stream
+	return b.chargeSentResets() // the server resets the stream after an invalid WINDOW_UPDATE
 }
 
-func take(free *int64) bool {
+func useFree(free *int64) bool {
 	if *free == 0 {
 		return false
 	}
@@ -247,38 +244,36 @@ func take(free *int64) bool {
 	return true
 }
 
-// settings charges a SETTINGS frame. gRPC clients that estimate the bandwidth send one
-// when a ping has told them a new estimate.
-func (b *frameBudget) settings() Cause {
+// chargeSettings charges a SETTINGS frame. gRPC clients with bandwidth estimation send one after a
+// ping.
+func (b *frameBudget) chargeSettings() CloseReason {
 	if b.freeSettings {
 		b.freeSettings = false
 		return ""
 	}
-	return b.charge(bucketSettings, 1)
+	return b.chargeBucket(bucketSettings, 1)
 }
 
-// ping charges a PING frame. A ping is free when a HEADERS or DATA frame was sent since
-// the one before, since clients measure the round trip that way. The rest may come every
-// PingEvery on average: single early ones do not add up, because timers and networks
-// jitter.
-func (b *frameBudget) ping() Cause {
+// chargePing charges a PING frame. A ping is free if HEADERS or DATA were sent since the previous
+// one, because clients measure the round trip that way. Other pings are charged on average, not
+// individually, to tolerate jitter of timers and networks.
+func (b *frameBudget) chargePing() CloseReason {
 	sent := b.headersSent.Load() + b.dataSent.Load()
-	fresh := sent != b.seen
-	b.seen = sent
+	fresh := sent != b.sentAtPing
+	b.sentAtPing = sent
 	if fresh {
-		if b.freeSettings = true; b.limits.PingEvery > 0 {
-			b.fullAt[bucketPings] = 0 // no more strikes
+		if b.freeSettings = true; b.limits.MinPingInterval > 0 {
+			b.fullAt[bucketPings] = 0 // reset the strikes
 		}
 		return ""
 	}
-	return b.charge(bucketPings, 1)
+	return b.chargeBucket(bucketPings, 1)
 }
 
-// chargeSentResets charges the client for streams that the server had to reset, since
-// a client can bring that about as well as reset them itself. Those that were answered
-// are free either way. A stream is reset for its own sake once; whatever is beyond that
-// came of DATA for streams that were closed, each of which the server resets again.
-func (b *frameBudget) chargeSentResets() Cause {
+// chargeSentResets charges the client for streams reset by the server, because a client can provoke
+// resets. Streams with a response are free. Each stream is charged once as a reset; further resets
+// are responses to DATA on closed streams.
+func (b *frameBudget) chargeSentResets() CloseReason {
 	sent := b.resetsSent.Load()
 	n := sent - b.chargedResets
 	if n <= 0 {
@@ -289,37 +284,36 @@ func (b *frameBudget) chargeSentResets() Cause {
 	b.usedResets = max(b.usedResets, headers-b.maxFreeResets())
 	free := min(n, max(headers-b.usedResets, 0))
 	b.usedResets += free
-	b.opened = max(b.opened-free, 0)
-	own := min(n-free, b.opened)
-	b.opened -= own
-	if cause := b.charge(bucketResets, own); cause != "" {
-		return cause
+	b.notReset = max(b.notReset-free, 0)
+	own := min(n-free, b.notReset)
+	b.notReset -= own
+	if reason := b.chargeBucket(bucketResets, own); reason != "" {
+		return reason
 	}
-	return b.charge(bucketLateData, n-free-own)
+	return b.chargeBucket(bucketLateData, n-free-own)
 }
 
-// charge takes frames from a bucket. The bucket is kept as the time when it is full
-// again.
-func (b *frameBudget) charge(bucket int, frames int64) Cause {
-	each, burst := b.rate(bucket)
-	if each <= 0 || frames == 0 {
+// charge takes frames from a bucket. A bucket is stored as the time when it is full again.
+func (b *frameBudget) chargeBucket(bucket int, frames int64) CloseReason {
+	cost, burst := b.rate(bucket)
+	if cost <= 0 || frames == 0 {
 		return ""
 	}
 	now := b.clock()
-	full := max(b.fullAt[bucket], now) + frames*each
+	full := max(b.fullAt[bucket], now) + frames*cost
 	b.fullAt[bucket] = full
-	if full-now > burst*each {
-		return Causes()[bucket]
+	if full-now > burst*cost {
+		return CloseReasons()[bucket]
 	}
 	return ""
 }
 
-// rate is the time that a frame of a bucket costs, and the number of frames that may come
-// at once. A cost of 0 means no limit.
-func (b *frameBudget) rate(bucket int) (each, burst int64) {
-	if bucket == bucketPings && b.limits.PingEvery > 0 {
-		// A tenth less, so that clocks of different speed do not add up either.
-		return int64(b.limits.PingEvery / 10 * 9), pingBurst
+// rate returns the cost of a frame in nanoseconds and the burst of a bucket. A cost of 0 means no
+// limit.
+func (b *frameBudget) rate(bucket int) (cost, burst int64) {
+	if bucket == bucketPings && b.limits.MinPingInterval > 0 {
+		// 10 % tolerance for clocks of different speed.
+		return int64(b.limits.MinPingInterval / 10 * 9), pingBurst
 	}
 	rate := int64(b.limits.PerSecond)
 	if rate <= 0 {
@@ -331,27 +325,27 @@ func (b *frameBudget) rate(bucket int) (each, burst int64) {
 	burst = rate * burstSeconds
 	switch bucket {
 	case bucketResets:
-		burst = max(burst, int64(b.limits.Resets))
+		burst = max(burst, int64(b.limits.ResetBurst))
 	case bucketLateData:
-		burst = max(burst, lateFrames)
+		burst = max(burst, lateDataBurst)
 	}
 	return int64(time.Second) / rate, burst
 }
 
-// clock asks for the time once in each portion that was read.
+// clock reads the clock once per input.
 func (b *frameBudget) clock() int64 {
 	if b.now == 0 {
-		b.now = int64(time.Since(b.born)) + 1
+		b.now = int64(time.Since(b.start)) + 1
 	}
 	return b.now
 }
 
-// sent records what is sent, and replaces the error code of a stream that clients are to
-// retry. It is called with the connection's lock.
+// sent records output, and replaces the error code of streams marked by refuseOnReset. The caller
+// holds serverConn.mu.
 func (b *frameBudget) sent(p []byte) {
-	b.replaceCode(p)
+	b.replaceErrorCode(p)
 	if b.memory != nil {
-		b.memory.sent(frameHead{}, p)
+		b.memory.sent(frameHeader{}, p)
 	}
 	for {
 		h, rest, ok := b.out.next(p)
@@ -366,52 +360,52 @@ func (b *frameBudget) sent(p []byte) {
 			b.headersSent.Add(1)
 		case frameData:
 			b.dataSent.Add(1)
-			if taken := b.watched[h.stream]; taken != nil && h.length > 0 {
+			if taken := b.dataFrames[h.stream]; taken != nil && h.length > 0 {
 				taken.Add(1)
 			}
-		case frameReset:
+		case frameRSTStream:
 			b.resetsSent.Add(1)
 		}
 		if b.windows.sent(h) {
 			b.replace = len(refusedStream)
-			b.replaceCode(rest)
+			b.replaceErrorCode(rest)
 		}
 		p = rest
 	}
 }
 
-// refusedStream is the error code that clients take for UNAVAILABLE.
+// refusedStream is the error code REFUSED_STREAM. gRPC clients map it to UNAVAILABLE.
 var refusedStream = [4]byte{0, 0, 0, 0x7}
 
-func (b *frameBudget) replaceCode(p []byte) {
+func (b *frameBudget) replaceErrorCode(p []byte) {
 	n := copy(p, refusedStream[len(refusedStream)-b.replace:])
 	b.replace -= n
 }
 
-// The error codes of HTTP/2 (RFC 9113, section 7) that are sent from here.
+// HTTP/2 error codes (RFC 9113, section 7) sent from here.
 const (
 	errEnhanceYourCalm    = 0xb
 	errInadequateSecurity = 0xc
 )
 
-// farewell returns the frame that tells a client why its connection ends.
-func farewell(cause Cause) []byte {
-	switch cause {
-	case CauseMemory:
+// goAwayFor returns the GOAWAY frame for a reason.
+func goAwayFor(reason CloseReason) []byte {
+	switch reason {
+	case CloseMemory:
 		return goAway(errEnhanceYourCalm, "server overloaded")
-	case CauseHeaderTimeout:
+	case CloseHeaderTimeout:
 		return goAway(errEnhanceYourCalm, "header timeout")
 	default:
-		return goAway(errEnhanceYourCalm, "too_many_"+string(cause))
+		return goAway(errEnhanceYourCalm, "too_many_"+string(reason))
 	}
 }
 
-// emptySettings returns a SETTINGS frame, which must be the first frame that a server sends
-// (RFC 9113, section 3.4).
+// emptySettings returns a SETTINGS frame, the required first frame of a server (RFC 9113, section
+// 3.4).
 func emptySettings() []byte { return []byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0} }
 
-// goAway returns a GOAWAY frame. The last stream that was handled is not known here: the
-// highest says that any may have been.
+// goAway returns a GOAWAY frame. The last handled stream is unknown here, so the frame has the
+// maximum id: any stream may have been handled.
 func goAway(code uint32, text string) []byte {
 	frame := make([]byte, 0, frameHeaderLen+8+len(text))
 	frame = append(frame, 0, 0, byte(8+len(text)), frameGoAway, 0, 0, 0, 0, 0)

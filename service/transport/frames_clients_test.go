@@ -9,10 +9,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// The control frames that clients send for each call are free, however many calls there
-// are and although no response has DATA. Each case is the pattern of one client, as seen
-// on the wire.
-func TestBudgetOfClients(t *testing.T) {
+// Control frames that clients send for each call are not charged, for any number of calls, also if
+// no response has DATA. Each case is the observed pattern of a client.
+func TestFrameBudgetOfKnownClients(t *testing.T) {
 	opens := func(f *http2.Framer) error {
 		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true})
 	}
@@ -22,11 +21,11 @@ func TestBudgetOfClients(t *testing.T) {
 		},
 		"a browser: a priority and its update": func(f *http2.Framer) error {
 			return errors.Join(opens(f), f.WritePriority(1, http2.PriorityParam{StreamDep: 3}),
-				f.WriteRawFrame(framePriorityNew, 0, 0, []byte("\x00\x00\x00\x01u=1")))
+				f.WriteRawFrame(framePriorityUpdate, 0, 0, []byte("\x00\x00\x00\x01u=1")))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newFrameBudget(FrameLimits{PerSecond: 1, Resets: 1}, len(fullPreface))
+			b := newFrameBudget(FrameLimits{PerSecond: 1, ResetBurst: 1}, len(clientPreface))
 			asks := wireFrames(t, call)
 			fails := wireFrames(t, func(f *http2.Framer) error {
 				return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true, EndStream: true})
@@ -43,10 +42,9 @@ func TestBudgetOfClients(t *testing.T) {
 	}
 }
 
-// A client that estimates the bandwidth pings after a response and then announces a new
-// window.
-func TestBudgetOfBandwidthEstimation(t *testing.T) {
-	b := newFrameBudget(FrameLimits{PerSecond: 1, PingEvery: time.Hour}, len(fullPreface))
+// A client with bandwidth estimation pings after a response and then announces a new window.
+func TestFrameBudgetOfBandwidthEstimation(t *testing.T) {
+	b := newFrameBudget(FrameLimits{PerSecond: 1, MinPingInterval: time.Hour}, len(clientPreface))
 	data := wireFrames(t, func(f *http2.Framer) error { return f.WriteData(1, false, []byte("message")) })
 	estimates := wireFrames(t, func(f *http2.Framer) error {
 		return errors.Join(f.WritePing(false, [8]byte{}), f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20}))
@@ -59,22 +57,22 @@ func TestBudgetOfBandwidthEstimation(t *testing.T) {
 	}
 }
 
-// What many calls have earned does not add up to a flood.
-func TestEarnedFramesDoNotAddUp(t *testing.T) {
+// Earned frames are capped.
+func TestEarnedFramesAreCapped(t *testing.T) {
 	call := wireFrames(t, func(f *http2.Framer) error {
 		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true})
 	})
-	for cause, most := range map[Cause]int{
-		CauseWindows: maxEarned + 1000, CauseOther: maxEarned + 1000, CauseResets: 2*2000 + 1,
+	for reason, most := range map[CloseReason]int{
+		CloseWindowUpdates: maxEarned + 1000, CloseOtherFrames: maxEarned + 1000, CloseResets: 2*2000 + 1,
 	} {
-		t.Run(string(cause), func(t *testing.T) {
+		t.Run(string(reason), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newFrameBudget(FrameLimits{PerSecond: 100, Resets: 2000}, len(fullPreface))
+				b := newFrameBudget(FrameLimits{PerSecond: 100, ResetBurst: 2000}, len(clientPreface))
 				for range 100_000 {
 					b.received(call)
 					b.sent(call)
 				}
-				flood := wireFrames(t, floods()[cause])
+				flood := wireFrames(t, floods()[reason])
 				passed := 0
 				for b.received(flood) == "" && passed < 1_000_000 {
 					passed++
@@ -87,11 +85,11 @@ func TestEarnedFramesDoNotAddUp(t *testing.T) {
 	}
 }
 
-// A client may ping at exactly the allowed interval for as long as it likes, whatever its
-// timer and the network add to or take from each interval.
-func TestPingsMayJitter(t *testing.T) {
+// Pings at exactly the allowed interval are permitted indefinitely, with jitter of timers and
+// networks.
+func TestPingJitterIsTolerated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newFrameBudget(FrameLimits{PerSecond: 100, PingEvery: 5 * time.Second}, len(fullPreface))
+		b := newFrameBudget(FrameLimits{PerSecond: 100, MinPingInterval: 5 * time.Second}, len(clientPreface))
 		ping := wireFrames(t, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) })
 		for i := range 10_000 {
 			if got := b.received(ping); got != "" {

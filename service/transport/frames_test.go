@@ -15,25 +15,25 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever the frames and however they are cut, their headers are found.
-func TestFrameScan(t *testing.T) {
+// The scanner finds all frames at all read boundaries.
+func TestFrameScanner(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var flow []byte
-		var want []frameHead
+		var want []frameHeader
 		for range rapid.IntRange(0, 10).Draw(t, "frames") {
-			h := frameHead{
+			h := frameHeader{
 				length: uint32(rapid.IntRange(0, 300).Draw(t, "length")),
 				kind:   rapid.Byte().Draw(t, "kind"), flags: rapid.Byte().Draw(t, "flags"),
 				stream: rapid.Uint32Range(0, 1<<31-1).Draw(t, "stream"),
 			}
 			want = append(want, h)
 			flow = binary.BigEndian.AppendUint32(flow, h.length<<8|uint32(h.kind))
-			flow = binary.BigEndian.AppendUint32(append(flow, h.flags), h.stream|1<<31) // of which one bit means nothing
+			flow = binary.BigEndian.AppendUint32(append(flow, h.flags), h.stream|1<<31) // the reserved bit is ignored
 			flow = append(flow, bytes.Repeat([]byte{0xff}, int(h.length))...)
 		}
-		var s frameScan
-		var got []frameHead
+		var s frameScanner
+		var got []frameHeader
 		for len(flow) > 0 {
 			n := rapid.IntRange(1, min(len(flow), 40)).Draw(t, "cut")
 			for p := flow[:n]; ; {
@@ -45,7 +45,7 @@ func TestFrameScan(t *testing.T) {
 			}
 			flow = flow[n:]
 		}
-		if len(got) != len(want) || !s.between() {
+		if len(got) != len(want) || !s.atBoundary() {
 			t.Fatalf("got %v, want %v", got, want)
 		}
 		for i := range got {
@@ -56,7 +56,7 @@ func TestFrameScan(t *testing.T) {
 	})
 }
 
-// wireFrames returns what the framer writes.
+// wireFrames returns the bytes that the framer writes.
 func wireFrames(t testing.TB, write func(*http2.Framer) error) []byte {
 	t.Helper()
 	var wire bytes.Buffer
@@ -66,43 +66,43 @@ func wireFrames(t testing.TB, write func(*http2.Framer) error) []byte {
 	return wire.Bytes()
 }
 
-// floods are the frames that cost a client little, each with what is said of too many.
-func floods() map[Cause]func(*http2.Framer) error {
-	return map[Cause]func(*http2.Framer) error{
-		CausePings:         func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) },
-		CauseSettings:      func(f *http2.Framer) error { return f.WriteSettings() },
-		CauseResets:        func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) },
-		CauseContinuations: func(f *http2.Framer) error { return f.WriteContinuation(1, false, nil) },
-		CauseWindows:       func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) },
-		CauseEmptyData:     func(f *http2.Framer) error { return f.WriteData(1, false, nil) },
-		CauseOther:         func(f *http2.Framer) error { return f.WritePriority(1, http2.PriorityParam{StreamDep: 3}) },
+// floods are frames that exceed each limit when repeated.
+func floods() map[CloseReason]func(*http2.Framer) error {
+	return map[CloseReason]func(*http2.Framer) error{
+		ClosePings:         func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) },
+		CloseSettings:      func(f *http2.Framer) error { return f.WriteSettings() },
+		CloseResets:        func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) },
+		CloseContinuations: func(f *http2.Framer) error { return f.WriteContinuation(1, false, nil) },
+		CloseWindowUpdates: func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) },
+		CloseEmptyData:     func(f *http2.Framer) error { return f.WriteData(1, false, nil) },
+		CloseOtherFrames:   func(f *http2.Framer) error { return f.WritePriority(1, http2.PriorityParam{StreamDep: 3}) },
 	}
 }
 
-func TestBudgetOfEachKind(t *testing.T) {
-	for cause, write := range floods() {
-		t.Run(string(cause), func(t *testing.T) {
+func TestFrameBudgetLimitsEachKind(t *testing.T) {
+	for reason, write := range floods() {
+		t.Run(string(reason), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newFrameBudget(FrameLimits{PerSecond: 100, Resets: 2000}, len(fullPreface))
+				b := newFrameBudget(FrameLimits{PerSecond: 100, ResetBurst: 2000}, len(clientPreface))
 				flood := wireFrames(t, write)
-				want := map[Cause]int{CauseSettings: 100, CauseResets: 2000}[cause]
+				want := map[CloseReason]int{CloseSettings: 100, CloseResets: 2000}[reason]
 				if want == 0 {
 					want = 1000
 				}
 				passed := 0
-				var got Cause
+				var got CloseReason
 				for got = b.received(flood); got == "" && passed < 10_000; got = b.received(flood) {
 					passed++
 				}
-				if got != cause || passed < want-1 || passed > want+1 {
-					t.Errorf("%d passed, then %q", passed, got)
+				if got != reason || passed < want-1 || passed > want+1 {
+					t.Errorf("%d frames passed, then %q, want about %d and %q", passed, got, want, reason)
 				}
 
-				// Within its rate a client may go on for ever.
-				b = newFrameBudget(FrameLimits{PerSecond: 100, Resets: 2000}, len(fullPreface))
+				// Within its rate a client is never limited.
+				b = newFrameBudget(FrameLimits{PerSecond: 100, ResetBurst: 2000}, len(clientPreface))
 				for range 10_000 {
 					if got := b.received(flood); got != "" {
-						t.Fatalf("within the rate: %q", got)
+						t.Fatalf("received(frames within the rate) = %q, want none", got)
 					}
 					time.Sleep(time.Second / 10)
 				}
@@ -111,9 +111,9 @@ func TestBudgetOfEachKind(t *testing.T) {
 	}
 }
 
-// What calls give reason for costs nothing.
-func TestBudgetOfABusyClient(t *testing.T) {
-	b := newFrameBudget(FrameLimits{PerSecond: 1, Resets: 1, PingEvery: time.Hour}, len(fullPreface))
+// Frames that are a normal consequence of calls are not charged.
+func TestFrameBudgetOfBusyClient(t *testing.T) {
+	b := newFrameBudget(FrameLimits{PerSecond: 1, ResetBurst: 1, MinPingInterval: time.Hour}, len(clientPreface))
 	asks := wireFrames(t, func(f *http2.Framer) error {
 		block := bytes.Repeat([]byte("h"), 2000)
 		return errors.Join(
@@ -130,7 +130,7 @@ func TestBudgetOfABusyClient(t *testing.T) {
 			f.WriteRSTStream(1, http2.ErrCodeCancel),
 		)
 	})
-	answer := wireFrames(t, func(f *http2.Framer) error {
+	response := wireFrames(t, func(f *http2.Framer) error {
 		return errors.Join(
 			f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true}),
 			f.WriteData(1, false, []byte("message")),
@@ -138,107 +138,107 @@ func TestBudgetOfABusyClient(t *testing.T) {
 	})
 	for i := range 10_000 {
 		if got := b.received(asks); got != "" {
-			t.Fatalf("call %d: %q", i, got)
+			t.Fatalf("received(call %d) = %q, want none", i, got)
 		}
-		b.sent(answer)
+		b.sent(response)
 		if got := b.received(reacts); got != "" {
-			t.Fatalf("reaction %d: %q", i, got)
+			t.Fatalf("received(control frames %d) = %q, want none", i, got)
 		}
 	}
 }
 
-// Streams that the server has to reset count as those that the client resets.
-func TestBudgetOfResetsThatAreBroughtAbout(t *testing.T) {
-	b := newFrameBudget(FrameLimits{PerSecond: 10, Resets: 50}, len(fullPreface))
+// Streams reset by the server are charged like streams reset by the client.
+func TestFrameBudgetOfServerResets(t *testing.T) {
+	b := newFrameBudget(FrameLimits{PerSecond: 10, ResetBurst: 50}, len(clientPreface))
 	asks := wireFrames(t, func(f *http2.Framer) error {
 		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true})
 	})
 	reset := wireFrames(t, func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeProtocol) })
 	for i := range 1000 {
 		if got := b.received(asks); got != "" {
-			if got != CauseResets || i < 99 || i > 102 {
-				t.Errorf("%q after %d", got, i)
+			if got != CloseResets || i < 99 || i > 102 {
+				t.Errorf("received() = %q after %d streams, want %q after about 100", got, i, CloseResets)
 			}
 			return
 		}
 		b.sent(reset)
 	}
-	t.Error("it goes on for ever")
+	t.Error("received() never reports a limit")
 }
 
-// DATA for a stream that is closed, which the server answers with a reset each time, may
-// come for as long as it may have been on its way, and not for ever.
-func TestBudgetOfLateData(t *testing.T) {
+// DATA for a closed stream, which the server answers with RST_STREAM, is allowed for the amount
+// that can be in transit.
+func TestFrameBudgetOfLateData(t *testing.T) {
 	opens := wireFrames(t, func(f *http2.Framer) error {
 		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true})
 	})
-	answer := wireFrames(t, func(f *http2.Framer) error {
+	response := wireFrames(t, func(f *http2.Framer) error {
 		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("h"), EndHeaders: true, EndStream: true})
 	})
 	data := wireFrames(t, func(f *http2.Framer) error { return f.WriteData(1, false, make([]byte, 32)) })
 	reset := wireFrames(t, func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeStreamClosed) })
 	synctest.Test(t, func(t *testing.T) {
-		b := newFrameBudget(FrameLimits{PerSecond: 10, Resets: 50}, len(fullPreface))
-		// late sends data to a stream that has been answered, and gives what is said of it.
-		late := func(frames int) (got Cause) {
+		b := newFrameBudget(FrameLimits{PerSecond: 10, ResetBurst: 50}, len(clientPreface))
+		// late sends DATA to a stream that has a response.
+		late := func(frames int) (got CloseReason) {
 			got = b.received(opens)
-			b.sent(answer)
+			b.sent(response)
 			for i := 0; i < frames && got == ""; i++ {
 				got = b.received(data)
 				b.sent(reset)
 			}
 			return got
 		}
-		// A window full of large frames, again and again, and one of small ones.
+		// Full windows of large frames, repeatedly, and then one of small frames.
 		for range 100 {
 			if got := late(1 << 20 / (16 << 10)); got != "" {
-				t.Fatalf("refused uploads: %q", got)
+				t.Fatalf("received(rejected uploads) = %q, want none", got)
 			}
 			time.Sleep(10 * time.Second)
 		}
 		if got := late(1 << 20 / 40); got != "" {
-			t.Errorf("a refused import: %q", got)
+			t.Errorf("received(rejected import) = %q, want none", got)
 		}
-		if got := late(1 << 20); got != CauseLateData {
-			t.Errorf("a flood: %q", got)
+		if got := late(1 << 20); got != CloseLateData {
+			t.Errorf("received(flood) = %q, want %q", got, CloseLateData)
 		}
 	})
 }
 
-// Pings are judged as gRPC servers judge them.
+// Pings are limited as in gRPC servers.
 func TestPingPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newFrameBudget(FrameLimits{PerSecond: 100, PingEvery: 30 * time.Second}, len(fullPreface))
+		b := newFrameBudget(FrameLimits{PerSecond: 100, MinPingInterval: 30 * time.Second}, len(clientPreface))
 		ping := wireFrames(t, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) })
 		for range 100 {
 			if got := b.received(ping); got != "" {
-				t.Fatalf("a patient client: %q", got)
+				t.Fatalf("received(ping within the interval) = %q, want none", got)
 			}
 			time.Sleep(30 * time.Second)
 		}
 		for i := range 4 {
 			got := b.received(ping)
-			if (got == CausePings) != (i == 3) {
-				t.Errorf("ping %d: %q", i, got)
+			if (got == ClosePings) != (i == 3) {
+				t.Errorf("received(early ping %d) = %q, want the limit at ping 3", i, got)
 			}
 			time.Sleep(time.Second)
 		}
 	})
 }
 
-// A connection over its budget is told why, all that was written before arrives, and
-// nothing is taken any more.
-func TestDismissal(t *testing.T) {
+// A connection that exceeds a limit receives all earlier writes and then a GOAWAY with the reason.
+// Later writes fail.
+func TestCloseWithGoAway(t *testing.T) {
 	t.Parallel()
 	var config net.ListenConfig
 	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var told []Cause
+	var reasons []CloseReason
 	listener := Listen(inner, ListenOptions{
-		StallTimeout: stallLimit, Frames: FrameLimits{PerSecond: 10},
-		Overdrawn: func(_ net.Addr, cause Cause) { told = append(told, cause) },
+		StallTimeout: stallTimeout, Frames: FrameLimits{PerSecond: 10},
+		OnClose: func(_ net.Addr, reason CloseReason) { reasons = append(reasons, reason) },
 	})
 	defer func() { _ = listener.Close() }()
 	var dialer net.Dialer
@@ -248,7 +248,7 @@ func TestDismissal(t *testing.T) {
 	}
 	defer func() { _ = peer.Close() }()
 	flood := wireFrames(t, func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) })
-	go func() { // it sends on until the connection is closed
+	go func() { // sends until the connection is closed
 		_, _ = io.WriteString(peer, asHTTP2)
 		for range 1 << 20 {
 			if _, err := peer.Write(flood); err != nil {
@@ -274,36 +274,36 @@ func TestDismissal(t *testing.T) {
 	}()
 	framer := http2.NewFramer(nil, peer)
 	if data, err := framer.ReadFrame(); err != nil || data.Header().Type != http2.FrameData {
-		t.Errorf("got %v, %v", data, err)
+		t.Errorf("ReadFrame() = %v, %v, want DATA", data, err)
 	}
 	frame, err := framer.ReadFrame()
 	if goAway, ok := frame.(*http2.GoAwayFrame); !ok || goAway.ErrCode != http2.ErrCodeEnhanceYourCalm ||
 		string(goAway.DebugData()) != "too_many_resets" {
-		t.Errorf("got %v, %v", frame, err)
+		t.Errorf("ReadFrame() = %v, %v, want GOAWAY with too_many_resets", frame, err)
 	}
 	if err := <-served; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the server reads %v", err)
+		t.Errorf("Read() of the server = %v, want net.ErrClosed", err)
 	}
 	if _, err := c.Write([]byte("x")); err == nil {
-		t.Error("a later write is taken")
+		t.Error("Write() after the end = nil, want an error")
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	if listener.Open() != 0 || len(told) != 1 || told[0] != CauseResets {
-		t.Errorf("%d connections are open, told %v", listener.Open(), told)
+	if listener.Open() != 0 || len(reasons) != 1 || reasons[0] != CloseResets {
+		t.Errorf("Open() = %d, OnClose called with %v, want 0 and [resets]", listener.Open(), reasons)
 	}
 }
 
-func TestFarewellHasTheWordsOfGRPC(t *testing.T) {
-	// gRPC clients know this text, and ping less often from then on.
-	if !strings.HasSuffix(string(farewell(CausePings)), "too_many_pings") {
-		t.Errorf("got %q", farewell(CausePings))
+func TestGoAwayTextForPings(t *testing.T) {
+	// gRPC clients recognize this text and ping less often.
+	if !strings.HasSuffix(string(goAwayFor(ClosePings)), "too_many_pings") {
+		t.Errorf("goAwayFor(ClosePings) = %q, want too_many_pings", goAwayFor(ClosePings))
 	}
 }
 
-// A call's frames are looked at for next to nothing.
-func BenchmarkBudget(b *testing.B) {
+// Charging the frames of a call must cost little.
+func BenchmarkFrameBudget(b *testing.B) {
 	wire := wireFrames(b, func(f *http2.Framer) error {
 		return errors.Join(
 			f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 80), EndHeaders: true}),
@@ -311,16 +311,16 @@ func BenchmarkBudget(b *testing.B) {
 			f.WriteWindowUpdate(0, 1),
 		)
 	})
-	answer := wireFrames(b, func(f *http2.Framer) error {
+	response := wireFrames(b, func(f *http2.Framer) error {
 		return errors.Join(
 			f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 20), EndHeaders: true}),
 			f.WriteData(1, false, make([]byte, 100)),
 		)
 	})
-	budget := newFrameBudget(FrameLimits{PerSecond: 100, Resets: 2000, PingEvery: time.Minute}, len(fullPreface))
+	budget := newFrameBudget(FrameLimits{PerSecond: 100, ResetBurst: 2000, MinPingInterval: time.Minute}, len(clientPreface))
 	b.ReportAllocs()
 	for b.Loop() {
-		budget.sent(answer)
+		budget.sent(response)
 		if budget.received(wire) != "" {
 			b.Fatal("over the budget")
 		}

@@ -13,134 +13,130 @@ import (
 	"github.com/yourorg/userservice/service/fair"
 )
 
-// longAgo is a deadline that has passed. Setting it ends a blocked read or write.
-var longAgo = time.Unix(1, 0)
+// pastDeadline is a deadline in the past. It unblocks a read or write.
+var pastDeadline = time.Unix(1, 0)
 
-// shortBodyTimeout is how long a body may take while memory is short.
-const shortBodyTimeout = 2 * time.Second
+// lowMemoryBodyTimeout is the body timeout under memory pressure.
+const lowMemoryBodyTimeout = 2 * time.Second
 
-// GuardOptions are the limits that a Guard keeps, and what it tells of requests.
+// GuardOptions are the limits and callbacks of a Guard.
 type GuardOptions struct {
-	// StallTimeout is how long a peer may take nothing of what is being written.
+	// StallTimeout aborts a response write without progress.
 	StallTimeout time.Duration
-	// BodyTimeout is how long a request body may take, and of a stream each message that
-	// has begun.
+	// BodyTimeout bounds the time of a request body. In a stream it bounds each message from its
+	// first byte.
 	BodyTimeout time.Duration
-	// RestTimeout is how long a response waits for the end of a request that its handler has
-	// not read. 0: 100 ms.
-	RestTimeout time.Duration
-	// MaxMessageBytes bounds a message of a request as it comes in, still compressed.
+	// DiscardTimeout bounds the time for reading the rest of a request after its handler returned.
+	// 0: 100 ms.
+	DiscardTimeout time.Duration
+	// MaxMessageBytes returns the limit of a request message before decompression.
 	MaxMessageBytes func(*http.Request) int64
-	// TooLarge is the error for a message beyond the limit, Late for one that did not come.
-	TooLarge func(r *http.Request, limit int64) error
-	Late     func() error
-	// BodyFault is the error for a body that its caller got wrong; its type is
-	// *connect.Error, which package connect passes on. nil: io.ErrUnexpectedEOF.
-	BodyFault func(fault BodyFault, message string) error
-	// Memory is the budget that requests draw on, nil: without a limit. Account returns
-	// the caller whose account a request begins with; it is required with Memory.
+	// TooLarge returns the error for a message over the limit, BodyTimedOut the error for a body
+	// that exceeded its timeout.
+	TooLarge     func(r *http.Request, limit int64) error
+	BodyTimedOut func() error
+	// InvalidBody returns the error for an invalid body, a *connect.Error, which connect passes on.
+	// nil: io.ErrUnexpectedEOF.
+	InvalidBody func(kind BodyError, message string) error
+	// Memory is the budget of requests; nil: no limit. Account returns the account that a request
+	// starts in. It is required with Memory.
 	Memory  *budget.Budget
 	Account func(*http.Request) (class budget.Class, caller string)
-	// Overloaded returns the error for a message that the budget has no room for. It is
-	// required with Memory.
+	// Overloaded returns the error for a message without memory. It is required with Memory.
 	Overloaded func(*http.Request) error
-	// Scheduler shares the processors among callers; nil: handlers run as they come.
+	// Scheduler shares the processors among callers; nil: handlers run at once.
 	Scheduler *fair.Scheduler
-	// Streams reports whether the request's body is a stream, which may take as
-	// long as the caller wants.
-	Streams func(*http.Request) bool
-	// Context, if set, returns the context for the handler of a request.
+	// IsStream reports whether the request body is a stream, which has no timeout between messages.
+	IsStream func(*http.Request) bool
+	// Context, if set, returns the context of the handler.
 	Context func(*http.Request, *Exchange) context.Context
-	// Done, if set, is told when a handler has returned or has panicked, on its
-	// goroutine.
+	// Done, if set, is called after the handler returned or panicked, on its goroutine.
 	Done   func(*http.Request, *Exchange)
 	Logger *slog.Logger
 }
 
-// Guard is the outermost middleware. It is safe for use by many goroutines.
+// Guard is the outermost middleware. It aborts stalled exchanges and limits request bodies. It is
+// safe for concurrent use.
 type Guard struct {
-	opts   GuardOptions
-	stalls atomic.Int64
-	late   atomic.Int64
-	// hurry is how long a peer may take nothing of a stream, and bring nothing of a
-	// body, once the server is about to stop. 0: it is not.
-	hurry     atomic.Int64
-	hurriedAt atomic.Pointer[time.Time] // when that began: time before it does not count; nil: it has not
-	hurried   chan struct{}
-	departing atomic.Bool // connections are to end with their next answer
+	opts         GuardOptions
+	stalls       atomic.Int64
+	bodyTimeouts atomic.Int64
+	// drainTimeout is the shortened timeout of streaming writes and request bodies during a drain;
+	// 0: no drain.
+	drainTimeout atomic.Int64
+	drainStart   atomic.Pointer[time.Time] // start of the drain; nil: no drain
+	drainSignal  chan struct{}
+	noKeepAlives atomic.Bool // HTTP/1.1 connections close after their next response
 
-	mu    sync.Mutex
-	first *Exchange     // all that go on
-	ended bool          // StopStreams was called
-	idle  chan struct{} // closed when there are none; nil: nobody waits
+	mu             sync.Mutex
+	first          *Exchange     // list of exchanges in progress
+	streamsStopped bool          // StopStreams was called
+	idle           chan struct{} // closed when the list is empty; nil: no WaitIdle is waiting
 
 	stop    chan struct{}
 	stopped chan struct{}
 }
 
-// NewGuard returns a guard, whose one goroutine runs until Close.
+// NewGuard returns a guard. Its goroutine runs until Close.
 func NewGuard(opts GuardOptions) *Guard {
 	g := &Guard{
-		opts: opts, hurried: make(chan struct{}, 1),
+		opts: opts, drainSignal: make(chan struct{}, 1),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go g.run()
 	return g
 }
 
-// Hurry shortens the time for which a peer may take nothing of a stream that is being
-// written, and bring nothing of a body that is waited for, for what goes on as well. A
-// server that stops calls it: a handler that is blocked in such a write cannot be told
-// so, and would hold the stop up for as long as the stall limit, as would a body that
-// does not come. Who takes what comes, however slowly, is not cut, and the answer to a
-// call keeps its time: nobody can have it elsewhere. A grace above the stall limit
-// changes nothing for writes.
-func (g *Guard) Hurry(grace time.Duration) {
+// ShortenTimeouts lowers the stall timeout of streaming writes and request bodies to grace,
+// including for exchanges in progress. A draining server calls it because a handler blocked in
+// Write cannot be notified. Unary responses are not affected, nor is a slow reader that makes
+// progress. A grace above the stall timeout has no effect on writes.
+func (g *Guard) ShortenTimeouts(grace time.Duration) {
 	now := time.Now()
-	g.hurriedAt.CompareAndSwap(nil, &now)
-	g.hurry.Store(max(int64(grace), 1))
+	g.drainStart.CompareAndSwap(nil, &now)
+	g.drainTimeout.Store(max(int64(grace), 1))
 	select {
-	case g.hurried <- struct{}{}:
-	default: // the one before has yet to be seen, and will find this grace
+	case g.drainSignal <- struct{}{}:
+	default: // the pending signal applies to this grace too
 	}
 }
 
-// Depart makes the connections of HTTP/1.1 end with their next answer, which says so: a
-// caller who sent another request could have it cut when the server stops.
-func (g *Guard) Depart() { g.departing.Store(true) }
+// DisableKeepAlives closes HTTP/1.1 connections after their next response, with "Connection:
+// close": a later request could be lost when the server shuts down.
+func (g *Guard) DisableKeepAlives() { g.noKeepAlives.Store(true) }
 
-// patience is how long the peer of an exchange may take nothing.
-func (g *Guard) patience(x *Exchange) time.Duration {
-	if hurry := time.Duration(g.hurry.Load()); hurry > 0 && x.flows.Load() {
-		return min(hurry, g.opts.StallTimeout)
+// stallTimeout returns the stall timeout of an exchange, which is shorter for a stream during a
+// drain.
+func (g *Guard) stallTimeout(x *Exchange) time.Duration {
+	if timeout := time.Duration(g.drainTimeout.Load()); timeout > 0 && x.streaming.Load() {
+		return min(timeout, g.opts.StallTimeout)
 	}
 	return g.opts.StallTimeout
 }
 
-// stalled reports whether an exchange that has stood still since a time has used up its
-// stall timeout, or, during a drain, the shorter one. That begins with the drain: a reader
-// that was slow before it gets the whole of it.
+// stalled reports whether an exchange without progress since a time has exceeded its stall timeout.
+// The shorter timeout of a drain starts with the drain.
 func (g *Guard) stalled(x *Exchange, since, now time.Time) bool {
 	return now.Sub(since) >= g.opts.StallTimeout ||
-		x.flows.Load() && g.hurry.Load() > 0 && now.Sub(g.notBeforeDrain(since)) >= g.patience(x)
+		x.streaming.Load() && g.drainTimeout.Load() > 0 && now.Sub(g.sinceDrain(since)) >= g.stallTimeout(x)
 }
 
-// notBeforeDrain is the later of the time and the beginning of the drain.
-func (g *Guard) notBeforeDrain(since time.Time) time.Time {
-	if drain := g.hurriedAt.Load(); drain != nil && drain.After(since) {
-		return *drain
+// sinceDrain returns the later of since and the start of the drain.
+func (g *Guard) sinceDrain(since time.Time) time.Time {
+	if start := g.drainStart.Load(); start != nil && start.After(since) {
+		return *start
 	}
 	return since
 }
 
-// Close ends the guard's goroutine. It is called once, after the last request.
+// Close stops the guard's goroutine. It must be called once, after the last request.
 func (g *Guard) Close() {
 	close(g.stop)
 	<-g.stopped
 }
 
-// WaitIdle returns once no request is being handled, or with the context's error.
-// It is for the end, when no more come.
+// WaitIdle waits until no request is in progress, or returns the context's error. New requests must
+// have been stopped before.
 func (g *Guard) WaitIdle(ctx context.Context) error {
 	g.mu.Lock()
 	if g.first == nil {
@@ -160,12 +156,11 @@ func (g *Guard) WaitIdle(ctx context.Context) error {
 	}
 }
 
-// StopStreams ends the reading of all bodies that are streams, those that are yet to
-// come too: a handler that waits for its caller's next message would wait past any
-// drain.
+// StopStreams aborts reading of all streaming request bodies, including those of later requests. A
+// handler that waits for the next message of a client would not end during a drain.
 func (g *Guard) StopStreams() {
 	g.mu.Lock()
-	g.ended = true
+	g.streamsStopped = true
 	var streams []*Exchange
 	for x := g.first; x != nil; x = x.next {
 		if x.stream {
@@ -178,57 +173,57 @@ func (g *Guard) StopStreams() {
 	}
 }
 
-// Stalls is how many exchanges were cut since their peers took nothing.
-func (g *Guard) Stalls() int64 { return g.stalls.Load() }
+// StalledWrites returns the number of exchanges aborted by the stall timeout.
+func (g *Guard) StalledWrites() int64 { return g.stalls.Load() }
 
-// LateBodies is how many exchanges were cut since their bodies did not come.
-func (g *Guard) LateBodies() int64 { return g.late.Load() }
+// BodyTimeouts returns the number of exchanges aborted by the body timeout.
+func (g *Guard) BodyTimeouts() int64 { return g.bodyTimeouts.Load() }
 
-// Wrap returns the handler under guard.
+// Wrap returns next with the guard around it.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), born: time.Now(), text: textForm(r)}
-		if conn, ok := r.Context().Value(netConn{}).(*gatherConn); ok {
-			conn.asked.Store(true)
-			conn.memory.begin(conn.listener.now(), r.ProtoMajor == 1)
+		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), started: time.Now(), text: textForm(r)}
+		if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
+			conn.hasRequest.Store(true)
+			conn.memory.beginRequest(conn.listener.now(), r.ProtoMajor == 1)
 			x.conn = conn
 		}
 		if g.opts.Memory != nil {
 			g.reserve(x, r)
 		}
 		if g.opts.Context != nil {
-			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // it is made of the request's own
+			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // derived from the request's context
 		}
 		x.request = r
-		if g.departing.Load() && r.ProtoMajor == 1 {
+		if g.noKeepAlives.Load() && r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "close")
 		}
 		g.limitBody(x, r)
-		if g.enter(x) && x.stream {
+		if g.add(x) && x.stream {
 			x.StopReading()
 		}
 		x.slot.Open(g.opts.Scheduler, Peer(r.RemoteAddr))
 		defer func() {
 			x.slot.Close()
-			fault := recover()
-			// A handler's way to cut the connection is not a fault.
-			x.broken = x.broken || fault != nil && fault != http.ErrAbortHandler //nolint:errorlint // the very value
-			if fault == nil {
-				_ = x.endText() // a reader that is gone cannot be told
-				x.discardRest(cmp.Or(g.opts.RestTimeout, restTimeout))
+			panicValue := recover()
+			// http.ErrAbortHandler aborts the connection intentionally.
+			x.panicked = x.panicked || panicValue != nil && panicValue != http.ErrAbortHandler //nolint:errorlint // documented as a sentinel
+			if panicValue == nil {
+				_ = x.endText() // the error is irrelevant, the handler has returned
+				x.discardBody(cmp.Or(g.opts.DiscardTimeout, discardTimeout))
 			}
-			x.finish(g.patience(x), g.opts.BodyTimeout)
+			x.finish(g.stallTimeout(x), g.opts.BodyTimeout)
 			if g.opts.Done != nil {
 				g.opts.Done(r, x)
 			}
 			x.memory.Release()
 			if x.conn != nil {
 				x.conn.memory.headers.Add(-x.headers)
-				x.conn.memory.end(x.conn.listener.now())
+				x.conn.memory.endRequest(x.conn.listener.now())
 			}
-			g.leave(x)
-			if fault != nil {
-				panic(fault) // net/http ends the exchange, and shows the stack
+			g.remove(x)
+			if panicValue != nil {
+				panic(panicValue) // net/http aborts the exchange and logs the stack
 			}
 		}()
 		next.ServeHTTP(x, r)
@@ -243,43 +238,43 @@ func (g *Guard) reserve(x *Exchange, r *http.Request) {
 		parent = &x.conn.memory.Reservation
 	}
 	x.memory.Open(g.opts.Memory, parent, class, caller)
-	x.short = x.reserve(g.opts.Memory, r) != nil
+	x.overloaded = x.reserve(g.opts.Memory, r) != nil
 }
 
-// limitBody limits the body that the handler reads, if there is one.
+// limitBody wraps the request body, if any.
 func (g *Guard) limitBody(x *Exchange, r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return
 	}
 	body := &limitedBody{ReadCloser: r.Body, exchange: x, limit: g.opts.MaxMessageBytes(r), opts: &g.opts}
-	x.bodyLeft.Store(true)
-	x.rest = r.Body
+	x.bodyUnread.Store(true)
+	x.body = r.Body
 	if enveloped(r.Header.Get("Content-Type")) {
 		body.frames = &frames{compression: namesCompression(r)}
 	} else {
-		body.known = r.ContentLength > body.limit
+		body.tooLarge = r.ContentLength > body.limit
 	}
-	if x.stream = g.opts.Streams(r); !x.stream {
-		x.bodyDue()
+	if x.stream = g.opts.IsStream(r); !x.stream {
+		x.startBodyTimeout()
 	}
 	r.Body = body
 }
 
-// enter reports whether streams are no longer read.
-func (g *Guard) enter(x *Exchange) (ended bool) {
+// add adds the exchange to the list. It reports whether StopStreams was called.
+func (g *Guard) add(x *Exchange) (stopped bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if x.next = g.first; x.next != nil {
 		x.next.prev = x
 	}
 	g.first = x
-	return g.ended
+	return g.streamsStopped
 }
 
-func (g *Guard) leave(x *Exchange) {
+func (g *Guard) remove(x *Exchange) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	x.progress.end()
+	x.progress.stop()
 	if x.prev != nil {
 		x.prev.next = x.next
 	} else {
@@ -302,7 +297,7 @@ func (g *Guard) run() {
 		select {
 		case <-g.stop:
 			return
-		case <-g.hurried:
+		case <-g.drainSignal:
 			ticker.Reset(g.sweepEvery())
 			g.sweep(time.Now())
 		case now := <-ticker.C:
@@ -313,64 +308,63 @@ func (g *Guard) run() {
 
 func (g *Guard) sweepEvery() time.Duration {
 	shorter := min(g.opts.StallTimeout, g.opts.BodyTimeout)
-	if hurry := time.Duration(g.hurry.Load()); hurry > 0 {
-		shorter = min(shorter, hurry)
+	if timeout := time.Duration(g.drainTimeout.Load()); timeout > 0 {
+		shorter = min(shorter, timeout)
 	}
 	return max(min(shorter/4, time.Second), 5*time.Millisecond)
 }
 
-// sweep cuts the exchanges that have stood still for too long.
+// sweep aborts the exchanges that exceeded a timeout.
 func (g *Guard) sweep(now time.Time) {
-	stalled, late := g.look(now)
+	stalled, timedOut := g.expired(now)
 	for _, x := range stalled {
 		switch {
-		case x.endWrite(func() { g.stalls.Add(1) }):
-			g.tell(x, now, "response write stalled, stream ended")
-		case now.Sub(g.notBeforeDrain(x.sweepSince)) >= 2*g.patience(x) && x.closeConn():
-			// To end the write HTTP/2 has to send a frame. If it cannot do that either,
-			// the connection is at a standstill with all that is on it.
-			g.tell(x, now, "closed a connection that takes nothing")
+		case x.abortWrite(func() { g.stalls.Add(1) }):
+			g.logAborted(x, now, "response write stalled, stream ended")
+		case now.Sub(g.sinceDrain(x.sweepSince)) >= 2*g.stallTimeout(x) && x.closeConn():
+			// The stream cannot be reset either, because the connection is stalled.
+			g.logAborted(x, now, "connection write stalled, connection closed")
 		}
 	}
-	for _, x := range late {
-		if x.endRead(func() { g.late.Add(1); x.late.Store(true) }) {
-			g.tell(x, now, "cut a request whose body does not come")
+	for _, x := range timedOut {
+		if x.abortRead(func() { g.bodyTimeouts.Add(1); x.bodyTimedOut.Store(true) }) {
+			g.logAborted(x, now, "request body timeout, request aborted")
 		}
 	}
 }
 
-// look finds what has to be cut. Cutting comes after, without the lock: it waits for
-// the connection.
-func (g *Guard) look(now time.Time) (stalled, late []*Exchange) {
-	bodyTimeout, hurry := g.opts.BodyTimeout, time.Duration(g.hurry.Load())
+// expired returns the exchanges to abort. The caller aborts them without the lock, because that can
+// block on the connection.
+func (g *Guard) expired(now time.Time) (stalled, timedOut []*Exchange) {
+	bodyTimeout, timeout := g.opts.BodyTimeout, time.Duration(g.drainTimeout.Load())
 	if g.opts.Memory.Observe(); g.opts.Memory.Level() >= budget.High {
-		bodyTimeout = min(bodyTimeout, shortBodyTimeout)
+		bodyTimeout = min(bodyTimeout, lowMemoryBodyTimeout)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for x := g.first; x != nil; x = x.next {
-		if ops := x.ops.Load(); ops != x.sweepOps || ops%2 == 1 && x.moved() {
+		if ops := x.writeOps.Load(); ops != x.sweepOps || ops%2 == 1 && x.madeProgress() {
 			x.sweepOps, x.sweepSince = ops, now
 		} else if ops%2 == 1 && g.stalled(x, x.sweepSince, now) {
 			stalled = append(stalled, x)
 			continue
 		}
-		due := x.due.Load()
-		if came := x.came.Load(); due == 0 || came != x.sweepCame || x.sweepDue.IsZero() {
-			x.sweepCame, x.sweepDue = came, now
+		wait := x.bodyWait.Load()
+		if reads := x.bodyReads.Load(); wait == 0 || reads != x.sweepReads || x.sweepBodySince.IsZero() {
+			x.sweepReads, x.sweepBodySince = reads, now
 		}
 		switch {
-		case due == 0:
-		case now.Sub(x.born)-time.Duration(due) >= bodyTimeout, hurry > 0 && now.Sub(g.notBeforeDrain(x.sweepDue)) >= hurry:
-			late = append(late, x)
+		case wait == 0:
+		case now.Sub(x.started)-time.Duration(wait) >= bodyTimeout, timeout > 0 && now.Sub(g.sinceDrain(x.sweepBodySince)) >= timeout:
+			timedOut = append(timedOut, x)
 		}
 	}
-	return stalled, late
+	return stalled, timedOut
 }
 
-func (g *Guard) tell(x *Exchange, now time.Time, what string) {
-	g.opts.Logger.LogAttrs(context.Background(), slog.LevelWarn, what,
+func (g *Guard) logAborted(x *Exchange, now time.Time, message string) {
+	g.opts.Logger.LogAttrs(context.Background(), slog.LevelWarn, message,
 		slog.String("path", x.request.URL.Path),
 		slog.String("peer", x.request.RemoteAddr),
-		slog.Duration("age", now.Sub(x.born)))
+		slog.Duration("age", now.Sub(x.started)))
 }

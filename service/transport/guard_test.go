@@ -16,9 +16,9 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-var errLate = errors.New("late")
+var errBodyTimeout = errors.New("body timeout")
 
-// flusher is the control over flushes that a handler finds in its context.
+// flusher is the context key of the Exchange.
 type flusher struct{}
 
 func options() transport.GuardOptions {
@@ -26,8 +26,8 @@ func options() transport.GuardOptions {
 		StallTimeout: time.Minute, BodyTimeout: time.Minute,
 		MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
 		TooLarge:        func(*http.Request, int64) error { return errors.New("too large") },
-		Late:            func() error { return errLate },
-		Streams:         func(r *http.Request) bool { return r.URL.Path == "/stream" },
+		BodyTimedOut:    func() error { return errBodyTimeout },
+		IsStream:        func(r *http.Request) bool { return r.URL.Path == "/stream" },
 		Context: func(r *http.Request, x *transport.Exchange) context.Context {
 			return context.WithValue(r.Context(), flusher{}, x)
 		},
@@ -35,7 +35,7 @@ func options() transport.GuardOptions {
 	}
 }
 
-// serve runs a guarded handler on a port until the test ends.
+// serve runs a guarded handler until the test ends.
 func serve(t *testing.T, opts transport.GuardOptions, handler http.HandlerFunc) (guard *transport.Guard, addr string) {
 	t.Helper()
 	guard = transport.NewGuard(opts)
@@ -62,14 +62,14 @@ func serve(t *testing.T, opts transport.GuardOptions, handler http.HandlerFunc) 
 	return guard, listener.Addr().String()
 }
 
-func TestHeldFlush(t *testing.T) {
+func TestCorkSuppressesFlush(t *testing.T) {
 	guard := transport.NewGuard(options())
 	defer guard.Close()
 	recorder := &countingRecorder{ResponseRecorder: httptest.NewRecorder()}
 	guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x, ok := r.Context().Value(flusher{}).(*transport.Exchange)
 		if !ok {
-			t.Fatal("no control in the context")
+			t.Fatal("no Exchange in the context")
 		}
 		send := func() {
 			_, _ = io.WriteString(w, "row")
@@ -83,19 +83,19 @@ func TestHeldFlush(t *testing.T) {
 		}
 		send()
 		expect(1)
-		x.Hold()
+		x.Cork()
 		send()
 		send()
 		expect(1)
-		x.Release()
+		x.Uncork()
 		expect(2)
-		x.Release() // there is nothing more to send
+		x.Uncork() // nothing pending
 		expect(2)
 		send()
 		expect(3)
 	})).ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
 	if recorder.Body.Len() != 4*len("row") {
-		t.Errorf("got %q", recorder.Body)
+		t.Errorf("body = %q, want 4 rows", recorder.Body)
 	}
 }
 
@@ -107,9 +107,9 @@ type countingRecorder struct {
 
 func (r *countingRecorder) Flush() { r.flushes++ }
 
-// A body that does not come ends the request, over both versions of HTTP; one that is
-// a stream may take its time.
-func TestBodyThatDoesNotCome(t *testing.T) {
+// A body that does not arrive is aborted, over HTTP/1.1 and HTTP/2. A stream has no timeout between
+// messages.
+func TestBodyTimeout(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {
 		opts := options()
@@ -119,34 +119,34 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 			_, err := io.ReadAll(r.Body)
 			read <- err
 		})
-		never, end := io.Pipe()
-		sent := send(t, http2, addr, "/call", never)
-		if err := <-read; !errors.Is(err, errLate) {
-			t.Errorf("HTTP/2 %v: the body ended with %v", http2, err)
+		pipe, end := io.Pipe()
+		sent := send(t, http2, addr, "/call", pipe)
+		if err := <-read; !errors.Is(err, errBodyTimeout) {
+			t.Errorf("HTTP/2 %v: Read(body) = %v, want %v", http2, err, errBodyTimeout)
 		}
-		if guard.LateBodies() != 1 {
-			t.Errorf("HTTP/2 %v: got %d late bodies", http2, guard.LateBodies())
+		if guard.BodyTimeouts() != 1 {
+			t.Errorf("HTTP/2 %v: BodyTimeouts() = %d, want 1", http2, guard.BodyTimeouts())
 		}
 		_ = end.Close()
 		<-sent
 
-		never, end = io.Pipe()
-		sent = send(t, http2, addr, "/stream", never)
+		pipe, end = io.Pipe()
+		sent = send(t, http2, addr, "/stream", pipe)
 		if _, err := io.WriteString(end, "slow"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(3 * opts.BodyTimeout) // a caller who thinks
+		time.Sleep(3 * opts.BodyTimeout) // idle client
 		_ = end.Close()
 		if err := <-read; err != nil {
-			t.Errorf("HTTP/2 %v: a stream was cut: %v", http2, err)
+			t.Errorf("HTTP/2 %v: Read(stream) = %v, want nil", http2, err)
 		}
 		<-sent
 	}
 }
 
-// A handler that does not read the body of an HTTP/1.1 request leaves that to
-// net/http, which must not wait for ever either.
-func TestBodyThatNobodyReads(t *testing.T) {
+// If the handler does not read the body of an HTTP/1.1 request, net/http does, and must not wait
+// longer than the timeout.
+func TestUnreadBodyTimeoutOverHTTP1(t *testing.T) {
 	t.Parallel()
 	opts := options()
 	opts.BodyTimeout = 100 * time.Millisecond
@@ -164,11 +164,11 @@ func TestBodyThatNobodyReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadAll(conn); err != nil {
-		t.Errorf("the connection stays open: %v", err)
+		t.Errorf("Read(connection) = %v, want EOF", err)
 	}
 }
 
-// pipeListener accepts what it is sent.
+// pipeListener accepts the connections sent to it.
 type pipeListener chan net.Conn
 
 func (l pipeListener) Accept() (net.Conn, error) {
@@ -185,9 +185,9 @@ func (l pipeListener) Close() error {
 
 func (pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
-// The last chunk of an HTTP/1.1 answer, which net/http writes when the handler has
-// returned, is not waited for either once the peer takes nothing.
-func TestLastChunkThatNobodyTakes(t *testing.T) {
+// The last chunk of an HTTP/1.1 response, which net/http writes after the handler returned, is
+// subject to the stall timeout.
+func TestLastChunkStallTimeout(t *testing.T) {
 	t.Parallel()
 	opts := options()
 	opts.StallTimeout = 100 * time.Millisecond
@@ -203,7 +203,7 @@ func TestLastChunkThatNobodyTakes(t *testing.T) {
 			close(closed)
 		}
 	}
-	here, there := net.Pipe() // which buffers nothing
+	here, there := net.Pipe() // unbuffered
 	defer func() { _ = here.Close() }()
 	listener := pipeListener(make(chan net.Conn, 1))
 	listener <- there
@@ -223,11 +223,11 @@ func TestLastChunkThatNobodyTakes(t *testing.T) {
 	select {
 	case <-closed:
 	case <-time.After(20 * time.Second):
-		t.Error("the connection stays open")
+		t.Error("connection not closed within 20 s")
 	}
 }
 
-// send begins a request; the channel is closed when it has ended in whatever way.
+// send starts a request. The channel is closed when it has ended.
 func send(t *testing.T, http2 bool, addr, path string, body io.Reader) <-chan struct{} {
 	t.Helper()
 	var protocols http.Protocols
@@ -242,17 +242,16 @@ func send(t *testing.T, http2 bool, addr, path string, body io.Reader) <-chan st
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		answer, err := client.RoundTrip(request)
+		response, err := client.RoundTrip(request)
 		if err == nil {
-			_ = answer.Body.Close()
+			_ = response.Body.Close()
 		}
 	}()
 	return sent
 }
 
-// The controller of a request is not touched once its handler has returned: net/http
-// reuses or drops what is behind it.
-func TestAnswersAreWholeAndGuardForgets(t *testing.T) {
+// The guard does not use the controller of a request after its handler has returned.
+func TestControllerIsUnusedAfterHandler(t *testing.T) {
 	t.Parallel()
 	opts := options()
 	opts.StallTimeout, opts.BodyTimeout = 100*time.Millisecond, 100*time.Millisecond
@@ -273,31 +272,30 @@ func TestAnswersAreWholeAndGuardForgets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := client.Do(request)
+		response, err := client.Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := io.ReadAll(answer.Body)
-		_ = answer.Body.Close()
+		got, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
 		if err != nil || len(got) != len(big) {
-			t.Fatalf("got %d bytes, %v", len(got), err)
+			t.Fatalf("response has %d bytes, %v, want %d", len(got), err, len(big))
 		}
 	}
-	if guard.Stalls() != 0 || guard.LateBodies() != 0 {
-		t.Errorf("got %d stalls, %d late bodies", guard.Stalls(), guard.LateBodies())
+	if guard.StalledWrites() != 0 || guard.BodyTimeouts() != 0 {
+		t.Errorf("StalledWrites(), BodyTimeouts() = %d, %d, want 0, 0", guard.StalledWrites(), guard.BodyTimeouts())
 	}
 }
 
-// A handler that panics has failed, whatever it had sent by then; one that cuts the
-// connection has not.
-func TestAPanicIsNoticed(t *testing.T) {
-	type seen struct {
+// A panic counts as a failure, with or without a partial response. http.ErrAbortHandler does not.
+func TestPanicked(t *testing.T) {
+	type result struct {
 		status int
 		broken bool
 	}
 	opts := options()
-	done := make(chan seen, 1)
-	opts.Done = func(_ *http.Request, x *transport.Exchange) { done <- seen{x.Status(), x.Broken()} }
+	done := make(chan result, 1)
+	opts.Done = func(_ *http.Request, x *transport.Exchange) { done <- result{x.Status(), x.Panicked()} }
 	var lines bytes.Buffer
 	opts.Logger = slog.New(slog.NewTextHandler(&lines, nil))
 	_, addr := serve(t, opts, func(w http.ResponseWriter, r *http.Request) {
@@ -311,24 +309,23 @@ func TestAPanicIsNoticed(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 	})
-	for path, want := range map[string]seen{"/early": {500, true}, "/late": {500, true}, "/cut": {200, false}} {
+	for path, want := range map[string]result{"/early": {500, true}, "/late": {500, true}, "/abort": {200, false}} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+		response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
 		if err == nil {
-			_ = answer.Body.Close()
+			_ = response.Body.Close()
 		}
 		if got := <-done; got != want {
-			t.Errorf("%s: got %+v, want %+v", path, got, want)
+			t.Errorf("%s: Done called with %+v, want %+v", path, got, want)
 		}
 	}
 }
 
-// A request without a body over HTTP/2 has a body all the same, of no bytes. It is not
-// waited for, however long the answer takes.
-func TestNoBodyIsNotLate(t *testing.T) {
+// Over HTTP/2 a request without a body has an empty one. The body timeout does not apply to it.
+func TestEmptyBodyHasNoTimeout(t *testing.T) {
 	opts := options()
 	opts.BodyTimeout = 50 * time.Millisecond
 	done, read := make(chan struct{}), make(chan error, 1)
@@ -356,21 +353,20 @@ func TestNoBodyIsNotLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// One that came after it, and whose body does not come, is cut; so the stream would
-	// have been.
-	never, end := io.Pipe()
+	// A later request whose body does not arrive is aborted, so the stream would have been.
+	pipe, end := io.Pipe()
 	late := make(chan struct{})
 	go func() {
 		defer close(late)
-		if answer, err := send(http.MethodPost, never); err == nil {
-			_ = answer.Body.Close()
+		if response, err := send(http.MethodPost, pipe); err == nil {
+			_ = response.Body.Close()
 		}
 	}()
 	if err := <-read; err == nil {
-		t.Error("the body was read to its end")
+		t.Error("Read(body) = nil, want a timeout")
 	}
-	if n := guard.LateBodies(); n != 1 {
-		t.Errorf("%d requests were cut", n)
+	if n := guard.BodyTimeouts(); n != 1 {
+		t.Errorf("BodyTimeouts() = %d, want 1", n)
 	}
 	_ = end.Close()
 	<-late
@@ -378,8 +374,8 @@ func TestNoBodyIsNotLate(t *testing.T) {
 	_ = stream.Body.Close()
 }
 
-// What is left of a body over HTTP/1.1 is waited for no longer than the answer may take.
-func TestAnswerIsNotTooLateForItsBody(t *testing.T) {
+// The rest of an HTTP/1.1 body is not awaited longer than the response may take.
+func TestResponseDoesNotWaitForBody(t *testing.T) {
 	opts := options()
 	opts.StallTimeout = 400 * time.Millisecond
 	_, addr := serve(t, opts, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })

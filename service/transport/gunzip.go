@@ -9,31 +9,29 @@ import (
 	"io"
 )
 
-// gzipSlack is how many compressed bytes may come without as many bytes of output. Honest
-// compression adds a few bytes in a thousand.
+// gzipSlack is the maximum of compressed bytes without as many bytes of output. Regular compression
+// adds a few bytes per thousand.
 const gzipSlack = 64 << 10
 
 var (
-	errNoGain      = errors.New("the message is larger compressed than it is")
-	errBeyondLimit = errors.New("the message is too large")
+	errNoGain      = errors.New("compressed data without output")
+	errBeyondLimit = errors.New("decompressed message over the limit")
 )
 
-// GzipError reports data that is not what its content coding says.
+// GzipError reports invalid gzip data.
 type GzipError struct{ err error }
 
-// Error returns the text of the error.
 func (e *GzipError) Error() string { return fmt.Sprintf("gzip: %v", e.err) }
 
-// Unwrap returns the error of the decompressor.
 func (e *GzipError) Unwrap() error { return e.err }
 
-// inflater decompresses messages. It stops as soon as the output exceeds a limit, and
-// fails early on data that cost work without output.
+// inflater decompresses messages. It stops when the output exceeds the limit, and fails early on
+// input that costs time without output.
 type inflater struct {
 	gzip.Reader
 
 	source *bufio.Reader
-	in     int64 // bytes read since the last gzipSlack bytes of output
+	in     int64 // compressed bytes since the last gzipSlack bytes of output
 	out    int64
 }
 
@@ -42,19 +40,19 @@ const (
 	lastChunk  = 256 << 10
 )
 
-// inflate returns the decompressed data, or errBeyondLimit as soon as there are more. reserve
-// is called before memory is allocated.
-func (z *inflater) inflate(packed []byte, limit int64, reserve func(bytes int64) error) ([]byte, error) {
+// inflate returns the decompressed data, or errBeyondLimit. reserve is called before memory is
+// allocated.
+func (z *inflater) inflate(compressed []byte, limit int64, reserve func(bytes int64) error) ([]byte, error) {
 	if z.source == nil {
 		z.source = bufio.NewReader(nil)
 	}
-	z.source.Reset(bytes.NewReader(packed))
+	z.source.Reset(bytes.NewReader(compressed))
 	z.in, z.out = 0, 0
 	defer z.source.Reset(nil)
-	if err := z.Reset((*gainSource)(z)); err != nil {
-		return nil, &GzipError{plainGzip(err)}
+	if err := z.Reset((*checkedSource)(z)); err != nil {
+		return nil, &GzipError{trimGzipError(err)}
 	}
-	var chunks [][]byte // a buffer that grows by copying would leave as much garbage
+	var chunks [][]byte // a growing buffer would leave more garbage
 	total := int64(0)
 	for size := int64(firstChunk); ; size = min(2*size, lastChunk) {
 		size = min(size, limit+1-total)
@@ -68,7 +66,7 @@ func (z *inflater) inflate(packed []byte, limit int64, reserve func(bytes int64)
 		case errors.Is(err, io.EOF):
 			return join(chunks, total, reserve)
 		case err != nil:
-			return nil, &GzipError{plainGzip(err)}
+			return nil, &GzipError{trimGzipError(err)}
 		case total > limit:
 			return nil, errBeyondLimit
 		}
@@ -100,8 +98,8 @@ func join(chunks [][]byte, total int64, reserve func(bytes int64) error) ([]byte
 	return bytes.Join(chunks, nil), nil
 }
 
-// plainGzip leaves out what the text of GzipError begins with.
-func plainGzip(err error) error {
+// trimGzipError removes the prefix that GzipError adds.
+func trimGzipError(err error) error {
 	switch {
 	case errors.Is(err, gzip.ErrHeader):
 		return errors.New("invalid header")
@@ -111,12 +109,11 @@ func plainGzip(err error) error {
 	return err
 }
 
-// gainSource is the source as the decompressor sees it, which within one Read may consume
-// any number of bytes without output.
-type gainSource inflater
+// checkedSource is the source of the decompressor, which may otherwise consume any amount of input
+// within one Read without output.
+type checkedSource inflater
 
-// Read reads compressed bytes.
-func (s *gainSource) Read(p []byte) (int, error) {
+func (s *checkedSource) Read(p []byte) (int, error) {
 	if s.in > s.out+gzipSlack {
 		return 0, errNoGain
 	}
@@ -126,7 +123,7 @@ func (s *gainSource) Read(p []byte) (int, error) {
 }
 
 // ReadByte reads one compressed byte.
-func (s *gainSource) ReadByte() (byte, error) {
+func (s *checkedSource) ReadByte() (byte, error) {
 	if s.in > s.out+gzipSlack {
 		return 0, errNoGain
 	}

@@ -15,38 +15,38 @@ import (
 )
 
 const (
-	// smallBytes is what the base cost of a request covers.
+	// smallBytes is the message size covered by the base cost of a request.
 	smallBytes = 4 << 10
-	// inflaterBytes is the state of a decompressor.
+	// inflaterBytes is the size of a decompressor.
 	inflaterBytes = 48 << 10
-	// badFrameBytes is how much of a frame is passed on that has no message.
+	// badFrameBytes is how much of an invalid frame is passed to connect.
 	badFrameBytes = 64
 )
 
 // MessageOptions are the limits of request messages.
 type MessageOptions struct {
-	// TooLarge returns the error for a message beyond the limit, in bytes; TooComplex the
-	// error for one that takes more than the limit when it is decoded; Overloaded the error
-	// for one that the memory budget has no room for. All are required.
+	// TooLarge returns the error for a message over the limit, TooComplex the error for a message
+	// over the limit of decoded size, Overloaded the error for a message without memory. All are
+	// required.
 	TooLarge   func(r *http.Request, limit int64) error
 	TooComplex func(limit int64) error
 	Overloaded func(*http.Request) error
-	// DecodedSize returns how many bytes a message takes when it is decoded, at most. The
-	// descriptor is nil where it is unknown. Required.
+	// DecodedSize returns an upper bound of the memory of a decoded message. The descriptor may be
+	// nil. Required.
 	DecodedSize func(message protoreflect.MessageDescriptor, json bool, data []byte) int64
-	// MaxDecoded bounds what DecodedSize returns.
+	// MaxDecoded bounds DecodedSize.
 	MaxDecoded int64
 }
 
-// Messages reads the messages of requests: it decompresses them and reserves what they
-// take in memory before anything decodes them.
+// Messages reads request messages: it decompresses them and reserves their memory before they are
+// decoded.
 //
-// connect reads messages into buffers from a pool, keeps the largest, and holds one while
-// it waits for the next message or for the peer of a stream. So it is given a reference in
-// the place of each message, which the codecs resolve.
+// connect reads messages into pooled buffers, keeps the largest, and holds one while it waits for
+// the next message or for a client. Therefore connect reads a reference in place of each message,
+// which the codecs resolve.
 type Messages struct {
 	opts      MessageOptions
-	inflaters sync.Pool // of *inflater
+	inflaters sync.Pool
 	secret    [secretBytes]byte
 
 	mu   sync.Mutex
@@ -54,15 +54,15 @@ type Messages struct {
 	held map[uint64]*Incoming // by reference
 }
 
-// NewMessages returns a reader of messages.
+// NewMessages returns Messages with the limits.
 func NewMessages(opts MessageOptions) *Messages {
 	return &Messages{
 		opts: opts, inflaters: sync.Pool{New: func() any { return new(inflater) }}, held: make(map[uint64]*Incoming), secret: newSecret(),
 	}
 }
 
-// Incoming is the body of a request as its handler reads it. Until Open it passes on what
-// comes. It is for one goroutine at a time; Close and release are for any.
+// Incoming is the request body that the handler reads. Before Open it passes the body through. It
+// is for one goroutine at a time, except Close and Release.
 type Incoming struct {
 	body     io.ReadCloser
 	messages *Messages
@@ -70,32 +70,32 @@ type Incoming struct {
 	memory   *budget.Reservation
 
 	frames, gzip, json bool
-	open, left         bool
+	open, skipClose    bool
 	input              protoreflect.MessageDescriptor
 	limit              int64
 
 	prefix [prefixBytes]byte
-	// FetchOnly has read begun bytes of the prefix of what follows the accepted message.
-	accepted, ahead bool
-	begun           int
-	beginErr        error
+	// FetchOnly has read nextBytes bytes of the prefix after the accepted message.
+	accepted, hasNext bool
+	nextBytes         int
+	nextErr           error
 
-	out    []byte // what Read returns next
-	err    error  // what it returns after that
-	buffer []byte // backs out
+	out    []byte // returned by the next Read
+	err    error  // returned after out
+	buffer []byte // memory of out
 
 	// The message that out refers to.
-	data    []byte
-	kept    int64 // reserved for data
-	decoded int64 // reserved for the decoded message
+	data            []byte
+	reservedData    int64 // bytes reserved for data
+	reservedDecoded int64 // bytes reserved for the decoded message
 
-	// Under the lock of messages.
+	// Guarded by messages.mu.
 	reference uint64 // 0: none
 	released  bool
 }
 
-// Receive makes the request's body an Incoming. The caller must call Release when the
-// request has been handled.
+// Receive replaces the request's body by an Incoming. The caller must call Release after the
+// request.
 func (m *Messages) Receive(r *http.Request) *Incoming {
 	in := &Incoming{body: r.Body, messages: m, request: r, memory: budget.FromContext(r.Context())}
 	kind := r.Header.Get("Content-Type")
@@ -114,13 +114,13 @@ func (m *Messages) Receive(r *http.Request) *Incoming {
 	return in
 }
 
-// Open sets the limit of each message and the message type, which may be nil. It comes
-// before the first Read.
+// Open sets the limit of a message and the message type, which may be nil. It must precede the
+// first Read.
 func (in *Incoming) Open(input protoreflect.MessageDescriptor, limit int64) {
 	in.open, in.input, in.limit = true, input, limit
 }
 
-// Read reads messages, or references to them.
+// Read returns messages or references to them.
 func (in *Incoming) Read(p []byte) (int, error) {
 	if !in.open {
 		return in.body.Read(p)
@@ -133,13 +133,13 @@ func (in *Incoming) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Fetch waits for the next message, so that the next Read does not.
+// Fetch waits for the next message, so that the next Read does not block.
 func (in *Incoming) Fetch() {
 	if !in.open || len(in.out) > 0 || in.err != nil {
 		return
 	}
-	in.memory.Shrink(budget.Message, in.decoded)
-	in.decoded = 0
+	in.memory.Shrink(budget.Message, in.reservedDecoded)
+	in.reservedDecoded = 0
 	if in.frames {
 		in.err = in.fetchFrame()
 	} else if in.err = in.fetchBody(); in.err == nil {
@@ -147,35 +147,35 @@ func (in *Incoming) Fetch() {
 	}
 }
 
-// FetchOnly waits for the one message of a unary call and for the end of the body.
+// FetchOnly waits for the message of a unary call and for the end of the body.
 func (in *Incoming) FetchOnly() {
 	if in.Fetch(); in.accepted && in.frames {
-		in.begun, in.beginErr = readFull(in.body, in.prefix[:])
-		in.ahead = true
+		in.nextBytes, in.nextErr = readFull(in.body, in.prefix[:])
+		in.hasNext = true
 	}
 }
 
-// Fetched returns the length of the message that Fetch has waited for.
+// Fetched returns the length of the message read by Fetch.
 func (in *Incoming) Fetched() int { return len(in.data) }
 
-// Close closes the body below, unless it was left to net/http.
+// Close closes the underlying body, unless SkipBody was called.
 func (in *Incoming) Close() error {
-	if in.left {
+	if in.skipClose {
 		return nil
 	}
 	return in.body.Close()
 }
 
-// Leave lets a response be sent that does not depend on the body. Over HTTP/1.1 net/http
-// would read the rest of the body first, for Close and unless the connection is to be closed.
-func (in *Incoming) Leave(header http.Header) {
+// SkipBody lets a response be sent before the body was read. Over HTTP/1.1 net/http would read the
+// rest first, on Close, and unless the connection is closed after the response.
+func (in *Incoming) SkipBody(header http.Header) {
 	if in.request.ProtoMajor == 1 && in.request.ContentLength != 0 {
-		in.left = true
+		in.skipClose = true
 		header.Set("Connection", "close")
 	}
 }
 
-// Release forgets a message that was not decoded.
+// Release releases a message that was not decoded.
 func (in *Incoming) Release() {
 	in.messages.mu.Lock()
 	defer in.messages.mu.Unlock()
@@ -193,7 +193,7 @@ func (in *Incoming) fetchBody() error {
 	}
 	if in.gzip && len(data) > 0 {
 		if data, err = in.messages.inflate(in.request, data, in.limit); err != nil {
-			return in.refuse(err)
+			return in.gzipError(err)
 		}
 	}
 	if err := in.accept(data); err != nil {
@@ -206,7 +206,7 @@ func (in *Incoming) fetchBody() error {
 func (in *Incoming) fetchFrame() error {
 	n, err := in.readPrefix()
 	if err != nil {
-		return in.pass(n, nil, err)
+		return in.passOn(n, nil, err)
 	}
 	flags, size := in.prefix[0], int64(binary.BigEndian.Uint32(in.prefix[1:]))
 	if size > in.limit {
@@ -215,10 +215,10 @@ func (in *Incoming) fetchFrame() error {
 	data, err := readSized(in.body, size)
 	switch {
 	case err != nil, flags > compressedFlag, flags == compressedFlag && !in.gzip && size > 0:
-		return in.pass(n, data, err)
+		return in.passOn(n, data, err)
 	case flags == compressedFlag && size > 0:
 		if data, err = in.messages.inflate(in.request, data, in.limit); err != nil {
-			return in.refuse(err)
+			return in.gzipError(err)
 		}
 	}
 	if err := in.accept(data); err != nil {
@@ -232,26 +232,26 @@ func (in *Incoming) fetchFrame() error {
 
 // readPrefix reads the prefix of the next message, unless FetchOnly has.
 func (in *Incoming) readPrefix() (int, error) {
-	if in.ahead {
-		in.ahead = false
-		return in.begun, in.beginErr
+	if in.hasNext {
+		in.hasNext = false
+		return in.nextBytes, in.nextErr
 	}
 	return readFull(in.body, in.prefix[:])
 }
 
-// refuse makes an answer to the caller of an error of inflate.
-func (in *Incoming) refuse(err error) error {
+// gzipError converts an error of inflate to an error of the call.
+func (in *Incoming) gzipError(err error) error {
 	if errors.As(err, new(*GzipError)) {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	return err
 }
 
-// pass passes on a frame that has no message, for connect to say what is wrong. No more
-// than the beginning of its data is needed for that.
-func (in *Incoming) pass(prefix int, data []byte, err error) error {
+// passOn passes an invalid frame to connect, which returns the error for it. The beginning of its
+// data is sufficient.
+func (in *Incoming) passOn(prefix int, data []byte, err error) error {
 	if err != nil && !errors.Is(err, io.EOF) {
-		return err // the body itself says what is wrong
+		return err // the body returns the specific error
 	}
 	data = data[:min(len(data), badFrameBytes)]
 	if err == nil {
@@ -261,7 +261,7 @@ func (in *Incoming) pass(prefix int, data []byte, err error) error {
 	return err
 }
 
-// accept reserves what the message takes while it is decoded and after that.
+// accept reserves the memory of the message and of its decoded form.
 func (in *Incoming) accept(data []byte) error {
 	if len(data) > int(in.limit) {
 		return in.messages.opts.TooLarge(in.request, in.limit)
@@ -270,17 +270,17 @@ func (in *Incoming) accept(data []byte) error {
 	if err != nil {
 		return err
 	}
-	in.data, in.decoded = data, decoded
+	in.data, in.reservedDecoded = data, decoded
 	if len(data) > smallBytes {
-		in.kept = int64(cap(data))
-		if in.memory.Grow(budget.Decompressed, in.kept) != nil {
+		in.reservedData = int64(cap(data))
+		if in.memory.Grow(budget.Decompressed, in.reservedData) != nil {
 			return in.messages.opts.Overloaded(in.request)
 		}
 	}
 	return nil
 }
 
-// reserve reserves what a message takes when it is decoded so many times.
+// reserve reserves the memory for decoding a message so many times.
 func (m *Messages) reserve(
 	r *http.Request, message protoreflect.MessageDescriptor, json bool, data []byte, times int64,
 ) (int64, error) {
@@ -298,9 +298,9 @@ func (m *Messages) reserve(
 	return size, nil
 }
 
-// inflate decompresses a message. What it takes is reserved while it grows; when it
-// returns it is for the caller to reserve.
-func (m *Messages) inflate(r *http.Request, packed []byte, limit int64) ([]byte, error) {
+// inflate decompresses a message. Its memory is reserved until it returns; the caller must reserve
+// the result.
+func (m *Messages) inflate(r *http.Request, compressed []byte, limit int64) ([]byte, error) {
 	memory, reserved := budget.FromContext(r.Context()), int64(inflaterBytes)
 	if memory.Grow(budget.Decompressed, reserved) != nil {
 		return nil, m.opts.Overloaded(r)
@@ -308,7 +308,7 @@ func (m *Messages) inflate(r *http.Request, packed []byte, limit int64) ([]byte,
 	defer func() { memory.Shrink(budget.Decompressed, reserved) }()
 	z, _ := m.inflaters.Get().(*inflater)
 	defer m.inflaters.Put(z)
-	data, err := z.inflate(packed, limit, func(bytes int64) error {
+	data, err := z.inflate(compressed, limit, func(bytes int64) error {
 		if memory.Grow(budget.Decompressed, bytes) != nil {
 			return m.opts.Overloaded(r)
 		}
@@ -321,9 +321,9 @@ func (m *Messages) inflate(r *http.Request, packed []byte, limit int64) ([]byte,
 	return data, err
 }
 
-// ReadBody reads the request's body, which is one message in JSON that will be decoded so
-// many times. The guard limits and reserves it as it arrives.
-// Its errors are those of the options, of the body, and *GzipError.
+// ReadBody reads the request body, a JSON message that will be decoded so many times. The guard
+// limits and reserves it as it arrives. Errors are those of the options, of the body, and
+// *GzipError.
 func (m *Messages) ReadBody(r *http.Request, gzip bool, limit, times int64) ([]byte, error) {
 	data, err := readAll(r.Body, limit)
 	if err != nil {
@@ -343,7 +343,7 @@ func (m *Messages) ReadBody(r *http.Request, gzip bool, limit, times int64) ([]b
 	return data, nil
 }
 
-// readAll reads a body. Beyond the limit it stops.
+// readAll reads a body, and stops after the limit.
 func readAll(body io.Reader, limit int64) ([]byte, error) {
 	data := make([]byte, 0, 512)
 	for {
@@ -360,8 +360,8 @@ func readAll(body io.Reader, limit int64) ([]byte, error) {
 	}
 }
 
-// readSized reads size bytes. Its buffer grows with what comes, so that a peer that
-// announces a large message and does not send it takes no memory.
+// readSized reads size bytes. The buffer grows with the input, so announcing a large message
+// without sending it costs no memory.
 func readSized(body io.Reader, size int64) ([]byte, error) {
 	data := make([]byte, 0, min(size, 4<<10))
 	for int64(len(data)) < size {
@@ -377,8 +377,8 @@ func readSized(body io.Reader, size int64) ([]byte, error) {
 	return data, nil
 }
 
-// readFull fills p. Unlike io.ReadFull it returns the error of the reader as it is, which
-// is io.EOF for a body that has ended.
+// readFull fills p. Unlike io.ReadFull it returns the reader's error unchanged, io.EOF at the end
+// of the body.
 func readFull(body io.Reader, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var read int

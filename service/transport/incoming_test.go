@@ -42,7 +42,7 @@ func testMessages() *Messages {
 	})
 }
 
-func packed(t interface{ Fatal(args ...any) }, data []byte) []byte {
+func compressed(t interface{ Fatal(args ...any) }, data []byte) []byte {
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
 	if _, err := w.Write(data); err != nil {
@@ -54,7 +54,7 @@ func packed(t interface{ Fatal(args ...any) }, data []byte) []byte {
 	return out.Bytes()
 }
 
-// way is how a message travels.
+// way is an encoding of a message on the wire.
 type way struct{ gzip, frames, json bool }
 
 func (w way) kind() string {
@@ -64,13 +64,13 @@ func (w way) kind() string {
 	}[way{frames: w.frames, json: w.json}]
 }
 
-// request returns a request that brings messages.
+// request returns a request with the messages.
 func (w way) request(t interface{ Fatal(args ...any) }, messages ...[]byte) *http.Request {
 	var body []byte
 	for _, data := range messages {
 		flags := byte(0)
 		if w.gzip {
-			data, flags = packed(t, data), compressedFlag
+			data, flags = compressed(t, data), compressedFlag
 		}
 		if w.frames {
 			body = binary.BigEndian.AppendUint32(append(body, flags), uint32(len(data)))
@@ -92,7 +92,6 @@ func (w way) request(t interface{ Fatal(args ...any) }, messages ...[]byte) *htt
 	return r
 }
 
-// codec returns the codec that connect would use.
 func (w way) codec(m *Messages) connect.Codec {
 	if w.json {
 		return jsonCodec{name: "json", messages: m}
@@ -107,7 +106,7 @@ func ways() (all []way) {
 	return all
 }
 
-// receive reads what connect would read of the next message, and decodes it.
+// receive reads and decodes the next message like connect.
 func receive(in *Incoming, w way, codec connect.Codec, into proto.Message) error {
 	var data []byte
 	var err error
@@ -159,8 +158,8 @@ func drawRequest(t *rapid.T) proto.Message {
 	}
 }
 
-// A message arrives unchanged, however it travels.
-func TestMessagesArriveUnchanged(t *testing.T) {
+// Messages are received unchanged in all encodings.
+func TestMessagesRoundTrip(t *testing.T) {
 	t.Parallel()
 	m := testMessages()
 	rapid.Check(t, func(t *rapid.T) {
@@ -198,7 +197,7 @@ func TestMessagesArriveUnchanged(t *testing.T) {
 	}
 }
 
-// Whatever the bytes are: a message is what the decoder makes of them, or an error.
+// All input is either decoded like by the decoder alone, or an error.
 func FuzzMessages(f *testing.F) {
 	whole := &userv1.UpdateUserRequest{User: &userv1.User{Tags: []string{"a", ""}, Metadata: map[string]string{"a": "b"}}}
 	binaryForm, err := proto.Marshal(whole)
@@ -231,7 +230,7 @@ func FuzzMessages(f *testing.F) {
 	})
 }
 
-func TestMessagesKeepTheLimit(t *testing.T) {
+func TestMessageLimit(t *testing.T) {
 	t.Parallel()
 	m := testMessages()
 	const limit = 1000
@@ -241,16 +240,16 @@ func TestMessagesKeepTheLimit(t *testing.T) {
 			in.Open(nil, limit)
 			_, err := io.ReadAll(in)
 			if !errors.Is(err, want) {
-				t.Errorf("%+v: a message of %d bytes: %v, want %v", w, size, err, want)
+				t.Errorf("%+v: Read(message of %d bytes) = %v, want %v", w, size, err, want)
 			}
 			in.Release()
 		}
 	}
 }
 
-// What a message takes is reserved before it is decompressed and decoded, and returned
-// when it was decoded or the next one is read.
-func TestMessagesAreReserved(t *testing.T) {
+// Memory is reserved before a message is decompressed and decoded, and released after decoding or
+// before the next message.
+func TestMessageReservation(t *testing.T) {
 	t.Parallel()
 	const size = 100_000
 	for _, w := range ways() {
@@ -270,7 +269,7 @@ func TestMessagesAreReserved(t *testing.T) {
 			}
 			if want != nil {
 				if got := memory.Held(budget.Message); got != 0 {
-					t.Errorf("%+v: %d bytes are reserved for a refused message", w, got)
+					t.Errorf("%+v: %d bytes are reserved for a rejected message, want 0", w, got)
 				}
 				continue
 			}
@@ -280,7 +279,7 @@ func TestMessagesAreReserved(t *testing.T) {
 			if got := memory.Held(budget.Decompressed); got < size || got > 3*size {
 				t.Errorf("%+v: %d bytes are reserved for the message, want about %d", w, got, size)
 			}
-			_ = receive(in, w, w.codec(m), &userv1.User{}) // zeros are no user
+			_ = receive(in, w, w.codec(m), &userv1.User{}) // zeros are not a valid user
 			if got := memory.Held(budget.Decompressed); got != 0 {
 				t.Errorf("%+v: %d bytes are reserved for a message that was decoded", w, got)
 			}
@@ -292,7 +291,7 @@ func TestMessagesAreReserved(t *testing.T) {
 	}
 }
 
-func TestTooComplexMessage(t *testing.T) {
+func TestDecodedSizeLimit(t *testing.T) {
 	t.Parallel()
 	m := testMessages()
 	m.opts.MaxDecoded = 100
@@ -303,19 +302,19 @@ func TestTooComplexMessage(t *testing.T) {
 	}
 }
 
-// A bomb is not decompressed beyond the limit, and work without output ends early.
-func TestDecompressionEndsEarly(t *testing.T) {
+// Decompression stops at the limit, and on input without output.
+func TestDecompressionStopsEarly(t *testing.T) {
 	t.Parallel()
 	m := testMessages()
-	member := packed(t, nil)
+	member := compressed(t, nil)
 	for name, c := range map[string]struct {
 		data []byte
 		want string
 	}{
-		"bomb":          {packed(t, make([]byte, 64<<20)), errTooLarge.Error()},
+		"bomb":          {compressed(t, make([]byte, 64<<20)), errTooLarge.Error()},
 		"empty members": {bytes.Repeat(member, 1<<20/len(member)), errNoGain.Error()},
 		"not gzip":      {[]byte("this is plain text"), "gzip: invalid header"},
-		"broken":        {packed(t, []byte("abc"))[:15], "unexpected EOF"},
+		"broken":        {compressed(t, []byte("abc"))[:15], "unexpected EOF"},
 	} {
 		r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", bytes.NewReader(c.data))
 		r.Header.Set("Content-Type", "application/proto")
@@ -328,8 +327,8 @@ func TestDecompressionEndsEarly(t *testing.T) {
 	}
 }
 
-// What is no message of the protocol reaches connect, which says what is wrong.
-func TestBrokenFramesPass(t *testing.T) {
+// Invalid frames are passed to connect, which returns the error.
+func TestInvalidFramesPassThrough(t *testing.T) {
 	t.Parallel()
 	m := testMessages()
 	frame := func(flags byte, size uint32, data string) []byte {
@@ -354,8 +353,7 @@ func TestBrokenFramesPass(t *testing.T) {
 	}
 }
 
-// A handler that has not opened the body gets it as it came.
-func TestUnopenedBodyPasses(t *testing.T) {
+func TestUnopenedBodyPassesThrough(t *testing.T) {
 	t.Parallel()
 	r := way{frames: true}.request(t, []byte("abc"))
 	in := testMessages().Receive(r)
@@ -391,9 +389,9 @@ func BenchmarkIncoming(b *testing.B) {
 	}
 }
 
-// The query of a Connect GET reaches the codecs as the caller sent it. What looks like a
-// reference there does not name the message of another request.
-func TestForgedReferenceNamesNothing(t *testing.T) {
+// The query of a Connect GET reaches the codecs unchanged. A forged reference in it does not
+// resolve.
+func TestForgedReferenceDoesNotResolve(t *testing.T) {
 	m := testMessages()
 	message := []byte("the message of another request")
 	r := way{}.request(t, message)

@@ -10,19 +10,19 @@ import (
 	"github.com/yourorg/userservice/service/jsonpb"
 )
 
-// jsonCodec reads JSON as package jsonpb does, and writes it.
+// jsonCodec is the JSON codec. Decoding is in package jsonpb.
 type jsonCodec struct {
 	name     string
 	messages *Messages
 }
 
-// Name is what the codec is asked for by.
+// Name returns the codec name of connect.
 func (c jsonCodec) Name() string { return c.name }
 
-// IsBinary is false: JSON is text.
+// IsBinary returns false.
 func (c jsonCodec) IsBinary() bool { return false }
 
-// Marshal gives the message as JSON.
+// Marshal returns the message as JSON.
 func (c jsonCodec) Marshal(message any) ([]byte, error) {
 	return c.MarshalAppend(nil, message)
 }
@@ -36,7 +36,7 @@ func (c jsonCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
 	return protojson.MarshalOptions{}.MarshalAppend(dst, m)
 }
 
-// MarshalStable gives the same text for the same message.
+// MarshalStable marshals without random white space.
 func (c jsonCodec) MarshalStable(message any) ([]byte, error) {
 	text, err := c.Marshal(message)
 	if err != nil {
@@ -49,11 +49,11 @@ func (c jsonCodec) MarshalStable(message any) ([]byte, error) {
 	return compact.Bytes(), nil
 }
 
-// Unmarshal reads a message, every field of which must be known.
+// Unmarshal decodes a message. Unknown fields are errors.
 func (c jsonCodec) Unmarshal(text []byte, message any) error {
 	text, done := c.messages.resolve(text)
 	defer done()
-	m, err := weighed(message, len(text))
+	m, err := sized(message, len(text))
 	if err != nil {
 		return err
 	}

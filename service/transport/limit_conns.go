@@ -18,96 +18,89 @@ import (
 )
 
 const (
-	// refusalsAtOnce is how many connections are told at a time that there are too
-	// many; further ones are closed without a word.
-	refusalsAtOnce = 64
-	// refusalPause is how long accepting pauses after a refusal. Peers that are refused may
-	// come back at once, and would take the processor's time from others.
-	refusalPause = time.Millisecond
-	// peerPrefix is how much of an IPv6 address stands for one peer: that is what one
-	// customer is given.
+	// maxRejecting is how many rejected connections are sent a response at a time. Others are
+	// closed without one.
+	maxRejecting = 64
+	// rejectPause is the pause of accepting after a rejection. Rejected clients may reconnect at
+	// once and would use up the processor.
+	rejectPause = time.Millisecond
+	// peerPrefix is the length of the IPv6 prefix that identifies a peer, usually one customer.
 	peerPrefix = 64
 )
 
 // ListenOptions are the limits of connections.
 type ListenOptions struct {
-	// StallTimeout is how long a connection may take no byte at all.
+	// StallTimeout closes a connection on which no byte can be written for so long.
 	StallTimeout time.Duration
-	// TLS makes the connections use TLS, which is told to handlers by WithTLS; nil: none.
-	// The server above must be one without TLS.
+	// TLS enables TLS, see WithTLS for handlers; nil: no TLS. The http.Server must not have TLS.
 	TLS *tls.Config
-	// Memory is the budget that connections draw on, nil: without a limit. Class is that of
-	// peers without credentials.
+	// Memory is the budget of connections; nil: no limit. Class is the class of unauthenticated
+	// peers.
 	Memory *budget.Budget
 	Class  budget.Class
-	// HeaderTimeout bounds the time from the first byte of a header block of HTTP/2 to its
-	// end. 0: no limit.
+	// HeaderTimeout bounds the time of an HTTP/2 header block. 0: no limit.
 	HeaderTimeout time.Duration
-	// MaxConcurrentStreams is that of the server above. 0: it is not known.
+	// MaxConcurrentStreams is the setting of the http.Server. 0: unknown.
 	MaxConcurrentStreams int
-	// MaxConnections and MaxPerPeer bound the connections in all and from one address,
-	// which of IPv6 is a /64. 0: no bound.
+	// MaxConnections and MaxPerPeer limit the connections in total and per address, or per /64 of
+	// IPv6. 0: no limit.
 	MaxConnections, MaxPerPeer int
-	// Exempt, if set, reports whether an address may have any number of connections, as a
-	// proxy has those of its clients.
+	// Exempt, if set, reports whether an address has no MaxPerPeer limit, like a trusted proxy.
 	Exempt func(net.Addr) bool
-	// Scheduler shares the processors among peers; nil: frames are handled as they come.
+	// Scheduler shares the processors among peers; nil: frames are handled at once.
 	Scheduler *fair.Scheduler
-	// Frames bound what an HTTP/2 connection may send beside its calls.
+	// Frames limits the control frames of HTTP/2 connections.
 	Frames FrameLimits
-	// Refused, if set, is told of connections beyond the bounds, Overdrawn of those that
-	// were closed since their budget was spent.
-	Refused   func(peer net.Addr, reason Refusal)
-	Overdrawn func(peer net.Addr, cause Cause)
-	// Unserved, if set, is told of HTTP/1 connections that have ended, brought bytes, and
-	// no request that came to the handler: what was not HTTP, or what net/http refused by
-	// itself, as it does with 400, 431, 501 and 505 before any handler runs.
-	Unserved func(peer net.Addr)
-	// NotHandshaken, if set, is told of TLS handshakes that failed.
-	NotHandshaken func(peer net.Addr, err error)
+	// OnReject, if set, is called for each rejected connection, OnClose for each connection that
+	// was closed because it exceeded a limit.
+	OnReject func(peer net.Addr, reason RejectReason)
+	OnClose  func(peer net.Addr, reason CloseReason)
+	// OnNoRequest, if set, is called for each HTTP/1 connection that ends with input but no request
+	// for the handler: the input was not HTTP, or net/http rejected it with 400, 431, 501 or 505.
+	OnNoRequest func(peer net.Addr)
+	// OnHandshakeError, if set, is called for each failed TLS handshake.
+	OnHandshakeError func(peer net.Addr, err error)
 }
 
-// Listener is a listener whose HTTP/2 connections read and write in larger steps
-// than net/http does, which makes a system call for each frame, and for reading two.
-// What is written is gathered while other goroutines have their turn, and then
-// written at once. Connections that do not begin as HTTP/2 does are left as they are.
+// Listener limits connections and terminates TLS. It batches the reads and writes of HTTP/2
+// connections: net/http makes one system call to write a frame and two to read one. Writes are
+// collected while other goroutines run, and then written at once.
 //
-// A connection that takes no byte for the stall limit is closed, and so is one that
-// spends its budget of frames; where there are too many it does not begin.
+// Connections that are stalled or exceed a frame limit are closed.
 type Listener struct {
 	net.Listener
 
-	opts     ListenOptions
-	born     time.Time
-	open     atomic.Int64
-	refusing chan struct{}
-	closed   chan struct{}
-	accepted chan accepted
-	starting sync.Once
-	closing  sync.Once
+	opts      ListenOptions
+	start     time.Time
+	open      atomic.Int64
+	rejecting chan struct{}
+	closed    chan struct{}
+	accepted  chan accepted
+	starting  sync.Once
+	closing   sync.Once
 
 	mu     sync.Mutex
-	peers  map[netip.Addr]map[*gatherConn]struct{}
+	peers  map[netip.Addr]map[*serverConn]struct{}
 	parked parked
 }
 
-// Listen returns a listener that keeps the limits.
+// Listen returns a listener with the limits.
 func Listen(l net.Listener, opts ListenOptions) *Listener {
 	return &Listener{
-		Listener: l, opts: opts, born: time.Now(),
-		refusing: make(chan struct{}, refusalsAtOnce), closed: make(chan struct{}),
-		accepted: make(chan accepted), peers: make(map[netip.Addr]map[*gatherConn]struct{}),
+		Listener: l, opts: opts, start: time.Now(),
+		rejecting: make(chan struct{}, maxRejecting), closed: make(chan struct{}),
+		accepted: make(chan accepted), peers: make(map[netip.Addr]map[*serverConn]struct{}),
 		parked: parked{byPeer: make(map[netip.Addr][]parkedConn)},
 	}
 }
 
-// Close stops accepting. Connections stay open.
+// Close stops accepting. Open connections stay open.
 func (l *Listener) Close() error {
 	l.closing.Do(func() { close(l.closed) })
 	return l.Listener.Close()
 }
 
-// Open is how many connections there are.
+// Open returns the number of open connections.
 func (l *Listener) Open() int64 { return l.open.Load() }
 
 // accepted is a result of Accept.
@@ -116,8 +109,7 @@ type accepted struct {
 	err  error
 }
 
-// Accept waits for a connection within the bounds. None is accepted while memory is
-// critically short.
+// Accept returns the next connection within the limits. It blocks while memory is critically low.
 func (l *Listener) Accept() (net.Conn, error) {
 	l.starting.Do(func() { go l.acceptAll(); go l.sweep() })
 	select {
@@ -140,19 +132,18 @@ func (l *Listener) acceptAll() {
 			continue
 		}
 		peer := peerOf(inner.RemoteAddr().String())
-		refusal := l.refusal(peer, l.opts.Exempt != nil && l.opts.Exempt(inner.RemoteAddr()))
+		refusal := l.rejectReason(peer, l.opts.Exempt != nil && l.opts.Exempt(inner.RemoteAddr()))
 		if refusal == "" && l.admit(inner, nil) != nil && !l.park(peer, inner) {
-			refusal = RefusedMemory
+			refusal = RejectedMemory
 		}
 		if refusal != "" {
-			l.refuse(inner, refusal)
-			time.Sleep(refusalPause)
+			l.reject(inner, refusal)
+			time.Sleep(rejectPause)
 		}
 	}
 }
 
-// deliver gives a connection or an error to Accept. It returns false if the listener was
-// closed meanwhile.
+// deliver passes a connection or an error to Accept. It returns false if the listener is closed.
 func (l *Listener) deliver(conn net.Conn, err error) bool {
 	select {
 	case l.accepted <- accepted{conn, err}:
@@ -162,72 +153,74 @@ func (l *Listener) deliver(conn net.Conn, err error) bool {
 	}
 }
 
-// admit reserves memory for a connection and gives it to Accept. If there is no memory it
-// asks makeRoom, if that is set, to make some.
-func (l *Listener) admit(inner net.Conn, makeRoom func(*gatherConn, error) bool) error {
+// admit reserves memory for a connection and passes it to Accept. If there is no memory, it calls
+// evict, if set, and tries once more.
+func (l *Listener) admit(inner net.Conn, evict func(*serverConn, error) bool) error {
 	conn := l.newConn(inner)
 	err := l.reserve(conn)
-	if err != nil && makeRoom != nil && makeRoom(conn, err) {
+	if err != nil && evict != nil && evict(conn, err) {
 		err = l.reserve(conn)
 	}
 	if err != nil {
 		return err
 	}
 	l.open.Add(1)
-	l.enter(conn)
-	conn.left = func() { l.leave(conn) }
+	l.add(conn)
+	conn.onClose = func() { l.remove(conn) }
 	if !l.deliver(conn, nil) {
-		_ = conn.Close() // there is nobody to serve it
+		_ = conn.Close() // the listener is closed
 	}
 	return nil
 }
 
-func (l *Listener) newConn(inner net.Conn) *gatherConn {
+func (l *Listener) newConn(inner net.Conn) *serverConn {
 	if l.opts.TLS == nil {
-		return newGatherConn(inner, l)
+		return newServerConn(inner, l)
 	}
-	below := &belowTLS{Conn: inner}
-	secure := tls.Server(below, l.opts.TLS)
-	conn := newGatherConn(secure, l)
-	conn.state.conn, conn.state.below = secure, below
-	below.memory.Store(&conn.memory)
+	raw := &rawConn{Conn: inner}
+	secure := tls.Server(raw, l.opts.TLS)
+	conn := newServerConn(secure, l)
+	conn.tls.conn, conn.tls.raw = secure, raw
+	raw.memory.Store(&conn.memory)
 	return conn
 }
 
-// Refusal says which bound refuses a connection.
-type Refusal string
+// RejectReason is the limit that rejects a connection.
+type RejectReason string
 
-// The refusals.
+// Reasons for rejecting a connection.
 const (
-	RefusedTotal   Refusal = "too_many"
-	RefusedPerPeer Refusal = "too_many_of_peer"
-	RefusedMemory  Refusal = "memory"
+	RejectedTotal   RejectReason = "too_many"
+	RejectedPerPeer RejectReason = "too_many_of_peer"
+	RejectedMemory  RejectReason = "memory"
 )
 
-// Refusals returns all refusals.
-func Refusals() []Refusal { return []Refusal{RefusedTotal, RefusedPerPeer, RefusedMemory} }
+// RejectReasons returns all reasons.
+func RejectReasons() []RejectReason {
+	return []RejectReason{RejectedTotal, RejectedPerPeer, RejectedMemory}
+}
 
-// refusal returns why a connection of the peer is refused; empty: it is not. An exempt
-// peer has no bound of its own.
-func (l *Listener) refusal(peer netip.Addr, exempt bool) Refusal {
+// rejectReason returns why a connection of the peer is rejected; empty: it is not. An exempt peer
+// has no limit of its own.
+func (l *Listener) rejectReason(peer netip.Addr, exempt bool) RejectReason {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.opts.MaxConnections > 0 && l.open.Load()+int64(l.parked.count) >= int64(l.opts.MaxConnections):
-		return RefusedTotal
+		return RejectedTotal
 	case l.opts.MaxPerPeer > 0 && !exempt && len(l.peers[peer])+len(l.parked.byPeer[peer]) >= l.opts.MaxPerPeer:
-		return RefusedPerPeer
+		return RejectedPerPeer
 	}
 	return ""
 }
 
-// peerOf gives what stands for the peer at an address with or without a port.
+// peerOf returns the key of a peer in limits; the port of the address is optional.
 func peerOf(addr string) netip.Addr {
-	at, err := netip.ParseAddrPort(addr)
-	ip := at.Addr()
+	addrPort, err := netip.ParseAddrPort(addr)
+	ip := addrPort.Addr()
 	if err != nil {
 		if ip, err = netip.ParseAddr(addr); err != nil {
-			return netip.Addr{} // those that have no such address count as one
+			return netip.Addr{} // unknown addresses share one key
 		}
 	}
 	ip = ip.Unmap().WithZone("")
@@ -241,141 +234,139 @@ func peerOf(addr string) netip.Addr {
 	return prefix.Addr()
 }
 
-// Peer gives what stands for the peer at an address with its port, in limits: the
-// address itself, or the first half of one of IPv6.
+// Peer returns the key of a peer in limits: its address, or the /64 prefix of IPv6.
 func Peer(addr string) string { return peerOf(addr).String() }
 
-func (l *Listener) overdrawn(c net.Conn, cause Cause) {
-	if l.opts.Overdrawn != nil {
-		l.opts.Overdrawn(c.RemoteAddr(), cause)
+func (l *Listener) reportClose(c net.Conn, reason CloseReason) {
+	if l.opts.OnClose != nil {
+		l.opts.OnClose(c.RemoteAddr(), reason)
 	}
 }
 
-// refuse tells a peer in its own protocol that there are too many connections, if it
-// says soon which one it speaks.
-func (l *Listener) refuse(conn net.Conn, reason Refusal) {
-	if l.opts.Refused != nil {
-		l.opts.Refused(conn.RemoteAddr(), reason)
+// reject closes a connection over a limit. It first sends a response in the client's protocol, if
+// the client sends its first bytes within lingerTimeout.
+func (l *Listener) reject(conn net.Conn, reason RejectReason) {
+	if l.opts.OnReject != nil {
+		l.opts.OnReject(conn.RemoteAddr(), reason)
 	}
 	select {
-	case l.refusing <- struct{}{}:
+	case l.rejecting <- struct{}{}:
 	default:
 		_ = conn.Close()
 		return
 	}
 	go func() {
-		defer func() { <-l.refusing }()
+		defer func() { <-l.rejecting }()
 		defer func() { _ = conn.Close() }()
 		if l.opts.TLS != nil {
-			return // a handshake is more than the peer shall have
+			return // a handshake would cost too much
 		}
-		if conn.SetDeadline(time.Now().Add(closeGrace)) != nil {
+		if conn.SetDeadline(time.Now().Add(lingerTimeout)) != nil {
 			return
 		}
-		begins := make([]byte, drainBytes>>10)
-		n, _ := conn.Read(begins)
-		if _, err := conn.Write(refusal(begins[:n])); err != nil {
+		start := make([]byte, maxLingerBytes>>10)
+		n, _ := conn.Read(start)
+		if _, err := conn.Write(rejection(start[:n])); err != nil {
 			return
 		}
 		if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-			for n := 1; n > 0; { // until the peer has gone, or its second is over
-				n, _ = conn.Read(begins)
+			for n := 1; n > 0; { // until the client closes, or the deadline
+				n, _ = conn.Read(start)
 			}
 		}
 	}()
 }
 
-// refusal is what a peer is told that begins so.
-func refusal(begins []byte) []byte {
-	if !bytes.HasPrefix(begins, preface) {
+// rejection returns the response for a connection that starts with these bytes.
+func rejection(start []byte) []byte {
+	if !bytes.HasPrefix(start, prefaceStart) {
 		return []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n" +
 			"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n")
 	}
-	return append(emptySettings(), farewell("connections")...)
+	return append(emptySettings(), goAwayFor("connections")...)
 }
 
-// tlsState is what the handshake of a connection has come to.
+// tlsState is the TLS state of a connection.
 type tlsState struct {
 	conn  *tls.Conn
-	below *belowTLS
+	raw   *rawConn
 	once  sync.Once
-	got   tls.ConnectionState
+	state tls.ConnectionState
 }
 
-// belowTLS is a connection below TLS. Above it a write whose deadline passes is the
-// last, however much of it was taken, so it is here that progress is seen.
-type belowTLS struct {
+// rawConn is a connection below TLS. It applies the stall timeout, because crypto/tls fails
+// permanently after a write deadline, even if part of the data was written.
+type rawConn struct {
 	net.Conn
 
-	above  atomic.Pointer[gatherConn] // whose writes are guarded here; nil: they are not
-	memory atomic.Pointer[connMemory] // that the handshake draws on; nil: it is over
+	owner  atomic.Pointer[serverConn] // applies its stall timeout to writes; nil: no timeout
+	memory atomic.Pointer[connMemory] // charged for the handshake; nil: the handshake is complete
 }
 
-// Read reads, and reserves memory for what a handshake brings.
-func (c *belowTLS) Read(p []byte) (int, error) {
+// Read reads, and reserves memory during the handshake.
+func (c *rawConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if memory := c.memory.Load(); memory != nil && n > 0 {
-		if short := memory.readHandshake(n); short != nil {
-			return n, short
+		if noMemory := memory.readHandshake(n); noMemory != nil {
+			return n, noMemory
 		}
 	}
 	return n, err
 }
 
-// notHTTPS is what a peer is told that speaks HTTP where TLS is spoken, as net/http
-// says it.
+// notHTTPS is the response of net/http to an HTTP request over a TLS port.
 const notHTTPS = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 
-// failed notes an error of reading if it comes of the handshake.
-func (s *tlsState) failed(l *Listener, err error) {
+// handshakeFailed reports an error of a read during the handshake.
+func (s *tlsState) handshakeFailed(l *Listener, err error) {
 	if s.conn.ConnectionState().HandshakeComplete || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 		return
 	}
 	var notTLS tls.RecordHeaderError
-	if errors.As(err, &notTLS) && notTLS.Conn != nil && speaksHTTP(notTLS.RecordHeader[:]) {
-		_, _ = io.WriteString(notTLS.Conn, notHTTPS) // it is closed next in any case
+	if errors.As(err, &notTLS) && notTLS.Conn != nil && looksLikeHTTP(notTLS.RecordHeader[:]) {
+		_, _ = io.WriteString(notTLS.Conn, notHTTPS) // the connection is closed next in any case
 	}
-	if l.opts.NotHandshaken != nil {
-		l.opts.NotHandshaken(s.conn.RemoteAddr(), err)
+	if l.opts.OnHandshakeError != nil {
+		l.opts.OnHandshakeError(s.conn.RemoteAddr(), err)
 	}
 }
 
-func speaksHTTP(begins []byte) bool {
+func looksLikeHTTP(start []byte) bool {
 	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "PATCH", "DELET", "PRI *"} {
-		if string(begins) == method {
+		if string(start) == method {
 			return true
 		}
 	}
 	return false
 }
 
-// Write writes it all, for as long as there is progress.
-func (c *belowTLS) Write(p []byte) (int, error) {
-	if above := c.above.Load(); above != nil {
-		return above.writeArmed(c.Conn, p)
+// Write writes p with the stall timeout.
+func (c *rawConn) Write(p []byte) (int, error) {
+	if above := c.owner.Load(); above != nil {
+		return above.writeChecked(c.Conn, p)
 	}
 	return c.Conn.Write(p)
 }
 
-type connKey struct{}
+type tlsKey struct{}
 
-// ConnContext is for http.Server: with it WithTLS finds the connection, and so does a
-// Guard that has to close it.
+// ConnContext is for http.Server.ConnContext. WithTLS and Guard get the connection from the
+// context.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	ctx = context.WithValue(ctx, netConn{}, c)
-	if g, ok := c.(*gatherConn); ok && g.state.conn != nil {
-		return context.WithValue(ctx, connKey{}, &g.state)
+	ctx = context.WithValue(ctx, connKey{}, c)
+	if g, ok := c.(*serverConn); ok && g.tls.conn != nil {
+		return context.WithValue(ctx, tlsKey{}, &g.tls)
 	}
 	return ctx
 }
 
-// WithTLS returns a handler that sees the TLS of its requests where the listener
-// keeps it from net/http. Whoever has sent a request is past the handshake.
+// WithTLS returns a handler that sets Request.TLS, which net/http does not know because the
+// listener terminates TLS.
 func WithTLS(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if state, ok := r.Context().Value(connKey{}).(*tlsState); ok && r.TLS == nil {
-			state.once.Do(func() { state.got = state.conn.ConnectionState() })
-			r.TLS = &state.got
+		if state, ok := r.Context().Value(tlsKey{}).(*tlsState); ok && r.TLS == nil {
+			state.once.Do(func() { state.state = state.conn.ConnectionState() })
+			r.TLS = &state.state
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -10,26 +10,25 @@ import (
 )
 
 const (
-	// sweepConns is how often connections are looked at, and acceptRetry how often the
-	// memory is while accepting is paused.
+	// sweepConns is the interval of sweeps over connections, acceptRetry the interval of memory
+	// checks while accepting is paused.
 	sweepConns  = 50 * time.Millisecond
 	acceptRetry = 20 * time.Millisecond
-	// noProgress is how long a connection makes no progress before it may be disconnected
-	// for the sake of others. A new one has that time for its first request.
+	// noProgress is how long a connection must be without progress before it can be evicted. A new
+	// connection has that time for its first request.
 	noProgress = time.Second
-	// evictSample is how many connections are looked at to find one that was not used for
-	// long. Go iterates over maps from a random place.
+	// evictSample is the number of connections examined per eviction. Go iterates over maps from a
+	// random position.
 	evictSample = 64
-	// relieveTo is the part of the capacity, in percent, down to which holders are
-	// disconnected at the critical level.
+	// relieveTo is the percentage of capacity at which disconnecting at the critical level stops.
 	relieveTo = 85
 )
 
-// now returns the time since the listener began.
-func (l *Listener) now() time.Duration { return time.Since(l.born) }
+// now returns the time since the listener was created.
+func (l *Listener) now() time.Duration { return time.Since(l.start) }
 
 // reserve reserves the base cost of a connection.
-func (l *Listener) reserve(c *gatherConn) error {
+func (l *Listener) reserve(c *serverConn) error {
 	c.memory.Open(l.opts.Memory, nil, l.opts.Class, c.peer.String())
 	err := c.memory.Grow(budget.Connection, connBytes)
 	if err != nil {
@@ -38,15 +37,15 @@ func (l *Listener) reserve(c *gatherConn) error {
 	return err
 }
 
-// awaitMemory blocks while no connection can be accepted. The backlog of the system keeps
-// those that come.
+// awaitMemory blocks while the level is critical. New connections wait in the backlog of the
+// kernel.
 func (l *Listener) awaitMemory() {
 	for l.opts.Memory.Level() >= budget.Critical && l.pause() {
 		l.opts.Memory.Observe()
 	}
 }
 
-// pause waits a moment, and reports false if the listener was closed.
+// pause waits for acceptRetry. It returns false if the listener is closed.
 func (l *Listener) pause() bool {
 	select {
 	case <-l.closed:
@@ -56,39 +55,38 @@ func (l *Listener) pause() bool {
 	}
 }
 
-// unused returns a connection that may make room for c, for which err refused memory; nil
-// if there is none. It is the one that was not used for longest among some without a
-// request. Where callers without credentials have used up their part, it may be one of
-// theirs that has requests without progress.
-func (l *Listener) unused(c *gatherConn, err error) *gatherConn {
+// evictable returns a connection to evict for c, for which err rejected memory; nil if there is
+// none. It is the least recently used of a sample without requests. If the share of anonymous
+// callers is exhausted, it may be an anonymous connection whose requests make no progress.
+func (l *Listener) evictable(c *serverConn, err error) *serverConn {
 	var refused *budget.Error
 	if !errors.As(err, &refused) {
 		return nil
 	}
 	samePeer := refused.Scope == budget.ScopeCaller
-	samePart := samePeer || refused.Scope == budget.ScopeClass
-	longAgo := int64(l.now() - noProgress)
-	var idle, stuck *gatherConn
-	older := func(a, b *gatherConn) bool {
+	sameClass := samePeer || refused.Scope == budget.ScopeClass
+	before := int64(l.now() - noProgress)
+	var idle, stalled *serverConn
+	older := func(a, b *serverConn) bool {
 		return b == nil || a.memory.progress.Load() < b.memory.progress.Load()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	seen := 0
-	consider := func(conns map[*gatherConn]struct{}) {
+	examined := 0
+	consider := func(conns map[*serverConn]struct{}) {
 		for other := range conns {
-			if seen++; seen > evictSample {
+			if examined++; examined > evictSample {
 				return
 			}
 			m := &other.memory
 			switch {
-			case other == c, other.aborted.Load(), samePart && m.known.Load(), m.progress.Load() > longAgo:
+			case other == c, other.aborted.Load(), sameClass && m.authenticated.Load(), m.progress.Load() > before:
 			case m.requests.Load() == 0:
 				if older(other, idle) {
 					idle = other
 				}
-			case samePart && l.opts.Class == budget.Anonymous && older(other, stuck):
-				stuck = other
+			case sameClass && l.opts.Class == budget.Anonymous && older(other, stalled):
+				stalled = other
 			}
 		}
 	}
@@ -96,7 +94,7 @@ func (l *Listener) unused(c *gatherConn, err error) *gatherConn {
 		consider(l.peers[c.peer])
 	} else {
 		for _, conns := range l.peers {
-			if consider(conns); seen > evictSample {
+			if consider(conns); examined > evictSample {
 				break
 			}
 		}
@@ -104,10 +102,10 @@ func (l *Listener) unused(c *gatherConn, err error) *gatherConn {
 	if idle != nil {
 		return idle
 	}
-	return stuck
+	return stalled
 }
 
-// sweep looks at the connections from time to time, until the listener is closed.
+// sweep checks the connections periodically, until the listener is closed.
 func (l *Listener) sweep() {
 	ticker := time.NewTicker(sweepConns)
 	defer ticker.Stop()
@@ -125,8 +123,8 @@ func (l *Listener) sweep() {
 	}
 }
 
-// all returns the connections that are kept by keep.
-func (l *Listener) all(keep func(*gatherConn) bool) (kept []*gatherConn) {
+// all returns the connections for which keep returns true.
+func (l *Listener) all(keep func(*serverConn) bool) (kept []*serverConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, conns := range l.peers {
@@ -139,35 +137,34 @@ func (l *Listener) all(keep func(*gatherConn) bool) (kept []*gatherConn) {
 	return kept
 }
 
-// abortLateHeaders closes connections of HTTP/2 whose header block does not end. net/http
-// does so for HTTP/1.
+// abortLateHeaders closes HTTP/2 connections whose header block exceeded the header timeout.
+// net/http does it for HTTP/1.
 func (l *Listener) abortLateHeaders() {
 	if l.opts.HeaderTimeout <= 0 {
 		return
 	}
-	begun := int64(l.now() - l.opts.HeaderTimeout)
-	for _, c := range l.all(func(c *gatherConn) bool {
-		since := c.memory.since.Load()
-		return since != 0 && since < begun
+	before := int64(l.now() - l.opts.HeaderTimeout)
+	for _, c := range l.all(func(c *serverConn) bool {
+		since := c.memory.headerStart.Load()
+		return since != 0 && since < before
 	}) {
-		c.abort(CauseHeaderTimeout)
+		c.abort(CloseHeaderTimeout)
 	}
 }
 
-// relieve disconnects the largest holders that make no progress while the level is
-// critical.
+// relieve disconnects the largest holders without progress while the level is critical.
 func (l *Listener) relieve() {
 	b := l.opts.Memory
 	if b.Level() < budget.Critical {
 		return
 	}
 	type holder struct {
-		*gatherConn
+		*serverConn
 		held int64
 	}
 	var holders []holder
-	longAgo := int64(l.now() - noProgress)
-	for _, c := range l.all(func(c *gatherConn) bool { return c.memory.progress.Load() < longAgo }) {
+	before := int64(l.now() - noProgress)
+	for _, c := range l.all(func(c *serverConn) bool { return c.memory.progress.Load() < before }) {
 		holders = append(holders, holder{c, c.memory.Sum()})
 	}
 	slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(b.held, a.held) })
@@ -176,23 +173,21 @@ func (l *Listener) relieve() {
 		if excess <= 0 {
 			return
 		}
-		h.abort(CauseMemory)
+		h.abort(CloseMemory)
 		excess -= h.held
 	}
 }
 
-// enter notes an open connection.
-func (l *Listener) enter(c *gatherConn) {
+func (l *Listener) add(c *serverConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.peers[c.peer] == nil {
-		l.peers[c.peer] = make(map[*gatherConn]struct{})
+		l.peers[c.peer] = make(map[*serverConn]struct{})
 	}
 	l.peers[c.peer][c] = struct{}{}
 }
 
-// leave notes that a connection is closed.
-func (l *Listener) leave(c *gatherConn) {
+func (l *Listener) remove(c *serverConn) {
 	l.open.Add(-1)
 	c.memory.Release()
 	c.slot.Close()

@@ -23,10 +23,10 @@ import (
 type memoryServer struct {
 	addr   string
 	budget *budget.Budget
-	closed chan transport.Cause // of connections
+	closed chan transport.CloseReason // reasons of closed connections
 }
 
-// serveMemory serves the handler with room for conns connections of one peer.
+// serveMemory serves the handler with memory for conns connections of one peer.
 func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handler http.HandlerFunc) *memoryServer {
 	t.Helper()
 	const connBytes = 32 << 10
@@ -35,7 +35,7 @@ func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handle
 		budget: budget.New(budget.Options{
 			Limit: (conns*connBytes + connBytes/2) * 4 * 10 / 6, InUse: func() (int64, int64) { return 0, 0 },
 		}),
-		closed: make(chan transport.Cause, 1000),
+		closed: make(chan transport.CloseReason, 1000),
 	}
 	var config net.ListenConfig
 	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -44,10 +44,10 @@ func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handle
 	}
 	s.addr = inner.Addr().String()
 	opts.Memory, opts.Class, opts.StallTimeout = s.budget, budget.Known, 10*time.Second
-	opts.Overdrawn = func(_ net.Addr, cause transport.Cause) { s.closed <- cause }
+	opts.OnClose = func(_ net.Addr, reason transport.CloseReason) { s.closed <- reason }
 	guard := transport.NewGuard(transport.GuardOptions{
 		StallTimeout: 10 * time.Second, BodyTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler),
-		MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 }, Streams: func(*http.Request) bool { return true },
+		MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 }, IsStream: func(*http.Request) bool { return true },
 		Memory:     s.budget,
 		Account:    func(r *http.Request) (budget.Class, string) { return budget.Known, transport.Peer(r.RemoteAddr) },
 		Overloaded: func(*http.Request) error { return errors.New("overloaded") },
@@ -68,7 +68,7 @@ func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handle
 	return s
 }
 
-// dial connects from a loopback address, with a deadline for all that follows.
+// dial connects from a loopback address, with a deadline.
 func (s *memoryServer) dial(t *testing.T, from string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
@@ -83,7 +83,7 @@ func (s *memoryServer) dial(t *testing.T, from string) net.Conn {
 	return conn
 }
 
-// get sends a request of HTTP/1.1 and returns the first line of the response.
+// get sends an HTTP/1.1 request and returns the first line of the response.
 func get(conn net.Conn) (string, error) {
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		return "", err
@@ -93,7 +93,7 @@ func get(conn net.Conn) (string, error) {
 	return string(line), err
 }
 
-// startHTTP2 begins HTTP/2 on a connection.
+// startHTTP2 sends the preface.
 func startHTTP2(t *testing.T, conn net.Conn) *http2.Framer {
 	t.Helper()
 	framer := http2.NewFramer(conn, conn)
@@ -118,7 +118,7 @@ func headerBlock(t *testing.T) []byte {
 	return block.Bytes()
 }
 
-// goAwayText reads to the end of a connection and returns what its last GOAWAY says.
+// goAwayText reads to the end and returns the debug data of the last GOAWAY.
 func goAwayText(framer *http2.Framer) (text string, err error) {
 	for {
 		frame, err := framer.ReadFrame()
@@ -131,9 +131,9 @@ func goAwayText(framer *http2.Framer) (text string, err error) {
 	}
 }
 
-// A peer that holds all connections that it may have does not keep others out, and makes
-// room for its own new ones by those that it does not use.
-func TestConnectionsOfOnePeerHaveAShare(t *testing.T) {
+// A peer that holds its share of connections does not affect other peers. Its own new connections
+// replace unused ones.
+func TestConnectionShareOfPeer(t *testing.T) {
 	t.Parallel()
 	const share = 5
 	s := serveMemory(t, share, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
@@ -141,21 +141,21 @@ func TestConnectionsOfOnePeerHaveAShare(t *testing.T) {
 		s.dial(t, "127.0.0.1")
 	}
 	if line, err := get(s.dial(t, "127.0.0.2")); err != nil || line != "HTTP/1.1 200 OK" {
-		t.Errorf("another peer: got %q, %v", line, err)
+		t.Errorf("response to another peer = %q, %v, want 200", line, err)
 	}
 	if line, err := get(s.dial(t, "127.0.0.1")); err != nil || line != "HTTP/1.1 200 OK" {
-		t.Errorf("the same peer: got %q, %v", line, err)
+		t.Errorf("response to the same peer = %q, %v, want 200", line, err)
 	}
-	if got := <-s.closed; got != transport.CauseMemory {
-		t.Errorf("an unused connection was closed for %q, want %q", got, transport.CauseMemory)
+	if got := <-s.closed; got != transport.CloseMemory {
+		t.Errorf("an unused connection was closed for %q, want %q", got, transport.CloseMemory)
 	}
 	if held, most := s.budget.Reserved(budget.Connection), s.budget.CallerShare(budget.Known); held > most+64<<10 {
 		t.Errorf("connections hold %d bytes, want at most the share %d and one more", held, most)
 	}
 }
 
-// A connection with a request is not closed to make room for the same peer.
-func TestConnectionInUseIsKept(t *testing.T) {
+// A connection with a request is not evicted for the same peer.
+func TestConnectionInUseIsNotEvicted(t *testing.T) {
 	t.Parallel()
 	entered, leave := make(chan struct{}), make(chan struct{})
 	s := serveMemory(t, 3, transport.ListenOptions{}, func(_ http.ResponseWriter, r *http.Request) {
@@ -178,11 +178,11 @@ func TestConnectionInUseIsKept(t *testing.T) {
 	close(leave)
 	line := make([]byte, len("HTTP/1.1 200 OK"))
 	if _, err := io.ReadFull(busy, line); err != nil || string(line) != "HTTP/1.1 200 OK" {
-		t.Errorf("the connection in use: got %q, %v", line, err)
+		t.Errorf("response on the connection in use = %q, %v, want 200", line, err)
 	}
 }
 
-func TestHeaderBlockHasADeadline(t *testing.T) {
+func TestHeaderTimeout(t *testing.T) {
 	t.Parallel()
 	block := headerBlock(t)
 	for name, send := range map[string]func(conn net.Conn, framer *http2.Framer) error{
@@ -213,8 +213,8 @@ func TestHeaderBlockHasADeadline(t *testing.T) {
 	}
 }
 
-// A connection that is idle after a whole header block has no deadline.
-func TestHeaderTimeoutIsForHeaderBlocks(t *testing.T) {
+// An idle connection after a complete header block has no timeout.
+func TestHeaderTimeoutDoesNotApplyToIdleConnections(t *testing.T) {
 	t.Parallel()
 	s := serveMemory(t, 10, transport.ListenOptions{HeaderTimeout: time.Millisecond}, func(http.ResponseWriter, *http.Request) {})
 	conn := s.dial(t, "127.0.0.1")
@@ -237,7 +237,7 @@ func TestHeaderTimeoutIsForHeaderBlocks(t *testing.T) {
 	}
 }
 
-func TestHeaderOfHTTP1IsReserved(t *testing.T) {
+func TestHTTP1HeaderWithoutMemory(t *testing.T) {
 	t.Parallel()
 	s := serveMemory(t, 2, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
 	conn := s.dial(t, "127.0.0.1")
@@ -250,8 +250,8 @@ func TestHeaderOfHTTP1IsReserved(t *testing.T) {
 	}
 }
 
-// Body bytes that no handler reads are reserved until the stream ends.
-func TestUnreadBodyIsReserved(t *testing.T) {
+// Unread body bytes are reserved until the stream ends.
+func TestUnreadBodyReservation(t *testing.T) {
 	t.Parallel()
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -298,14 +298,14 @@ func awaitFrame(t *testing.T, framer *http2.Framer, is func(http2.Frame) bool) {
 	}
 }
 
-// At the critical level connections that make no progress are closed, the largest first.
-func TestCriticalLevelDisconnectsHolders(t *testing.T) {
+// At the critical level connections without progress are closed, the largest first.
+func TestCriticalLevelClosesConnections(t *testing.T) {
 	t.Parallel()
 	s := serveMemory(t, 20, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
 	conn := s.dial(t, "127.0.0.1")
 	framer := startHTTP2(t, conn)
 	awaitFrame(t, framer, func(frame http2.Frame) bool { _, ok := frame.(*http2.SettingsFrame); return ok })
-	for i := range 4 { // others use up the rest
+	for i := range 4 { // other callers use up the rest
 		var other budget.Reservation
 		other.Open(s.budget, nil, budget.Known, string(rune('a'+i)))
 		if err := other.Grow(budget.Write, s.budget.CallerShare(budget.Known)*97/100); err != nil {

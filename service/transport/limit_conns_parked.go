@@ -10,20 +10,18 @@ import (
 )
 
 const (
-	// parkTime is how long an accepted connection waits for memory before it is refused.
-	// Peers that are refused at once come back at once.
-	parkTime = 5 * time.Second
-	// parkMost is how many connections wait at a time, and parkOfPeer of how many parts
-	// three may be those of one peer.
-	parkMost   = 8192
+	// parkTimeout is how long an accepted connection waits for memory before it is rejected.
+	// Rejected clients may reconnect at once.
+	parkTimeout = 5 * time.Second
+	// maxParked is the maximum number of parked connections. One peer can have three quarters.
+	maxParked  = 8192
 	parkOfPeer = 4
-	// evictionsAtOnce is how many connections that are not in use are closed for those that
-	// wait, each time that they are looked at. Their peers may come back, too.
-	evictionsAtOnce = 8
+	// maxEvictions is the maximum number of evictions per sweep. Evicted clients may reconnect too.
+	maxEvictions = 8
 )
 
-// parked are connections that were accepted and wait for memory. Nothing is read from
-// them, and they cost hardly more than their socket.
+// parked is the set of accepted connections that wait for memory. They are not read, and cost
+// little more than a socket.
 type parked struct {
 	byPeer map[netip.Addr][]parkedConn
 	count  int
@@ -35,9 +33,9 @@ type parkedConn struct {
 	since time.Duration
 }
 
-// park keeps a connection until there is memory. It returns false if too many wait.
+// park parks a connection. It returns false if too many are parked.
 func (l *Listener) park(peer netip.Addr, inner net.Conn) bool {
-	most := parkMost
+	most := maxParked
 	if n := l.opts.MaxConnections; n > 0 {
 		most = min(most, n/2)
 	}
@@ -52,21 +50,20 @@ func (l *Listener) park(peer netip.Addr, inner net.Conn) bool {
 	return true
 }
 
-// unpark admits connections that wait for memory, first those of the peers with the fewest
-// connections, and refuses those that have waited for too long. A few connections that are
-// not in use make room.
+// unpark admits parked connections, first those of peers with the fewest open connections, and
+// rejects those over parkTimeout. It evicts up to maxEvictions unused connections.
 func (l *Listener) unpark() {
-	evictions := evictionsAtOnce
-	makeRoom := func(c *gatherConn, err error) bool {
+	evictions := maxEvictions
+	evict := func(c *serverConn, err error) bool {
 		if evictions == 0 {
 			return false
 		}
-		victim := l.unused(c, err)
+		victim := l.evictable(c, err)
 		if victim == nil {
 			return false
 		}
 		evictions--
-		victim.abort(CauseMemory)
+		victim.abort(CloseMemory)
 		return true
 	}
 	for _, peer := range l.parkedPeers() {
@@ -75,20 +72,19 @@ func (l *Listener) unpark() {
 			if !ok {
 				break
 			}
-			if l.admit(conn.Conn, makeRoom) == nil {
+			if l.admit(conn.Conn, evict) == nil {
 				continue
 			}
-			if l.now()-conn.since < parkTime {
+			if l.now()-conn.since < parkTimeout {
 				l.parkFirst(peer, conn)
 				break
 			}
-			l.refuse(conn.Conn, RefusedMemory)
+			l.reject(conn.Conn, RejectedMemory)
 		}
 	}
 }
 
-// parkedPeers returns the peers whose connections wait, those with the fewest open
-// connections first.
+// parkedPeers returns the peers with parked connections, in ascending order of open connections.
 func (l *Listener) parkedPeers() []netip.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,7 +93,7 @@ func (l *Listener) parkedPeers() []netip.Addr {
 	})
 }
 
-// nextParked takes the connection of the peer that has waited for longest.
+// nextParked removes and returns the oldest parked connection of the peer.
 func (l *Listener) nextParked(peer netip.Addr) (conn parkedConn, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,7 +108,7 @@ func (l *Listener) nextParked(peer netip.Addr) (conn parkedConn, ok bool) {
 	return conn, true
 }
 
-// parkFirst puts a connection back that nextParked took.
+// parkFirst puts a connection back after nextParked.
 func (l *Listener) parkFirst(peer netip.Addr, conn parkedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,11 +116,10 @@ func (l *Listener) parkFirst(peer netip.Addr, conn parkedConn) {
 	l.parked.count++
 }
 
-// closeParked closes all connections that wait.
 func (l *Listener) closeParked() {
 	for _, peer := range l.parkedPeers() {
 		for conn, ok := l.nextParked(peer); ok; conn, ok = l.nextParked(peer) {
-			_ = conn.Close() // it was never served
+			_ = conn.Close() // the error is irrelevant, the connection was not served
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// The frames are seen through TLS too, and handlers see the TLS that net/http does not.
-func TestFloodThroughTLS(t *testing.T) {
+// Frame limits apply over TLS, and handlers see Request.TLS.
+func TestFrameLimitOverTLS(t *testing.T) {
 	t.Parallel()
 	issuer := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
 	defer issuer.Close()
@@ -30,11 +30,11 @@ func TestFloodThroughTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	causes := make(chan transport.Cause, 1)
+	reasons := make(chan transport.CloseReason, 1)
 	listener := transport.Listen(inner, transport.ListenOptions{
 		StallTimeout: 10 * time.Second, Frames: transport.FrameLimits{PerSecond: 10},
-		TLS:       &tls.Config{Certificates: issuer.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12},
-		Overdrawn: func(_ net.Addr, cause transport.Cause) { causes <- cause },
+		TLS:     &tls.Config{Certificates: issuer.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12},
+		OnClose: func(_ net.Addr, reason transport.CloseReason) { reasons <- reason },
 	})
 	version := make(chan uint16, 1)
 	server := transport.NewServer(transport.WithTLS(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -65,7 +65,7 @@ func TestFloodThroughTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	framer := http2.NewFramer(conn, conn)
-	// GET https / with an authority of one letter, from the static table of HPACK.
+	// GET https:// with a one-letter authority, from the static table of HPACK.
 	get := []byte{0x82, 0x87, 0x84, 0x01, 1, 'x'}
 	if err := framer.WriteSettings(); err != nil {
 		t.Fatal(err)
@@ -74,24 +74,24 @@ func TestFloodThroughTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := <-version; got < tls.VersionTLS12 {
-		t.Errorf("the handler saw version %x", got)
+		t.Errorf("Request.TLS.Version = %x, want TLS 1.2 or later", got)
 	}
 	go func() {
-		for framer.WritePriority(3, http2.PriorityParam{StreamDep: 5}) == nil { // until it is closed
+		for framer.WritePriority(3, http2.PriorityParam{StreamDep: 5}) == nil { // until the connection is closed
 			continue
 		}
 	}()
-	if got := <-causes; got != transport.CauseOther {
-		t.Errorf("got %s", got)
+	if got := <-reasons; got != transport.CloseOtherFrames {
+		t.Errorf("OnClose reason = %s, want %s", got, transport.CloseOtherFrames)
 	}
 	for {
 		frame, err := framer.ReadFrame()
 		if err != nil {
-			t.Fatalf("no farewell: %v", err)
+			t.Fatalf("ReadFrame() = %v, want GOAWAY", err)
 		}
 		if goAway, ok := frame.(*http2.GoAwayFrame); ok {
 			if goAway.ErrCode != http2.ErrCodeEnhanceYourCalm {
-				t.Errorf("got %v", goAway)
+				t.Errorf("ReadFrame() = %v, want ENHANCE_YOUR_CALM", goAway)
 			}
 			return
 		}
@@ -108,7 +108,7 @@ func TestPeer(t *testing.T) {
 		"pipe":                        "invalid IP",
 	} {
 		if got := transport.Peer(addr); got != want {
-			t.Errorf("%s: got %s, want %s", addr, got, want)
+			t.Errorf("Peer(%s) = %s, want %s", addr, got, want)
 		}
 	}
 }

@@ -7,80 +7,77 @@ import (
 )
 
 const (
-	// rateShards is how many locks the callers share.
+	// rateShards is the number of locks.
 	rateShards = 16
-	// rateCallers is how many callers a shard knows by name at a time; those beyond
-	// share rateShared buckets.
+	// rateCallers is the number of callers per shard with a bucket of their own. Further ones share
+	// rateShared buckets.
 	rateCallers = 4096
 	rateShared  = 256
 )
 
-// Rate is a token bucket for each caller. It is safe for use by many goroutines, and
-// its memory is bounded: a caller whose bucket is full again is forgotten, and while
-// there are more callers than it has room for, further ones share buckets.
+// Rate is a token bucket per caller. It is safe for concurrent use. Its memory is bounded: full
+// buckets are dropped, and callers above the maximum share buckets.
 type Rate struct {
-	each  time.Duration // between two tokens
-	burst int64
-	born  time.Time
-	seed  maphash.Seed
+	interval time.Duration // interval of tokens
+	burst    int64
+	start    time.Time
+	seed     maphash.Seed
 
 	shards [rateShards]rateShard
 }
 
-// rateShard keeps the time, after the birth of its Rate, when each bucket is full
-// again.
+// rateShard stores, for each bucket, when it is full again, since Rate.start.
 type rateShard struct {
 	mu sync.Mutex
-	// Buckets that nobody used for as long as it takes to fill one are full, so the
-	// older half can be dropped as a whole.
-	young, old map[string]int64
-	turned     int64
-	shared     [rateShared]int64
+	// A bucket that was not used for the time to fill one is full, so the older generation can be
+	// dropped as a whole.
+	current, previous map[string]int64
+	rotated           int64
+	shared            [rateShared]int64
 }
 
-// NewRate returns buckets that hold burst tokens and get perSecond of them back each
-// second. Both must be positive.
+// NewRate returns buckets of burst tokens that are refilled with perSecond tokens per second. Both
+// must be positive.
 func NewRate(perSecond float64, burst int) *Rate {
 	r := &Rate{
-		each: max(time.Duration(float64(time.Second)/perSecond), 1), burst: int64(burst),
-		born: time.Now(), seed: maphash.MakeSeed(),
+		interval: max(time.Duration(float64(time.Second)/perSecond), 1), burst: int64(burst),
+		start: time.Now(), seed: maphash.MakeSeed(),
 	}
 	for i := range r.shards {
-		r.shards[i].young = make(map[string]int64)
+		r.shards[i].current = make(map[string]int64)
 	}
 	return r
 }
 
-// Take takes a token of the caller's. Where there is none it says how long the next
-// one takes.
+// Take takes a token of the caller. If there is none, it returns the time until the next one.
 func (r *Rate) Take(caller string) (wait time.Duration, ok bool) {
 	hash := maphash.String(r.seed, caller)
 	s := &r.shards[hash%rateShards]
-	fill := r.burst * int64(r.each)
+	fill := r.burst * int64(r.interval)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := int64(time.Since(r.born))
-	if now-s.turned >= fill {
-		if now-s.turned >= 2*fill {
-			clear(s.young)
+	now := int64(time.Since(r.start))
+	if now-s.rotated >= fill {
+		if now-s.rotated >= 2*fill {
+			clear(s.current)
 		}
-		s.old, s.young, s.turned = s.young, make(map[string]int64), now
+		s.previous, s.current, s.rotated = s.current, make(map[string]int64), now
 	}
-	full, known := s.young[caller]
-	if !known {
-		full = s.old[caller]
+	full, found := s.current[caller]
+	if !found {
+		full = s.previous[caller]
 	}
 	shared := &s.shared[hash/rateShards%rateShared]
-	byName := known || len(s.young) < rateCallers
-	if !byName {
+	own := found || len(s.current) < rateCallers
+	if !own {
 		full = max(full, *shared)
 	}
-	full = max(full, now) + int64(r.each)
-	if late := full - now - fill; late > 0 {
-		return time.Duration(late), false
+	full = max(full, now) + int64(r.interval)
+	if excess := full - now - fill; excess > 0 {
+		return time.Duration(excess), false
 	}
-	if byName {
-		s.young[caller] = full
+	if own {
+		s.current[caller] = full
 	} else {
 		*shared = full
 	}

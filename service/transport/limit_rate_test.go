@@ -19,14 +19,14 @@ func TestRate(t *testing.T) {
 				}
 			}
 			if got != want {
-				t.Errorf("%s: got %d, want %d", caller, got, want)
+				t.Errorf("Take(%s) succeeded %d times, want %d", caller, got, want)
 			}
 		}
 		takes("ada", 5)
 		takes("bob", 5)
 		wait, ok := r.Take("ada")
 		if ok || wait != 100*time.Millisecond {
-			t.Errorf("got %v, %v", wait, ok)
+			t.Errorf("Take() = %v, %v, want 100ms, false", wait, ok)
 		}
 		time.Sleep(wait)
 		takes("ada", 1)
@@ -37,8 +37,8 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// A bucket is not full again for being moved between the halves of the memory.
-func TestRateOverTheTurns(t *testing.T) {
+// Rotating the generations does not refill a bucket.
+func TestRateRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRate(10, 5)
 		got, began := 0, time.Now()
@@ -49,46 +49,46 @@ func TestRateOverTheTurns(t *testing.T) {
 			time.Sleep(7 * time.Millisecond)
 		}
 		if got < 1000 || got > 1006 {
-			t.Errorf("got %d tokens in 100 s", got)
+			t.Errorf("%d tokens in 100 s, want about 1005", got)
 		}
 	})
 }
 
-// However many callers come, the memory is bounded, those who were there keep
-// their buckets, and all are forgotten in the end.
-func TestRateForgets(t *testing.T) {
+// Memory is bounded for any number of callers, existing callers keep their buckets, and full
+// buckets are dropped.
+func TestRateMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRate(1, 2)
 		kept := func() (n int) {
 			for i := range r.shards {
-				n += len(r.shards[i].young) + len(r.shards[i].old)
+				n += len(r.shards[i].current) + len(r.shards[i].previous)
 			}
 			return n
 		}
 		for range 3 {
 			r.Take("ada")
 		}
-		refused := 0
+		rejected := 0
 		for i := range 4 * rateShards * rateCallers {
 			if _, ok := r.Take(strconv.Itoa(i)); !ok {
-				refused++
+				rejected++
 			}
 		}
 		if n := kept(); n > 2*rateShards*rateCallers {
-			t.Errorf("%d callers are kept", n)
+			t.Errorf("%d buckets kept", n)
 		}
-		if refused == 0 {
-			t.Error("those beyond the room have no bounds")
+		if rejected == 0 {
+			t.Error("callers above the maximum are not limited")
 		}
 		if _, ok := r.Take("ada"); ok {
-			t.Error("a caller has got round the limit by a flood of others")
+			t.Error("Take(ada) = true after a flood of other callers, want false")
 		}
 		time.Sleep(time.Hour)
 		for i := range rateShards * 100 {
 			r.Take(strconv.Itoa(i))
 		}
 		if n := kept(); n > rateShards*100 {
-			t.Errorf("%d callers are kept after an hour", n)
+			t.Errorf("%d buckets kept after an hour", n)
 		}
 	})
 }

@@ -6,45 +6,44 @@ import (
 	"strings"
 )
 
-// envelopeBytes is the length of the prefix of a gRPC message: flags and length.
+// envelopeBytes is the length of a message prefix in gRPC: flags and length.
 const envelopeBytes = 5
 
-// A StalledError is the error of a write to a stream whose reader consumed nothing for the
-// stall timeout. The messages before were sent as a whole, and nothing of this one was.
+// A StalledError is the error of a write to a stream whose client read nothing within the stall
+// timeout. Earlier messages were sent completely, and nothing of this one.
 type StalledError struct{}
 
-// Error says what has happened.
 func (*StalledError) Error() string { return "response write stalled" }
 
-// Stalled is by what packages that do not import this one know the error.
+// Stalled identifies the error to packages that do not import this one.
 func (*StalledError) Stalled() bool { return true }
 
-// messages is the state of a gRPC response that is sent message by message.
+// messages is the state of a gRPC response that is written in whole messages.
 type messages struct {
 	stream uint32
-	left   int64 // bytes of the present message that are to be written
+	left   int64 // unwritten bytes of the current message
 }
 
-// wholeMessages lets the response wait for room for whole messages from now on, where its
-// connection and its protocol allow that. It belongs to the handler's goroutine.
+// wholeMessages enables writing in whole messages for gRPC over HTTP/2. It must be called on the
+// handler's goroutine.
 func (x *Exchange) wholeMessages() {
 	kind := x.request.Header.Get("Content-Type")
 	if x.conn == nil || x.request.ProtoMajor != 2 || !strings.HasPrefix(kind, "application/grpc") || strings.HasPrefix(kind, webBinary) {
 		return
 	}
-	if stream := streamOf(x.ResponseWriter); stream != 0 && x.conn.windows != nil {
+	if stream := streamID(x.ResponseWriter); stream != 0 && x.conn.windows != nil {
 		x.messages = &messages{stream: stream}
 	}
 }
 
-// writeMessages writes messages, each once there is room for the whole of it.
+// writeMessages writes each message when the flow-control window has room for all of it.
 func (x *Exchange) writeMessages(p []byte) (written int, err error) {
 	m := x.messages
 	for written < len(p) {
 		if m.left == 0 {
 			next := p[written:]
 			if len(next) < envelopeBytes {
-				x.messages = nil // connect writes prefixes as a whole
+				x.messages = nil // not connect: it writes complete prefixes
 				n, err := x.write(next)
 				return written + n, err
 			}
@@ -64,10 +63,10 @@ func (x *Exchange) writeMessages(p []byte) (written int, err error) {
 	return written, nil
 }
 
-// awaitWindow waits for room for n bytes. What was written before is flushed first: the
-// client may open its window only when it has that.
+// awaitWindow waits for a flow-control window of n bytes. Earlier messages are flushed first: the
+// client may open its window only after it has received them.
 func (x *Exchange) awaitWindow(n int64) error {
-	if x.aborted.Load() {
+	if x.waitAborted.Load() {
 		return &StalledError{}
 	}
 	windows, stream := x.conn.windows, x.messages.stream
@@ -77,18 +76,18 @@ func (x *Exchange) awaitWindow(n int64) error {
 	}
 	abort := make(chan struct{})
 	x.mu.Lock()
-	x.abort = abort
+	x.abortWait = abort
 	x.mu.Unlock()
 	defer func() {
 		x.mu.Lock()
-		x.abort = nil
+		x.abortWait = nil
 		x.mu.Unlock()
 	}()
 	x.slot.Release()
-	x.ops.Add(1)
-	defer x.ops.Add(1)
-	if x.unsent.Swap(false) {
-		_ = x.control.Flush() // the next write has the error
+	x.writeOps.Add(1)
+	defer x.writeOps.Add(1)
+	if x.unflushed.Swap(false) {
+		_ = x.control.Flush() // the next write returns the error
 	}
 	for ; wake != nil; wake = windows.reserve(stream, n) {
 		select {

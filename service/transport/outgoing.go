@@ -7,38 +7,38 @@ import (
 	"github.com/yourorg/userservice/service/budget"
 )
 
-// Outgoing is the response of a request. After Buffer it keeps the response, which is one
-// message, until the handler has returned: a handler that waited for its peer would keep
-// the message, its buffers and its compressor meanwhile.
+// Outgoing is the response of a request. After Buffer it holds the response, a single message,
+// until the handler has returned: a handler blocked in Write would hold the message, its buffers
+// and its compressor.
 type Outgoing struct {
 	http.ResponseWriter
 
-	memory   *budget.Reservation
-	trailers bool // the status is in the trailers
-	buffered bool
-	status   int
-	body     []byte
-	before   http.Header // as of Buffer
-	refused  bool
+	memory      *budget.Reservation
+	trailers    bool // the status is sent in trailers
+	buffered    bool
+	status      int
+	body        []byte
+	savedHeader http.Header // copy as of Buffer
+	noMemory    bool
 }
 
-// NewOutgoing returns the response of the request, whose bytes are reserved.
+// NewOutgoing returns the response of a request, with memory reserved from the request's context.
 func NewOutgoing(w http.ResponseWriter, r *http.Request) *Outgoing {
 	trailers := r.ProtoMajor > 1 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 	return &Outgoing{ResponseWriter: w, memory: budget.FromContext(r.Context()), trailers: trailers}
 }
 
-// Unwrap returns the next writer, for http.ResponseController.
+// Unwrap is for http.ResponseController.
 func (o *Outgoing) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
-// Buffer keeps what is written from now on. It comes before the header.
+// Buffer starts buffering. It must be called before WriteHeader.
 func (o *Outgoing) Buffer() {
 	if !o.buffered {
-		o.buffered, o.before = true, o.Header().Clone()
+		o.buffered, o.savedHeader = true, o.Header().Clone()
 	}
 }
 
-// WriteHeader sends the status, or keeps it.
+// WriteHeader sends or stores the status.
 func (o *Outgoing) WriteHeader(status int) {
 	if !o.buffered || status < http.StatusOK {
 		o.ResponseWriter.WriteHeader(status)
@@ -47,7 +47,7 @@ func (o *Outgoing) WriteHeader(status int) {
 	}
 }
 
-// Write sends bytes, or keeps them. Its error is an *budget.Error where there is no room.
+// Write sends or buffers p. It returns a *budget.Error if there is no memory.
 func (o *Outgoing) Write(p []byte) (int, error) {
 	if !o.buffered {
 		return o.ResponseWriter.Write(p)
@@ -56,7 +56,7 @@ func (o *Outgoing) Write(p []byte) (int, error) {
 	if need := len(o.body) + len(p); need > cap(o.body) {
 		size := max(need, 5*cap(o.body)/4)
 		if err := o.memory.Grow(budget.Response, int64(size-cap(o.body))); err != nil {
-			o.refused = true
+			o.noMemory = true
 			return 0, err
 		}
 		o.body = append(make([]byte, 0, size), o.body...)
@@ -65,29 +65,29 @@ func (o *Outgoing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush sends what was written, unless it is kept.
+// Flush flushes the response unless it is buffered.
 func (o *Outgoing) Flush() { _ = o.FlushError() }
 
-// FlushError is Flush with its error.
+// FlushError is Flush with an error.
 func (o *Outgoing) FlushError() error {
 	if o.buffered {
-		o.WriteHeader(http.StatusOK) // Finish owes the header, even if there is nothing more
+		o.WriteHeader(http.StatusOK) // Finish sends the header, also of an empty body
 		return nil
 	}
 	return http.NewResponseController(o.ResponseWriter).Flush()
 }
 
-// Finish sends what was kept. It reports whether there was no room for it: nothing was
-// sent then, and the header is as it was before.
-func (o *Outgoing) Finish() (refused bool) {
+// Finish sends the buffered response. If memory was exhausted, it sends nothing, restores the
+// header as of Buffer, and returns true.
+func (o *Outgoing) Finish() (noMemory bool) {
 	if !o.buffered {
 		return false
 	}
 	o.buffered = false
-	if o.refused {
+	if o.noMemory {
 		header := o.Header()
 		clear(header)
-		for name, values := range o.before {
+		for name, values := range o.savedHeader {
 			header[name] = values
 		}
 		return true
@@ -95,16 +95,16 @@ func (o *Outgoing) Finish() (refused bool) {
 	if o.status == 0 {
 		return false
 	}
-	// The message and the buffers of its encoders are garbage now.
+	// The message and the encoder buffers are garbage now.
 	o.memory.Shrink(budget.Response, o.memory.Held(budget.Response)-int64(cap(o.body)))
 	if o.trailers {
-		// net/http adds no length then. Proxies drop the trailers of a response that says it has
-		// no content.
+		// Prevents net/http from adding a length: proxies drop the trailers of a response with
+		// Content-Length: 0.
 		o.Header()["Content-Length"] = nil
 	}
 	o.ResponseWriter.WriteHeader(o.status)
 	if len(o.body) > 0 {
-		_, _ = o.ResponseWriter.Write(o.body) // a peer that has gone cannot be told
+		_, _ = o.ResponseWriter.Write(o.body) // the error is irrelevant, the handler has returned
 	}
 	return false
 }

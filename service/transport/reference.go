@@ -9,10 +9,10 @@ import (
 	"github.com/yourorg/userservice/service/budget"
 )
 
-// A reference stands for a message on its way to a codec: a mark, a secret of the process
-// and a number. The mark begins with a tag of field number 0, and so is neither a message
-// in binary form nor JSON. The secret keeps a peer from naming the message of another
-// request, which it could in the query of a Connect GET.
+// A reference replaces a message between Incoming and a codec. It consists of a mark, a secret of
+// the process and a number. The mark starts with field number 0, so it is neither valid protobuf
+// nor JSON. The secret prevents clients from referring to messages of other requests in the query
+// of a Connect GET.
 const (
 	referenceMark  = "\x00ref"
 	secretBytes    = 16
@@ -20,12 +20,12 @@ const (
 )
 
 func newSecret() (secret [secretBytes]byte) {
-	_, _ = rand.Read(secret[:]) // it never fails
+	_, _ = rand.Read(secret[:])
 	return secret
 }
 
-// refer returns what the handler reads in the place of the message: the prefix, if there
-// is one, and a reference. An empty message stands for itself.
+// refer returns the bytes that connect reads in place of the message: the prefix, if any, and a
+// reference. An empty message is not replaced.
 func (in *Incoming) refer(prefix []byte) []byte {
 	if len(in.data) == 0 {
 		if prefix != nil {
@@ -51,8 +51,8 @@ func (in *Incoming) refer(prefix []byte) []byte {
 	return in.buffer
 }
 
-// resolve returns the message that data refers to, which is data itself where it is no
-// reference. done is to be called when the message is decoded.
+// resolve returns the message for a reference, or data itself. done must be called after the
+// message was decoded.
 func (m *Messages) resolve(data []byte) (message []byte, done func()) {
 	rest, ok := bytes.CutPrefix(data, []byte(referenceMark))
 	if !ok || len(data) != referenceBytes || subtle.ConstantTimeCompare(rest[:secretBytes], m.secret[:]) != 1 {
@@ -66,12 +66,12 @@ func (m *Messages) resolve(data []byte) (message []byte, done func()) {
 	if in == nil {
 		return data, func() {} // the request has ended
 	}
-	return in.data, in.decodedData
+	return in.data, in.releaseData
 }
 
-// decodedData lets go of the bytes of a message that is decoded.
-func (in *Incoming) decodedData() {
+// releaseData releases the bytes of a decoded message.
+func (in *Incoming) releaseData() {
 	in.data = nil
-	in.memory.Shrink(budget.Decompressed, in.kept)
-	in.kept = 0
+	in.memory.Shrink(budget.Decompressed, in.reservedData)
+	in.reservedData = 0
 }

@@ -7,42 +7,40 @@ import (
 )
 
 const (
-	// maxHeaderBytes has room for a Connect GET or a REST query with a thousand ids, and
-	// maxHeaderFields for what browsers and proxies send.
+	// maxHeaderBytes fits a Connect GET or a REST query with a thousand ids, maxHeaderFields the
+	// headers of browsers and proxies.
 	maxHeaderBytes  = 32 << 10
 	maxHeaderFields = 100
-	// streamWindow and connWindow bound the body bytes of one stream, and of all streams of
-	// one HTTP/2 connection, that no handler has read.
+	// streamWindow and connWindow bound the unread request body bytes of an HTTP/2 stream and
+	// connection.
 	streamWindow = 64 << 10
 	connWindow   = 256 << 10
-	// firstConnWindow is the window of a connection before the server enlarges it (RFC
-	// 9113, section 6.9.2).
+	// firstConnWindow is the initial receive window of a connection (RFC 9113, section 6.9.2).
 	firstConnWindow = 64<<10 - 1
-	// readFrameSize is the least that HTTP/2 allows. More pins a buffer of that size
-	// to each connection.
+	// readFrameSize is the minimum SETTINGS_MAX_FRAME_SIZE. Each connection holds a buffer of that
+	// size.
 	readFrameSize = 16 << 10
 )
 
-// ServerOptions are the settings of connections.
+// ServerOptions are the settings of NewServer.
 type ServerOptions struct {
-	MaxConcurrentStreams int // of one HTTP/2 connection
-	// HeaderTimeout bounds the time from a connection's first byte of a request, or of
-	// its handshake, to the end of the header.
+	MaxConcurrentStreams int // per HTTP/2 connection
+	// HeaderTimeout bounds the time from the first byte of a request to the end of its header, and
+	// the time of a TLS handshake.
 	HeaderTimeout time.Duration
-	// IdleTimeout is how long a connection without a request stays open. Zero would
-	// mean for ever.
+	// IdleTimeout closes connections without a request. 0 means no timeout.
 	IdleTimeout time.Duration
-	PingAfter   time.Duration // silence after which an HTTP/2 peer is pinged
-	PingTimeout time.Duration // how long it may take to answer
-	// WriteTimeout is how long a connection may take no byte at all before it is
-	// closed. It is not a bound on the time of an answer.
+	PingAfter   time.Duration // idle time before an HTTP/2 ping is sent
+	PingTimeout time.Duration // time to wait for the ping acknowledgement
+	// WriteTimeout closes a connection on which no byte can be written for so long. It does not
+	// bound the duration of a response.
 	WriteTimeout time.Duration
-	Logger       *slog.Logger // for what net/http has to say
+	Logger       *slog.Logger // receives the errors of net/http
 }
 
-// NewServer returns a server for HTTP/1.1 and HTTP/2 on one port, told apart by how a
-// connection begins. TLS is the listener's, see ListenOptions.
-// It has no timeout for a whole request or answer: streams last.
+// NewServer returns a server for HTTP/1.1 and HTTP/2 with prior knowledge on one port. TLS is
+// terminated by the listener, see ListenOptions. There is no timeout for a whole request or
+// response, because streams are long-lived.
 func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -64,7 +62,7 @@ func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 			PingTimeout:      opts.PingTimeout,
 			WriteByteTimeout: opts.WriteTimeout,
 		},
-		ErrorLog: slog.NewLogLogger(newFewLines(opts.Logger.Handler()), slog.LevelWarn),
+		ErrorLog: slog.NewLogLogger(newLimitedHandler(opts.Logger.Handler()), slog.LevelWarn),
 	}
 	limitHeaderFields(server)
 	return server

@@ -4,6 +4,5 @@ package transport
 
 import "net/http"
 
-// limitHeaderFields bounds the fields of a header. Before Go 1.27 only the size of
-// the header, of which each field is a part, bounds them.
+// limitHeaderFields limits the number of header fields. Before Go 1.27 only maxHeaderBytes does.
 func limitHeaderFields(server *http.Server) { server.MaxHeaderValueCount = maxHeaderFields }

@@ -10,21 +10,20 @@ import (
 	"connectrpc.com/connect"
 )
 
-// The media types of gRPC-Web. The handlers speak the binary form; the text form is the
-// same in base64.
+// Media types of gRPC-Web. Handlers speak the binary form; the text form is its base64 encoding.
 const (
 	webBinary = "application/grpc-web"
 	webText   = "application/grpc-web-text"
 )
 
-// textBytes is the number of bytes that are encoded or decoded at once.
+// textBytes is the number of bytes encoded or decoded at a time.
 const textBytes = 768
 
 var errNotBase64 = connect.NewError(connect.CodeInvalidArgument,
-	errors.New("the body of an application/grpc-web-text request must be base64 with padding"))
+	errors.New("application/grpc-web-text body: must be base64 with padding"))
 
-// textForm makes the binary form of a request in the text form of gRPC-Web, and returns
-// what encodes its response; nil: the request is none.
+// textForm converts a gRPC-Web text request to the binary form and returns the encoder of its
+// response; nil for other requests.
 func textForm(r *http.Request) *textEncoder {
 	suffix, ok := strings.CutPrefix(r.Header.Get("Content-Type"), webText)
 	if !ok || r.Method != http.MethodPost || suffix != "" && suffix[0] != '+' {
@@ -41,19 +40,18 @@ func textForm(r *http.Request) *textEncoder {
 	return new(textEncoder)
 }
 
-// textDecoder decodes base64, which may consist of several padded parts: a client encodes
-// each message by itself.
+// textDecoder decodes base64 in several padded parts, because clients encode each message
+// separately.
 type textDecoder struct {
 	io.ReadCloser
 
 	buffer  [textBytes / 3 * 4]byte
-	encoded int    // bytes in the buffer that are not decoded
-	decoded []byte // what Read has yet to return, at the end of the buffer's decoded part
+	encoded int    // undecoded bytes in buffer
+	decoded []byte // unread part of space
 	space   [textBytes]byte
 	err     error
 }
 
-// Read returns decoded bytes.
 func (d *textDecoder) Read(p []byte) (int, error) {
 	for len(d.decoded) == 0 {
 		if d.err != nil {
@@ -73,7 +71,7 @@ func (d *textDecoder) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// decode decodes all whole groups of four characters.
+// decode decodes all complete groups of four characters.
 func (d *textDecoder) decode() error {
 	whole := d.encoded / 4 * 4
 	length := 0
@@ -89,14 +87,14 @@ func (d *textDecoder) decode() error {
 	return nil
 }
 
-// textEncoder encodes a response in base64. What is flushed is padded, so that the client
-// can decode it; the next part begins a new group.
+// textEncoder encodes a response in base64. A flush adds padding, so that the client can decode it;
+// the next part starts a new group.
 type textEncoder struct {
-	rest    [3]byte // bytes that do not fill a group
+	rest    [3]byte // bytes of an incomplete group
 	pending int
 }
 
-// setType gives the header of the response the media type of the text form.
+// setType sets the text media type in the response header.
 func (e *textEncoder) setType(header http.Header) {
 	if suffix, ok := strings.CutPrefix(header.Get("Content-Type"), webBinary); ok && !strings.HasPrefix(suffix, "-text") {
 		header.Set("Content-Type", webText+suffix)
@@ -104,14 +102,14 @@ func (e *textEncoder) setType(header http.Header) {
 	}
 }
 
-// encode writes the bytes to w, but for a rest that does not fill a group.
+// encode writes p to w, except the rest that does not fill a group.
 func (e *textEncoder) encode(p []byte, w io.Writer) (written int, err error) {
 	var text [textBytes / 3 * 4]byte
 	var part [textBytes]byte
 	for written < len(p) {
 		n := copy(part[:], e.rest[:e.pending])
-		taken := copy(part[n:], p[written:])
-		n += taken
+		consumed := copy(part[n:], p[written:])
+		n += consumed
 		whole := n / 3 * 3
 		base64.StdEncoding.Encode(text[:], part[:whole])
 		e.pending = copy(e.rest[:], part[whole:n])
@@ -120,12 +118,12 @@ func (e *textEncoder) encode(p []byte, w io.Writer) (written int, err error) {
 				return written, err
 			}
 		}
-		written += taken
+		written += consumed
 	}
 	return written, nil
 }
 
-// pad writes the rest to w.
+// pad writes the rest with padding to w.
 func (e *textEncoder) pad(w io.Writer) error {
 	if e.pending == 0 {
 		return nil

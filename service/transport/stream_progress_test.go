@@ -17,9 +17,9 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// A reader over a slow connection takes what comes and is not cut, although what has
-// been gathered for it takes longer than the stall limit to be written.
-func TestSlowConnectionIsNotCut(t *testing.T) {
+// A slow reader that makes progress is not aborted, although writing a batch takes longer than the
+// stall timeout.
+func TestSlowConnectionIsNotStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const stall, size = time.Second, 512 << 10
 		opts := options()
@@ -38,7 +38,7 @@ func TestSlowConnectionIsNotCut(t *testing.T) {
 		serving := make(chan error, 1)
 		go func() { serving <- server.Serve(transport.Listen(inner, transport.ListenOptions{StallTimeout: stall})) }()
 		var reading sync.WaitGroup
-		reading.Go(func() { // a small part of what is gathered each tenth of the limit
+		reading.Go(func() { // a small part of a batch per tenth of the timeout
 			for piece := make([]byte, 1<<10); ; time.Sleep(stall / 10) {
 				if _, err := io.ReadFull(here, piece); err != nil {
 					return
@@ -46,8 +46,8 @@ func TestSlowConnectionIsNotCut(t *testing.T) {
 			}
 		})
 		ask(t, here)
-		if err := <-written; err != nil || guard.Stalls() != 0 {
-			t.Errorf("got %v, %d stalls", err, guard.Stalls())
+		if err := <-written; err != nil || guard.StalledWrites() != 0 {
+			t.Errorf("Write() = %v with %d stalled writes, want nil and 0", err, guard.StalledWrites())
 		}
 		_ = here.Close()
 		_ = server.Close()
@@ -58,16 +58,16 @@ func TestSlowConnectionIsNotCut(t *testing.T) {
 	})
 }
 
-// ask makes a request over HTTP/2, with windows wide open.
+// ask sends an HTTP/2 request with large flow-control windows.
 func ask(t *testing.T, conn net.Conn) {
 	t.Helper()
 	var wire, block bytes.Buffer
-	packed := hpack.NewEncoder(&block)
+	compressed := hpack.NewEncoder(&block)
 	for _, f := range []hpack.HeaderField{
 		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"},
 		{Name: ":authority", Value: "localhost"}, {Name: ":path", Value: "/"},
 	} {
-		_ = packed.WriteField(f) // into memory
+		_ = compressed.WriteField(f) // into memory
 	}
 	wire.WriteString(http2.ClientPreface)
 	framer := http2.NewFramer(&wire, nil)

@@ -14,9 +14,9 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// A body that brings nothing is cut soon once the server is in a hurry, although it could
-// take a minute. One that goes on coming is not.
-func TestHurryCutsBodiesThatBringNothing(t *testing.T) {
+// A body without progress is aborted after the drain timeout, although the body timeout is a
+// minute. A slow body is not.
+func TestShortenTimeoutsAbortsStalledBody(t *testing.T) {
 	t.Parallel()
 	read := make(chan error, 2)
 	guard, addr := serve(t, options(), func(_ http.ResponseWriter, r *http.Request) {
@@ -35,55 +35,55 @@ func TestHurryCutsBodiesThatBringNothing(t *testing.T) {
 		return conn
 	}
 	slow := begin()
-	guard.Hurry(500 * time.Millisecond)
-	for range 20 { // as a slow peer does, for two seconds
+	guard.ShortenTimeouts(500 * time.Millisecond)
+	for range 20 { // slow client, for two seconds
 		if _, err := slow.Write([]byte{'x'}); err != nil {
 			t.Fatal(err)
 		}
 		<-time.After(100 * time.Millisecond)
 	}
 	if err := <-read; err != nil {
-		t.Errorf("a body that came slowly: %v", err)
+		t.Errorf("Read(slow body) = %v, want nil", err)
 	}
 	begin()
-	if err := <-read; !errors.Is(err, errLate) {
-		t.Errorf("a body that did not come: %v", err)
+	if err := <-read; !errors.Is(err, errBodyTimeout) {
+		t.Errorf("Read(stalled body) = %v, want %v", err, errBodyTimeout)
 	}
 }
 
-// The answer to a call is not cut in a hurry: its caller cannot resume it elsewhere.
-func TestHurryLeavesAnswersTheirTime(t *testing.T) {
+// The drain timeout does not apply to a unary response.
+func TestShortenTimeoutsKeepsUnaryResponse(t *testing.T) {
 	t.Parallel()
 	const size = 16 << 20
 	guard, addr := serve(t, options(), func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(make([]byte, size))
 	})
-	guard.Hurry(50 * time.Millisecond)
+	guard.ShortenTimeouts(50 * time.Millisecond)
 	conn := request(t, addr)
-	<-time.After(time.Second) // in which the reader takes nothing
+	<-time.After(time.Second) // the client reads nothing
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != size {
-		t.Errorf("got %d bytes, %v", n, err)
+		t.Errorf("response has %d bytes, %v, want %d", n, err, size)
 	}
 }
 
-// SeeOff returns when nobody is left who could bring a request, or closes those who have
-// brought none when its time is over.
-func TestSeeOff(t *testing.T) {
+// Drain returns when no connection is left that can carry a request. When its context ends, it
+// closes connections without a request.
+func TestConnectionsDrain(t *testing.T) {
 	t.Parallel()
 	guard := transport.NewGuard(options())
 	defer guard.Close()
 	connections := transport.NewConnections()
 	server := transport.NewServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "answer")
+		_, _ = io.WriteString(w, "response")
 	})), transport.ServerOptions{MaxConcurrentStreams: 10, Logger: options().Logger})
 	arrived := make(chan struct{}, 10)
 	server.ConnState = func(conn net.Conn, state http.ConnState) {
-		connections.Watch(conn, state)
+		connections.Track(conn, state)
 		if state == http.StateNew {
 			arrived <- struct{}{}
 		}
@@ -102,38 +102,38 @@ func TestSeeOff(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	connections.SeeOff(t.Context()) // there is nobody
+	connections.Drain(t.Context()) // no connections
 
 	kept := request(t, inner.Addr().String())
-	answers := bufio.NewReader(kept)
+	responses := bufio.NewReader(kept)
 	ask := func() (ends bool) {
-		resp, err := http.ReadResponse(answers, nil)
+		resp, err := http.ReadResponse(responses, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = resp.Body.Close() }() // read to its end
+		defer func() { _ = resp.Body.Close() }() // fully read
 		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 			t.Fatal(err)
 		}
 		return resp.Close
 	}
 	if ask() {
-		t.Error("the connection was to be kept")
+		t.Error("first response has Connection: close, want keep-alive")
 	}
 	<-arrived
-	guard.Depart()
-	quiet := make(chan struct{})
+	guard.DisableKeepAlives()
+	drained := make(chan struct{})
 	go func() {
-		connections.SeeOff(t.Context())
-		close(quiet)
+		connections.Drain(t.Context())
+		close(drained)
 	}()
 	if _, err := fmt.Fprint(kept, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	if !ask() {
-		t.Error("the answer does not say that the connection ends")
+		t.Error("response after DisableKeepAlives has no Connection: close")
 	}
-	<-quiet
+	<-drained
 
 	silent, err := new(net.Dialer).DialContext(t.Context(), "tcp", inner.Addr().String())
 	if err != nil {
@@ -143,8 +143,8 @@ func TestSeeOff(t *testing.T) {
 	<-arrived
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	connections.SeeOff(over)
+	connections.Drain(over)
 	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("a connection without a request: %v", err)
+		t.Errorf("Read(connection without a request) = %v, want EOF", err)
 	}
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// endless serves a handler that writes until it cannot, and tells that error.
+// endless serves a handler that writes until an error, which it sends to ended.
 func endless(t *testing.T) (guard *transport.Guard, addr string, ended <-chan error) {
 	t.Helper()
 	errs := make(chan error, 1)
 	guard, addr = serve(t, options(), func(w http.ResponseWriter, r *http.Request) {
 		if x, ok := r.Context().Value(flusher{}).(*transport.Exchange); ok {
-			x.Flows()
+			x.MarkStreaming()
 		}
 		row := make([]byte, 64<<10)
 		for {
@@ -31,7 +31,6 @@ func endless(t *testing.T) (guard *transport.Guard, addr string, ended <-chan er
 	return guard, addr, errs
 }
 
-// request asks for an answer.
 func request(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
@@ -45,38 +44,37 @@ func request(t *testing.T, addr string) net.Conn {
 	return conn
 }
 
-// A reader that takes nothing is cut soon once the server is in a hurry, although the
-// stall limit is a minute.
-func TestHurryCutsWhoTakesNothing(t *testing.T) {
+// A stalled write is aborted after the drain timeout, although the stall timeout is a minute.
+func TestShortenTimeoutsAbortsStalledWrite(t *testing.T) {
 	t.Parallel()
 	guard, addr, ended := endless(t)
 	request(t, addr)
 	select {
 	case err := <-ended:
-		t.Fatalf("cut without a hurry: %v", err)
+		t.Fatalf("Write() = %v before ShortenTimeouts", err)
 	case <-time.After(200 * time.Millisecond):
 	}
-	guard.Hurry(time.Hour) // more than the stall limit: nothing changes
-	guard.Hurry(100 * time.Millisecond)
+	guard.ShortenTimeouts(time.Hour) // above the stall timeout: no effect
+	guard.ShortenTimeouts(100 * time.Millisecond)
 	select {
 	case err := <-ended:
 		if err == nil {
-			t.Error("the write succeeded")
+			t.Error("Write() = nil, want an error")
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatal("not cut")
+		t.Fatal("write not aborted within 20 s")
 	}
-	if guard.Stalls() != 1 {
-		t.Errorf("got %d stalls", guard.Stalls())
+	if guard.StalledWrites() != 1 {
+		t.Errorf("StalledWrites() = %d, want 1", guard.StalledWrites())
 	}
 }
 
-// A reader that takes something now and then is not cut.
-func TestHurryLeavesSlowReaders(t *testing.T) {
+// A slow reader is not aborted.
+func TestShortenTimeoutsKeepsSlowReader(t *testing.T) {
 	t.Parallel()
 	guard, addr, ended := endless(t)
 	conn := request(t, addr)
-	guard.Hurry(time.Second)
+	guard.ShortenTimeouts(time.Second)
 	reader := bufio.NewReaderSize(conn, 1<<20)
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
 		if _, err := reader.Discard(1 << 20); err != nil {
@@ -84,32 +82,31 @@ func TestHurryLeavesSlowReaders(t *testing.T) {
 		}
 		select {
 		case err := <-ended:
-			t.Fatalf("cut: %v", err)
-		case <-time.After(100 * time.Millisecond): // what a slow reader does
+			t.Fatalf("Write() to a slow reader = %v", err)
+		case <-time.After(100 * time.Millisecond): // slow reader
 		}
 	}
 	_ = conn.Close()
 	if err := <-ended; err == nil {
-		t.Error("the write succeeded")
+		t.Error("Write() = nil, want an error")
 	}
 }
 
-// A stream that has no row yet flushes its header alone. If that is held, Release owes
-// it: the caller waits for it.
-func TestReleaseSendsTheHeader(t *testing.T) {
+// Uncork sends a header that was flushed while corked, although the stream has no data yet.
+func TestUncorkSendsHeader(t *testing.T) {
 	guard := transport.NewGuard(options())
 	defer guard.Close()
 	recorder := &countingRecorder{ResponseRecorder: httptest.NewRecorder()}
 	guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x, ok := r.Context().Value(flusher{}).(*transport.Exchange)
 		if !ok {
-			t.Fatal("no control in the context")
+			t.Fatal("no Exchange in the context")
 		}
-		x.Hold()
+		x.Cork()
 		_ = http.NewResponseController(w).Flush()
-		x.Release()
+		x.Uncork()
 	})).ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
 	if recorder.flushes != 1 {
-		t.Errorf("got %d flushes", recorder.flushes)
+		t.Errorf("%d flushes, want 1", recorder.flushes)
 	}
 }

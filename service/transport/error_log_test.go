@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Of many lines a few are logged, and how many were not.
-func TestErrorLogOfAFlood(t *testing.T) {
+// The rate of lines is limited, and the number of skipped lines is logged.
+func TestErrorLogRateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		errors := slog.NewLogLogger(newFewLines(slog.NewTextHandler(&out, nil)), slog.LevelWarn)
+		errors := slog.NewLogLogger(newLimitedHandler(slog.NewTextHandler(&out, nil)), slog.LevelWarn)
 		for range 100 {
 			errors.Print("http2: something")
 		}

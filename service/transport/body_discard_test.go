@@ -13,13 +13,13 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// refusing is a server whose handler responds without reading the body. begun is closed
-// when the handler has written its response.
-func refusing(t *testing.T, rest time.Duration) (addr string, begun chan struct{}) {
+// rejecting starts a server whose handler responds without reading the body. begun is closed when
+// the handler has written its response.
+func rejecting(t *testing.T, rest time.Duration) (addr string, begun chan struct{}) {
 	t.Helper()
 	begun = make(chan struct{})
 	opts := options()
-	opts.RestTimeout = rest
+	opts.DiscardTimeout = rest
 	_, addr = serve(t, opts, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Connection", "close")
 		w.WriteHeader(http.StatusUnauthorized)
@@ -42,7 +42,7 @@ func dialTCP(t *testing.T, addr string) net.Conn {
 	return conn
 }
 
-// beginPOST sends the header of a request whose body follows, over HTTP/2.
+// beginPOST sends the header of an HTTP/2 request without the end of the stream.
 func beginPOST(t *testing.T, conn net.Conn) *http2.Framer {
 	t.Helper()
 	framer := http2.NewFramer(conn, conn)
@@ -65,8 +65,8 @@ func beginPOST(t *testing.T, conn net.Conn) *http2.Framer {
 	return framer
 }
 
-// endOfStream reads frames up to one that ends the stream, and then up to the response to
-// a ping. It reports whether the stream was reset.
+// endOfStream reads up to the end of the stream and then up to a ping acknowledgement. It reports
+// whether the stream was reset.
 func endOfStream(t *testing.T, framer *http2.Framer) (reset bool) {
 	t.Helper()
 	for pinged := false; ; {
@@ -93,10 +93,8 @@ func endOfStream(t *testing.T, framer *http2.Framer) (reset bool) {
 	}
 }
 
-// A response that is made before its request has ended is not followed by a reset when
-// the end comes soon.
 func TestEarlyResponseWithoutReset(t *testing.T) {
-	addr, begun := refusing(t, time.Minute)
+	addr, begun := rejecting(t, time.Minute)
 	framer := beginPOST(t, dialTCP(t, addr))
 	<-begun
 	if err := framer.WriteData(1, true, []byte("body")); err != nil {
@@ -107,18 +105,17 @@ func TestEarlyResponseWithoutReset(t *testing.T) {
 	}
 }
 
-// The client of a body that does not end gets its response all the same.
-func TestEarlyResponseToAnOpenEndedRequest(t *testing.T) {
-	addr, _ := refusing(t, time.Millisecond)
+// The client of an open-ended request receives the response too.
+func TestEarlyResponseToOpenEndedRequest(t *testing.T) {
+	addr, _ := rejecting(t, time.Millisecond)
 	framer := beginPOST(t, dialTCP(t, addr))
 	if !endOfStream(t, framer) {
 		t.Error("the stream was not reset, want a reset after its end")
 	}
 }
 
-// Over HTTP/1.1 a client that is still sending reads the whole response.
-func TestEarlyResponseOverHTTP1(t *testing.T) {
-	addr, begun := refusing(t, time.Minute)
+func TestEarlyResponseOverHTTP1IsComplete(t *testing.T) {
+	addr, begun := rejecting(t, time.Minute)
 	conn := dialTCP(t, addr)
 	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -138,9 +135,9 @@ func TestEarlyResponseOverHTTP1(t *testing.T) {
 	}
 }
 
-// A client that waits for 100 Continue is refused without being asked for its body.
-func TestEarlyResponseInPlaceOfContinue(t *testing.T) {
-	addr, _ := refusing(t, time.Minute)
+// A client that waits for 100 Continue is rejected without being asked for its body.
+func TestEarlyResponseInsteadOfContinue(t *testing.T) {
+	addr, _ := rejecting(t, time.Minute)
 	conn := dialTCP(t, addr)
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
