@@ -5,6 +5,7 @@ package main_test
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,16 +13,20 @@ import (
 	"testing"
 )
 
-// TestReadmeCommandsWork runs the command blocks of the README in one shell against a new
-// server. Each block must succeed and print something. Blocks marked "goes on" are stopped
+// TestReadmeCommandsWork runs the command blocks of the README in one shell, in the directory
+// of a new server. Each block must succeed and print something. Blocks marked "goes on" are stopped
 // after three seconds. It needs curl, buf and grpcurl, hence the build tag.
 func TestReadmeCommandsWork(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := program{dir: t.TempDir()}.start(t)
-	blocks := shellBlocks(strings.ReplaceAll(string(text), "localhost:8080", run.addr))
+	dir, bin := t.TempDir(), t.TempDir()
+	if err := os.Symlink(build(t, ""), filepath.Join(bin, "userd")); err != nil {
+		t.Fatal(err)
+	}
+	run := program{dir: dir}.start(t)
+	blocks := shellBlocks(strings.NewReplacer("localhost:8080", run.addr, "localhost:8081", freeAddress(t)).Replace(string(text)))
 	if len(blocks) < 6 {
 		t.Fatalf("found %d command blocks, want at least 6", len(blocks))
 	}
@@ -31,7 +36,8 @@ func TestReadmeCommandsWork(t *testing.T) {
 	}
 	script := shellScript(blocks, t.TempDir())
 	cmd := exec.Command("bash", "-c", script)
-	cmd.Env = append(os.Environ(), "PATH="+tools+"/bin:"+tools+"/node_modules/.bin:"+os.Getenv("PATH"))
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+tools+"/bin:"+tools+"/node_modules/.bin:"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -42,6 +48,17 @@ func TestReadmeCommandsWork(t *testing.T) {
 			t.Error("block printed nothing")
 		}
 	}
+}
+
+// freeAddress returns an address with a free port.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0") //nolint:noctx // it is closed at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
 }
 
 type shellBlock struct {
