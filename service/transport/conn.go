@@ -87,6 +87,9 @@ func newServerConn(c net.Conn, l *Listener) *serverConn {
 
 // Read reads from the connection. The first bytes select HTTP/2 or HTTP/1.
 func (c *serverConn) Read(p []byte) (n int, err error) {
+	if c.aborted.Load() {
+		return 0, net.ErrClosed
+	}
 	if c.reader == nil {
 		c.reader = bufio.NewReaderSize(c.Conn, readBuffer)
 	}
@@ -357,12 +360,35 @@ func (c *serverConn) closeConn() error {
 	}
 	// HTTP/2 clients may open a connection before they have a request.
 	noRequest := first && !c.http2 && c.hasInput.Load() && !c.hasRequest.Load()
+	linger := first && c.http2 && c.aborted.Load() && c.err == nil
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	if report := c.listener.opts.OnNoRequest; noRequest && report != nil {
 		report(c.RemoteAddr())
 	}
+	if linger {
+		select {
+		case c.listener.rejecting <- struct{}{}:
+			go c.lingerAndClose()
+			return nil
+		default:
+		}
+	}
 	return c.Conn.Close()
+}
+
+// lingerAndClose closes an aborted connection once the client has closed it or stops sending, see
+// closeWithGoAway. Listener.rejecting bounds the number of calls.
+func (c *serverConn) lingerAndClose() {
+	defer func() { <-c.listener.rejecting }()
+	defer func() { _ = c.Conn.Close() }()
+	input := c.Conn
+	if c.tls.raw != nil {
+		input = c.tls.raw.Conn // without decryption
+	}
+	if c.Conn.SetDeadline(time.Now().Add(lingerTimeout)) == nil && c.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(input, maxLingerBytes))
+	}
 }
 
 // SetDeadline sets the deadlines of reads and writes, see SetWriteDeadline.

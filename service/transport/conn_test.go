@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 const stallTimeout = 10 * time.Second
@@ -202,4 +205,36 @@ func TestHTTP1WritesAreNotBatched(t *testing.T) {
 		}
 		_ = c.Close()
 	})
+}
+
+// The first frame of a server is SETTINGS (RFC 9113, section 3.4), also if the connection is closed
+// before net/http has written any frame.
+func TestEarlyGoAwayFollowsSettings(t *testing.T) {
+	closeEarly := map[string]func(c *serverConn){
+		"abort":           func(c *serverConn) { c.abort(CloseMemory) },
+		"closeWithGoAway": func(c *serverConn) { c.closeWithGoAway(ClosePings) },
+	}
+	for name, closes := range closeEarly {
+		for _, settingsSent := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, settings sent %t", name, settingsSent), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c, peer := pair(t, asHTTP2)
+					if settingsSent {
+						if _, err := c.Write(emptySettings()); err != nil {
+							t.Fatal(err)
+						}
+					}
+					go closes(c)
+					framer := http2.NewFramer(nil, peer)
+					for _, want := range []http2.FrameType{http2.FrameSettings, http2.FrameGoAway} {
+						if frame, err := framer.ReadFrame(); err != nil || frame.Header().Type != want {
+							t.Errorf("ReadFrame() = %v, %v, want %v", frame, err, want)
+						}
+					}
+					_ = peer.Close()
+					_ = c.Close()
+				})
+			})
+		}
+	}
 }

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// maxRejecting is how many rejected connections are sent a response at a time. Others are
-	// closed without one.
+	// maxRejecting is how many rejected or aborted connections linger at a time. Others are
+	// closed at once.
 	maxRejecting = 64
 	// rejectPause is the pause of accepting after a rejection. Rejected clients may reconnect at
 	// once and would use up the processor.
