@@ -19,7 +19,7 @@ func TestEmptyAuthenticationFlagsAreErrors(t *testing.T) {
 		for _, cmd := range []*exec.Cmd{byFlag, byVariable} {
 			cmd.Dir = t.TempDir()
 			out, err := cmd.CombinedOutput()
-			if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), flag) || !strings.Contains(string(out), "given and empty") {
+			if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), flag) || !strings.Contains(string(out), "must not be empty") {
 				t.Errorf("userd %v: error %v, want exit status 2: %s", cmd.Args[1:], err, out)
 			}
 		}

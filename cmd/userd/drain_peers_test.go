@@ -93,7 +93,7 @@ func TestDrainWhileDiskHangs(t *testing.T) {
 	for range calls {
 		mustBe(t, <-ends, connect.CodeUnavailable, "SERVER_DRAINING")
 	}
-	s.process.output.await(t, "close the store: left undone") // the last log line
+	s.process.output.await(t, "close store: abandoned") // the last log line
 	if took := time.Since(start); took > shutdownTimeout+time.Second {
 		t.Errorf("shutdown took %v", took)
 	}

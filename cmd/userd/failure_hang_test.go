@@ -38,7 +38,7 @@ func TestHungReads(t *testing.T) {
 		cancel()
 	}
 	reads.await(ctx, t, grpchealth.StatusNotServing)
-	if status, text := s.readyz(ctx, t); status != http.StatusServiceUnavailable || !hasAll(text, []string{"reads: no answer within"}) {
+	if status, text := s.readyz(ctx, t); status != http.StatusServiceUnavailable || !hasAll(text, []string{"reads: probe timed out"}) {
 		t.Errorf("/readyz = %d, %q, want a read timeout", status, text)
 	}
 	tr.detach()

@@ -195,7 +195,7 @@ func TestSlowDisk(t *testing.T) {
 		s.mustRead(short, t)
 		cancel()
 	}
-	s.awaitNotServing(ctx, t, writes, "no answer within")
+	s.awaitNotServing(ctx, t, writes, "probe timed out")
 	mustBe(t, s.create(ctx), connect.CodeUnavailable, "OVERLOADED") // fails at once
 	s.mustRead(ctx, t)
 	tr.detach()

@@ -72,7 +72,7 @@ func TestTooManyConnections(t *testing.T) {
 func TestLowFileLimit(t *testing.T) {
 	t.Parallel()
 	x := program{wrap: []string{"sh", "-c", `ulimit -n 200; exec "$@"`, "sh"}}.target(t)
-	x.output.await(t, "the limit of open files is too low", "asked=10000 taken=72 files=200")
+	x.output.await(t, "open file limit too low", "configured=10000 limit=72 open_files=200")
 	x.withstands(t, func(t *testing.T) {
 		const refused = `userd_connections_rejected_total{reason="too_many"}`
 		for range 300 {

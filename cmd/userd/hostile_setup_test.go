@@ -43,7 +43,7 @@ type target struct {
 	connections int64
 }
 
-var operatorsPattern = regexp.MustCompile(`listening for operators" address=([0-9.:]+)`)
+var adminPattern = regexp.MustCompile(`admin server listening" addr=([0-9.:]+)`)
 
 // newTarget starts the program and records the baseline.
 func newTarget(t *testing.T, flags ...string) *target {
@@ -77,7 +77,7 @@ func (p program) target(t *testing.T) *target {
 	p.dir, p.flags = t.TempDir(), append([]string{"--admin-listen", "127.0.0.1:0"}, p.flags...)
 	x := &target{process: p.start(t)}
 	await(t, "the admin listener", func() bool {
-		found := operatorsPattern.FindStringSubmatch(x.output.String())
+		found := adminPattern.FindStringSubmatch(x.output.String())
 		if found != nil {
 			x.admin = found[1]
 		}

@@ -54,7 +54,7 @@ func TestUnixSocket(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "userd.sock")
 	run := socketProgram(t, path, dir)
-	run.output.await(t, "msg=listening", "address=unix:"+path)
+	run.output.await(t, "msg=listening", "addr=unix:"+path)
 	if status, body := getOverSocket(t, path, "http://upstream_name/api/v1/users"); status != http.StatusOK {
 		t.Errorf("GET = %d %s, want 200", status, body)
 	}

@@ -85,7 +85,7 @@ func newSiege(t *testing.T, a attack, fault string) *siege {
 	s.process = p.start(t)
 	s.plan.Addr = s.addr
 	await(t, "the admin listener", func() bool {
-		found := operatorsPattern.FindStringSubmatch(s.output.String())
+		found := adminPattern.FindStringSubmatch(s.output.String())
 		if found != nil {
 			s.admin = found[1]
 		}

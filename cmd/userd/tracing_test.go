@@ -35,7 +35,7 @@ func TestSDKMessagesAreLogged(t *testing.T) {
 	if p.err != nil {
 		t.Errorf("exit status with an unresponsive collector: %v", p.err)
 	}
-	p.output.await(t, `"level":"WARN"`, `"step":"export the last spans"`)
+	p.output.await(t, `"level":"WARN"`, `"step":"flush spans"`)
 	p.output.await(t, `"level":"WARN"`, "parse headers", `"input":"[redacted]"`)
 	for line := range strings.Lines(p.output.all()) {
 		var fields map[string]any

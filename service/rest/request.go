@@ -129,7 +129,7 @@ func (h *handler) readBody(r *http.Request, c *call) ([]byte, error) {
 		return nil, nil
 	}
 	coding, _ := contentCoding(r)
-	return h.opts.Messages.ReadBody(r, coding != "", int64(h.opts.MaxMessageBytes), jsonDecodings)
+	return h.opts.Messages.ReadBody(r, coding != "", int64(h.opts.MaxMessageBytes), BodyDecodings)
 }
 
 // decode decodes the body into the message. Fields that the path also sets must be equal.

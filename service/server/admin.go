@@ -15,10 +15,10 @@ const (
 	adminHeaderBytes = 16 << 10
 )
 
-// newAdmin returns the server of the operator's port.
+// newAdmin returns the HTTP server of the admin listener.
 func (s *Server) newAdmin() *http.Server {
 	return &http.Server{
-		Handler:           ownHosts(s.admin.listener, s.cfg.AllowHost, refuseText, adminRoutes(s.ready, s.metrics.Handler(s.log))),
+		Handler:           checkHost(s.admin.listener, s.cfg.AllowHost, refuseText, adminRoutes(s.ready, s.metrics.Handler(s.log))),
 		ReadHeaderTimeout: adminHeaderTimeout,
 		IdleTimeout:       adminIdleTimeout,
 		MaxHeaderBytes:    adminHeaderBytes,
@@ -26,32 +26,30 @@ func (s *Server) newAdmin() *http.Server {
 	}
 }
 
-// adminRoutes are what the operator's port serves: whether the process lives,
-// whether it is ready for calls and what it does not serve, what it counts, and what it
-// is busy with.
-func adminRoutes(ready func() (ok bool, why string), metrics http.Handler) *http.ServeMux {
+// adminRoutes returns the handler for metrics, liveness, readiness and profiles.
+func adminRoutes(ready func() (ok bool, reason string), metrics http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, "alive\n")
+		writeText(w, http.StatusOK, "alive\n")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		ok, why := ready()
-		if why != "" {
-			why += "\n"
+		ok, reason := ready()
+		if reason != "" {
+			reason += "\n"
 		}
 		if ok {
-			answer(w, http.StatusOK, "ready\n"+why)
+			writeText(w, http.StatusOK, "ready\n"+reason)
 			return
 		}
-		answer(w, http.StatusServiceUnavailable, "not ready\n"+why)
+		writeText(w, http.StatusServiceUnavailable, "not ready\n"+reason)
 	})
 	mux.Handle("/debug/pprof/", profiles())
 	return mux
 }
 
-func answer(w http.ResponseWriter, status int, text string) {
+func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(text)) // the asker has gone if it fails
+	_, _ = w.Write([]byte(text)) // fails only if the client has disconnected
 }

@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// longestProfile bounds the seconds parameter of profiles and traces. Each second costs the
-// process time and memory.
-const longestProfile = 60
+// maxProfileSeconds bounds the seconds parameter of profiles and traces, which cost CPU time and
+// memory.
+const maxProfileSeconds = 60
 
-// profiles serves /debug/pprof/ to tools and to pages of the same origin. A page of
-// another origin could otherwise have a visitor's browser profile this process.
+// profiles serves /debug/pprof/ to tools and to pages of the same origin. Without this check
+// any web page could start a profile through the browser of an operator.
 func profiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -24,20 +24,20 @@ func profiles() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case fromOtherSite(r):
+		case isCrossSite(r):
 			http.Error(w, "profiles are not served to pages of another origin", http.StatusForbidden)
-		case !boundedSeconds(r):
-			http.Error(w, fmt.Sprintf("seconds: must be more than 0 and at most %d", longestProfile), http.StatusBadRequest)
+		case !validSeconds(r):
+			http.Error(w, fmt.Sprintf("seconds: must be more than 0 and at most %d", maxProfileSeconds), http.StatusBadRequest)
 		default:
 			mux.ServeHTTP(w, r)
 		}
 	})
 }
 
-// fromOtherSite reports whether a browser made the request for a page of another origin.
-// Browsers say so in Sec-Fetch-Site, but not to plain HTTP addresses other than loopback;
-// there Origin or Referer name the page.
-func fromOtherSite(r *http.Request) bool {
+// isCrossSite reports whether a browser made the request for a page of another origin. Browsers
+// send Sec-Fetch-Site only over TLS and to loopback addresses; otherwise Origin or Referer is
+// checked.
+func isCrossSite(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
 		return false
@@ -47,21 +47,21 @@ func fromOtherSite(r *http.Request) bool {
 	return true
 }
 
-// otherHost reports whether an address that a browser has sent is one of another host.
-func otherHost(r *http.Request, address string) bool {
-	if address == "" {
+// otherHost reports whether rawURL, an Origin or Referer, is of another host than the request.
+func otherHost(r *http.Request, rawURL string) bool {
+	if rawURL == "" {
 		return false
 	}
-	u, err := url.Parse(address)
+	u, err := url.Parse(rawURL)
 	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }
 
-// boundedSeconds reports whether the parameter is missing or within its bound.
-func boundedSeconds(r *http.Request) bool {
-	text := r.FormValue("seconds") // as the profiles read it
+// validSeconds reports whether the seconds parameter is absent or in range.
+func validSeconds(r *http.Request) bool {
+	text := r.FormValue("seconds") // like net/http/pprof
 	if text == "" {
 		return true
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
-	return err == nil && seconds > 0 && seconds <= longestProfile
+	return err == nil && seconds > 0 && seconds <= maxProfileSeconds
 }

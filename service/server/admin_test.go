@@ -118,7 +118,7 @@ func TestAnAdminPortThatOthersReachIsWarnedOf(t *testing.T) {
 		var log lockedBuffer
 		s := servertest.Start(t, servertest.Parallel(), servertest.Log(slog.NewTextHandler(&log, nil)),
 			servertest.Config(func(c *server.Config) { c.AdminListen = address }))
-		log.await(t, "listening for operators")
+		log.await(t, "admin server listening")
 		_, port, err := net.SplitHostPort(strings.TrimPrefix(s.AdminURL(), "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -128,7 +128,7 @@ func TestAnAdminPortThatOthersReachIsWarnedOf(t *testing.T) {
 			t.Errorf("%s: got %d", address, got)
 		}
 		s.Stop()
-		if got := strings.Contains(log.String(), "other machines can reach the port for operators"); got != warned {
+		if got := strings.Contains(log.String(), "admin listener reachable from other machines"); got != warned {
 			t.Errorf("%s: warned %v", address, got)
 		}
 	}
@@ -178,9 +178,9 @@ func TestNotReadyWhileDraining(t *testing.T) {
 		defer close(stopped)
 		s.Stop()
 	}()
-	log.await(t, "say not ready")
+	log.await(t, "mark not ready")
 	status, text := fetch(t, s.AdminURL()+"/readyz")
-	if status != http.StatusServiceUnavailable || !strings.Contains(text, "about to stop") {
+	if status != http.StatusServiceUnavailable || !strings.Contains(text, "shutting down") {
 		t.Errorf("got %d %s", status, text)
 	}
 	if status, _ := fetch(t, s.AdminURL()+"/livez"); status != http.StatusOK {
@@ -206,7 +206,7 @@ func TestHostileTextInAServedRequest(t *testing.T) {
 	if status, _ := fetch(t, s.URL()+"/%0atime=2026%20level=ERROR%20msg=forged%1b%5b2J%e2%80%ae"); status != http.StatusNotFound {
 		t.Errorf("got %d", status)
 	}
-	log.await(t, "msg=request")
+	log.await(t, `msg="finished request"`)
 	s.Stop()
 	begins := regexp.MustCompile(`^time=\d{4}-\d\d-\d\dT\S+ level=(INFO|WARN) msg=`)
 	for line := range strings.Lines(log.String()) {
@@ -234,7 +234,7 @@ func TestConnectionsThatBringNoRequestAreCounted(t *testing.T) {
 	} {
 		sendRaw(t, s.Addr(), sent)
 	}
-	told := func(text string) int { return strings.Count(text, "brought no request that could be served") }
+	told := func(text string) int { return strings.Count(text, "connection without valid request") }
 	log.awaitAll(t, func(text string) bool { return told(text) == 4 }) // it is counted before
 	_, metrics := fetch(t, s.AdminURL()+"/metrics")
 	if want := "userd_connections_invalid_total 4\n"; !strings.Contains(metrics, want) {

@@ -18,43 +18,41 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// callers is what tells who is calling, and the certificate that the server itself
-// shows.
+// callers authenticates and authorizes callers, and holds the certificates of the server.
 type callers struct {
 	policy        *auth.Policy
-	authenticator *auth.Authenticator     // nil: nobody is asked
-	certificates  *transport.Certificates // nil: there is no TLS
-	documented    bool                    // anybody may read what there is to call
+	authenticator *auth.Authenticator     // nil: authentication disabled
+	certificates  *transport.Certificates // nil: no TLS
+	documented    bool                    // /openapi.yaml is served, without credentials
 }
 
-// loadCallers reads the files and keys that the configuration names. A file that cannot
-// be used is an error. Keys that have to be fetched may come later: until then every
-// token is refused.
-func loadCallers(ctx context.Context, cfg *Config, further []Service, log *slog.Logger, registry prometheus.Registerer) (*callers, error) {
+// loadCallers loads the configured files and keys. An invalid file is an error. If a JWKS cannot
+// be fetched, every token is rejected until a later fetch succeeds.
+func loadCallers(ctx context.Context, cfg *Config, additional []Service, log *slog.Logger, registry prometheus.Registerer) (*callers, error) {
 	c := &callers{policy: auth.NewPolicy(cfg.reflection()), documented: cfg.reflection() != auth.ReflectionOff}
-	for i := range further {
-		further[i].procedures(func(procedure string, _ bool) { c.policy.Allow(procedure, further[i].Open) })
+	for i := range additional {
+		additional[i].procedures(func(procedure string, _ bool) { c.policy.Allow(procedure, additional[i].Open) })
 	}
 	var opts auth.Options
-	var asked func() *x509.CertPool
+	var clientCAs func() *x509.CertPool
 	var err error
 	if cfg.TLSClientCA != "" {
 		opts.Authorities, err = auth.LoadAuthorities(ctx, auth.FileOptions{Path: cfg.TLSClientCA, Logger: log})
 		if err != nil {
 			return nil, fmt.Errorf("--tls-client-ca: %w", err)
 		}
-		asked = opts.Authorities.Pool
+		clientCAs = opts.Authorities.Pool
 	}
 	if cfg.TLSCert != "" {
 		c.certificates, err = transport.LoadCertificates(ctx, transport.CertificatesOptions{
-			Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCAs: asked, Logger: log,
+			Cert: cfg.TLSCert, Key: cfg.TLSKey, ClientCAs: clientCAs, Logger: log,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
 		}
 	}
-	if !cfg.identifies() {
-		tellOpen(ctx, cfg, log)
+	if !cfg.authenticates() {
+		logAuthDisabled(ctx, cfg, log)
 		return c, nil
 	}
 	if opts.Tokens, err = loadTokens(ctx, cfg, log, registry); err != nil {
@@ -62,7 +60,7 @@ func loadCallers(ctx context.Context, cfg *Config, further []Service, log *slog.
 	}
 	if cfg.TLSClientRules != "" {
 		opts.Certificates, err = auth.LoadCertificateRules(ctx, auth.CertificateRulesOptions{
-			FileOptions: auth.FileOptions{Path: cfg.TLSClientRules, Logger: log}, Authorities: asked,
+			FileOptions: auth.FileOptions{Path: cfg.TLSClientRules, Logger: log}, Authorities: clientCAs,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("--tls-client-rules: %w", err)
@@ -72,23 +70,22 @@ func loadCallers(ctx context.Context, cfg *Config, further []Service, log *slog.
 	return c, err
 }
 
-// loadTokens returns nil where tokens are not taken.
+// loadTokens returns the verifier of bearer tokens, nil if --jwt-jwks is not set.
 func loadTokens(ctx context.Context, cfg *Config, log *slog.Logger, registry prometheus.Registerer) (*auth.Verifier, error) {
 	if cfg.JWTJWKS == "" {
-		return nil, nil //nolint:nilnil // there is none, and nothing is wrong with that
+		return nil, nil //nolint:nilnil // tokens are optional
 	}
 	if cfg.TLSCert == "" && !loopback(cfg.Listen) {
-		log.LogAttrs(ctx, slog.LevelWarn, "tokens are taken without TLS: whoever sees the traffic can use them, "+
-			"unless something in front of this server speaks TLS", slog.String("address", cfg.Listen))
+		log.LogAttrs(ctx, slog.LevelWarn, "bearer tokens accepted without TLS", slog.String("addr", cfg.Listen))
 	}
 	keys, err := auth.NewKeys(auth.KeysOptions{Location: cfg.JWTJWKS, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("--jwt-jwks: %w", err)
 	}
-	if err := watchKeys(keys, registry); err != nil {
-		return nil, fmt.Errorf("observe the keys of tokens: %w", err)
+	if err := registerKeys(keys, registry); err != nil {
+		return nil, fmt.Errorf("register JWKS metrics: %w", err)
 	}
-	// A failure to fetch has been logged, and is mended by trying again.
+	// Keys logs a failed fetch and retries it.
 	if err := keys.Load(ctx); err != nil && !strings.Contains(cfg.JWTJWKS, "://") {
 		return nil, fmt.Errorf("--jwt-jwks: %w", err)
 	}
@@ -97,10 +94,10 @@ func loadTokens(ctx context.Context, cfg *Config, log *slog.Logger, registry pro
 	})
 }
 
-// middleware finds out who calls before anything of a request's body is read.
-func (c *callers) middleware(refused func(*http.Request, *auth.RefusedError), limits *limits) func(http.Handler) http.Handler {
+// middleware authenticates requests before their body is read.
+func (c *callers) middleware(onRefused func(*http.Request, *auth.RefusedError), limits *limits) func(http.Handler) http.Handler {
 	opts := auth.MiddlewareOptions{
-		Policy: c.policy, OpenPaths: []string{"/"}, OnRefused: refused, LimitRefusals: limits.tooMany, OnAuthenticated: limits.known,
+		Policy: c.policy, OpenPaths: []string{"/"}, OnRefused: onRefused, LimitRefusals: limits.rejectExcess, OnAuthenticated: limits.authenticated,
 		ErrorWriter: newRefusals(),
 	}
 	if c.documented {
@@ -112,27 +109,26 @@ func (c *callers) middleware(refused func(*http.Request, *auth.RefusedError), li
 	return auth.Middleware(opts)
 }
 
-// trouble says which callers cannot be recognized at present, and why; nil: all can.
-func (c *callers) trouble() error {
+// err returns why some callers cannot be authenticated at present, or nil.
+func (c *callers) err() error {
 	if c.authenticator == nil {
 		return nil
 	}
 	return c.authenticator.Err()
 }
 
-// tellOpen logs that nobody is asked who calls. On a loopback address that is how one
-// begins; on any other it is worth a second look.
-func tellOpen(ctx context.Context, cfg *Config, log *slog.Logger) {
+// logAuthDisabled logs that authentication is disabled, as a warning unless the address is loopback.
+func logAuthDisabled(ctx context.Context, cfg *Config, log *slog.Logger) {
 	level := slog.LevelWarn
 	if loopback(cfg.Listen) {
 		level = slog.LevelInfo
 	}
-	log.LogAttrs(ctx, level, "nobody is asked who calls: whoever reaches the address may do everything",
-		slog.String("address", cfg.Listen))
+	log.LogAttrs(ctx, level, "authentication disabled: every caller has full access",
+		slog.String("addr", cfg.Listen))
 }
 
-// watchKeys registers a gauge of the age of the keys that tokens are checked with.
-func watchKeys(keys *auth.Keys, registry prometheus.Registerer) error {
+// registerKeys registers the metrics of the JWKS.
+func registerKeys(keys *auth.Keys, registry prometheus.Registerer) error {
 	return registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "userd_jwks_age_seconds", Help: "Seconds since the last successful load of the JWKS; +Inf if never loaded.",
 	}, func() float64 {
@@ -143,7 +139,7 @@ func watchKeys(keys *auth.Keys, registry prometheus.Registerer) error {
 	}))
 }
 
-// run keeps keys, rules and certificates up to date, until the context ends.
+// run reloads keys, rules and certificates until ctx is done.
 func (c *callers) run(ctx context.Context) {
 	var loops sync.WaitGroup
 	defer loops.Wait()

@@ -71,15 +71,15 @@ func TestNotReadyWithoutKeys(t *testing.T) {
 	}
 }
 
-// That nobody is asked who calls is said at every start, louder where others can reach it.
+// That authentication disabled is said at every start, louder where others can reach it.
 func TestBeingOpenIsSaid(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*server.Config)
 		want   string
 	}{
-		"loopback":   {func(*server.Config) {}, "level=INFO msg=\"nobody is asked who calls"},
-		"everywhere": {func(c *server.Config) { c.Listen, c.InsecureNoAuth = ":0", true }, "level=WARN msg=\"nobody is asked who calls"},
+		"loopback":   {func(*server.Config) {}, "level=INFO msg=\"authentication disabled"},
+		"everywhere": {func(c *server.Config) { c.Listen, c.InsecureNoAuth = ":0", true }, "level=WARN msg=\"authentication disabled"},
 	} {
 		var log bytes.Buffer
 		s := servertest.Start(t, servertest.Parallel(), servertest.Log(slog.NewTextHandler(&log, nil)), servertest.Config(test.change))
@@ -91,7 +91,7 @@ func TestBeingOpenIsSaid(t *testing.T) {
 	var log bytes.Buffer
 	g := startGuarded(t, servertest.Parallel(), servertest.Log(slog.NewTextHandler(&log, nil)))
 	g.Stop()
-	if strings.Contains(log.String(), "nobody is asked") {
+	if strings.Contains(log.String(), "authentication disabled") {
 		t.Errorf("with tokens: the log has\n%s", log.String())
 	}
 }

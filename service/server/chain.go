@@ -15,7 +15,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// links are what the chains are made of.
+// links are the dependencies of the interceptor chains.
 type links struct {
 	observers
 
@@ -29,51 +29,47 @@ type links struct {
 	// messages and compressors are shared by RPCs and REST.
 	messages    *transport.Messages
 	compressors *transport.Compressors
-	// longestCall bounds the time of a unary call. Its work is bounded anyway (a page, a
-	// thousand items); what takes longer waits for something that does not come.
-	longestCall time.Duration
+	// maxCallDuration bounds the duration of a unary call.
+	maxCallDuration time.Duration
 }
 
-// chain is what every call of the service passes, from the outside in. The order
-// carries meaning:
+// chain returns the interceptors of every call of the service, outermost first. The order matters:
 func chain(l links) []connect.Interceptor {
-	// Spans come first, so that metrics and lines know of which trace they are.
+	// Spans come first, so that metrics and log lines have the trace id.
 	return append(slices.Clone(l.traces),
-		// Metrics and the line have the code that the caller gets and the time that the
-		// caller waited.
+		// Metrics and the log line have the code and the duration that the client observes.
 		l.calls,
 		l.observers.log,
-		// All that is further in returns domain errors; here they become answers.
+		// Inner interceptors and handlers return domain errors, which are converted to statuses here.
 		l.errors,
-		// Reasons are counted while they are still to be seen.
+		// Reasons are counted before the conversion.
 		l.reasons,
-		// A panic becomes such an error. What is further out must not panic.
+		// A panic becomes a domain error. Outer interceptors must not panic.
 		intercept.Recover{},
-		// Who may not call does not wait, and learns nothing of positions and rules.
+		// Authorization precedes everything that waits or that reveals positions and rules.
 		intercept.NewAuthorize(l.policy),
-		// The store serves callers in turn.
+		// The store schedules its work by caller.
 		intercept.Caller{Peer: transport.Peer},
-		// A stream ends when the caller's credentials do.
+		// A stream ends when the credentials of its caller expire.
 		intercept.Expiry{},
-		// Nobody has too many streams, and none is too large.
+		// Limits of the number and the size of streams.
 		l.limits.streams,
-		// The deadline comes before anything that waits.
-		intercept.NewDeadline(l.longestCall),
-		// A response is reserved when its size is known.
+		// The deadline covers everything that waits.
+		intercept.NewDeadline(l.maxCallDuration),
+		// Memory of the response is reserved when its size is known.
 		responses{},
-		// The position is taken before the handler reads, so that the answer reflects
-		// it; and before the rules are checked, so that a refusal carries it too.
+		// The position is read before the handler runs, so that the response reflects it, and
+		// before validation, so that a rejection has it too.
 		intercept.NewPosition(l.feed, l.store.First),
-		// The rules of the proto come last: what they let pass the handler may trust.
+		// Handlers rely on validated requests.
 		intercept.NewValidate(l.validator),
-		// Further in than everything that looks at messages of a stream.
+		// Innermost: all interceptors that inspect the messages of a stream are outside.
 		fetching{},
 	)
 }
 
-// plainChain is the chain of the services beside the one proper: health and
-// reflection. Balancers and tools ask them all the time, so that what goes well is no
-// news.
+// plainChain returns the interceptors of health and reflection. Their successful calls are frequent
+// and are not logged.
 func plainChain(l links) []connect.Interceptor {
 	return []connect.Interceptor{
 		intercept.NewLog(l.log, nil),
@@ -95,19 +91,19 @@ func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, chain
 		connect.WithInterceptors(chain...),
 		l.messages.Codecs(),
 		l.compressors.Gzip(limit, tooLarge),
-		// The limit itself is kept below, by readers that say why in the service's
-		// own terms. This one would only show if they failed.
+		// transport.Incoming enforces the limit with the errors of this service. This is a
+		// second line of defense.
 		connect.WithReadMaxBytes(int(limit)),
 	)
 }
 
-func late() error { return intercept.NewBodyTimeoutError() }
+func newBodyTimeoutError() error { return intercept.NewBodyTimeoutError() }
 
-// newBodyError returns the error for a request body that its caller got wrong.
+// newBodyError returns the error for an invalid request body.
 func newBodyError(fault transport.BodyError, message string) error {
 	switch fault {
 	case transport.BodyCompressed:
-		return intercept.NewCallerError(connect.CodeInternal, message) // the code that gRPC asks for
+		return intercept.NewCallerError(connect.CodeInternal, message) // the code that gRPC specifies
 	case transport.BodyAborted:
 		return intercept.NewCallerError(connect.CodeCanceled, message)
 	default:

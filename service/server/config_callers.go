@@ -10,64 +10,62 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 )
 
-// CallerConfig says who may call and how that is known.
+// CallerConfig is the configuration of authentication, TLS and reflection.
 type CallerConfig struct {
-	JWTJWKS             string `name:"jwt-jwks" type:"given" placeholder:"FILE|URL" help:"Take bearer tokens that are signed with a key of this JWK set: a file, or an https URL. Needs --jwt-issuer and --jwt-audience."`
-	JWTIssuer           string `name:"jwt-issuer" type:"given" placeholder:"TEXT" help:"The one issuer (iss) whose tokens are taken."`
-	JWTAudience         string `name:"jwt-audience" type:"given" placeholder:"TEXT" help:"The audience (aud) that a token must name."`
-	JWTPermissionsClaim string `name:"jwt-permissions-claim" type:"given" placeholder:"NAME" help:"Claim with the permissions of a token's caller. Default: permissions, or where there is none scope."`
+	JWTJWKS             string `name:"jwt-jwks" type:"nonempty" placeholder:"FILE|URL" help:"JWK set (file or https URL) that verifies bearer tokens. Requires --jwt-issuer and --jwt-audience."`
+	JWTIssuer           string `name:"jwt-issuer" type:"nonempty" placeholder:"TEXT" help:"Required issuer (iss) of tokens."`
+	JWTAudience         string `name:"jwt-audience" type:"nonempty" placeholder:"TEXT" help:"Required audience (aud) of tokens."`
+	JWTPermissionsClaim string `name:"jwt-permissions-claim" type:"nonempty" placeholder:"NAME" help:"Token claim with the permissions (default: permissions, else scope)."`
 
-	TLSCert        string `name:"tls-cert" type:"given" placeholder:"FILE" help:"Serve TLS with this certificate chain (PEM). It is read again when it changes. Needs --tls-key."`
-	TLSKey         string `name:"tls-key" type:"given" placeholder:"FILE" help:"The key of the certificate (PEM)."`
-	TLSClientCA    string `name:"tls-client-ca" type:"given" placeholder:"FILE" help:"Ask callers for a certificate of these authorities (PEM). None need be shown; one that is must be good."`
-	TLSClientRules string `name:"tls-client-rules" type:"given" placeholder:"FILE" help:"What callers may do by their certificate (JSON). Needs --tls-client-ca."`
+	TLSCert        string `name:"tls-cert" type:"nonempty" placeholder:"FILE" help:"Certificate chain (PEM) to serve TLS with, reloaded on change. Requires --tls-key."`
+	TLSKey         string `name:"tls-key" type:"nonempty" placeholder:"FILE" help:"Private key (PEM) of --tls-cert."`
+	TLSClientCA    string `name:"tls-client-ca" type:"nonempty" placeholder:"FILE" help:"CA bundle (PEM) for client certificates; optional, verified when presented."`
+	TLSClientRules string `name:"tls-client-rules" type:"nonempty" placeholder:"FILE" help:"Permissions of client certificates (JSON). Requires --tls-client-ca."`
 
-	InsecureNoAuth bool   `help:"Serve without any authentication on an address that is not loopback."`
-	Reflection     string `default:"" enum:",off,callers,open" placeholder:"off|callers|open" help:"Who may ask which RPCs there are: nobody, callers who are recognized, or everybody. /openapi.yaml, which says the same, is there for everybody unless this is off. Default: open on a loopback address without authentication, callers with authentication, off otherwise."`
+	InsecureNoAuth bool   `help:"Allow a non-loopback --listen address without authentication."`
+	Reflection     string `default:"" enum:",off,callers,open" placeholder:"off|callers|open" help:"Access to gRPC reflection: off, callers (authenticated) or open; off also disables /openapi.yaml (default: callers with authentication, open on loopback, else off)."`
 }
 
-// identifies reports whether anything says who is calling.
-func (c *CallerConfig) identifies() bool { return c.JWTJWKS != "" || c.TLSClientRules != "" }
+// authenticates reports whether authentication is enabled.
+func (c *CallerConfig) authenticates() bool { return c.JWTJWKS != "" || c.TLSClientRules != "" }
 
 func (c *CallerConfig) validate() error {
 	return errors.Join(
-		together("jwt-issuer", c.JWTIssuer, "jwt-jwks", c.JWTJWKS, "names the keys that tokens are signed with"),
-		together("jwt-audience", c.JWTAudience, "jwt-jwks", c.JWTJWKS, "names the keys that tokens are signed with"),
-		together("jwt-permissions-claim", c.JWTPermissionsClaim, "jwt-jwks", c.JWTJWKS, "names the keys that tokens are signed with"),
-		together("jwt-jwks", c.JWTJWKS, "jwt-issuer", c.JWTIssuer, "says whose tokens are taken"),
-		together("jwt-jwks", c.JWTJWKS, "jwt-audience", c.JWTAudience, "keeps out tokens that were meant for another service"),
-		together("tls-cert", c.TLSCert, "tls-key", c.TLSKey, "names the key of the certificate"),
-		together("tls-key", c.TLSKey, "tls-cert", c.TLSCert, "names the certificate of the key"),
-		together("tls-client-ca", c.TLSClientCA, "tls-cert", c.TLSCert, "is what TLS is served with"),
-		together("tls-client-rules", c.TLSClientRules, "tls-client-ca", c.TLSClientCA, "names the authorities of these certificates"),
-		c.validateAuthorities(),
-		c.validateOpen(),
+		requires("jwt-issuer", c.JWTIssuer, "jwt-jwks", c.JWTJWKS),
+		requires("jwt-audience", c.JWTAudience, "jwt-jwks", c.JWTJWKS),
+		requires("jwt-permissions-claim", c.JWTPermissionsClaim, "jwt-jwks", c.JWTJWKS),
+		requires("jwt-jwks", c.JWTJWKS, "jwt-issuer", c.JWTIssuer),
+		requires("jwt-jwks", c.JWTJWKS, "jwt-audience", c.JWTAudience),
+		requires("tls-cert", c.TLSCert, "tls-key", c.TLSKey),
+		requires("tls-key", c.TLSKey, "tls-cert", c.TLSCert),
+		requires("tls-client-ca", c.TLSClientCA, "tls-cert", c.TLSCert),
+		requires("tls-client-rules", c.TLSClientRules, "tls-client-ca", c.TLSClientCA),
+		c.validateClientCA(),
+		c.validateNoAuth(),
 		c.validateReflection(),
 	)
 }
 
-// together says what is missing beside a flag that is given.
-func together(flag, value, other, otherValue, why string) error {
+// requires returns an error if the flag is set without the other one.
+func requires(flag, value, other, otherValue string) error {
 	if value == "" || otherValue != "" {
 		return nil
 	}
-	return fmt.Errorf("--%s needs --%s, which %s", flag, other, why)
+	return fmt.Errorf("--%s requires --%s", flag, other)
 }
 
-// validateAuthorities refuses what looks like a lock and is none: callers need not show
-// a certificate, so that authorities alone would keep nobody out.
-func (c *CallerConfig) validateAuthorities() error {
-	if c.TLSClientCA == "" || c.identifies() {
+// validateClientCA rejects --tls-client-ca alone: client certificates are optional, so it would not
+// authenticate callers.
+func (c *CallerConfig) validateClientCA() error {
+	if c.TLSClientCA == "" || c.authenticates() {
 		return nil
 	}
-	return errors.New("--tls-client-ca alone keeps nobody out: " +
-		"say with --tls-client-rules what callers may do by their certificates")
+	return errors.New("--tls-client-ca does not authenticate callers: requires --tls-client-rules or --jwt-jwks")
 }
 
-// validateOpen refuses two settings of which one must be a mistake.
-func (c *CallerConfig) validateOpen() error {
-	if c.InsecureNoAuth && c.identifies() {
-		return errors.New("--insecure-no-auth serves without authentication, and --jwt-jwks or --tls-client-rules asks for it: leave one of them out")
+func (c *CallerConfig) validateNoAuth() error {
+	if c.InsecureNoAuth && c.authenticates() {
+		return errors.New("--insecure-no-auth conflicts with --jwt-jwks and --tls-client-rules")
 	}
 	return nil
 }
@@ -80,15 +78,15 @@ func (c *CallerConfig) validateReflection() error {
 	return fmt.Errorf("--reflection=%s: expected off, callers or open", c.Reflection)
 }
 
-// reflection says who may ask which RPCs there are. Where nobody is recognized there are
-// no callers; a loopback address has its own.
+// reflection returns the access to reflection. "callers" without authentication means off, unless the
+// address is loopback.
 func (c *Config) reflection() auth.Reflection {
 	switch {
 	case c.Reflection == "off":
 		return auth.ReflectionOff
 	case c.Reflection == "open":
 		return auth.ReflectionOpen
-	case c.identifies():
+	case c.authenticates():
 		return auth.ReflectionCallers
 	case !loopback(c.Listen):
 		return auth.ReflectionOff
@@ -98,16 +96,16 @@ func (c *Config) reflection() auth.Reflection {
 	return auth.ReflectionOpen
 }
 
-// Flags teaches a parser the types of the configuration's flags. One of type "given" is
-// not empty: a variable of the shell that is not set must not turn off what it was to set.
+// Flags returns the kong mapper of the type "nonempty". It rejects an empty value, because an unset
+// shell variable must not disable authentication or TLS.
 func Flags() kong.Option {
-	return kong.NamedMapper("given", kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
+	return kong.NamedMapper("nonempty", kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
 		var text string
 		if err := ctx.Scan.PopValueInto("value", &text); err != nil {
 			return err
 		}
 		if text == "" {
-			return errors.New("it is given and empty; leave it out if it is not meant")
+			return errors.New("must not be empty; omit the flag instead")
 		}
 		target.SetString(text)
 		return nil

@@ -27,11 +27,11 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 		change func(*server.Config)
 		want   string // empty: it is fine
 	}{
-		"everywhere":           {func(c *server.Config) { c.Listen = ":8080" }, "nothing asks callers who they are"},
+		"everywhere":           {func(c *server.Config) { c.Listen = ":8080" }, "authentication is disabled"},
 		"everywhere, accepted": {func(c *server.Config) { c.Listen, c.InsecureNoAuth = ":8080", true }, ""},
 		"open and locked": {func(c *server.Config) {
 			c.InsecureNoAuth, c.JWTJWKS, c.JWTIssuer, c.JWTAudience = true, "keys.json", "i", "a"
-		}, "leave one of them out"},
+		}, "--insecure-no-auth conflicts with"},
 		"a name":        {func(c *server.Config) { c.Listen = "example.com:80" }, "--insecure-no-auth"},
 		"localhost":     {func(c *server.Config) { c.Listen = "localhost:0" }, ""},
 		"IPv6 loopback": {func(c *server.Config) { c.Listen = "[::1]:0" }, ""},
@@ -43,23 +43,23 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 		"everywhere, with rules": {func(c *server.Config) {
 			c.Listen, c.TLSCert, c.TLSKey, c.TLSClientCA, c.TLSClientRules = ":8080", "c", "k", "ca", "rules"
 		}, ""},
-		"everywhere, with TLS alone": {func(c *server.Config) { c.Listen, c.TLSCert, c.TLSKey = ":8080", "c", "k" }, "nothing asks callers"},
-		"keys without an issuer":     {func(c *server.Config) { c.JWTJWKS, c.JWTAudience = "keys.json", "a" }, "--jwt-jwks needs --jwt-issuer"},
-		"keys without an audience":   {func(c *server.Config) { c.JWTJWKS, c.JWTIssuer = "keys.json", "i" }, "--jwt-jwks needs --jwt-audience"},
-		"an issuer without keys":     {func(c *server.Config) { c.JWTIssuer = "i" }, "--jwt-issuer needs --jwt-jwks"},
-		"a certificate without key":  {func(c *server.Config) { c.TLSCert = "c" }, "--tls-cert needs --tls-key"},
-		"a key without certificate":  {func(c *server.Config) { c.TLSKey = "k" }, "--tls-key needs --tls-cert"},
-		"rules without authorities":  {func(c *server.Config) { c.TLSCert, c.TLSKey, c.TLSClientRules = "c", "k", "r" }, "--tls-client-rules needs --tls-client-ca"},
-		"authorities alone":          {func(c *server.Config) { c.TLSCert, c.TLSKey, c.TLSClientCA = "c", "k", "ca" }, "keeps nobody out"},
-		"authorities without TLS":    {func(c *server.Config) { c.TLSClientCA, c.TLSClientRules = "ca", "r" }, "--tls-client-ca needs --tls-cert"},
+		"everywhere, with TLS alone": {func(c *server.Config) { c.Listen, c.TLSCert, c.TLSKey = ":8080", "c", "k" }, "authentication is disabled"},
+		"keys without an issuer":     {func(c *server.Config) { c.JWTJWKS, c.JWTAudience = "keys.json", "a" }, "--jwt-jwks requires --jwt-issuer"},
+		"keys without an audience":   {func(c *server.Config) { c.JWTJWKS, c.JWTIssuer = "keys.json", "i" }, "--jwt-jwks requires --jwt-audience"},
+		"an issuer without keys":     {func(c *server.Config) { c.JWTIssuer = "i" }, "--jwt-issuer requires --jwt-jwks"},
+		"a certificate without key":  {func(c *server.Config) { c.TLSCert = "c" }, "--tls-cert requires --tls-key"},
+		"a key without certificate":  {func(c *server.Config) { c.TLSKey = "k" }, "--tls-key requires --tls-cert"},
+		"rules without authorities":  {func(c *server.Config) { c.TLSCert, c.TLSKey, c.TLSClientRules = "c", "k", "r" }, "--tls-client-rules requires --tls-client-ca"},
+		"authorities alone":          {func(c *server.Config) { c.TLSCert, c.TLSKey, c.TLSClientCA = "c", "k", "ca" }, "does not authenticate callers"},
+		"authorities without TLS":    {func(c *server.Config) { c.TLSClientCA, c.TLSClientRules = "ca", "r" }, "--tls-client-ca requires --tls-cert"},
 		"reflection for friends":     {func(c *server.Config) { c.Reflection = "friends" }, "expected off, callers or open"},
 		"no admin":                   {func(c *server.Config) { c.AdminListen = "" }, ""},
 		"admin off":                  {func(c *server.Config) { c.AdminListen = "off" }, ""},
-		"origin with a path":         {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin, which has no user, path or query"},
+		"origin with a path":         {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin without user, path and query"},
 		"any origin":                 {func(c *server.Config) { c.CORSOrigin = []string{"*"} }, "expected an origin"},
 		"hosts":                      {func(c *server.Config) { c.AllowHost = []string{"users.example.com", "::2"} }, ""},
-		"a host with a port":         {func(c *server.Config) { c.AllowHost = []string{"users.example.com:80"} }, "expected the name of a host without a port"},
-		"any host":                   {func(c *server.Config) { c.AllowHost = []string{"*"} }, "expected the name of a host"},
+		"a host with a port":         {func(c *server.Config) { c.AllowHost = []string{"users.example.com:80"} }, "expected a host name without port"},
+		"any host":                   {func(c *server.Config) { c.AllowHost = []string{"*"} }, "expected a host name"},
 		"small messages":             {func(c *server.Config) { c.MaxMessageBytes = 3 }, "expected 1KiB to 1GiB"},
 		"no streams":                 {func(c *server.Config) { c.MaxConcurrentStreams = 0 }, "--max-concurrent-streams=0"},
 		"no idling":                  {func(c *server.Config) { c.IdleTimeout = 0 }, "--idle-timeout=0s: expected 100ms to 24h"},
@@ -112,8 +112,8 @@ func TestStoreAddress(t *testing.T) {
 		}
 	}
 	for address, want := range map[string]string{
-		"sqlite:": "names no file", "sqlite::memory:": "in memory", "sqlite::MEMORY:": "in memory", "sqlite::": "in memory",
-		"sqlite:file:x.db?mode=memory": "a URI", "sqlite:a\nb.db": "control character", "sqlite:a\x00.db": "control character", "sqlite:a\x7f.db": "control character",
+		"sqlite:": "path is empty", "sqlite::memory:": "in-memory", "sqlite::MEMORY:": "in-memory", "sqlite::": "in-memory",
+		"sqlite:file:x.db?mode=memory": "is a URI", "sqlite:a\nb.db": "control character", "sqlite:a\x00.db": "control character", "sqlite:a\x7f.db": "control character",
 		"sqlite:a\u0085.db": "control character", "sqlite: x.db": "a space", "sqlite:x.db ": "a space", "postgres://host/db": "not supported by this build", "x.db": "expected sqlite:PATH",
 	} {
 		if _, err := server.StorePath(address); err == nil || !strings.Contains(err.Error(), want) {

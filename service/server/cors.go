@@ -10,19 +10,18 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// allowedHeaders are what pages of an allowed origin may send, beside what a page asks
-// for in its preflight.
+// allowedHeaders are the request headers that a preflight response allows, in addition to the headers
+// of the preflight request.
 var allowedHeaders = append(cors.AllowedHeaders(), // never changed
 	"Authorization", "Baggage", "Cache-Control", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID",
 	"Traceparent", "Tracestate", "X-Request-Id", intercept.MinPositionHeader)
 
-// exposedHeaders are what such a page may read of a response.
+// exposedHeaders are the response headers that pages can read.
 var exposedHeaders = append(cors.ExposedHeaders(), // never changed
 	"ETag", "Retry-After", "WWW-Authenticate", intercept.PositionHeader)
 
-// crossOrigin lets pages of the allowed origins call the handler. What a browser sends
-// for a page of any other origin is refused: a page from anywhere could otherwise use a
-// visitor's browser to write to a service that only the visitor can reach.
+// crossOrigin implements CORS for the allowed origins and rejects cross-origin requests of others.
+// Without the rejection any web page could write to a service that only its visitor can reach.
 func crossOrigin(allowed origins, refuse refusal, next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	methods := strings.Join(append(cors.AllowedMethods(), "PATCH", "PUT", "DELETE"), ", ")
@@ -36,7 +35,7 @@ func crossOrigin(allowed origins, refuse refusal, next http.Handler) http.Handle
 		switch {
 		case allowed.allow(origin):
 			header.Set("Access-Control-Allow-Origin", origin)
-		case preflight, otherPage(r), protection.Check(r) != nil:
+		case preflight, readsCrossOrigin(r), protection.Check(r) != nil:
 			refuse(w, r, newOriginNotAllowedError(origin))
 			return
 		default:
@@ -45,9 +44,9 @@ func crossOrigin(allowed origins, refuse refusal, next http.Handler) http.Handle
 		}
 		if preflight {
 			header.Set("Access-Control-Allow-Methods", methods)
-			header.Set("Access-Control-Allow-Headers", joined(headers, r.Header.Get("Access-Control-Request-Headers")))
-			header.Set("Access-Control-Max-Age", "7200") // the most that a browser keeps
-			noteOf(r.Context()).plain = true
+			header.Set("Access-Control-Allow-Headers", joinHeaders(headers, r.Header.Get("Access-Control-Request-Headers")))
+			header.Set("Access-Control-Max-Age", "7200") // the maximum of Chromium
+			stateOf(r.Context()).notRPC = true
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
@@ -56,17 +55,16 @@ func crossOrigin(allowed origins, refuse refusal, next http.Handler) http.Handle
 	})
 }
 
-func joined(headers, asked string) string {
-	if asked == "" {
+func joinHeaders(headers, requested string) string {
+	if requested == "" {
 		return headers
 	}
-	return headers + ", " + asked
+	return headers + ", " + requested
 }
 
-// otherPage reports whether a browser says that the request is for a page of another
-// origin that is to read the response. Without a permission the browser would keep the
-// response from the page, whatever the method.
-func otherPage(r *http.Request) bool {
+// readsCrossOrigin reports whether a browser sent the request for a page of another origin that wants to
+// read the response. Without CORS headers the browser would withhold the response from the page.
+func readsCrossOrigin(r *http.Request) bool {
 	site := r.Header.Get("Sec-Fetch-Site")
 	return r.Header.Get("Origin") != "" && (site == "cross-site" || site == "same-site")
 }
@@ -78,6 +76,6 @@ func newOriginNotAllowedError(origin string) *user.Error {
 	origin = shorten(origin)
 	return &user.Error{
 		Code: user.PermissionDenied, Reason: user.OriginNotAllowed, Metadata: map[string]string{"origin": origin},
-		Message: "pages of the origin " + origin + " may not call this service: --cors-origin allows an origin",
+		Message: "origin " + origin + " not allowed: add it with --cors-origin",
 	}
 }

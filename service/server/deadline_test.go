@@ -24,7 +24,7 @@ func (stuckStore) Get(ctx context.Context, _ int64) (*user.User, error) {
 	return nil, ctx.Err()
 }
 
-// A call that gets no further ends when the server says, over all protocols, whatever
+// A call that gets no additional ends when the server says, over all protocols, whatever
 // deadline its caller sets.
 func TestCallsThatGetNoFurther(t *testing.T) {
 	t.Parallel()

@@ -77,7 +77,7 @@ func TestStopEndsLateCallsBeforeTheStore(t *testing.T) {
 			<-late.reading
 			began := time.Now()
 			stop()
-			if err := <-stopped; err == nil || !strings.Contains(err.Error(), "did not end in "+patience.String()) {
+			if err := <-stopped; err == nil || !strings.Contains(err.Error(), "calls aborted after "+patience.String()) {
 				t.Errorf("got %v", err)
 			}
 			if took := time.Since(began); took > patience+2*time.Second {
@@ -105,7 +105,7 @@ func TestHealthWhileTheServerStops(t *testing.T) {
 	client := grpchealth.NewClient(server.Client(), server.URL)
 	h.drain()
 	h.endWatches()
-	for _, name := range []string{healthWhole, healthReads, healthWrites} {
+	for _, name := range []string{healthServer, healthReads, healthWrites} {
 		got, err := client.Check(t.Context(), &grpchealth.CheckRequest{Service: name})
 		if err != nil || got.Status != grpchealth.StatusNotServing {
 			t.Errorf("%q: got %v, %v", name, got, err)

@@ -68,7 +68,7 @@ func TestDrainTellsEveryStream(t *testing.T) {
 			t.Errorf("%s: got metadata %v", stream.name, m)
 		}
 	}
-	for _, step := range []string{"say not ready", "tell the streams", "finish the calls", "close the store"} {
+	for _, step := range []string{"mark not ready", "end streams", "wait for in-flight calls", "close store"} {
 		log.await(t, step)
 	}
 }

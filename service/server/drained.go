@@ -9,9 +9,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// drained tells a stream of reflection that was cut off by the drain that this is why:
-// its handler, which is not the service's own, only sees that nothing more can be read.
-// It follows nothing, so that one position is as good as another.
+// drained fails a client stream of reflection with SERVER_DRAINING if the shutdown ended it. The
+// handler of grpcreflect only observes a failed read.
 type drained struct{ feed *feed.Feed }
 
 // WrapUnary returns next as it is.
@@ -22,7 +21,7 @@ func (d drained) WrapStreamingClient(next connect.StreamingClientFunc) connect.S
 	return next
 }
 
-// WrapStreamingHandler replaces the errors that are none of the domain's.
+// WrapStreamingHandler replaces errors other than domain errors while the server drains.
 func (d drained) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		err := next(ctx, conn)

@@ -108,7 +108,7 @@ func limitRows() map[string]limited {
 			reason: user.RateLimited, status: 429, rpc: listUsers, rest: listedByREST, hasty: true,
 			want: &told{
 				Code: connect.CodeResourceExhausted, Reason: "RATE_LIMITED", Retry: true,
-				Message: "the caller makes more requests than it may",
+				Message: "request rate limit of the caller exceeded",
 			},
 		}},
 	}

@@ -2,5 +2,5 @@
 
 package server
 
-// openFiles is how many files the process may have open, 0 if that is not known.
-func openFiles() uint64 { return 0 }
+// openFilesLimit returns the limit of open files of the process, 0 if unknown.
+func openFilesLimit() uint64 { return 0 }

@@ -9,9 +9,9 @@ func TestConnectionsWithinTheFiles(t *testing.T) {
 		asked, want int
 	}{
 		{1 << 20, 10_000, 10_000},
-		{1024, 10_000, 1024 - filesKept},
-		{1024, 1024 - filesKept, 1024 - filesKept},
-		{1024, 0, 1024 - filesKept},
+		{1024, 10_000, 1024 - reservedFiles},
+		{1024, 1024 - reservedFiles, 1024 - reservedFiles},
+		{1024, 0, 1024 - reservedFiles},
 		{64, 10_000, 16},
 		{^uint64(0), 10_000, 10_000},
 		{^uint64(0), 0, 1<<31 - 1},

@@ -16,61 +16,54 @@ import (
 )
 
 const (
-	// healthWhole and healthReads say whether calls are served, reads at least;
-	// healthWrites whether writes are.
-	healthWhole  = ""
+	// healthServer and healthReads are SERVING while reads work, healthWrites while writes work too.
+	healthServer = ""
 	healthReads  = userv1connect.UserServiceName
 	healthWrites = userv1connect.UserServiceName + ".Write"
 
-	// probeEvery is how often the store is probed, and probeAgain while it does not
-	// serve all, so that callers soon hear that it does again; probeTimeout is what a
-	// probe may take.
-	probeEvery   = 5 * time.Second
-	probeAgain   = time.Second
-	probeTimeout = 3 * time.Second
+	probeInterval      = 5 * time.Second
+	probeRetryInterval = time.Second // while reads or writes fail
+	probeTimeout       = 3 * time.Second
 )
 
-// health is what the service says of itself. It implements grpchealth.Checker, and serves
-// watches itself, see watch.
+// health is the health of the service. It implements grpchealth.Checker; watchHandler serves Watch.
 type health struct {
-	*grpchealth.StaticChecker // statuses, and who watches them
+	*grpchealth.StaticChecker // statuses and their watchers
 
 	head func() user.Head
 
 	mu       sync.Mutex
-	reads    error // why reads are not served, nil if they are
+	reads    error // why reads fail; nil: they work
 	writes   error // the same for writes
 	draining bool
-	ended    bool
+	ended    bool // watches end
 }
 
-var errUnknown = errors.New("the store has not been asked yet")
+var errNotProbed = errors.New("store not probed yet")
 
-// newHealth returns the health of a server that has yet to be probed: it serves
-// nothing.
+// newHealth returns the health before the first probe: NOT_SERVING.
 func newHealth(head func() user.Head) *health {
 	h := &health{
 		StaticChecker: grpchealth.NewStaticChecker(healthReads, healthWrites),
 		head:          head,
-		reads:         errUnknown,
-		writes:        errUnknown,
+		reads:         errNotProbed,
+		writes:        errNotProbed,
 	}
 	h.publish()
 	return h
 }
 
-// set notes why the store does not serve reads and writes, nil where it does, and
-// reports whether that is news.
-func (h *health) set(reads, writes error) (news bool) {
+// set records the errors of reads and writes, and reports whether they changed.
+func (h *health) set(reads, writes error) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	news = !sameText(h.reads, reads) || !sameText(h.writes, writes)
-	changed := (h.reads == nil) != (reads == nil) || (h.writes == nil) != (writes == nil)
+	changed = !sameText(h.reads, reads) || !sameText(h.writes, writes)
+	statusChanged := (h.reads == nil) != (reads == nil) || (h.writes == nil) != (writes == nil)
 	h.reads, h.writes = reads, writes
-	if changed {
+	if statusChanged {
 		h.publish()
 	}
-	return news
+	return changed
 }
 
 func sameText(a, b error) bool {
@@ -80,7 +73,7 @@ func sameText(a, b error) bool {
 	return a.Error() == b.Error()
 }
 
-// drain says from now on that nothing is served.
+// drain makes all statuses NOT_SERVING.
 func (h *health) drain() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -88,32 +81,31 @@ func (h *health) drain() {
 	h.publish()
 }
 
-// endWatches ends the streams that watch. Nobody else would: they have no end.
+// endWatches ends all Watch streams.
 func (h *health) endWatches() {
 	h.mu.Lock()
 	h.ended = true
 	h.mu.Unlock()
-	for _, name := range []string{healthWhole, healthReads, healthWrites} {
-		h.SetStatus(name, grpchealth.StatusNotServing) // wakes them, and they check
+	for _, name := range []string{healthServer, healthReads, healthWrites} {
+		h.SetStatus(name, grpchealth.StatusNotServing) // wakes the watchers
 	}
 }
 
-// ready reports whether calls should be sent here, and what is not served and why; it
-// is empty if all is.
-func (h *health) ready() (ok bool, why string) {
+// ready reports readiness, and the reasons why reads or writes fail, one a line.
+func (h *health) ready() (ok bool, reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var faults []string
+	var reasons []string
 	if h.draining {
-		faults = append(faults, "the server is about to stop")
+		reasons = append(reasons, "server shutting down")
 	}
 	if h.reads != nil {
-		faults = append(faults, "reads: "+h.reads.Error())
+		reasons = append(reasons, "reads: "+h.reads.Error())
 	}
 	if h.writes != nil {
-		faults = append(faults, "writes: "+h.writes.Error())
+		reasons = append(reasons, "writes: "+h.writes.Error())
 	}
-	return h.reads == nil && !h.draining, strings.Join(faults, "\n")
+	return h.reads == nil && !h.draining, strings.Join(reasons, "\n")
 }
 
 func (h *health) servesReads() bool {
@@ -141,25 +133,23 @@ func (h *health) publish() {
 		}
 		return grpchealth.StatusNotServing
 	}
-	h.SetStatus(healthWhole, status(h.reads == nil))
+	h.SetStatus(healthServer, status(h.reads == nil))
 	h.SetStatus(healthReads, status(h.reads == nil))
 	h.SetStatus(healthWrites, status(h.reads == nil && h.writes == nil))
 }
 
-// prober finds out what the store can do.
+// prober probes the store periodically and updates the health.
 type prober struct {
-	store   user.Store
-	trouble <-chan struct{} // says that writes have begun to fail; nil: nobody does
-	health  *health
-	log     *slog.Logger
-	// integrity returns why the store must not be reported ready; nil: it is not known.
-	integrity func() error
+	store         user.Store
+	writeFailures <-chan struct{} // receives when writes begin to fail; may be nil
+	health        *health
+	log           *slog.Logger
+	integrity     func() error // returns why the store must not be reported ready; may be nil
 
-	reads, writes question
+	reads, writes pendingProbe
 }
 
-// run probes at once and then again and again, and as soon as there is trouble, until
-// the context ends.
+// run probes at once, at intervals, and when writes begin to fail, until ctx is done.
 func (p *prober) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -168,74 +158,74 @@ func (p *prober) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-p.trouble:
+		case <-p.writeFailures:
 			if !p.health.servesWrites() {
-				continue // that is known, and asked again in a moment
+				continue // known already
 			}
 		}
 		if p.probe(ctx) {
-			timer.Reset(probeEvery)
+			timer.Reset(probeInterval)
 		} else {
-			timer.Reset(probeAgain)
+			timer.Reset(probeRetryInterval)
 		}
 	}
 }
 
-// probe asks the store once, and reports whether it serves all.
+// probe probes the store once, and reports whether reads and writes work.
 func (p *prober) probe(ctx context.Context) bool {
-	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeLate)
+	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeTimeout)
 	defer cancel()
-	p.reads.put(probing, caught(p.log, "the probe of reads", func(ctx context.Context) error {
+	p.reads.start(probing, recoverErr(p.log, "read probe", func(ctx context.Context) error {
 		_, err := p.store.First(ctx)
 		return err
 	}))
-	p.writes.put(probing, caught(p.log, "the probe of writes", p.store.Probe))
+	p.writes.start(probing, recoverErr(p.log, "write probe", p.store.Probe))
 	readErr, writeErr := p.reads.wait(probing), p.writes.wait(probing)
 	if ctx.Err() != nil {
-		return false // the server stops; that says nothing of the store
+		return false // shutdown: the errors do not concern the store
 	}
 	if p.integrity != nil {
 		if err := p.integrity(); err != nil {
 			readErr, writeErr = err, err
 		}
 	}
-	all := readErr == nil && writeErr == nil
-	switch news := p.health.set(readErr, writeErr); {
-	case !news:
-	case all:
-		p.log.LogAttrs(ctx, slog.LevelInfo, "the store serves reads and writes")
+	ok := readErr == nil && writeErr == nil
+	switch changed := p.health.set(readErr, writeErr); {
+	case !changed:
+	case ok:
+		p.log.LogAttrs(ctx, slog.LevelInfo, "store ready")
 	default:
-		p.log.LogAttrs(ctx, slog.LevelError, "the store does not serve all",
+		p.log.LogAttrs(ctx, slog.LevelError, "store failing",
 			slog.Any("reads", readErr), slog.Any("writes", writeErr))
 	}
-	return all
+	return ok
 }
 
-var errProbeLate = fmt.Errorf("no answer within %v", probeTimeout)
+var errProbeTimeout = fmt.Errorf("probe timed out after %v", probeTimeout)
 
-// question is what the store is asked again and again. Nobody waits for its answer
-// longer than the context lasts, whatever the store does with that: health must not
-// fall silent where the disk does.
-type question struct {
-	answer chan error // nil: nothing has been asked that is open still
+// pendingProbe is a probe of the store that may ignore its context, for example while the disk hangs.
+// At most one is in progress.
+type pendingProbe struct {
+	result chan error // nil: none is in progress
 }
 
-// put asks, unless the store owes the answer to the time before.
-func (q *question) put(ctx context.Context, ask func(context.Context) error) {
-	if len(q.answer) > 0 {
-		q.answer = nil // it came too late, and says nothing of now
+// start starts the probe unless the previous one is still in progress.
+func (p *pendingProbe) start(ctx context.Context, probe func(context.Context) error) {
+	if len(p.result) > 0 {
+		p.result = nil // stale: the previous probe ended after its timeout
 	}
-	if q.answer == nil {
-		answer := make(chan error, 1)
-		q.answer = answer
-		go func() { answer <- ask(ctx) }()
+	if p.result == nil {
+		result := make(chan error, 1)
+		p.result = result
+		go func() { result <- probe(ctx) }()
 	}
 }
 
-func (q *question) wait(ctx context.Context) error {
+// wait returns the result, or the cause of ctx when that is done before.
+func (p *pendingProbe) wait(ctx context.Context) error {
 	select {
-	case err := <-q.answer:
-		q.answer = nil
+	case err := <-p.result:
+		p.result = nil
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -49,7 +49,7 @@ func TestHealthFollowsTheStore(t *testing.T) {
 		defer stop()
 		expect := func(reads, writes grpchealth.Status) {
 			t.Helper()
-			for name, want := range map[string]grpchealth.Status{healthWhole: reads, healthReads: reads, healthWrites: writes} {
+			for name, want := range map[string]grpchealth.Status{healthServer: reads, healthReads: reads, healthWrites: writes} {
 				got, err := h.Check(ctx, &grpchealth.CheckRequest{Service: name})
 				if err != nil || got.Status != want {
 					t.Errorf("%q: got %v, %v, want %v", name, got, err, want)
@@ -63,8 +63,8 @@ func TestHealthFollowsTheStore(t *testing.T) {
 		const up, down = grpchealth.StatusServing, grpchealth.StatusNotServing
 		expect(down, down) // nobody has asked the store yet
 
-		trouble := make(chan struct{}, 1)
-		p := &prober{store: store, trouble: trouble, health: h, log: slog.New(slog.DiscardHandler)}
+		writeFailures := make(chan struct{}, 1)
+		p := &prober{store: store, writeFailures: writeFailures, health: h, log: slog.New(slog.DiscardHandler)}
 		go p.run(ctx)
 		synctest.Wait()
 		expect(up, up)
@@ -72,7 +72,7 @@ func TestHealthFollowsTheStore(t *testing.T) {
 		after := func(change func()) {
 			before := changes.Load()
 			change()
-			time.Sleep(probeEvery)
+			time.Sleep(probeInterval)
 			synctest.Wait()
 			if changes.Load() == before {
 				t.Error("the watcher was not told")
@@ -87,22 +87,22 @@ func TestHealthFollowsTheStore(t *testing.T) {
 
 		// Trouble is looked into at once.
 		store.writesFail.Store(true)
-		trouble <- struct{}{}
+		writeFailures <- struct{}{}
 		synctest.Wait()
 		expect(up, down)
-		trouble <- struct{}{}
+		writeFailures <- struct{}{}
 		synctest.Wait()
 		after(func() { store.writesFail.Store(false) })
 		expect(up, up)
 
 		after(h.drain)
 		expect(down, down)
-		time.Sleep(probeEvery) // a probe that finds all well changes nothing now
+		time.Sleep(probeInterval) // a probe that finds all well changes nothing now
 		synctest.Wait()
 		expect(down, down)
 
 		after(h.endWatches)
-		_, err = h.watched(ctx, healthWhole)
+		_, err = h.watchStatus(ctx, healthServer)
 		if !user.HasReason(err, user.ServerDraining) {
 			t.Errorf("when the watches have ended: got %v", err)
 		}
@@ -140,7 +140,7 @@ func TestHealthOfAStoreThatHangs(t *testing.T) {
 		go p.run(ctx)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		want := "reads: no answer within 3s\nwrites: no answer within 3s"
+		want := "reads: probe timed out after 3s\nwrites: probe timed out after 3s"
 		if ok, why := h.ready(); ok || why != want {
 			t.Errorf("ready: got %v, %q, want %q", ok, why, want)
 		}
@@ -148,7 +148,7 @@ func TestHealthOfAStoreThatHangs(t *testing.T) {
 			t.Errorf("asked %d times, want once for reads and once for writes", n)
 		}
 		close(store.let)
-		time.Sleep(probeTimeout + probeAgain)
+		time.Sleep(probeTimeout + probeRetryInterval)
 		synctest.Wait()
 		if ok, why := h.ready(); !ok || why != "" {
 			t.Errorf("when it answers again: got %v, %q", ok, why)

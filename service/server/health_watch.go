@@ -11,14 +11,12 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// healthRepeat is the interval at which a watch sends a status that has not changed.
-// Proxies close streams that are idle for 20 to 60 s. The clients of gRPC take a repeated
-// status for what it is: no change.
-const healthRepeat = 15 * time.Second
+// healthRepeatInterval is the interval at which a watch repeats an unchanged status. Proxies close
+// streams that are idle for 20 to 60 s, and gRPC clients accept a repeated status.
+const healthRepeatInterval = 15 * time.Second
 
-// watchHandler serves grpc.health.v1.Health/Watch. Unlike the handler of grpchealth, it
-// keeps the watch of an unknown name open, as the protocol demands, and repeats a status
-// so that proxies keep the stream.
+// watchHandler serves grpc.health.v1.Health/Watch. Unlike the handler of grpchealth, it keeps the
+// watch of an unknown service open, as the protocol requires, and repeats the status.
 func (h *health) watchHandler(options ...connect.HandlerOption) (path string, handler *connect.Handler) {
 	return healthWatch, connect.NewServerStreamHandler(healthWatch, func(
 		ctx context.Context, req *connect.Request[healthv1.HealthCheckRequest],
@@ -30,8 +28,8 @@ func (h *health) watchHandler(options ...connect.HandlerOption) (path string, ha
 	}, options...)
 }
 
-// watch sends the present status of the service, then every change, until the context
-// ends or the server drains.
+// watch sends the current status of the service, then every change, until ctx is done or the server
+// drains.
 func (h *health) watch(
 	ctx context.Context, service string, send func(healthv1.HealthCheckResponse_ServingStatus) error,
 ) error {
@@ -46,11 +44,11 @@ func (h *health) watch(
 		return err
 	}
 	defer stop()
-	repeat := time.NewTicker(healthRepeat)
+	repeat := time.NewTicker(healthRepeatInterval)
 	defer repeat.Stop()
-	last := healthv1.HealthCheckResponse_UNKNOWN // which no service has
+	last := healthv1.HealthCheckResponse_UNKNOWN // no service has this status
 	for {
-		status, err := h.watched(ctx, service)
+		status, err := h.watchStatus(ctx, service)
 		if err != nil {
 			return err
 		}
@@ -59,7 +57,7 @@ func (h *health) watch(
 				return err
 			}
 			last = status
-			repeat.Reset(healthRepeat)
+			repeat.Reset(healthRepeatInterval)
 		}
 		select {
 		case <-ctx.Done():
@@ -71,19 +69,18 @@ func (h *health) watch(
 	}
 }
 
-// subscribe calls changed when the status of the service may have changed. The status of
-// an unknown service never does, but its watch ends with all others.
+// subscribe calls changed when the status of the service may have changed. A watch of an unknown
+// service subscribes to the server, to be woken by endWatches.
 func (h *health) subscribe(ctx context.Context, service string, changed func()) (stop func(), err error) {
 	stop, err = h.Watch(ctx, &grpchealth.CheckRequest{Service: service}, changed)
 	if connect.CodeOf(err) == connect.CodeNotFound {
-		return h.Watch(ctx, &grpchealth.CheckRequest{Service: healthWhole}, changed)
+		return h.Watch(ctx, &grpchealth.CheckRequest{Service: healthServer}, changed)
 	}
 	return stop, err
 }
 
-// watched is the status that a watch sends. It returns NewDrainingError once watches are to
-// end.
-func (h *health) watched(ctx context.Context, service string) (healthv1.HealthCheckResponse_ServingStatus, error) {
+// watchStatus returns the status that a watch sends, or NewDrainingError after endWatches.
+func (h *health) watchStatus(ctx context.Context, service string) (healthv1.HealthCheckResponse_ServingStatus, error) {
 	h.mu.Lock()
 	ended := h.ended
 	h.mu.Unlock()

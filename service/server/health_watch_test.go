@@ -18,7 +18,7 @@ func TestHealthWatch(t *testing.T) {
 	const up, down, unknown = healthv1.HealthCheckResponse_SERVING, healthv1.HealthCheckResponse_NOT_SERVING, healthv1.HealthCheckResponse_SERVICE_UNKNOWN
 	type statuses = []healthv1.HealthCheckResponse_ServingStatus
 	for service, want := range map[string]statuses{
-		healthWhole:  {down, down, up, up, down},
+		healthServer: {down, down, up, up, down},
 		healthWrites: {down, down, up, up, down},
 		"nobody.v1":  {unknown, unknown, unknown},
 	} {
@@ -33,9 +33,9 @@ func TestHealthWatch(t *testing.T) {
 						return nil
 					})
 				}()
-				time.Sleep(healthRepeat + time.Second) // one repeat
+				time.Sleep(healthRepeatInterval + time.Second) // one repeat
 				h.set(nil, nil)
-				time.Sleep(healthRepeat + time.Second) // another
+				time.Sleep(healthRepeatInterval + time.Second) // another
 				h.drain()
 				synctest.Wait()
 				h.endWatches()

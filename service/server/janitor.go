@@ -12,19 +12,17 @@ import (
 )
 
 const (
-	// tidyEvery is how often the janitor looks.
-	tidyEvery = time.Minute
-	// purgeBatch, redactChunk and forgetChunk bound what one step may hold up
-	// writers with: users, log rows and request ids.
+	janitorInterval = time.Minute
+	// The batch sizes bound how long one write of the janitor delays other writers.
 	purgeBatch  = 100
-	redactChunk = 500
-	forgetChunk = 1000
-	// janitorActor is who the log says has purged a user.
+	redactBatch = 500
+	expireBatch = 1000
+	// janitorActor is the actor of purges in the log.
 	janitorActor = "userd"
 )
 
-// janitor purges users whose time has come and drops request ids past their
-// lifetime. Everything it does may be interrupted anywhere and done again.
+// janitor purges deleted users after their retention, and deletes expired request ids. Its work can
+// be interrupted at any point and repeated.
 type janitor struct {
 	store   user.Store
 	clock   func() time.Time
@@ -32,12 +30,12 @@ type janitor struct {
 	metrics *telemetry.Metrics
 }
 
-// run tidies at once and then again and again, until the context ends.
+// run cleans up at once and then at intervals, until ctx is done.
 func (j *janitor) run(ctx context.Context) {
-	ticker := time.NewTicker(tidyEvery)
+	ticker := time.NewTicker(janitorInterval)
 	defer ticker.Stop()
 	for {
-		j.tidy(ctx)
+		j.cleanUp(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -46,33 +44,26 @@ func (j *janitor) run(ctx context.Context) {
 	}
 }
 
-func (j *janitor) tidy(ctx context.Context) {
-	defer nextRound(ctx, j.log, "housekeeping")
-	began := j.clock()
-	purged, err := j.purgeAll(ctx)
-	j.count(ctx, telemetry.StepPurge, purged, err)
-	j.tell(ctx, "purged users", purged, j.clock().Sub(began), err)
-	began = j.clock()
-	forgotten, err := j.forgetAll(ctx)
-	j.count(ctx, telemetry.StepExpire, forgotten, err)
-	j.tell(ctx, "forgot request ids", forgotten, j.clock().Sub(began), err)
+func (j *janitor) cleanUp(ctx context.Context) {
+	defer recoverRound(ctx, j.log, "housekeeping")
+	j.do(ctx, telemetry.StepPurge, "purged users", j.purgeAll)
+	j.do(ctx, telemetry.StepExpire, "expired request ids", j.expireRequestIDs)
 }
 
-// count leaves out the failure of a step that the server's end cut short.
-func (j *janitor) count(ctx context.Context, step string, count int, err error) {
+// do runs a step, and counts and logs its result. A failure caused by the shutdown is ignored.
+func (j *janitor) do(ctx context.Context, step, message string, run func(context.Context) (int, error)) {
+	start := j.clock()
+	count, err := run(ctx)
 	if err == nil || ctx.Err() == nil {
 		j.metrics.HousekeepingDone(step, count, j.clock(), err)
 	}
-}
-
-func (j *janitor) tell(ctx context.Context, what string, count int, took time.Duration, err error) {
 	switch {
 	case ctx.Err() != nil:
-	case err != nil: // what was left undone is taken up again the next time
+	case err != nil:
 		j.log.LogAttrs(ctx, slog.LevelError, "housekeeping failed",
-			slog.String("step", what), slog.Int("count", count), slog.Any("error", err))
+			slog.String("step", step), slog.Int("count", count), slog.Any("error", err))
 	case count > 0:
-		j.log.LogAttrs(ctx, slog.LevelInfo, what, slog.Int("count", count), slog.Duration("duration", took))
+		j.log.LogAttrs(ctx, slog.LevelInfo, message, slog.Int("count", count), slog.Duration("duration", j.clock().Sub(start)))
 	}
 }
 
@@ -82,22 +73,22 @@ func (j *janitor) purgeAll(ctx context.Context) (purged int, err error) {
 		if err != nil {
 			return purged, err
 		}
-		// One user who cannot be purged does not keep the others from it.
+		// A failure of one user does not prevent the purge of others.
 		var failures error
-		gone := 0
+		missing := 0
 		for _, id := range due {
-			there, err := j.purge(ctx, id)
+			existed, err := j.purge(ctx, id)
 			switch {
 			case err != nil:
 				failures = errors.Join(failures, err)
-			case there:
+			case existed:
 				purged++
 			default:
-				gone++
+				missing++
 			}
 		}
-		if gone == purgeBatch { // the same would be due again and again
-			failures = fmt.Errorf("%d users are due to be purged that do not exist; check the store", gone)
+		if missing == purgeBatch { // the same batch would be due again
+			failures = fmt.Errorf("%d users due for purge do not exist; check the store", missing)
 		}
 		if failures != nil || len(due) < purgeBatch {
 			return purged, failures
@@ -105,11 +96,11 @@ func (j *janitor) purgeAll(ctx context.Context) (purged int, err error) {
 	}
 }
 
-// purge redacts a user's rows and then removes the user: in that order, so that one
-// that was interrupted is still due. It reports whether the user was there.
-func (j *janitor) purge(ctx context.Context, id int64) (there bool, err error) {
+// purge redacts the rows of the user and then removes it. In this order an interrupted purge stays
+// due. It reports whether the user existed.
+func (j *janitor) purge(ctx context.Context, id int64) (existed bool, err error) {
 	for {
-		more, err := j.store.Redact(ctx, id, redactChunk)
+		more, err := j.store.Redact(ctx, id, redactBatch)
 		if err != nil {
 			return false, err
 		}
@@ -121,17 +112,17 @@ func (j *janitor) purge(ctx context.Context, id int64) (there bool, err error) {
 		Op: &user.Purge{ID: id}, By: user.Author{Actor: janitorActor},
 	})
 	if user.HasReason(err, user.UserNotFound) {
-		return false, nil // another node was faster
+		return false, nil // purged by another process
 	}
 	return err == nil, err
 }
 
-func (j *janitor) forgetAll(ctx context.Context) (forgotten int, err error) {
+func (j *janitor) expireRequestIDs(ctx context.Context) (expired int, err error) {
 	for {
-		n, err := j.store.ExpireRequestIDs(ctx, forgetChunk)
-		forgotten += n
-		if err != nil || n < forgetChunk {
-			return forgotten, err
+		n, err := j.store.ExpireRequestIDs(ctx, expireBatch)
+		expired += n
+		if err != nil || n < expireBatch {
+			return expired, err
 		}
 	}
 }

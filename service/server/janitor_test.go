@@ -49,7 +49,7 @@ func TestJanitorPurgesWhoIsDue(t *testing.T) {
 		if _, err := store.Get(ctx, id); err != nil {
 			t.Fatalf("before its time: %v", err)
 		}
-		time.Sleep(tidyEvery + 2*time.Second)
+		time.Sleep(janitorInterval + 2*time.Second)
 		if _, err := store.Get(ctx, id); !user.HasReason(err, user.UserNotFound) {
 			t.Errorf("after its time: %v", err)
 		}

@@ -19,15 +19,12 @@ import (
 )
 
 const (
-	// burstTime is how much of a caller's rate may be used at once, where the
-	// configuration does not say.
-	burstTime = 2
-	// leastMemory is the smallest limit of the memory that leaves room for calls.
-	leastMemory = 48 << 20
+	// burstSeconds is the default burst, in seconds of the request rate.
+	burstSeconds   = 2
+	minMemoryLimit = 48 << 20
 
-	// plainBytes bounds the messages of health and reflection, which callers without
-	// credentials may send. Their names are short.
-	plainBytes = 4 << 10
+	// maxPlainBytes bounds the messages of health and reflection, which anonymous callers may send.
+	maxPlainBytes = 4 << 10
 
 	healthPath     = "/grpc.health.v1.Health/"
 	healthWatch    = healthPath + "Watch"
@@ -36,35 +33,38 @@ const (
 	memoryAuto, memoryOff = "auto", "off"
 )
 
-// LimitConfig says how much callers may ask for.
+// LimitConfig is the configuration of limits.
 type LimitConfig struct {
-	MaxConnections        int           `default:"10000" help:"Connections at a time. Further ones are told so in their own protocol, and with TLS are closed without a word, before the handshake. 0: no limit."`
-	MaxConnectionsPerPeer int           `default:"0" help:"Connections at a time from one address, or from one /64 of IPv6. 0: no limit. A trusted proxy has none."`
-	MaxStreamsPerCaller   int           `default:"10000" help:"Streams that one caller may have open over all connections. A caller is a subject, or an address where nobody is known. 0: no limit."`
-	MaxRequestsPerSecond  int           `default:"0" help:"Requests that one caller may make. 0: no limit."`
-	MaxRequestBurst       int           `default:"0" help:"Requests that one caller may make at once. 0: those of two seconds."`
-	MaxStreamBytes        Bytes         `default:"1GiB" help:"Largest client stream, all its messages together. 0: no limit."`
-	MaxControlFrames      int           `default:"100" help:"HTTP/2 frames a second, of each kind, that a connection may send beyond what its calls give reason for, ten times as many at once: RST_STREAM, PING, WINDOW_UPDATE, CONTINUATION, empty DATA and others; of SETTINGS a tenth. 0: no limit."`
-	KeepaliveMinTime      time.Duration `default:"5s" help:"Shortest average interval between a client's own pings while nothing is sent to it; a client that pings more often is disconnected with too_many_pings. 0: no limit."`
-	MemoryLimit           string        `default:"auto" placeholder:"SIZE|auto|off" help:"Memory that the process may use. Near it new calls are refused, before the system ends the process. auto: GOMEMLIMIT, else nine tenths of the container's limit, else three quarters of the machine's memory."`
+	MaxMessageBytes       Bytes         `default:"4MiB" help:"Maximum size of a request or response message after decompression."`
+	MaxConcurrentStreams  int           `default:"1000" help:"Maximum concurrent streams of an HTTP/2 connection (SETTINGS_MAX_CONCURRENT_STREAMS)."`
+	MaxConnections        int           `default:"10000" help:"Maximum open connections (0: unlimited)."`
+	MaxConnectionsPerPeer int           `default:"0" help:"Maximum open connections of an address or IPv6 /64, except trusted proxies (0: unlimited)."`
+	MaxStreamsPerCaller   int           `default:"10000" help:"Maximum open streams of a caller, over all connections (0: unlimited)."`
+	MaxRequestsPerSecond  int           `default:"0" help:"Maximum requests per second of a caller (0: unlimited)."`
+	MaxRequestBurst       int           `default:"0" help:"Maximum burst of requests of a caller (0: two seconds of --max-requests-per-second)."`
+	MaxStreamBytes        Bytes         `default:"1GiB" help:"Maximum total size of the messages of a client stream (0: unlimited)."`
+	MaxStreamItems        int           `default:"100000" help:"Maximum items of a client stream."`
+	MaxControlFrames      int           `default:"100" help:"Maximum excess HTTP/2 control frames per second of a connection and frame type, with a burst of ten times that (0: unlimited)."`
+	KeepaliveMinTime      time.Duration `default:"5s" help:"Minimum average interval of client PINGs on an idle connection; exceeding it closes the connection with too_many_pings (0: unlimited)."`
+	MemoryLimit           string        `default:"auto" help:"Memory limit of the process: SIZE, off, or auto (GOMEMLIMIT, else 9/10 of the cgroup limit, else 3/4 of the machine)."`
 }
 
 func (c *LimitConfig) validateLimits() error {
 	_, err := c.memoryLimit()
 	return errors.Join(
-		within("max-connections", c.MaxConnections, 0, math.MaxInt32),
-		within("max-connections-per-peer", c.MaxConnectionsPerPeer, 0, math.MaxInt32),
-		within("max-streams-per-caller", c.MaxStreamsPerCaller, 0, math.MaxInt32),
-		within("max-requests-per-second", c.MaxRequestsPerSecond, 0, 1_000_000),
-		within("max-request-burst", c.MaxRequestBurst, 0, 10_000_000),
-		within("max-stream-bytes", c.MaxStreamBytes, 0, 1<<50),
-		within("max-control-frames", c.MaxControlFrames, 0, 1_000_000),
-		within("keepalive-min-time", c.KeepaliveMinTime, 0, 24*time.Hour),
+		inRange("max-connections", c.MaxConnections, 0, math.MaxInt32),
+		inRange("max-connections-per-peer", c.MaxConnectionsPerPeer, 0, math.MaxInt32),
+		inRange("max-streams-per-caller", c.MaxStreamsPerCaller, 0, math.MaxInt32),
+		inRange("max-requests-per-second", c.MaxRequestsPerSecond, 0, 1_000_000),
+		inRange("max-request-burst", c.MaxRequestBurst, 0, 10_000_000),
+		inRange("max-stream-bytes", c.MaxStreamBytes, 0, 1<<50),
+		inRange("max-control-frames", c.MaxControlFrames, 0, 1_000_000),
+		inRange("keepalive-min-time", c.KeepaliveMinTime, 0, 24*time.Hour),
 		err,
 	)
 }
 
-// memoryLimit gives the limit in bytes, 0 for none.
+// memoryLimit returns the limit in bytes, 0 for none.
 func (c *LimitConfig) memoryLimit() (int64, error) {
 	switch c.MemoryLimit {
 	case memoryAuto:
@@ -76,42 +76,40 @@ func (c *LimitConfig) memoryLimit() (int64, error) {
 	if err := limit.UnmarshalText([]byte(c.MemoryLimit)); err != nil {
 		return 0, fmt.Errorf("--memory-limit=%s: %w", c.MemoryLimit, err)
 	}
-	return int64(limit), within("memory-limit", limit, leastMemory, 1<<50)
+	return int64(limit), inRange("memory-limit", limit, minMemoryLimit, 1<<50)
 }
 
-// limits keep the configured limits of connections, requests, streams and memory. Those
-// of messages are kept below, by the guard and the codecs.
+// limits enforces the limits of connections, requests, streams and memory. The message limits are
+// enforced in package transport.
 type limits struct {
-	cfg    *Config
-	memory *budget.Budget  // nil: no limit
-	rate   *transport.Rate // nil: no limit
-	// scheduler shares the processors among callers.
-	scheduler *fair.Scheduler
+	cfg       *Config
+	memory    *budget.Budget  // nil: no limit
+	rate      *transport.Rate // nil: no limit
+	scheduler *fair.Scheduler // shares the processors among callers
 	streams   *intercept.StreamLimits
-	// watches are the streams of the services beside the one proper. They count by
-	// themselves: whoever is at his limit may still ask how the server is.
+	// watches limits the streams of health and reflection separately, so that a caller at its
+	// stream limit can still check health.
 	watches *intercept.StreamLimits
-	conns   *connWatch
+	conns   *connMetrics
 	// open reports whether a path is served without credentials.
 	open func(path string) bool
-	// openEnded reports whether a request's body is a stream.
-	openEnded func(*http.Request) bool
-	// counted is told the reason of each request that is refused.
-	counted  func(reason string)
-	refusals *refusals
-	proxies  trustedProxies
+	// streamingBody reports whether the body of a request is a stream.
+	streamingBody func(*http.Request) bool
+	// countRejected counts a rejected request by its reason.
+	countRejected func(reason string)
+	refusals      *refusals
+	proxies       trustedProxies
 }
 
-// newLimits builds what the configuration asks for. It tells the runtime of the memory
-// limit, so that garbage is collected in time.
-func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
-	l := &limits{cfg: cfg, counted: metrics.RequestRejected, refusals: newRefusals(), scheduler: fair.NewScheduler(), openEnded: openEnded(further)}
+// newLimits returns the configured limits and sets the memory limit of the Go runtime.
+func newLimits(cfg *Config, additional []Service, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
+	l := &limits{cfg: cfg, countRejected: metrics.RequestRejected, refusals: newRefusals(), scheduler: fair.NewScheduler(), streamingBody: streamingBody(additional)}
 	var err error
 	if l.proxies, err = parseTrustedProxies(cfg.TrustedProxy); err != nil {
 		return nil, err
 	}
-	if l.conns, err = newConnWatch(log, metrics.Registry()); err != nil {
-		return nil, fmt.Errorf("observe the connections: %w", err)
+	if l.conns, err = newConnMetrics(log, metrics.Registry()); err != nil {
+		return nil, fmt.Errorf("register connection metrics: %w", err)
 	}
 	limit, err := cfg.memoryLimit()
 	if err != nil {
@@ -122,12 +120,12 @@ func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *teleme
 		debug.SetMemoryLimit(l.memory.RuntimeLimit())
 	}
 	if err := registerBudget(l.memory, metrics.Registry()); err != nil {
-		return nil, fmt.Errorf("observe the memory budget: %w", err)
+		return nil, fmt.Errorf("register memory metrics: %w", err)
 	}
 	if rate := cfg.MaxRequestsPerSecond; rate > 0 {
 		burst := cfg.MaxRequestBurst
 		if burst == 0 {
-			burst = burstTime * rate
+			burst = burstSeconds * rate
 		}
 		l.rate = transport.NewRate(float64(rate), burst)
 	}
@@ -140,20 +138,18 @@ func newLimits(cfg *Config, further []Service, log *slog.Logger, metrics *teleme
 	return l, nil
 }
 
-// messageBytes returns how large a message of the procedure may be, as it arrives and
-// after decompression.
-func (l *limits) messageBytes(procedure string) int64 {
+// maxMessageBytes returns the size limit of messages of the procedure, compressed and decompressed.
+func (l *limits) maxMessageBytes(procedure string) int64 {
 	limit := int64(l.cfg.MaxMessageBytes)
 	if strings.HasPrefix(procedure, healthPath) || strings.HasPrefix(procedure, reflectionPath) {
-		return min(limit, plainBytes)
+		return min(limit, maxPlainBytes)
 	}
 	return limit
 }
 
-// slow returns the handler as callers reach it who do not ask too often. It belongs
-// inside what finds out who is calling. Health is always answered: a balancer that is
-// refused would take the server for dead.
-func (l *limits) slow(next http.Handler) http.Handler {
+// limitRate enforces the request rate of callers. It belongs inside the authentication. Health checks are
+// exempt, because load balancers treat a rejection as a failure.
+func (l *limits) limitRate(next http.Handler) http.Handler {
 	if l.rate == nil {
 		return next
 	}
@@ -162,15 +158,15 @@ func (l *limits) slow(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if !l.tooMany(w, r) {
+		if !l.rejectExcess(w, r) {
 			next.ServeHTTP(w, r)
 		}
 	})
 }
 
-// tooMany answers a caller who asks too often, and reports whether it has. Who is not
-// recognized counts by the address; those of the same address who are do not.
-func (l *limits) tooMany(w http.ResponseWriter, r *http.Request) bool {
+// rejectExcess rejects a request beyond the rate of its caller, and reports whether it did. Requests
+// without an authenticated caller count by address.
+func (l *limits) rejectExcess(w http.ResponseWriter, r *http.Request) bool {
 	if l.rate == nil {
 		return false
 	}
@@ -184,14 +180,14 @@ func (l *limits) tooMany(w http.ResponseWriter, r *http.Request) bool {
 func newRateLimitedError(wait time.Duration) *user.Error {
 	return &user.Error{
 		Code: user.ResourceExhausted, Reason: user.RateLimited, RetryAfter: wait,
-		Message: "the caller makes more requests than it may",
+		Message: "request rate limit of the caller exceeded",
 	}
 }
 
-// refuse answers in the caller's own protocol, without a look at the body.
+// refuse rejects a request in its protocol, without reading the body.
 func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
 	fair.FromContext(r.Context()).Acquire()
-	l.counted(string(err.Reason))
-	noteOf(r.Context()).limited = err
+	l.countRejected(string(err.Reason))
+	stateOf(r.Context()).limited = err
 	l.refusals.refuse(w, r, err)
 }

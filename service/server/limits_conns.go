@@ -13,12 +13,11 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// linesPerCause is how many connections are told of in the log, of each cause, in a
-// second: who floods the server shall not flood the log.
-const linesPerCause = 5
+// maxConnLines is the maximum number of log lines about connections per second and reason.
+const maxConnLines = 5
 
-// listener returns the listener whose connections are within the limits. With TLS it
-// speaks that too, so that the frames can be seen; the server above must not.
+// listener returns a listener that enforces the limits of connections. It terminates TLS, because the
+// frame limits need plain frames.
 func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Listener {
 	listener := transport.Listen(inner, transport.ListenOptions{
 		StallTimeout:   l.cfg.StallTimeout,
@@ -34,104 +33,85 @@ func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Lis
 		MaxConcurrentStreams: l.cfg.MaxConcurrentStreams,
 		Frames: transport.FrameLimits{
 			PerSecond: l.cfg.MaxControlFrames,
-			// All streams of a connection may be given up at once, and once again.
+			// A client may cancel all streams of a connection at once, twice.
 			ResetBurst:      2 * l.cfg.MaxConcurrentStreams,
 			MinPingInterval: l.cfg.KeepaliveMinTime,
 		},
-		OnReject:         l.conns.refusedConn,
-		OnClose:          l.conns.overdrawnConn,
-		OnHandshakeError: l.conns.notHandshaken,
-		OnNoRequest:      l.conns.unservedConn,
+		OnReject:         l.conns.rejected,
+		OnClose:          l.conns.goAway,
+		OnHandshakeError: l.conns.handshakeFailed,
+		OnNoRequest:      l.conns.invalid,
 	})
-	l.conns.open.Store(listener)
+	l.conns.listener.Store(listener)
 	return listener
 }
 
-// connWatch logs and counts connections that are refused or sent away.
-type connWatch struct {
-	log       *slog.Logger
-	lines     *transport.Rate
-	open      atomic.Pointer[transport.Listener]
-	unserved  prometheus.Counter
-	refused   map[transport.RejectReason]prometheus.Counter
-	overdrawn map[transport.CloseReason]prometheus.Counter
+// connMetrics logs and counts rejected, closed and invalid connections.
+type connMetrics struct {
+	log           *slog.Logger
+	lines         *transport.Rate
+	listener      atomic.Pointer[transport.Listener]
+	invalidTotal  prometheus.Counter
+	rejectedTotal map[transport.RejectReason]prometheus.Counter
+	goAwayTotal   map[transport.CloseReason]prometheus.Counter
 }
 
-// newConnWatch returns a connWatch and registers its metrics.
-func newConnWatch(log *slog.Logger, registry prometheus.Registerer) (*connWatch, error) {
-	w := &connWatch{
-		log: log, lines: transport.NewRate(linesPerCause, linesPerCause),
-		refused:   make(map[transport.RejectReason]prometheus.Counter),
-		overdrawn: make(map[transport.CloseReason]prometheus.Counter),
-		unserved: prometheus.NewCounter(prometheus.CounterOpts{
+func newConnMetrics(log *slog.Logger, registry prometheus.Registerer) (*connMetrics, error) {
+	w := &connMetrics{
+		log: log, lines: transport.NewRate(maxConnLines, maxConnLines),
+		rejectedTotal: make(map[transport.RejectReason]prometheus.Counter),
+		goAwayTotal:   make(map[transport.CloseReason]prometheus.Counter),
+		invalidTotal: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "userd_connections_invalid_total",
 			Help: "Total number of HTTP/1 connections that sent data but no valid request.",
 		}),
 	}
-	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "userd_connections_rejected_total", Help: "Total number of connections rejected by a connection limit, by reason.",
 	}, []string{"reason"})
 	for _, reason := range transport.RejectReasons() {
-		w.refused[reason] = refused.WithLabelValues(string(reason))
+		w.rejectedTotal[reason] = rejected.WithLabelValues(string(reason))
 	}
-	sentAway := prometheus.NewCounterVec(prometheus.CounterOpts{
+	goAway := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "userd_connections_goaway_total", Help: "Total number of HTTP/2 connections closed with GOAWAY because of abusive frames, timeouts or memory pressure, by reason.",
 	}, []string{"reason"})
 	for _, cause := range transport.CloseReasons() {
-		w.overdrawn[cause] = sentAway.WithLabelValues(string(cause))
+		w.goAwayTotal[cause] = goAway.WithLabelValues(string(cause))
 	}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "userd_connections", Help: "Number of open client connections.",
 	}, func() float64 {
-		if listener := w.open.Load(); listener != nil {
+		if listener := w.listener.Load(); listener != nil {
 			return float64(listener.Open())
 		}
 		return 0
 	})
-	return w, errors.Join(registry.Register(refused), registry.Register(sentAway), registry.Register(open), registry.Register(w.unserved))
+	return w, errors.Join(registry.Register(rejected), registry.Register(goAway), registry.Register(open), registry.Register(w.invalidTotal))
 }
 
-func (w *connWatch) refusedConn(peer net.Addr, reason transport.RejectReason) {
-	w.refused[reason].Inc()
-	w.line("refused a connection", peer, string(reason))
+func (w *connMetrics) rejected(peer net.Addr, reason transport.RejectReason) {
+	w.rejectedTotal[reason].Inc()
+	w.logConn(slog.LevelWarn, "connection rejected", string(reason), peer, slog.String("reason", string(reason)))
 }
 
-func (w *connWatch) overdrawnConn(peer net.Addr, cause transport.CloseReason) {
-	w.overdrawn[cause].Inc()
-	text := "sent away a connection that sends too many frames"
-	switch cause {
-	case transport.CloseMemory:
-		text = "connection closed to free memory"
-	case transport.CloseHeaderTimeout:
-		text = "connection closed: header block did not end in time"
-	default:
+func (w *connMetrics) goAway(peer net.Addr, cause transport.CloseReason) {
+	w.goAwayTotal[cause].Inc()
+	w.logConn(slog.LevelWarn, "connection closed with GOAWAY", string(cause), peer, slog.String("reason", string(cause)))
+}
+
+// invalid records a connection without a valid request: net/http closed it before a handler ran.
+func (w *connMetrics) invalid(peer net.Addr) {
+	w.invalidTotal.Inc()
+	w.logConn(slog.LevelInfo, "connection without valid request", "invalid", peer)
+}
+
+func (w *connMetrics) handshakeFailed(peer net.Addr, err error) {
+	w.logConn(slog.LevelInfo, "TLS handshake failed", "handshake", peer, slog.Any("error", err))
+}
+
+// logConn logs an event of a connection, at most maxConnLines a second for each key.
+func (w *connMetrics) logConn(level slog.Level, message, key string, peer net.Addr, attrs ...slog.Attr) {
+	if _, ok := w.lines.Take(key); ok {
+		w.log.LogAttrs(context.Background(), level, message, append(attrs, slog.String("peer", peer.String()))...)
 	}
-	w.line(text, peer, string(cause))
-}
-
-// unservedConn tells of what net/http answers by itself, such as a header that is too
-// large, or what was no request at all.
-func (w *connWatch) unservedConn(peer net.Addr) {
-	w.unserved.Inc()
-	const cause = "unserved"
-	if _, ok := w.lines.Take(cause); ok {
-		w.log.LogAttrs(context.Background(), slog.LevelInfo, "a connection brought no request that could be served",
-			slog.String("peer", peer.String()))
-	}
-}
-
-func (w *connWatch) notHandshaken(peer net.Addr, err error) {
-	const cause = "handshake"
-	if _, ok := w.lines.Take(cause); ok {
-		w.log.LogAttrs(context.Background(), slog.LevelInfo, "a TLS handshake failed",
-			slog.String("peer", peer.String()), slog.Any("error", err))
-	}
-}
-
-func (w *connWatch) line(what string, peer net.Addr, cause string) {
-	if _, ok := w.lines.Take(cause); !ok {
-		return
-	}
-	w.log.LogAttrs(context.Background(), slog.LevelWarn, what,
-		slog.String("cause", cause), slog.String("peer", peer.String()))
 }

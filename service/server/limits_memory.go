@@ -16,7 +16,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// newBudget returns the memory budget of the process, which logs its level.
+// newBudget returns the memory budget of the process. Changes of its level are logged.
 func newBudget(limit int64, log *slog.Logger) *budget.Budget {
 	var b *budget.Budget
 	b = budget.New(budget.Options{Limit: limit, Changed: func(from, to budget.Level) {
@@ -31,8 +31,7 @@ func newBudget(limit int64, log *slog.Logger) *budget.Budget {
 	return b
 }
 
-// account returns the account that a request draws on before its caller is known: that of
-// its address. Where authentication is disabled an address is all there is to know of a caller.
+// account returns the account of a request before its authentication: that of its address.
 func (l *limits) account(r *http.Request) (budget.Class, string) {
 	class := l.peerClass()
 	switch {
@@ -44,9 +43,9 @@ func (l *limits) account(r *http.Request) (budget.Class, string) {
 	return class, transport.Peer(r.RemoteAddr)
 }
 
-// peerClass returns the class of a peer that has shown no credentials.
+// peerClass returns the class of an unauthenticated peer.
 func (l *limits) peerClass() budget.Class {
-	if l.cfg.identifies() {
+	if l.cfg.authenticates() {
 		return budget.Anonymous
 	}
 	return budget.Known
@@ -56,14 +55,14 @@ func isHealthCheck(r *http.Request) bool {
 	return strings.HasPrefix(r.URL.Path, healthPath) && r.URL.Path != healthWatch
 }
 
-// admit returns a handler that refuses requests which the memory budget has no room for.
-// It belongs outside whatever reads a body.
+// admit rejects requests for which the memory budget is exhausted. It must run before anything that
+// reads the body.
 func (l *limits) admit(next http.Handler) http.Handler {
 	if l.memory == nil {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if x := noteOf(r.Context()).exchange; x != nil && x.Overloaded() {
+		if x := stateOf(r.Context()).exchange; x != nil && x.Overloaded() {
 			l.refuse(w, r, user.NewOverloadedError())
 			return
 		}
@@ -71,27 +70,28 @@ func (l *limits) admit(next http.Handler) http.Handler {
 	})
 }
 
-// known moves the request to the account of its caller, and refuses it if that has no
-// room. It is no handler of its own: one more would double the stack of each idle stream.
-func (l *limits) known(w http.ResponseWriter, r *http.Request, caller auth.Caller) bool {
-	note := noteOf(r.Context())
-	note.caller = caller.Subject
-	if note.exchange != nil && note.exchange.MoveTo(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
+// authenticated moves the reservation of the request to the account of its caller, or rejects the
+// request if that account is exhausted. It is a hook of the authentication middleware: a additional
+// http.Handler would double the stack of each idle stream.
+func (l *limits) authenticated(w http.ResponseWriter, r *http.Request, caller auth.Caller) bool {
+	state := stateOf(r.Context())
+	state.caller = caller.Subject
+	if state.exchange != nil && state.exchange.MoveTo(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
 		l.refuse(w, r, user.NewOverloadedError())
 		return false
 	}
 	return true
 }
 
-// overloaded returns the error for a message that the budget has no room for.
+// overloaded returns the error for a message that exceeds the memory budget.
 func (l *limits) overloaded(r *http.Request) error {
 	overloaded := user.NewOverloadedError()
-	l.counted(string(overloaded.Reason))
-	if !l.openEnded(r) { // of a stream an interceptor sees it; the others never become calls
-		noteOf(r.Context()).limited = overloaded
+	l.countRejected(string(overloaded.Reason))
+	if !l.streamingBody(r) { // interceptors log streams; other requests do not reach them
+		stateOf(r.Context()).limited = overloaded
 	}
-	refusal, _ := intercept.ToConnect(overloaded)
-	return refusal
+	converted, _ := intercept.ToConnect(overloaded)
+	return converted
 }
 
 // registerBudget registers the metrics of the memory budget.

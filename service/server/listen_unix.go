@@ -13,28 +13,27 @@ import (
 	"syscall"
 )
 
-// listenSocket opens a Unix socket with the permissions. A socket that a killed process
-// left behind is removed: one on which nobody listens. Its folder is locked meanwhile, so
-// that of two processes one finds the other's. Closing the listener removes the file.
+// listenSocket listens on a Unix socket. It removes the stale socket of a killed process, with its
+// directory locked against other processes that start. Closing the listener removes the file.
 func listenSocket(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return nil, fmt.Errorf("the folder of %s: %w", path, err)
+		return nil, fmt.Errorf("directory of %s: %w", path, err)
 	}
-	defer func() { _ = dir.Close() }() // and gives the lock back
+	defer func() { _ = dir.Close() }() // releases the lock
 	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir.Name(), err)
 	}
 	if err := removeStale(ctx, path); err != nil {
 		return nil, err
 	}
-	// The mask counts at the creation: a permission taken back later could be used before.
+	// With chmod instead, the socket would have wider permissions for a short time.
 	defer syscall.Umask(syscall.Umask(0o777 &^ int(mode)))
 	var config net.ListenConfig
 	return config.Listen(ctx, "unix", path)
 }
 
-// removeStale removes the socket at the path if nobody listens on it.
+// removeStale removes the socket if no process listens on it.
 func removeStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -51,7 +50,7 @@ func removeStale(ctx context.Context, path string) error {
 		return errors.Join(fmt.Errorf("another process listens on %s", path), conn.Close())
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("cannot tell whether another process listens on %s: %w", path, err)
+		return fmt.Errorf("check for another process on %s: %w", path, err)
 	}
 	return os.Remove(path)
 }

@@ -19,23 +19,22 @@ import (
 )
 
 const (
-	// decodedFactor bounds what a message takes when it is decoded, as a multiple of the
-	// limit of its length; leastDecoded is enough for every message that the rules allow.
+	// decodedFactor bounds the memory of a decoded message, as a multiple of --max-message-bytes.
 	decodedFactor = 8
-	leastDecoded  = 32 << 20
-	// jsonDecodings is how often a REST body is decoded: from JSON, and from the binary
-	// form that the transcoder makes of it.
-	jsonDecodings = 2
+	// minMaxDecoded is the minimum of this bound. Every valid message is smaller.
+	minMaxDecoded = 32 << 20
 )
 
-// newMessages returns what reads the messages of requests.
+// newMessages returns the reader of request messages.
 func (s *Server) newMessages() *transport.Messages {
-	limit := max(decodedFactor*int64(s.cfg.MaxMessageBytes), leastDecoded)
+	limit := max(decodedFactor*int64(s.cfg.MaxMessageBytes), minMaxDecoded)
 	if share := s.limits.memory.CallerShare(budget.Known); share > 0 {
-		limit = min(limit, share/jsonDecodings) // what never fits is not worth a retry
+		// A REST body is reserved for each of its decodings. A message that can never be reserved
+		// is rejected as too complex: OVERLOADED would make the client retry.
+		limit = min(limit, share/rest.BodyDecodings)
 	}
 	return transport.NewMessages(transport.MessageOptions{
-		TooLarge: s.tooLargeOf,
+		TooLarge: s.newTooLargeErrorFor,
 		TooComplex: func(limit int64) error {
 			s.metrics.RequestRejected(string(user.MessageTooLarge))
 			return intercept.NewTooComplexError(limit)
@@ -51,54 +50,54 @@ func (s *Server) newMessages() *transport.Messages {
 	})
 }
 
-// withMessages lets the handler of RPCs read its messages through the messages, and keeps
-// its response from waiting for the peer.
+// withMessages makes the RPC handler read its messages through messages, and buffers the response
+// so that a slow client does not block the handler.
 func (s *Server) withMessages(messages *transport.Messages, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n := noteOf(r.Context())
+		state := stateOf(r.Context())
 		if !isREST(r) && r.Body != nil && r.Body != http.NoBody {
-			n.incoming = messages.Receive(r)
-			defer n.incoming.Release()
+			state.incoming = messages.Receive(r)
+			defer state.incoming.Release()
 		} else {
 			fair.FromContext(r.Context()).Acquire()
 		}
-		n.outgoing = transport.NewOutgoing(w, r)
-		next.ServeHTTP(n.outgoing, r)
-		if n.outgoing.Finish() {
+		state.outgoing = transport.NewOutgoing(w, r)
+		next.ServeHTTP(state.outgoing, r)
+		if state.outgoing.Finish() {
 			s.limits.refuse(w, r, user.NewOverloadedError())
 		}
 	})
 }
 
-// gate runs for each call before its message is read. It refuses callers by the procedure
-// that the handler serves, and sets the limit of the messages.
+// gate runs for each call before its message is read. It authorizes the caller for the procedure and
+// sets the size limit of messages.
 func (s *Server) gate(l links) connect.RequestGateFunc {
 	return func(ctx context.Context, spec connect.Spec, _ connect.Peer, _ http.Header) (context.Context, error) {
-		n := noteOf(ctx)
+		state := stateOf(ctx)
 		if err := l.policy.Authorize(ctx, spec.Procedure); err != nil {
 			l.deny(ctx, err)
-			if n.incoming != nil {
-				n.incoming.SkipBody(n.outgoing.Header())
+			if state.incoming != nil {
+				state.incoming.SkipBody(state.outgoing.Header())
 			}
-			answer, _ := intercept.ToConnect(err)
-			return nil, answer
+			converted, _ := intercept.ToConnect(err)
+			return nil, converted
 		}
-		if n.outgoing != nil && spec.StreamType&connect.StreamTypeServer == 0 {
-			n.outgoing.Buffer()
+		if state.outgoing != nil && spec.StreamType&connect.StreamTypeServer == 0 {
+			state.outgoing.Buffer()
 		}
-		if n.incoming == nil {
+		if state.incoming == nil {
 			return ctx, nil
 		}
 		var input protoreflect.MessageDescriptor
 		if method, ok := spec.Schema.(protoreflect.MethodDescriptor); ok {
 			input = method.Input()
 		}
-		n.incoming.Open(input, s.limits.messageBytes(spec.Procedure))
+		state.incoming.Open(input, s.limits.maxMessageBytes(spec.Procedure))
 		if spec.StreamType&connect.StreamTypeClient == 0 {
 			if spec.StreamType == connect.StreamTypeUnary {
-				n.incoming.FetchOnly()
+				state.incoming.FetchOnly()
 			} else {
-				n.incoming.Fetch()
+				state.incoming.Fetch()
 			}
 			fair.FromContext(ctx).Acquire()
 		}
@@ -106,16 +105,16 @@ func (s *Server) gate(l links) connect.RequestGateFunc {
 	}
 }
 
-// deny notes why the policy has refused a call.
+// deny records that the policy rejected the call.
 func (l *links) deny(ctx context.Context, err error) {
 	if refused, ok := user.AsError(err); ok {
-		noteOf(ctx).limited = refused
+		stateOf(ctx).limited = refused
 		l.reasons.Refused(refused.Reason)
 	}
 }
 
-// fetching waits for the messages of client streams before connect does, which would hold
-// a buffer meanwhile. See transport.Messages. It also lets streams run in turns.
+// fetching reads the messages of client streams before connect does, because connect would hold a
+// buffer while it waits (see transport.Messages). It also schedules streams by their callers.
 type fetching struct{ connect.Interceptor }
 
 // WrapUnary returns next as it is.
@@ -126,14 +125,14 @@ func (fetching) WrapStreamingClient(next connect.StreamingClientFunc) connect.St
 	return next
 }
 
-// WrapStreamingHandler makes Receive wait outside connect.
+// WrapStreamingHandler makes Receive wait outside of connect.
 func (fetching) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		n, slot := noteOf(ctx), fair.FromContext(ctx)
+		state, slot := stateOf(ctx), fair.FromContext(ctx)
 		slot.Release()
-		turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, out: n.exchange}
+		turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, out: state.exchange}
 		if conn.Spec().StreamType&connect.StreamTypeClient != 0 {
-			turns.in = n.incoming
+			turns.in = state.incoming
 		}
 		if turns.in != nil && strings.HasPrefix(conn.Spec().Procedure, reflectionPath) {
 			turns.memory = budget.FromContext(ctx)
@@ -142,21 +141,20 @@ func (fetching) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 	}
 }
 
-// turnBytes is how much a stream receives or sends in one turn.
+// turnBytes is the number of bytes that a stream receives or sends per turn.
 const turnBytes = 4 << 10
 
-// streamTurns is a stream whose handler waits for its turn to run once for turnBytes of messages. In
-// between, and while it waits, it has no slot: a turn for each message would cost more than a small
-// message does.
+// streamTurns is a stream that acquires a slot once per turnBytes of messages. A turn for each
+// message would cost more than a small message.
 type streamTurns struct {
 	connect.StreamingHandlerConn
 
 	slot           *fair.Slot
-	in             *transport.Incoming // nil: connect waits for the messages
+	in             *transport.Incoming // nil: connect reads the messages
 	out            *transport.Exchange // nil: messages are sent without turns
-	received, sent int64               // bytes, as of the last turn
-	// memory is that of a stream of reflection, whose responses are large and costly: each request is
-	// handled in a turn, and each response is reserved. nil: of another stream.
+	received, sent int64               // bytes since the last turn, and up to it
+	// memory is the reservation of a reflection stream, nil for others. Its responses are large and
+	// expensive: each request is handled in a turn, and each response is reserved.
 	memory *budget.Reservation
 }
 
@@ -195,15 +193,14 @@ func (c *streamTurns) Send(message any) error {
 	return c.StreamingHandlerConn.Send(message)
 }
 
-// responses reserves the response of a unary call when its size is known.
+// responses reserves the memory of unary responses.
 type responses struct{ connect.Interceptor }
 
-// responseCopies is how often a response is in memory until its handler has returned: as
-// a message and in the buffers of its encoders. The encoded response, which its peer may
-// be slow to read, is reserved by transport.Outgoing.
+// responseCopies is the number of copies of a response until its handler returns: the message and the
+// encoder buffers. transport.Outgoing reserves the encoded response.
 const responseCopies = 2
 
-// WrapUnary reserves the response.
+// WrapUnary reserves the response once its size is known.
 func (responses) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		res, err := next(ctx, req)
@@ -215,7 +212,7 @@ func (responses) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return res, nil
 		}
 		memory := budget.FromContext(ctx)
-		// What the handler has reserved for what it might have become.
+		// Replace the estimate of the handler.
 		memory.Shrink(budget.Response, memory.Held(budget.Response))
 		if size := int64(proto.Size(message)); size > smallResponse && memory.Grow(budget.Response, responseCopies*size) != nil {
 			return nil, user.NewOverloadedError()
@@ -224,7 +221,7 @@ func (responses) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// smallResponse is the size of a response that the base cost of a request covers.
+// smallResponse is the size covered by the base cost of a request.
 const smallResponse = 4 << 10
 
 // WrapStreamingClient returns next as it is.
@@ -232,11 +229,11 @@ func (responses) WrapStreamingClient(next connect.StreamingClientFunc) connect.S
 	return next
 }
 
-// WrapStreamingHandler returns next as it is: a stream sends page by page.
+// WrapStreamingHandler returns next as it is: streams reserve each page.
 func (responses) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
 }
 
 func isREST(r *http.Request) bool {
-	return len(r.URL.Path) >= len(rest.Prefix) && r.URL.Path[:len(rest.Prefix)] == rest.Prefix
+	return strings.HasPrefix(r.URL.Path, rest.Prefix)
 }

@@ -40,7 +40,7 @@ func callMounted(t *testing.T, client connect.HTTPClient, url string, size int) 
 	return err
 }
 
-// The table of errors is that of this service's own handlers. A further service has its
+// The table of errors is that of this service's own handlers. A additional service has its
 // errors kept, but for those that are no *connect.Error, whose text stays inside.
 func TestMountedServiceKeepsItsErrors(t *testing.T) {
 	t.Parallel()
@@ -71,7 +71,7 @@ func TestMountedServiceKeepsItsErrors(t *testing.T) {
 	}
 }
 
-// A further service needs credentials where the server asks for them, unless it is open.
+// A additional service needs credentials where the server asks for them, unless it is open.
 func TestMountedServiceIsAuthorized(t *testing.T) {
 	t.Parallel()
 	for _, isOpen := range []bool{true, false} {

@@ -15,7 +15,7 @@ import (
 	"github.com/yourorg/userservice/service/rest"
 )
 
-// rpcMux returns what serves RPCs, by their paths.
+// rpcMux returns the handler of all RPCs except those of additional services.
 func rpcMux(
 	service userv1connect.UserServiceHandler, health *health,
 	serviceOptions, plainOptions connect.HandlerOption,
@@ -25,56 +25,54 @@ func rpcMux(
 	mux.Handle(grpchealth.NewHandler(grpchealth.Checker(health), plainOptions))
 	mux.Handle(health.watchHandler(plainOptions))
 	reflector := grpcreflect.NewStaticReflector(userv1connect.UserServiceName, grpchealth.HealthV1ServiceName)
-	// Tools still ask for the older form of reflection.
+	// Some tools only support v1alpha.
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, plainOptions))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, plainOptions))
 	return mux
 }
 
-// routes are all that the public port serves.
-func routes(rpc, resources http.Handler, c *callers, further []Service) *http.ServeMux {
+// routes returns the handler of all paths of the public listener.
+func routes(rpc, resources http.Handler, c *callers, additional []Service) *http.ServeMux {
 	mux := http.NewServeMux()
-	// Connect GET is as conditional as the resource, which sees to it by itself.
+	// REST resources implement conditional requests themselves.
 	calls := rest.ConditionalGet(checkRPC(rpc))
-	for procedure := range procedures(further) {
+	for procedure := range procedures(additional) {
 		mux.Handle(procedure, calls)
 	}
-	mux.HandleFunc("/", newRefusals().unknown)
-	mux.Handle("GET /{$}", notePlain(servePage(c)))
+	mux.HandleFunc("/", newRefusals().notFound)
+	mux.Handle("GET /{$}", notRPC(serveHints(c)))
 	mux.Handle(rest.Prefix, resources)
 	if c.documented {
-		mux.Handle(rest.OpenAPIPath, notePlain(resources))
+		mux.Handle(rest.OpenAPIPath, notRPC(resources))
 	}
 	return mux
 }
 
-// procedures are all that can be called, each with whether the body of its requests is
-// a stream.
-func procedures(further []Service) map[string]bool {
-	open := map[string]bool{healthPath + "Check": false, healthPath + "Watch": false}
+// procedures returns the path of each procedure, and whether its request is a stream.
+func procedures(additional []Service) map[string]bool {
+	streaming := map[string]bool{healthPath + "Check": false, healthWatch: false}
 	services := userv1.File_user_v1_user_service_proto.Services()
 	for i := range services.Len() {
 		methods := services.Get(i).Methods()
 		for j := range methods.Len() {
-			open[procedure(methods.Get(j))] = methods.Get(j).IsStreamingClient()
+			streaming[procedure(methods.Get(j))] = methods.Get(j).IsStreamingClient()
 		}
 	}
 	for _, version := range []string{"v1", "v1alpha"} {
-		open["/grpc.reflection."+version+".ServerReflection/ServerReflectionInfo"] = true
+		streaming["/grpc.reflection."+version+".ServerReflection/ServerReflectionInfo"] = true
 	}
-	for i := range further {
-		further[i].procedures(func(procedure string, streaming bool) { open[procedure] = streaming })
+	for i := range additional {
+		additional[i].procedures(func(procedure string, isStreaming bool) { streaming[procedure] = isStreaming })
 	}
-	return open
+	return streaming
 }
 
-// streamedResponses returns a function that reports whether the response to a request is
-// a stream.
-func streamedResponses(further []Service) func(*http.Request) bool {
+// streamedResponses returns a function that reports whether the response of a request is a stream.
+func streamedResponses(additional []Service) func(*http.Request) bool {
 	streamed := map[string]bool{healthWatch: true}
 	descriptors := []protoreflect.ServiceDescriptor{userv1.File_user_v1_user_service_proto.Services().ByName("UserService")}
-	for i := range further {
-		descriptors = append(descriptors, further[i].Descriptor)
+	for i := range additional {
+		descriptors = append(descriptors, additional[i].Descriptor)
 	}
 	for _, descriptor := range descriptors {
 		for i := range descriptor.Methods().Len() {
@@ -88,11 +86,11 @@ func streamedResponses(further []Service) func(*http.Request) bool {
 	}
 }
 
-// openEnded returns a function that reports whether the body of a request is a
-// stream. What it does not know is taken for a call of one message.
-func openEnded(further []Service) func(*http.Request) bool {
-	open := procedures(further)
-	return func(r *http.Request) bool { return open[r.URL.Path] }
+// streamingBody returns a function that reports whether the body of a request is a stream; false for
+// unknown paths.
+func streamingBody(additional []Service) func(*http.Request) bool {
+	streaming := procedures(additional)
+	return func(r *http.Request) bool { return streaming[r.URL.Path] }
 }
 
 func procedure(method protoreflect.MethodDescriptor) string {

@@ -14,16 +14,13 @@ import (
 )
 
 const (
-	// sampleEvery is how often a call of each procedure that went well and fast is
-	// logged.
-	sampleEvery = time.Second
-	// spansTimeout bounds the export of the last spans, which nobody may wait for.
-	spansTimeout = 5 * time.Second
-	// headTimeout bounds what a scrape waits for the store.
-	headTimeout = time.Second
+	// sampleInterval is the interval at which a successful call of each procedure is logged.
+	sampleInterval   = time.Second
+	flushSpanTimeout = 5 * time.Second
+	headTimeout      = time.Second // of the store, during a scrape
 )
 
-// observers are the interceptors that only watch.
+// observers are the interceptors for traces, metrics and logs.
 type observers struct {
 	traces  []connect.Interceptor
 	calls   *intercept.Metrics
@@ -36,15 +33,15 @@ func newObservers(log *slog.Logger, metrics *telemetry.Metrics, tracing *telemet
 	o.traces, failures[0] = tracing.Interceptors(intercept.Protocol)
 	o.calls, failures[1] = intercept.NewMetrics(metrics.Registry())
 	o.reasons, failures[2] = intercept.NewReasons(metrics.Registry())
-	o.log = intercept.NewLog(log, intercept.NewSampler(sampleEvery, 1))
+	o.log = intercept.NewLog(log, intercept.NewSampler(sampleInterval, 1))
 	if err := errors.Join(failures[:]...); err != nil {
-		return o, fmt.Errorf("observe the calls: %w", err)
+		return o, fmt.Errorf("register call metrics: %w", err)
 	}
 	return o, nil
 }
 
-// watch registers what metrics ask of the server's parts.
-func (s *Server) watch(storage Storage) error {
+// registerSources registers the metrics that are read from components of the server.
+func (s *Server) registerSources(storage Storage) error {
 	var jumps func() (forward, backward int64)
 	var confirmed func() bool
 	if storage.Clock != nil {
@@ -69,7 +66,7 @@ func (s *Server) watch(storage Storage) error {
 	})
 }
 
-// storeHead asks the store. That it does not answer is what health says.
+// storeHead reads the head of the store. Its failures are reported by health.
 func (s *Server) storeHead() (position int64, at time.Time, ok bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), headTimeout)
 	defer cancel()
@@ -77,9 +74,8 @@ func (s *Server) storeHead() (position int64, at time.Time, ok bool) {
 	return head.Position, head.Time, err == nil
 }
 
-// exportSpans ends tracing.
-func (s *Server) exportSpans(ctx context.Context) error {
-	bounded, cancel := context.WithTimeout(ctx, spansTimeout)
+func (s *Server) flushSpans(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, flushSpanTimeout)
 	defer cancel()
 	return s.tracing.Shutdown(bounded)
 }

@@ -30,7 +30,7 @@ func TestAPanicOutsideTheInterceptorsHasALine(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		metrics := telemetry.NewMetrics(telemetry.Build{})
-		watch := newRequestWatch(slog.New(slog.NewJSONHandler(&out, nil)), metrics, nil)
+		watch := newRequestLog(slog.New(slog.NewJSONHandler(&out, nil)), metrics, nil)
 		guard := transport.NewGuard(transport.GuardOptions{
 			StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
 			IsStream: func(*http.Request) bool { return false }, Context: requestContext(telemetry.DisabledTracing()), Done: watch.done,
@@ -51,7 +51,7 @@ func TestAPanicOutsideTheInterceptorsHasALine(t *testing.T) {
 		if err := json.Unmarshal(out.Bytes(), &line); err != nil {
 			t.Fatalf("%s: %v: %s", name, err, &out)
 		}
-		if line["level"] != "ERROR" || line["msg"] != "request" || line["status"] != 500.0 || line["code"] != "internal" {
+		if line["level"] != "ERROR" || line["msg"] != "finished request" || line["status"] != 500.0 || line["code"] != "internal" {
 			t.Errorf("%s: got %v", name, line)
 		}
 	}

@@ -20,110 +20,106 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// note is what the parts of the server tell each other of a request that may never
-// become a call. It is for the goroutine of the request.
-type note struct {
-	refused  *auth.RefusedError  // by what asks who is calling
-	limited  *user.Error         // by a limit, or by the policy before there was a call
-	caller   string              // the subject, once it is known
-	plain    bool                // it asks for a page or a permission of browsers, and never is a call
-	exchange *transport.Exchange // nil where no guard is around
-	incoming *transport.Incoming // nil where no RPC reads the body
-	outgoing *transport.Outgoing // nil where no RPC writes the response
+// requestState is the state of a request that the layers of the server share, mainly for the log line
+// of a request that does not become a call. Only the goroutine of the request may use it.
+type requestState struct {
+	refused  *auth.RefusedError  // authentication failure
+	limited  *user.Error         // rejection by a limit, or by the policy before the call
+	caller   string              // subject of the authenticated caller
+	notRPC   bool                // page, document or preflight
+	exchange *transport.Exchange // nil without a guard
+	incoming *transport.Incoming // nil if no RPC reads the body
+	outgoing *transport.Outgoing // nil if no RPC writes the response
 }
 
-type noteKey struct{}
+type requestStateKey struct{}
 
-// noteOf returns the note of a request, one that nobody reads where there is none.
-func noteOf(ctx context.Context) *note {
-	if n, ok := ctx.Value(noteKey{}).(*note); ok {
-		return n
+// stateOf returns the state of the request, or an unused one if the context has none.
+func stateOf(ctx context.Context) *requestState {
+	if state, ok := ctx.Value(requestStateKey{}).(*requestState); ok {
+		return state
 	}
-	return new(note)
+	return new(requestState)
 }
 
-// requestContext returns what makes the context of a request. Its parts tell each other
-// through it: the interceptors say that they have seen the request, and can end the
-// reading of its body; a stream says when it is to be flushed; what refuses a caller
-// says why; and every line has the trace that the caller names.
+// requestContext returns the function that makes the context of a request: trace, state, log marker of
+// the interceptors, control of body and flushing, memory reservation, and processor slot.
 func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.Exchange) context.Context {
 	return func(r *http.Request, x *transport.Exchange) context.Context {
-		ctx := context.WithValue(tracing.WithCaller(r.Context(), r.Header), noteKey{}, &note{exchange: x})
-		seen := new(intercept.RequestLog)
-		if strings.HasPrefix(r.URL.Path, rest.Prefix) {
-			seen.Protocol = "rest"
+		ctx := context.WithValue(tracing.WithCaller(r.Context(), r.Header), requestStateKey{}, &requestState{exchange: x})
+		requestLog := new(intercept.RequestLog)
+		if isREST(r) {
+			requestLog.Protocol = "rest"
 		}
-		ctx = intercept.WithBody(intercept.WithRequestLog(ctx, seen), x)
+		ctx = intercept.WithBody(intercept.WithRequestLog(ctx, requestLog), x)
 		ctx = fair.NewContext(budget.NewContext(ctx, x.Memory()), x.Slot())
 		return withFlusher(ctx, x)
 	}
 }
 
-// noteRefusal counts refused credentials and notes why, for the line of the request.
-func noteRefusal(metrics *telemetry.Metrics) func(*http.Request, *auth.RefusedError) {
+// recordAuthFailure returns a hook that counts an authentication failure and records it in the request state.
+func recordAuthFailure(metrics *telemetry.Metrics) func(*http.Request, *auth.RefusedError) {
 	return func(r *http.Request, refused *auth.RefusedError) {
 		metrics.AuthenticationFailed(string(refused.Cause))
-		noteOf(r.Context()).refused = refused
+		stateOf(r.Context()).refused = refused
 	}
 }
 
-// notePlain notes that what the handler answers is no call and was not meant to be one.
-func notePlain(next http.Handler) http.Handler {
+// notRPC marks the requests of the handler as no RPCs, so that their success is not logged as a failed call.
+func notRPC(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		noteOf(r.Context()).plain = true
+		stateOf(r.Context()).notRPC = true
 		next.ServeHTTP(w, r)
 	})
 }
 
-// requestWatch counts requests, and logs those that never become a call.
-type requestWatch struct {
-	log     *slog.Logger
-	metrics *telemetry.Metrics
-	known   map[string]bool    // the paths that are procedures
-	limited *intercept.Sampler // of what a limit refuses, by its reason
-	failed  *intercept.Sampler // of what else fails, by protocol and cause
+// requestLog counts requests, and logs those that do not become a call.
+type requestLog struct {
+	log        *slog.Logger
+	metrics    *telemetry.Metrics
+	procedures map[string]bool
+	limited    *intercept.Sampler // of rejections by limits, by reason
+	failed     *intercept.Sampler // of other failures, by protocol and cause
 }
 
-// newRequestWatch returns what is told of every request.
-func newRequestWatch(log *slog.Logger, metrics *telemetry.Metrics, further []Service) *requestWatch {
-	return &requestWatch{
-		log: log, metrics: metrics, known: procedures(further),
-		limited: intercept.NewSampler(sampleEvery, 1), failed: intercept.NewSampler(sampleEvery, intercept.FailureBurst),
+func newRequestLog(log *slog.Logger, metrics *telemetry.Metrics, additional []Service) *requestLog {
+	return &requestLog{
+		log: log, metrics: metrics, procedures: procedures(additional),
+		limited: intercept.NewSampler(sampleInterval, 1), failed: intercept.NewSampler(sampleInterval, intercept.FailureBurst),
 	}
 }
 
-// done is told of a request when its handler has returned.
-func (w *requestWatch) done(r *http.Request, x *transport.Exchange) {
-	n, seen := noteOf(r.Context()), intercept.IsLogged(r.Context())
+// done is called when the handler of the request has returned.
+func (w *requestLog) done(r *http.Request, x *transport.Exchange) {
+	state, logged := stateOf(r.Context()), intercept.IsLogged(r.Context())
 	status := x.Status()
-	called := seen || n.plain && status < http.StatusBadRequest
-	w.metrics.HTTPDone(r, n.status(status), headerToCount(x), called)
-	if !seen || x.Panicked() {
-		w.line(r, x, n)
+	called := logged || state.notRPC && status < http.StatusBadRequest
+	w.metrics.HTTPDone(r, state.status(status), headerToCount(x), called)
+	if !logged || x.Panicked() {
+		w.write(r, x, state)
 	}
 }
 
-// status is the status to count. A refused stream over Connect is answered 200, with
-// the refusal in the body.
-func (n *note) status(sent int) int {
+// status returns the HTTP status to count. A rejected Connect stream has status 200 and the error in its body.
+func (s *requestState) status(sent int) int {
 	switch {
 	case sent != http.StatusOK:
-	case n.refused != nil:
+	case s.refused != nil:
 		return http.StatusUnauthorized
-	case n.limited != nil && n.limited.Code == user.Unavailable:
+	case s.limited != nil && s.limited.Code == user.Unavailable:
 		return http.StatusServiceUnavailable
-	case n.limited != nil && n.limited.Code == user.PermissionDenied:
+	case s.limited != nil && s.limited.Code == user.PermissionDenied:
 		return http.StatusForbidden
-	case n.limited != nil && n.limited.Code == user.Unauthenticated:
+	case s.limited != nil && s.limited.Code == user.Unauthenticated:
 		return http.StatusUnauthorized
-	case n.limited != nil:
+	case s.limited != nil:
 		return http.StatusTooManyRequests
 	}
 	return sent
 }
 
-// headerToCount returns the header of a response with the gRPC status to count: a body
-// that the caller got wrong is the caller's error, although gRPC has INTERNAL for some.
+// headerToCount returns the response header with the gRPC status to count: INVALID_ARGUMENT for an
+// invalid body, for which gRPC may specify INTERNAL.
 func headerToCount(x *transport.Exchange) http.Header {
 	if x.InvalidBody() && telemetry.GRPCStatus(x.Header()) == int(connect.CodeInternal) {
 		return http.Header{"Grpc-Status": {strconv.Itoa(int(connect.CodeInvalidArgument))}}
@@ -131,68 +127,61 @@ func headerToCount(x *transport.Exchange) http.Header {
 	return x.Header()
 }
 
-// line logs a request that no interceptor has seen: an unknown path, a wrong method, a
-// message that cannot be decoded, a caller who was refused. Of requests that fail for one
-// cause it logs some a second, with how many were skipped, and no more of a text than its
-// beginning: a flood of requests must not become a flood of lines.
-func (w *requestWatch) line(r *http.Request, x *transport.Exchange, n *note) {
-	ctx, status := r.Context(), n.status(x.Status())
+// write logs a request that no interceptor has logged: unknown path or method, undecodable message,
+// rejected caller. Lines are sampled by cause, with the number of skipped ones, and texts are truncated.
+func (w *requestLog) write(r *http.Request, x *transport.Exchange, s *requestState) {
+	ctx, status := r.Context(), s.status(x.Status())
 	code := codeOf(status, telemetry.GRPCStatus(headerToCount(x)))
 	level := levelOf(status, code)
 	if !w.log.Enabled(ctx, level) {
 		return
 	}
 	protocol := telemetry.Protocol(r)
-	skipped, taken := int64(0), true
+	skipped, sampled := int64(0), true
 	switch now := time.Now(); {
-	case n.limited != nil && n.limited.Code != user.PermissionDenied && n.limited.Code != user.Unauthenticated:
-		skipped, taken = w.limited.Take(string(n.limited.Reason), now)
+	case s.limited != nil && s.limited.Code != user.PermissionDenied && s.limited.Code != user.Unauthenticated:
+		skipped, sampled = w.limited.Take(string(s.limited.Reason), now)
 	case level < slog.LevelError:
-		skipped, taken = w.failed.Take(protocol+" "+n.cause(code), now)
+		skipped, sampled = w.failed.Take(protocol+" "+s.cause(code), now)
 	}
-	if !taken {
+	if !sampled {
 		return
 	}
 	attrs := []slog.Attr{slog.String("method", intercept.Clip(r.Method)), slog.String("path", intercept.Clip(r.URL.Path))}
-	if w.isProcedure(r.URL.Path) {
+	if _, ok := w.procedures[r.URL.Path]; ok {
 		attrs = append(attrs, slog.String("procedure", r.URL.Path))
 	}
 	attrs = append(attrs,
 		slog.String("protocol", protocol), slog.String("http", r.Proto),
 		slog.Int("status", x.Status()), slog.String("code", code),
 		slog.Duration("duration", time.Since(x.StartTime())), slog.String("peer", r.RemoteAddr))
-	w.log.LogAttrs(ctx, level, "request", append(attrs, n.attrs(skipped)...)...)
+	w.log.LogAttrs(ctx, level, "finished request", append(attrs, s.attrs(skipped)...)...)
 }
 
-// cause is why a request failed, in one of few words.
-func (n *note) cause(code string) string {
+// cause returns why the request failed, from a fixed set of words.
+func (s *requestState) cause(code string) string {
 	switch {
-	case n.refused != nil:
-		return string(n.refused.Cause)
-	case n.limited != nil:
-		return string(n.limited.Reason)
+	case s.refused != nil:
+		return string(s.refused.Cause)
+	case s.limited != nil:
+		return string(s.limited.Reason)
 	}
 	return code
 }
 
-func (w *requestWatch) isProcedure(path string) bool {
-	_, ok := w.known[path]
-	return ok
-}
-
-// attrs are what the parts of the server have noted.
-func (n *note) attrs(skipped int64) (attrs []slog.Attr) {
-	if n.caller != "" {
-		attrs = append(attrs, slog.String("caller", n.caller))
+// attrs returns the log attributes of the state.
+func (s *requestState) attrs(skipped int64) (attrs []slog.Attr) {
+	if s.caller != "" {
+		attrs = append(attrs, slog.String("caller", s.caller))
 	}
-	if n.refused != nil {
-		attrs = append(attrs, slog.String("refused", string(n.refused.Cause)))
-		if n.refused.Detail != nil {
-			attrs = append(attrs, slog.Any("error", n.refused.Detail))
+	if s.refused != nil {
+		attrs = append(attrs, slog.String("auth_failure", string(s.refused.Cause)))
+		if s.refused.Detail != nil {
+			attrs = append(attrs, slog.Any("error", s.refused.Detail))
 		}
 	}
-	if n.limited != nil {
-		attrs = append(attrs, slog.String("reason", string(n.limited.Reason)))
+	if s.limited != nil {
+		attrs = append(attrs, slog.String("reason", string(s.limited.Reason)))
 	}
 	if skipped > 0 {
 		attrs = append(attrs, slog.Int64("skipped", skipped))
@@ -200,8 +189,8 @@ func (n *note) attrs(skipped int64) (attrs []slog.Attr) {
 	return attrs
 }
 
-// levelOf gives the level of a line. What goes well is no news here, and what a caller
-// asks for that is not spoken, a method or a version of HTTP, is the caller's fault.
+// levelOf returns the log level. Successes are logged at debug, unsupported methods and HTTP versions
+// at info like other client errors.
 func levelOf(status int, code string) slog.Level {
 	switch {
 	case status == http.StatusServiceUnavailable:
@@ -218,8 +207,7 @@ func levelOf(status int, code string) slog.Level {
 
 const codeOK = "ok"
 
-// statusCodes are the codes that lines of calls would have, by the status of HTTP where
-// no call was made.
+// statusCodes maps HTTP statuses of requests without a call to codes.
 var statusCodes = map[int]connect.Code{ // never changed
 	http.StatusBadRequest: connect.CodeInvalidArgument, http.StatusUnauthorized: connect.CodeUnauthenticated,
 	http.StatusForbidden: connect.CodePermissionDenied, http.StatusNotFound: connect.CodeNotFound,
@@ -231,7 +219,7 @@ var statusCodes = map[int]connect.Code{ // never changed
 	http.StatusGatewayTimeout: connect.CodeDeadlineExceeded, http.StatusHTTPVersionNotSupported: connect.CodeUnimplemented,
 }
 
-// codeOf gives the code of an answer, from the status of gRPC where there is one.
+// codeOf returns the code of a response, from its gRPC status if it has one.
 func codeOf(status, grpcStatus int) string {
 	if grpcStatus > 0 {
 		return connect.Code(grpcStatus).String()

@@ -73,7 +73,7 @@ func linesOf(t *testing.T, text, protocol, path, code string) (found []map[strin
 		if at == nil {
 			at = fields["procedure"]
 		}
-		if (fields["msg"] == "request" || fields["msg"] == "finished call") &&
+		if (fields["msg"] == "finished request" || fields["msg"] == "finished call") &&
 			fields["protocol"] == protocol && at == path && fields["code"] == code {
 			found = append(found, fields)
 		}
@@ -122,7 +122,7 @@ func TestWhatNeverBecomesACallHasItsLine(t *testing.T) {
 				(line["procedure"] == w.path) != w.procedure || line["caller_trace_id"] != "0af7651916cd43dd8448eb211c80319c" {
 				t.Errorf("%s, %s: got %v", w.name, code, line)
 			}
-			if version, _ := line["http"].(string); line["msg"] == "request" && !strings.HasPrefix(version, "HTTP/") {
+			if version, _ := line["http"].(string); line["msg"] == "finished request" && !strings.HasPrefix(version, "HTTP/") {
 				t.Errorf("%s, %s: got %v", w.name, code, line)
 			}
 		}
@@ -159,7 +159,7 @@ func TestAFloodThatIsRefusedIsNoFloodOfLines(t *testing.T) {
 			if len(lines) < 1 || len(lines) > longest {
 				t.Fatalf("%d lines in %d s\n%s", len(lines), longest, &log)
 			}
-			if line := lines[0]; line["reason"] != "RATE_LIMITED" || line["caller"] != "ann" || line["msg"] != "request" {
+			if line := lines[0]; line["reason"] != "RATE_LIMITED" || line["caller"] != "ann" || line["msg"] != "finished request" {
 				t.Errorf("got %v", line)
 			}
 		})

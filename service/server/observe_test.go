@@ -149,7 +149,7 @@ func TestSpansOfACallReachTheCollector(t *testing.T) {
 	if len(names) != 1 {
 		t.Errorf("got %d traces", len(names))
 	}
-	log.await(t, "export the last spans")
+	log.await(t, "flush spans")
 }
 
 func hexOf(id string) string {
@@ -207,8 +207,8 @@ func TestLinesOfCalls(t *testing.T) {
 	if got := strings.Count(text, `"code":"not_found"`); got != 3 {
 		t.Errorf("3 failures made %d lines", got)
 	}
-	refused := lineOf(t, &log, `"refused":"signature"`)
-	if refused["path"] != "/user.v1.UserService/GetUser" || strings.Count(text, `"refused"`) != 1 {
+	refused := lineOf(t, &log, `"auth_failure":"signature"`)
+	if refused["path"] != "/user.v1.UserService/GetUser" || strings.Count(text, `"auth_failure"`) != 1 {
 		t.Errorf("got %v", refused)
 	}
 	for _, part := range strings.Split(token, ".") {

@@ -12,27 +12,25 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// originPattern is one value of --cors-origin: an origin, or one whose host begins with a
-// wildcard that stands for one label.
+// originPattern is a value of --cors-origin: an origin, whose host may begin with a wildcard for one label.
 type originPattern struct {
-	before, after string // the origin around the label; after is empty where there is none
+	before, after string // the origin around the wildcard; after is empty without one
 }
 
-// defaultPorts are the ports that browsers leave out of an origin.
+// defaultPorts are the ports that browsers omit from an origin.
 var defaultPorts = map[string]string{"http": "80", "https": "443", "ftp": "21", "ws": "80", "wss": "443"} // never changed
 
 const wildcard = "*."
 
-// parseOrigin reads a value of --cors-origin. Browsers send an origin in one form only
-// (RFC 6454, section 6.2): a value in another form would never match, and is an error
-// that gives the right form where there is one.
+// parseOrigin parses a value of --cors-origin. Browsers send the canonical form (RFC 6454, section 6.2),
+// so a value in another form could not match and is an error with the canonical form.
 func parseOrigin(value string) (originPattern, error) {
 	u, err := url.Parse(value)
 	switch {
 	case err != nil || !strings.Contains(value, "://") || u.Host == "":
 		return originPattern{}, fmt.Errorf("--cors-origin=%s: expected an origin such as https://app.example.com or https://*.example.com", value)
 	case u.User != nil || u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(value, "#"):
-		return originPattern{}, fmt.Errorf("--cors-origin=%s: expected an origin, which has no user, path or query: %s://%s", value, u.Scheme, u.Host)
+		return originPattern{}, fmt.Errorf("--cors-origin=%s: expected an origin without user, path and query: %s://%s", value, u.Scheme, u.Host)
 	}
 	host, isWildcard := strings.CutPrefix(u.Hostname(), wildcard)
 	host, err = canonicalHost(host, strings.HasPrefix(u.Host, "["))
@@ -59,12 +57,12 @@ func parseOrigin(value string) (originPattern, error) {
 	return originPattern{before: scheme, after: "." + host + port}, nil
 }
 
-// canonicalHost gives a host as browsers send it.
+// canonicalHost returns a host in the form that browsers send.
 func canonicalHost(host string, bracketed bool) (string, error) {
 	if bracketed {
 		addr, err := netip.ParseAddr(host)
 		if err != nil || addr.Zone() != "" {
-			return "", errors.New("expected an address of IPv6 in the brackets")
+			return "", errors.New("expected an IPv6 address in brackets")
 		}
 		return "[" + addr.String() + "]", nil
 	}
@@ -73,12 +71,12 @@ func canonicalHost(host string, bracketed bool) (string, error) {
 	}
 	ascii, err := idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false)).ToASCII(host)
 	if err != nil || ascii == "" || strings.ContainsAny(ascii, " !\"$%&'()+,;<=>\\^`{|}") || strings.Contains(ascii, "..") || strings.HasPrefix(ascii, ".") {
-		return "", fmt.Errorf("expected the name of a host, not %q", host)
+		return "", fmt.Errorf("expected a host name, got %q", host)
 	}
 	labels := strings.Split(strings.TrimSuffix(ascii, "."), ".")
 	if last := labels[len(labels)-1]; isNumber(last) {
 		if addr, err := netip.ParseAddr(ascii); err != nil || !addr.Is4() {
-			return "", fmt.Errorf("expected an address of IPv4 or a name, not %q: browsers take a host that ends in a number for an address", host)
+			return "", fmt.Errorf("expected an IPv4 address or a host name, got %q: browsers parse a host with a numeric last label as an address", host)
 		}
 	}
 	return ascii, nil
@@ -94,8 +92,7 @@ func isAddress(host string) bool {
 	return err == nil
 }
 
-// canonicalPort gives a port as browsers send it, with its colon; the default one of the
-// scheme is left out.
+// canonicalPort returns a port with its colon, or "" for the default port of the scheme.
 func canonicalPort(u *url.URL) (string, error) {
 	text := u.Port()
 	if text == "" {
@@ -103,7 +100,7 @@ func canonicalPort(u *url.URL) (string, error) {
 	}
 	port, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || port == 0 {
-		return "", fmt.Errorf("expected a port from 1 to 65535, not %s", text)
+		return "", fmt.Errorf("expected a port from 1 to 65535, got %s", text)
 	}
 	if text = strconv.FormatUint(port, 10); text == defaultPorts[strings.ToLower(u.Scheme)] {
 		return "", nil
@@ -123,7 +120,7 @@ func (p originPattern) matches(origin string) bool {
 	return ok && label != "" && !strings.ContainsAny(label, ".:/@[]")
 }
 
-// origins are the origins whose pages may call.
+// origins are the allowed origins.
 type origins []originPattern
 
 func parseOrigins(values []string) (origins, error) {

@@ -9,17 +9,16 @@ import (
 	"strings"
 )
 
-// unixPeer is the address of every peer of a socket that is a file.
+// unixPeer is the address of all peers of a Unix socket.
 const unixPeer = "unix"
 
-// trustedProxies are the peers whose Forwarded and X-Forwarded-For headers name the
-// client.
+// trustedProxies are the peers whose Forwarded and X-Forwarded-For headers are trusted.
 type trustedProxies struct {
 	prefixes []netip.Prefix
 	unix     bool // the peers of a Unix socket
 }
 
-// parseTrustedProxies reads the values of --trusted-proxy.
+// parseTrustedProxies parses the values of --trusted-proxy.
 func parseTrustedProxies(values []string) (trustedProxies, error) {
 	var p trustedProxies
 	for _, value := range values {
@@ -29,36 +28,33 @@ func parseTrustedProxies(values []string) (trustedProxies, error) {
 		}
 		prefix, err := parsePrefix(value)
 		if err != nil {
-			return p, fmt.Errorf("--trusted-proxy=%s: expected an address or a CIDR such as 10.0.0.0/8, or unix", value)
+			return p, fmt.Errorf("--trusted-proxy=%s: expected an address, a CIDR such as 10.0.0.0/8, or unix", value)
 		}
 		p.prefixes = append(p.prefixes, prefix)
 	}
 	return p, nil
 }
 
-// parsePrefix reads a CIDR, or an address as the CIDR of that address alone. IPv4 within
-// IPv6 is an error: addresses are compared as IPv4.
+// parsePrefix parses a CIDR, or an address as its single-address CIDR. IPv4-mapped IPv6 is an error,
+// because addresses are compared as IPv4.
 func parsePrefix(text string) (netip.Prefix, error) {
 	prefix, err := netip.ParsePrefix(text)
 	if addr, addrErr := netip.ParseAddr(text); addrErr == nil && addr.Zone() == "" {
 		prefix, err = addr.Prefix(addr.BitLen())
 	}
 	if err == nil && prefix.Addr().Is4In6() {
-		err = fmt.Errorf("%s is IPv4 within IPv6", text)
+		err = fmt.Errorf("%s is IPv4-mapped IPv6", text)
 	}
 	return prefix.Masked(), err
 }
 
 func (p trustedProxies) any() bool { return p.unix || len(p.prefixes) > 0 }
 
-// client returns the address of the client of a request that arrived from peer: peer
-// itself, unless peer is a trusted proxy. The two headers are read from the right, up to
-// the first address that is no trusted proxy; what stands left of it is the client's own
-// claim. An element that is no address ends the reading in the same way, and the proxy
-// that reported it counts as the client.
+// client returns the address of the client of a request from peer: peer itself, unless it is a trusted
+// proxy. The headers are read from the right up to the first address that is not a trusted proxy;
+// the rest is unverified. At an invalid element the proxy that reported it counts as the client.
 //
-// A proxy may set one of the headers and pass the other on as it came. Headers that do
-// not agree are therefore both ignored.
+// If both headers are present and differ, both are ignored: a proxy may set only one of them.
 func (p trustedProxies) client(peer string, header http.Header) string {
 	if !p.trusts(peer) {
 		return peer
@@ -69,12 +65,12 @@ func (p trustedProxies) client(peer string, header http.Header) string {
 	case found && foundOther && hostOf(client) != hostOf(other):
 		return peer
 	case foundOther && (!found || client == hostOf(other)):
-		return other // it may have the port
+		return other // may have the port
 	}
 	return client
 }
 
-// walk reads the hops from the right. found is false where the last one is missing.
+// walk reads the hops from the right. found is false if the last one is missing.
 func (p trustedProxies) walk(peer string, hops []string) (client string, found bool) {
 	client = peer
 	if len(hops) == 0 || hops[len(hops)-1] == "" {
@@ -93,7 +89,7 @@ func (p trustedProxies) walk(peer string, hops []string) (client string, found b
 	return client, true
 }
 
-// trusts reports whether an address, with or without a port, is that of a trusted proxy.
+// trusts reports whether an address, with or without port, is a trusted proxy.
 func (p trustedProxies) trusts(peer string) bool {
 	if peer == unixPeer {
 		return p.unix
@@ -102,7 +98,7 @@ func (p trustedProxies) trusts(peer string) bool {
 	return err == nil && slices.ContainsFunc(p.prefixes, func(prefix netip.Prefix) bool { return prefix.Contains(addr.Unmap()) })
 }
 
-// trustsAddr reports whether a connection is one of a trusted proxy.
+// trustsAddr reports whether the peer of a connection is a trusted proxy.
 func (p trustedProxies) trustsAddr(peer net.Addr) bool {
 	if peer.Network() == "unix" {
 		return p.unix
@@ -110,8 +106,7 @@ func (p trustedProxies) trustsAddr(peer net.Addr) bool {
 	return p.trusts(peer.String())
 }
 
-// parseHop reads an address with or without a port, in the forms of both headers, and
-// returns it in its canonical form.
+// parseHop returns the canonical form of an address, with or without port, of either header.
 func parseHop(text string) (addr string, ok bool) {
 	if at, err := netip.ParseAddrPort(text); err == nil && at.Addr().Zone() == "" {
 		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String(), true
@@ -126,7 +121,7 @@ func parseHop(text string) (addr string, ok bool) {
 	return ip.Unmap().String(), true
 }
 
-// hostOf gives an address without its port.
+// hostOf returns an address without port.
 func hostOf(addr string) string {
 	if at, err := netip.ParseAddrPort(addr); err == nil {
 		return at.Addr().String()
@@ -144,8 +139,7 @@ func forwardedFor(values []string) (hops []string) {
 	return hops
 }
 
-// forwarded gives the "for" parameters of Forwarded (RFC 7239), "" for an element
-// without one.
+// forwarded returns the "for" parameters of Forwarded (RFC 7239), "" for an element without one.
 func forwarded(values []string) (hops []string) {
 	for _, value := range values {
 		for _, element := range splitUnquoted(value, ',') {
@@ -162,7 +156,7 @@ func forwarded(values []string) (hops []string) {
 	return hops
 }
 
-// splitUnquoted splits a text at a separator that is not within a quoted string.
+// splitUnquoted splits text at separators outside of quoted strings.
 func splitUnquoted(text string, separator byte) (parts []string) {
 	quoted, begin := false, 0
 	for i := 0; i < len(text); i++ {
@@ -179,8 +173,7 @@ func splitUnquoted(text string, separator byte) (parts []string) {
 	return append(parts, text[begin:])
 }
 
-// unquote gives the content of a quoted string. No address has a character that would
-// have to be escaped, so that one with a backslash stays as it is and is no address.
+// unquote returns the content of a quoted string. Escapes are left, because no valid address has one.
 func unquote(text string) string {
 	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {
 		return text[1 : len(text)-1]

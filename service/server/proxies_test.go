@@ -90,7 +90,7 @@ func TestTrustedProxyValues(t *testing.T) {
 		"::ffff:10.0.0.0/104": false, "::ffff:10.0.0.1": false, "fe80::1%eth0": false, "unix:/run/x": false,
 	} {
 		_, err := parseTrustedProxies([]string{value})
-		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "expected an address or a CIDR") {
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "expected an address, a CIDR") {
 			t.Errorf("parseTrustedProxies(%q): got %v, want ok %v", value, err, ok)
 		}
 	}

@@ -59,7 +59,7 @@ func TestPanicInMiddleware(t *testing.T) {
 						t.Errorf("net/http would be told %v", err)
 					}
 				}()
-				guard.Wrap(recovering(slog.New(slog.NewTextHandler(&log, nil)), c.panics)).ServeHTTP(w, r)
+				guard.Wrap(recoverPanics(slog.New(slog.NewTextHandler(&log, nil)), c.panics)).ServeHTTP(w, r)
 			}()
 			if w.Code != c.status || w.Header().Get("Content-Encoding") != "" {
 				t.Errorf("got %d %v", w.Code, w.Header())
@@ -109,7 +109,7 @@ func TestPanicInTheBackground(t *testing.T) {
 		"housekeeping": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
 			(&janitor{store: store, clock: time.Now, log: log, metrics: telemetry.NewMetrics(telemetry.Build{})}).run(ctx)
 		},
-		"the probe of reads": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
+		"read probe": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
 			h := newHealth(func() user.Head { return user.Head{} })
 			(&prober{store: store, health: h, log: log}).run(ctx)
 		},
@@ -117,7 +117,7 @@ func TestPanicInTheBackground(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				ctx, cancel := context.WithTimeout(t.Context(), 5*tidyEvery)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*janitorInterval)
 				defer cancel()
 				store := &panickingStore{nopStore: nopStore{readsFail: new(atomic.Bool), writesFail: new(atomic.Bool)}, ill: 2}
 				run(ctx, slog.New(slog.NewTextHandler(&log, nil)), store)

@@ -14,15 +14,14 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// refusals writes the errors of requests that reach no handler, in the protocol of the
-// request and without reading its body. It is the only writer of such errors: gRPC and
-// gRPC-Web get a Trailers-Only response, whose status is in the one HEADERS frame, because
-// proxies drop the trailers of a response that says it has no content.
+// refusals writes error responses to requests that reach no handler, in the protocol of the request and
+// without reading its body. For gRPC and gRPC-Web the response is Trailers-Only, because proxies
+// drop the trailers of a response without content.
 type refusals struct{ errors *connect.ErrorWriter }
 
 func newRefusals() *refusals { return &refusals{errors: connect.NewErrorWriter()} }
 
-// refuse writes an error of the domain.
+// refuse writes a domain error.
 func (f *refusals) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
 	auth.SkipRequestBody(w, r)
 	if strings.HasPrefix(r.URL.Path, rest.Prefix) && !isGRPC(r) {
@@ -30,7 +29,7 @@ func (f *refusals) refuse(w http.ResponseWriter, r *http.Request, err *user.Erro
 		return
 	}
 	converted, _ := intercept.ToConnect(err)
-	_ = f.Write(w, r, converted) // the caller may have gone
+	_ = f.Write(w, r, converted) // fails only if the client has disconnected
 }
 
 // Write writes a *connect.Error.
@@ -38,30 +37,30 @@ func (f *refusals) Write(w http.ResponseWriter, r *http.Request, err error) erro
 	if !isGRPC(r) {
 		return f.errors.Write(w, r, err)
 	}
-	// connect writes a Trailers-Only response for gRPC-Web alone, and encodes the status of
-	// both protocols in the same way.
+	// connect writes Trailers-Only responses only for gRPC-Web. The status is encoded the same way
+	// for gRPC.
 	web := &http.Request{Method: http.MethodPost, Header: http.Header{"Content-Type": {"application/grpc-web"}}}
 	return f.errors.Write(&trailersOnly{ResponseWriter: w, request: r}, web, err)
 }
 
-// trailersOnly sends a header that ends its stream.
+// trailersOnly writes the header of a Trailers-Only response.
 type trailersOnly struct {
 	http.ResponseWriter
 
 	request *http.Request
 }
 
-// WriteHeader sends the header in the media type of the request.
+// WriteHeader writes the header with the media type of the request.
 func (t *trailersOnly) WriteHeader(status int) {
 	header := t.Header()
 	header.Set("Content-Type", t.request.Header.Get("Content-Type"))
 	if t.request.ProtoMajor > 1 {
-		header["Content-Length"] = nil // gRPC has none, and net/http adds none then
+		header["Content-Length"] = nil // prevents net/http from adding it
 	}
 	t.ResponseWriter.WriteHeader(status)
 }
 
-// isGRPC reports whether a request is one of gRPC or gRPC-Web, in any of their forms.
+// isGRPC reports whether a request is gRPC or gRPC-Web.
 func isGRPC(r *http.Request) bool {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || r.Method != http.MethodPost {
@@ -71,7 +70,7 @@ func isGRPC(r *http.Request) bool {
 	return ok && (suffix == "" || suffix[0] == '+' || suffix[0] == '-')
 }
 
-// isConnect reports whether a request is a POST of Connect, and whether of a stream.
+// isConnect reports whether a request is a Connect POST, and whether it is a stream.
 func isConnect(r *http.Request) (connects, streams bool) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || r.Method != http.MethodPost {
@@ -83,9 +82,8 @@ func isConnect(r *http.Request) (connects, streams bool) {
 
 var errUnknownProcedure = errors.New("unknown service or method")
 
-// unknown responds to requests of paths that there are not: RPCs get an error of their
-// protocol, everything else 404.
-func (f *refusals) unknown(w http.ResponseWriter, r *http.Request) {
+// notFound responds to requests of unknown paths: UNIMPLEMENTED for RPCs, else 404.
+func (f *refusals) notFound(w http.ResponseWriter, r *http.Request) {
 	connects, streams := isConnect(r)
 	if !connects && !isGRPC(r) {
 		http.NotFound(w, r)
@@ -93,13 +91,13 @@ func (f *refusals) unknown(w http.ResponseWriter, r *http.Request) {
 	}
 	auth.SkipRequestBody(w, r)
 	if connects && !streams {
-		w = notFound{w}
+		w = statusNotFound{w}
 	}
-	_ = f.Write(w, r, connect.NewError(connect.CodeUnimplemented, errUnknownProcedure)) // the caller may have gone
+	_ = f.Write(w, r, connect.NewError(connect.CodeUnimplemented, errUnknownProcedure)) // fails only if the client has disconnected
 }
 
-// notFound gives an error of Connect the status that an unknown path has.
-type notFound struct{ http.ResponseWriter }
+// statusNotFound replaces the HTTP status of a Connect error with 404.
+type statusNotFound struct{ http.ResponseWriter }
 
-// WriteHeader sends 404.
-func (n notFound) WriteHeader(int) { n.ResponseWriter.WriteHeader(http.StatusNotFound) }
+// WriteHeader writes 404.
+func (n statusNotFound) WriteHeader(int) { n.ResponseWriter.WriteHeader(http.StatusNotFound) }

@@ -11,14 +11,13 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// refusal responds to a request that is refused because of its host or its origin.
+// refusal responds to a request whose host or origin is not allowed.
 type refusal func(http.ResponseWriter, *http.Request, *user.Error)
 
-// refuseLogged returns respond with a log line for operators, one a second for each
-// reason: such a refusal is usually a proxy or a page that the configuration does not
-// know, and the message names the flag.
+// refuseLogged returns respond with a log line, at most one per second and reason. The cause is usually
+// a proxy or page that is missing in the configuration; the error names the flag.
 func refuseLogged(log *slog.Logger, respond refusal) refusal {
-	lines := intercept.NewSampler(sampleEvery, 1)
+	lines := intercept.NewSampler(sampleInterval, 1)
 	return func(w http.ResponseWriter, r *http.Request, err *user.Error) {
 		if skipped, ok := lines.Take(string(err.Reason), time.Now()); ok {
 			log.LogAttrs(r.Context(), slog.LevelWarn, "request refused",
@@ -29,15 +28,15 @@ func refuseLogged(log *slog.Logger, respond refusal) refusal {
 	}
 }
 
-// refuseText responds in plain text, on the admin port.
+// refuseText responds in plain text on the admin listener.
 func refuseText(w http.ResponseWriter, _ *http.Request, err *user.Error) {
 	http.Error(w, err.Message, http.StatusMisdirectedRequest)
 }
 
-// maxEchoed is how much of what a caller sent a refusal repeats.
+// maxEchoed is the maximum length of a text of the client in an error message.
 const maxEchoed = 128
 
-// shorten bounds a text of the caller's that goes into a message.
+// shorten truncates a text of the client for an error message.
 func shorten(text string) string {
 	if text = strings.ToValidUTF8(text, string(utf8.RuneError)); len(text) <= maxEchoed {
 		return text

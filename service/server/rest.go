@@ -10,26 +10,26 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// resources returns the REST side of the RPC handler.
+// resources returns the REST handler on top of the RPC handler.
 func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 	handler, err := rest.New(rest.Options{
 		Handler: rpc,
 		WithFlusher: func(ctx context.Context, control rest.FlushControl) context.Context {
-			// The stream within the process holds for itself, and this for the caller's.
-			if x := noteOf(ctx).exchange; x != nil {
+			// Marks the exchange with the client as a stream; control is that of the in-process stream.
+			if x := stateOf(ctx).exchange; x != nil {
 				x.MarkStreaming()
 			}
 			return service.WithFlusher(ctx, control)
 		},
 		MaxMessageBytes: int(s.cfg.MaxMessageBytes),
-		TooLarge:        s.tooLarge,
+		TooLarge:        s.newTooLargeError,
 		Refused:         l.reasons.Refused,
 		Messages:        l.messages,
 		Compressors:     l.compressors,
 		Authorize: func(ctx context.Context, procedure string) error {
 			err := l.policy.Authorize(ctx, procedure)
 			if refused, ok := user.AsError(err); ok {
-				noteOf(ctx).limited = refused
+				stateOf(ctx).limited = refused
 			}
 			return err
 		},

@@ -13,9 +13,9 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// longestControl bounds the headers and parameters that control an RPC. No valid one is
-// nearly as long, and package connect repeats them in its errors.
-const longestControl = 128
+// maxControlLength bounds the headers and query parameters that control an RPC. Valid values are much
+// shorter, and package connect repeats invalid ones in its errors.
+const maxControlLength = 128
 
 var (
 	controlHeaders = []string{ // never changed
@@ -25,31 +25,31 @@ var (
 	controlParameters = []string{"base64", "compression", "connect", "encoding"} // never changed
 )
 
-// checkRPC refuses requests that package connect would answer wrongly: without saying
-// why, as a fault of the server, or with as many bytes as they have.
+// checkRPC rejects invalid requests for which the error of package connect would have no reason, a wrong
+// code, or an unbounded length.
 func checkRPC(next http.Handler) http.Handler {
 	errorWriter, bidi := newRefusals(), bidiProcedures()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor < 2 && bidi[r.URL.Path] {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			w.WriteHeader(http.StatusHTTPVersionNotSupported)
-			_, _ = io.WriteString(w, "a bidirectional stream needs HTTP/2, this request came over HTTP/1\n") // a caller who has gone cannot be told
+			_, _ = io.WriteString(w, "bidirectional streams require HTTP/2, the request used HTTP/1\n")
 			return
 		}
-		if message := wrongControl(r); message != "" {
+		if message := invalidControl(r); message != "" {
 			failure := connect.NewError(connect.CodeInvalidArgument, errors.New(message))
-			_ = errorWriter.Write(w, r, failure) // a caller who has gone cannot be told
+			_ = errorWriter.Write(w, r, failure) // fails only if the client has disconnected
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// wrongControl says what is wrong with what controls an RPC, empty: nothing.
-func wrongControl(r *http.Request) string {
+// invalidControl returns an error message for invalid control headers and parameters, or "".
+func invalidControl(r *http.Request) string {
 	for _, name := range controlHeaders {
-		if values := r.Header[name]; len(values) > 0 && len(values[0]) > longestControl {
-			return strings.ToLower(name) + ": longer than any valid value"
+		if values := r.Header[name]; len(values) > 0 && len(values[0]) > maxControlLength {
+			return strings.ToLower(name) + ": value too long"
 		}
 	}
 	if r.Method != http.MethodGet || r.URL.RawQuery == "" {
@@ -57,15 +57,15 @@ func wrongControl(r *http.Request) string {
 	}
 	query := r.URL.Query()
 	for _, name := range controlParameters {
-		if len(query.Get(name)) > longestControl {
-			return name + ": longer than any valid value"
+		if len(query.Get(name)) > maxControlLength {
+			return name + ": value too long"
 		}
 	}
-	return wrongBase64(query)
+	return invalidBase64(query)
 }
 
-// wrongBase64 says what is wrong with the message of a Connect GET.
-func wrongBase64(query url.Values) string {
+// invalidBase64 returns an error message for the message of a Connect GET, or "".
+func invalidBase64(query url.Values) string {
 	if query.Get("base64") != "1" {
 		return ""
 	}
@@ -74,12 +74,12 @@ func wrongBase64(query url.Values) string {
 		encoding = base64.RawURLEncoding
 	}
 	if _, err := encoding.DecodeString(message); err != nil {
-		return "message: must be URL-safe base64, because the query has base64=1"
+		return "message: must be URL-safe base64 with base64=1"
 	}
 	return ""
 }
 
-// bidiProcedures returns the procedures that need HTTP/2.
+// bidiProcedures returns the bidirectional procedures, which require HTTP/2.
 func bidiProcedures() map[string]bool {
 	bidi := map[string]bool{
 		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      true,

@@ -27,9 +27,9 @@ func TestRequestsThatCannotBecomeACall(t *testing.T) {
 		"no gzip":              {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json&base64=1&compression=gzip&message=AAAA"}, 400, "decompress"},
 		"no message":           {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json"}, 400, "message"},
 		"bidi over HTTP/1.1": {request{method: "POST", path: rpc + "SyncUserStatus", header: http.Header{
-			"Content-Type": {"application/connect+json"}}}, 505, "needs HTTP/2"},
+			"Content-Type": {"application/connect+json"}}}, 505, "require HTTP/2"},
 		"reflection over HTTP/1.1": {request{method: "POST", path: "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", header: http.Header{
-			"Content-Type": {"application/grpc-web+proto"}}}, 505, "needs HTTP/2"},
+			"Content-Type": {"application/grpc-web+proto"}}}, 505, "require HTTP/2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, body := test.send(t, s.HTTP(false))

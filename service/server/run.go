@@ -24,21 +24,20 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Parts are what a server takes from outside, beside its configuration.
+// Parts are the dependencies of a server.
 type Parts struct {
-	Store   user.Store         // Run closes it
-	Storage Storage            // what is known of it
+	Store   user.Store         // closed by Run
+	Storage Storage            // properties of Store
 	Logger  *slog.Logger       // required
-	Metrics *telemetry.Metrics // nil: of its own; a registry serves one server
-	Tracing *telemetry.Tracing // Run ends it; nil: off
-	// Listener and AdminListener are used in place of the configured addresses.
+	Metrics *telemetry.Metrics // for one server only; nil: new metrics
+	Tracing *telemetry.Tracing // shut down by Run; nil: disabled
+	// Listener and AdminListener, if set, replace the configured addresses.
 	Listener, AdminListener net.Listener
 	Clock                   func() time.Time // for housekeeping; nil: time.Now
-	Services                []Service        // further services on the public port
+	Services                []Service        // additional services on the public listener
 }
 
-// Server is the service, put together and listening. Its methods are safe for use by
-// many goroutines.
+// Server is a listening server. Its methods are safe for concurrent use.
 type Server struct {
 	cfg      Config
 	log      *slog.Logger
@@ -49,30 +48,29 @@ type Server struct {
 	limits   *limits
 	feed     *feed.Feed
 	health   *health
-	clock    func() clock.Status // nil: it is not known
+	clock    func() clock.Status // nil: unknown
 	services []Service
 	guard    *transport.Guard
 	public   endpoint
-	admin    endpoint // its server is nil where there is none
+	admin    endpoint // zero if disabled
 
-	refuse refusal // of hosts and origins that are not allowed
+	refuse refusal // for hosts and origins that are not allowed
 
-	connections *transport.Connections // of the public port
+	connections *transport.Connections // of the public listener
 	endCalls    context.CancelCauseFunc
 
 	background sync.WaitGroup
-	stop       context.CancelFunc // ends what runs in the background
+	stop       context.CancelFunc // stops the background work
 }
 
-// endpoint is a port and what it serves.
+// endpoint is a listener and its HTTP server.
 type endpoint struct {
 	listener net.Listener
 	server   *http.Server
 }
 
-// New puts a server together and lets it listen, so that callers who come now wait
-// until Run serves them. If it fails, nothing is left but the store and the tracing,
-// which are then the caller's to close.
+// New returns a listening server. Connections wait until Run serves them. If New fails, the caller must
+// close the store and the tracing.
 func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -91,13 +89,12 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if s.callers, err = loadCallers(ctx, &cfg, s.services, parts.Logger, parts.Metrics.Registry()); err != nil {
 		return nil, err
 	}
-	if s.limits, err = newLimits(&s.cfg, s.services, parts.Logger, parts.Metrics); err != nil { //nolint:contextcheck // changes of the level belong to no call
+	if s.limits, err = newLimits(&s.cfg, s.services, parts.Logger, parts.Metrics); err != nil { //nolint:contextcheck // the log lines of the memory level belong to no call
 		return nil, err
 	}
 	s.refuse = refuseLogged(s.log, s.limits.refuse)
 	s.limits.open = s.callers.policy.Open
-	// What calls ask of the store shows in their traces; what the server asks for its
-	// own sake belongs to no call.
+	// Only store operations of calls are traced, not those of background work.
 	store := parts.Store
 	if parts.Tracing.Enabled() {
 		store = traced.New(store, parts.Tracing.Provider(), parts.Storage.System)
@@ -115,7 +112,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 		return nil, err
 	}
 	s.guard = s.newGuard() //nolint:contextcheck // the guard outlives the context; its log lines belong to no call
-	if err := s.watch(parts.Storage); err != nil {
+	if err := s.registerSources(parts.Storage); err != nil {
 		s.guard.Close()
 		return nil, errors.Join(err, s.closeListeners())
 	}
@@ -124,7 +121,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	return s, nil
 }
 
-// serveWith makes the HTTP servers of the ports.
+// serveWith creates the HTTP servers.
 func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
 	options := transport.ServerOptions{
 		MaxConcurrentStreams: s.cfg.MaxConcurrentStreams,
@@ -135,15 +132,15 @@ func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
 		WriteTimeout:         s.cfg.StallTimeout,
 		Logger:               s.log,
 	}
-	if !s.cfg.identifies() {
-		handler = ownHosts(s.public.listener, s.cfg.AllowHost, s.refuse, handler)
+	if !s.cfg.authenticates() {
+		handler = checkHost(s.public.listener, s.cfg.AllowHost, s.refuse, handler)
 	}
-	handler = withClientAddress(onSocket(s.public.listener), s.limits.proxies, s.guard.Wrap(recovering(s.log, handler)))
+	handler = withClientAddress(isUnixSocket(s.public.listener), s.limits.proxies, s.guard.Wrap(recoverPanics(s.log, handler)))
 	s.public.server = transport.NewServer(transport.WithTLS(handler), options)
 	s.public.server.ConnContext = transport.ConnContext
 	s.connections = transport.NewConnections()
 	s.public.server.ConnState = s.connections.Track
-	// Calls go on when the context of New has ended; drain ends them.
+	// Calls outlive the context of New; finishCalls cancels them.
 	calls, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.endCalls = end
 	s.public.server.BaseContext = func(net.Listener) context.Context { return calls }
@@ -168,66 +165,66 @@ func (s *Server) listen(ctx context.Context, parts Parts) (err error) {
 	}
 	if s.admin.listener = parts.AdminListener; s.admin.listener == nil && s.cfg.hasAdmin() {
 		if s.admin.listener, err = listen(ctx, s.cfg.AdminListen, s.cfg.SocketMode); err != nil {
-			return errors.Join(fmt.Errorf("--admin-listen: %w (off turns it off)", err), s.public.listener.Close())
+			return errors.Join(fmt.Errorf("--admin-listen: %w (off disables it)", err), s.public.listener.Close())
 		}
 	}
 	return nil
 }
 
-// startBackground starts what runs beside the calls. It has probed the store once when
-// it returns: a server that takes its first call knows how it is.
+// startBackground probes the store once, so that the health is known before the first call, and starts
+// the background work.
 func (s *Server) startBackground(ctx context.Context, parts Parts) {
-	// It goes on when the context of New has ended; drain ends it.
+	// Background work outlives the context of New; stopBackground ends it.
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	probe := &prober{
-		store: s.store, trouble: parts.Storage.Trouble, integrity: parts.Storage.Integrity, health: s.health, log: s.log,
+		store: s.store, writeFailures: parts.Storage.WriteFailures, integrity: parts.Storage.Integrity, health: s.health, log: s.log,
 	}
 	probe.probe(ctx)
-	tidy := &janitor{store: s.store, clock: parts.Clock, log: s.log, metrics: s.metrics}
+	cleaner := &janitor{store: s.store, clock: parts.Clock, log: s.log, metrics: s.metrics}
 	s.background.Go(func() { s.callers.run(ctx) })
 	s.background.Go(func() { probe.run(ctx) })
-	s.background.Go(func() { tidy.run(ctx) })
+	s.background.Go(func() { cleaner.run(ctx) })
 }
 
-// Addr is where the service listens.
+// Addr returns the address of the public listener.
 func (s *Server) Addr() net.Addr { return s.public.listener.Addr() }
 
-// Welcome writes where the service listens and what to try.
+// Welcome writes the addresses of the server and example commands.
 func (s *Server) Welcome(w io.Writer) {
 	tls := s.callers.certificates != nil
-	at, where := reachBy(s.Addr().String(), tls), ""
-	if onSocket(s.public.listener) {
-		at, where = reachSocket(s.Addr().String(), tls), Address(s.public.listener)
+	at, where := tcpCommands(s.Addr().String(), tls), ""
+	if isUnixSocket(s.public.listener) {
+		at, where = socketCommands(s.Addr().String(), tls), Address(s.public.listener)
 	}
-	_, _ = fmt.Fprintf(w, "userd listens on %s\n", cmp.Or(where, at.url))
+	_, _ = fmt.Fprintf(w, "userd is listening on %s\n", cmp.Or(where, at.url))
 	switch {
 	case s.admin.listener == nil:
-	case onSocket(s.admin.listener):
-		_, _ = fmt.Fprintf(w, "for operators: curl --unix-socket %s http://localhost/readyz\n", s.AdminAddr())
+	case isUnixSocket(s.admin.listener):
+		_, _ = fmt.Fprintf(w, "admin listener: curl --unix-socket %s http://localhost/readyz\n", s.AdminAddr())
 	default:
-		_, _ = fmt.Fprintf(w, "for operators: http://%s/readyz\n", s.AdminAddr())
+		_, _ = fmt.Fprintf(w, "admin listener: http://%s/readyz\n", s.AdminAddr())
 	}
 	_, _ = fmt.Fprintln(w)
 	writeHints(w, at, s.callers)
 }
 
-// ready reports whether calls should be sent here, and what is not served and why. A
-// server that cannot tell who calls refuses those calls.
-func (s *Server) ready() (ok bool, why string) {
-	ok, why = s.health.ready()
+// ready reports readiness, and the reasons why the server is not ready or degraded, one a line. A server
+// that cannot authenticate callers is not ready.
+func (s *Server) ready() (ok bool, reason string) {
+	ok, reason = s.health.ready()
 	if s.clock != nil {
 		if unconfirmed := s.clock().Unconfirmed; unconfirmed != "" {
-			why = strings.TrimPrefix(why+"\nclock: "+unconfirmed, "\n")
+			reason = strings.TrimPrefix(reason+"\nclock: "+unconfirmed, "\n")
 		}
 	}
-	if trouble := s.callers.trouble(); trouble != nil {
-		return false, strings.TrimPrefix(why+"\ncallers: "+trouble.Error(), "\n")
+	if err := s.callers.err(); err != nil {
+		return false, strings.TrimPrefix(reason+"\ncallers: "+err.Error(), "\n")
 	}
-	return ok, why
+	return ok, reason
 }
 
-// AdminAddr is where operators ask, nil where they cannot.
+// AdminAddr returns the address of the admin listener, nil if disabled.
 func (s *Server) AdminAddr() net.Addr {
 	if s.admin.listener == nil {
 		return nil
@@ -235,7 +232,6 @@ func (s *Server) AdminAddr() net.Addr {
 	return s.admin.listener.Addr()
 }
 
-// servePublic serves the service.
 func (s *Server) servePublic(listener net.Listener) error {
 	var secure *tls.Config
 	if s.callers.certificates != nil {
@@ -244,19 +240,17 @@ func (s *Server) servePublic(listener net.Listener) error {
 	return s.public.server.Serve(s.limits.listener(listener, secure))
 }
 
-// Run serves until the context ends, or until a port fails, and then stops in good
-// order; it returns when nothing of the server is left, or with an error when the time for
-// that is over. It is to be called once.
+// Run serves until ctx is done or a listener fails, and then shuts down. It returns an error if a
+// listener fails or the shutdown does not complete within its timeout. It must be called once.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.LogAttrs(ctx, slog.LevelInfo, "listening",
-		slog.String("address", Address(s.public.listener)), slog.String("epoch", s.feed.Head().Epoch),
+		slog.String("addr", Address(s.public.listener)), slog.String("epoch", s.feed.Head().Epoch),
 		slog.Int64("position", s.feed.Head().Position))
 	if s.admin.listener != nil {
-		at := Address(s.admin.listener)
-		s.log.LogAttrs(ctx, slog.LevelInfo, "listening for operators", slog.String("address", at))
-		if !loopback(at) {
-			s.log.LogAttrs(ctx, slog.LevelWarn, "other machines can reach the port for operators, which asks nobody who they are "+
-				"and shows profiles of the memory: keep it behind a firewall", slog.String("address", at))
+		addr := Address(s.admin.listener)
+		s.log.LogAttrs(ctx, slog.LevelInfo, "admin server listening", slog.String("addr", addr))
+		if !loopback(addr) {
+			s.log.LogAttrs(ctx, slog.LevelWarn, "admin listener reachable from other machines without authentication", slog.String("addr", addr))
 		}
 	}
 	failed := make(chan error, 2)
