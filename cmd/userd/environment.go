@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/yourorg/userservice/service/server"
 )
 
 // variablePrefix is the prefix of the environment variables of userd.
@@ -45,8 +47,8 @@ func (v ignoredVariable) String() string {
 
 // checkEnvironment returns the USERD_ variables that are ignored, because they are unknown or
 // empty, and unsets the empty ones: manifests with NAME=${NAME} set optional variables to
-// the empty string. An empty value of an authentication flag (type "given") is kept, since
-// it must be an error.
+// the empty string. An empty value of an authentication flag (server.NonEmptyType) is
+// kept, because it must be an error.
 func checkEnvironment(app *kong.Application) (ignored []ignoredVariable) {
 	known := variables(app.Node)
 	for _, pair := range os.Environ() {
@@ -57,7 +59,7 @@ func checkEnvironment(app *kong.Application) (ignored []ignoredVariable) {
 		switch flag, found := known[name]; {
 		case !found:
 			ignored = append(ignored, ignoredVariable{name, "unknown variable", closest(strings.ToUpper(name), slices.Sorted(maps.Keys(known)))})
-		case value == "" && flag.Tag.Type != "given":
+		case value == "" && flag.Tag.Type != server.NonEmptyType:
 			ignored = append(ignored, ignoredVariable{name: name, reason: "empty, the default is used"})
 			_ = os.Unsetenv(name)
 		}

@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// capacityPercent is the part of the limit that may be reserved. The rest is for
-	// garbage, stacks, the runtime and the store.
+	// capacityPercent is the part of the limit that can be reserved. The rest is for garbage,
+	// stacks, the runtime and the store.
 	capacityPercent = 60
-	// runtimePercent is the part of the limit that the garbage collector keeps to.
+	// runtimePercent is the limit of the Go runtime, as a part of the limit.
 	runtimePercent = 90
 
 	callerShare          = 4  // one caller: a quarter of the capacity
@@ -25,36 +25,36 @@ const (
 
 // Options are the parameters of a Budget.
 type Options struct {
-	// Limit is the memory that the process may use, in bytes. It must be positive.
+	// Limit is the memory limit of the process in bytes. It must be positive.
 	Limit int64
-	// Changed, if set, is called when the level has changed, on the goroutine that
-	// changed it. It must not reserve.
+	// Changed, if set, is called after a change of the level, on the goroutine that caused it. It
+	// must not reserve memory.
 	Changed func(from, to Level)
-	// InUse returns the memory that is in use for certain, and the memory obtained from the
-	// system, garbage included. nil: those of the process.
+	// InUse returns the live memory, and the memory obtained from the system including garbage.
+	// nil: those of the process.
 	InUse func() (live, held int64)
 }
 
-// Budget is a ledger of reserved bytes. It is safe for use by many goroutines.
+// Budget is a ledger of reserved bytes. It is safe for concurrent use.
 type Budget struct {
 	opts     Options
 	capacity int64
 	pools    [classes]pool
 	total    atomic.Int64 // without System
 	kinds    [kinds]atomic.Int64
-	refused  [len(scopes)]atomic.Int64
+	rejected [len(scopes)]atomic.Int64
 	level    atomic.Int32
-	callers  atomic.Int64 // accounts but for those of System
+	callers  atomic.Int64 // number of accounts without System
 	observer
 
-	mu       sync.Mutex // held to change the level and the accounts
+	mu       sync.Mutex // guards changes of level and accounts
 	accounts map[accountKey]*account
 }
 
-// pool is the part of the budget that a class of callers draws from.
+// pool is the part of the budget for a class of callers.
 type pool struct {
 	held         atomic.Int64
-	limit, share int64 // of all callers, and of one
+	limit, share int64 // of all callers of the class, and of one
 }
 
 type accountKey struct {
@@ -62,12 +62,12 @@ type accountKey struct {
 	name  string
 }
 
-// account is what one caller has reserved. It exists while a reservation refers to it.
+// account has the reserved bytes of one caller. It exists while a reservation refers to it.
 type account struct {
 	key  accountKey
 	pool *pool
 	held atomic.Int64
-	refs int // under the lock of the Budget
+	refs int // guarded by Budget.mu
 }
 
 // New returns a budget.
@@ -83,7 +83,7 @@ func New(opts Options) *Budget {
 	return b
 }
 
-// Capacity returns how many bytes may be reserved, 0 where there is no limit.
+// Capacity returns the number of bytes that can be reserved, 0 for no limit.
 func (b *Budget) Capacity() int64 {
 	if b == nil {
 		return 0
@@ -91,7 +91,7 @@ func (b *Budget) Capacity() int64 {
 	return b.capacity
 }
 
-// CallerShare returns how many bytes one caller of the class may reserve, 0 where there is no limit.
+// CallerShare returns the number of bytes that one caller of the class can reserve, 0 for no limit.
 func (b *Budget) CallerShare(class Class) int64 {
 	if b == nil {
 		return 0
@@ -102,7 +102,7 @@ func (b *Budget) CallerShare(class Class) int64 {
 // RuntimeLimit returns the limit for debug.SetMemoryLimit.
 func (b *Budget) RuntimeLimit() int64 { return b.opts.Limit / 100 * runtimePercent }
 
-// Reserved returns how many bytes of the kind are reserved.
+// Reserved returns the number of reserved bytes of the kind.
 func (b *Budget) Reserved(kind Kind) int64 {
 	if b == nil {
 		return 0
@@ -110,7 +110,7 @@ func (b *Budget) Reserved(kind Kind) int64 {
 	return b.kinds[kind].Load()
 }
 
-// Total returns how many bytes are reserved, the reserve for health checks included.
+// Total returns the number of reserved bytes, including those of health checks.
 func (b *Budget) Total() int64 {
 	if b == nil {
 		return 0
@@ -118,7 +118,7 @@ func (b *Budget) Total() int64 {
 	return b.total.Load() + b.pools[System].held.Load()
 }
 
-// account returns the account of a caller, which is to be given back by leave.
+// account returns the account of a caller with one more reference. dropRef removes it.
 func (b *Budget) account(class Class, name string) *account {
 	key := accountKey{class, name}
 	b.mu.Lock()
@@ -135,7 +135,7 @@ func (b *Budget) account(class Class, name string) *account {
 	return a
 }
 
-func (b *Budget) leave(a *account) {
+func (b *Budget) dropRef(a *account) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if a.refs--; a.refs == 0 {
@@ -146,8 +146,8 @@ func (b *Budget) leave(a *account) {
 	}
 }
 
-// take reserves n bytes for the account, or returns why it cannot.
-func (b *Budget) take(a *account, n int64) *Error {
+// reserve reserves n bytes for the account.
+func (b *Budget) reserve(a *account, n int64) *Error {
 	if a.held.Add(n) > a.pool.share {
 		a.held.Add(-n)
 		return errCaller
@@ -161,15 +161,15 @@ func (b *Budget) take(a *account, n int64) *Error {
 		return nil
 	}
 	if b.total.Add(n) > b.capacity {
-		b.give(a, n)
+		b.release(a, n)
 		return errTotal
 	}
 	b.update()
 	return nil
 }
 
-// give returns n bytes of the account.
-func (b *Budget) give(a *account, n int64) {
+// release releases n bytes of the account.
+func (b *Budget) release(a *account, n int64) {
 	a.held.Add(-n)
 	a.pool.held.Add(-n)
 	if a.key.class != System {

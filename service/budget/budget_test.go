@@ -10,7 +10,7 @@ import (
 
 const testLimit = 1 << 30
 
-// unobserved returns a budget that does not look at the memory in use.
+// unobserved returns a budget that ignores the memory in use.
 func unobserved(opts Options) *Budget {
 	opts.Limit = testLimit
 	opts.InUse = func() (int64, int64) { return 0, 0 }
@@ -83,7 +83,7 @@ func TestSystemHasAReserve(t *testing.T) {
 	wantScope(t, health.Grow(Request, b.Capacity()), ScopeCaller)
 }
 
-// However many callers fill the budget, one that holds less than each of them is admitted.
+// Below Critical a caller that holds less than each of the others is admitted, regardless of their number.
 func TestEqualShareIsAdmitted(t *testing.T) {
 	t.Parallel()
 	for _, callers := range []int{5, 50, 1000} {
@@ -92,7 +92,7 @@ func TestEqualShareIsAdmitted(t *testing.T) {
 		for i := range holders {
 			holders[i] = open(b, Known, fmt.Sprint(i))
 		}
-		for grew := true; grew; { // each takes what it gets
+		for grew := true; grew; { // each fills its share
 			grew = false
 			for _, r := range holders {
 				grew = r.Grow(Request, b.Capacity()/20000) == nil || grew
@@ -125,7 +125,7 @@ func TestLevels(t *testing.T) {
 			}
 		}
 	}
-	// The prober holds more than an equal share of what may be reserved.
+	// The prober holds more than an equal share.
 	other, probe := open(b, Known, "probe"), open(b, Known, "probe")
 	if err := other.Grow(Header, 20*percent); err != nil {
 		t.Fatal(err)
@@ -171,7 +171,7 @@ func TestLevels(t *testing.T) {
 	}
 }
 
-// A level that is left and entered with every reservation would fill the log.
+// Without hysteresis each reservation near a threshold would log a change.
 func TestLevelHasHysteresis(t *testing.T) {
 	t.Parallel()
 	changes := 0
@@ -193,7 +193,7 @@ func TestLevelHasHysteresis(t *testing.T) {
 	}
 }
 
-func TestMoveTakesAllToAnotherCaller(t *testing.T) {
+func TestMoveTransfersAllKinds(t *testing.T) {
 	t.Parallel()
 	b := unobserved(Options{})
 	r := open(b, Anonymous, "address")
@@ -212,7 +212,7 @@ func TestMoveTakesAllToAnotherCaller(t *testing.T) {
 	}
 	wantScope(t, r.Move(Known, "full"), ScopeCaller)
 	if got := b.Total(); got != 110+b.CallerShare(Known)-50 {
-		t.Errorf("Total() after a refused Move = %d, want %d", got, 110+b.CallerShare(Known)-50)
+		t.Errorf("Total() after a rejected Move = %d, want %d", got, 110+b.CallerShare(Known)-50)
 	}
 	if r.Release(); r.Sum() != 0 || b.accounts[accountKey{Known, "principal"}] != nil {
 		t.Errorf("after Release: Sum() = %d, account %v; want none", r.Sum(), b.accounts)
@@ -244,7 +244,7 @@ func TestNothingIsReservedAfterRelease(t *testing.T) {
 	if err := r.Grow(Body, 10); err != nil {
 		t.Fatal(err)
 	}
-	r.Shrink(Body, 1000) // more than there is
+	r.Shrink(Body, 1000) // more than is reserved
 	r.Release()
 	r.Release()
 	if err := r.Grow(Body, 1); err == nil || b.Total() != 0 || len(b.accounts) != 0 {
@@ -265,13 +265,12 @@ func TestNoLimit(t *testing.T) {
 	}
 	var b *Budget
 	b.Observe()
-	if b.Level() != Normal || b.Total() != 0 || b.Reserved(Body) != 0 || b.Capacity() != 0 || b.Refused(ScopeTotal) != 0 {
+	if b.Level() != Normal || b.Total() != 0 || b.Reserved(Body) != 0 || b.Capacity() != 0 || b.Rejected(ScopeTotal) != 0 {
 		t.Error("a nil Budget reports something")
 	}
 }
 
-// However many goroutines reserve, move and release at once, the ledger stays within its
-// bounds and ends empty.
+// Under concurrent Grow, Move and Release the ledger stays within its limits and ends empty.
 func TestLedgerBalances(t *testing.T) {
 	t.Parallel()
 	b := unobserved(Options{})

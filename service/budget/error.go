@@ -1,14 +1,14 @@
 package budget
 
-// Scope says which bound refused a reservation.
+// Scope is the limit that rejected a reservation.
 type Scope string
 
 // The scopes.
 const (
-	ScopeCaller Scope = "caller"    // the share of one caller is used up
-	ScopeClass  Scope = "anonymous" // that of all callers without credentials is, or the reserve for health checks
-	ScopeTotal  Scope = "total"     // the budget is
-	ScopeLevel  Scope = "level"     // the level admits no more of the kind
+	ScopeCaller Scope = "caller"    // share of one caller
+	ScopeClass  Scope = "anonymous" // share of all anonymous callers, or the reserve for health checks
+	ScopeTotal  Scope = "total"     // whole budget
+	ScopeLevel  Scope = "level"     // closed by the level
 )
 
 var scopes = [...]Scope{ScopeCaller, ScopeClass, ScopeTotal, ScopeLevel}
@@ -16,15 +16,15 @@ var scopes = [...]Scope{ScopeCaller, ScopeClass, ScopeTotal, ScopeLevel}
 // Scopes returns all scopes.
 func Scopes() []Scope { return scopes[:] }
 
-// Error is the error of a refused reservation.
+// Error is the error of a rejected reservation.
 type Error struct {
 	Scope Scope
 }
 
-// Error returns the text of the error.
+// Error returns the message.
 func (e *Error) Error() string { return "memory budget exhausted: " + string(e.Scope) }
 
-// Refusals are frequent while a budget is exhausted, and cost no memory.
+// Rejections are frequent while the budget is exhausted, so the errors are preallocated.
 var (
 	errCaller = &Error{ScopeCaller}
 	errClass  = &Error{ScopeClass}
@@ -32,24 +32,24 @@ var (
 	errLevel  = &Error{ScopeLevel}
 )
 
-// refuse counts a refusal.
-func (b *Budget) refuse(err *Error) error {
+// countRejected counts a rejection.
+func (b *Budget) countRejected(err *Error) error {
 	for i, scope := range scopes {
 		if scope == err.Scope {
-			b.refused[i].Add(1)
+			b.rejected[i].Add(1)
 		}
 	}
 	return err
 }
 
-// Refused returns how many reservations the scope has refused.
-func (b *Budget) Refused(scope Scope) int64 {
+// Rejected returns the number of reservations that the scope rejected.
+func (b *Budget) Rejected(scope Scope) int64 {
 	if b == nil {
 		return 0
 	}
 	for i, s := range scopes {
 		if s == scope {
-			return b.refused[i].Load()
+			return b.rejected[i].Load()
 		}
 	}
 	return 0

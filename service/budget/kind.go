@@ -1,6 +1,6 @@
 package budget
 
-// Kind says what reserved bytes are for. Metrics count by it.
+// Kind is the purpose of reserved bytes. It is a metric label.
 type Kind uint8
 
 // The kinds of reservations.
@@ -14,7 +14,7 @@ const (
 	Response                 // responses until the peer has consumed them
 	Compressor               // state of compressors
 	Stream                   // cost of a stream beyond its request
-	Subscription             // followed users
+	Subscription             // subscriptions to users
 	Write                    // queued writes
 
 	kinds
@@ -29,7 +29,7 @@ func Kinds() []Kind {
 	return all
 }
 
-// String returns the value of the kind as a label of a metric.
+// String returns the metric label.
 func (k Kind) String() string {
 	return [...]string{
 		"connection", "header", "request", "body", "decompressed", "message", "response", "compressor", "stream",
@@ -37,7 +37,7 @@ func (k Kind) String() string {
 	}[k]
 }
 
-// grows reports whether a request decides how large the kind becomes.
+// grows reports whether the size of the kind depends on the content of requests.
 func (k Kind) grows() bool {
 	switch k {
 	case Body, Decompressed, Message, Response:
@@ -47,22 +47,21 @@ func (k Kind) grows() bool {
 	}
 }
 
-// Class says from which part of the budget a caller draws.
+// Class is the part of the budget that a caller uses.
 type Class uint8
 
 // The classes of callers.
 const (
-	// Anonymous callers have shown no credentials. Together they have a quarter of the
-	// budget, and one of them has half of that.
+	// Anonymous is for callers without credentials. Together they can reserve a quarter of the
+	// budget, and each can reserve half of that.
 	Anonymous Class = iota
-	// Pending is for requests whose credentials are not verified yet, by address. They
-	// have an eighth of the budget, and those of one address have half of that.
+	// Pending is for requests whose credentials are not verified yet, by address. Together they can
+	// reserve an eighth of the budget, and each address half of that.
 	Pending
-	// Known callers are principals, or addresses where authentication is disabled. One of
-	// them has a quarter of the budget.
+	// Known is for principals, or for addresses if authentication is disabled. Each can reserve a
+	// quarter of the budget.
 	Known
-	// System is for health checks. It has a small reserve beside the budget, which no
-	// level closes.
+	// System is for health checks. It has a small separate reserve, independent of the level.
 	System
 
 	classes

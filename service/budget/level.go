@@ -1,9 +1,10 @@
 package budget
 
-// Level says how much of the budget is left.
+// Level is the degree of memory pressure.
 type Level int32
 
-// The levels, and what they refuse to callers that hold more than an equal share.
+// The levels, with the reservations that they reject. Below Critical, callers that hold at most an equal
+// share are exempt.
 const (
 	Normal   Level = iota // everything is admitted
 	Elevated              // no new streams, no large requests
@@ -14,23 +15,23 @@ const (
 // Levels returns all levels.
 func Levels() []Level { return []Level{Normal, Elevated, High, Critical} }
 
-// String returns the name of the level in log lines.
+// String returns the name of the level.
 func (l Level) String() string {
 	return [...]string{"normal", "elevated", "high", "critical"}[l]
 }
 
 const (
-	// hysteresis is how many percent of the capacity have to be returned below the
-	// threshold of a level before the level is left.
+	// hysteresis is the distance, in percent of the capacity, between the threshold of a level and
+	// the reservation at which the level is left.
 	hysteresis = 5
-	// largeBytes is what one request may reserve at the level Elevated.
+	// largeBytes is the maximum reservation of a request at Elevated and High.
 	largeBytes = 256 << 10
 )
 
 // threshold returns the percentage of the capacity at which the level begins.
 func (l Level) threshold() int64 { return [...]int64{0, 70, 85, 95}[l] }
 
-// levelOf returns the level of a ledger with reserved bytes, given the level before.
+// levelOf returns the level for the number of reserved bytes, after the level before.
 func (b *Budget) levelOf(reserved int64, before Level) Level {
 	level := Normal
 	for _, l := range []Level{Elevated, High, Critical} {
@@ -45,15 +46,15 @@ func (b *Budget) levelOf(reserved int64, before Level) Level {
 	return level
 }
 
-// update sets the level by what is reserved and by the memory in use.
+// update sets the level from the reserved bytes and the memory in use.
 func (b *Budget) update() {
 	before := b.Level()
-	if b.wanted(before) == before {
+	if b.nextLevel(before) == before {
 		return
 	}
 	b.mu.Lock()
 	before = b.Level()
-	level := b.wanted(before)
+	level := b.nextLevel(before)
 	b.level.Store(int32(level))
 	b.mu.Unlock()
 	if level != before && b.opts.Changed != nil {
@@ -61,12 +62,12 @@ func (b *Budget) update() {
 	}
 }
 
-// wanted returns the level that should follow the level before.
-func (b *Budget) wanted(before Level) Level {
+// nextLevel returns the level that follows the level before.
+func (b *Budget) nextLevel(before Level) Level {
 	return max(b.levelOf(b.total.Load(), before), Level(b.observed.Load()))
 }
 
-// Level returns the present level.
+// Level returns the current level.
 func (b *Budget) Level() Level {
 	if b == nil {
 		return Normal

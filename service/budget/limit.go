@@ -10,20 +10,20 @@ import (
 	"strings"
 )
 
-// ProcessMemoryLimit returns the limit that the process has been given from outside, 0 if
-// none is known: nine tenths of the limit of its control group, else three quarters of the
-// machine's memory; or less, if GOMEMLIMIT is the RuntimeLimit of a smaller limit.
+// ProcessMemoryLimit returns the memory limit of the process, 0 if unknown: nine tenths of the cgroup
+// limit, else three quarters of the machine's memory. A smaller limit is derived from GOMEMLIMIT,
+// which is taken as the RuntimeLimit.
 func ProcessMemoryLimit() int64 {
-	outer := outerMemoryLimit(os.DirFS("/"))
+	system := systemMemoryLimit(os.DirFS("/"))
 	if runtime := debug.SetMemoryLimit(-1); runtime < math.MaxInt64 {
-		if limit := runtime / runtimePercent * 100; outer == 0 || limit < outer {
+		if limit := runtime / runtimePercent * 100; system == 0 || limit < system {
 			return limit
 		}
 	}
-	return outer
+	return system
 }
 
-func outerMemoryLimit(root fs.FS) int64 {
+func systemMemoryLimit(root fs.FS) int64 {
 	machine := machineMemory(root) / 4 * 3
 	if group := groupMemoryLimit(root) / 10 * 9; group > 0 && (machine == 0 || group < machine) {
 		return group
@@ -31,7 +31,7 @@ func outerMemoryLimit(root fs.FS) int64 {
 	return machine
 }
 
-// machineMemory reads how much memory there is.
+// machineMemory returns the memory of the machine, 0 if unknown.
 func machineMemory(root fs.FS) int64 {
 	text, err := fs.ReadFile(root, "proc/meminfo")
 	if err != nil {
@@ -44,8 +44,7 @@ func machineMemory(root fs.FS) int64 {
 	return kibibytes << 10
 }
 
-// groupMemoryLimit reads the limit of the control group, of version 2 or 1, as a
-// container sees its own.
+// groupMemoryLimit returns the limit of the cgroup (v2 or v1) as seen in a container, 0 if none.
 func groupMemoryLimit(root fs.FS) int64 {
 	for _, path := range []string{"sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"} {
 		text, err := fs.ReadFile(root, path)
@@ -53,7 +52,7 @@ func groupMemoryLimit(root fs.FS) int64 {
 			continue
 		}
 		limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-		if err == nil && limit > 0 && limit < 1<<50 { // version 1 says no limit by a huge one
+		if err == nil && limit > 0 && limit < 1<<50 { // v1 reports no limit as a huge value
 			return limit
 		}
 	}

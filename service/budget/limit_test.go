@@ -26,7 +26,7 @@ func TestGroupMemoryLimit(t *testing.T) {
 	}
 }
 
-func TestOuterMemoryLimit(t *testing.T) {
+func TestSystemMemoryLimit(t *testing.T) {
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
 	const machine, group = "proc/meminfo", "sys/fs/cgroup/memory.max"
 	for _, c := range []struct {
@@ -40,14 +40,13 @@ func TestOuterMemoryLimit(t *testing.T) {
 		{fstest.MapFS{machine: file("MemTotal:  4000 kB\n"), group: file("1000000000\n")}, 3000 << 10},
 		{fstest.MapFS{group: file("1000000\n")}, 900_000},
 	} {
-		if got := outerMemoryLimit(c.files); got != c.want {
+		if got := systemMemoryLimit(c.files); got != c.want {
 			t.Errorf("%v: got %d, want %d", c.files, got, c.want)
 		}
 	}
 }
 
-// A server that sets the limit of the runtime by the limit of the process must find the
-// same limit when it asks again.
+// ProcessMemoryLimit must not change after a server has set the limit of the runtime from it.
 func TestProcessMemoryLimitIsStable(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
 	debug.SetMemoryLimit(64 << 20)

@@ -14,38 +14,37 @@ import (
 )
 
 const (
-	// lookEvery is how old a look at the memory in use may be.
-	lookEvery = 20 * time.Millisecond
-	// lookShare is the part of the limit, one in so many, that may be reserved before the
-	// next look.
-	lookShare = 64
-	// collectEvery is how often garbage is collected while requests are refused because of
-	// the memory in use. The live heap is known after a collection only.
-	collectEvery = time.Second
+	// sampleInterval is the maximum age of a sample of the memory in use.
+	sampleInterval = 20 * time.Millisecond
+	// sampleDivisor defines the part of the limit after whose reservation the next sample is taken.
+	sampleDivisor = 64
+	// gcInterval is the interval of forced garbage collections while memory in use raises the level.
+	// The size of the live heap is only known after a collection.
+	gcInterval = time.Second
 
-	// The parts of the limit, in percent. Live memory above refuseAbove makes the level
-	// High until it is below admitBelow. Memory obtained from the system, garbage
-	// included, beyond criticalAbove makes it Critical.
-	refuseAbove   = 80
-	admitBelow    = 70
+	// Thresholds in percent of the limit. Live memory above highAbove makes the level High until it
+	// is below normalBelow. Memory obtained from the system, including garbage, above
+	// criticalAbove makes it Critical.
+	highAbove     = 80
+	normalBelow   = 70
 	criticalAbove = 95
 )
 
-// observer follows the memory that the process uses.
+// observer samples the memory in use.
 type observer struct {
-	born     time.Time
-	observed atomic.Int32 // the level that the memory in use calls for
-	looked   atomic.Int64 // time of the last look, after born
-	unseen   atomic.Int64 // bytes reserved since
+	start     time.Time
+	observed  atomic.Int32 // level for the memory in use
+	sampled   atomic.Int64 // time of the last sample, since start
+	unsampled atomic.Int64 // bytes reserved since the last sample
 
-	looking sync.Mutex
-	samples []metrics.Sample
-	collect time.Time
-	usage   func() (live, held int64)
+	sampling sync.Mutex
+	samples  []metrics.Sample
+	lastGC   time.Time
+	usage    func() (live, held int64)
 }
 
 func (o *observer) init(now time.Time, inUse func() (live, held int64)) {
-	o.born = now
+	o.start = now
 	if o.usage = inUse; inUse != nil {
 		return
 	}
@@ -62,65 +61,63 @@ func (o *observer) init(now time.Time, inUse func() (live, held int64)) {
 	o.usage = o.measure
 }
 
-// Observe brings the level up to date with the memory in use. Grow does so for requests
-// and connections; a caller that waits for the level to change has to call it.
+// Observe updates the level from the memory in use. Grow does that for requests and connections; code
+// that waits for a change of the level must call Observe.
 func (b *Budget) Observe() {
 	if b != nil {
-		b.look()
+		b.sample()
 	}
 }
 
-// expect notes that n further bytes of the kind are about to be allocated.
-func (b *Budget) expect(kind Kind, n int64) {
-	unseen := b.unseen.Add(n)
-	if kind == Request || kind == Connection || unseen >= b.opts.Limit/lookShare {
-		b.look()
+// beforeGrow takes a sample if one is due before n bytes of the kind are reserved.
+func (b *Budget) beforeGrow(kind Kind, n int64) {
+	reserved := b.unsampled.Add(n)
+	if kind == Request || kind == Connection || reserved >= b.opts.Limit/sampleDivisor {
+		b.sample()
 	}
 }
 
-// look looks at the memory in use if the last look is too old, or much was reserved
-// since.
-func (b *Budget) look() {
-	now := time.Since(b.born)
-	last := b.looked.Load()
-	recent := last != 0 && now-time.Duration(last) < lookEvery && b.unseen.Load() < b.opts.Limit/lookShare
-	if recent || !b.looking.TryLock() {
+// sample samples the memory in use, unless the last sample is recent and little was reserved since.
+func (b *Budget) sample() {
+	now := time.Since(b.start)
+	last := b.sampled.Load()
+	recent := last != 0 && now-time.Duration(last) < sampleInterval && b.unsampled.Load() < b.opts.Limit/sampleDivisor
+	if recent || !b.sampling.TryLock() {
 		return
 	}
-	defer b.looking.Unlock()
-	b.unseen.Store(0)
-	b.looked.Store(int64(now) + 1)
+	defer b.sampling.Unlock()
+	b.unsampled.Store(0)
+	b.sampled.Store(int64(now) + 1)
 	live, held := b.usage()
 	level := Level(b.observed.Load())
 	switch limit := b.opts.Limit / 100; {
 	case held > limit*criticalAbove:
 		level = Critical
-	case live > limit*refuseAbove, level == Critical:
+	case live > limit*highAbove, level == Critical:
 		level = High
-	case live < limit*admitBelow:
+	case live < limit*normalBelow:
 		level = Normal
 	}
 	b.observed.Store(int32(level))
-	if level > Normal && time.Since(b.collect) >= collectEvery {
-		b.collect = time.Now()
+	if level > Normal && time.Since(b.lastGC) >= gcInterval {
+		b.lastGC = time.Now()
 		go debug.FreeOSMemory()
 	}
 	b.update()
 }
 
-// measure returns the memory in use for certain, and the memory that the process holds,
-// garbage included. Memory that is not Go's counts in both.
+// measure returns the live memory, and the memory held by the process including garbage. Memory outside
+// of the Go runtime counts in both.
 func (o *observer) measure() (live, held int64) {
 	metrics.Read(o.samples)
 	value := func(i int) int64 { return int64(o.samples[i].Value.Uint64()) }
 	held = value(1) - value(2)
 	other := max(anonymousBytes()-held, 0)
-	outsideHeap := held - value(3) - value(4) - value(5) // stacks and the runtime's own
+	outsideHeap := held - value(3) - value(4) - value(5) // stacks and runtime
 	return value(0) + outsideHeap + other, held + other
 }
 
-// anonymousBytes returns the resident memory of the process that is no file's, 0 where
-// the system does not tell.
+// anonymousBytes returns the resident anonymous memory of the process, 0 if unknown.
 func anonymousBytes() int64 {
 	if runtime.GOOS != "linux" {
 		return 0
@@ -141,8 +138,7 @@ func anonymousBytes() int64 {
 	return (resident - shared) * int64(os.Getpagesize())
 }
 
-// HeapInUse returns the bytes of heap objects and goroutine stacks in use, garbage that
-// was not collected yet included.
+// HeapInUse returns the bytes of heap objects, including garbage, and of goroutine stacks.
 func HeapInUse() int64 {
 	samples := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
 	metrics.Read(samples)

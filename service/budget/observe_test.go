@@ -18,26 +18,26 @@ func TestLevelFollowsMemoryInUse(t *testing.T) {
 			{100, 200, Normal},
 			{790, 900, Normal},
 			{810, 900, High},
-			{750, 900, High}, // not before it is well below
+			{750, 900, High}, // hysteresis
 			{690, 900, Normal},
-			{690, 960, Critical}, // the collector does not keep up
+			{690, 960, Critical}, // garbage
 			{750, 940, High},
 			{690, 900, Normal},
 		} {
 			live, held = step.live, step.held
-			time.Sleep(2 * lookEvery)
+			time.Sleep(2 * sampleInterval)
 			if b.Observe(); b.Level() != step.want {
 				t.Errorf("live %d, held %d: Level() = %v, want %v", step.live, step.held, b.Level(), step.want)
 			}
 		}
 		live = limit
 		if b.Observe(); b.Level() != Normal {
-			t.Error("Observe looks more often than every lookEvery")
+			t.Error("Observe() sampled twice within sampleInterval, want once")
 		}
 		var r Reservation
 		r.Open(b, nil, Known, "a")
-		if err := r.Grow(Body, limit/lookShare+1); err != nil || b.Level() != High {
-			t.Errorf("Grow(%d) = %v, Level() = %v, want %v: a large reservation looks at once", limit/lookShare+1, err, b.Level(), High)
+		if err := r.Grow(Body, limit/sampleDivisor+1); err != nil || b.Level() != High {
+			t.Errorf("Grow(%d) = %v, Level() = %v, want %v: a large reservation samples at once", limit/sampleDivisor+1, err, b.Level(), High)
 		}
 	})
 }

@@ -6,10 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Reservation is what one holder, such as a connection or a request, has reserved. It
-// belongs to the account of one caller. It is safe for use by many goroutines.
-//
-// A zero Reservation has no limit until Open.
+// Reservation has the reserved bytes of one holder, such as a connection or a request. It belongs to the
+// account of one caller. It is safe for concurrent use. A zero Reservation has no limit until Open.
 type Reservation struct {
 	budget *Budget
 	parent *Reservation
@@ -21,9 +19,8 @@ type Reservation struct {
 	held    [kinds]int64
 }
 
-// Open makes the reservation draw on the account of a caller. With a parent, which must
-// outlive the reservation, Sum of the parent includes it. Open is called once, before
-// the reservation is used by several goroutines.
+// Open assigns the reservation to the account of a caller. Sum of the parent, which must outlive the
+// reservation and may be nil, includes it. Open must be called once, before concurrent use.
 func (r *Reservation) Open(b *Budget, parent *Reservation, class Class, caller string) {
 	if b == nil {
 		return
@@ -32,28 +29,28 @@ func (r *Reservation) Open(b *Budget, parent *Reservation, class Class, caller s
 	r.account = b.account(class, caller)
 }
 
-// Grow reserves n further bytes. If it fails nothing is reserved, and the error is an *Error.
+// Grow reserves n more bytes. On failure, which is an *Error, nothing is reserved.
 func (r *Reservation) Grow(kind Kind, n int64) error {
 	if r == nil || r.budget == nil || n <= 0 {
 		return nil
 	}
-	r.budget.expect(kind, n)
+	r.budget.beforeGrow(kind, n)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.account == nil {
-		return errTotal // what is reserved after Release would never be returned
+		return errTotal // nothing would release it after Release
 	}
 	if r.account.key.class != System && r.budget.closed(r.account, kind, r.total, n) {
-		return r.budget.refuse(errLevel)
+		return r.budget.countRejected(errLevel)
 	}
-	if err := r.budget.take(r.account, n); err != nil {
-		return r.budget.refuse(err)
+	if err := r.budget.reserve(r.account, n); err != nil {
+		return r.budget.countRejected(err)
 	}
 	r.add(kind, n)
 	return nil
 }
 
-// Shrink returns n bytes of the kind, at most what is reserved of it.
+// Shrink releases n bytes of the kind, or all if fewer are reserved.
 func (r *Reservation) Shrink(kind Kind, n int64) {
 	if r == nil || r.budget == nil || n <= 0 {
 		return
@@ -63,11 +60,11 @@ func (r *Reservation) Shrink(kind Kind, n int64) {
 	if n = min(n, r.held[kind]); n == 0 || r.account == nil {
 		return
 	}
-	r.budget.give(r.account, n)
+	r.budget.release(r.account, n)
 	r.add(kind, -n)
 }
 
-// add notes bytes that were taken or given. It is called with the lock.
+// add adds n bytes, which may be negative, to the totals. The caller holds the lock.
 func (r *Reservation) add(kind Kind, n int64) {
 	r.held[kind] += n
 	r.total += n
@@ -77,8 +74,7 @@ func (r *Reservation) add(kind Kind, n int64) {
 	}
 }
 
-// Move makes the reservation belong to another caller, with all that is reserved. If it
-// fails the reservation stays as it is.
+// Move moves the reservation to the account of another caller. On failure it is unchanged.
 func (r *Reservation) Move(class Class, caller string) error {
 	if r == nil || r.budget == nil {
 		return nil
@@ -90,21 +86,21 @@ func (r *Reservation) Move(class Class, caller string) error {
 		return nil
 	}
 	to := r.budget.account(class, caller)
-	// It is returned first: one that counts twice meanwhile would be refused near the limit.
-	r.budget.give(old, r.total)
-	if err := r.budget.take(to, r.total); err != nil {
-		// Another may have taken the bytes; they are in use all the same.
-		r.budget.force(old, r.total)
-		r.budget.leave(to)
-		return r.budget.refuse(err)
+	// Release first: counted twice, the bytes could exceed the limit.
+	r.budget.release(old, r.total)
+	if err := r.budget.reserve(to, r.total); err != nil {
+		// Others may have reserved the bytes, which are still in use.
+		r.budget.forceReserve(old, r.total)
+		r.budget.dropRef(to)
+		return r.budget.countRejected(err)
 	}
 	r.account = to
-	r.budget.leave(old)
+	r.budget.dropRef(old)
 	return nil
 }
 
-// force reserves n bytes for the account, whatever its bounds.
-func (b *Budget) force(a *account, n int64) {
+// forceReserve reserves n bytes for the account beyond its limits.
+func (b *Budget) forceReserve(a *account, n int64) {
 	a.held.Add(n)
 	a.pool.held.Add(n)
 	if a.key.class != System {
@@ -113,7 +109,7 @@ func (b *Budget) force(a *account, n int64) {
 	}
 }
 
-// Release returns everything. No byte can be reserved after it. It may be called twice.
+// Release releases all bytes and closes the reservation. It is idempotent.
 func (r *Reservation) Release() {
 	if r == nil || r.budget == nil {
 		return
@@ -123,17 +119,17 @@ func (r *Reservation) Release() {
 	if r.account == nil {
 		return
 	}
-	r.budget.give(r.account, r.total)
+	r.budget.release(r.account, r.total)
 	for kind, n := range r.held {
 		if n > 0 {
 			r.add(Kind(kind), -n)
 		}
 	}
-	r.budget.leave(r.account)
+	r.budget.dropRef(r.account)
 	r.account = nil
 }
 
-// Held returns how many bytes of the kind are reserved.
+// Held returns the number of reserved bytes of the kind.
 func (r *Reservation) Held(kind Kind) int64 {
 	if r == nil || r.budget == nil {
 		return 0
@@ -143,7 +139,7 @@ func (r *Reservation) Held(kind Kind) int64 {
 	return r.held[kind]
 }
 
-// Sum returns how many bytes are reserved, with those of the reservations whose parent it is.
+// Sum returns the number of reserved bytes, including those of its children.
 func (r *Reservation) Sum() int64 {
 	if r == nil || r.budget == nil {
 		return 0
@@ -153,7 +149,7 @@ func (r *Reservation) Sum() int64 {
 	return r.total + r.nested.Load()
 }
 
-// Budget returns the budget that the reservation draws on, nil where there is none.
+// Budget returns the budget of the reservation, nil if it has no limit.
 func (r *Reservation) Budget() *Budget {
 	if r == nil {
 		return nil
@@ -163,13 +159,12 @@ func (r *Reservation) Budget() *Budget {
 
 type contextKey struct{}
 
-// NewContext returns a context that carries the reservation of a request.
+// NewContext returns a context with the reservation of a request.
 func NewContext(ctx context.Context, r *Reservation) context.Context {
 	return context.WithValue(ctx, contextKey{}, r)
 }
 
-// FromContext returns the reservation of the request, nil where there is none. The
-// server releases it when the handler has returned.
+// FromContext returns the reservation of the request, or nil. The server releases it after the handler.
 func FromContext(ctx context.Context) *Reservation {
 	r, _ := ctx.Value(contextKey{}).(*Reservation)
 	return r

@@ -148,7 +148,7 @@ func TestEveryProcedureAsksWhoCallsOverEveryProtocol(t *testing.T) {
 	}
 	head, err := g.Store().Head(t.Context())
 	if err != nil || head.Position != 0 {
-		t.Errorf("something was stored: %+v, %v", head, err)
+		t.Errorf("store head = %+v, %v, want it unchanged", head, err)
 	}
 }
 

@@ -96,10 +96,13 @@ func (c *Config) reflection() auth.Reflection {
 	return auth.ReflectionOpen
 }
 
-// Flags returns the kong mapper of the type "nonempty". It rejects an empty value, because an unset
+// NonEmptyType is the kong type of flags that must not be empty.
+const NonEmptyType = "nonempty"
+
+// Flags returns the kong mapper of NonEmptyType. It rejects an empty value, because an unset
 // shell variable must not disable authentication or TLS.
 func Flags() kong.Option {
-	return kong.NamedMapper("nonempty", kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
+	return kong.NamedMapper(NonEmptyType, kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
 		var text string
 		if err := ctx.Scan.PopValueInto("value", &text); err != nil {
 			return err

@@ -24,9 +24,8 @@ func (stuckStore) Get(ctx context.Context, _ int64) (*user.User, error) {
 	return nil, ctx.Err()
 }
 
-// A call that gets no additional ends when the server says, over all protocols, whatever
-// deadline its caller sets.
-func TestCallsThatGetNoFurther(t *testing.T) {
+// --max-call-duration ends a call over all protocols, even if the deadline of the client is later.
+func TestMaxCallDuration(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel(),
 		servertest.Config(func(c *server.Config) { c.MaxCallDuration = 200 * time.Millisecond }),
@@ -37,7 +36,7 @@ func TestCallsThatGetNoFurther(t *testing.T) {
 			if deadline > 0 {
 				ctx, cancel = context.WithTimeout(t.Context(), deadline)
 			}
-			late := time.AfterFunc(5*time.Second, cancel) // so that a failure ends
+			late := time.AfterFunc(5*time.Second, cancel) // ends a failing test
 			_, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: 1})
 			late.Stop()
 			cancel()

@@ -13,28 +13,25 @@ import (
 
 const module = "github.com/yourorg/userservice/"
 
-// mayImport says who may import whom, among the packages of this module and but for
-// tests. A package that is missing may import nothing local; "..." at the end of a
-// name stands for all below it, too.
+// mayImport lists the allowed imports between packages of this module, except in tests. A package
+// that is not listed may import nothing local; "..." at the end of a name includes all packages below.
 //
-// The rule keeps each decision in one place. The domain knows neither the wire nor a
-// database, so a store or a protocol can be added without touching a rule of the
-// service. Handlers see the store by its contract alone. What lies below the mux
-// knows no users. Only package server sees all, and decides what goes where.
+// The domain is independent of protocols and databases, handlers depend only on the interface of the
+// store, and packages below the mux are independent of users. Only package server imports all others.
 var mayImport = map[string][]string{
 	"cmd/userd":   {"service/server", "service/auth", "service/telemetry", "service/store/...", "service/user"},
 	"cmd/userctl": {"client", "gen/..."},
 	"client":      {"gen/..."},
 
-	// Handlers ask who calls, to write it into the log.
+	// Handlers record the caller in the log.
 	"service":                {"service/user", "service/fair", "service/feed", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/store":          {"service/fair", "service/user", "service/clock"},
 	"service/store/sqlite":   {"service/fair", "service/user", "service/clock"},
 	"service/store/postgres": {"service/fair", "service/user", "service/clock"},
 	"service/store/traced":   {"service/user"},
 	"service/feed":           {"service/fair", "service/user"},
-	// The one table of errors. It stands by itself, since those who share it may not
-	// see each other: handlers, interceptors, and what refuses below them.
+	// The table of errors is shared by handlers, interceptors and middleware, which must not import
+	// each other.
 	"service/user":      {"service/fair"},
 	"service/rpcstatus": {"service/user"},
 	"service/auth":      {"service/user", "service/rpcstatus"},
@@ -47,12 +44,12 @@ var mayImport = map[string][]string{
 
 	"gen/user/v1/userv1connect": {"gen/..."},
 
-	// Tests of several packages share these.
+	// Shared by tests of several packages.
 	"service/store/storetest": {"service/user", "service/store/..."},
 	"service/servertest":      {"service/...", "gen/..."},
 }
 
-func TestWhoMayImportWhom(t *testing.T) {
+func TestAllowedImports(t *testing.T) {
 	t.Parallel()
 	for _, p := range listPackages(t) {
 		importer := strings.TrimPrefix(p.ImportPath, module)
@@ -77,7 +74,7 @@ func covers(allowed []string, local string) bool {
 
 type listed struct {
 	ImportPath string
-	Imports    []string // but for tests
+	Imports    []string // without those of tests
 }
 
 func listPackages(t *testing.T) []listed {

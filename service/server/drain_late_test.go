@@ -20,7 +20,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// lateStore has a read that goes on for a moment after its call has ended.
+// lateStore has a read that continues for 100 ms after its call is canceled.
 type lateStore struct {
 	user.Store
 
@@ -33,7 +33,7 @@ func (s *lateStore) Get(ctx context.Context, _ int64) (*user.User, error) {
 	defer s.busy.Store(false)
 	close(s.reading)
 	<-ctx.Done()
-	<-time.After(100 * time.Millisecond) // as a statement may that is interrupted
+	<-time.After(100 * time.Millisecond) // like an interrupted SQL statement
 	return nil, ctx.Err()
 }
 
@@ -42,12 +42,12 @@ func (s *lateStore) Close() error {
 	return s.Store.Close()
 }
 
-// A call that does not end in time is told, ended, and its handler waited for before the
-// store closes; the stop is none in good order.
-func TestStopEndsLateCallsBeforeTheStore(t *testing.T) {
+// A call that exceeds the shutdown timeout is canceled, its handler ends before the store closes, and
+// the shutdown fails.
+func TestShutdownCancelsLateCalls(t *testing.T) {
 	t.Parallel()
-	for _, patience := range []time.Duration{0, 2 * time.Second} {
-		t.Run(patience.String(), func(t *testing.T) {
+	for _, timeout := range []time.Duration{0, 2 * time.Second} {
+		t.Run(timeout.String(), func(t *testing.T) {
 			t.Parallel()
 			log, metrics := slog.New(slog.DiscardHandler), telemetry.NewMetrics(telemetry.Build{})
 			store, storage, err := OpenStore(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "users.db"), false, log, metrics)
@@ -58,7 +58,7 @@ func TestStopEndsLateCallsBeforeTheStore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cfg.Listen, cfg.AdminListen, cfg.ShutdownTimeout = "127.0.0.1:0", "", patience
+			cfg.Listen, cfg.AdminListen, cfg.ShutdownTimeout = "127.0.0.1:0", "", timeout
 			late := &lateStore{Store: store, reading: make(chan struct{})}
 			s, err := New(t.Context(), cfg, Parts{Store: late, Storage: storage, Logger: log, Metrics: metrics})
 			if err != nil {
@@ -67,34 +67,34 @@ func TestStopEndsLateCallsBeforeTheStore(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			stopped := make(chan error, 1)
 			go func() { stopped <- s.Run(ctx) }()
-			answered, http1 := make(chan error, 1), &http.Transport{}
+			called, http1 := make(chan error, 1), &http.Transport{}
 			t.Cleanup(http1.CloseIdleConnections)
 			go func() {
 				client := userv1connect.NewUserServiceClient(&http.Client{Transport: http1}, "http://"+s.Addr().String())
 				_, err := client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1})
-				answered <- err
+				called <- err
 			}()
 			<-late.reading
 			began := time.Now()
 			stop()
-			if err := <-stopped; err == nil || !strings.Contains(err.Error(), "calls aborted after "+patience.String()) {
-				t.Errorf("got %v", err)
+			if err := <-stopped; err == nil || !strings.Contains(err.Error(), "calls aborted after "+timeout.String()) {
+				t.Errorf("Run = %v, want aborted calls", err)
 			}
-			if took := time.Since(began); took > patience+2*time.Second {
-				t.Errorf("it took %v", took)
+			if took := time.Since(began); took > timeout+2*time.Second {
+				t.Errorf("shutdown took %v", took)
 			}
 			if late.closedBusy.Load() {
 				t.Error("the store was closed while a handler used it")
 			}
-			if err := <-answered; connect.CodeOf(err) != connect.CodeUnavailable {
-				t.Errorf("the caller got %v", err)
+			if err := <-called; connect.CodeOf(err) != connect.CodeUnavailable {
+				t.Errorf("GetUser = %v, want UNAVAILABLE", err)
 			}
 		})
 	}
 }
 
-// While the server stops a check is answered with NOT_SERVING, and a watch ended.
-func TestHealthWhileTheServerStops(t *testing.T) {
+// During the shutdown Check returns NOT_SERVING and Watch ends.
+func TestHealthDuringShutdown(t *testing.T) {
 	t.Parallel()
 	h := newHealth(func() user.Head { return user.Head{Epoch: "e", Position: 7} })
 	mux := http.NewServeMux()

@@ -16,7 +16,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func TestDrainTellsEveryStream(t *testing.T) {
+func TestDrainEndsEveryStream(t *testing.T) {
 	var log lockedBuffer
 	s := servertest.Start(t, servertest.Log(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if _, err := s.GRPC().CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"}); err != nil {
@@ -24,7 +24,7 @@ func TestDrainTellsEveryStream(t *testing.T) {
 	}
 	type open struct {
 		name string
-		next func() error // receives, until the end
+		next func() error // receives until the stream ends
 	}
 	var streams []open
 	for _, p := range servertest.Protocols() {
@@ -73,7 +73,7 @@ func TestDrainTellsEveryStream(t *testing.T) {
 	}
 }
 
-func TestRestartKeepsWhatWasWritten(t *testing.T) {
+func TestRestartKeepsWrites(t *testing.T) {
 	s := servertest.Start(t)
 	client := s.GRPC()
 	created, err := client.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"})
@@ -103,7 +103,7 @@ func TestHealthOverTheWire(t *testing.T) {
 	}
 	s.Stop()
 	if next := <-events; next.Response != nil && next.Response.Status == grpchealth.StatusServing {
-		t.Errorf("when the server had stopped: got %+v", next)
+		t.Errorf("Watch after shutdown = %+v, want no SERVING", next)
 	}
 	cancel()
 	for range events { // until the watch has ended

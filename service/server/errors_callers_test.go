@@ -23,7 +23,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// tokens are those of callers who are refused.
+// tokens are rejected tokens.
 type tokens struct{ reader, expired, foreign string }
 
 func (k tokens) rows() map[string]failing {
@@ -68,8 +68,8 @@ func (k tokens) rows() map[string]failing {
 	}
 }
 
-// Who is refused is told why in the same words over every protocol.
-func TestRefusalsSayTheSameOverREST(t *testing.T) {
+// An authentication or authorization failure is the same error over every protocol.
+func TestAuthErrorsAreEqualOverAllProtocols(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	reader := g.token(t, "reader", time.Hour, auth.UsersRead)
@@ -79,12 +79,11 @@ func TestRefusalsSayTheSameOverREST(t *testing.T) {
 		t.Run(name, func(t *testing.T) { row.compare(t, g.Server) })
 	}
 	if after, err := g.Store().Head(t.Context()); err != nil || after.Position != 0 {
-		t.Errorf("something was stored: %v, %v", after, err)
+		t.Errorf("store head = %v, %v, want it unchanged", after, err)
 	}
 }
 
-// expire returns the token as it would be if it had been made long ago. It signs what
-// is otherwise the same, so that the time alone is what is wrong with it.
+// expire returns the token with times in the past and a valid signature.
 func (g guarded) expire(t *testing.T, token string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(g.keys, "userd-development-key.pem"))

@@ -23,10 +23,10 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// refused is a request in JSON, by each way in, that is refused.
+// refused is an invalid JSON request over Connect and REST.
 type refused struct {
 	requests map[string]request
-	want     string // in the answer
+	want     string // in the response
 }
 
 func refusedRequests(id int64, pageToken string) map[string]refused {
@@ -77,7 +77,7 @@ func refusedRequests(id int64, pageToken string) map[string]refused {
 	}
 }
 
-// What no client of ours would send gets a clear answer, and nothing of it is stored.
+// Invalid JSON requests are rejected with a clear error, and nothing is stored.
 func TestHostileInput(t *testing.T) {
 	t.Parallel()
 	s, w := startWithUsers(t)
@@ -97,23 +97,22 @@ func TestHostileInput(t *testing.T) {
 				if err := json.Unmarshal([]byte(body), &answer); err != nil || code != http.StatusBadRequest || answer.Message == "" {
 					t.Fatalf("got %d %s", code, body)
 				}
-				// REST names the place in a body that is no JSON of the form.
+				// REST names the position in an invalid body.
 				if !strings.Contains(body, test.want) && !strings.Contains(body, "(line 1:") && !strings.Contains(body, "-bit integer") {
-					t.Errorf("the answer does not say %q: %s", test.want, body)
+					t.Errorf("response has no %q: %s", test.want, body)
 				}
 			})
 		}
 	}
 	if after, err := s.Store().Head(t.Context()); err != nil || after.Position != before.Position {
-		t.Errorf("something was stored: %v, %v", after, err)
+		t.Errorf("store head = %v, %v, want it unchanged", after, err)
 	}
 }
 
-// raw is a message as bytes, which need not be one.
+// raw is an encoded message, possibly invalid.
 type raw []byte
 
-// rawCodec sends messages as they are. What the protocol itself has to say is encoded as
-// ever.
+// rawCodec sends raw messages unchanged, and encodes others as protobuf.
 type rawCodec struct{}
 
 func (rawCodec) Name() string { return "proto" }
@@ -139,15 +138,14 @@ func (rawCodec) Unmarshal(data []byte, message any) error {
 	return fmt.Errorf("a %T is no message", message)
 }
 
-// inProtobuf are the protocols that carry protobuf in a body.
+// inProtobuf are the protocols with protobuf bodies.
 func inProtobuf() []servertest.Protocol {
 	return slices.DeleteFunc(servertest.Protocols(), func(p servertest.Protocol) bool {
 		return strings.Contains(p.Name, "JSON") || strings.Contains(p.Name, "GET")
 	})
 }
 
-// callRaw calls a procedure and gives its error, or, on a stream of statuses, that of
-// the answer.
+// callRaw calls a procedure and returns its error; on a status stream, the error in the response.
 func callRaw(ctx context.Context, s *servertest.Server, p servertest.Protocol, name protoreflect.Name, message raw) error {
 	method := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods().ByName(name)
 	options := append(slices.Clone(p.Options), connect.WithCodec(rawCodec{}))
@@ -156,7 +154,7 @@ func callRaw(ctx context.Context, s *servertest.Server, p servertest.Protocol, n
 	case in && out:
 		stream := c.CallBidiStream(ctx)
 		defer func() { _ = stream.CloseResponse() }()
-		_ = stream.Send(&message) // Receive says what went wrong
+		_ = stream.Send(&message) // Receive returns the error
 		_ = stream.CloseRequest()
 		answer, err := stream.Receive()
 		if err != nil {
@@ -182,11 +180,11 @@ func callRaw(ctx context.Context, s *servertest.Server, p servertest.Protocol, n
 	return err
 }
 
-// hostile is a message that is refused.
+// hostile is an invalid message.
 type hostile struct {
 	to      protoreflect.Name
 	message raw
-	field   string // that the answer names; empty: the message cannot be read at all
+	field   string // in the error; empty: the message cannot be decoded
 }
 
 func hostileMessages(t *testing.T, id int64) map[string]hostile {
@@ -198,8 +196,7 @@ func hostileMessages(t *testing.T, id int64) map[string]hostile {
 		}
 		return data
 	}
-	// text gives a message with one field of text that is no UTF-8, which no library
-	// would encode.
+	// text returns a message with a string field that is not UTF-8.
 	text := func(field protowire.Number) raw {
 		return protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), []byte("ev\xff"))
 	}
@@ -235,7 +232,7 @@ func hostileMessages(t *testing.T, id int64) map[string]hostile {
 	return all
 }
 
-// What JSON cannot even say is refused in protobuf too.
+// Invalid protobuf messages are rejected, including those that JSON cannot express.
 func TestHostileProtobuf(t *testing.T) {
 	t.Parallel()
 	s, w := startWithUsers(t)
@@ -260,12 +257,12 @@ func TestHostileProtobuf(t *testing.T) {
 		})
 	}
 	if after, err := s.Store().Head(t.Context()); err != nil || after.Position != before.Position {
-		t.Errorf("something was stored: %v, %v", after, err)
+		t.Errorf("store head = %v, %v, want it unchanged", after, err)
 	}
 }
 
-// The first and the last time that there is are good places to begin.
-func TestSinceTheEndsOfTime(t *testing.T) {
+// The minimum and maximum timestamps are valid values of since.
+func TestSinceExtremeTimes(t *testing.T) {
 	t.Parallel()
 	s, _ := startWithUsers(t)
 	head, err := s.Store().Head(t.Context())

@@ -22,14 +22,14 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// positionRows ask for positions that a log which ends at the head does not have.
+// positionRows request positions after the head of the log.
 func positionRows(head user.Head) map[string]failing {
 	list := func(reason user.Reason, status int, header http.Header, want *told) failing {
 		return failing{reason: reason, status: status, header: header, want: want, rpc: listUsers, rest: listedByREST}
 	}
 	wanting := func(position string) http.Header { return http.Header{"Userd-Min-Position": {position}} }
-	// Each protocol takes the time that it has from its own header; without one a call
-	// waits for seconds. The client has no deadline, which might come before the answer.
+	// The deadline is set by the header of each protocol. The client itself has none, because it could
+	// expire before the response arrives.
 	ahead := wanting(fmt.Sprintf("%s:%d", head.Epoch, head.Position+1000))
 	ahead.Set("Connect-Timeout-Ms", "100")
 	ahead.Set("Grpc-Timeout", "100m")
@@ -56,13 +56,13 @@ func listUsers(ctx context.Context, c userv1connect.UserServiceClient) error {
 	return err
 }
 
-// limited is a call that goes beyond a limit.
+// limited is a call beyond a limit.
 type limited struct {
 	failing
 
 	config func(*server.Config)
-	before func(*testing.T, *servertest.Server) // nil: nothing has to be done
-	store  func(user.Store) user.Store          // nil: the store as it is
+	before func(*testing.T, *servertest.Server) // may be nil
+	store  func(user.Store) user.Store          // nil: the plain store
 }
 
 const (
@@ -114,8 +114,8 @@ func limitRows() map[string]limited {
 	}
 }
 
-// Who goes beyond a limit is told of it in the same words over every protocol.
-func TestLimitsSayTheSameOverREST(t *testing.T) {
+// An exceeded limit is the same error over every protocol.
+func TestLimitErrorsAreEqualOverAllProtocols(t *testing.T) {
 	t.Parallel()
 	for name, row := range limitRows() {
 		t.Run(name, func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestLimitsSayTheSameOverREST(t *testing.T) {
 			}
 			row.compare(t, s)
 			if after, err := s.Store().Head(t.Context()); err != nil || after.Position != 0 {
-				t.Errorf("something was stored: %v, %v", after, err)
+				t.Errorf("store head = %v, %v, want it unchanged", after, err)
 			}
 		})
 	}
@@ -146,7 +146,7 @@ func sendTooManyItems(ctx context.Context, c userv1connect.UserServiceClient) er
 	}
 	for n := range mostItems + 1 {
 		name := fmt.Sprintf("user%d", n)
-		// The server may end the call before it has read all; the answer says why.
+		// The server may respond before it has read the whole request.
 		_ = stream.Send(&userv1.BatchCreateUsersRequest{
 			User: &userv1.CreateUserRequest{Username: name, Email: name + "@example.com"},
 		})
@@ -165,7 +165,7 @@ func openStream(ctx context.Context, c userv1connect.UserServiceClient) error {
 	return stream.Err()
 }
 
-// holdStream opens a stream that lasts until the test ends.
+// holdStream opens a stream until the end of the test.
 func holdStream(t *testing.T, s *servertest.Server) {
 	t.Helper()
 	stream, err := s.GRPC().StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{Progress: true})
@@ -173,12 +173,12 @@ func holdStream(t *testing.T, s *servertest.Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = stream.Close() })
-	if !stream.Receive() { // the first row of progress says that it stands
+	if !stream.Receive() { // the first progress row: the stream is open
 		t.Fatal(stream.Err())
 	}
 }
 
-// everybodyStore has a user for each id, who would take long to make.
+// everybodyStore has a user for every id; storing so many would be slow.
 type everybodyStore struct{ user.Store }
 
 func (everybodyStore) Statuses(_ context.Context, ids []int64) ([]user.CurrentStatus, error) {
@@ -189,11 +189,11 @@ func (everybodyStore) Statuses(_ context.Context, ids []int64) ([]user.CurrentSt
 	return statuses, nil
 }
 
-// firstFollowed is so small that its message is shorter than a prefix: such a message
-// after a prefix sent by itself must not count as a flood of empty frames.
+// firstFollowed makes a message that is shorter than its prefix. Sent after a separate prefix, it must
+// not count as excessive empty frames.
 const firstFollowed = 1
 
-// followTooMany gives the error of the one message that is too many; its stream goes on.
+// followTooMany returns the error of the message that exceeds the limit; the stream continues.
 func followTooMany(ctx context.Context, c userv1connect.UserServiceClient) error {
 	stream, err := c.SyncUserStatus(ctx)
 	if err != nil {
@@ -224,7 +224,7 @@ func followTooMany(ctx context.Context, c userv1connect.UserServiceClient) error
 	return errors.Join(asError(last), <-sent)
 }
 
-// asError gives the failure of an item the form of a call's error.
+// asError converts the failure of an item to the error of a call.
 func asError(f *userv1.ItemFailure) error {
 	if f == nil {
 		return nil

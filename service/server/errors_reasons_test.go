@@ -12,20 +12,19 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// testedElsewhere are the reasons that no row of the tables provokes.
+// testedElsewhere are reasons without a row in the tables.
 var testedElsewhere = map[user.Reason]string{
-	// A server stops but once, and ends streams that are open: TestDrainTellsEveryStream,
-	// and stream_test.go of package rest.
+	// TestDrainEndsEveryStream, and stream_test.go of package rest.
 	user.ServerDraining: "drain_test.go",
-	// A client of the tables reads: TestStalledReaderResumes.
+	// TestStalledReaderResumes.
 	user.StreamStalled: "stall_resume_test.go",
-	// A client of the tables names the server as it is, and is no browser.
+	// TestRefusalsInClientProtocol: hosts and origins.
 	user.HostNotAllowed: "refuse_logged_test.go", user.OriginNotAllowed: "refuse_logged_test.go",
 }
 
-// Every reason of the contract has a name in the domain, no other has one, and each is
-// provoked over all protocols, or it is said where.
-func TestEveryReasonIsProvoked(t *testing.T) {
+// The reasons of the contract and the domain are the same, and each is tested over all protocols or is
+// listed in testedElsewhere.
+func TestEveryReasonIsTested(t *testing.T) {
 	t.Parallel()
 	provoked := map[string]bool{}
 	for _, table := range []map[string]failing{whose{}.rows(), positionRows(user.Head{}), tokens{}.rows()} {
@@ -38,7 +37,7 @@ func TestEveryReasonIsProvoked(t *testing.T) {
 	}
 	for reason := range testedElsewhere {
 		if provoked[string(reason)] {
-			t.Errorf("%s is in a table and said to be tested elsewhere", reason)
+			t.Errorf("%s is in a table and in testedElsewhere", reason)
 		}
 		provoked[string(reason)] = true
 	}
@@ -51,7 +50,7 @@ func TestEveryReasonIsProvoked(t *testing.T) {
 			t.Errorf("package user has no constant for %s", name)
 		}
 		if !provoked[name] {
-			t.Errorf("no row provokes %s", name)
+			t.Errorf("no row tests %s", name)
 		}
 	}
 	for _, name := range named {
@@ -61,8 +60,7 @@ func TestEveryReasonIsProvoked(t *testing.T) {
 	}
 }
 
-// namedReasons reads the constants of type Reason from the source: a running program
-// cannot list them.
+// namedReasons parses the constants of type Reason from the source.
 func namedReasons(t *testing.T) []string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "../user/errors.go", nil, 0)

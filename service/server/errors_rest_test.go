@@ -24,13 +24,13 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// told is what an error says, whichever protocol it came by.
+// told is the protocol-independent content of an error.
 type told struct {
 	Code     connect.Code
 	Message  string
 	Reason   string
 	Metadata map[string]string
-	Fields   []string // with their reasons
+	Fields   []string // with reasons
 	Retry    bool
 }
 
@@ -38,7 +38,7 @@ func (o *told) add(detail proto.Message) {
 	switch d := detail.(type) {
 	case *errdetails.ErrorInfo:
 		o.Reason, o.Metadata = d.GetReason(), d.GetMetadata()
-		delete(o.Metadata, "incident") // one for each failure
+		delete(o.Metadata, "incident") // unique for each failure
 	case *errdetails.BadRequest:
 		for _, v := range d.GetFieldViolations() {
 			o.Fields = append(o.Fields, v.GetField()+" "+v.GetReason()+" "+v.GetDescription())
@@ -52,7 +52,7 @@ func toldByRPC(t *testing.T, err error) told {
 	t.Helper()
 	var e *connect.Error
 	if !errors.As(err, &e) {
-		t.Fatalf("not an answer of the server: %v", err)
+		t.Fatalf("not an error of the server: %v", err)
 	}
 	o := told{Code: e.Code(), Message: e.Message()}
 	for _, d := range e.Details() {
@@ -146,15 +146,15 @@ func (h headed) RoundTrip(r *http.Request) (*http.Response, error) {
 // failing is a call that fails, by RPC and by REST.
 type failing struct {
 	reason user.Reason
-	status int // of HTTP
+	status int // HTTP status
 	rpc    func(context.Context, userv1connect.UserServiceClient) error
 	rest   request
 
-	header http.Header // of both
-	want   *told       // by RPC and by REST; nil: that they say the same is enough
-	noREST string      // why there is no such call by REST; empty: there is
-	http2  bool        // it cannot be called by HTTP/1.1
-	hasty  bool        // it fails only for a caller in a hurry
+	header http.Header // over RPC and REST
+	want   *told       // nil: only compare the protocols
+	noREST string      // reason why REST has no such call
+	http2  bool        // requires HTTP/2
+	hasty  bool        // fails only when repeated quickly
 }
 
 func (f *failing) client(s *servertest.Server, http2 bool) *http.Client {
@@ -163,13 +163,13 @@ func (f *failing) client(s *servertest.Server, http2 bool) *http.Client {
 	return &client
 }
 
-// hurry is enough calls to be refused, however slow the machine.
-const hurry = 20
+// maxAttempts is enough calls to exceed the rate, even on a slow machine.
+const maxAttempts = 20
 
 func (f *failing) byREST(t *testing.T, s *servertest.Server) told {
 	t.Helper()
 	code, body := f.rest.send(t, f.client(s, false))
-	for n := 0; f.hasty && code == http.StatusOK && n < hurry; n++ {
+	for n := 0; f.hasty && code == http.StatusOK && n < maxAttempts; n++ {
 		code, body = f.rest.send(t, f.client(s, false))
 	}
 	got := toldByREST(t, body)
@@ -186,13 +186,13 @@ func (f *failing) byRPC(t *testing.T, s *servertest.Server, p servertest.Protoco
 	t.Helper()
 	client := userv1connect.NewUserServiceClient(f.client(s, p.HTTP2), "http://userd.test", p.Options...)
 	err := f.rpc(t.Context(), client)
-	for n := 0; f.hasty && err == nil && n < hurry; n++ {
+	for n := 0; f.hasty && err == nil && n < maxAttempts; n++ {
 		err = f.rpc(t.Context(), client)
 	}
 	return toldByRPC(t, err)
 }
 
-// compare checks that the call fails the same way whichever way it comes.
+// compare checks that the call fails with the same error over all protocols.
 func (f *failing) compare(t *testing.T, s *servertest.Server) {
 	t.Helper()
 	want, wanted := f.want, "the row"
@@ -263,7 +263,7 @@ func (w whose) rows() map[string]failing {
 	return all
 }
 
-// updates are changes that a user does not take.
+// updates are rejected updates.
 func (w whose) updates() map[string]failing {
 	type client = userv1connect.UserServiceClient
 	const eveJSON = `{"email": "eve@example.com"}`
@@ -293,7 +293,7 @@ func (w whose) updates() map[string]failing {
 
 const usedID = "6f1c0c5e-7d7c-4a5e-9d5b-0a4f3b1c2d3e"
 
-// startWithUsers starts a server with one user, and one who is deleted.
+// startWithUsers starts a server with a user and a deleted user.
 func startWithUsers(t *testing.T) (*servertest.Server, whose) {
 	t.Helper()
 	s := servertest.Start(t, servertest.Parallel(),
@@ -316,8 +316,8 @@ func startWithUsers(t *testing.T) (*servertest.Server, whose) {
 	return s, w
 }
 
-// An error says the same over REST as over each protocol of RPCs.
-func TestErrorsSayTheSameOverREST(t *testing.T) {
+// An error is the same over REST and all RPC protocols.
+func TestErrorsAreEqualOverAllProtocols(t *testing.T) {
 	t.Parallel()
 	s, w := startWithUsers(t)
 	before, err := s.Store().Head(t.Context())
@@ -330,6 +330,6 @@ func TestErrorsSayTheSameOverREST(t *testing.T) {
 		t.Run(name, func(t *testing.T) { row.compare(t, s) })
 	}
 	if after, err := s.Store().Head(t.Context()); err != nil || after.Position != before.Position {
-		t.Errorf("something was stored: %v, %v", after, err)
+		t.Errorf("store head = %v, %v, want it unchanged", after, err)
 	}
 }

@@ -19,11 +19,10 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// largestError is what an error may take on the wire: gRPC clients drop more than 8 KiB.
+// largestError is the maximum size of an error: gRPC clients drop headers above 8 KiB.
 const largestError = 6 << 10
 
-// weighing is a RoundTripper that measures what a response has beside its header: the
-// body, and the trailers that tell of an error.
+// weighing is a RoundTripper that measures the body and the trailers of responses.
 type weighing struct {
 	http.RoundTripper
 
@@ -48,7 +47,7 @@ func (w *weighing) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// badUser breaks many rules at once.
+// badUser violates many rules.
 func badUser(tags, entries int, long string) *userv1.CreateUserRequest {
 	req := &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com", Metadata: map[string]string{}}
 	for range tags {
@@ -93,8 +92,8 @@ func TestErrorsStayBelowSixKiB(t *testing.T) {
 	}
 }
 
-// Texts of the caller's own are truncated, wherever an error repeats them.
-func TestErrorsRepeatLittleOfTheirCallersTexts(t *testing.T) {
+// Texts of the client are truncated in errors.
+func TestErrorsTruncateClientTexts(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	long := strings.Repeat("x", 50_000)

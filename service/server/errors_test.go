@@ -17,7 +17,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// brokenStore fails in ways that no store should.
+// brokenStore returns invalid errors.
 type brokenStore struct{ user.Store }
 
 const panicID, failID = 777, 778
@@ -32,7 +32,7 @@ func (s brokenStore) Get(ctx context.Context, id int64) (*user.User, error) {
 	return s.Store.Get(ctx, id)
 }
 
-func TestErrorsLookTheSameOverEveryProtocol(t *testing.T) {
+func TestErrorsOverEveryProtocol(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	s := servertest.Start(t, servertest.Parallel(),
@@ -65,7 +65,7 @@ func TestErrorsLookTheSameOverEveryProtocol(t *testing.T) {
 				_, err := client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: id})
 				incident := wantError(t, err, connect.CodeInternal, user.InternalError).GetMetadata()["incident"]
 				if strings.Contains(err.Error(), "secret") {
-					t.Errorf("the answer tells what happened inside: %v", err)
+					t.Errorf("error reveals internal details: %v", err)
 				}
 				line, _ := log.lineWith(incident)
 				if incident == "" || !strings.Contains(line, "secret") {
@@ -104,7 +104,7 @@ func TestErrorsLookTheSameOverEveryProtocol(t *testing.T) {
 	})
 }
 
-func TestUnknownJSONFieldIsRefused(t *testing.T) {
+func TestUnknownJSONFieldIsRejected(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	for _, contentType := range []string{"application/json", "application/json; charset=utf-8"} {
@@ -115,7 +115,7 @@ func TestUnknownJSONFieldIsRefused(t *testing.T) {
 	}
 }
 
-// wantError checks the code and the reason of an error, and returns its ErrorInfo.
+// wantError checks code and reason of an error, and returns its ErrorInfo.
 func wantError(t *testing.T, err error, code connect.Code, reason user.Reason) *errdetails.ErrorInfo {
 	t.Helper()
 	if connect.CodeOf(err) != code {
@@ -132,7 +132,7 @@ func detail[T proto.Message](t *testing.T, err error) T {
 	t.Helper()
 	var e *connect.Error
 	if !errors.As(err, &e) {
-		t.Fatalf("not an answer of the server: %v", err)
+		t.Fatalf("not an error of the server: %v", err)
 	}
 	for _, d := range e.Details() {
 		if value, err := d.Value(); err == nil {
@@ -149,7 +149,7 @@ func metaOf(t *testing.T, err error, key string) []string {
 	t.Helper()
 	var e *connect.Error
 	if !errors.As(err, &e) {
-		t.Fatalf("not an answer of the server: %v", err)
+		t.Fatalf("not an error of the server: %v", err)
 	}
 	return e.Meta().Values(key)
 }

@@ -2,7 +2,7 @@ package server
 
 import "testing"
 
-func TestConnectionsWithinTheFiles(t *testing.T) {
+func TestConnectionLimitWithinOpenFiles(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		files       uint64
@@ -19,7 +19,7 @@ func TestConnectionsWithinTheFiles(t *testing.T) {
 		{0, 0, 0},
 	} {
 		if got := connectionsWithin(test.files, test.asked); got != test.want {
-			t.Errorf("%d of %d files: got %d, want %d", test.asked, test.files, got, test.want)
+			t.Errorf("connectionsWithin(%d, %d) = %d, want %d", test.files, test.asked, got, test.want)
 		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// framed is a request whose body is not what its protocol says.
+// framed is a request with an invalid body.
 type framed struct {
 	path, kind string
 	header     http.Header
@@ -32,7 +32,7 @@ func framedMessage(flags byte, size uint32, data string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{flags}, size), data...)
 }
 
-// framings are bodies that are broken in each way that there is, and some that are not.
+// framings are bodies with all kinds of invalid framing, and some valid ones.
 func framings() map[string][]byte {
 	whole := framedMessage(0, 2, "\x08\x01")
 	return map[string][]byte{
@@ -56,7 +56,7 @@ func framings() map[string][]byte {
 	}
 }
 
-// kinds are the media types of all protocols, each with the header for its compression.
+// kinds are the media types of all protocols, with their compression headers.
 var kinds = map[string]string{
 	"application/grpc": "Grpc-Encoding", "application/grpc+json": "Grpc-Encoding",
 	"application/grpc-web-text": "Grpc-Encoding", "application/grpc-web": "Grpc-Encoding", "application/grpc-web+proto": "Grpc-Encoding",
@@ -71,7 +71,7 @@ func framedRequests() map[string]framed {
 			for _, method := range []string{"GetUser", "BatchUpdateUsers", "StreamUserActivities", "SyncUserStatus"} {
 				for _, value := range []string{"", "identity", "gzip"} {
 					if name == "compressed, empty" && value == "gzip" {
-						continue // an empty message, which follows the whole log
+						continue // an empty message streams the log
 					}
 					f := framed{path: "/user.v1.UserService/" + method, kind: kind, body: body, header: http.Header{}}
 					if value != "" {
@@ -94,7 +94,7 @@ func (f framed) send(t *testing.T, client *http.Client, body io.Reader) (string,
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.kind == "application/grpc-web-text" && len(f.body)%2 == 0 { // of the others the text form is broken, too
+	if f.kind == "application/grpc-web-text" && len(f.body)%2 == 0 { // otherwise the base64 is invalid, too
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(base64.StdEncoding.EncodeToString(f.body))), -1
 	}
 	r.Header = f.header.Clone()
@@ -109,7 +109,7 @@ func (f framed) send(t *testing.T, client *http.Client, body io.Reader) (string,
 	return fmt.Sprint(res.StatusCode, res.Header, res.Trailer, string(text)), true
 }
 
-// watchedServer is a server whose log and metrics are looked at.
+// watchedServer is a server whose log and metrics are checked.
 type watchedServer struct {
 	*servertest.Server
 
@@ -127,15 +127,15 @@ func startWatched(t *testing.T) watchedServer {
 var serverFaults = regexp.MustCompile(`(?m)^(grpc_server_handled_total\{grpc_code="(Internal|Unknown|DataLoss)".*|` +
 	`userd_errors_total\{reason="INTERNAL"\}|userd_http_\w+\{code="(500|grpc_2|grpc_13|grpc_15)".*) [1-9].*$`)
 
-// wantNoFault fails if anything was counted or logged as a fault of the server.
-func (s watchedServer) wantNoFault(t *testing.T) {
+// wantNoServerError fails if a server error was counted or logged.
+func (s watchedServer) wantNoServerError(t *testing.T) {
 	t.Helper()
-	s.Stop() // so that all is logged
+	s.Stop() // flushes the log
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	for line := range strings.Lines(s.log.b.String()) {
 		if strings.Contains(line, "level=ERROR") || strings.Contains(line, "incident") || strings.Contains(line, "code=internal") {
-			t.Errorf("logged as a fault of the server: %s", line)
+			t.Errorf("logged server error: %s", line)
 		}
 	}
 }
@@ -144,13 +144,12 @@ func (s watchedServer) wantNoFaultCounted(t *testing.T) {
 	t.Helper()
 	_, text := fetch(t, s.AdminURL()+"/metrics")
 	for _, line := range serverFaults.FindAllString(text, -1) {
-		t.Errorf("counted as a fault of the server: %s", line)
+		t.Errorf("counted server error: %s", line)
 	}
 }
 
-// A body that its caller got wrong is the caller's error, in the response, in the log
-// and in the metrics that alerts are made of.
-func TestBrokenFramingIsTheCallersError(t *testing.T) {
+// An invalid body is a client error in the response, the log and the metrics.
+func TestInvalidFramingIsClientError(t *testing.T) {
 	t.Parallel()
 	s := startWatched(t)
 	for name, f := range framedRequests() {
@@ -162,10 +161,10 @@ func TestBrokenFramingIsTheCallersError(t *testing.T) {
 		}
 	}
 	s.wantNoFaultCounted(t)
-	s.wantNoFault(t)
+	s.wantNoServerError(t)
 }
 
-func TestBodyThatIsNotEnvelopedSaysSo(t *testing.T) {
+func TestBodyWithoutEnvelope(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	for kind := range kinds {
@@ -180,7 +179,7 @@ func TestBodyThatIsNotEnvelopedSaysSo(t *testing.T) {
 	}
 }
 
-// failingReader breaks a request off.
+// failingReader aborts a request.
 type failingReader struct{ io.Reader }
 
 func (r failingReader) Read(p []byte) (int, error) {
@@ -191,12 +190,12 @@ func (r failingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Random bodies, sent whole or broken off, over HTTP/1.1 and HTTP/2.
-func TestRandomFramingIsTheCallersError(t *testing.T) {
+// Random bodies, complete or aborted, over HTTP/1.1 and HTTP/2.
+func TestRandomFramingIsClientError(t *testing.T) {
 	t.Parallel()
 	s := startWatched(t)
 	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
-	// Few of them make an empty message, which follows the whole log until its deadline.
+	// Few of them are an empty message, which streams the log until its deadline.
 	pieces := [][]byte{{1}, {2}, {0x80}, {0, 0, 0, 0, 2, 8, 1}, {0, 0, 0, 1}, framedMessage(0, 3, "ab"), []byte(`{"userId":"1"}`), {0xff, 0xff}, nil}
 	var choices []framed
 	for _, f := range framedRequests() {
@@ -218,12 +217,11 @@ func TestRandomFramingIsTheCallersError(t *testing.T) {
 		}
 	}
 	s.wantNoFaultCounted(t)
-	s.wantNoFault(t)
+	s.wantNoServerError(t)
 }
 
-// What is wrong with HTTP/1.1 itself: chunks that are none, a body shorter than its
-// length, a connection that is gone in the middle.
-func TestBrokenBodiesOfHTTP1(t *testing.T) {
+// Invalid HTTP/1.1: bad chunks, truncated bodies, closed connections.
+func TestInvalidHTTP1Bodies(t *testing.T) {
 	t.Parallel()
 	s := startWatched(t)
 	for kind := range kinds {
@@ -249,11 +247,11 @@ func TestBrokenBodiesOfHTTP1(t *testing.T) {
 		}
 	}
 	s.wantNoFaultCounted(t)
-	s.wantNoFault(t)
+	s.wantNoServerError(t)
 }
 
-// sendBroken sends bytes over a connection of their own, and returns what comes back where
-// the sending half alone was closed.
+// sendBroken sends bytes over a new connection, and returns the response if only the sending half was
+// closed.
 func sendBroken(t *testing.T, addr, text string, halfClosed bool) string {
 	t.Helper()
 	var dialer net.Dialer

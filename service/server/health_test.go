@@ -14,7 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// nopStore is a store that can do nothing but be asked how it is.
+// nopStore is a store that only supports probes.
 type nopStore struct {
 	user.Store
 
@@ -35,7 +35,7 @@ func (s nopStore) Probe(context.Context) error {
 	return nil
 }
 
-func TestHealthFollowsTheStore(t *testing.T) {
+func TestHealthFollowsStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -61,7 +61,7 @@ func TestHealthFollowsTheStore(t *testing.T) {
 			}
 		}
 		const up, down = grpchealth.StatusServing, grpchealth.StatusNotServing
-		expect(down, down) // nobody has asked the store yet
+		expect(down, down) // not probed yet
 
 		writeFailures := make(chan struct{}, 1)
 		p := &prober{store: store, writeFailures: writeFailures, health: h, log: slog.New(slog.DiscardHandler)}
@@ -75,7 +75,7 @@ func TestHealthFollowsTheStore(t *testing.T) {
 			time.Sleep(probeInterval)
 			synctest.Wait()
 			if changes.Load() == before {
-				t.Error("the watcher was not told")
+				t.Error("watcher was not notified")
 			}
 		}
 		after(func() { store.writesFail.Store(true) })
@@ -85,7 +85,7 @@ func TestHealthFollowsTheStore(t *testing.T) {
 		after(func() { store.readsFail.Store(false); store.writesFail.Store(false) })
 		expect(up, up)
 
-		// Trouble is looked into at once.
+		// A write failure triggers a probe at once.
 		store.writesFail.Store(true)
 		writeFailures <- struct{}{}
 		synctest.Wait()
@@ -97,19 +97,19 @@ func TestHealthFollowsTheStore(t *testing.T) {
 
 		after(h.drain)
 		expect(down, down)
-		time.Sleep(probeInterval) // a probe that finds all well changes nothing now
+		time.Sleep(probeInterval) // a successful probe changes nothing while draining
 		synctest.Wait()
 		expect(down, down)
 
 		after(h.endWatches)
 		_, err = h.watchStatus(ctx, healthServer)
 		if !user.HasReason(err, user.ServerDraining) {
-			t.Errorf("when the watches have ended: got %v", err)
+			t.Errorf("watchStatus after endWatches = %v, want SERVER_DRAINING", err)
 		}
 	})
 }
 
-// deafStore does not look at its context, and answers when it is let.
+// deafStore ignores contexts and blocks until let is closed.
 type deafStore struct {
 	user.Store
 
@@ -128,9 +128,8 @@ func (s deafStore) Probe(ctx context.Context) error {
 	return err
 }
 
-// A store that does not answer at all must not keep health from saying so, nor be asked
-// again and again; and when it answers, health takes it back.
-func TestHealthOfAStoreThatHangs(t *testing.T) {
+// Health reports a hanging store, probes it only once, and recovers with it.
+func TestHealthOfHangingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -142,16 +141,16 @@ func TestHealthOfAStoreThatHangs(t *testing.T) {
 		synctest.Wait()
 		want := "reads: probe timed out after 3s\nwrites: probe timed out after 3s"
 		if ok, why := h.ready(); ok || why != want {
-			t.Errorf("ready: got %v, %q, want %q", ok, why, want)
+			t.Errorf("ready = %v, %q, want %q", ok, why, want)
 		}
 		if n := store.asked.Load(); n != 2 {
-			t.Errorf("asked %d times, want once for reads and once for writes", n)
+			t.Errorf("probed %d times, want once for reads and once for writes", n)
 		}
 		close(store.let)
 		time.Sleep(probeTimeout + probeRetryInterval)
 		synctest.Wait()
 		if ok, why := h.ready(); !ok || why != "" {
-			t.Errorf("when it answers again: got %v, %q", ok, why)
+			t.Errorf("ready after recovery = %v, %q, want true", ok, why)
 		}
 	})
 }

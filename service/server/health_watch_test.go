@@ -12,8 +12,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// A watch sends the present status, each change at once, and the status again while
-// nothing changes. That of an unknown name does the same, and ends at a drain as well.
+// A watch sends the current status, each change at once, and repeats an unchanged status, also for an
+// unknown service. It ends when the server drains.
 func TestHealthWatch(t *testing.T) {
 	const up, down, unknown = healthv1.HealthCheckResponse_SERVING, healthv1.HealthCheckResponse_NOT_SERVING, healthv1.HealthCheckResponse_SERVICE_UNKNOWN
 	type statuses = []healthv1.HealthCheckResponse_ServingStatus
@@ -50,7 +50,7 @@ func TestHealthWatch(t *testing.T) {
 	}
 }
 
-// A watch ends with its caller.
+// A watch ends with its context.
 func TestHealthWatchEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -14,10 +14,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// A page whose own name was given the address of this machine is of the same origin as
-// the server, for the browser. It gets nothing, by whatever way, and nor does it from
-// the port for operators.
-func TestNamesOfOtherMachines(t *testing.T) {
+// DNS rebinding: requests with a foreign Host are rejected on all paths and on the admin listener.
+func TestForeignHostIsRejected(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel(), servertest.Admin(), servertest.Config(func(c *server.Config) {
 		c.AllowHost = append(c.AllowHost, "Users.example.com")
@@ -33,9 +31,9 @@ func TestNamesOfOtherMachines(t *testing.T) {
 	} {
 		t.Run(host, func(t *testing.T) {
 			for _, http2 := range []bool{false, true} {
-				wantAnswer(t, s.HTTP(http2), http.MethodPost, "http://"+host+userv1connect.UserServiceListUsersProcedure, host, own, http.StatusForbidden)
+				wantStatus(t, s.HTTP(http2), http.MethodPost, "http://"+host+userv1connect.UserServiceListUsersProcedure, host, own, http.StatusForbidden)
 			}
-			wantAnswer(t, operators, http.MethodGet, s.AdminURL()+"/livez", host, own, http.StatusMisdirectedRequest)
+			wantStatus(t, operators, http.MethodGet, s.AdminURL()+"/livez", host, own, http.StatusMisdirectedRequest)
 			client := userv1connect.NewUserServiceClient(s.HTTP(true), "http://"+host, connect.WithGRPC())
 			_, err := client.ListUsers(t.Context(), &userv1.ListUsersRequest{})
 			if !own {
@@ -48,9 +46,8 @@ func TestNamesOfOtherMachines(t *testing.T) {
 	}
 }
 
-// Where callers have to say who they are, a page from elsewhere has nothing to say, and
-// the server may have any name.
-func TestAnyNameWithCredentials(t *testing.T) {
+// With authentication every Host is accepted.
+func TestAnyHostWithAuthentication(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	client := userv1connect.NewUserServiceClient(g.HTTP(true), "http://users.example.org", connect.WithGRPC())
@@ -58,8 +55,8 @@ func TestAnyNameWithCredentials(t *testing.T) {
 	wantError(t, err, connect.CodeUnauthenticated, user.CredentialsMissing)
 }
 
-// wantAnswer sends what a browser sends for a page of the host.
-func wantAnswer(t *testing.T, client *http.Client, method, at, host string, own bool, refused int) {
+// wantStatus sends a request like a browser for a page of the host.
+func wantStatus(t *testing.T, client *http.Client, method, at, host string, own bool, refused int) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, at, strings.NewReader("{}"))
 	if err != nil {

@@ -16,8 +16,8 @@ type elsewhere struct {
 
 func (l elsewhere) Addr() net.Addr { return l.addr }
 
-// Names are looked at only where nothing but the address keeps others out.
-func TestWhereNamesMatter(t *testing.T) {
+// Hosts are only checked on loopback addresses.
+func TestHostCheckOnlyOnLoopback(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		addr net.Addr

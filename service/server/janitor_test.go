@@ -14,7 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func TestJanitorPurgesWhoIsDue(t *testing.T) {
+func TestJanitorPurgesDueUsers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -47,11 +47,11 @@ func TestJanitorPurgesWhoIsDue(t *testing.T) {
 		go func() { defer close(ended); j.run(ctx) }()
 		time.Sleep(time.Hour - time.Second)
 		if _, err := store.Get(ctx, id); err != nil {
-			t.Fatalf("before its time: %v", err)
+			t.Fatalf("user before its retention ended: %v", err)
 		}
 		time.Sleep(janitorInterval + 2*time.Second)
 		if _, err := store.Get(ctx, id); !user.HasReason(err, user.UserNotFound) {
-			t.Errorf("after its time: %v", err)
+			t.Errorf("user after its retention: %v, want USER_NOT_FOUND", err)
 		}
 		page, err := store.Log(ctx, user.LogQuery{UserID: id, MaxRows: 10})
 		if err != nil || len(page.Rows) != 3 {
@@ -68,7 +68,7 @@ func TestJanitorPurgesWhoIsDue(t *testing.T) {
 	})
 }
 
-// stuckStore has users who are due, one of whom cannot be purged.
+// stuckStore has due users, one of which cannot be purged.
 type stuckStore struct {
 	user.Store
 
@@ -93,7 +93,7 @@ func (s *stuckStore) Submit(context.Context, user.Batch) *user.Pending {
 	return p
 }
 
-func TestJanitorGoesOnAfterAFailure(t *testing.T) {
+func TestJanitorContinuesAfterFailure(t *testing.T) {
 	store := &stuckStore{}
 	j := &janitor{store: store, clock: time.Now, log: slog.New(slog.DiscardHandler), metrics: telemetry.NewMetrics(telemetry.Build{})}
 	purged, err := j.purgeAll(t.Context())

@@ -18,7 +18,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// retryDelay gives when an error may be retried, 0 if it does not say.
+// retryDelay returns the retry delay of an error, 0 if none.
 func retryDelay(t *testing.T, err error) time.Duration {
 	t.Helper()
 	var e *connect.Error
@@ -35,20 +35,20 @@ func retryDelay(t *testing.T, err error) time.Duration {
 	return 0
 }
 
-func TestRequestsOfACaller(t *testing.T) {
+func TestRequestRateOfCaller(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel(), servertest.Config(func(c *server.Config) {
 		c.MaxRequestsPerSecond, c.MaxRequestBurst = 1, 3
 	}))
 	client := s.GRPC()
 	var last error
-	for range 20 { // a few seconds' worth, however slow the machine
+	for range 20 { // enough even on a slow machine
 		if _, last = client.ListUsers(t.Context(), &userv1.ListUsersRequest{}); last != nil {
 			break
 		}
 	}
 	wantError(t, last, connect.CodeResourceExhausted, user.RateLimited)
-	// All protocols share the caller's bucket, and each says the reason its own way.
+	// All protocols share the token bucket of the caller.
 	s.Each(t, func(t *testing.T, client userv1connect.UserServiceClient, _ servertest.Protocol) {
 		var err error
 		for range 20 {
@@ -71,7 +71,7 @@ func TestRequestsOfACaller(t *testing.T) {
 		}
 		break
 	}
-	for range 20 { // health is always answered
+	for range 20 { // health checks are exempt
 		status, _, body := ask(t, s, http.MethodPost, "/grpc.health.v1.Health/Check", http.Header{"Content-Type": {"application/json"}}, "{}")
 		if status != http.StatusOK {
 			t.Errorf("health: got %d %s", status, body)
@@ -100,8 +100,8 @@ func ask(t *testing.T, s *servertest.Server, method, path string, header http.He
 	return answer.StatusCode, answer.Header, string(text)
 }
 
-// The streams of a caller count over all connections and protocols.
-func TestStreamsOfACaller(t *testing.T) {
+// The stream limit of a caller covers all connections and protocols.
+func TestStreamLimitOfCaller(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel(), servertest.Config(func(c *server.Config) { c.MaxStreamsPerCaller = 2 }))
 	created, err := s.GRPC().CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"})
@@ -139,11 +139,11 @@ func TestStreamsOfACaller(t *testing.T) {
 	}
 }
 
-func TestBytesOfAStream(t *testing.T) {
+func TestStreamBytesLimit(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel(), servertest.Config(func(c *server.Config) { c.MaxStreamBytes = 10_000 }))
 	for _, p := range servertest.Protocols() {
-		p.Options = append(p.Options, connect.WithSendGzip()) // it counts what comes out
+		p.Options = append(p.Options, connect.WithSendGzip()) // the limit applies to decompressed bytes
 		t.Run(p.Name, func(t *testing.T) {
 			stream, err := s.Client(p).BatchUpdateUsers(t.Context())
 			if err != nil {
@@ -151,7 +151,7 @@ func TestBytesOfAStream(t *testing.T) {
 			}
 			for range 20 {
 				if stream.Send(&userv1.UpdateUserRequest{UserId: 1, User: &userv1.User{Username: strings.Repeat("a", 1000)}}) != nil {
-					break // the answer says why
+					break // the response has the reason
 				}
 			}
 			_, err = stream.CloseAndReceive()
@@ -162,9 +162,9 @@ func TestBytesOfAStream(t *testing.T) {
 	}
 }
 
-// What a browser sends for a page from elsewhere is refused on every way in, with a
-// content type or, as forms do it, with none that needs the server's leave.
-func TestPostsFromElsewhere(t *testing.T) {
+// Cross-origin POSTs of browsers are rejected on every path, also with content types that need no
+// preflight.
+func TestCrossOriginPosts(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	const body = `{"username":"ada","email":"ada@example.com"}`

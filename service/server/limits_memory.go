@@ -119,7 +119,7 @@ func registerBudget(b *budget.Budget, registry prometheus.Registerer) error {
 		errs = append(errs, registry.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "userd_memory_reservations_rejected_total", Help: "Total number of rejected memory reservations, by scope of the limit.",
 			ConstLabels: prometheus.Labels{"scope": string(scope)},
-		}, func() float64 { return float64(b.Refused(scope)) })))
+		}, func() float64 { return float64(b.Rejected(scope)) })))
 	}
 	return errors.Join(errs...)
 }

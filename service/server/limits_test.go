@@ -52,14 +52,14 @@ func wantStreamTooLarge(t *testing.T, client userv1connect.UserServiceClient, si
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The server may end the call before it has read all; the answer says why.
+	// The server may respond before it has read the whole request.
 	_ = stream.Send(&userv1.UpdateUserRequest{UserId: 1, User: &userv1.User{Username: strings.Repeat("a", size)}})
 	_, err = stream.CloseAndReceive()
 	wantError(t, err, connect.CodeResourceExhausted, user.MessageTooLarge)
 }
 
-// A message that says it is large is refused before it comes.
-func TestTooLargeIsNotRead(t *testing.T) {
+// A message that announces a size above the limit is rejected before it is read.
+func TestTooLargeMessageIsNotRead(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	for contentType, body := range map[string]string{
@@ -90,7 +90,7 @@ func TestTooLargeIsNotRead(t *testing.T) {
 	}
 }
 
-// A small message that inflates to a large one stops at the limit.
+// Decompression of a small message stops at the limit.
 func TestGzipBomb(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
@@ -123,7 +123,7 @@ func TestGzipBomb(t *testing.T) {
 	}
 }
 
-func TestSmallAnswersAreNotCompressed(t *testing.T) {
+func TestSmallResponsesAreNotCompressed(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	for body, want := range map[string]string{`{}`: ""} {
@@ -145,7 +145,7 @@ func TestSmallAnswersAreNotCompressed(t *testing.T) {
 	}
 }
 
-// post sends a body and returns the answer's status and body.
+// post sends a body and returns status and body of the response.
 func post(t *testing.T, s *servertest.Server, path, contentType string, body io.Reader) (int, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://userd.test"+path, body)

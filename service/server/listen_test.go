@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-func TestIPv4LiteralListensOnIPv4Alone(t *testing.T) {
+func TestIPv4LiteralListensOnIPv4Only(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{
 		"0.0.0.0:0": "0.0.0.0", "127.0.0.1:0": "127.0.0.1", "[::1]:0": "::1", ":0": "::", "[::]:0": "::",
@@ -25,7 +25,7 @@ func TestIPv4LiteralListensOnIPv4Alone(t *testing.T) {
 			}
 			t.Fatal(err)
 		}
-		got := l.Addr().(*net.TCPAddr) //nolint:errcheck // a listener of TCP has such an address
+		got := l.Addr().(*net.TCPAddr) //nolint:errcheck // TCP listeners have TCP addresses
 		if got.IP.String() != want {
 			t.Errorf("listen(%s) is at %s, want %s", address, got.IP, want)
 		}
@@ -71,7 +71,7 @@ func TestSocket(t *testing.T) {
 	}
 }
 
-// A socket that a killed process left behind is replaced; nothing else is.
+// The stale socket of a killed process is replaced, other files are not.
 func TestStaleSocket(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -98,7 +98,7 @@ func TestStaleSocket(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		file: "is not a socket", dir: "is not a socket", link: "is not a socket",
-		filepath.Join(dir, "missing", "userd.sock"): "the folder of",
+		filepath.Join(dir, "missing", "userd.sock"): "directory of",
 	} {
 		if _, err := listen(t.Context(), "unix:"+path, 0o660); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("listen(%s): got %v, want %q", path, err, want)
@@ -109,9 +109,8 @@ func TestStaleSocket(t *testing.T) {
 	}
 }
 
-// Of those that start at the same time over a stale socket one listens, and stays
-// reachable.
-func TestSocketsAtTheSameTime(t *testing.T) {
+// Of several processes that start concurrently over a stale socket, one listens and stays reachable.
+func TestConcurrentListenOnSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "userd.sock")
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -151,7 +150,7 @@ func TestSocketAddresses(t *testing.T) {
 	for address, want := range map[string]string{
 		"unix:/run/userd.sock": "", "unix:userd.sock": "", "unix:" + strings.Repeat("a", 107): "",
 		"unix:": "expected unix:PATH", "unix:@name": "expected unix:PATH", "unix:/run/": "expected unix:PATH", "unix:a\x00b": "expected unix:PATH",
-		"unix:" + strings.Repeat("a", 200): "the path has 200 bytes", "0.0.0.0": "expected HOST:PORT", "localhost:http": "expected HOST:PORT",
+		"unix:" + strings.Repeat("a", 200): "path of a socket has 200 bytes", "0.0.0.0": "expected HOST:PORT", "localhost:http": "expected HOST:PORT",
 	} {
 		if err := validateAddress("listen", address); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("validateAddress(%q): got %v, want %q", address, err, want)

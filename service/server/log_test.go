@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// lockedBuffer is a log that a test reads while it is written.
+// lockedBuffer is a log that can be read concurrently.
 type lockedBuffer struct {
 	mu      sync.Mutex
 	b       bytes.Buffer
@@ -25,8 +25,7 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
-// lineWith returns the first line with the text, and a channel that is closed when
-// there is more to look at.
+// lineWith returns the first line with the text, and a channel that is closed at the next write.
 func (b *lockedBuffer) lineWith(text string) (string, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -41,7 +40,7 @@ func (b *lockedBuffer) lineWith(text string) (string, <-chan struct{}) {
 	return "", b.written
 }
 
-// awaitAll waits until what was written is as it should be.
+// awaitAll waits until good reports true for the log.
 func (b *lockedBuffer) awaitAll(t *testing.T, good func(text string) bool) {
 	t.Helper()
 	tooLate := time.After(20 * time.Second)
@@ -53,12 +52,12 @@ func (b *lockedBuffer) awaitAll(t *testing.T, good func(text string) bool) {
 		select {
 		case <-more:
 		case <-tooLate:
-			t.Fatalf("the log is not as it should be:\n%s", b)
+			t.Fatalf("log never became good:\n%s", b)
 		}
 	}
 }
 
-// String gives all that was written.
+// String returns the log.
 func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -77,7 +76,7 @@ func (b *lockedBuffer) await(t *testing.T, text string) string {
 		select {
 		case <-more:
 		case <-tooLate:
-			t.Fatalf("the log has no line with %q:\n%s", text, b.b.String())
+			t.Fatalf("log has no line with %q:\n%s", text, b.b.String())
 		}
 	}
 }

@@ -18,9 +18,8 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// A valid message arrives whole: entries of one key are one entry, whatever stands between
-// them, and what follows them counts.
-func TestRepeatedEntriesDoNotHideWhatFollows(t *testing.T) {
+// Repeated map entries of one key count once, and later fields of the message are still decoded.
+func TestRepeatedMapEntriesAreDecoded(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	entry, err := proto.Marshal(&userv1.CreateUserRequest{Metadata: map[string]string{"k": "v"}})
@@ -40,11 +39,11 @@ func TestRepeatedEntriesDoNotHideWhatFollows(t *testing.T) {
 		}
 	}
 	if head, err := s.Store().Head(t.Context()); err != nil || head.Position != 0 {
-		t.Errorf("the log has %d rows, %v; want none: nothing but a check was asked for", head.Position, err)
+		t.Errorf("the log has %d rows, %v; want none after validate_only", head.Position, err)
 	}
 }
 
-// stuck is a body of which nothing comes after its beginning.
+// stuck is a body that blocks after its beginning.
 type stuck struct {
 	io.Reader
 
@@ -60,10 +59,9 @@ func (s stuck) Read(p []byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-// A caller without the permission is refused before its message is read, let alone
-// decompressed, by every spelling of the path. It is asked over HTTP/1.1: the HTTP/2 client
-// of the standard library waits for the body of its request.
-func TestRefusedBeforeTheMessageIsRead(t *testing.T) {
+// A caller without the permission is rejected before its message is read, for every spelling of the
+// path. HTTP/1.1 only: the HTTP/2 client of net/http waits for the request body.
+func TestUnauthorizedBeforeMessageIsRead(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	token := g.token(t, "ann", time.Hour, auth.ActivitiesRead)
@@ -102,7 +100,7 @@ func TestRefusedBeforeTheMessageIsRead(t *testing.T) {
 	}
 }
 
-// Health checks are no amplifier: what they take and give is small, decompressed too.
+// Requests and responses of health checks are small, also decompressed.
 func TestHealthChecksAreSmall(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
@@ -129,7 +127,7 @@ func TestHealthChecksAreSmall(t *testing.T) {
 			body, err := io.ReadAll(response.Body)
 			_ = response.Body.Close()
 			if err != nil || response.StatusCode == http.StatusOK || len(body) > 2<<10 {
-				t.Errorf("%s of %d bytes: status %d with %d bytes, %v; want a short refusal", path, size, response.StatusCode, len(body), err)
+				t.Errorf("%s of %d bytes: status %d with %d bytes, %v; want a short rejection", path, size, response.StatusCode, len(body), err)
 			}
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 const mountedCall = "/grpc.testing.TestService/UnaryCall"
 
-// mounted returns a service whose one call fails with the error.
+// mounted returns a service with one RPC, which fails with the error.
 func mounted(isOpen bool, failure error) server.Service {
 	return server.Service{
 		Descriptor: grpc_testing.File_grpc_testing_test_proto.Services().ByName("TestService"),
@@ -40,8 +40,7 @@ func callMounted(t *testing.T, client connect.HTTPClient, url string, size int) 
 	return err
 }
 
-// The table of errors is that of this service's own handlers. A additional service has its
-// errors kept, but for those that are no *connect.Error, whose text stays inside.
+// A *connect.Error of an additional service is returned unchanged; the text of other errors is hidden.
 func TestMountedServiceKeepsItsErrors(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -71,7 +70,7 @@ func TestMountedServiceKeepsItsErrors(t *testing.T) {
 	}
 }
 
-// A additional service needs credentials where the server asks for them, unless it is open.
+// An additional service requires authentication, unless it is open.
 func TestMountedServiceIsAuthorized(t *testing.T) {
 	t.Parallel()
 	for _, isOpen := range []bool{true, false} {

@@ -18,13 +18,13 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// A panic outside what recovers from panics has a line and counts as a failure, whether
-// or not an interceptor has seen the request: its own line was never written.
-func TestAPanicOutsideTheInterceptorsHasALine(t *testing.T) {
+// A panic that is not recovered is logged and counted, also if an interceptor had marked the request as
+// logged.
+func TestUnrecoveredPanicIsLogged(t *testing.T) {
 	t.Parallel()
 	for name, handler := range map[string]http.HandlerFunc{
-		"unseen": func(http.ResponseWriter, *http.Request) { panic("planted") },
-		"seen": connect.NewUnaryHandler("/x", func(context.Context, *connect.Request[emptypb.Empty]) (*connect.Response[emptypb.Empty], error) {
+		"not logged": func(http.ResponseWriter, *http.Request) { panic("planted") },
+		"logged": connect.NewUnaryHandler("/x", func(context.Context, *connect.Request[emptypb.Empty]) (*connect.Response[emptypb.Empty], error) {
 			panic("planted")
 		}, connect.WithInterceptors(intercept.NewLog(slog.New(slog.DiscardHandler), nil))).ServeHTTP,
 	} {
@@ -42,7 +42,7 @@ func TestAPanicOutsideTheInterceptorsHasALine(t *testing.T) {
 		func() {
 			defer func() {
 				if got := recover(); got != "planted" {
-					t.Errorf("%s: net/http would be told %v", name, got)
+					t.Errorf("%s: panic value = %v", name, got)
 				}
 			}()
 			guard.Wrap(handler).ServeHTTP(httptest.NewRecorder(), r)

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -14,7 +13,6 @@ import (
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"

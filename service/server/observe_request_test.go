@@ -19,11 +19,11 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// spoken is a way to ask for something that cannot be had.
+// spoken is a protocol for requests that fail.
 type spoken struct {
 	name, protocol, path, contentType string
 	http2, enveloped                  bool
-	procedure                         bool // the path is one
+	procedure                         bool // the path is a procedure
 }
 
 var spokenWays = []spoken{
@@ -34,7 +34,7 @@ var spokenWays = []spoken{
 	{name: "rest", protocol: "rest", path: "/api/v1/users", contentType: "application/json"},
 }
 
-// body returns a body of one message as the protocol has it.
+// body returns a body of one message in the protocol.
 func (w *spoken) body(message string) io.Reader {
 	if !w.enveloped {
 		return strings.NewReader(message)
@@ -43,8 +43,7 @@ func (w *spoken) body(message string) io.Reader {
 	return strings.NewReader(string(prefix) + message)
 }
 
-// ask sends a message and returns when the answer has come. The message is no JSON and
-// no message of the proto.
+// ask sends an invalid message and waits for the response.
 func (w *spoken) ask(t *testing.T, g guarded, token, message string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://userd.test"+w.path, w.body(message))
@@ -61,7 +60,7 @@ func (w *spoken) ask(t *testing.T, g guarded, token, message string) {
 	_ = answer.Body.Close()
 }
 
-// linesOf returns the lines of requests and calls of a protocol, a path and a code.
+// linesOf returns the log lines of a protocol, path and code.
 func linesOf(t *testing.T, text, protocol, path, code string) (found []map[string]any) {
 	t.Helper()
 	for line := range strings.Lines(text) {
@@ -81,9 +80,8 @@ func linesOf(t *testing.T, text, protocol, path, code string) (found []map[strin
 	return found
 }
 
-// Every request that fails has exactly one line, whatever stopped it and whichever
-// protocol it speaks, and the line says who asked for what and how it ended.
-func TestWhatNeverBecomesACallHasItsLine(t *testing.T) {
+// Every failed request has exactly one log line, over all protocols.
+func TestFailedRequestsAreLogged(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	g := startGuarded(t, servertest.Parallel(), servertest.Admin(), servertest.Log(slog.NewJSONHandler(&log, nil)),
@@ -96,7 +94,7 @@ func TestWhatNeverBecomesACallHasItsLine(t *testing.T) {
 		w.ask(t, g, "", "\xff\xff\xff")
 	}
 	callers := map[string]any{"invalid_argument": "ann", "resource_exhausted": "ann", "unauthenticated": nil}
-	// A request is counted before its line is written, and that comes after the answer.
+	// A request is counted, then logged, after its response.
 	log.awaitAll(t, func(text string) bool {
 		for i := range spokenWays {
 			for code := range callers {
@@ -128,17 +126,17 @@ func TestWhatNeverBecomesACallHasItsLine(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		`userd_requests_rejected_total{reason="MESSAGE_TOO_LARGE"} 5`, `userd_errors_total{reason="INVALID_FIELD"} 1`, // of REST
+		`userd_requests_rejected_total{reason="MESSAGE_TOO_LARGE"} 5`, `userd_errors_total{reason="INVALID_FIELD"} 1`, // over REST
 		`userd_http_unhandled_total{code="401",protocol="connect"} 2`, `userd_http_unhandled_total{code="401",protocol="rest"} 1`,
 	} {
 		if !strings.Contains(metrics, want+"\n") {
-			t.Errorf("there is no %s", want)
+			t.Errorf("metrics have no %s", want)
 		}
 	}
 }
 
-// What a limit refuses has one line a second for each reason, however many there are.
-func TestAFloodThatIsRefusedIsNoFloodOfLines(t *testing.T) {
+// Rejections by limits are logged once a second for each reason.
+func TestRejectionLogIsSampled(t *testing.T) {
 	t.Parallel()
 	for i := range spokenWays {
 		w := &spokenWays[i]
@@ -166,9 +164,8 @@ func TestAFloodThatIsRefusedIsNoFloodOfLines(t *testing.T) {
 	}
 }
 
-// What is no call and was not meant to be one does not count as one that failed, and
-// what is not spoken here is the caller's fault.
-func TestPagesAreNoCallsThatFailed(t *testing.T) {
+// Pages and preflights do not count as failed calls, and unsupported protocols are client errors.
+func TestPagesAreNotFailedCalls(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	s := servertest.Start(t, servertest.Parallel(), servertest.Admin(), servertest.Log(slog.NewJSONHandler(&log, nil)),
@@ -212,9 +209,9 @@ func TestPagesAreNoCallsThatFailed(t *testing.T) {
 	}
 }
 
-// REST calls are told from those over Connect, which they become within the process; and
-// a stream that ends at its caller's deadline is no warning.
-func TestLinesSayWhatTheCallerSpeaks(t *testing.T) {
+// REST calls are logged as REST although they use Connect in process, and a stream that ends at the
+// deadline of its client is not logged as a warning.
+func TestLogLinesHaveProtocol(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	s := servertest.Start(t, servertest.Parallel(), servertest.Log(slog.NewJSONHandler(&log, nil)))
@@ -237,7 +234,7 @@ func TestLinesSayWhatTheCallerSpeaks(t *testing.T) {
 	s.Stop()
 	for procedure, want := range map[string][2]string{"GetUser": {"rest", "not_found"}, "StreamUserActivities": {"grpc", ""}} {
 		line := lineOf(t, &log, procedure)
-		// Whether the caller's deadline or its going away is seen first is open.
+		// The deadline or the disconnect may be detected first.
 		if line["protocol"] != want[0] || line["level"] != "INFO" || want[1] != "" && line["code"] != want[1] {
 			t.Errorf("got %v", line)
 		}

@@ -11,9 +11,9 @@ import (
 	"github.com/yourorg/userservice/service/telemetry"
 )
 
-// What a stream reads of the store after its beginning is in the span of the burst that
-// it leads to, and REST shows in spans as what it is.
-func TestBurstsSayWhatTheStoreDid(t *testing.T) {
+// Store reads of a stream belong to the span of the burst that they cause, and REST spans have the
+// protocol rest.
+func TestBurstSpansHaveStoreCalls(t *testing.T) {
 	t.Setenv("OTEL_SDK_DISABLED", "")
 	t.Setenv("OTEL_TRACES_EXPORTER", "console")
 	t.Setenv("OTEL_TRACES_SAMPLER", "always_on")
@@ -23,7 +23,7 @@ func TestBurstsSayWhatTheStoreDid(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := servertest.Start(t, servertest.Tracing(tracing))
-	const users = 300 // more than are read at once
+	const users = 300 // more than a page
 	for i := range users / 100 {
 		req := &userv1.CreateUsersRequest{}
 		for j := range 100 {
@@ -50,7 +50,7 @@ func TestBurstsSayWhatTheStoreDid(t *testing.T) {
 	s.Stop()
 	const burst = "user.v1.UserService/StreamUserActivities burst"
 	about := attributesOf(t, spans.String())
-	// The opening ends with the header, before the first row is read.
+	// The span of the opening ends with the header, before the first row is read.
 	got := about[burst]
 	if got["userd.stream.sent"] != float64(users) || got["userd.store.rows"] != float64(users) {
 		t.Errorf("got %v", got)
@@ -63,7 +63,7 @@ func TestBurstsSayWhatTheStoreDid(t *testing.T) {
 	}
 }
 
-// attributesOf returns the attributes of spans on the console, by their names.
+// attributesOf returns the attributes of console spans by name.
 func attributesOf(t *testing.T, text string) map[string]map[string]any {
 	t.Helper()
 	all := make(map[string]map[string]any)

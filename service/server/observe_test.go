@@ -47,7 +47,7 @@ func fetch(t *testing.T, url string) (int, string) {
 	return answer.StatusCode, string(body)
 }
 
-func TestMetricsOfAServerThatWasCalled(t *testing.T) {
+func TestMetricsAfterCalls(t *testing.T) {
 	g := startGuarded(t, servertest.Admin())
 	client := g.grpc(g.token(t, "ann", time.Hour, auth.UsersWrite, auth.UsersRead))
 	if _, err := client.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"}); err != nil {
@@ -81,7 +81,7 @@ func TestMetricsOfAServerThatWasCalled(t *testing.T) {
 		`userd_housekeeping_items_total{step="purge"} 0`,
 	} {
 		if !strings.Contains(text, want) {
-			t.Errorf("there is no %s", want)
+			t.Errorf("metrics have no %s", want)
 		}
 	}
 	if strings.Contains(text, "userd_store_size_bytes 0\n") || !strings.Contains(text, "userd_store_size_bytes ") {
@@ -96,10 +96,10 @@ func TestMetricsOfAServerThatWasCalled(t *testing.T) {
 	}
 }
 
-// One trace leads from the call to the store, and its id is in the log.
-func TestSpansOfACallReachTheCollector(t *testing.T) {
+// A trace covers call and store, and its id is in the log.
+func TestSpansReachCollector(t *testing.T) {
 	var mu sync.Mutex
-	names := map[string][]string{} // of spans, by trace
+	names := map[string][]string{} // span names by trace
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		var got collector.ExportTraceServiceRequest
@@ -136,7 +136,7 @@ func TestSpansOfACallReachTheCollector(t *testing.T) {
 	if _, err := s.GRPC().CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"}); err != nil {
 		t.Fatal(err)
 	}
-	s.Stop() // its last step exports what is left
+	s.Stop() // its last step flushes spans
 	mu.Lock()
 	defer mu.Unlock()
 	for id, spans := range names {
@@ -162,9 +162,8 @@ func hexOf(id string) string {
 	return b.String()
 }
 
-// The line of a call says who called what and how it ended; those that went well and
-// fast are a sample. No line ever has a token.
-func TestLinesOfCalls(t *testing.T) {
+// Log lines have procedure, caller and result; successful calls are sampled. No line has a token.
+func TestLogLinesOfCalls(t *testing.T) {
 	var log lockedBuffer
 	g := startGuarded(t, servertest.Log(slog.NewJSONHandler(&log, nil)))
 	token := g.token(t, "ann", time.Hour, auth.UsersWrite, auth.UsersRead)
@@ -196,16 +195,16 @@ func TestLinesOfCalls(t *testing.T) {
 		_, err := client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: 42})
 		wantError(t, err, connect.CodeNotFound, user.UserNotFound)
 	}
-	// A token that was tampered with is refused, and named by its cause alone.
+	// An invalid token is logged only by the reason of its rejection.
 	_, err := g.grpc(token[:len(token)-6]+"AAAAAA").GetUser(t.Context(), &userv1.GetUserRequest{UserId: 42})
 	wantError(t, err, connect.CodeUnauthenticated, user.CredentialsInvalid)
 	g.Stop()
 	text := log.String()
 	if got := strings.Count(text, "/ListUsers"); got < 1 || got > 20 {
-		t.Errorf("50 fast calls made %d lines", got)
+		t.Errorf("50 fast calls logged %d lines", got)
 	}
 	if got := strings.Count(text, `"code":"not_found"`); got != 3 {
-		t.Errorf("3 failures made %d lines", got)
+		t.Errorf("3 failures logged %d lines", got)
 	}
 	refused := lineOf(t, &log, `"auth_failure":"signature"`)
 	if refused["path"] != "/user.v1.UserService/GetUser" || strings.Count(text, `"auth_failure"`) != 1 {
@@ -278,7 +277,7 @@ func TestConnectGetIsConditional(t *testing.T) {
 	}
 }
 
-func TestReflectionKnowsHealth(t *testing.T) {
+func TestReflectionListsHealth(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	client := grpcreflect.NewClient(s.HTTP(true), "http://userd.test", connect.WithGRPC())
@@ -294,9 +293,8 @@ func TestReflectionKnowsHealth(t *testing.T) {
 	}
 }
 
-// A stream that waits for its caller is told when the server stops, and its items that
-// were taken count.
-func TestDrainEndsWhoListens(t *testing.T) {
+// A client stream that waits for its client ends with the shutdown; received items are applied.
+func TestDrainEndsClientStreams(t *testing.T) {
 	s := servertest.Start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -311,8 +309,8 @@ func TestDrainEndsWhoListens(t *testing.T) {
 	}
 	began := time.Now()
 	s.Stop()
-	if took := time.Since(began); took > 4*time.Second { // of the five that calls would get
-		t.Errorf("the server waited for who had nothing to say: %v", took)
+	if took := time.Since(began); took > 4*time.Second { // the grace period of calls is five seconds
+		t.Errorf("shutdown took %v, want no wait for an idle stream", took)
 	}
 	wantError(t, receiveBeforeClosing(updates), connect.CodeUnavailable, user.ServerDraining)
 	_, _ = reflection.Close()

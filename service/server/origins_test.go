@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestOriginsThatAreAllowed(t *testing.T) {
+func TestAllowedOrigins(t *testing.T) {
 	t.Parallel()
 	for value, origins := range map[string]map[string]bool{
 		"https://app.example.com": {
@@ -37,8 +37,8 @@ func TestOriginsThatAreAllowed(t *testing.T) {
 	}
 }
 
-// What no browser sends is refused, with the form that browsers send where there is one.
-func TestOriginsThatCannotMatch(t *testing.T) {
+// An origin in a form that no browser sends is rejected, with the canonical form.
+func TestNonCanonicalOrigins(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]string{
 		"":                             "expected an origin such as",
@@ -50,12 +50,12 @@ func TestOriginsThatCannotMatch(t *testing.T) {
 		"https:app.example.com":        "expected an origin such as",
 		"https://":                     "expected an origin such as",
 		"file:///":                     "expected an origin such as",
-		"https://app.example.com/":     "no user, path or query: https://app.example.com",
-		"https://app.example.com/a":    "no user, path or query: https://app.example.com",
-		"https://app.example.com?":     "no user, path or query",
-		"https://app.example.com?a=b":  "no user, path or query",
-		"https://app.example.com#":     "no user, path or query",
-		"https://u@app.example.com":    "no user, path or query",
+		"https://app.example.com/":     "without user, path and query: https://app.example.com",
+		"https://app.example.com/a":    "without user, path and query: https://app.example.com",
+		"https://app.example.com?":     "without user, path and query",
+		"https://app.example.com?a=b":  "without user, path and query",
+		"https://app.example.com#":     "without user, path and query",
+		"https://u@app.example.com":    "without user, path and query",
 		"https://App.Example.com":      "browsers send https://app.example.com",
 		"HTTPS://app.example.com":      "browsers send https://app.example.com",
 		"https://app.example.com:443":  "browsers send https://app.example.com",
@@ -74,20 +74,20 @@ func TestOriginsThatCannotMatch(t *testing.T) {
 		"https://app*.example.com":     "expected * as the whole of the first label",
 		"*://app.example.com":          "expected an origin such as",
 		"https://app.example.com:*":    "expected an origin such as",
-		"https://*.":                   "expected the name of a host",
+		"https://*.":                   "expected a host name",
 		"https://*.127.0.0.1":          "has no subdomains",
 		"https://*.[::1]":              "expected",
 		"https://*.Example.com":        "browsers send https://*.example.com",
 		"http://[0:0:0:0:0:0:0:1]":     "browsers send http://[::1]",
-		"http://[::1%25eth0]":          "expected an address of IPv6",
-		"http://127.1":                 "expected an address of IPv4 or a name",
-		"http://0x7f.1":                "expected an address of IPv4 or a name",
-		"http://2130706433":            "expected an address of IPv4 or a name",
-		"https://a..example.com":       "expected the name of a host",
-		"https://.example.com":         "expected the name of a host",
+		"http://[::1%25eth0]":          "expected an IPv6 address",
+		"http://127.1":                 "expected an IPv4 address or a host name",
+		"http://0x7f.1":                "expected an IPv4 address or a host name",
+		"http://2130706433":            "expected an IPv4 address or a host name",
+		"https://a..example.com":       "expected a host name",
+		"https://.example.com":         "expected a host name",
 		"https://app.example.com ":     "expected",
 		" https://app.example.com":     "expected",
-		"https://a.example,b.example":  "expected the name of a host",
+		"https://a.example,b.example":  "expected a host name",
 	} {
 		_, err := parseOrigins([]string{value})
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -15,7 +15,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func TestAnswerCarriesItsPosition(t *testing.T) {
+func TestResponseHasPosition(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	n := 0
@@ -40,7 +40,7 @@ func TestAnswerCarriesItsPosition(t *testing.T) {
 	})
 }
 
-func TestReadWaitsForItsPosition(t *testing.T) {
+func TestReadWaitsForPosition(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	client := s.GRPC()

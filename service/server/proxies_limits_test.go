@@ -8,9 +8,8 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// Behind a trusted proxy each client has a rate of its own, and the proxy may have as
-// many connections as it needs. Without one all share the address of the peer, whatever
-// they say of themselves.
+// Behind a trusted proxy each client has its own rate. Without one, clients share the rate of the peer
+// address and forwarding headers are ignored.
 func TestLimitsByClientAddress(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -52,7 +51,7 @@ func TestLimitsByClientAddress(t *testing.T) {
 	}
 }
 
-func TestATrustedProxyMayHaveManyConnections(t *testing.T) {
+func TestTrustedProxyIsExemptFromConnectionLimit(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		trusted []string
@@ -74,7 +73,7 @@ func TestATrustedProxyMayHaveManyConnections(t *testing.T) {
 					t.Fatal(err)
 				}
 				if got, err := transport.RoundTrip(request); err == nil {
-					defer func() { _ = got.Body.Close() }() //nolint:gocritic // it keeps its connection to the end
+					defer func() { _ = got.Body.Close() }() //nolint:gocritic // keeps the connection until the end of the test
 					if got.StatusCode == http.StatusOK {
 						served++
 					}

@@ -18,15 +18,15 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Whoever meets a panic in the middleware is answered in his own protocol, unless
-// something of an answer was given out: then the exchange is cut.
+// A panic in the middleware gets an error response in the protocol of the request. If the response has
+// begun, the exchange is aborted.
 func TestPanicInMiddleware(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, path, contentType string
 		panics                  http.HandlerFunc
 		status                  int
-		header                  string // that says INTERNAL where the body does not
+		header                  string // has INTERNAL if the body does not
 		cut                     bool
 	}{
 		{name: "REST", path: "/api/v1/users/1", status: 500, panics: func(w http.ResponseWriter, _ *http.Request) {
@@ -56,7 +56,7 @@ func TestPanicInMiddleware(t *testing.T) {
 			func() {
 				defer func() {
 					if err, _ := recover().(error); errors.Is(err, http.ErrAbortHandler) != c.cut {
-						t.Errorf("net/http would be told %v", err)
+						t.Errorf("panic value = %v", err)
 					}
 				}()
 				guard.Wrap(recoverPanics(slog.New(slog.NewTextHandler(&log, nil)), c.panics)).ServeHTTP(w, r)
@@ -65,7 +65,7 @@ func TestPanicInMiddleware(t *testing.T) {
 				t.Errorf("got %d %v", w.Code, w.Header())
 			}
 			if told := w.Body.String() + w.Header().Get("Grpc-Message") + w.Header().Get("Connect-Error"); strings.Contains(told, "planted") {
-				t.Errorf("the caller is told %q", told)
+				t.Errorf("response reveals %q", told)
 			}
 			if c.name == "REST" && !strings.Contains(w.Body.String(), `"incident"`) {
 				t.Errorf("no incident: %s", w.Body)
@@ -80,7 +80,7 @@ func TestPanicInMiddleware(t *testing.T) {
 	}
 }
 
-// panickingStore panics whatever it is asked, until it is well.
+// panickingStore panics in the first calls.
 type panickingStore struct {
 	nopStore
 
@@ -103,8 +103,8 @@ func (s *panickingStore) DuePurges(context.Context, int) ([]int64, error) {
 
 func (s *panickingStore) ExpireRequestIDs(context.Context, int) (int, error) { return 0, nil }
 
-// A panic ends one round of what goes on in the background.
-func TestPanicInTheBackground(t *testing.T) {
+// A panic ends only one round of a background task.
+func TestPanicInBackgroundTask(t *testing.T) {
 	for name, run := range map[string]func(context.Context, *slog.Logger, *panickingStore){
 		"housekeeping": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
 			(&janitor{store: store, clock: time.Now, log: log, metrics: telemetry.NewMetrics(telemetry.Build{})}).run(ctx)

@@ -14,10 +14,10 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// Who may see which RPCs there are is for the configuration to say.
-func TestWhoMayReflect(t *testing.T) {
+// --reflection sets the access to reflection.
+func TestReflectionAccess(t *testing.T) {
 	t.Parallel()
-	for setting, want := range map[string][2]connect.Code{ // for nobody in particular, and for a caller
+	for setting, want := range map[string][2]connect.Code{ // anonymous and authenticated
 		"":        {connect.CodeUnauthenticated, 0},
 		"callers": {connect.CodeUnauthenticated, 0},
 		"open":    {0, 0},
@@ -39,8 +39,8 @@ func TestWhoMayReflect(t *testing.T) {
 	}
 }
 
-// The OpenAPI document says the same as reflection, and is off with it; and where nobody is
-// recognized, callers are nobody but on a loopback address.
+// The OpenAPI document is disabled with reflection, also by "callers" without authentication on an
+// address that is not loopback.
 func TestDocumentFollowsReflection(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

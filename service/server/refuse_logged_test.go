@@ -17,7 +17,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// withHeader sets a header of every request.
+// withHeader sets a header on every request.
 type withHeader struct {
 	inner http.RoundTripper
 	pairs []string
@@ -31,9 +31,9 @@ func (h withHeader) RoundTrip(r *http.Request) (*http.Response, error) {
 	return h.inner.RoundTrip(r)
 }
 
-// A host or an origin that is not allowed is refused in the caller's protocol, whether it
-// makes a call or opens a stream, and the log names the flag that allows it.
-func TestRefusalsInTheCallersProtocol(t *testing.T) {
+// Requests with a host or an origin that is not allowed are rejected in their protocol, and the log
+// names the flag that allows it.
+func TestRefusalsInClientProtocol(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		base   string
@@ -93,7 +93,7 @@ func readREST(t *testing.T, s *servertest.Server, base string, header []string) 
 	return got.StatusCode, string(body)
 }
 
-// callsOf are a call without a body, one with a body, and a stream.
+// callsOf are calls without a body, with a body, and of a stream.
 func callsOf(client userv1connect.UserServiceClient) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"read": func(ctx context.Context) error {
@@ -116,8 +116,8 @@ func callsOf(client userv1connect.UserServiceClient) map[string]func(context.Con
 	}
 }
 
-// What is echoed of a long host is bounded.
-func TestRefusedHostIsShortened(t *testing.T) {
+// A long host is truncated in the error.
+func TestRejectedHostIsTruncated(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	client := userv1connect.NewUserServiceClient(s.HTTP(true), "http://"+strings.Repeat("a", 4000)+".example", connect.WithGRPC())
@@ -171,7 +171,7 @@ func TestPreflights(t *testing.T) {
 	}
 }
 
-// A page of an allowed origin may read what it needs of a response, errors included.
+// Pages of an allowed origin can read the exposed headers, also of errors.
 func TestExposedHeaders(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel(), servertest.Config(func(c *server.Config) { c.CORSOrigin = []string{"https://app.example.com"} }))

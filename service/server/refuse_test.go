@@ -17,9 +17,8 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// A gRPC call that reaches no handler gets a Trailers-Only response: one HEADERS frame that
-// ends the stream and has the status. A proxy drops the trailers of a response that says
-// that it has no content.
+// A gRPC call that reaches no handler gets a Trailers-Only response, because proxies drop the trailers
+// of a response without content.
 func TestRefusalsAreTrailersOnly(t *testing.T) {
 	t.Parallel()
 	const get = "/user.v1.UserService/GetUser"
@@ -31,7 +30,7 @@ func TestRefusalsAreTrailersOnly(t *testing.T) {
 	for name, c := range map[string]struct {
 		server            *servertest.Server
 		path, host, token string
-		calls             int // the last is the one that counts
+		calls             int // the last one is checked
 		status, reason    string
 	}{
 		"unknown service": {server: open(), path: "/nobody.v1.Service/Get", status: "12"},
@@ -79,8 +78,8 @@ func TestRefusalsAreTrailersOnly(t *testing.T) {
 	}
 }
 
-// Proxies drop the trailers of a response whose length is 0. Handlers' errors have none,
-// and neither have their messages.
+// Responses of handlers have no Content-Length, because proxies drop the trailers of a response with
+// length 0.
 func TestResponsesWithTrailersHaveNoLength(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
@@ -110,7 +109,7 @@ func TestResponsesWithTrailersHaveNoLength(t *testing.T) {
 	}
 }
 
-// Connect gets an error of its own for a procedure that there is not, and plain HTTP 404.
+// For an unknown procedure RPC clients get UNIMPLEMENTED, plain HTTP clients 404.
 func TestUnknownProcedures(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())

@@ -8,8 +8,8 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// What package connect would answer with 500, or with nothing, says what is wrong.
-func TestRequestsThatCannotBecomeACall(t *testing.T) {
+// Requests that package connect would reject without a reason get an error message.
+func TestInvalidRPCRequests(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	const rpc = "/user.v1.UserService/"
@@ -17,7 +17,7 @@ func TestRequestsThatCannotBecomeACall(t *testing.T) {
 		request
 
 		code int
-		want string // in the body
+		want string // in the response body
 	}{
 		"bad base64":           {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json&base64=1&message=%25%25"}, 400, "message: must be URL-safe base64"},
 		"base64 cut short":     {request{method: "GET", path: rpc + "GetUser?connect=v1&encoding=json&base64=1&message=eyJ1c2V"}, 400, "unexpected end"},
