@@ -75,13 +75,13 @@ func (b *Budget) Level() Level {
 	return Level(b.level.Load())
 }
 
-// equalShare is what each caller would hold if all held the same and the level were Normal. It is
+// equalShare is the share of a caller if all hold the same and the level is Normal. It is
 // admitted below Critical, so that many callers together cannot lock another one out.
 func (b *Budget) equalShare() int64 {
 	return b.capacity / 100 * Elevated.threshold() / max(b.callers.Load(), 1)
 }
 
-// closed reports whether the level admits no further reservation of n bytes of the kind
+// closed reports whether the level rejects a reservation of n more bytes of the kind
 // by a holder of held bytes.
 func (b *Budget) closed(a *account, kind Kind, held, n int64) bool {
 	level := b.Level()

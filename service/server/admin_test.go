@@ -19,7 +19,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// hosted sends a GET that names a host of its own.
+// hosted sends a GET with a Host header.
 func hosted(t *testing.T, url, host string) int {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
@@ -35,9 +35,8 @@ func hosted(t *testing.T, url, host string) int {
 	return answer.StatusCode
 }
 
-// A page from elsewhere whose name was made to mean this machine gets nothing of the
-// port for operators.
-func TestTheAdminPortServesItsOwnMachine(t *testing.T) {
+// DNS rebinding: the admin listener on a loopback address rejects foreign hosts.
+func TestAdminRejectsForeignHosts(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel(), servertest.Admin())
 	if status, text := fetch(t, s.AdminURL()+"/livez"); status != http.StatusOK || text != "alive\n" {
@@ -58,8 +57,8 @@ func TestTheAdminPortServesItsOwnMachine(t *testing.T) {
 	}
 }
 
-// A page of another origin gets no profile, and nobody gets one of more than a minute.
-func TestProfilesAreForOperators(t *testing.T) {
+// Profiles are not served to pages of another origin, nor for more than a minute.
+func TestProfileRestrictions(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel(), servertest.Admin())
 	const quick = "/debug/pprof/cmdline"
@@ -86,7 +85,7 @@ func TestProfilesAreForOperators(t *testing.T) {
 		"an hour of traces":             {"GET", "/debug/pprof/trace?seconds=3600", nil, 400},
 		"an hour of the heap":           {"GET", "/debug/pprof/heap?seconds=61", nil, 400},
 		"no number":                     {"GET", "/debug/pprof/trace?seconds=NaN", nil, 400},
-		"for ever":                      {"GET", "/debug/pprof/trace?seconds=Inf", nil, 400},
+		"infinite":                      {"GET", "/debug/pprof/trace?seconds=Inf", nil, 400},
 		"less than nothing":             {"GET", "/debug/pprof/profile?seconds=-1", nil, 400},
 		"twice, of which the first one": {"GET", "/debug/pprof/trace?seconds=3600&seconds=1", nil, 400},
 		"a moment of traces":            {"GET", "/debug/pprof/trace?seconds=0.01", nil, 200},
@@ -112,7 +111,7 @@ func TestProfilesAreForOperators(t *testing.T) {
 	}
 }
 
-func TestAnAdminPortThatOthersReachIsWarnedOf(t *testing.T) {
+func TestReachableAdminListenerIsLogged(t *testing.T) {
 	t.Parallel()
 	for address, warned := range map[string]bool{"127.0.0.1:0": false, ":0": true} {
 		var log lockedBuffer
@@ -123,7 +122,7 @@ func TestAnAdminPortThatOthersReachIsWarnedOf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Its names are not known here, so all are served.
+		// A reachable listener accepts all hosts.
 		if got := hosted(t, "http://127.0.0.1:"+port+"/livez", "userd.internal"); (got == http.StatusOK) != warned {
 			t.Errorf("%s: got %d", address, got)
 		}
@@ -134,8 +133,8 @@ func TestAnAdminPortThatOthersReachIsWarnedOf(t *testing.T) {
 	}
 }
 
-// What is for operators is nowhere on the public port.
-func TestThePublicPortHasNothingForOperators(t *testing.T) {
+// The public listener does not serve the admin paths.
+func TestPublicListenerHasNoAdminPaths(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	for _, path := range []string{"/metrics", "/livez", "/readyz", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline"} {
@@ -145,7 +144,7 @@ func TestThePublicPortHasNothingForOperators(t *testing.T) {
 	}
 }
 
-// heldStore lets a read wait until it is let go.
+// heldStore blocks a read until letGo is closed.
 type heldStore struct {
 	user.Store
 
@@ -159,7 +158,7 @@ func (s *heldStore) Get(ctx context.Context, id int64) (*user.User, error) {
 	return s.Store.Get(ctx, id)
 }
 
-// While a server finishes its calls it lives, and says that it is not ready.
+// While a server waits for in-flight calls it is live but not ready.
 func TestNotReadyWhileDraining(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
@@ -184,17 +183,17 @@ func TestNotReadyWhileDraining(t *testing.T) {
 		t.Errorf("got %d %s", status, text)
 	}
 	if status, _ := fetch(t, s.AdminURL()+"/livez"); status != http.StatusOK {
-		t.Errorf("it lives, and says %d", status)
+		t.Errorf("/livez = %d, want 200", status)
 	}
 	close(held.letGo)
 	if err := <-called; connect.CodeOf(err) != connect.CodeNotFound {
-		t.Errorf("the call ended with %v", err)
+		t.Errorf("GetUser = %v, want NOT_FOUND", err)
 	}
 	<-stopped
 }
 
-// Whatever a caller sends, a line of the log is one line, and begins as lines do.
-func TestHostileTextInAServedRequest(t *testing.T) {
+// Hostile text in a request cannot forge or break log lines.
+func TestHostileTextInLog(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	s := servertest.Start(t, servertest.Parallel(), servertest.Log(slog.NewTextHandler(&log, nil)))
@@ -215,12 +214,12 @@ func TestHostileTextInAServedRequest(t *testing.T) {
 		}
 	}
 	if got := strings.Count(log.String(), "forged"); got < 2 {
-		t.Errorf("what was sent is in %d lines: the test shows nothing\n%s", got, &log)
+		t.Errorf("hostile text is in %d lines, want at least 2\n%s", got, &log)
 	}
 }
 
-// What net/http refuses before a handler runs is counted and told of, by its connection.
-func TestConnectionsThatBringNoRequestAreCounted(t *testing.T) {
+// A request that net/http rejects before a handler runs is counted and logged as an invalid connection.
+func TestInvalidConnectionsAreCounted(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	s := servertest.Start(t, servertest.Parallel(), servertest.Admin(), servertest.Log(slog.NewTextHandler(&log, nil)))
@@ -229,19 +228,19 @@ func TestConnectionsThatBringNoRequestAreCounted(t *testing.T) {
 		"GET / HTTP/9.9\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: rot13\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 256<<10) + "\r\n\r\n",
-		"", // somebody looks whether the port is open
+		"", // port scan
 		"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
 	} {
 		sendRaw(t, s.Addr(), sent)
 	}
-	told := func(text string) int { return strings.Count(text, "connection without valid request") }
-	log.awaitAll(t, func(text string) bool { return told(text) == 4 }) // it is counted before
+	lines := func(text string) int { return strings.Count(text, "connection without valid request") }
+	log.awaitAll(t, func(text string) bool { return lines(text) == 4 }) // counted before it is logged
 	_, metrics := fetch(t, s.AdminURL()+"/metrics")
 	if want := "userd_connections_invalid_total 4\n"; !strings.Contains(metrics, want) {
-		t.Errorf("there is no %s", want)
+		t.Errorf("metrics have no %s", want)
 	}
 	s.Stop()
-	if got := told(log.String()); got != 4 {
+	if got := lines(log.String()); got != 4 {
 		t.Errorf("%d lines\n%s", got, &log)
 	}
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Server streams end with their callers' tokens over every protocol, with the reason.
-func TestServerStreamsEndWithTheirTokensOverEveryProtocol(t *testing.T) {
+// Server streams end with the tokens of their callers over every protocol, with the reason.
+func TestServerStreamsEndWithTokens(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	token := g.token(t, "short", 2*time.Second, auth.AllPermissions().List()...)
@@ -53,7 +53,7 @@ func TestServerStreamsEndWithTheirTokensOverEveryProtocol(t *testing.T) {
 	}
 }
 
-// readStream reads the stream of everybody's rows to its end.
+// readStream reads the stream of all rows to its end.
 func (g guarded) readStream(t *testing.T, over2 bool, token, accept string) string {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://userd.test/api/v1/users/0/activities", http.NoBody)
@@ -73,13 +73,12 @@ func (g guarded) readStream(t *testing.T, over2 bool, token, accept string) stri
 	return string(text)
 }
 
-// mostAfter is what a reader may still get of a stream whose token has expired: what was
-// under way, in windows and in the buffers of both systems. The log is twelve times as
-// large.
+// mostAfter bounds the bytes that a client still receives after the expiry: those in flow-control windows
+// and socket buffers. The log is twelve times as large.
 const mostAfter = 100_000
 
-// startSlow starts a server with a log of a megabyte, and connections that buffer
-// little of it, and makes a token that will soon expire. expired returns when it has.
+// startSlow starts a server with a log of a megabyte, connections with small buffers, and a token that
+// expires soon. expired waits for that.
 func startSlow(t *testing.T) (g guarded, token string, expired func()) {
 	t.Helper()
 	g = startGuarded(t, servertest.Parallel(), servertest.Listen(func() (net.Listener, error) {
@@ -101,9 +100,8 @@ func startSlow(t *testing.T) (g guarded, token string, expired func()) {
 	}
 }
 
-// A reader who was slow gets no more than was under way when his token expired, and then
-// the reason.
-func TestSlowReaderOfEventsEndsWithHisToken(t *testing.T) {
+// A slow client only receives the bytes in flight at the expiry, and then the reason.
+func TestSlowEventStreamEndsWithToken(t *testing.T) {
 	t.Parallel()
 	for _, accept := range []string{"text/event-stream", "application/x-ndjson"} {
 		t.Run(accept, func(t *testing.T) {
@@ -127,7 +125,7 @@ func TestSlowReaderOfEventsEndsWithHisToken(t *testing.T) {
 	}
 }
 
-// readUntil reads up to a text and returns how much it has read.
+// readUntil reads up to a text and returns the number of bytes.
 func readUntil(conn net.Conn, text string) (n int, err error) {
 	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return 0, err
@@ -142,8 +140,8 @@ func readUntil(conn net.Conn, text string) (n int, err error) {
 	}
 }
 
-// The same over gRPC, where the window of the stream is what holds the sender back.
-func TestSlowReaderOverGRPCEndsWithHisToken(t *testing.T) {
+// The same over gRPC, with backpressure by the window of the stream.
+func TestSlowGRPCStreamEndsWithToken(t *testing.T) {
 	t.Parallel()
 	g, token, expired := startSlow(t)
 	peer := dialHTTP2(t, g.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4 << 10})

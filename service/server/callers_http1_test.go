@@ -15,11 +15,11 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// Over HTTP/1.1 whoever is refused hears of it at once, whatever becomes of his body.
-func TestRefusedWithoutWaitingForTheBody(t *testing.T) {
+// Over HTTP/1.1 a rejection does not wait for the request body.
+func TestRejectionDoesNotWaitForBody(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel(), servertest.Config(func(c *server.Config) {
-		c.StallTimeout = time.Hour // so that no guard ends the waiting
+		c.StallTimeout = time.Hour // no stall timeout
 	}))
 	const (
 		announced = "Content-Length: 1000\r\n"
@@ -43,7 +43,7 @@ func TestRefusedWithoutWaitingForTheBody(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = conn.Close() }()
-			// A body that is waited for is so for 30 seconds.
+			// --body-timeout is 30 s.
 			if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 				t.Fatal(err)
 			}
@@ -52,13 +52,13 @@ func TestRefusedWithoutWaitingForTheBody(t *testing.T) {
 			}
 			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
-				t.Fatalf("there is no answer: %v", err)
+				t.Fatalf("no response: %v", err)
 			}
 			text, err := io.ReadAll(answer.Body)
 			_ = answer.Body.Close()
 			want := http.StatusUnauthorized
 			if name == "client stream" {
-				want = http.StatusOK // the end of the stream says it
+				want = http.StatusOK // the error is in the end of the stream
 			}
 			if err != nil || answer.StatusCode != want || !answer.Close {
 				t.Errorf("got %d %s, %v; the connection is to close: %v", answer.StatusCode, text, err, answer.Close)

@@ -18,9 +18,9 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Who is refused again and again is told so in the end; those of the same address who are
-// recognized are not held to it.
-func TestRefusedCallersAreSlowedDown(t *testing.T) {
+// Repeated authentication failures are rate limited by address; authenticated callers of the same address
+// are not affected.
+func TestAuthFailuresAreRateLimited(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel(), servertest.Config(func(c *server.Config) {
 		c.MaxRequestsPerSecond, c.MaxRequestBurst = 1, 3
@@ -38,14 +38,14 @@ func TestRefusedCallersAreSlowedDown(t *testing.T) {
 	wantError(t, slowed, connect.CodeResourceExhausted, user.RateLimited)
 	answer, body := g.rest(t, "nonsense", resource{method: "GET", path: "/api/v1/users"})
 	if answer.StatusCode != http.StatusTooManyRequests || answer.Header.Get("Retry-After") == "" {
-		t.Errorf("over REST: got %d %s", answer.StatusCode, body)
+		t.Errorf("REST = %d %s, want 429 with Retry-After", answer.StatusCode, body)
 	}
 	if _, err := good.ListUsers(t.Context(), &userv1.ListUsersRequest{}); err != nil {
-		t.Errorf("a caller who is recognized: %v", err)
+		t.Errorf("authenticated caller: %v, want no error", err)
 	}
 }
 
-// A server that cannot check any token is not ready, and says why; it is when it can.
+// A server without keys is not ready.
 func TestNotReadyWithoutKeys(t *testing.T) {
 	t.Parallel()
 	issuer := httptest.NewServer(http.NotFoundHandler())
@@ -60,19 +60,19 @@ func TestNotReadyWithoutKeys(t *testing.T) {
 		t.Errorf("got %d %s", status, body)
 	}
 	if _, body := get(t, asker, s.AdminURL()+"/metrics"); !strings.Contains(body, "userd_jwks_age_seconds +Inf") {
-		t.Error("the metrics do not say that there are no keys")
+		t.Error("userd_jwks_age_seconds without keys is not +Inf")
 	}
 	g := startGuarded(t, servertest.Parallel(), servertest.Admin())
 	if status, body := get(t, asker, g.AdminURL()+"/readyz"); status != http.StatusOK || strings.Contains(body, "callers") {
 		t.Errorf("with keys: got %d %s", status, body)
 	}
 	if _, body := get(t, asker, g.AdminURL()+"/metrics"); !strings.Contains(body, "userd_jwks_age_seconds ") {
-		t.Error("the metrics do not say how old the keys are")
+		t.Error("metrics have no userd_jwks_age_seconds")
 	}
 }
 
-// That authentication disabled is said at every start, louder where others can reach it.
-func TestBeingOpenIsSaid(t *testing.T) {
+// Disabled authentication is logged at start, as a warning if other machines can connect.
+func TestDisabledAuthIsLogged(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*server.Config)

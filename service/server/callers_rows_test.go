@@ -22,8 +22,8 @@ func wantPermission(t *testing.T, err error, p auth.Permission) {
 	}
 }
 
-// What a request asks for may need more than its procedure does.
-func TestRowsBelowTheProcedure(t *testing.T) {
+// The content of a request can require further permissions.
+func TestPermissionsOfRequestContent(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	create := g.grpc(g.token(t, "root", time.Hour, auth.UsersWrite))
@@ -96,7 +96,7 @@ func TestRowsBelowTheProcedure(t *testing.T) {
 		for _, test := range []struct {
 			has     []auth.Permission
 			send    *userv1.UserStatusUpdate
-			missing auth.Permission // empty: it is answered
+			missing auth.Permission // empty: allowed
 		}{
 			{[]auth.Permission{auth.StatusRead}, follow, ""},
 			{[]auth.Permission{auth.StatusRead}, set, auth.StatusWrite},
@@ -128,9 +128,9 @@ func TestRowsBelowTheProcedure(t *testing.T) {
 	})
 }
 
-// Streams end when their callers' tokens do, also those that wait for their callers; the
-// stream of one whose token lasts goes on beside them.
-func TestStreamsEndWithTheirTokens(t *testing.T) {
+// Streams end with the tokens of their callers, also while they wait for the client. The stream of a valid
+// token continues.
+func TestStreamsEndWithTokens(t *testing.T) {
 	g := startGuarded(t)
 	lasting := g.grpc(g.token(t, "long", time.Hour, auth.AllPermissions().List()...))
 	others, err := lasting.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
@@ -163,16 +163,16 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 	rows.Receive()
 	ends["server stream"] = rows.Err()
 	_, ends["bidi stream"] = statuses.Receive()
-	// The client keeps its side open, and hears of the end all the same.
+	// The client has not closed its side.
 	ends["client stream"] = receiveBeforeClosing(updates)
 	if took := time.Since(opened); took > 30*time.Second {
-		t.Errorf("they ended after %v", took)
+		t.Errorf("streams ended after %v", took)
 	}
 	if _, err := lasting.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"}); err != nil {
 		t.Fatal(err)
 	}
 	if !others.Receive() {
-		t.Errorf("the stream of another ended: %v", others.Err())
+		t.Errorf("stream of a valid token ended: %v", others.Err())
 	}
 	for name, err := range ends {
 		t.Run(name, func(t *testing.T) {
@@ -184,14 +184,14 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 	_ = statuses.CloseResponse()
 }
 
-// openUpdates opens a client stream whose two sides can be used by themselves.
+// openUpdates opens a client stream.
 func (g guarded) openUpdates(t *testing.T, token string) *connect.ClientStreamForClient[userv1.UpdateUserRequest, userv1.BatchUpdateUsersResponse] {
 	t.Helper()
 	return connect.NewClient[userv1.UpdateUserRequest, userv1.BatchUpdateUsersResponse](g.as(true, token),
 		"http://userd.test"+userv1connect.UserServiceBatchUpdateUsersProcedure, connect.WithGRPC()).CallClientStream(t.Context())
 }
 
-// receiveBeforeClosing receives the answer while the client's side stays open.
+// receiveBeforeClosing receives the response without closing the client's side.
 func receiveBeforeClosing(stream *connect.ClientStreamForClient[userv1.UpdateUserRequest, userv1.BatchUpdateUsersResponse]) error {
 	conn, err := stream.Conn()
 	if err != nil {

@@ -21,11 +21,10 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// secrets are what a caller without users.read may not learn of the user that the test
-// makes.
+// secrets are the data of the test's user that require users.read.
 var secrets = []string{"hidden-name", "hidden-mail", "hidden-tag", "hidden-key", "hidden-value", "SUSPENDED", "changed_fields", "holder_deleted"}
 
-// makeSecret makes the user, and a second one that is deleted.
+// makeSecret creates the user, and a deleted one.
 func (g guarded) makeSecret(t *testing.T) (id int64) {
 	t.Helper()
 	root := g.grpc(g.token(t, "root", time.Hour, auth.AllPermissions().List()...))
@@ -54,7 +53,7 @@ func (g guarded) makeSecret(t *testing.T) (id int64) {
 	return id
 }
 
-// probe is a call by which a caller could learn of a stored user.
+// probe is a call that could reveal data of a user.
 type probe struct {
 	name   string
 	needs  auth.Permission // all that the caller has
@@ -182,9 +181,8 @@ func importOne(ctx context.Context, c userv1connect.UserServiceClient, item *use
 	return stream.CloseAndReceive()
 }
 
-// A caller who may write, delete, or read the log learns nothing of a user that needs a
-// permission of its own, whatever it calls, over every protocol.
-func TestNoCallShowsWhatItsPermissionsDoNot(t *testing.T) {
+// No call reveals data of a user for which the caller lacks the permission, over all protocols.
+func TestCallsRevealOnlyPermittedData(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	id := g.makeSecret(t)
@@ -196,20 +194,20 @@ func TestNoCallShowsWhatItsPermissionsDoNot(t *testing.T) {
 				message, err := probe.invoke(t.Context(), client, id)
 				return wholeResponse(t, message, err)
 			}
-			if got := call(probe.needs); tellsSecret(got) {
+			if got := call(probe.needs); revealsSecret(got) {
 				t.Errorf("%s with %s over %s: %s", probe.name, probe.needs, p.Name, got)
 			}
 			if probe.shows == "" {
 				continue
 			}
-			if got := call(probe.needs, probe.shows); !tellsSecret(got) {
-				t.Errorf("%s with %s too over %s shows nothing, so that the test shows nothing: %s", probe.name, probe.shows, p.Name, got)
+			if got := call(probe.needs, probe.shows); !revealsSecret(got) {
+				t.Errorf("%s with %s too over %s reveals nothing, want data: %s", probe.name, probe.shows, p.Name, got)
 			}
 		}
 	}
 }
 
-func tellsSecret(text string) bool {
+func revealsSecret(text string) bool {
 	for _, secret := range secrets {
 		if strings.Contains(text, secret) {
 			return true
@@ -218,7 +216,7 @@ func tellsSecret(text string) bool {
 	return false
 }
 
-// wholeResponse is what a response or an error says, details and headers included.
+// wholeResponse returns the content of a response or an error, including details and headers.
 func wholeResponse(t *testing.T, message proto.Message, err error) string {
 	t.Helper()
 	var text strings.Builder
@@ -244,8 +242,8 @@ func wholeResponse(t *testing.T, message proto.Message, err error) string {
 	return text.String()
 }
 
-// So over REST.
-func TestNoRouteShowsWhatItsPermissionsDoNot(t *testing.T) {
+// The same over REST.
+func TestRoutesRevealOnlyPermittedData(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	id := g.makeSecret(t)
@@ -288,11 +286,11 @@ func TestNoRouteShowsWhatItsPermissionsDoNot(t *testing.T) {
 			return fmt.Sprint(res.StatusCode, res.Header, string(body))
 		}
 		name := row.method + " " + row.path + " " + row.accept + row.ifMatch
-		if got := call(row.needs); tellsSecret(got) {
+		if got := call(row.needs); revealsSecret(got) {
 			t.Errorf("%s with %s: %s", name, row.needs, got)
 		}
-		if got := call(row.needs, row.shows); !tellsSecret(got) {
-			t.Errorf("%s with %s too shows nothing, so that the test shows nothing: %s", name, row.shows, got)
+		if got := call(row.needs, row.shows); !revealsSecret(got) {
+			t.Errorf("%s with %s too reveals nothing, want data: %s", name, row.shows, got)
 		}
 	}
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// guarded is a server that asks callers for tokens.
+// guarded is a server with token authentication.
 type guarded struct {
 	*servertest.Server
 
@@ -56,7 +56,7 @@ func (g guarded) token(t *testing.T, subject string, ttl time.Duration, permissi
 	return token
 }
 
-// as returns an HTTP client whose requests carry the token; empty: none.
+// as returns an HTTP client that sends the token; empty: none.
 func (g guarded) as(http2 bool, token string) *http.Client {
 	client := *g.HTTP(http2)
 	client.Transport = bearer{client.Transport, token}
@@ -81,8 +81,8 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.RoundTripper.RoundTrip(r)
 }
 
-// needed says what an empty request to each procedure needs. It is written down a second
-// time here, so that a slip in the policy's table shows.
+// needed lists the permission for an empty request to each procedure, independently of the table of the
+// policy.
 var needed = map[protoreflect.Name][]auth.Permission{
 	"GetUser":              {auth.UsersRead},
 	"BatchGetUsers":        {auth.UsersRead},
@@ -112,14 +112,14 @@ func methods() []protoreflect.MethodDescriptor {
 	return all
 }
 
-// Every procedure refuses who is not known, and who may do everything but this.
-func TestEveryProcedureAsksWhoCallsOverEveryProtocol(t *testing.T) {
+// Every procedure rejects anonymous callers, and callers with all permissions but the required one.
+func TestEveryProcedureIsAuthorized(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	for _, method := range methods() {
 		needs := needed[method.Name()]
 		if len(needs) == 0 {
-			t.Errorf("%s: the test does not say what it needs", method.Name())
+			t.Errorf("%s: not in needed", method.Name())
 		}
 		for _, p := range servertest.Protocols() {
 			if method.IsStreamingClient() && method.IsStreamingServer() && !p.HTTP2 {
@@ -136,8 +136,8 @@ func TestEveryProcedureAsksWhoCallsOverEveryProtocol(t *testing.T) {
 					t.Errorf("%s over %s: got %q, want %s", method.Name(), p.Name, got, missing)
 				}
 			}
-			// Who has what is needed, and nothing else, gets as far as the rules. Streams
-			// that would go on have tests of their own.
+			// A caller with only the required permission reaches the validation. Endless streams have
+			// their own tests.
 			if !method.IsStreamingServer() {
 				err := callEmpty(t, g.as(p.HTTP2, g.token(t, "alice", time.Hour, needs...)), method, p.Options)
 				if code := connect.CodeOf(err); err != nil && code != connect.CodeInvalidArgument {
@@ -152,8 +152,7 @@ func TestEveryProcedureAsksWhoCallsOverEveryProtocol(t *testing.T) {
 	}
 }
 
-// callEmpty calls a procedure with an empty message. An empty message is one of any
-// type.
+// callEmpty calls a procedure with an empty message.
 func callEmpty(t *testing.T, client *http.Client, method protoreflect.MethodDescriptor, options []connect.ClientOption) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -186,13 +185,13 @@ func callEmpty(t *testing.T, client *http.Client, method protoreflect.MethodDesc
 	return err
 }
 
-// resource is a route of REST.
+// resource is a REST route.
 type resource struct {
 	method, path, accept string
 	needs                auth.Permission
 }
 
-// streamed are the routes of the RPCs that are server streams, which have no annotation.
+// streamed are the routes of server streams, which have no annotation.
 var streamed = map[protoreflect.Name][]resource{
 	"StreamUserActivities": {
 		{"GET", "/api/v1/users/1/activities", "text/event-stream", auth.ActivitiesRead},
@@ -205,14 +204,14 @@ var streamed = map[protoreflect.Name][]resource{
 	},
 }
 
-// resources are the routes of the annotations, and the streams beside them.
+// resources returns the annotated routes and the streamed ones.
 func resources(t *testing.T) []resource {
 	t.Helper()
 	var all []resource
 	for _, method := range methods() {
 		if method.IsStreamingServer() && !method.IsStreamingClient() {
 			if len(streamed[method.Name()]) == 0 {
-				t.Errorf("%s: the test does not say at which routes it is", method.Name())
+				t.Errorf("%s: not in streamed", method.Name())
 			}
 			all = append(all, streamed[method.Name()]...)
 		}
@@ -236,7 +235,7 @@ func resources(t *testing.T) []resource {
 	return all
 }
 
-func TestEveryRouteAsksWhoCalls(t *testing.T) {
+func TestEveryRouteIsAuthorized(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	for _, route := range resources(t) {
@@ -261,7 +260,7 @@ func TestEveryRouteAsksWhoCalls(t *testing.T) {
 	}
 }
 
-// reply is the head of an answer.
+// reply is the head of a response.
 type reply struct {
 	StatusCode int
 	Header     http.Header
@@ -295,7 +294,7 @@ func (g guarded) rest(t *testing.T, token string, route resource) (reply, string
 	return reply{answer.StatusCode, answer.Header}, string(text)
 }
 
-func TestWhatNeedsNoCredentials(t *testing.T) {
+func TestOpenPaths(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
 	for path, want := range map[string]int{
@@ -309,6 +308,6 @@ func TestWhatNeedsNoCredentials(t *testing.T) {
 	}
 	_, body := g.rest(t, "", resource{method: "GET", path: "/"})
 	if !strings.Contains(body, "Authorization: Bearer") {
-		t.Errorf("the page does not say that callers are asked who they are:\n%s", body)
+		t.Errorf("page does not mention authentication:\n%s", body)
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// existing are the series that there are: their names, each with the labels it may
-// have, and the values that a label has; none where they are not known beforehand.
+// existing maps the names of the series to their labels and the values of each label; no values if they
+// are not known beforehand.
 type existing map[string]map[string]map[string]bool
 
 var (
@@ -32,7 +32,7 @@ var (
 	httpCode   = regexp.MustCompile(`^([1-5][0-9][0-9]|grpc_([1-9]|1[0-6])|other)$`)
 )
 
-// everything is what a server shows that was asked for a little of everything.
+// everything returns the series of a server after calls of all kinds.
 func everything(t *testing.T) existing {
 	t.Helper()
 	g := startGuarded(t, servertest.Parallel(), servertest.Admin())
@@ -57,7 +57,7 @@ func everything(t *testing.T) existing {
 	return all
 }
 
-// add notes a series. Prometheus itself adds job and instance.
+// add adds a series. Prometheus adds the labels job and instance.
 func (all existing) add(name, labels string) {
 	if all[name] == nil {
 		all[name] = map[string]map[string]bool{"job": nil, "instance": nil}
@@ -70,8 +70,7 @@ func (all existing) add(name, labels string) {
 	}
 }
 
-// complete adds what comes later: codes that have yet to occur, and the series that
-// Prometheus makes of its own.
+// complete adds series that appear later: further codes, and those of Prometheus itself.
 func (all existing) complete() {
 	codes := all["grpc_server_handled_total"]["grpc_code"]
 	for _, part := range []string{"_bucket", "_sum", "_count"} {
@@ -88,20 +87,19 @@ func (all existing) complete() {
 	all["up"] = map[string]map[string]bool{"job": nil, "instance": nil}
 }
 
-// asked is a metric that an expression asks for.
+// asked is a metric in an expression.
 type asked struct {
 	name     string
-	at       int // where in the expression, without its groupings and windows
+	at       int // position in the expression without groupings and windows
 	matchers [][]string
 }
 
-// without is an expression without what names no metric.
+// without matches parts of an expression that name no metric.
 func without(expr string) string {
 	return window.ReplaceAllString(grouping.ReplaceAllString(expr, " "), " ")
 }
 
-// asksFor finds the metrics in an expression. It is no parser of PromQL, which is checked
-// where that is at hand, see the target "alerts" of the Makefile.
+// asksFor returns the metrics in an expression. The target "alerts" of the Makefile checks the syntax.
 func asksFor(expr string) (found []asked) {
 	rest := without(expr)
 	for _, at := range selection.FindAllStringSubmatchIndex(rest, -1) {
@@ -120,14 +118,13 @@ func asksFor(expr string) (found []asked) {
 	return found
 }
 
-// inside reports whether a place is within braces or quotes.
+// inside reports whether a position is within braces or quotes.
 func inside(text string, at int) bool {
 	before := quoted.ReplaceAllString(text[:at], "")
 	return strings.Count(before, "{") > strings.Count(before, "}") || strings.Contains(before, `"`)
 }
 
-// labelsOf returns the labels of a metric; elsewhere than on Linux a process tells less
-// of itself.
+// labelsOf returns the labels of a metric. Some process metrics exist only on Linux.
 func (all existing) labelsOf(name string) (map[string]map[string]bool, bool) {
 	labels, ok := all[name]
 	if !ok && strings.HasPrefix(name, "process_") && runtime.GOOS != "linux" {
@@ -136,8 +133,7 @@ func (all existing) labelsOf(name string) (map[string]map[string]bool, bool) {
 	return labels, ok
 }
 
-// faults returns what an expression asks for that does not exist: metrics, labels of
-// metrics, and values of labels.
+// faults returns the metrics, labels and label values in an expression that do not exist.
 func (all existing) faults(expr string) (faults []string) {
 	used := make(map[string]bool)
 	for _, a := range asksFor(expr) {
@@ -183,8 +179,8 @@ func faultsOfMatcher(metric string, labels map[string]map[string]bool, label, pa
 	return faults
 }
 
-// labelsLeft returns the labels of what an expression gives: what it is grouped by, or
-// else the labels of the metric that it begins with.
+// labelsLeft returns the labels of the result of an expression: those of its grouping, else those of its
+// first metric.
 func (all existing) labelsLeft(expr string) map[string]bool {
 	left := make(map[string]bool)
 	if strings.HasPrefix(expr, "absent(") {

@@ -18,16 +18,15 @@ const (
 	alertsFile    = "../telemetry/alerts/userd.yaml"
 )
 
-// notShown are metrics that are in no panel and no alert, each with the reason why. One
-// that ends in * stands for all that begin so.
+// notShown lists metrics without a panel or alert, with the reason. A trailing * matches all with the prefix.
 var notShown = map[string]string{
-	"go_*":                "of the runtime, for whoever looks into the process; what matters every day is shown",
+	"go_*":                "runtime details; the important ones are shown",
 	"process_*":           "the same",
-	"promhttp_*":          "of the scrapes themselves",
-	"userd_feed_position": "the lag is shown, and is the difference",
+	"promhttp_*":          "about scrapes",
+	"userd_feed_position": "the lag is shown instead",
 }
 
-// dashboard is what there is to check of a dashboard.
+// dashboard is the checked part of a dashboard.
 type dashboard struct {
 	Title, UID string
 	Panels     []struct {
@@ -42,7 +41,7 @@ type dashboard struct {
 	}
 }
 
-// rule is an alert, or a series that is made of others.
+// rule is an alert or a recording rule.
 type rule struct {
 	Alert, Record, Expr string
 	For                 time.Duration
@@ -74,7 +73,7 @@ func readRules(t *testing.T) (all []rule) {
 		}
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true) // a misspelt "for" would be no wait at all
+	decoder.KnownFields(true) // detects a misspelled "for"
 	if err := decoder.Decode(&file); err != nil {
 		t.Fatal(err)
 	}
@@ -84,23 +83,23 @@ func readRules(t *testing.T) (all []rule) {
 	return all
 }
 
-func TestTheDashboardAsksForWhatExists(t *testing.T) {
+func TestDashboardMetricsExist(t *testing.T) {
 	t.Parallel()
 	all, d := everything(t), readDashboard(t)
 	ids, exprs := make(map[int]bool), 0
 	for i, p := range d.Panels {
 		if ids[p.ID] || p.Title == "" || p.GridPos.X+p.GridPos.W > 24 {
-			t.Errorf("panel %d (%s) has no place or id of its own", p.ID, p.Title)
+			t.Errorf("panel %d (%s): no size, or duplicate id", p.ID, p.Title)
 		}
 		for _, q := range d.Panels[:i] {
 			a, b := p.GridPos, q.GridPos
 			if a.X < b.X+b.W && b.X < a.X+a.W && a.Y < b.Y+b.H && b.Y < a.Y+a.H {
-				t.Errorf("%s lies over %s", p.Title, q.Title)
+				t.Errorf("panel %s overlaps %s", p.Title, q.Title)
 			}
 		}
 		ids[p.ID] = true
 		if p.Type != "row" && len(p.Targets) == 0 {
-			t.Errorf("%s shows nothing", p.Title)
+			t.Errorf("panel %s has no query", p.Title)
 		}
 		for _, target := range p.Targets {
 			exprs++
@@ -120,19 +119,19 @@ func TestTheDashboardAsksForWhatExists(t *testing.T) {
 		}
 	}
 	if d.Title == "" || d.UID == "" || exprs == 0 {
-		t.Error("this is no dashboard")
+		t.Error("incomplete dashboard")
 	}
 }
 
 var labelInText = regexp.MustCompile(`\$labels\.([a-z_]+)`)
 
-func TestTheAlertsAskForWhatExists(t *testing.T) {
+func TestAlertMetricsExist(t *testing.T) {
 	t.Parallel()
 	all, names := everything(t), make(map[string]bool)
 	for _, r := range readRules(t) {
 		name := r.Alert + r.Record
 		if name == "" || names[name] || r.Alert != "" && r.Record != "" {
-			t.Errorf("%q has no name of its own", name)
+			t.Errorf("%q: empty or duplicate name", name)
 		}
 		names[name] = true
 		for _, fault := range all.faults(r.Expr) {
@@ -159,11 +158,11 @@ func TestTheAlertsAskForWhatExists(t *testing.T) {
 		}
 	}
 	if len(names) == 0 {
-		t.Error("there are no rules")
+		t.Error("no rules")
 	}
 }
 
-// What is counted and shown to nobody is counted for nothing.
+// Every metric is in a panel, in an alert or in notShown.
 func TestEveryMetricIsShown(t *testing.T) {
 	t.Parallel()
 	var exprs []string
@@ -199,12 +198,12 @@ func TestEveryMetricIsShown(t *testing.T) {
 	}
 	for pattern, reason := range notShown {
 		if !reasons[pattern] || reason == "" || shown[pattern] {
-			t.Errorf("%s does not belong into the list of what is not shown", pattern)
+			t.Errorf("%s does not belong in notShown", pattern)
 		}
 	}
 }
 
-// family is the name of a metric without what a histogram adds to it.
+// family returns the name of a metric without histogram suffixes.
 func family(name string) string {
 	for _, part := range []string{"_bucket", "_sum", "_count"} {
 		if short, ok := strings.CutSuffix(name, part); ok {
@@ -214,7 +213,7 @@ func family(name string) string {
 	return name
 }
 
-// TestFaultsAreFound guards the tests above: a check that finds nothing would pass too.
+// TestFaultsAreFound verifies that the checks above detect faults.
 func TestFaultsAreFound(t *testing.T) {
 	t.Parallel()
 	all := everything(t)

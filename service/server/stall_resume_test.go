@@ -20,9 +20,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// A reader of gRPC that stops reading is told why its stream ended, and its last position:
-// exactly that of the last message that it finds when it reads on. It never sees INTERNAL,
-// which clients do not retry.
+// A stalled gRPC client receives the reason and the position of the last message that it can still read,
+// never INTERNAL, which clients do not retry.
 func TestStalledReaderResumes(t *testing.T) {
 	t.Parallel()
 	const stalled = "response write stalled, stream ended"
@@ -78,7 +77,7 @@ func wantResumable(t *testing.T, err error, reason user.Reason, position int64) 
 	}
 }
 
-// fillStatuses stores users, each with a row of its own.
+// fillStatuses stores users with one row each.
 func fillStatuses(t *testing.T, s *servertest.Server) {
 	t.Helper()
 	var batch user.Batch
@@ -94,8 +93,8 @@ func fillStatuses(t *testing.T, s *servertest.Server) {
 	}
 }
 
-// openGRPC opens a stream of grpc-go with fixed windows: otherwise the client takes all
-// there is into its buffers. What it returns reads the position of the next message.
+// openGRPC opens a stream of grpc-go with fixed windows, because dynamic windows would buffer everything.
+// The returned function reads the position of the next message.
 func openGRPC(t *testing.T, addr string, window int32, method string) func() (int64, error) {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+addr,
@@ -118,7 +117,7 @@ func openGRPC(t *testing.T, addr string, window int32, method string) func() (in
 	if err := stream.SendMsg(request); err != nil {
 		t.Fatal(err)
 	}
-	if method == "SyncUserStatus" { // the client's side stays open
+	if method == "SyncUserStatus" { // the client does not close its side
 		if err := stream.RecvMsg(new(userv1.UserStatusUpdate)); err != nil {
 			t.Fatal(err)
 		}
@@ -137,8 +136,8 @@ func openGRPC(t *testing.T, addr string, window int32, method string) func() (in
 	}
 }
 
-// Over protocols whose end is in the flow-controlled body, the stream is reset with a code
-// that clients retry.
+// For protocols whose end is in the body, a stalled stream is reset with REFUSED_STREAM, which clients
+// retry.
 func TestStalledReaderIsResetRetriably(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"application/connect+proto", "application/grpc-web"} {
@@ -146,7 +145,7 @@ func TestStalledReaderIsResetRetriably(t *testing.T) {
 			t.Parallel()
 			var log lockedBuffer
 			s := startStalling(t, &log)
-			// A small window, so that TCP holds all of it.
+			// A small window: TCP buffers all of it.
 			peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4000})
 			peer.contentType = kind
 			peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{})

@@ -25,8 +25,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// startStalling starts a server with a log of about a megabyte, connections that
-// buffer little, and a short patience.
+// startStalling starts a server with a log of about a megabyte, small socket buffers and a short stall
+// timeout.
 func startStalling(t *testing.T, log io.Writer, options ...servertest.Option) *servertest.Server {
 	t.Helper()
 	s := servertest.Start(t, append([]servertest.Option{
@@ -56,7 +56,7 @@ func fillLog(t *testing.T, s *servertest.Server) {
 	}
 	var batch user.Batch
 	for range 400 {
-		var text strings.Builder // which does not compress well
+		var text strings.Builder // incompressible
 		for text.Len() < 3000 {
 			text.WriteString(rand.Text())
 		}
@@ -71,7 +71,7 @@ func fillLog(t *testing.T, s *servertest.Server) {
 	}
 }
 
-// narrowListener gives connections that buffer little of what is written.
+// narrowListener accepts connections with a small write buffer.
 type narrowListener struct{ net.Listener }
 
 func (l narrowListener) Accept() (net.Conn, error) {
@@ -84,8 +84,8 @@ func (l narrowListener) Accept() (net.Conn, error) {
 
 const replayed = "/user.v1.UserService/StreamUserActivities"
 
-// A reader who never opens its window is cut, and its connection goes on.
-func TestStalledWindowIsCut(t *testing.T) {
+// A stream whose window stays closed is reset; its connection continues.
+func TestStalledWindowIsReset(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	s := startStalling(t, &log)
@@ -105,14 +105,14 @@ func TestStalledWindowIsCut(t *testing.T) {
 	})
 }
 
-// A reader who reads slowly, but reads, is not cut.
-func TestSlowReaderIsNotCut(t *testing.T) {
+// A slow client is not stalled.
+func TestSlowReaderIsNotReset(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	s := startStalling(t, &log)
 	peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 16 << 10})
 	peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{ReplayOnly: true})
-	end := time.Now().Add(1500 * time.Millisecond) // five times the patience
+	end := time.Now().Add(1500 * time.Millisecond) // five times the stall timeout
 	got := 0
 	for time.Now().Before(end) {
 		frame, err := peer.ReadFrame()
@@ -121,25 +121,24 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 		}
 		switch frame := frame.(type) {
 		case *http2.RSTStreamFrame:
-			t.Fatalf("cut after %d bytes", got)
+			t.Fatalf("reset after %d bytes, want none", got)
 		case *http2.DataFrame:
 			n := len(frame.Data())
 			got += n
-			time.Sleep(100 * time.Millisecond) // what a slow reader does
+			time.Sleep(100 * time.Millisecond) // slow reads
 			if err := errors.Join(peer.WriteWindowUpdate(0, uint32(n)), peer.WriteWindowUpdate(1, uint32(n))); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	if got == 0 {
-		t.Error("nothing came")
+		t.Error("received nothing")
 	}
 }
 
-// A reader who opens its window a little now and then takes something, and is not cut,
-// however much less than a message that is. Another one on the same connection, who
-// takes nothing, is, and so is the first once it stops.
-func TestTricklingReaderIsNotCut(t *testing.T) {
+// A client that opens its window in small steps is not stalled, even if they are smaller than a message.
+// Another stream of the connection that opens none is reset, as is the first once it stops.
+func TestTricklingReaderIsNotReset(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	s := startStalling(t, &log)
@@ -164,18 +163,18 @@ func TestTricklingReaderIsNotCut(t *testing.T) {
 	}()
 	now := time.NewTicker(100 * time.Millisecond)
 	defer now.Stop()
-	got, cut := 0, make(map[uint32]int) // after how many bytes of the trickling one
+	got, cut := 0, make(map[uint32]int) // bytes of the trickling stream before each reset
 	for cut[trickling] == 0 {
 		select {
 		case <-now.C:
-			if got < 2000 { // two seconds, of which the patience is a small part
+			if got < 2000 { // two seconds, longer than the stall timeout
 				if err := peer.WriteWindowUpdate(trickling, 100); err != nil {
 					t.Fatal(err)
 				}
 			}
 		case frame, ok := <-frames:
 			if !ok {
-				t.Fatalf("the connection ended after %d bytes", got)
+				t.Fatalf("connection ended after %d bytes", got)
 			}
 			switch frame.Type {
 			case http2.FrameData:
@@ -187,16 +186,15 @@ func TestTricklingReaderIsNotCut(t *testing.T) {
 		}
 	}
 	if cut[trickling] < 2000 {
-		t.Errorf("the reader was cut after %d bytes", cut[trickling])
+		t.Errorf("trickling stream reset after %d bytes, want at least 2000", cut[trickling])
 	}
 	if after, ok := cut[still]; !ok || after >= 2000 {
-		t.Errorf("the one who takes nothing was cut after %d bytes of the other, %v", after, ok)
+		t.Errorf("stalled stream reset after %d bytes of the other, %v, want fewer than 2000", after, ok)
 	}
 }
 
-// A peer that stops reading its TCP connection is cut, over HTTP/2 by the
-// connection's own guard.
-func TestStalledConnectionIsCut(t *testing.T) {
+// A client that stops reading its TCP connection is disconnected.
+func TestStalledConnectionIsClosed(t *testing.T) {
 	t.Parallel()
 	t.Run("HTTP/2", func(t *testing.T) {
 		t.Parallel()
@@ -240,12 +238,12 @@ func dialNarrow(t *testing.T, addr string) net.Conn {
 	return conn
 }
 
-// http2Peer speaks HTTP/2 frame by frame.
+// http2Peer is an HTTP/2 client with control of single frames.
 type http2Peer struct {
 	*http2.Framer
 
 	conn        net.Conn
-	token       string // shown with each call; empty: none is
+	token       string // sent with each call; empty: none
 	host        string // default: localhost
 	contentType string // default: application/grpc
 }
@@ -298,7 +296,7 @@ func (p *http2Peer) call(t *testing.T, id uint32, path string, message proto.Mes
 	}
 }
 
-// await reads frames up to one that is wanted.
+// await reads frames until one matches.
 func (p *http2Peer) await(t *testing.T, wanted func(http2.Frame) bool) http2.Frame {
 	t.Helper()
 	for {

@@ -10,8 +10,7 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// Every response that is a stream tells proxies not to buffer and not to store it, over
-// every protocol.
+// Streamed responses have headers that disable buffering and caching in proxies, over all protocols.
 func TestStreamsPassProxies(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())

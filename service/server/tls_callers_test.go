@@ -17,7 +17,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// mutual is a server that knows its callers by their certificates.
+// mutual is a server with certificate authentication.
 type mutual struct {
 	*servertest.Server
 
@@ -38,7 +38,7 @@ func startMutual(t *testing.T) mutual {
 	return m
 }
 
-// as returns a client that shows the certificate, and counts the connections it makes.
+// as returns a client with the certificate, and the number of its connections.
 func (m mutual) as(t *testing.T, issued servertest.Issued, http2 bool) (client *http.Client, made *int) {
 	t.Helper()
 	config := m.authority.Trust()
@@ -50,7 +50,7 @@ func (m mutual) as(t *testing.T, issued servertest.Issued, http2 bool) (client *
 	return overTLS(t, m.Server, config, http2), made
 }
 
-// A stream lasts as long as the certificate that its caller has shown.
+// A stream ends when the client certificate expires.
 func TestStreamEndsWithItsCertificate(t *testing.T) {
 	t.Parallel()
 	m := startMutual(t)
@@ -65,14 +65,13 @@ func TestStreamEndsWithItsCertificate(t *testing.T) {
 	}
 	wantError(t, stream.Err(), connect.CodeUnauthenticated, user.CredentialsExpired)
 	if time.Now().Before(until) {
-		t.Error("it ended before the certificate did")
+		t.Error("stream ended before the certificate")
 	}
 	_ = stream.Close()
 }
 
-// An authority that was taken out of the file counts no more, on connections that stand
-// either.
-func TestAuthorityIsTakenOutUnderAStandingConnection(t *testing.T) {
+// A CA removed from the file is no longer trusted, also on existing connections.
+func TestRemovedCAOnExistingConnection(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {
 		m := startMutual(t)
@@ -100,8 +99,8 @@ func TestAuthorityIsTakenOutUnderAStandingConnection(t *testing.T) {
 	}
 }
 
-// oneConn makes HTTP/1.1 requests one after the other on one connection. net/http's own
-// transport dials again when its write loop is scheduled 50 ms late.
+// oneConn is a RoundTripper with one HTTP/1.1 connection. http.Transport dials again if its write loop is
+// scheduled 50 ms late.
 type oneConn struct {
 	conn   net.Conn
 	reader *bufio.Reader
@@ -109,7 +108,7 @@ type oneConn struct {
 
 func (m mutual) oneConnection(t *testing.T, client *http.Client) *oneConn {
 	t.Helper()
-	config := client.Transport.(*http.Transport).TLSClientConfig.Clone() //nolint:errcheck // overTLS makes no other
+	config := client.Transport.(*http.Transport).TLSClientConfig.Clone() //nolint:errcheck // the type that overTLS uses
 	dialer := tls.Dialer{Config: config}
 	conn, err := dialer.DialContext(t.Context(), "tcp", m.Addr())
 	if err != nil {
@@ -119,7 +118,7 @@ func (m mutual) oneConnection(t *testing.T, client *http.Client) *oneConn {
 	return &oneConn{conn: conn, reader: bufio.NewReader(conn)}
 }
 
-// RoundTrip makes one request. The body of the response before must have been read.
+// RoundTrip makes one request. The previous response body must have been read.
 func (c *oneConn) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err := request.Write(c.conn); err != nil {
 		return nil, err

@@ -17,8 +17,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// A caller is who the certificate says, over both versions of HTTP, and what the log
-// says it was.
+// A certificate identifies the caller over HTTP/1.1 and HTTP/2, also in the log.
 func TestIdentityByCertificate(t *testing.T) {
 	authority, stranger := servertest.NewAuthority(t), servertest.NewAuthority(t)
 	dir := t.TempDir()
@@ -34,7 +33,7 @@ func TestIdentityByCertificate(t *testing.T) {
 		config := authority.Trust()
 		if a != nil {
 			pair := a.Client(t, name).Pair(t)
-			// Shown whatever the server asks for.
+			// Sent regardless of the CAs that the server requests.
 			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 		}
 		return userv1connect.NewUserServiceClient(overTLS(t, s, config, http2), "https://userd.test", options...)
@@ -64,8 +63,7 @@ func TestIdentityByCertificate(t *testing.T) {
 			wantError(t, err, connect.CodePermissionDenied, user.PermissionMissing)
 			_, err = dial(nil, "").GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1})
 			wantError(t, err, connect.CodeUnauthenticated, user.CredentialsMissing)
-			// The connection ends in the handshake; how the client learns of it is a matter of
-			// timing, but the service has not answered.
+			// The handshake fails. The error of the client depends on timing.
 			if _, err = dial(stranger, "spiffe://example.org/writer").GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1}); err == nil || connect.IsWireError(err) {
 				t.Errorf("a certificate of another authority: got %v", err)
 			}

@@ -21,8 +21,7 @@ import (
 
 const textType = "application/grpc-web-text"
 
-// postText makes a call in the text form of gRPC-Web, whose client reads the response as it
-// arrives.
+// postText makes a grpc-web-text call.
 func postText(t *testing.T, s *servertest.Server, method, kind string, body io.Reader) *http.Response {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/user.v1.UserService/"+method, body)
@@ -39,8 +38,7 @@ func postText(t *testing.T, s *servertest.Server, method, kind string, body io.R
 	return response
 }
 
-// textFrame reads one frame, as the client does: in groups of four characters, each of
-// which may end with padding.
+// textFrame reads one frame in groups of four characters, each of which may have padding.
 func textFrame(t *testing.T, body io.Reader) (flags byte, payload []byte) {
 	t.Helper()
 	var frame []byte
@@ -70,8 +68,7 @@ func encodeText(t *testing.T, message proto.Message) string {
 	return base64.StdEncoding.EncodeToString(envelope(body))
 }
 
-// A unary call and a stream in the text form of gRPC-Web, as its specification has them:
-// each message can be decoded when it arrives, and the trailers are a frame in base64 too.
+// grpc-web-text calls: each message can be decoded when it arrives, and the trailers are a base64 frame.
 func TestWebText(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
@@ -139,8 +136,7 @@ func decodeAll(t *testing.T, text []byte) (frames []webFrame) {
 	return frames
 }
 
-// A request may consist of several padded parts, and one that is not base64, or too large,
-// is refused.
+// A request can consist of several padded parts. Invalid base64 and too large messages are rejected.
 func TestWebTextRequests(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel(), servertest.Config(func(c *server.Config) { c.MaxMessageBytes = 64 << 10 }))
@@ -180,8 +176,7 @@ func TestWebTextRequests(t *testing.T) {
 	}
 }
 
-// A stream in the text form sends each message when it is there: an idle one holds nothing
-// back.
+// A grpc-web-text stream flushes each message.
 func TestWebTextStreamIsFlushed(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
