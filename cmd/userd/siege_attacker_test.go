@@ -24,17 +24,17 @@ import (
 // siegeVariable makes the test's own binary an attacker; its value is a siegePlan in JSON.
 const siegeVariable = "USERD_SIEGE_ATTACK"
 
-// siegeBegins is what an attacker prints when it begins.
+// siegeBegins is the line that an attacker prints when it starts.
 const siegeBegins = "attack\n"
 
-// siegePlan tells an attacker what to do.
+// siegePlan is the configuration of an attacker process.
 type siegePlan struct {
 	Attack, Addr, Token, Users string
 	TLS                        bool
 	Seconds                    float64
 }
 
-// attacker is the process that attacks. It stops by itself.
+// attacker is the attacking process. It exits when its time is over.
 type attacker struct {
 	siegePlan
 
@@ -58,7 +58,7 @@ func runAttack() error {
 	if err := json.Unmarshal(text, &a.users); err != nil {
 		return err
 	}
-	// The server's process may be stopped for good: the attacker must not outlive the test.
+	// The server's process may be stopped: the attacker must not outlive the test.
 	d := time.Duration(a.Seconds * float64(time.Second))
 	time.AfterFunc(d+10*time.Second, func() { os.Exit(1) })
 	ctx, cancel := context.WithTimeout(context.Background(), d)
@@ -79,8 +79,8 @@ func (a *attacker) count(what string, n int) {
 	a.counts[what] += int64(n)
 }
 
-// repeat runs n loops until the attack ends. A loop that fails pauses, so that an attack that is
-// refused does not become one on its own processor.
+// repeat runs n loops until the attack ends. A loop pauses after an error, so that rejections do
+// not exhaust the attacker's own processor.
 func (a *attacker) repeat(n int, loop func(i int) error) error {
 	var all sync.WaitGroup
 	for i := range n {
@@ -105,7 +105,7 @@ func (a *attacker) pause(d time.Duration) {
 	}
 }
 
-// dial opens a connection from an attacker's address: 127.0.0.2 or, for i > 0, another one.
+// dial connects from an attacker's address: 127.0.0.2 or, for i > 0, another one.
 func (a *attacker) dial(i int) (net.Conn, error) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(i/250), byte(2+i%250))}}
 	conn, err := dialer.DialContext(a.ctx, "tcp", a.Addr)
@@ -113,12 +113,12 @@ func (a *attacker) dial(i int) (net.Conn, error) {
 		return nil, err
 	}
 	a.count("connections", 1)
-	// Whatever blocks on it ends with the attack.
+	// The end of the attack unblocks all I/O.
 	context.AfterFunc(a.ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	return conn, nil
 }
 
-// secure speaks TLS where the server does.
+// secure wraps the connection in TLS if the server uses it.
 func (a *attacker) secure(conn net.Conn, protocol string) net.Conn {
 	if !a.TLS {
 		return conn
@@ -139,8 +139,8 @@ func (a *attacker) peer(i int, settings ...http2.Setting) (*rawPeer, error) {
 	return p, nil
 }
 
-// drain reads frames to the end of the connection, and acknowledges settings. ended, if not nil,
-// is called at the end of each stream.
+// drain reads frames to the end of the connection and acknowledges settings. ended, if not nil, is
+// called at the end of each stream.
 func (a *attacker) drain(p *rawPeer, ended func()) error {
 	for {
 		frame, err := p.ReadFrame()
@@ -173,20 +173,18 @@ func (a *attacker) drain(p *rawPeer, ended func()) error {
 	}
 }
 
-// streams are the calls that a connection has in progress at a time, and never reads.
+// streams are the concurrent calls of a connection, whose responses are not read.
 type streams struct {
 	conns, each int
 	fields      []hpack.HeaderField
-	// block sends the header block in a way of its own; nil: in one HEADERS frame, and CONTINUATION
-	// frames where it is large.
-	body   []byte // sent after the header; nil: none
-	open   bool   // the request has no end
-	window uint32 // that the connection gives each stream; 0: none
-	// addresses is the number of addresses that they call from; 0: one.
+	body        []byte // sent after the header; nil: none
+	open        bool   // the request does not end
+	window      uint32 // initial flow-control window of each stream
+	// addresses is the number of client addresses; 0: one.
 	addresses int
 }
 
-// hold keeps the streams open, and opens another one in the place of each that ends.
+// hold keeps the streams open and replaces each stream that ends.
 func (a *attacker) hold(s streams) error {
 	return a.repeat(s.conns, func(i int) error {
 		from := 0
@@ -222,7 +220,7 @@ func (a *attacker) hold(s streams) error {
 			}
 			a.count("streams", 1)
 			if id > uint32(2*s.each) {
-				a.pause(time.Millisecond) // it has been refused, and tries again
+				a.pause(time.Millisecond) // retry after a rejection
 			}
 		}
 	})
@@ -310,14 +308,14 @@ func (a *attacker) client(http1 bool) *http.Client {
 	}}
 }
 
-// request is a request that is made over and over.
+// request is a request that is repeated.
 type request struct {
 	method, path string
 	header       map[string]string
 	body         func() io.Reader
 }
 
-// request makes a request and reads the body of the response.
+// request sends a request and reads the body of the response.
 func (a *attacker) request(client *http.Client, r request) error {
 	scheme := "http://"
 	if a.TLS {
@@ -342,7 +340,7 @@ func (a *attacker) request(client *http.Client, r request) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = res.Body.Close() }() // it has been read
+	defer func() { _ = res.Body.Close() }() // fully read
 	n, err := io.Copy(io.Discard, res.Body)
 	a.count("bytes received", int(n))
 	status := maps.Clone(res.Header)
@@ -354,7 +352,7 @@ func (a *attacker) request(client *http.Client, r request) error {
 	return err
 }
 
-// flood makes the request over conns connections, each at a time on each.
+// flood sends the request over conns connections, each concurrently per connection.
 func (a *attacker) flood(conns, each int, http1 bool, r request) error {
 	clients := make([]*http.Client, conns)
 	for i := range clients {

@@ -39,11 +39,11 @@ func attackNamed(name string) attack {
 	return all[i]
 }
 
-// anonymousAttacks need neither credentials nor a header that is out of the ordinary.
+// anonymousAttacks need neither credentials nor unusual headers.
 func anonymousAttacks() []attack {
 	return []attack{
 		{name: "gzip health checks", short: true, run: func(a *attacker) error {
-			// 4 MB, of which less than 4 KiB are sent.
+			// 4 MB, compressed to less than 4 KiB.
 			bomb := enveloped(1, zipped(lengthPrefixed(1, make([]byte, 4_170_000))))
 			return a.flood(1, 150, false, request{
 				method: "POST", path: healthCheckPath, body: func() io.Reader { return bytes.NewReader(bomb) },
@@ -58,7 +58,7 @@ func anonymousAttacks() []attack {
 			})
 		}},
 		{name: "reflection", run: func(a *attacker) error {
-			// Each asks for the file of the service, over and over, and reads no response.
+			// Each stream repeats the request for the service's file and reads no response.
 			ask := enveloped(0, lengthPrefixed(4, []byte("user.v1.UserService")))
 			return a.hold(streams{
 				conns: 20, each: 200, open: true, body: bytes.Repeat(ask, 20),
@@ -95,7 +95,7 @@ func anonymousAttacks() []attack {
 	}
 }
 
-// headerAttacks hold memory before there is a request, or with its header.
+// headerAttacks hold memory before a request starts, or with its header.
 func headerAttacks() []attack {
 	large := strings.Repeat("h", 100<<10)
 	return []attack{
@@ -111,7 +111,7 @@ func headerAttacks() []attack {
 			return a.endlessBlocks(2000, hpack.HeaderField{Name: "x-a", Value: strings.Repeat("v", 15<<10)})
 		}},
 		{name: "HTTP/2 header blocks of indexed fields", run: func(a *attacker) error {
-			// One byte of the block, 32 bytes and more of the server's.
+			// One byte of the block takes at least 32 bytes of the server's memory.
 			return a.endlessBlocks(2000, hpack.HeaderField{Name: ":method", Value: "GET"})
 		}},
 		{name: "health watches with large headers", run: func(a *attacker) error {
@@ -136,7 +136,7 @@ func headerAttacks() []attack {
 	}
 }
 
-// silence opens a connection, sends what begins something, and waits for the end.
+// silence opens a connection, sends an incomplete request, and waits for the end.
 func (a *attacker) silence(begins string) error {
 	conn, err := a.dial(0)
 	if err != nil {
@@ -168,7 +168,7 @@ func (a *attacker) endlessBlocks(conns int, field hpack.HeaderField) error {
 	})
 }
 
-// endless sends 1 MiB of a header block that does not end.
+// endless sends 1 MiB of an incomplete header block.
 func (p *rawPeer) endless(field hpack.HeaderField) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
@@ -176,7 +176,7 @@ func (p *rawPeer) endless(field hpack.HeaderField) error {
 	for sent := 0; err == nil && sent < 1<<20; {
 		p.header.Reset()
 		for err == nil && p.header.Len() < 15<<10 {
-			// What is sensitive is not indexed, and has its whole length each time.
+			// Sensitive fields are not indexed, and have their full length each time.
 			err = p.packed.WriteField(hpack.HeaderField{Name: field.Name, Value: field.Value, Sensitive: len(field.Value) > 100})
 		}
 		if err == nil {
@@ -318,7 +318,7 @@ func (a *attacker) follows() (body []byte) {
 func (a *attacker) marshal(m proto.Message) []byte {
 	b, err := proto.Marshal(m)
 	if err != nil {
-		panic(err) // the attack is wrong
+		panic(err) // a bug of the attack
 	}
 	return b
 }
@@ -347,7 +347,7 @@ func lengthPrefixed(number int, value []byte) []byte {
 	}
 }
 
-// callerAttacks are those of an authenticated caller, mostly with one permission.
+// callerAttacks are attacks by an authenticated caller, mostly with one permission.
 func callerAttacks() []attack {
 	read := []string{"users.read"}
 	return []attack{
@@ -423,7 +423,7 @@ func watchAll(n int) func(a *attacker) error {
 		clients := 4
 		return a.flood(clients, n/clients, false, request{
 			method: "POST", path: userv1connect.UserServiceWatchUserStatusProcedure, body: func() io.Reader { return bytes.NewReader(ask) },
-			// The stream has no end: the deadline begins another one.
+			// The stream has no end: the deadline starts another one.
 			header: map[string]string{"Content-Type": grpcProto, "Te": "trailers", "Grpc-Timeout": "1S"},
 		})
 	}
@@ -451,7 +451,7 @@ func (a *attacker) gzipUpdates(conns, each int) error {
 	})
 }
 
-// storeAttacks keep the store busy.
+// storeAttacks load the store.
 func storeAttacks() []attack {
 	return []attack{
 		{name: "4 lists that match nothing", short: true, permissions: []string{"users.read"}, run: listsOfNothing(4)},
@@ -551,7 +551,7 @@ func updates(n int) func(a *attacker) error {
 	}
 }
 
-// amplifications make much of little: lines of the log, stored records, responses.
+// amplifications cause much output for little input: log lines, stored records, responses.
 func amplifications() []attack {
 	return []attack{
 		{name: "refused requests with long paths", run: func(a *attacker) error {

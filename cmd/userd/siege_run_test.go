@@ -40,7 +40,7 @@ type siege struct {
 	errors        map[string]int // of the well-behaved caller's operations
 	logBytes      int            // that the server logged during the attack
 	peak          int64
-	counts        map[string]int64 // what the attacker says that it did
+	counts        map[string]int64 // reported by the attacker
 }
 
 // measured is the latency of the well-behaved caller's operations in the three phases.
@@ -54,7 +54,7 @@ const (
 	lost         = time.Hour
 )
 
-// failure is a promise that did not hold.
+// failure is a violated limit.
 type failure struct{ what, detail string }
 
 // newSiege starts the program on a copy of the filled store.
@@ -122,7 +122,7 @@ func (s *siege) callerFrom(local, token string) userv1connect.UserServiceClient 
 	return userv1connect.NewUserServiceClient(client, s.url(), connect.WithGRPC(), connect.WithInterceptors(authorize))
 }
 
-// run fails the test for each promise that did not hold.
+// run fails the test for each violated limit.
 func (s *siege) run(t *testing.T) {
 	t.Helper()
 	for _, f := range s.outcome(t) {
@@ -138,8 +138,8 @@ func (s *siege) run(t *testing.T) {
 	}
 }
 
-// outcome measures the idle latency, runs the attack, measures again, and returns the promises
-// that did not hold.
+// outcome measures the idle latency, runs the attack, measures again, and returns the violated
+// limits.
 func (s *siege) outcome(t *testing.T) (failures []failure) {
 	t.Helper()
 	idle, attacked, after := time.Second, 3*time.Second, time.Second
@@ -203,8 +203,8 @@ func judge(what string, m measured) (failures []failure) {
 	return failures
 }
 
-// boundOf is siegeFactor times the idle latency, but at least leastBound and noiseFactor times what
-// one idle operation in a hundred takes: that much is the machine's own.
+// boundOf is siegeFactor times the idle latency, but at least leastBound and noiseFactor times the
+// 99th percentile of the idle latency, which is the noise of the machine.
 func boundOf(idle []time.Duration) time.Duration {
 	return max(siegeFactor*quantile(idle, 0.5), leastBound, noiseFactor*quantile(idle, 0.99))
 }
@@ -251,8 +251,8 @@ func (s *siege) report(t *testing.T, failures []failure) {
 	t.Logf("siege: %s: %s: %s; log %d KiB; %s", verdict, s.attack.name, line, s.logBytes>>10, counts)
 }
 
-// measure starts an operation at each tick, whether or not the one before has ended, and returns
-// when all have.
+// measure starts an operation at each tick, concurrently with earlier ones, and returns when all
+// have ended.
 func (s *siege) measure(t *testing.T, d time.Duration, reads, writes *[]time.Duration) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -310,8 +310,8 @@ func (s *siege) everyTick(every, d time.Duration, operation func(context.Context
 	}
 }
 
-// attackBegins starts the attacker's process and returns when it attacks. end waits for its end
-// and returns what it did.
+// attackBegins starts the attacker's process and returns when the attack starts. end waits for its
+// end and returns its counts.
 func (s *siege) attackBegins(t *testing.T) (end func() map[string]int64) {
 	t.Helper()
 	plan, err := json.Marshal(s.plan)
@@ -322,7 +322,7 @@ func (s *siege) attackBegins(t *testing.T) (end func() map[string]int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It is nice, as an attacker on another machine would be: what is measured is the server.
+	// A remote attacker would not use this machine's processors, so the process is nice.
 	cmd := exec.Command("nice", "-n", "10", binary) //nolint:noctx // it ends by itself
 	cmd.Env = append(os.Environ(), siegeVariable+"="+string(plan))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -366,7 +366,7 @@ type filledStore struct {
 	victim int64
 }
 
-// siegeStore fills a store once.
+// siegeFilled is the store that siegeStore fills once.
 var siegeFilled filledStore //nolint:gochecknoglobals // made once for all rows
 
 func siegeStore(t *testing.T) filledStore {
