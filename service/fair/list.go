@@ -8,6 +8,11 @@ type list[T any] struct {
 
 func (l *list[T]) empty() bool { return l.head == len(l.items) }
 
+func (l *list[T]) len() int { return len(l.items) - l.head }
+
+// first returns the first item, which must exist.
+func (l *list[T]) first() T { return l.items[l.head] }
+
 func (l *list[T]) push(item T) {
 	if len(l.items) == cap(l.items) && l.head > len(l.items)/2 {
 		n := copy(l.items, l.items[l.head:])

@@ -3,9 +3,9 @@
 // The Go runtime has no priorities: the goroutines of one caller's thousand requests run before
 // the one of another caller that comes after them, and while every processor is busy the runtime
 // looks at the network only every 10 ms. So a request runs in a slot of a Scheduler, and gives it
-// up while it waits for its body, the store, an event or its peer. There is one slot fewer than
-// processors. Requests that wait for a slot get one in turn by caller, as in the API Priority and
-// Fairness of Kubernetes.
+// up while it waits for its body, the store, an event or its peer. There are as many slots as
+// processors, and one caller has one fewer at most. Requests that wait for a slot get one in turn by
+// caller, as in the API Priority and Fairness of Kubernetes.
 package fair
 
 import (
@@ -14,14 +14,19 @@ import (
 	"time"
 )
 
-// lendAfter is how long no slot has to be given up before the Scheduler lends one more: a holder
-// may wait for something without having given its slot up.
-const lendAfter = 10 * time.Millisecond
+const (
+	// lendAfter is how long no slot was granted before the Scheduler lends one to a caller that has
+	// none: holders may run for long, or wait without having released their slots.
+	lendAfter = 2 * time.Millisecond
+	// lendMoreAfter is the same for a caller that has one.
+	lendMoreAfter = 100 * time.Millisecond
+)
 
 // Scheduler hands out slots. It is safe for concurrent use.
 type Scheduler struct {
 	mu      sync.Mutex
 	free    int // negative while slots are lent
+	most    int // slots of one caller
 	flows   map[string]*flow
 	waiting list[*flow] // flows with waiters, the next one first
 	queued  int         // waiters
@@ -37,6 +42,7 @@ type Scheduler struct {
 type flow struct {
 	caller string
 	slots  int // that belong to it
+	held   int // of them
 	queue  list[*waiter]
 }
 
@@ -45,9 +51,10 @@ type waiter struct {
 	wake chan struct{} // has room for one
 }
 
-// NewScheduler returns a scheduler with a slot for each processor but one, at least one.
+// NewScheduler returns a scheduler with a slot for each processor.
 func NewScheduler() *Scheduler {
-	s := &Scheduler{free: max(1, runtime.GOMAXPROCS(0)-1), flows: make(map[string]*flow)}
+	processors := runtime.GOMAXPROCS(0)
+	s := &Scheduler{free: processors, most: max(1, processors-1), flows: make(map[string]*flow)}
 	s.waiters.New = func() any { return &waiter{wake: make(chan struct{}, 1)} }
 	return s
 }
@@ -94,10 +101,16 @@ func (t *Slot) Move(caller string) {
 	s := t.scheduler
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.flow != nil {
-		s.leave(t.flow)
-		t.flow = s.flowOf(caller)
+	if t.flow == nil {
+		return
 	}
+	to := s.flowOf(caller)
+	if t.held {
+		t.flow.held--
+		to.held++
+	}
+	s.leave(t.flow)
+	t.flow = to
 }
 
 // Acquire waits for the caller's turn to run, unless the slot is held.
@@ -124,6 +137,20 @@ func (t *Slot) Resume(held bool) {
 	if held {
 		t.Acquire()
 	}
+}
+
+// Yield lets others run, if any wait and the slot is held. Long work calls it.
+func (t *Slot) Yield() {
+	if !t.opened() {
+		return
+	}
+	s := t.scheduler
+	s.mu.Lock()
+	if s.waiting.empty() || !s.release(t) {
+		s.mu.Unlock()
+		return
+	}
+	s.acquire(t)
 }
 
 // Settle waits until those have got a slot that wait for one now, but no longer than most. Work
@@ -169,7 +196,7 @@ func (s *Scheduler) leave(f *flow) {
 
 // acquire is called with the lock and returns without it.
 func (s *Scheduler) acquire(t *Slot) {
-	if t.held || t.flow == nil || s.free > 0 && s.waiting.empty() {
+	if t.held || t.flow == nil || s.free > 0 && t.flow.held < s.most && t.flow.queue.empty() {
 		s.hand(t)
 		s.mu.Unlock()
 		return
@@ -184,7 +211,7 @@ func (s *Scheduler) acquire(t *Slot) {
 	if !s.timed {
 		s.timed = true
 		granted := s.granted
-		time.AfterFunc(lendAfter, func() { s.lend(granted) })
+		time.AfterFunc(lendAfter, func() { s.lend(granted, 0) })
 	}
 	s.mu.Unlock()
 	<-w.wake
@@ -198,6 +225,7 @@ func (s *Scheduler) hand(t *Slot) {
 	}
 	s.free--
 	t.held = true
+	t.flow.held++
 	if s.granted++; s.settled != nil && s.granted >= s.settledAt {
 		close(s.settled)
 		s.settled = nil
@@ -210,8 +238,9 @@ func (s *Scheduler) release(t *Slot) (held bool) {
 		return false
 	}
 	t.held = false
+	t.flow.held--
 	s.free++
-	for s.free > 0 && !s.waiting.empty() {
+	for s.free > 0 && s.rotate(s.most) {
 		s.next()
 	}
 	return true
@@ -230,17 +259,33 @@ func (s *Scheduler) next() {
 	w.wake <- struct{}{}
 }
 
-// lend hands out one slot more if none was since granted was read.
-func (s *Scheduler) lend(granted uint64) {
+// lend hands out one slot more if none was granted for a time. Its arguments are those of the last
+// look: the slots granted by then, and for how long none was.
+func (s *Scheduler) lend(granted uint64, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.waiting.empty() {
 		s.timed = false
 		return
 	}
-	if s.granted == granted {
+	if idle += lendAfter; s.granted != granted {
+		idle = 0
+	}
+	if idle > 0 && s.rotate(1) || idle >= lendMoreAfter {
 		s.next()
+		idle = 0
 	}
 	granted = s.granted
-	time.AfterFunc(lendAfter, func() { s.lend(granted) })
+	time.AfterFunc(lendAfter, func() { s.lend(granted, idle) })
+}
+
+// rotate makes the first caller with fewer slots the next one, and reports whether there is one.
+func (s *Scheduler) rotate(slots int) bool {
+	for range s.waiting.len() {
+		if s.waiting.first().held < slots {
+			return true
+		}
+		s.waiting.push(s.waiting.pop())
+	}
+	return false
 }

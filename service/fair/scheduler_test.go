@@ -14,7 +14,7 @@ import (
 // newScheduler returns a scheduler with so many slots.
 func newScheduler(slots int) *Scheduler {
 	s := NewScheduler()
-	s.free = slots
+	s.free, s.most = slots, slots
 	return s
 }
 
@@ -106,36 +106,94 @@ func TestCloseEndsAcquire(t *testing.T) {
 	})
 }
 
-// A holder that waits without Release must not stop the others.
-func TestSlotsAreLentWhileNoneIsGivenUp(t *testing.T) {
+// A holder that runs for long, or waits without Release, must not stop the others.
+func TestSlotsAreLentWhileNoneIsGranted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScheduler(1)
-		opened := make(chan string, 3)
-		stuck := open(s, "a", "stuck", opened)
-		<-opened
-		b, c := open(s, "b", "b", opened), open(s, "c", "c", opened)
+		opened := make(chan string, 10)
 		begin := time.Now()
-		<-opened
-		<-opened
-		if got, most := time.Since(begin), 3*lendAfter; got > most {
-			t.Errorf("two waiters got slots after %v, want at most %v", got, most)
+		slots := map[string]*Slot{}
+		for _, name := range []string{"a1", "a2", "a3", "b1", "c1"} {
+			slots[name] = open(s, name[:1], name, opened)
 		}
-		if s.free != -2 {
-			t.Errorf("got %d free slots, want -2: two are lent", s.free)
+		if got := <-opened; got != "a1" {
+			t.Fatalf("got %q first, want a1", got)
 		}
-		b.Close()
-		c.Close()
-		waiting := open(s, "d", "d", opened)
-		select {
-		case <-opened:
-			t.Error("a slot was handed out while all are in use")
-		default:
+		for _, want := range []struct {
+			name string
+			most time.Duration
+		}{{"b1", 2 * lendAfter}, {"c1", 3 * lendAfter}, {"a2", lendMoreAfter + 4*lendAfter}, {"a3", 2*lendMoreAfter + 5*lendAfter}} {
+			got := <-opened
+			if after := time.Since(begin); got != want.name || after > want.most {
+				t.Errorf("got %q after %v, want %q within %v", got, after, want.name, want.most)
+			}
 		}
-		stuck.Close()
-		synctest.Wait()
-		<-opened
-		waiting.Close()
+		slots["b1"].Close()
+		slots["c1"].Close()
+		slots["a2"].Close()
+		if d := open(s, "d", "d", opened); s.free != -1 || len(opened) != 0 {
+			t.Errorf("got %d free slots and %d granted, want -1 and 0: two are in use", s.free, len(opened))
+		} else {
+			slots["a3"].Close()
+			slots["a1"].Close()
+			<-opened
+			d.Close()
+		}
 		time.Sleep(2 * lendAfter) // the timer ends
+		if s.free != 1 || len(s.flows) != 0 {
+			t.Errorf("got %d free slots and %d callers, want 1 and 0", s.free, len(s.flows))
+		}
+	})
+}
+
+func TestOneCallerLeavesASlotToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(3)
+		s.most = 2
+		opened := make(chan string, 10)
+		slots := map[string]*Slot{}
+		for _, name := range []string{"a1", "a2", "a3", "b1", "b2"} {
+			slots[name] = open(s, name[:1], name, opened)
+		}
+		if got := len(opened); got != 3 || s.flows["a"].held != 2 || s.flows["b"].held != 1 {
+			t.Errorf("got %d slots granted, %d of a and %d of b, want 3, 2 and 1", got, s.flows["a"].held, s.flows["b"].held)
+		}
+		for _, name := range []string{"a1", "b1", "a2", "b2", "a3"} {
+			slots[name].Close()
+			synctest.Wait()
+		}
+		if s.free != 3 || len(opened) != 5 {
+			t.Errorf("got %d free slots and %d granted, want 3 and 5", s.free, len(opened))
+		}
+	})
+}
+
+func TestYield(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		opened := make(chan string, 10)
+		slot := open(s, "a", "a", opened)
+		<-opened
+		granted := s.granted
+		if slot.Yield(); s.granted != granted {
+			t.Error("Yield released the slot, and nobody waited")
+		}
+		other := open(s, "b", "b", opened)
+		back := false
+		go func() {
+			slot.Yield()
+			back = true
+		}()
+		<-opened
+		if back {
+			t.Error("Yield returned while the other one held the slot")
+		}
+		other.Close()
+		synctest.Wait()
+		if !back {
+			t.Error("Yield did not return")
+		}
+		slot.Close()
 	})
 }
 
