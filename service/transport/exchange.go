@@ -39,7 +39,7 @@ type Exchange struct {
 	panicked   bool // the handler panicked
 	memory     budget.Reservation
 	slot       fair.Slot
-	written    int64
+	written    atomic.Int64
 	buffer     int          // upper bound of the bytes in net/http's buffer
 	conn       *serverConn  // nil: not accepted by Listener
 	headers    int64        // header bytes counted in conn.memory.headers
@@ -106,8 +106,8 @@ func (x *Exchange) Started() bool {
 // Memory returns the reservation of the request. It is released when the handler has returned.
 func (x *Exchange) Memory() *budget.Reservation { return &x.memory }
 
-// Written returns the number of bytes written. It is for the writing goroutine.
-func (x *Exchange) Written() int64 { return x.written }
+// Written returns the number of bytes written.
+func (x *Exchange) Written() int64 { return x.written.Load() }
 
 // Slot returns the scheduler slot of the handler.
 func (x *Exchange) Slot() *fair.Slot { return &x.slot }
@@ -161,7 +161,7 @@ func (x *Exchange) write(p []byte) (int, error) {
 	written := 0
 	for {
 		chunk := p[written:min(written+maxChunk, len(p))]
-		x.written += int64(len(chunk))
+		x.written.Add(int64(len(chunk)))
 		if x.buffer += len(chunk); x.buffer > bufferBytes {
 			x.slot.Release() // the next write can block
 		}
