@@ -250,7 +250,7 @@ func TestMoveChangesTheCaller(t *testing.T) {
 	})
 }
 
-func TestNilSlotRuns(t *testing.T) {
+func TestNilSlotRuns(*testing.T) {
 	var slot *Slot
 	slot.Acquire()
 	slot.Resume(slot.Release())
