@@ -139,22 +139,9 @@ func (t *Slot) Resume(held bool) {
 	}
 }
 
-// Yield lets others run, if any wait and the slot is held. Long work calls it.
-func (t *Slot) Yield() {
-	if !t.opened() {
-		return
-	}
-	s := t.scheduler
-	s.mu.Lock()
-	if s.waiting.empty() || !s.release(t) {
-		s.mu.Unlock()
-		return
-	}
-	s.acquire(t)
-}
-
-// Settle waits until those have got a slot that wait for one now, but no longer than most. Work
-// that serves many requests at once calls it, so that they share it.
+// Settle waits until the requests that wait for a slot now have got one, but no longer than most.
+// Work that serves many requests at once calls it first, so that they share the work. At most one
+// goroutine calls it at a time.
 func (t *Slot) Settle(most time.Duration) {
 	if !t.opened() {
 		return

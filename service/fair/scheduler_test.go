@@ -168,35 +168,6 @@ func TestOneCallerLeavesASlotToOthers(t *testing.T) {
 	})
 }
 
-func TestYield(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newScheduler(1)
-		opened := make(chan string, 10)
-		slot := open(s, "a", "a", opened)
-		<-opened
-		granted := s.granted
-		if slot.Yield(); s.granted != granted {
-			t.Error("Yield released the slot, and nobody waited")
-		}
-		other := open(s, "b", "b", opened)
-		back := false
-		go func() {
-			slot.Yield()
-			back = true
-		}()
-		<-opened
-		if back {
-			t.Error("Yield returned while the other one held the slot")
-		}
-		other.Close()
-		synctest.Wait()
-		if !back {
-			t.Error("Yield did not return")
-		}
-		slot.Close()
-	})
-}
-
 // Two goroutines of one request share its slot.
 func TestASlotIsHeldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
