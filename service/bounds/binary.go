@@ -36,15 +36,20 @@ func Binary(message protoreflect.MessageDescriptor, data []byte, enough int64) i
 
 // shape describes a message type for counting.
 type shape struct {
-	bytes  int64 // of the Go struct
-	fields map[protowire.Number]field
+	bytes int64 // of the Go struct
+	// The fields by number: those with numbers below maxDense, and the others.
+	dense  []*field
+	sparse map[protowire.Number]*field
 }
 
+// maxDense bounds the table of fields of a message type.
+const maxDense = 64
+
 type field struct {
-	bytes   int64                          // of each occurrence
-	packed  protowire.Type                 // wire type of the elements of a list of numbers
-	numbers bool                           // the field is a list of numbers
-	message protoreflect.MessageDescriptor // nil: not a message
+	bytes   int64          // of each occurrence
+	packed  protowire.Type // wire type of the elements of a list of numbers
+	numbers bool           // the field is a list of numbers
+	message *shape         // nil: not a message
 }
 
 // shapes is bounded by the number of message types in the binary.
@@ -55,10 +60,24 @@ func shapeOf(message protoreflect.MessageDescriptor) *shape {
 		s, _ := cached.(*shape)
 		return s
 	}
-	s := &shape{bytes: structBytes(message), fields: make(map[protowire.Number]field)}
+	s := newShape(message, make(map[protoreflect.FullName]*shape))
+	shapes.Store(message.FullName(), s)
+	return s
+}
+
+// newShape returns the shape of the message type, and adds it to those that were made.
+func newShape(message protoreflect.MessageDescriptor, made map[protoreflect.FullName]*shape) *shape {
+	if s := made[message.FullName()]; s != nil {
+		return s
+	}
+	s := &shape{bytes: structBytes(message), dense: make([]*field, maxDense), sparse: make(map[protowire.Number]*field)}
+	made[message.FullName()] = s
 	for i := range message.Fields().Len() {
 		d := message.Fields().Get(i)
-		f := field{bytes: fieldBytes, message: d.Message()}
+		f := &field{bytes: fieldBytes}
+		if d.Message() != nil {
+			f.message = newShape(d.Message(), made)
+		}
 		if d.IsMap() {
 			f.bytes = entryBytes
 		}
@@ -66,10 +85,21 @@ func shapeOf(message protoreflect.MessageDescriptor) *shape {
 			d.Kind() != protoreflect.BytesKind && d.Message() == nil {
 			f.numbers, f.packed = true, wireType(d.Kind())
 		}
-		s.fields[d.Number()] = f
+		if d.Number() < maxDense {
+			s.dense[d.Number()] = f
+		} else {
+			s.sparse[d.Number()] = f
+		}
 	}
-	shapes.Store(message.FullName(), s)
 	return s
+}
+
+// field returns the field with the number, nil if there is none.
+func (s *shape) field(number protowire.Number) *field {
+	if number < maxDense {
+		return s.dense[number]
+	}
+	return s.sparse[number]
 }
 
 func structBytes(message protoreflect.MessageDescriptor) int64 {
@@ -100,10 +130,12 @@ func (s *shape) size(data []byte, depth int, enough int64) int64 {
 			// The field is truncated. The decoder may decode its content before it fails.
 			return total + deepFactor*int64(len(data))
 		}
-		f, known := s.fields[number]
-		if total += f.bytes; known && kind == protowire.BytesType {
-			content, _ := protowire.ConsumeBytes(data[n : n+size])
-			total += f.content(content, depth, enough-total)
+		if f := s.field(number); f != nil {
+			total += f.bytes
+			if kind == protowire.BytesType {
+				content, _ := protowire.ConsumeBytes(data[n : n+size])
+				total += f.content(content, depth, enough-total)
+			}
 		}
 		data = data[n+size:]
 	}
@@ -119,7 +151,7 @@ func (f *field) content(content []byte, depth int, enough int64) int64 {
 	case depth == maxDepth:
 		return deepFactor * int64(len(content))
 	}
-	return shapeOf(f.message).size(content, depth+1, enough)
+	return f.message.size(content, depth+1, enough)
 }
 
 // numbers returns the maximum number of elements of a packed list.

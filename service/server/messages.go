@@ -130,10 +130,7 @@ func (fetching) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		state, slot := stateOf(ctx), fair.FromContext(ctx)
 		slot.Release()
-		turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, out: state.exchange}
-		if conn.Spec().StreamType&connect.StreamTypeClient != 0 {
-			turns.in = state.incoming
-		}
+		turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, in: state.incoming, out: state.exchange}
 		if turns.in != nil && strings.HasPrefix(conn.Spec().Procedure, reflectionPath) {
 			turns.memory = budget.FromContext(ctx)
 		}
@@ -166,10 +163,10 @@ func (c *streamTurns) Receive(message any) error {
 		c.slot.Acquire()
 	} else if c.in != nil {
 		c.in.Fetch()
+		defer c.slot.Release()
 		if c.received += int64(c.in.Fetched()); c.received > turnBytes {
 			c.received = 0
 			c.slot.Acquire()
-			defer c.slot.Release()
 		}
 	}
 	return c.StreamingHandlerConn.Receive(message)

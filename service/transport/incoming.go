@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/fair"
 )
 
 const (
@@ -133,7 +134,8 @@ func (in *Incoming) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Fetch waits for the next message, so that the next Read does not block.
+// Fetch waits for the next message, so that the next Read does not block. For a message that is not
+// small it acquires the request's slot.
 func (in *Incoming) Fetch() {
 	if !in.open || len(in.out) > 0 || in.err != nil {
 		return
@@ -191,6 +193,7 @@ func (in *Incoming) fetchBody() error {
 	if int64(len(data)) > in.limit {
 		return in.messages.opts.TooLarge(in.request, in.limit)
 	}
+	acquireFor(in.request, len(data), in.gzip)
 	if in.gzip && len(data) > 0 {
 		if data, err = in.messages.inflate(in.request, data, in.limit); err != nil {
 			return in.gzipError(err)
@@ -213,6 +216,7 @@ func (in *Incoming) fetchFrame() error {
 		return in.messages.opts.TooLarge(in.request, in.limit)
 	}
 	data, err := readSized(in.body, size)
+	acquireFor(in.request, len(data), in.gzip)
 	switch {
 	case err != nil, flags > compressedFlag, flags == compressedFlag && !in.gzip && size > 0:
 		return in.passOn(n, data, err)
@@ -329,6 +333,7 @@ func (m *Messages) ReadBody(r *http.Request, gzip bool, limit, times int64) ([]b
 	if err != nil {
 		return nil, err
 	}
+	acquireFor(r, len(data), gzip)
 	if gzip && int64(len(data)) <= limit {
 		if data, err = m.inflate(r, data, limit); err != nil {
 			return nil, err
@@ -341,6 +346,14 @@ func (m *Messages) ReadBody(r *http.Request, gzip bool, limit, times int64) ([]b
 		return nil, err
 	}
 	return data, nil
+}
+
+// acquireFor acquires the request's slot before a message is decompressed or measured, which takes
+// longer than to wait for the slot, unless the message is small.
+func acquireFor(r *http.Request, bytes int, gzip bool) {
+	if bytes > smallBytes || gzip && bytes > 0 {
+		fair.FromContext(r.Context()).Acquire()
+	}
 }
 
 // readAll reads a body, and stops after the limit.
