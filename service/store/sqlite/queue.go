@@ -79,6 +79,13 @@ func (q *writeQueue) pop() (it *item, others bool) {
 	return it, others
 }
 
+// callers returns the number of callers with items.
+func (q *writeQueue) callers() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items.turns)
+}
+
 // wait blocks until the queue is not empty. It returns false when it is closed and empty.
 func (q *writeQueue) wait() bool {
 	for {

@@ -122,16 +122,19 @@ func (s *Store) write() {
 // each waiting caller; a single caller has turns up to maxGroup. So changes that arrive while the
 // transaction is open share its sync, and a single change waits for a part of a large batch only.
 func (s *Store) take(g *group) bool {
-	for {
+	if g.all >= s.opts.maxGroup {
+		return false
+	}
+	for range s.queue.callers() {
 		it, others := s.queue.pop()
 		if it == nil {
 			return false
 		}
 		used, inGroup := g.units[it.caller]
 		shared := others || len(g.units) > 1 || len(g.units) == 1 && !inGroup
-		if g.all >= s.opts.maxGroup || shared && used >= s.opts.turnUnits {
-			s.queue.putBack(it)
-			return false
+		if shared && used >= s.opts.turnUnits {
+			s.queue.putBack(it) // another caller may not have had its turn
+			continue
 		}
 		if s.dropped(it) {
 			continue
@@ -148,6 +151,7 @@ func (s *Store) take(g *group) bool {
 		}
 		return true
 	}
+	return false
 }
 
 // next returns the next part of an item, of about limit units. An atomic batch is one part.
