@@ -52,7 +52,7 @@ type Store struct {
 	clock     *clock.Monitor
 	disk      disk
 	pool      *pool
-	heavy     processors
+	heavy     *processors
 	writer    *writer
 	integrity *integrity
 	head      atomic.Pointer[user.Head]

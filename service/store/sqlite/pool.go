@@ -45,14 +45,14 @@ type pool struct {
 	logged   atomic.Int64 // time of the last log line about failing reads, Unix nanoseconds
 	points   readQueue
 	scans    readQueue
-	heavy    processors
+	heavy    *processors
 	tasks    sync.Pool // of *readTask
 	closed   chan struct{}
 	readers  sync.WaitGroup
 	failed   []error // errors of closing connections; valid after readers.Wait
 }
 
-func newPool(ctx context.Context, disk disk, log *slog.Logger, heavy processors) (*pool, error) {
+func newPool(ctx context.Context, disk disk, log *slog.Logger, heavy *processors) (*pool, error) {
 	p := &pool{disk: disk, log: log, heavy: heavy, closed: make(chan struct{})}
 	p.tasks.New = func() any { return &readTask{done: make(chan struct{}, 1)} }
 	p.failed = make([]error, pointReaders+scanReaders())
@@ -82,7 +82,7 @@ func (p *pool) servePoints(r *reader) error {
 func (p *pool) serveScans(r *reader) error {
 	own := make(chan *readTask, 1)
 	for t := p.scans.next(own); t != nil; t = p.scans.next(own) {
-		p.heavy.acquire()
+		p.heavy.acquire(scans)
 		last := t.run(r)
 		p.heavy.release()
 		if last {

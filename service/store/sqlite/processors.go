@@ -2,29 +2,62 @@ package sqlite
 
 import (
 	"runtime"
+	"sync"
 	"time"
 )
 
 // processors limits the scans and group commits that run concurrently to GOMAXPROCS-1, at least
 // one. The Go scheduler has no priorities: while long work uses all processors, a request waits
-// up to 10 ms at each step.
+// up to 10 ms at each step. Group commits precede scans.
 type processors struct {
-	slots  chan struct{}
 	single bool // GOMAXPROCS is 1
+
+	mu      sync.Mutex
+	free    int
+	waiting [2][]chan struct{} // of group commits, of scans
 }
 
-func newProcessors() processors {
+type workload int
+
+const (
+	commits workload = iota
+	scans
+)
+
+func newProcessors() *processors {
 	n := runtime.GOMAXPROCS(0)
-	return processors{slots: make(chan struct{}, max(1, n-1)), single: n == 1}
+	return &processors{free: max(1, n-1), single: n == 1}
 }
 
-// acquire blocks until a slot is free. Waiters are served in FIFO order.
-func (p processors) acquire() { p.slots <- struct{}{} }
+// acquire blocks until a processor is free. Waiters of a workload are served in FIFO order.
+func (p *processors) acquire(w workload) {
+	p.mu.Lock()
+	if p.free > 0 {
+		p.free--
+		p.mu.Unlock()
+		return
+	}
+	turn := make(chan struct{})
+	p.waiting[w] = append(p.waiting[w], turn)
+	p.mu.Unlock()
+	<-turn
+}
 
-func (p processors) release() { <-p.slots }
+func (p *processors) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for w := range p.waiting {
+		if len(p.waiting[w]) > 0 {
+			close(p.waiting[w][0])
+			p.waiting[w] = p.waiting[w][1:]
+			return
+		}
+	}
+	p.free++
+}
 
 // yield lets other goroutines run between two parts of long work. The slot must be released.
-func (p processors) yield() {
+func (p *processors) yield() {
 	if p.single {
 		// After Gosched this goroutine would run again before the runtime polls the network.
 		time.Sleep(yieldTime)

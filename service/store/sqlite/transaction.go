@@ -154,7 +154,7 @@ func (w *writer) applyPart(p part, savepoints bool) error {
 	switch {
 	case it.job != nil:
 		w.store.heavy.release() // the job may block
-		defer w.store.heavy.acquire()
+		defer w.store.heavy.acquire(commits)
 		return w.runStep(savepoints, &it.err, func() error { return it.job(w) })
 	case it.batch.Atomic:
 		return w.applyAtomic(it, savepoints)
@@ -196,7 +196,7 @@ func (w *writer) yield() {
 	if w.done++; w.done%turnUnits == 0 {
 		w.store.heavy.release()
 		w.store.heavy.yield()
-		w.store.heavy.acquire()
+		w.store.heavy.acquire(commits)
 	}
 }
 

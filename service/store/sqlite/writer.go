@@ -349,7 +349,7 @@ func (s *Store) transaction(g *group, savepoints bool) error {
 }
 
 func (s *Store) applyParts(g *group, savepoints bool) error {
-	s.heavy.acquire()
+	s.heavy.acquire(commits)
 	defer s.heavy.release()
 	for i := 0; i < len(g.parts); i++ {
 		if err := s.writer.applyPart(g.parts[i], savepoints); err != nil {
