@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -121,21 +120,6 @@ func TestPanicInHandler(t *testing.T) {
 			s.mustBeUnaffected(ctx, t)
 		})
 	}
-}
-
-// The same holds for panics in the REST layer, also on the goroutine that writes events.
-func TestPanicOutsideHandlers(t *testing.T) {
-	ctx := within(t, time.Minute)
-	s := startPanicTest(ctx, t, "panic-in-rest")
-	path := "/api/v1/users/" + strconv.FormatInt(s.id, 10)
-	t.Run("REST", func(t *testing.T) {
-		s.mustBeIncident(t, "unary.go", s.get(ctx, path, "application/json"))
-		s.mustBeUnaffected(ctx, t)
-	})
-	t.Run("events", func(t *testing.T) {
-		s.mustBeIncident(t, "activities.go", s.get(ctx, path+"/activities", "text/event-stream"))
-		s.mustBeUnaffected(ctx, t)
-	})
 }
 
 // get makes a REST request and returns the error in the response as a Connect error.

@@ -57,7 +57,6 @@ func (h *handler) openActivities(c *call, last lastEvent, format string) streamC
 }
 
 func activityItem(row *userv1.UserActivity) (item, error) {
-	panicIfInjected("panic-in-rest")
 	data, err := marshalJSON(nil, row)
 	return item{
 		kind: itemRow, data: data, position: row.GetActivityId(), progress: row.GetAction() == "",

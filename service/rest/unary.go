@@ -23,7 +23,6 @@ import (
 
 // serveUnary converts a request, calls the RPC and writes the response as JSON.
 func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, values []string) {
-	panicIfInjected("panic-in-rest")
 	c, ok := h.read(w, r, rt, values, r.URL.RawQuery)
 	if !ok {
 		return

@@ -1,6 +1,0 @@
-//go:build !faults
-
-package rest
-
-// panicIfInjected does nothing without the build tag faults.
-func panicIfInjected(string) {}
