@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/yourorg/userservice/service/throttle"
 )
 
 // failureLogInterval is the minimum interval between logs of the same failure.
@@ -30,19 +32,19 @@ type watchedFile[T any] struct {
 	opts   FileOptions
 	source source
 	parse  func([]byte) (T, error)
+	lines  *throttle.Throttle // of failures
 
-	mu       sync.Mutex
-	value    T
-	digest   [sha256.Size]byte
-	readAt   time.Time // time of the last successful read
-	loggedAt time.Time // time of the last log of a failure
+	mu     sync.Mutex
+	value  T
+	digest [sha256.Size]byte
+	readAt time.Time // time of the last successful read
 }
 
 // watchFile reads the file for the first time.
 func watchFile[T any](ctx context.Context, opts FileOptions, parse func([]byte) (T, error)) (*watchedFile[T], error) {
 	setDefault(&opts.Refresh, 5*time.Second)
 	setDefault(&opts.MaxStale, time.Hour)
-	w := &watchedFile[T]{opts: opts, source: fileSource(opts.Path), parse: parse}
+	w := &watchedFile[T]{opts: opts, source: fileSource(opts.Path), parse: parse, lines: throttle.New(failureLogInterval, 1)}
 	_, err := w.read(ctx)
 	return w, err
 }
@@ -75,7 +77,7 @@ func (w *watchedFile[T]) read(ctx context.Context) (changed bool, err error) {
 	w.mu.Lock()
 	known := !w.readAt.IsZero() && w.digest == digest
 	if known {
-		w.readAt, w.loggedAt = time.Now(), time.Time{}
+		w.readAt = time.Now()
 	}
 	w.mu.Unlock()
 	if known {
@@ -87,22 +89,20 @@ func (w *watchedFile[T]) read(ctx context.Context) (changed bool, err error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.value, w.digest, w.readAt, w.loggedAt = value, digest, time.Now(), time.Time{}
+	w.value, w.digest, w.readAt = value, digest, time.Now()
 	return true, nil
 }
 
 // logFailure logs a failed reload, at most once each failureLogInterval.
 func (w *watchedFile[T]) logFailure(ctx context.Context, err error) {
-	w.mu.Lock()
 	now := time.Now()
-	due := w.loggedAt.IsZero() || now.Sub(w.loggedAt) >= failureLogInterval
-	if due {
-		w.loggedAt = now
+	if _, ok := w.lines.Allow("", now); !ok {
+		return
 	}
+	w.mu.Lock()
 	left := w.opts.MaxStale - now.Sub(w.readAt)
 	w.mu.Unlock()
 	switch {
-	case !due:
 	case left > 0:
 		w.opts.Logger.LogAttrs(ctx, slog.LevelError, "authentication file reload failed, previous content in use",
 			slog.Any("error", err), slog.Duration("expires_in", left.Round(time.Second)))

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/throttle"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -42,7 +43,7 @@ func TestCallCanceledByTheServer(t *testing.T) {
 func TestDrainedStreamsAreSampled(t *testing.T) {
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	run := intercept.NewLog(log, intercept.NewSampler(time.Hour, 1)).WrapStreamingHandler(
+	run := intercept.NewLog(log, throttle.New(time.Hour, 1)).WrapStreamingHandler(
 		intercept.NewErrors(log).WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
 			return user.NewDrainingError("e", 7)
 		}))

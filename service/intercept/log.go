@@ -12,12 +12,18 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/rpcstatus"
+	"github.com/yourorg/userservice/service/throttle"
 	"github.com/yourorg/userservice/service/user"
 )
 
 const (
 	// slowCall is the duration above which a successful call is always logged.
 	slowCall = time.Second
+	// failureBurst is the number of failures of one kind that are logged in each second.
+	failureBurst = 20
+	// maxErrorBytes is the maximum length of a logged error.
+	maxErrorBytes = 256
 	// maxRequestIDBytes is the maximum length of a logged request id. Longer ids are omitted.
 	maxRequestIDBytes = 128
 )
@@ -27,20 +33,20 @@ const (
 //
 // Fast successful calls and streams that end at a shutdown are sampled; a line has the number
 // of skipped calls, and the other calls are logged at debug level. Errors caused by callers
-// are limited to FailureBurst per second for each procedure and code. All other calls are
+// are limited to failureBurst per second for each procedure and code. All other calls are
 // always logged.
 type Log struct {
 	serverOnly
 
 	log      *slog.Logger
-	sampler  *Sampler // nil: log at debug level only
-	failures *Sampler
+	sampler  *throttle.Throttle // nil: log at debug level only
+	failures *throttle.Throttle
 }
 
 // NewLog returns a logging interceptor. A nil sampler logs fast successful calls at debug
 // level only, for example health checks.
-func NewLog(log *slog.Logger, sampler *Sampler) *Log {
-	return &Log{log: log, sampler: sampler, failures: NewSampler(time.Second, FailureBurst)}
+func NewLog(log *slog.Logger, sampler *throttle.Throttle) *Log {
+	return &Log{log: log, sampler: sampler, failures: throttle.New(time.Second, failureBurst)}
 }
 
 // WrapUnary logs unary calls.
@@ -94,10 +100,10 @@ func (l *Log) level(ctx context.Context, spec connect.Spec, start time.Time, err
 	switch {
 	case level == slog.LevelInfo && (succeeded(err) && now.Sub(start) < slowCall || isDraining(err)):
 		if taken = false; l.sampler != nil {
-			skipped, taken = l.sampler.Take(spec.Procedure, now)
+			skipped, taken = l.sampler.Allow(spec.Procedure, now)
 		}
 	case level < slog.LevelError && !succeeded(err):
-		skipped, taken = l.failures.Take(spec.Procedure+" "+recordedCode(err).String(), now)
+		skipped, taken = l.failures.Allow(spec.Procedure+" "+recordedCode(err).String(), now)
 	}
 	if !taken {
 		level = slog.LevelDebug
@@ -127,7 +133,7 @@ func (l *Log) line(ctx context.Context, call finishedCall) {
 	case succeeded(call.err) && call.err != nil:
 		attrs = append(attrs, slog.Bool("not_modified", true))
 	case call.err != nil:
-		attrs = append(attrs, slog.String("error", Clip(call.err.Error())))
+		attrs = append(attrs, slog.String("error", rpcstatus.Truncate(call.err.Error(), maxErrorBytes)))
 	}
 	if call.skipped > 0 {
 		attrs = append(attrs, slog.Int64("skipped", call.skipped))

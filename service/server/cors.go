@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/cors"
 
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -73,7 +74,7 @@ func newOriginNotAllowedError(origin string) *user.Error {
 	if origin == "" {
 		origin = "unknown"
 	}
-	origin = shorten(origin)
+	origin = rpcstatus.Truncate(origin, maxEchoed)
 	return &user.Error{
 		Code: user.PermissionDenied, Reason: user.OriginNotAllowed, Metadata: map[string]string{"origin": origin},
 		Message: "origin " + origin + " not allowed: add it with --cors-origin",

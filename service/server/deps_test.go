@@ -26,20 +26,20 @@ var mayImport = map[string][]string{
 	// Handlers record the caller in the log.
 	"service":                {"service/user", "service/fair", "service/feed", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/store":          {"service/fair", "service/user", "service/clock"},
-	"service/store/sqlite":   {"service/fair", "service/user", "service/clock"},
-	"service/store/postgres": {"service/fair", "service/user", "service/clock"},
+	"service/store/sqlite":   {"service/fair", "service/user", "service/clock", "service/throttle"},
+	"service/store/postgres": {"service/fair", "service/user", "service/clock", "service/throttle"},
 	"service/store/traced":   {"service/user"},
 	"service/feed":           {"service/fair", "service/user"},
 	// The table of errors is shared by handlers, interceptors and middleware, which must not import
 	// each other.
 	"service/user":      {"service/fair"},
 	"service/rpcstatus": {"service/user"},
-	"service/auth":      {"service/user", "service/rpcstatus"},
-	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
+	"service/auth":      {"service/user", "service/rpcstatus", "service/throttle"},
+	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "service/budget", "service/throttle", "gen/..."},
 	"service/rest": {
 		"service/fair", "service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
 	},
-	"service/transport": {"service/fair", "service/jsonpb", "service/budget"},
+	"service/transport": {"service/fair", "service/jsonpb", "service/budget", "service/throttle"},
 	"service/server":    {"service/...", "console", "gen/..."},
 
 	"gen/user/v1/userv1connect": {"gen/..."},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -30,7 +31,7 @@ func checkHost(listener net.Listener, allowed []string, refuse refusal, next htt
 }
 
 func newHostNotAllowedError(host string) *user.Error {
-	host = shorten(host)
+	host = rpcstatus.Truncate(host, maxEchoed)
 	return &user.Error{
 		Code: user.PermissionDenied, Reason: user.HostNotAllowed, Metadata: map[string]string{"host": host},
 		Message: fmt.Sprintf("host %q not allowed: expected localhost or a loopback address; --allow-host adds others", host),

@@ -11,11 +11,18 @@ import (
 
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/telemetry"
+	"github.com/yourorg/userservice/service/throttle"
 )
 
 const (
 	// sampleInterval is the interval at which a successful call of each procedure is logged.
-	sampleInterval   = time.Second
+	sampleInterval = time.Second
+	// failureBurst is the number of failures of one kind that are logged in each interval.
+	failureBurst = 20
+	// maxLogged and maxEchoed are the maximum lengths of a text of the client in a log line and in
+	// an error message.
+	maxLogged, maxEchoed = 256, 128
+
 	flushSpanTimeout = 5 * time.Second
 	headTimeout      = time.Second // of the store, during a scrape
 )
@@ -33,7 +40,7 @@ func newObservers(log *slog.Logger, metrics *telemetry.Metrics, tracing *telemet
 	o.traces, failures[0] = tracing.Interceptors(intercept.Protocol)
 	o.calls, failures[1] = intercept.NewMetrics(metrics.Registry())
 	o.reasons, failures[2] = intercept.NewReasons(metrics.Registry())
-	o.log = intercept.NewLog(log, intercept.NewSampler(sampleInterval, 1))
+	o.log = intercept.NewLog(log, throttle.New(sampleInterval, 1))
 	if err := errors.Join(failures[:]...); err != nil {
 		return o, fmt.Errorf("register call metrics: %w", err)
 	}

@@ -13,7 +13,9 @@ import (
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/telemetry"
+	"github.com/yourorg/userservice/service/throttle"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -76,14 +78,14 @@ type requestLog struct {
 	log        *slog.Logger
 	metrics    *telemetry.Metrics
 	procedures map[string]bool
-	limited    *intercept.Sampler // of rejections by limits, by reason
-	failed     *intercept.Sampler // of other failures, by protocol and cause
+	limited    *throttle.Throttle // of rejections by limits, by reason
+	failed     *throttle.Throttle // of other failures, by protocol and cause
 }
 
 func newRequestLog(log *slog.Logger, metrics *telemetry.Metrics, additional []Service) *requestLog {
 	return &requestLog{
 		log: log, metrics: metrics, procedures: procedures(additional),
-		limited: intercept.NewSampler(sampleInterval, 1), failed: intercept.NewSampler(sampleInterval, intercept.FailureBurst),
+		limited: throttle.New(sampleInterval, 1), failed: throttle.New(sampleInterval, failureBurst),
 	}
 }
 
@@ -138,14 +140,14 @@ func (w *requestLog) write(r *http.Request, x *transport.Exchange, s *requestSta
 	skipped, sampled := int64(0), true
 	switch now := time.Now(); {
 	case s.limited != nil && s.limited.Code != user.PermissionDenied && s.limited.Code != user.Unauthenticated:
-		skipped, sampled = w.limited.Take(string(s.limited.Reason), now)
+		skipped, sampled = w.limited.Allow(string(s.limited.Reason), now)
 	case level < slog.LevelError:
-		skipped, sampled = w.failed.Take(protocol+" "+s.cause(code), now)
+		skipped, sampled = w.failed.Allow(protocol+" "+s.cause(code), now)
 	}
 	if !sampled {
 		return
 	}
-	attrs := []slog.Attr{slog.String("method", intercept.Clip(r.Method)), slog.String("path", intercept.Clip(r.URL.Path))}
+	attrs := []slog.Attr{slog.String("method", rpcstatus.Truncate(r.Method, maxLogged)), slog.String("path", rpcstatus.Truncate(r.URL.Path, maxLogged))}
 	if _, ok := w.procedures[r.URL.Path]; ok {
 		attrs = append(attrs, slog.String("procedure", r.URL.Path))
 	}

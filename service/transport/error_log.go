@@ -3,7 +3,9 @@ package transport
 import (
 	"context"
 	"log/slog"
-	"sync/atomic"
+	"time"
+
+	"github.com/yourorg/userservice/service/throttle"
 )
 
 // linesPerSecond limits the log of net/http, which has one line per broken connection and could be
@@ -14,21 +16,20 @@ const linesPerSecond = 5
 type limitedHandler struct {
 	slog.Handler
 
-	rate    *Rate
-	skipped atomic.Int64
+	lines *throttle.Throttle
 }
 
 func newLimitedHandler(to slog.Handler) *limitedHandler {
-	return &limitedHandler{Handler: to, rate: NewRate(linesPerSecond, linesPerSecond)}
+	return &limitedHandler{Handler: to, lines: throttle.New(time.Second, linesPerSecond)}
 }
 
 // Handle logs the line unless the rate is exceeded.
 func (l *limitedHandler) Handle(ctx context.Context, line slog.Record) error {
-	if _, ok := l.rate.Take(""); !ok {
-		l.skipped.Add(1)
+	skipped, ok := l.lines.Allow("", line.Time)
+	if !ok {
 		return nil
 	}
-	if skipped := l.skipped.Swap(0); skipped > 0 {
+	if skipped > 0 {
 		line.AddAttrs(slog.Int64("skipped", skipped))
 	}
 	return l.Handler.Handle(ctx, line)

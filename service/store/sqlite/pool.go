@@ -8,10 +8,10 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/throttle"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -42,7 +42,7 @@ type pool struct {
 	disk     disk
 	onDamage func() // called when a read finds damage
 	log      *slog.Logger
-	logged   atomic.Int64 // time of the last log line about failing reads, Unix nanoseconds
+	lines    *throttle.Throttle // of failing reads
 	points   readQueue
 	scans    readQueue
 	heavy    *processors
@@ -53,7 +53,7 @@ type pool struct {
 }
 
 func newPool(ctx context.Context, disk disk, log *slog.Logger, heavy *processors) (*pool, error) {
-	p := &pool{disk: disk, log: log, heavy: heavy, closed: make(chan struct{})}
+	p := &pool{disk: disk, log: log, lines: throttle.New(readErrorLogInterval, 1), heavy: heavy, closed: make(chan struct{})}
 	p.tasks.New = func() any { return &readTask{done: make(chan struct{}, 1)} }
 	p.failed = make([]error, pointReaders+scanReaders())
 	for i := range p.failed {
@@ -215,8 +215,7 @@ func (p *pool) callerError(err error) error {
 	}
 	converted := translateForCaller(err)
 	if user.HasReason(converted, user.StoreUnavailable) {
-		last, now := p.logged.Load(), time.Now().UnixNano()
-		if now-last > int64(readErrorLogInterval) && p.logged.CompareAndSwap(last, now) {
+		if _, ok := p.lines.Allow("", time.Now()); ok {
 			p.log.Error("store reads failing", "error", err)
 		}
 	}
