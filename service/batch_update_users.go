@@ -20,7 +20,6 @@ func (s *Service) BatchUpdateUsers(
 	sum := updateSum{service: s, remaining: s.newSizeBudget(maxListed, 2*shortItemBytes)}
 	p := &pipeline{service: s, onResult: func(index int, result *user.Result) { sum.add(ctx, index, result) }}
 	err := receiveAll(ctx, p, stream, s.opts.MaxStreamItems, func(item *userv1.UpdateUserRequest) (user.Change, error) {
-		injectPanic(item.GetUserId())
 		sum.targets = append(sum.targets, itemTarget{id: item.GetUserId(), etag: item.GetEtag()})
 		if err := s.checkItem(item); err != nil {
 			return user.Change{}, err

@@ -14,7 +14,6 @@ func (s *Service) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*use
 	if err != nil {
 		return nil, err
 	}
-	injectPanic(req.GetUserId())
 	u, err := s.store.Get(ctx, req.GetUserId())
 	if err != nil {
 		return nil, err

@@ -37,7 +37,6 @@ func (s *Service) StreamUserActivities(
 // cursorOptions determines the start point. It reads the user afterwards, so a deletion in
 // between is either in the user or in the log.
 func (s *Service) cursorOptions(ctx context.Context, req *userv1.StreamUserActivitiesRequest) (feed.CursorOptions, error) {
-	injectPanic(req.GetUserId())
 	opts := feed.CursorOptions{UserID: req.GetUserId(), Actions: req.GetActions()}
 	if err := s.startPoint(ctx, req, &opts); err != nil {
 		return opts, err

@@ -116,7 +116,6 @@ func (r *statusReader) enqueue(ctx context.Context, message *userv1.UserStatusUp
 
 // process submits the change of a message without waiting for its result.
 func (r *statusReader) process(ctx context.Context, message *userv1.UserStatusUpdate) pendingResponse {
-	injectPanic(message.GetUserId())
 	// Keep only the fields that the response needs: messages may be large.
 	response := pendingResponse{message: &userv1.UserStatusUpdate{
 		UserId: message.GetUserId(), ActivityId: message.GetActivityId(), ClientSeq: message.GetClientSeq(), Progress: message.GetProgress(),

@@ -92,7 +92,7 @@ func TestPanicInHandler(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := stream.Send(&userv1.UpdateUserRequest{UserId: 1}); err != nil {
+			if err := stream.Send(&userv1.UpdateUserRequest{UserId: 1, User: &userv1.User{Tags: []string{"a"}}}); err != nil {
 				return err
 			}
 			_, err = stream.CloseAndReceive()

@@ -46,7 +46,6 @@ type Cursor struct {
 	more       bool          // more rows follow the last page
 	prefetched chan pageRead // the prefetched page; nil: none
 	deleted    bool          // the user is deleted as of the rows read
-	caughtUp   bool          // the head was reached at least once
 
 	// readTo is the position up to which everything was read, or idle.
 	readTo atomic.Int64
@@ -106,10 +105,6 @@ func (c *Cursor) Read(ctx context.Context) (Page, error) {
 		return Page{}, err
 	}
 	c.query.After = read.Reached
-	if read.Done && !c.caughtUp {
-		c.caughtUp = true
-		c.query.After += plantedSkip
-	}
 	c.readTo.Store(c.query.After)
 	c.more = !read.Done
 	page := Page{AtHead: read.Done, Rows: read.Rows}

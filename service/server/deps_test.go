@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"service/store/sqlite":   {"service/fair", "service/user", "service/clock", "service/throttle"},
 	"service/store/postgres": {"service/fair", "service/user", "service/clock", "service/throttle"},
 	"service/store/traced":   {"service/user"},
+	"service/store/faulty":   {"service/user"},
 	"service/feed":           {"service/fair", "service/user"},
 	// The table of errors is shared by handlers, interceptors and middleware, which must not import
 	// each other.

@@ -80,7 +80,7 @@ func OpenStore(ctx context.Context, address string, trustClock bool, log *slog.L
 	if err != nil {
 		return nil, Storage{}, err
 	}
-	return store, Storage{
+	return withFault(store), Storage{
 		System:        "sqlite",
 		ReadOnly:      func() bool { return store.ReadOnly() != nil },
 		Bytes:         telemetry.FileSize(path),

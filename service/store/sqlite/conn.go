@@ -21,7 +21,7 @@ const (
 // dsn returns the data source name of a read-write connection, with its PRAGMAs.
 func dsn(path string, cacheKiB int, pragmas ...string) string {
 	sync := "FULL"
-	if planted(faultSyncOff) {
+	if planted(syncOff) {
 		sync = "OFF"
 	}
 	return address(path, url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{

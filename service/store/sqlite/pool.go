@@ -136,18 +136,13 @@ func read[T any](ctx context.Context, p *pool, f func(*reader) (T, error)) (T, e
 // turn of the caller, possibly on another reader. Callers are served round-robin, and so are the
 // started scans of a caller. chunk may be called again after an error.
 func scan(ctx context.Context, p *pool, chunk func(*reader) (last bool, err error)) error {
-	failed, q := new(error), &p.scans
-	if planted(faultOneQueue) {
-		q = &p.points
-	}
-	err := p.wait(ctx, q, func(r *reader) (last bool) {
+	failed := new(error)
+	err := p.wait(ctx, &p.scans, func(r *reader) (last bool) {
 		if ctx.Err() != nil {
 			return true
 		}
 		*failed = attempt(func() (err error) {
-			for last, err = chunk(r); planted(faultOneQueue) && !last && err == nil; {
-				last, err = chunk(r)
-			}
+			last, err = chunk(r)
 			return err
 		})
 		return last || *failed != nil || ctx.Err() != nil

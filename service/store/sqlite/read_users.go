@@ -65,9 +65,6 @@ func (s *stmt) oneUser(arg driver.Value) (*user.User, error) {
 
 // Get implements user.Store.
 func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
-	if planted(faultLeakReads) {
-		leak()
-	}
 	return read(ctx, s.pool, func(r *reader) (*user.User, error) {
 		u, err := r.get.oneUser(id)
 		if err != nil {

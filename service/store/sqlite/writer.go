@@ -208,7 +208,7 @@ func (s *Store) apply(g *group) {
 		s.fail(g, err)
 		return
 	}
-	if planted(faultAckBeforeCommit) {
+	if planted(ackBeforeCommit) {
 		return
 	}
 	g.complete()
@@ -318,10 +318,7 @@ func (s *Store) transaction(g *group, savepoints bool) error {
 	if err != nil {
 		return s.rollback(fmt.Errorf("write head: %w", err))
 	}
-	if planted(faultPublishEarly) {
-		s.publish(head, w.committed)
-	}
-	if planted(faultAckBeforeCommit) {
+	if planted(ackBeforeCommit) {
 		g.complete()
 		time.Sleep(plantedGap)
 	}
@@ -342,9 +339,7 @@ func (s *Store) transaction(g *group, savepoints bool) error {
 	if s.opts.OnCommit != nil && g.changes > 0 {
 		s.opts.OnCommit(CommitStats{Changes: g.changes, Sync: duration})
 	}
-	if !planted(faultPublishEarly) {
-		s.publish(head, w.committed)
-	}
+	s.publish(head, w.committed)
 	return nil
 }
 

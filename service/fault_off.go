@@ -1,6 +1,0 @@
-//go:build !faults
-
-package service
-
-// injectPanic does nothing without the build tag faults.
-func injectPanic(int64) {}
