@@ -39,7 +39,7 @@ func (s *Service) importChange(ctx context.Context, item *userv1.BatchCreateUser
 	if item.GetUser() == nil {
 		return user.Change{}, user.NewFieldErrorf("user", "must be set")
 	}
-	if err := s.checkItem(item); err != nil {
+	if err := s.opts.Validator.Validate(item); err != nil {
 		return user.Change{}, err
 	}
 	change, err := createChange(ctx, userv1connect.UserServiceBatchCreateUsersProcedure,

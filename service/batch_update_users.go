@@ -21,7 +21,7 @@ func (s *Service) BatchUpdateUsers(
 	p := &pipeline{service: s, onResult: func(index int, result *user.Result) { sum.add(ctx, index, result) }}
 	err := receiveAll(ctx, p, stream, s.opts.MaxStreamItems, func(item *userv1.UpdateUserRequest) (user.Change, error) {
 		sum.targets = append(sum.targets, itemTarget{id: item.GetUserId(), etag: item.GetEtag()})
-		if err := s.checkItem(item); err != nil {
+		if err := s.opts.Validator.Validate(item); err != nil {
 			return user.Change{}, err
 		}
 		return updateChange(ctx, userv1connect.UserServiceBatchUpdateUsersProcedure, item)

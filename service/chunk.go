@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -99,14 +97,6 @@ func atomicFailure(err error) error {
 }
 
 func itemPath(index int) string { return fmt.Sprintf("requests[%d]", index) }
-
-// checkItem validates one item by the proto rules. An absent item is invalid.
-func (s *Service) checkItem(item proto.Message) error {
-	if !item.ProtoReflect().IsValid() {
-		return user.NewFieldErrorf("", "must be set")
-	}
-	return s.opts.Validate(item)
-}
 
 // newest returns the maximum of position and the positions of the results.
 func newest(position int64, results []user.Result) int64 {

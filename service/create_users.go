@@ -17,7 +17,7 @@ func (s *Service) CreateUsers(ctx context.Context, req *userv1.CreateUsersReques
 	var items chunk
 	for _, item := range req.GetRequests() {
 		var change user.Change
-		err := s.checkItem(item)
+		err := s.opts.Validator.Validate(item)
 		if err == nil {
 			change, err = createChange(ctx, userv1connect.UserServiceCreateUsersProcedure, item, policy)
 		}

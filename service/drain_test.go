@@ -13,8 +13,6 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
-	"github.com/yourorg/userservice/service"
-	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -217,8 +215,7 @@ func TestDrainWaitsForMessageInProgress(t *testing.T) {
 		<-time.After(200 * time.Millisecond) // as a store may take whose queue is full
 		return nil, nil, false
 	}}
-	served := &rig{Service: service.New(slow, r.feed, service.Options{Validate: intercept.Item(newValidator(t))}), feed: r.feed}
-	s := served.sync(t)
+	s := newRigOverFeed(t, slow, r.feed).sync(t)
 	s.send(&userv1.UserStatusUpdate{UserId: id, Status: inactive})
 	<-submitting
 	r.feed.Drain()

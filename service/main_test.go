@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 	"go.uber.org/goleak"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/store/sqlite"
 	"github.com/yourorg/userservice/service/user"
+	"github.com/yourorg/userservice/service/validate"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -62,18 +62,29 @@ func newRigOver(t testing.TB, store user.Store, c *clock, change ...func(*servic
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := service.Options{Logger: slog.New(slog.DiscardHandler), Validate: intercept.Item(newValidator(t))}
+	r := newRigOverFeed(t, store, f, change...)
+	r.clock = c
+	return r
+}
+
+func newRigOverFeed(t testing.TB, store user.Store, f *feed.Feed, change ...func(*service.Options)) *rig {
+	t.Helper()
+	opts := service.Options{Logger: slog.New(slog.DiscardHandler), Validator: newValidator(t)}
 	for _, set := range change {
 		set(&opts)
 	}
-	return &rig{Service: service.New(store, f, opts), store: store, feed: f, clock: c}
+	served, err := service.New(store, f, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{Service: served, store: store, feed: f}
 }
 
-var compileRules = sync.OnceValues(func() (protovalidate.Validator, error) {
-	return intercept.NewValidator(userv1.File_user_v1_user_service_proto)
+var compileRules = sync.OnceValues(func() (*validate.Validator, error) {
+	return validate.New(userv1.File_user_v1_user_service_proto)
 })
 
-func newValidator(t testing.TB) protovalidate.Validator {
+func newValidator(t testing.TB) *validate.Validator {
 	t.Helper()
 	v, err := compileRules()
 	if err != nil {

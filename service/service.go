@@ -11,9 +11,11 @@ import (
 
 	"connectrpc.com/connect"
 
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
+	"github.com/yourorg/userservice/service/validate"
 )
 
 // PositionHeader is the response header "EPOCH:POSITION", a log position that the response
@@ -28,8 +30,8 @@ type Options struct {
 	Logger          *slog.Logger  // nil: slog.Default
 	// Heartbeat is the interval of progress messages on idle streams; 0: 15 s.
 	Heartbeat time.Duration
-	// Validate validates one item by the proto rules. Its errors are of type *user.Error.
-	Validate func(item any) error
+	// Validator validates the items of batches and streams; nil: one for the proto rules.
+	Validator *validate.Validator
 }
 
 // Service implements userv1connect.UserServiceHandler. It is safe for concurrent use.
@@ -42,8 +44,10 @@ type Service struct {
 
 var _ userv1connect.UserServiceHandler = (*Service)(nil)
 
-// New returns a Service over a store and the feed of that store.
-func New(store user.Store, f *feed.Feed, opts Options) *Service {
+// New returns a Service over a store and the feed of that store. Unary requests and those of server
+// streams must be validated before, and errors converted, as intercept.Validate and intercept.Errors
+// do. New fails if the rules of the proto files are invalid.
+func New(store user.Store, f *feed.Feed, opts Options) (*Service, error) {
 	if opts.MaxMessageBytes == 0 {
 		opts.MaxMessageBytes = 4 << 20
 	}
@@ -59,7 +63,13 @@ func New(store user.Store, f *feed.Feed, opts Options) *Service {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	return &Service{store: store, feed: f, opts: opts, log: opts.Logger}
+	if opts.Validator == nil {
+		var err error
+		if opts.Validator, err = validate.New(userv1.File_user_v1_user_service_proto); err != nil {
+			return nil, err
+		}
+	}
+	return &Service{store: store, feed: f, opts: opts, log: opts.Logger}, nil
 }
 
 // setPosition sets PositionHeader of the response.

@@ -166,7 +166,7 @@ func (s *Service) currentStatus(ctx context.Context, id int64) (*user.CurrentSta
 }
 
 func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpdate) (user.Op, error) {
-	if err := r.service.opts.Validate(message); err != nil {
+	if err := r.service.opts.Validator.Validate(message); err != nil {
 		return nil, err
 	}
 	if err := auth.AuthorizeMessage(ctx, userv1connect.UserServiceSyncUserStatusProcedure, message); err != nil {

@@ -15,7 +15,7 @@ func (s *Service) UpdateUsers(ctx context.Context, req *userv1.UpdateUsersReques
 	var items chunk
 	for _, item := range req.GetRequests() {
 		var change user.Change
-		err := s.checkItem(item)
+		err := s.opts.Validator.Validate(item)
 		if err == nil {
 			change, err = updateChange(ctx, userv1connect.UserServiceUpdateUsersProcedure, item)
 		}

@@ -180,10 +180,12 @@ func serveBare() error {
 	if err != nil {
 		return err
 	}
+	rpcs, err := service.New(store, f, service.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
 	mux := http.NewServeMux()
-	mux.Handle(userv1connect.NewUserServiceHandler(
-		service.New(store, f, service.Options{Logger: slog.New(slog.DiscardHandler)}), connect.WithCompressMinBytes(1024),
-	))
+	mux.Handle(userv1connect.NewUserServiceHandler(rpcs, connect.WithCompressMinBytes(1024)))
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/auth"
@@ -13,6 +12,7 @@ import (
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
+	"github.com/yourorg/userservice/service/validate"
 )
 
 // links are the dependencies of the interceptor chains.
@@ -23,7 +23,7 @@ type links struct {
 	log       *slog.Logger
 	store     user.Store
 	feed      *feed.Feed
-	validator protovalidate.Validator
+	validator *validate.Validator
 	policy    *auth.Policy
 	limits    *limits
 	// messages and compressors are shared by RPCs and REST.

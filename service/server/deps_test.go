@@ -24,7 +24,7 @@ var mayImport = map[string][]string{
 	"client":      {"gen/..."},
 
 	// Handlers record the caller in the log.
-	"service":                {"service/user", "service/fair", "service/feed", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
+	"service":                {"service/user", "service/fair", "service/feed", "service/auth", "service/rpcstatus", "service/budget", "service/validate", "gen/..."},
 	"service/store":          {"service/fair", "service/user", "service/clock"},
 	"service/store/sqlite":   {"service/fair", "service/user", "service/clock", "service/throttle"},
 	"service/store/postgres": {"service/fair", "service/user", "service/clock", "service/throttle"},
@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	// each other.
 	"service/user":      {"service/fair"},
 	"service/rpcstatus": {"service/user"},
+	"service/validate":  {"service/user", "gen/..."},
 	"service/auth":      {"service/user", "service/rpcstatus", "service/throttle"},
 	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "service/budget", "service/throttle", "gen/..."},
 	"service/rest": {

@@ -8,23 +8,27 @@ import (
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
+	"github.com/yourorg/userservice/service/validate"
 )
 
 // handler returns the handler of the public listener without the guard. store is the store used by
 // calls.
 func (s *Server) handler(store user.Store) (http.Handler, error) {
-	validator, err := intercept.NewValidator(s.protoFiles()...)
+	validator, err := validate.New(s.protoFiles()...)
 	if err != nil {
 		return nil, err
 	}
 	limit := int64(s.cfg.MaxMessageBytes)
-	rpcs := service.New(store, s.feed, service.Options{
+	rpcs, err := service.New(store, s.feed, service.Options{
 		MaxMessageBytes: int(limit),
 		MaxStreamItems:  s.cfg.MaxStreamItems,
 		Retention:       s.cfg.Retention,
 		Logger:          s.log,
-		Validate:        intercept.Item(validator),
+		Validator:       validator,
 	})
+	if err != nil {
+		return nil, err
+	}
 	observers, err := newObservers(s.log, s.metrics, s.tracing)
 	if err != nil {
 		return nil, err

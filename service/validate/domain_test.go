@@ -1,4 +1,4 @@
-package intercept_test
+package validate_test
 
 import (
 	"testing"
@@ -6,16 +6,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
-	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/user"
 )
 
 func TestProtoAndDomainViolationsAreReportedTogether(t *testing.T) {
-	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
-	if err != nil {
-		t.Fatal(err)
-	}
-	check := intercept.Item(validator)
+	check := newValidator(t).Validate
 	for name, c := range map[string]struct {
 		request proto.Message
 		fields  []string

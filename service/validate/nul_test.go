@@ -1,4 +1,4 @@
-package intercept_test
+package validate_test
 
 import (
 	"slices"
@@ -9,17 +9,12 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
-	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // NUL is rejected in every string of every request, with the path of the field.
 func TestNULIsRejectedInEveryString(t *testing.T) {
-	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
-	if err != nil {
-		t.Fatal(err)
-	}
-	check := intercept.Item(validator)
+	check := newValidator(t).Validate
 	texts := 0
 	methods := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods()
 	for i := range methods.Len() {
@@ -44,15 +39,12 @@ func TestNULIsRejectedInEveryString(t *testing.T) {
 
 // Items are validated separately, so NUL in an item fails only that item.
 func TestNULInAnItemFailsTheItem(t *testing.T) {
-	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check := newValidator(t).Validate
 	item := &userv1.CreateUserRequest{Username: "anna", Email: "a@example.org", Tags: []string{"a\x00"}}
-	if err := intercept.Item(validator)(&userv1.CreateUsersRequest{Requests: []*userv1.CreateUserRequest{item}}); err != nil {
+	if err := check(&userv1.CreateUsersRequest{Requests: []*userv1.CreateUserRequest{item}}); err != nil {
 		t.Errorf("request with a bad item: error = %v, want nil", err)
 	}
-	if e, ok := user.AsError(intercept.Item(validator)(item)); !ok || e.Violations[0].Field != "tags[0]" {
+	if e, ok := user.AsError(check(item)); !ok || e.Violations[0].Field != "tags[0]" {
 		t.Errorf("Item() = %v, want a violation of tags[0]", e)
 	}
 }
@@ -98,11 +90,7 @@ func textPlaces(m protoreflect.Message, within []protoreflect.FullName) (places 
 }
 
 func BenchmarkValidate(b *testing.B) {
-	validator, err := intercept.NewValidator(userv1.File_user_v1_user_service_proto)
-	if err != nil {
-		b.Fatal(err)
-	}
-	check := intercept.Item(validator)
+	check := newValidator(b).Validate
 	for name, m := range map[string]proto.Message{
 		"get":    &userv1.GetUserRequest{UserId: 1},
 		"create": &userv1.CreateUserRequest{Username: "anna", Email: "a@example.org", Tags: []string{"a", "b"}, Metadata: map[string]string{"k": "v"}},
