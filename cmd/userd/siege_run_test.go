@@ -45,6 +45,7 @@ type siege struct {
 
 // measured is the latency of the well-behaved caller's operations in the three phases.
 type measured struct {
+	least                 time.Duration // the least bound of the latency
 	idle, attacked, after []time.Duration
 }
 
@@ -61,6 +62,7 @@ type failure struct{ what, detail string }
 func newSiege(t *testing.T, a attack, fault string) *siege {
 	t.Helper()
 	s := &siege{attack: a, cgroup: newMemoryCgroup(t, siegeMemory), errors: make(map[string]int)}
+	s.reads.least, s.writes.least = leastRead, leastWrite
 	store := siegeStore(t)
 	dir := t.TempDir()
 	copyFile(t, filepath.Join(store.dir, "userservice.db"), filepath.Join(dir, "userservice.db"))
@@ -163,9 +165,9 @@ func (s *siege) outcome(t *testing.T) (failures []failure) {
 	if s.attack.manyCallers {
 		s.reads.attacked = nil
 	}
-	failures = append(failures, judge("reads", s.reads)...)
+	failures = append(failures, judge("reads", &s.reads)...)
 	if s.attack.writes {
-		failures = append(failures, judge("writes", s.writes)...)
+		failures = append(failures, judge("writes", &s.writes)...)
 	}
 	s.report(t, failures)
 	return failures
@@ -188,8 +190,8 @@ func (s *siege) judgeProcess(t *testing.T) (failures []failure) {
 	return failures
 }
 
-func judge(what string, m measured) (failures []failure) {
-	bound, served, recovered := boundOf(m.idle), servedShare, 1.0
+func judge(what string, m *measured) (failures []failure) {
+	bound, served, recovered := m.bound(), servedShare, 1.0
 	if !*siegeAll {
 		served, recovered = shortShare, shortAfter
 	}
@@ -203,10 +205,10 @@ func judge(what string, m measured) (failures []failure) {
 	return failures
 }
 
-// boundOf is siegeFactor times the idle latency, but at least leastBound and noiseFactor times the
-// 99th percentile of the idle latency, which is the noise of the machine.
-func boundOf(idle []time.Duration) time.Duration {
-	return max(siegeFactor*quantile(idle, 0.5), leastBound, noiseFactor*quantile(idle, 0.99))
+// bound is siegeFactor times the idle latency, but at least m.least and noiseFactor times the 99th
+// percentile of the idle latency, which is the noise of the machine.
+func (m *measured) bound() time.Duration {
+	return max(siegeFactor*quantile(m.idle, 0.5), m.least, noiseFactor*quantile(m.idle, 0.99))
 }
 
 // shareWithin returns the share of the operations that took at most bound, 0 if there were none.
@@ -233,15 +235,15 @@ func quantile(of []time.Duration, q float64) time.Duration {
 func (s *siege) report(t *testing.T, failures []failure) {
 	t.Helper()
 	line := fmt.Sprintf("peak %d MiB", s.peak>>20)
-	show := func(what string, m measured) {
+	show := func(what string, m *measured) {
 		line += fmt.Sprintf("; %s idle %v, attacked p50 %v p95 %v (%.1f %% within 10×idle, %.1f %% within %v), after max %v", what,
 			quantile(m.idle, 0.5), quantile(m.attacked, 0.5), quantile(m.attacked, 0.95),
 			100*shareWithin(m.attacked, siegeFactor*quantile(m.idle, 0.5)),
-			100*shareWithin(m.attacked, boundOf(m.idle)), boundOf(m.idle), quantile(m.after, 1))
+			100*shareWithin(m.attacked, m.bound()), m.bound(), quantile(m.after, 1))
 	}
-	show("reads", s.reads)
+	show("reads", &s.reads)
 	if s.attack.writes {
-		show("writes", s.writes)
+		show("writes", &s.writes)
 	}
 	verdict := "PASS"
 	if len(failures) > 0 {

@@ -21,10 +21,11 @@ const (
 	// siegeFactor is how many times its idle latency an operation of the well-behaved caller
 	// may take.
 	siegeFactor = 10
-	// leastBound is the least bound of an operation's latency. Attacker, server and caller share
-	// the processors of one machine, and ten times the idle latency of a read can be less than one
-	// time slice of its scheduler.
-	leastBound  = 25 * time.Millisecond
+	// leastRead is the least bound of the latency of a read. Attacker, server and caller share the
+	// processors of one machine, and ten times the idle latency of a read can be less than one time
+	// slice of its scheduler. A write waits for the processor twice, and for a group and its sync.
+	leastRead   = 25 * time.Millisecond
+	leastWrite  = 2 * leastRead
 	noiseFactor = 2
 	// servedShare is the share of the operations that have to keep the bound during an attack.
 	servedShare = 0.95

@@ -31,6 +31,7 @@ type Scheduler struct {
 	waiting list[*flow] // flows with waiters, the next one first
 	queued  int         // waiters
 	granted uint64      // counts the slots that were handed out
+	lent    int64       // counts those that were lent
 	timed   bool        // the timer of lend runs
 	// settled is closed when granted reaches settledAt; nil: Settle does not wait.
 	settled   chan struct{}
@@ -57,6 +58,13 @@ func NewScheduler() *Scheduler {
 	s := &Scheduler{free: processors, most: max(1, processors-1), flows: make(map[string]*flow)}
 	s.waiters.New = func() any { return &waiter{wake: make(chan struct{}, 1)} }
 	return s
+}
+
+// Stats returns the number of requests that wait for a slot, and counts the slots that were lent.
+func (s *Scheduler) Stats() (waiting int, lent int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queued, s.lent
 }
 
 // Slot is the right of one request to run. A nil or zero Slot always runs. A request with several
@@ -260,6 +268,7 @@ func (s *Scheduler) lend(granted uint64, idle time.Duration) {
 	}
 	if idle > 0 && s.rotate(1) || idle >= lendMoreAfter {
 		s.next()
+		s.lent++
 		idle = 0
 	}
 	granted = s.granted

@@ -69,6 +69,7 @@ func (s *Server) registerSources(storage Storage) error {
 		Draining:       s.health.isDraining,
 		StalledStreams: s.guard.StalledWrites,
 		BodyTimeouts:   s.guard.BodyTimeouts,
+		Slots:          s.limits.scheduler.Stats,
 		DroppedSpans:   s.tracing.Dropped,
 	})
 }

@@ -37,6 +37,10 @@ type Sources struct {
 	// aborted because their body was not received in time.
 	StalledStreams, BodyTimeouts func() int64
 
+	// Slots returns the number of requests that wait for a processor slot, and counts the slots
+	// that were lent because none was granted for some time.
+	Slots func() (waiting int, lent int64)
+
 	// DroppedSpans counts dropped spans, because the queue was full and because the export
 	// failed.
 	DroppedSpans func() (queueFull, exportFailed int64)
@@ -83,6 +87,15 @@ func (m *Metrics) RegisterSources(s Sources) error {
 	}
 	w.aborted("write_stalled", s.StalledStreams)
 	w.aborted("body_timeout", s.BodyTimeouts)
+	if s.Slots != nil {
+		w.gauge("userd_slot_waiters", "Requests that wait for a processor slot, which callers get in turn.", func() float64 {
+			waiting, _ := s.Slots()
+			return float64(waiting)
+		})
+		w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "userd_slots_lent_total", Help: "Total number of processor slots lent to waiting requests because none was granted for some time.",
+		}, func() float64 { _, lent := s.Slots(); return float64(lent) }))
+	}
 	if s.DroppedSpans != nil {
 		w.dropped("queue_full", func() int64 { queueFull, _ := s.DroppedSpans(); return queueFull })
 		w.dropped("export_failed", func() int64 { _, exportFailed := s.DroppedSpans(); return exportFailed })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/yourorg/userservice/service/user"
@@ -72,6 +73,40 @@ func TestSingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
 	if most := slices.Max(commits); most > maxGroup {
 		t.Errorf("largest commit has %d changes, want at most %d", most, maxGroup)
 	}
+}
+
+// A group of one caller that has used its turn accepts a change of another caller before it closes,
+// also if the first caller's next part precedes that change in the queue.
+func TestOpenGroupAcceptsOtherCallers(t *testing.T) {
+	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "users.db"), turnUnits: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	resume := sync.OnceFunc(hold(t, s))
+	defer resume()
+	greedy := s.Submit(user.WithCaller(t.Context(), "greedy"), creates(t, "greedy", 3))
+	modest := s.Submit(user.WithCaller(t.Context(), "modest"), creates(t, "modest", 1))
+	g := &group{units: map[string]int{"greedy": 5}, all: 5}
+	if !s.take(g) {
+		t.Fatal("take() = false, want the change of the other caller")
+	}
+	it := g.parts[0].it
+	if got, want := it.caller, "modest"; got != want {
+		t.Errorf("the group accepts a change of %q, want %q", got, want)
+	}
+	if s.take(g) {
+		t.Error("take() = true for a caller that has used its turn, want false")
+	}
+	it.taken = 0
+	s.queue.putBack(it)
+	resume()
+	mustWait(t, greedy)
+	mustWait(t, modest)
 }
 
 func TestBatchesTakeTurns(t *testing.T) {

@@ -1,0 +1,72 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/transport"
+)
+
+// recordingConn is a stream that records that a message was received.
+type recordingConn struct {
+	connect.StreamingHandlerConn
+
+	received bool
+}
+
+func (c *recordingConn) Receive(any) error {
+	c.received = true
+	return nil
+}
+
+// A message of more than turnBytes is decoded and validated in a slot, a small one without.
+func TestStreamsReceiveLargeMessagesInASlot(t *testing.T) {
+	for _, test := range []struct {
+		bytes int
+		waits bool
+	}{{turnBytes, false}, {turnBytes + 1, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			scheduler := fair.NewScheduler()
+			others := make([]fair.Slot, runtime.GOMAXPROCS(0))
+			for i := range others {
+				others[i].Open(scheduler, fmt.Sprint("other", i))
+				others[i].Acquire()
+			}
+			var slot fair.Slot
+			slot.Open(scheduler, "caller")
+			defer slot.Close()
+			messages := transport.NewMessages(transport.MessageOptions{
+				DecodedSize: func(protoreflect.MessageDescriptor, bool, []byte) int64 { return 0 },
+			})
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(strings.Repeat("a", test.bytes)))
+			in := messages.Receive(r) // without the slot, which Fetch would acquire
+			in.Open(nil, 1<<20)
+			conn := new(recordingConn)
+			turns := &streamTurns{StreamingHandlerConn: conn, slot: &slot, in: in}
+			go func() { _ = turns.Receive(nil) }()
+			synctest.Wait()
+			if got, want := conn.received, !test.waits; got != want {
+				t.Errorf("%d bytes: received without a slot = %t, want %t", test.bytes, got, want)
+			}
+			for i := range others {
+				others[i].Close()
+			}
+			synctest.Wait()
+			if !conn.received {
+				t.Errorf("%d bytes: not received after a slot became free", test.bytes)
+			}
+			if slot.Release() {
+				t.Errorf("%d bytes: the slot is held after Receive", test.bytes)
+			}
+		})
+	}
+}
