@@ -7,6 +7,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/batch"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -21,17 +22,19 @@ func (s *Service) BatchCreateUsers(
 	ctx context.Context, stream *connect.ClientStream[userv1.BatchCreateUsersRequest],
 ) (*userv1.BatchCreateUsersResponse, error) {
 	limit := min(s.opts.MaxStreamItems, s.opts.MaxMessageBytes/2/createdResultBytes)
-	sum := importSum{service: s, remaining: s.newSizeBudget(limit, createdResultBytes) - maxListed*shortItemBytes}
-	p := &pipeline{service: s, onResult: sum.add}
-	err := receiveAll(ctx, p, stream, limit, func(item *userv1.BatchCreateUsersRequest) (user.Change, error) {
+	sum := importSum{failures: batch.Failures{
+		Log: s.log, Remaining: batch.NewSizeBudget(s.opts.MaxMessageBytes, limit, createdResultBytes) - batch.MaxFailures*batch.ShortItemBytes,
+	}}
+	p := &batch.Pipeline{Store: s.store, Feed: s.feed, Limit: limit, OnResult: sum.add}
+	position, err := batch.Receive(ctx, p, stream, func(item *userv1.BatchCreateUsersRequest) (user.Change, error) {
 		return s.importChange(ctx, item)
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.setPosition(ctx, p.position)
-	sum.res.FailedCount = sum.failures.count
-	sum.res.Failures = sum.failures.listed
+	s.setPosition(ctx, position)
+	sum.res.FailedCount = sum.failures.Count
+	sum.res.Failures = sum.failures.Listed
 	return &sum.res, nil
 }
 
@@ -51,10 +54,8 @@ func (s *Service) importChange(ctx context.Context, item *userv1.BatchCreateUser
 }
 
 type importSum struct {
-	service   *Service
-	res       userv1.BatchCreateUsersResponse
-	failures  failureList
-	remaining sizeBudget
+	res      userv1.BatchCreateUsersResponse
+	failures batch.Failures
 }
 
 func (sum *importSum) add(index int, result *user.Result) {
@@ -62,10 +63,7 @@ func (sum *importSum) add(index int, result *user.Result) {
 	switch {
 	case result.Err != nil:
 		out.Outcome = userv1.ItemOutcome_ITEM_OUTCOME_FAILED
-		sum.failures.count++
-		if !sum.failures.full() {
-			sum.failures.add(sum.service.itemFailure(index, 0, result.Err), false, &sum.remaining)
-		}
+		sum.failures.Add(index, 0, result.Err)
 	case result.Outcome != user.OutcomeValid:
 		out.UserId = result.User.ID
 	}

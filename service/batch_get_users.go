@@ -4,19 +4,13 @@ import (
 	"context"
 	"slices"
 
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
-
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/batch"
 	"github.com/yourorg/userservice/service/user"
 )
 
-const (
-	// maxIDBytes is the maximum encoded size of an id in a packed list.
-	maxIDBytes = 10
-	// responseEnvelope is reserved for the rest of a response with items.
-	responseEnvelope = 1024
-)
+// maxIDBytes is the maximum encoded size of an id in a packed list.
+const maxIDBytes = 10
 
 // BatchGetUsers returns the users that exist, in the order of the request, and the ids that do
 // not. It returns the ids of users beyond MaxMessageBytes (binary encoding) as left over. At
@@ -27,12 +21,12 @@ func (s *Service) BatchGetUsers(ctx context.Context, req *userv1.BatchGetUsersRe
 		return nil, err
 	}
 	ids := req.GetUserIds()
-	size, err := reserveResponse(ctx, min(s.opts.MaxMessageBytes, len(ids)*maxUserBytes+responseEnvelope))
+	size, err := reserveResponse(ctx, min(s.opts.MaxMessageBytes, len(ids)*maxUserBytes+batch.Envelope))
 	if err != nil {
 		return nil, err
 	}
 	res := &userv1.BatchGetUsersResponse{}
-	packer := userPacker{left: size - responseEnvelope - maxIDBytes*len(ids)}
+	packer := userPacker{left: size - batch.Envelope - maxIDBytes*len(ids)}
 	for chunk := range slices.Chunk(ids, max(1, size/maxUserBytes)) {
 		if len(res.GetLeftOverUserIds()) > 0 { // the limit is reached
 			res.LeftOverUserIds = append(res.LeftOverUserIds, chunk...)
@@ -63,15 +57,10 @@ func (p *userPacker) add(res *userv1.BatchGetUsersResponse, ids []int64, found [
 			continue
 		}
 		out := userToProto(u, fields)
-		if p.left -= embeddedSize(out); p.left < 0 && len(res.GetUsers()) > 0 {
+		if p.left -= batch.EmbeddedSize(out); p.left < 0 && len(res.GetUsers()) > 0 {
 			res.LeftOverUserIds = append(res.LeftOverUserIds, id)
 			continue
 		}
 		res.Users = append(res.Users, out)
 	}
-}
-
-// embeddedSize returns the encoded size of a list element with a field number below 16.
-func embeddedSize(m proto.Message) int {
-	return 1 + protowire.SizeBytes(proto.Size(m))
 }

@@ -7,6 +7,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/batch"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -17,9 +18,15 @@ import (
 func (s *Service) BatchUpdateUsers(
 	ctx context.Context, stream *connect.ClientStream[userv1.UpdateUserRequest],
 ) (*userv1.BatchUpdateUsersResponse, error) {
-	sum := updateSum{service: s, remaining: s.newSizeBudget(maxListed, 2*shortItemBytes)}
-	p := &pipeline{service: s, onResult: func(index int, result *user.Result) { sum.add(ctx, index, result) }}
-	err := receiveAll(ctx, p, stream, s.opts.MaxStreamItems, func(item *userv1.UpdateUserRequest) (user.Change, error) {
+	sum := updateSum{service: s, failures: batch.Failures{
+		Log: s.log, WithTexts: true,
+		Remaining: batch.NewSizeBudget(s.opts.MaxMessageBytes, batch.MaxFailures, 2*batch.ShortItemBytes),
+	}}
+	p := &batch.Pipeline{
+		Store: s.store, Feed: s.feed, Limit: s.opts.MaxStreamItems,
+		OnResult: func(index int, result *user.Result) { sum.add(ctx, index, result) },
+	}
+	position, err := batch.Receive(ctx, p, stream, func(item *userv1.UpdateUserRequest) (user.Change, error) {
 		sum.targets = append(sum.targets, itemTarget{id: item.GetUserId(), etag: item.GetEtag()})
 		if err := s.opts.Validator.Validate(item); err != nil {
 			return user.Change{}, err
@@ -29,12 +36,12 @@ func (s *Service) BatchUpdateUsers(
 	if err != nil {
 		return nil, err
 	}
-	s.setPosition(ctx, p.position)
+	s.setPosition(ctx, position)
 	return &userv1.BatchUpdateUsersResponse{
 		UpdatedCount: sum.applied,
-		Errors:       sum.failures.texts,
-		Failures:     sum.failures.listed,
-		FailedCount:  sum.failures.count,
+		Errors:       sum.failures.Texts,
+		Failures:     sum.failures.Listed,
+		FailedCount:  sum.failures.Count,
 	}, nil
 }
 
@@ -44,11 +51,10 @@ type itemTarget struct {
 }
 
 type updateSum struct {
-	service   *Service
-	targets   []itemTarget // of items without a result yet, oldest first
-	applied   int32
-	failures  failureList
-	remaining sizeBudget
+	service  *Service
+	targets  []itemTarget // of items without a result yet, oldest first
+	applied  int32
+	failures batch.Failures
 }
 
 func (sum *updateSum) add(ctx context.Context, index int, result *user.Result) {
@@ -58,10 +64,9 @@ func (sum *updateSum) add(ctx context.Context, index int, result *user.Result) {
 		sum.applied++
 		return
 	}
-	sum.failures.count++
-	if sum.failures.full() {
-		return
+	err := result.Err
+	if !sum.failures.Full() {
+		err = sum.service.addChangedFields(ctx, err, target.id, target.etag)
 	}
-	err := sum.service.addChangedFields(ctx, result.Err, target.id, target.etag)
-	sum.failures.add(sum.service.itemFailure(index, target.id, err), true, &sum.remaining)
+	sum.failures.Add(index, target.id, err)
 }

@@ -4,6 +4,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/batch"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -38,7 +39,7 @@ func (s *Service) statusChange(change *feed.StatusChange) *userv1.UserStatusUpda
 // statusFailure converts the error of an item of a status stream. The details are in
 // ItemFailure and not in Status, because JSON clients could not decode them there.
 func (s *Service) statusFailure(userID int64, err error) *userv1.UserStatusUpdate {
-	failure := s.itemFailure(0, userID, err)
+	failure := batch.NewFailure(s.log, 0, userID, err)
 	return &userv1.UserStatusUpdate{
 		UserId: userID, Epoch: s.feed.Head().Epoch, Failure: failure,
 		Error: &status.Status{Code: int32(failure.GetCode()), Message: failure.GetMessage()},

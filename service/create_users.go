@@ -3,8 +3,11 @@ package service
 import (
 	"context"
 
+	"google.golang.org/protobuf/proto"
+
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/batch"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -14,20 +17,20 @@ import (
 // code, reason and the start of the message of a failure.
 func (s *Service) CreateUsers(ctx context.Context, req *userv1.CreateUsersRequest) (*userv1.CreateUsersResponse, error) {
 	policy := conflictFromProto(req.GetConflictPolicy())
-	var items chunk
+	var items batch.Chunk
 	for _, item := range req.GetRequests() {
 		var change user.Change
 		err := s.opts.Validator.Validate(item)
 		if err == nil {
 			change, err = createChange(ctx, userv1connect.UserServiceCreateUsersProcedure, item, policy)
 		}
-		items.add(change, err, 0)
+		items.Add(change, err)
 	}
 	results, err := s.applyItems(ctx, &items, req.GetAtomic())
 	if err != nil {
-		return nil, atomicFailure(err)
+		return nil, batch.NameItem(err)
 	}
-	remaining := s.newSizeBudget(len(results), shortItemBytes)
+	remaining := batch.NewSizeBudget(s.opts.MaxMessageBytes, len(results), batch.ShortItemBytes)
 	res := &userv1.CreateUsersResponse{Results: make([]*userv1.UserResult, len(results))}
 	for i := range results {
 		res.Results[i] = s.userResult(i, 0, &results[i], &remaining)
@@ -35,19 +38,30 @@ func (s *Service) CreateUsers(ctx context.Context, req *userv1.CreateUsersReques
 	return res, nil
 }
 
-func (s *Service) applyItems(ctx context.Context, items *chunk, atomic bool) ([]user.Result, error) {
-	if atomic {
-		if err := items.invalid(); err != nil {
-			return nil, err
-		}
-	}
-	items.submit(ctx, s.store, atomic, s.opts.MaxMessageBytes)
-	results, err := items.results(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if position := newest(0, results); position > 0 {
+func (s *Service) applyItems(ctx context.Context, items *batch.Chunk, atomic bool) ([]user.Result, error) {
+	results, position, err := items.Apply(ctx, s.store, atomic, s.opts.MaxMessageBytes)
+	if position > 0 {
 		s.setPosition(ctx, position)
 	}
-	return results, nil
+	return results, err
+}
+
+// userResult converts the result of one item. Beyond the budget it is short.
+func (s *Service) userResult(index int, userID int64, result *user.Result, remaining *batch.SizeBudget) *userv1.UserResult {
+	out := &userv1.UserResult{Outcome: outcomeToProto(result.Outcome)}
+	if result.Err != nil {
+		out.Outcome = userv1.ItemOutcome_ITEM_OUTCOME_FAILED
+		out.Failure = batch.NewFailure(s.log, index, userID, result.Err)
+		if !remaining.Reserve(proto.Size(out.GetFailure())) {
+			batch.Shorten(out.GetFailure())
+		}
+		return out
+	}
+	out.User = resultToProto(result)
+	if full := out.GetUser(); result.Summary || !remaining.Reserve(proto.Size(full)) {
+		out.User = &userv1.User{
+			UserId: full.GetUserId(), Version: full.GetVersion(), Etag: full.GetEtag(), UpdatedAt: full.GetUpdatedAt(),
+		}
+	}
+	return out
 }

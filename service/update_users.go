@@ -6,26 +6,27 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/batch"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // UpdateUsers applies updates independently or, with atomic, all or none. Errors and short
 // results are as for CreateUsers.
 func (s *Service) UpdateUsers(ctx context.Context, req *userv1.UpdateUsersRequest) (*userv1.UpdateUsersResponse, error) {
-	var items chunk
+	var items batch.Chunk
 	for _, item := range req.GetRequests() {
 		var change user.Change
 		err := s.opts.Validator.Validate(item)
 		if err == nil {
 			change, err = updateChange(ctx, userv1connect.UserServiceUpdateUsersProcedure, item)
 		}
-		items.add(change, err, 0)
+		items.Add(change, err)
 	}
 	results, err := s.applyItems(ctx, &items, req.GetAtomic())
 	if err != nil {
 		return nil, s.atomicUpdateFailure(ctx, err, req.GetRequests())
 	}
-	remaining := s.newSizeBudget(len(results), shortItemBytes)
+	remaining := batch.NewSizeBudget(s.opts.MaxMessageBytes, len(results), batch.ShortItemBytes)
 	res := &userv1.UpdateUsersResponse{Results: make([]*userv1.UserResult, len(results))}
 	for i := range results {
 		item := req.GetRequests()[i]
@@ -41,7 +42,7 @@ func (s *Service) atomicUpdateFailure(ctx context.Context, err error, items []*u
 		return err
 	}
 	item := items[failed.Index]
-	return atomicFailure(&user.ItemError{
+	return batch.NameItem(&user.ItemError{
 		Index: failed.Index,
 		Err:   s.addChangedFields(ctx, failed.Err, item.GetUserId(), item.GetEtag()),
 	})

@@ -24,7 +24,8 @@ var mayImport = map[string][]string{
 	"client":      {"gen/..."},
 
 	// Handlers record the caller in the log.
-	"service":                {"service/user", "service/fair", "service/feed", "service/auth", "service/rpcstatus", "service/budget", "service/validate", "gen/..."},
+	"service":                {"service/user", "service/feed", "service/batch", "service/auth", "service/budget", "service/validate", "gen/..."},
+	"service/batch":          {"service/user", "service/feed", "service/rpcstatus", "gen/..."},
 	"service/store":          {"service/fair", "service/user", "service/clock"},
 	"service/store/sqlite":   {"service/fair", "service/user", "service/clock", "service/throttle"},
 	"service/store/postgres": {"service/fair", "service/user", "service/clock", "service/throttle"},

@@ -1,4 +1,6 @@
-package service
+// Package batch applies the items of batches and of client streams: each item has its own result, an
+// invalid one its error. It converts the failures of items for a response that fits a message.
+package batch
 
 import (
 	"context"
@@ -11,33 +13,48 @@ import (
 // maxViolations bounds the violations of one error over all items: they are sent in headers.
 const maxViolations = 100
 
-// chunk is a sequence of items submitted to the store as one batch. Invalid items keep their
-// error, so that each item has one result.
-type chunk struct {
+// Chunk is a sequence of items submitted to the store as one batch.
+type Chunk struct {
 	errs    []error // one per item; nil: the item is the next of changes
 	changes []user.Change
 	bytes   int
 	pending *user.Pending
 }
 
-// add appends an item: a change, or the error of an invalid item.
-func (c *chunk) add(change user.Change, err error, bytes int) {
+// Add appends an item: a change, or the error of an invalid item.
+func (c *Chunk) Add(change user.Change, err error) {
 	c.errs = append(c.errs, err)
-	c.bytes += bytes
 	if err == nil {
 		c.changes = append(c.changes, change)
 	}
 }
 
+// Apply applies the changes and returns one result per item, and the newest position of a result, 0
+// if there is none. With atomic it fails unless all items are valid and all changes succeed, see
+// NameItem. maxUserBytes is as in user.Batch.
+func (c *Chunk) Apply(ctx context.Context, store user.Store, atomic bool, maxUserBytes int) ([]user.Result, int64, error) {
+	if atomic {
+		if err := c.invalid(); err != nil {
+			return nil, 0, err
+		}
+	}
+	c.submit(ctx, store, atomic, maxUserBytes)
+	results, err := c.results(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	return results, newest(0, results), nil
+}
+
 // submit submits the changes without waiting for their results.
-func (c *chunk) submit(ctx context.Context, store user.Store, atomic bool, maxUserBytes int) {
+func (c *Chunk) submit(ctx context.Context, store user.Store, atomic bool, maxUserBytes int) {
 	if len(c.changes) > 0 {
 		c.pending = store.Submit(ctx, user.Batch{Changes: c.changes, Atomic: atomic, MaxUserBytes: maxUserBytes})
 	}
 }
 
 // results waits for the store and returns one result per item, or the error of the chunk.
-func (c *chunk) results(ctx context.Context) ([]user.Result, error) {
+func (c *Chunk) results(ctx context.Context) ([]user.Result, error) {
 	var applied []user.Result
 	if c.pending != nil {
 		var err error
@@ -57,7 +74,7 @@ func (c *chunk) results(ctx context.Context) ([]user.Result, error) {
 }
 
 // invalid returns one error for all invalid items of an atomic batch, nil if there is none.
-func (c *chunk) invalid() error {
+func (c *Chunk) invalid() error {
 	var violations []user.Violation
 	for i, err := range c.errs {
 		if err == nil {
@@ -80,9 +97,9 @@ func (c *chunk) invalid() error {
 	return e
 }
 
-// atomicFailure returns the error of the item that failed an atomic batch, with the index of
-// the item in message and field paths.
-func atomicFailure(err error) error {
+// NameItem returns the error of an atomic batch with the index of the failed item in message and
+// field paths. It returns any error but a *user.ItemError unchanged.
+func NameItem(err error) error {
 	var item *user.ItemError
 	if !errors.As(err, &item) {
 		return err
