@@ -6,6 +6,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
 	"github.com/yourorg/userservice/service/validate"
@@ -76,5 +78,75 @@ func New(store user.Store, f *feed.Feed, opts Options) (*Service, error) {
 func (s *Service) setPosition(ctx context.Context, position int64) {
 	if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
 		info.ResponseHeader().Set(PositionHeader, user.FormatPosition(s.feed.Head().Epoch, position))
+	}
+}
+
+// FlushControl batches the writes of a stream. By default each message is flushed on its own,
+// which costs a system call. Only the goroutine that writes the stream may use it.
+type FlushControl interface {
+	// Cork buffers writes until Uncork, or until the buffer is full.
+	Cork()
+	// Uncork flushes the buffer and ends buffering. A stream must call it before it blocks.
+	Uncork()
+}
+
+type flushKey struct{}
+
+// WithFlusher returns a context with the flush control of a stream.
+func WithFlusher(ctx context.Context, control FlushControl) context.Context {
+	return context.WithValue(ctx, flushKey{}, control)
+}
+
+// flusher returns the flush control of a stream, or one that does nothing.
+func flusher(ctx context.Context) FlushControl {
+	if control, ok := ctx.Value(flushKey{}).(FlushControl); ok {
+		return control
+	}
+	return noFlushControl{}
+}
+
+type noFlushControl struct{}
+
+// Cork does nothing.
+func (noFlushControl) Cork() {}
+
+// Uncork does nothing.
+func (noFlushControl) Uncork() {}
+
+// stallError converts the error of a stalled write to an error with the position after which
+// the client can resume. It returns any other error unchanged.
+func (s *Service) stallError(err error, position int64) error {
+	var stalled interface{ Stalled() bool }
+	if !errors.As(err, &stalled) || !stalled.Stalled() {
+		return err
+	}
+	epoch := s.feed.Head().Epoch
+	if s.feed.IsDraining() {
+		return user.NewDrainingError(epoch, position)
+	}
+	return user.NewStalledError(epoch, position)
+}
+
+const (
+	// maxUserBytes is the approximate size of the largest valid user.
+	maxUserBytes = 104 << 10
+	// minResponse is the minimum reservation for a list response.
+	minResponse = 128 << 10
+	// responseCopies is the number of copies in memory: store result, message, encoded message.
+	responseCopies = 3
+)
+
+// reserveResponse reserves memory for a response of want bytes before the store is read. It
+// returns the size reserved. Under memory pressure the size is smaller, so lists get shorter
+// before calls are rejected.
+func reserveResponse(ctx context.Context, want int) (int, error) {
+	memory := budget.FromContext(ctx)
+	for size := want; ; size = max(size/2, minResponse) {
+		if memory.Grow(budget.Response, responseCopies*int64(size)) == nil {
+			return size, nil
+		}
+		if size <= minResponse {
+			return 0, user.NewOverloadedError()
+		}
 	}
 }
