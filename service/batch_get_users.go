@@ -21,13 +21,13 @@ func (s *Service) BatchGetUsers(ctx context.Context, req *userv1.BatchGetUsersRe
 		return nil, err
 	}
 	ids := req.GetUserIds()
-	size, err := reserveResponse(ctx, min(s.opts.MaxMessageBytes, len(ids)*maxUserBytes+batch.Envelope))
+	size, err := reserveResponse(ctx, min(s.opts.MaxMessageBytes, len(ids)*user.MaxUserSize()+batch.Envelope))
 	if err != nil {
 		return nil, err
 	}
 	res := &userv1.BatchGetUsersResponse{}
 	packer := userPacker{left: size - batch.Envelope - maxIDBytes*len(ids)}
-	for chunk := range slices.Chunk(ids, max(1, size/maxUserBytes)) {
+	for chunk := range slices.Chunk(ids, max(1, size/user.MaxUserSize())) {
 		if len(res.GetLeftOverUserIds()) > 0 { // the limit is reached
 			res.LeftOverUserIds = append(res.LeftOverUserIds, chunk...)
 			continue
@@ -44,7 +44,7 @@ func (s *Service) BatchGetUsers(ctx context.Context, req *userv1.BatchGetUsersRe
 // userPacker adds users to a response within a size limit.
 type userPacker struct{ left int }
 
-func (p *userPacker) add(res *userv1.BatchGetUsersResponse, ids []int64, found []*user.User, fields fieldSet) {
+func (p *userPacker) add(res *userv1.BatchGetUsersResponse, ids []int64, found []*user.User, fields user.FieldSet) {
 	for _, id := range ids {
 		if len(found) == 0 || found[0].ID != id {
 			res.MissingUserIds = append(res.MissingUserIds, id)

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
@@ -18,9 +19,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// userToProto converts the selected fields of a user. The message shares tags and metadata
-// with u.
-func userToProto(u *user.User, fields fieldSet) *userv1.User {
+// userToProto converts the selected fields of a user. The message shares lists and maps with u.
+func userToProto(u *user.User, fields user.FieldSet) *userv1.User {
 	out := &userv1.User{
 		UserId:    u.ID,
 		Username:  u.Username,
@@ -35,19 +35,32 @@ func userToProto(u *user.User, fields fieldSet) *userv1.User {
 		DeletedAt: timeToProto(u.DeletedAt),
 		PurgeAt:   timeToProto(u.PurgeAt),
 	}
-	fields.keepIn(out)
+	if fields != user.APIFields() {
+		m := out.ProtoReflect()
+		for i := range user.Fields() {
+			if f := &user.Fields()[i]; f.Number < user.InternalNumber && !fields.Has(f) {
+				m.Clear(m.Descriptor().Fields().ByNumber(protoreflect.FieldNumber(f.Number)))
+			}
+		}
+	}
 	return out
 }
 
-// unstoredToProto converts a validated user that was not stored: it has no id, times, version
-// and etag.
-func unstoredToProto(u *user.User) *userv1.User {
-	return &userv1.User{
-		Username: u.Username,
-		Email:    u.Email,
-		Status:   userv1.UserStatus(u.Status),
-		Tags:     u.Tags,
-		Metadata: u.Metadata,
+// profile is a message with the writable fields of a user except the status.
+type profile interface {
+	GetUsername() string
+	GetEmail() string
+	GetTags() []string
+	GetMetadata() map[string]string
+}
+
+// profileFromProto converts a User or a CreateUserRequest. The user shares lists and maps with m.
+func profileFromProto(m profile) user.User {
+	return user.User{
+		Username: m.GetUsername(),
+		Email:    m.GetEmail(),
+		Tags:     m.GetTags(),
+		Metadata: m.GetMetadata(),
 	}
 }
 

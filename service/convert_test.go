@@ -2,13 +2,81 @@ package service
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/store/storetest"
 	"github.com/yourorg/userservice/service/user"
 )
+
+// The table of fields has the fields of User in the proto, and the requests have the writable ones.
+func TestFieldsMatchProto(t *testing.T) {
+	known := (&userv1.User{}).ProtoReflect().Descriptor().Fields()
+	for i := range known.Len() {
+		if name := string(known.Get(i).Name()); user.FieldByName(name) == nil {
+			t.Errorf("the table of fields has no row of %s", name)
+		}
+	}
+	for i := range user.Fields() {
+		f := &user.Fields()[i]
+		if f.Number >= user.InternalNumber {
+			continue
+		}
+		fd := known.ByName(protoreflect.Name(f.Name))
+		if fd == nil || int32(fd.Number()) != f.Number {
+			t.Errorf("user.v1.User has no field %s = %d", f.Name, f.Number)
+			continue
+		}
+		behavior, _ := proto.GetExtension(fd.Options(), annotations.E_FieldBehavior).([]annotations.FieldBehavior)
+		if outputOnly := slices.Contains(behavior, annotations.FieldBehavior_OUTPUT_ONLY); outputOnly == f.Writable {
+			t.Errorf("%s: OUTPUT_ONLY is %t, Writable is %t", f.Name, outputOnly, f.Writable)
+		}
+		inCreate := (&userv1.CreateUserRequest{}).ProtoReflect().Descriptor().Fields().ByName(fd.Name()) != nil
+		if want := f.Writable && f.Status == nil; inCreate != want {
+			t.Errorf("CreateUserRequest has %s: %t, want %t", f.Name, inCreate, want)
+		}
+	}
+}
+
+func TestEachFieldIsConverted(t *testing.T) {
+	u := storetest.FilledUser(1)
+	m := userToProto(u, user.APIFields()).ProtoReflect()
+	for i := range m.Descriptor().Fields().Len() {
+		fd := m.Descriptor().Fields().Get(i)
+		if !m.Has(fd) {
+			t.Errorf("userToProto() does not set %s", fd.Name())
+		}
+		one := userToProto(u, user.NewFieldSet(string(fd.Name()))).ProtoReflect()
+		one.Range(func(set protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+			if set.Number() != fd.Number() || !v.Equal(m.Get(fd)) {
+				t.Errorf("userToProto(%s) sets %s", fd.Name(), set.Name())
+			}
+			return true
+		})
+	}
+	profile := user.WritableFields() &^ user.NewFieldSet("status")
+	got := profileFromProto(userToProto(u, user.APIFields()))
+	if !got.Equal(u, profile) {
+		t.Errorf("profileFromProto(User) = %+v, want %+v", got, u)
+	}
+	req := new(userv1.CreateUserRequest)
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if own := req.ProtoReflect().Descriptor().Fields().ByName(fd.Name()); own != nil {
+			req.ProtoReflect().Set(own, v)
+		}
+		return true
+	})
+	if got := profileFromProto(req); !got.Equal(u, profile) {
+		t.Errorf("profileFromProto(CreateUserRequest) = %+v, want %+v", got, u)
+	}
+}
 
 func TestTimeFromProto(t *testing.T) {
 	for _, test := range []struct {

@@ -27,7 +27,7 @@ func (s *Service) CreateUser(ctx context.Context, req *userv1.CreateUserRequest)
 func createChange(
 	ctx context.Context, procedure string, req *userv1.CreateUserRequest, policy user.Conflict,
 ) (user.Change, error) {
-	op, err := user.NewCreate(req.GetUsername(), req.GetEmail(), req.GetTags(), req.GetMetadata())
+	op, err := user.NewCreate(profileFromProto(req))
 	if err != nil {
 		return user.Change{}, err
 	}
@@ -41,10 +41,11 @@ func createChange(
 	return change, err
 }
 
-// resultToProto converts the user of a successful change.
+// resultToProto converts the user of a successful change. A user that was not stored has no id,
+// times, version and etag.
 func resultToProto(result *user.Result) *userv1.User {
 	if result.Outcome == user.OutcomeValid {
-		return unstoredToProto(result.User)
+		return userToProto(result.User, user.WritableFields())
 	}
-	return userToProto(result.User, 0)
+	return userToProto(result.User, user.APIFields())
 }

@@ -21,5 +21,5 @@ func (s *Service) DeleteUser(ctx context.Context, req *userv1.DeleteUserRequest)
 		return nil, s.addChangedFields(ctx, err, req.GetUserId(), req.GetEtag())
 	}
 	s.setPosition(ctx, result.Position)
-	return &userv1.DeleteUserResponse{User: userToProto(result.User, 0)}, nil
+	return &userv1.DeleteUserResponse{User: userToProto(result.User, user.APIFields())}, nil
 }

@@ -11,16 +11,6 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Fields supported in a filter.
-const (
-	fieldStatus    = "status"
-	fieldTags      = "tags"
-	fieldUsername  = "username"
-	fieldEmail     = "email"
-	fieldCreatedAt = "created_at"
-	fieldUpdatedAt = "updated_at"
-)
-
 // predicate reports whether a user matches. The keys are the normal forms of its names.
 type predicate func(*user.User, user.Keys) bool
 
@@ -124,21 +114,26 @@ func (f *filter) binary(
 
 // restriction compiles "field operator value".
 func (f *filter) restriction(left *expr.Expr, operator string, value *expr.Expr, required bool) (predicate, *user.Error) {
-	field, _ := textOf(left)
-	switch field = protoName(field); field {
-	case fieldStatus:
-		return statusRestriction(operator, value)
-	case fieldTags:
-		return tagsRestriction(operator, value)
-	case fieldUsername, fieldEmail:
-		return f.nameRestriction(field, operator, value, required)
-	case fieldCreatedAt:
-		return timeRestriction(field, operator, value, createdAt)
-	case fieldUpdatedAt:
-		return timeRestriction(field, operator, value, updatedAt)
-	default:
-		return nil, newFilterErrorf("must compare status, tags, username, email, created_at or updated_at, not %s", describe(left))
+	name, _ := textOf(left)
+	field := user.FindField(name)
+	if field == nil || !field.Filterable {
+		return nil, newFilterErrorf("must compare %s, not %s", joinOr(user.FilterableFields().Names()), describe(left))
 	}
+	switch {
+	case field.Status != nil:
+		return statusRestriction(operator, value)
+	case field.List != nil:
+		return listRestriction(field, operator, value)
+	case field.Time != nil:
+		return timeRestriction(field, operator, value)
+	default:
+		return f.nameRestriction(field.Name, operator, value, required)
+	}
+}
+
+func joinOr(names []string) string {
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 func newFilterErrorf(format string, args ...any) *user.Error {

@@ -8,7 +8,6 @@ import (
 	"go.einride.tech/aip/filtering"
 	expr "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
 
-	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -17,7 +16,7 @@ const statusPrefix = "USER_STATUS_"
 
 func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Error) {
 	name, ok := textOf(value)
-	status := user.Status(userv1.UserStatus_value[statusPrefix+strings.TrimPrefix(name, statusPrefix)])
+	status := user.StatusNamed(statusPrefix + strings.TrimPrefix(name, statusPrefix))
 	if !ok || !status.Valid() {
 		return nil, newFilterErrorf("must compare status with ACTIVE, INACTIVE or SUSPENDED, not with %s", describe(value))
 	}
@@ -34,7 +33,7 @@ func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Erro
 // anyText is the wildcard: it matches every text, and at the end of a value every suffix.
 const anyText = "*"
 
-func tagsRestriction(operator string, value *expr.Expr) (predicate, *user.Error) {
+func listRestriction(field *user.Field, operator string, value *expr.Expr) (predicate, *user.Error) {
 	tag, ok := textOf(value)
 	switch {
 	case operator != filtering.FunctionHas:
@@ -42,9 +41,9 @@ func tagsRestriction(operator string, value *expr.Expr) (predicate, *user.Error)
 	case !ok:
 		return nil, newFilterErrorf(`must put the tag in quotes, as in tags:"2026"`)
 	case tag == anyText:
-		return func(u *user.User, _ user.Keys) bool { return len(u.Tags) > 0 }, nil
+		return func(u *user.User, _ user.Keys) bool { return len(*field.List(u)) > 0 }, nil
 	}
-	return func(u *user.User, _ user.Keys) bool { return slices.Contains(u.Tags, tag) }, nil
+	return func(u *user.User, _ user.Keys) bool { return slices.Contains(*field.List(u), tag) }, nil
 }
 
 // nameRestriction compares the normal form of a username or an e-mail address.
@@ -75,7 +74,7 @@ func (f *filter) nameRestriction(
 func nameBound(field, text string) (bound, *user.Error) {
 	b := bound{order: user.ByUsername}
 	exactKey, prefixKey := user.UsernameKey, user.UsernamePrefix
-	if field == fieldEmail {
+	if field == "email" {
 		b.order, exactKey, prefixKey = user.ByEmail, user.EmailKey, user.EmailPrefix
 	}
 	var err *user.Error
@@ -114,21 +113,16 @@ func (f *filter) tighten(b bound) {
 	}
 }
 
-func createdAt(u *user.User) time.Time { return u.CreatedAt }
-func updatedAt(u *user.User) time.Time { return u.UpdatedAt }
-
-func timeRestriction(
-	field, operator string, value *expr.Expr, of func(*user.User) time.Time,
-) (predicate, *user.Error) {
+func timeRestriction(field *user.Field, operator string, value *expr.Expr) (predicate, *user.Error) {
 	if operator == filtering.FunctionHas {
-		return nil, newFilterErrorf("must compare %s with =, !=, <, <=, > or >=, not %s", field, operator)
+		return nil, newFilterErrorf("must compare %s with =, !=, <, <=, > or >=, not %s", field.Name, operator)
 	}
-	at, err := timeValue(field, value)
+	at, err := timeValue(field.Name, value)
 	if err != nil {
 		return nil, err
 	}
 	compare := func(holds func(order int) bool) predicate {
-		return func(u *user.User, _ user.Keys) bool { return holds(of(u).Compare(at)) }
+		return func(u *user.User, _ user.Keys) bool { return holds(field.Time(u).Compare(at)) }
 	}
 	switch operator {
 	case filtering.FunctionEquals:

@@ -20,7 +20,7 @@ func (s *Service) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (
 		return nil, err
 	}
 	// The store measures approximate sizes; a quarter of the message is a reserve.
-	query.MaxBytes, err = reserveResponse(ctx, min(s.opts.MaxMessageBytes/4*3, query.MaxUsers*maxUserBytes))
+	query.MaxBytes, err = reserveResponse(ctx, min(s.opts.MaxMessageBytes/4*3, query.MaxUsers*user.MaxUserSize()))
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func (s *Service) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (
 	}
 	res := &userv1.ListUsersResponse{Users: make([]*userv1.User, len(page.Users))}
 	for i, u := range page.Users {
-		res.Users[i] = userToProto(u, 0)
+		res.Users[i] = userToProto(u, user.APIFields())
 	}
 	if page.Next == nil || query.atMostOne {
 		return res, nil
@@ -86,9 +86,13 @@ func parseOrder(orderBy string, b bound) (order user.Order, desc bool, err error
 	if len(words) == 0 {
 		return b.order, false, nil
 	}
+	field := words[0]
+	if f := user.FindField(field); f != nil {
+		field = f.Name
+	}
 	order, known := map[string]user.Order{
-		"user_id": user.ByID, fieldUsername: user.ByUsername, fieldEmail: user.ByEmail, fieldUpdatedAt: user.ByUpdated,
-	}[protoName(words[0])]
+		"user_id": user.ByID, "username": user.ByUsername, "email": user.ByEmail, "updated_at": user.ByUpdated,
+	}[field]
 	direction := "asc"
 	if len(words) > 1 {
 		direction = words[1]

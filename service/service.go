@@ -128,8 +128,6 @@ func (s *Service) stallError(err error, position int64) error {
 }
 
 const (
-	// maxUserBytes is the approximate size of the largest valid user.
-	maxUserBytes = 104 << 10
 	// minResponse is the minimum reservation for a list response.
 	minResponse = 128 << 10
 	// responseCopies is the number of copies in memory: store result, message, encoded message.

@@ -4,75 +4,55 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/reflect/protoreflect"
-
-	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/user"
 )
 
 const (
 	fieldUpdateMask = "update_mask"
-	fieldMetadata   = "metadata"
 	// wholeMask as the only path selects all writable fields.
 	wholeMask = "*"
-	// maskAllows is the end of the message of a mask violation.
-	maskAllows = "a mask may name username, email, status, tags, metadata and metadata.<key>"
 )
 
-// writableFields are the fields selected by wholeMask.
-var writableFields = []string{fieldUsername, fieldEmail, fieldStatus, fieldTags, fieldMetadata}
+// maskAllows is the end of the message of a mask violation.
+var maskAllows = "a mask may name " + strings.Join(user.WritableFields().Names(), ", ") + " and metadata.<key>"
 
 type maskReader struct {
-	from       *userv1.User
 	patch      user.Patch
 	violations []user.Violation
 }
 
-// maskedPatch sets exactly the fields in the mask. A field that is empty in u is cleared, if it
+// maskedPatch sets exactly the fields in the mask. A field that is empty in values is cleared, if it
 // may be empty. Duplicate paths are ignored.
-func maskedPatch(u *userv1.User, paths []string) (user.Patch, []user.Violation) {
-	r := maskReader{from: u}
+func maskedPatch(values user.User, paths []string) (user.Patch, []user.Violation) {
+	r := maskReader{patch: user.Patch{Values: values}}
 	if len(paths) == 1 && paths[0] == wholeMask {
-		paths = writableFields
+		paths = user.WritableFields().Names()
 	}
 	for _, path := range slices.Compact(slices.Sorted(slices.Values(paths))) {
 		r.read(path)
 	}
 	r.rejectAmbiguousKeys()
-	if r.patch.Metadata != nil && len(r.patch.Entries) > 0 {
+	if len(r.patch.Entries) > 0 && r.patch.Set.Has(user.FieldByName("metadata")) {
 		r.reject(fieldUpdateMask, "must not name both metadata and single metadata entries")
 	}
 	return r.patch, r.violations
 }
 
 func (r *maskReader) read(path string) {
-	switch path {
-	case fieldUsername:
-		r.patch.Username = r.text(path, r.from.GetUsername())
-	case fieldEmail:
-		r.patch.Email = r.text(path, r.from.GetEmail())
-	case fieldStatus:
-		r.patch.Status = new(user.Status(r.from.GetStatus()))
-	case fieldTags:
-		r.patch.Tags = new(r.from.GetTags())
-	case fieldMetadata:
-		r.patch.Metadata = new(r.from.GetMetadata())
+	switch f := user.FieldByName(path); {
+	case strings.HasPrefix(path, user.MetadataPath):
+		r.readEntry(path)
+	case path == wholeMask:
+		r.reject(fieldUpdateMask, `must have "*" as its only path; `+maskAllows)
+	case f == nil:
+		r.reject(fieldUpdateMask, "unknown field "+quoted(path)+"; "+maskAllows)
+	case !f.Writable:
+		r.reject(fieldUpdateMask, "must not name output-only field "+path+"; "+maskAllows)
+	case f.Required && f.Empty(&r.patch.Values):
+		r.reject("user."+path, "must not be empty if it is in update_mask: it cannot be cleared")
 	default:
-		if strings.HasPrefix(path, user.MetadataPath) {
-			r.readEntry(path)
-			return
-		}
-		r.rejectUnknown(path)
+		r.patch.Set = r.patch.Set.With(f)
 	}
-}
-
-// text returns the value of a field that cannot be empty.
-func (r *maskReader) text(field, value string) *string {
-	if value == "" {
-		r.reject("user."+field, "must not be empty if it is in update_mask: it cannot be cleared")
-		return nil
-	}
-	return &value
 }
 
 func (r *maskReader) readEntry(path string) {
@@ -85,7 +65,7 @@ func (r *maskReader) readEntry(path string) {
 		r.patch.Entries = make(map[string]*string)
 	}
 	r.patch.Entries[key] = nil
-	if value, ok := r.from.GetMetadata()[key]; ok {
+	if value, ok := r.patch.Values.Metadata[key]; ok {
 		r.patch.Entries[key] = &value
 	}
 }
@@ -93,7 +73,7 @@ func (r *maskReader) readEntry(path string) {
 // rejectAmbiguousKeys rejects keys altered by the JSON form of a field mask, which converts
 // metadata.fooBar to metadata.foo_bar. The entry would be ignored silently.
 func (r *maskReader) rejectAmbiguousKeys() {
-	for key := range r.from.GetMetadata() {
+	for key := range r.patch.Values.Metadata {
 		read := keyInJSONMask(key)
 		value, named := r.patch.Entries[read]
 		if read != key && named && value == nil {
@@ -114,17 +94,6 @@ func keyInJSONMask(key string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
-}
-
-func (r *maskReader) rejectUnknown(path string) {
-	switch {
-	case path == wholeMask:
-		r.reject(fieldUpdateMask, `must have "*" as its only path; `+maskAllows)
-	case r.from.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(path)) != nil:
-		r.reject(fieldUpdateMask, "must not name output-only field "+path+"; "+maskAllows)
-	default:
-		r.reject(fieldUpdateMask, "unknown field "+quoted(path)+"; "+maskAllows)
-	}
 }
 
 func (r *maskReader) reject(field, message string) {

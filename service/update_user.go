@@ -23,7 +23,7 @@ func (s *Service) UpdateUser(ctx context.Context, req *userv1.UpdateUserRequest)
 		return nil, s.addChangedFields(ctx, err, req.GetUserId(), req.GetEtag())
 	}
 	s.setPosition(ctx, result.Position)
-	return &userv1.UpdateUserResponse{User: userToProto(result.User, 0)}, nil
+	return &userv1.UpdateUserResponse{User: userToProto(result.User, user.APIFields())}, nil
 }
 
 // updateChange converts a request, or an item of one, to a change. procedure is the RPC called.
@@ -47,13 +47,13 @@ func newUpdate(req *userv1.UpdateUserRequest) (*user.Update, error) {
 			Field: "user.user_id", Message: "must be unset or equal to user_id",
 		})
 	}
-	var patch user.Patch
+	values := profileFromProto(req.GetUser())
+	values.Status = user.Status(req.GetUser().GetStatus())
+	patch := user.NewPatch(values)
 	if paths := req.GetUpdateMask().GetPaths(); len(paths) > 0 {
 		var invalid []user.Violation
-		patch, invalid = maskedPatch(req.GetUser(), paths)
+		patch, invalid = maskedPatch(values, paths)
 		violations = append(violations, invalid...)
-	} else {
-		patch = unmaskedPatch(req.GetUser())
 	}
 	op, err := user.NewUpdate(req.GetUserId(), patch, req.GetEtag())
 	if e, ok := user.AsError(err); ok && len(violations) > 0 {
@@ -63,27 +63,6 @@ func newUpdate(req *userv1.UpdateUserRequest) (*user.Update, error) {
 		return nil, user.NewInvalidError(violations...)
 	}
 	return op, err
-}
-
-// unmaskedPatch sets every writable field that is not empty.
-func unmaskedPatch(u *userv1.User) user.Patch {
-	var p user.Patch
-	if u.GetUsername() != "" {
-		p.Username = &u.Username
-	}
-	if u.GetEmail() != "" {
-		p.Email = &u.Email
-	}
-	if u.GetStatus() != userv1.UserStatus_USER_STATUS_UNSPECIFIED {
-		p.Status = new(user.Status(u.GetStatus()))
-	}
-	if len(u.GetTags()) > 0 {
-		p.Tags = &u.Tags
-	}
-	if len(u.GetMetadata()) > 0 {
-		p.Metadata = &u.Metadata
-	}
-	return p
 }
 
 // maxMismatchRows is the number of log rows read to compute changed_fields.

@@ -63,7 +63,7 @@ func (b *bench) createMany(n int) []int64 {
 	var batch user.Batch
 	for range n {
 		b.users++
-		op, err := user.NewCreate(fmt.Sprintf("user %d", b.users), fmt.Sprintf("u%d@example.org", b.users), nil, nil)
+		op, err := user.NewCreate(user.User{Username: fmt.Sprintf("user %d", b.users), Email: fmt.Sprintf("u%d@example.org", b.users)})
 		if err != nil {
 			b.Fatal(err)
 		}

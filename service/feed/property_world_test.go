@@ -220,7 +220,7 @@ func (w *world) op() user.Op {
 	kind := 13 - rapid.IntRange(0, 13).Draw(w.r, "op")
 	if kind == 0 || len(w.ids) == 0 {
 		n := len(w.store.history.facts)
-		op, err := user.NewCreate(fmt.Sprintf("user %d", n), fmt.Sprintf("u%d@example.org", n), nil, nil)
+		op, err := user.NewCreate(user.User{Username: fmt.Sprintf("user %d", n), Email: fmt.Sprintf("u%d@example.org", n)})
 		if err != nil {
 			w.r.Fatal(err)
 		}
@@ -242,7 +242,7 @@ func (w *world) op() user.Op {
 		return &user.Record{ID: id, Action: "app.seen"}
 	case 7:
 		tags := []string{fmt.Sprint(len(w.store.history.facts))}
-		op, err := user.NewUpdate(id, user.Patch{Tags: &tags, Status: &status}, "")
+		op, err := user.NewUpdate(id, user.NewPatch(user.User{Tags: tags, Status: status}), "")
 		if err != nil {
 			w.r.Fatal(err)
 		}

@@ -29,7 +29,7 @@ func TestJanitorPurgesDueUsers(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		create, err := user.NewCreate("ada", "ada@example.com", nil, nil)
+		create, err := user.NewCreate(user.User{Username: "ada", Email: "ada@example.com"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -82,7 +82,7 @@ func fillStatuses(t *testing.T, s *servertest.Server) {
 	t.Helper()
 	var batch user.Batch
 	for i := range 3000 {
-		op, err := user.NewCreate(fmt.Sprintf("user %d", i), fmt.Sprintf("u%d@example.com", i), nil, nil)
+		op, err := user.NewCreate(user.User{Username: fmt.Sprintf("user %d", i), Email: fmt.Sprintf("u%d@example.com", i)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,7 +46,7 @@ func startStalling(t *testing.T, log io.Writer, options ...servertest.Option) *s
 // fillLog stores a user with about a megabyte of rows.
 func fillLog(t *testing.T, s *servertest.Server) {
 	t.Helper()
-	create, err := user.NewCreate("ada", "ada@example.com", nil, nil)
+	create, err := user.NewCreate(user.User{Username: "ada", Email: "ada@example.com"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func TestDecisionsAfterClockWentBack(t *testing.T) {
 		}
 	}
 	status := user.StatusInactive
-	d, err := (&user.Update{ID: 1, Patch: user.Patch{Status: &status}}).Decide(&poisoned, stamp, user.Author{})
+	d, err := (&user.Update{ID: 1, Patch: user.NewPatch(user.User{Status: status})}).Decide(&poisoned, stamp, user.Author{})
 	if err != nil || !d.User.StatusTime.Equal(clock) {
 		t.Errorf("Update = %+v, %v, want the status time %v", d.User, err, clock)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 func TestResolve(t *testing.T) {
-	op, err := user.NewCreate("Ann", "ann@example.org", nil, map[string]string{"k": "v"})
+	op, err := user.NewCreate(user.User{Username: "Ann", Email: "ann@example.org", Metadata: map[string]string{"k": "v"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestResolve(t *testing.T) {
 				t.Fatalf("Resolve() = %v, %v, %v, want skip %v", skip, instead, err, test.skip)
 			}
 			if update, ok := instead.(*user.Update); ok {
-				if update.ID != 8 || update.Keys != op.Keys || update.Patch.Tags != nil || update.Patch.Metadata == nil {
+				if update.ID != 8 || update.Keys != op.Keys || update.Patch.Set != user.NewFieldSet("username", "email", "metadata") {
 					t.Errorf("Resolve() op = %+v, want an update of user 8 without tags", update)
 				}
 			}
@@ -86,7 +86,7 @@ func TestConflictUpdateKeepsUnsetFields(t *testing.T) {
 		{"both", []string{"new"}, map[string]string{"desk": "4"}, []string{"new"}, map[string]string{"desk": "4"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			op, err := user.NewCreate("ANN", "ann@example.net", test.tags, test.metadata)
+			op, err := user.NewCreate(user.User{Username: "ANN", Email: "ann@example.net", Tags: test.tags, Metadata: test.metadata})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -34,53 +34,58 @@ func newDetails(by Author) details {
 	return d
 }
 
-// text records a changed field, without empty values.
-func (d details) text(field, before, after string) {
-	if before == after {
-		return
-	}
-	if before != "" {
-		d["old."+field] = before
-	}
-	if after != "" {
-		d["new."+field] = after
-	}
-}
-
-func (d details) status(before, after Status) {
-	if before == after {
-		return
-	}
-	if before != StatusNone {
-		d["old.status"] = before.String()
-	}
-	d["new.status"] = after.String()
-}
-
-func (d details) time(field string, before, after time.Time) {
-	d.text(field, formatTime(before), formatTime(after))
-}
-
-func (d details) tags(before, after []string) {
-	if !slices.Equal(before, after) {
-		d.text("tags", formatTags(before), formatTags(after))
+// changes records the fields of a set that differ.
+func (d details) changes(before, after *User, set FieldSet) {
+	for i := range fields {
+		f := &fields[i]
+		switch {
+		case !set.Has(f) || f.equal(before, after):
+		case f.Map != nil:
+			d.entries(f, *f.Map(before), *f.Map(after))
+		default:
+			d.text(f.oldKey, f.detail(before))
+			d.text(f.newKey, f.detail(after))
+		}
 	}
 }
 
-func (d details) metadata(before, after map[string]string) {
+// text records a value that is not empty.
+func (d details) text(key, value string) {
+	if value != "" {
+		d[key] = value
+	}
+}
+
+// entries records the entries of a map that differ. Empty values are recorded.
+func (d details) entries(f *Field, before, after map[string]string) {
 	for key, value := range before {
 		if now, ok := after[key]; !ok || now != value {
-			d["old.metadata."+key] = value
+			d[f.oldKey+"."+key] = value
 			if ok {
-				d["new.metadata."+key] = now
+				d[f.newKey+"."+key] = now
 			}
 		}
 	}
 	for key, value := range after {
 		if _, ok := before[key]; !ok {
-			d["new.metadata."+key] = value
+			d[f.newKey+"."+key] = value
 		}
 	}
+}
+
+// detail formats the value of a field. An unset value is empty.
+func (f *Field) detail(u *User) string {
+	switch {
+	case f.Text != nil:
+		return *f.Text(u)
+	case f.Status != nil && *f.Status(u) != StatusNone:
+		return f.Status(u).String()
+	case f.Time != nil:
+		return formatTime(*f.Time(u))
+	case f.List != nil:
+		return formatTags(*f.List(u))
+	}
+	return ""
 }
 
 // truncate bounds the details to MaxDetails: it truncates the longest values to a common

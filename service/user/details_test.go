@@ -92,7 +92,7 @@ func TestFittingKeysAreKept(t *testing.T) {
 }
 
 func TestTagsInDetailsAreNotHTMLEscaped(t *testing.T) {
-	op, err := user.NewCreate("ann", "ann@example.org", []string{"<a&b>", `"`}, nil)
+	op, err := user.NewCreate(user.User{Username: "ann", Email: "ann@example.org", Tags: []string{"<a&b>", `"`}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,23 @@ import (
 // e-mail address. The result is stored and displayed.
 func Sanitize(name string) string { return strings.TrimSpace(removeInvisible(name)) }
 
+// normalize sanitizes the names in a set and returns their normal forms.
+func (u *User) normalize(set FieldSet) (keys Keys, violations []Violation) {
+	normalize := func(field FieldSet, name, key *string, normal func(string) (string, *Error)) {
+		if set&field == 0 {
+			return
+		}
+		*name = Sanitize(*name)
+		var err *Error
+		if *key, err = normal(*name); err != nil {
+			violations = append(violations, err.Violations...)
+		}
+	}
+	normalize(usernameField, &u.Username, &keys.Username, UsernameKey)
+	normalize(emailField, &u.Email, &keys.Email, EmailKey)
+	return keys, violations
+}
+
 // removeInvisible returns invalid UTF-8 unchanged: validation rejects it.
 func removeInvisible(text string) string {
 	if isASCII(text) || !utf8.ValidString(text) {

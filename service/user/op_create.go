@@ -1,32 +1,18 @@
 package user
 
-import (
-	"maps"
-	"slices"
-)
-
 // Create creates a user. The store sets ID, a new id, before it calls Decide.
 type Create struct {
-	ID       int64
-	Username string
-	Email    string
-	Tags     []string
-	Metadata map[string]string
-	Keys     Keys // normal forms of Username and Email
+	ID     int64
+	Values User // the writable fields, without status
+	Keys   Keys // normal forms of the names in Values
 }
 
-// NewCreate validates and sanitizes the fields and computes their normal forms.
-func NewCreate(username, email string, tags []string, metadata map[string]string) (*Create, error) {
-	op := &Create{Username: Sanitize(username), Email: Sanitize(email), Tags: tags, Metadata: metadata}
+// NewCreate validates and sanitizes the values and computes their normal forms.
+func NewCreate(values User) (*Create, error) {
+	op := &Create{Values: values}
+	op.Values.Status = StatusNone
 	var violations []Violation
-	var err *Error
-	if op.Keys.Username, err = UsernameKey(op.Username); err != nil {
-		violations = append(violations, err.Violations...)
-	}
-	if op.Keys.Email, err = EmailKey(op.Email); err != nil {
-		violations = append(violations, err.Violations...)
-	}
-	if violations != nil {
+	if op.Keys, violations = op.Values.normalize(profileFields); violations != nil {
 		return nil, NewInvalidError(violations...)
 	}
 	return op, nil
@@ -38,19 +24,14 @@ func (op *Create) Target() int64 { return 0 }
 // Decide returns the new user and its user.created row.
 func (op *Create) Decide(_ *User, stamp CommitStamp, by Author) (Decision, error) {
 	u := &User{
-		ID: op.ID, Username: op.Username, Email: op.Email,
-		Status: StatusActive, StatusTime: stamp.Clock, StatusPosition: stamp.NextPosition,
-		CreatedAt: stamp.LogTime, UpdatedAt: stamp.LogTime,
-		Tags: slices.Clone(op.Tags), Metadata: maps.Clone(op.Metadata), Version: 1,
+		ID: op.ID, Status: StatusActive, StatusTime: stamp.Clock, StatusPosition: stamp.NextPosition,
+		CreatedAt: stamp.LogTime, UpdatedAt: stamp.LogTime, Version: 1,
 	}
-	fields := newDetails(by)
-	fields.text("username", "", u.Username)
-	fields.text("email", "", u.Email)
-	fields.status(StatusNone, u.Status)
-	fields.tags(nil, u.Tags)
-	fields.metadata(nil, u.Metadata)
+	u.set(&op.Values, profileFields)
+	changed := newDetails(by)
+	changed.changes(noUser, u, writableFields)
 	d := Decision{User: u, Store: true}
-	d.add(stamp, u.ID, ActionCreated, fields)
+	d.add(stamp, u.ID, ActionCreated, changed)
 	return d, nil
 }
 
@@ -70,19 +51,8 @@ func (op *Create) Resolve(policy Conflict, byName, byEmail *User) (skip *User, i
 		if holder.Deleted() || byName != nil && byEmail != nil && byName.ID != byEmail.ID {
 			return nil, nil, taken
 		}
-		return nil, &Update{ID: holder.ID, Patch: op.patch(), Keys: op.Keys}, nil
+		return nil, &Update{ID: holder.ID, Patch: NewPatch(op.Values), Keys: op.Keys}, nil
 	default:
 		return nil, nil, taken
 	}
-}
-
-func (op *Create) patch() Patch {
-	p := Patch{Username: &op.Username, Email: &op.Email}
-	if len(op.Tags) > 0 {
-		p.Tags = &op.Tags
-	}
-	if len(op.Metadata) > 0 {
-		p.Metadata = &op.Metadata
-	}
-	return p
 }

@@ -54,11 +54,10 @@ func (op *Undelete) Decide(cur *User, stamp CommitStamp, by Author) (Decision, e
 }
 
 func lifecycleChange(cur, next *User, action string, stamp CommitStamp, by Author) Decision {
-	fields := newDetails(by)
-	fields.time("deleted_at", cur.DeletedAt, next.DeletedAt)
-	fields.time("purge_at", cur.PurgeAt, next.PurgeAt)
+	changed := newDetails(by)
+	changed.changes(cur, next, lifecycleFields)
 	d := Decision{User: next}
-	next.StatusPosition = d.add(stamp, cur.ID, action, fields)
+	next.StatusPosition = d.add(stamp, cur.ID, action, changed)
 	d.seal(stamp)
 	return d
 }

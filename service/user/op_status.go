@@ -65,7 +65,7 @@ func setStatus(d *Decision, cur, next *User, status Status, at time.Time, stamp 
 		return
 	}
 	next.Status = status
-	fields := newDetails(by)
-	fields.status(cur.Status, status)
-	next.StatusPosition = d.add(stamp, cur.ID, ActionStatusChanged, fields)
+	changed := newDetails(by)
+	changed.changes(cur, next, statusField)
+	next.StatusPosition = d.add(stamp, cur.ID, ActionStatusChanged, changed)
 }

@@ -1,22 +1,22 @@
 package user
 
 import (
-	"maps"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
 
-// Patch holds new values of writable fields. A nil field is not changed.
+// Patch holds new values of writable fields.
 type Patch struct {
-	Username *string
-	Email    *string
-	Status   *Status
-	Tags     *[]string
-	Metadata *map[string]string
+	Values User
+	Set    FieldSet // the fields to change; Values has the new values
 	// Entries changes single metadata entries; a nil value removes the entry.
 	Entries map[string]*string
+}
+
+// NewPatch returns a patch of the writable fields that are not empty in values.
+func NewPatch(values User) Patch {
+	return Patch{Values: values, Set: values.NonEmpty() & writableFields}
 }
 
 // Update changes the writable fields of a user.
@@ -30,37 +30,17 @@ type Update struct {
 // NewUpdate validates and sanitizes the patch and computes the normal forms. Field paths in
 // the error have the prefix "user.".
 func NewUpdate(id int64, patch Patch, etag string) (*Update, error) {
-	patch.Username, patch.Email = sanitize(patch.Username), sanitize(patch.Email)
-	op := &Update{ID: id, Patch: patch, Etag: etag}
-	var violations []Violation
-	var err *Error
-	if patch.Username != nil {
-		if op.Keys.Username, err = UsernameKey(*patch.Username); err != nil {
-			violations = append(violations, err.WithFieldPrefix("user").Violations...)
-		}
-	}
-	if patch.Email != nil {
-		if op.Keys.Email, err = EmailKey(*patch.Email); err != nil {
-			violations = append(violations, err.WithFieldPrefix("user").Violations...)
-		}
-	}
-	if patch.Status != nil && !patch.Status.Valid() {
+	keys, violations := patch.Values.normalize(patch.Set)
+	if patch.Set&statusField != 0 && !patch.Values.Status.Valid() {
 		violations = append(violations, Violation{
-			Field:   "user.status",
+			Field:   "status",
 			Message: "must be USER_STATUS_ACTIVE, USER_STATUS_INACTIVE or USER_STATUS_SUSPENDED; a status cannot be cleared",
 		})
 	}
 	if violations != nil {
-		return nil, NewInvalidError(violations...)
+		return nil, NewInvalidError(violations...).WithFieldPrefix("user")
 	}
-	return op, nil
-}
-
-func sanitize(name *string) *string {
-	if name == nil {
-		return nil
-	}
-	return new(Sanitize(*name))
+	return &Update{ID: id, Patch: patch, Etag: etag, Keys: keys}, nil
 }
 
 // Target returns the id of the user.
@@ -81,22 +61,19 @@ func (op *Update) Decide(cur *User, stamp CommitStamp, by Author) (Decision, err
 	}
 	d := Decision{User: next}
 	op.addUpdatedRow(&d, cur, next, stamp, by)
-	if op.Patch.Status != nil {
-		setStatus(&d, cur, next, *op.Patch.Status, later(stamp.Clock, stamp.statusTime(cur)), stamp, by)
+	if op.Patch.Set&statusField != 0 {
+		setStatus(&d, cur, next, op.Patch.Values.Status, later(stamp.Clock, stamp.statusTime(cur)), stamp, by)
 	}
 	d.seal(stamp)
 	return d, nil
 }
 
 func (op *Update) addUpdatedRow(d *Decision, cur, next *User, stamp CommitStamp, by Author) {
-	fields := newDetails(by)
-	empty := len(fields)
-	fields.text("username", cur.Username, next.Username)
-	fields.text("email", cur.Email, next.Email)
-	fields.tags(cur.Tags, next.Tags)
-	fields.metadata(cur.Metadata, next.Metadata)
-	if len(fields) > empty {
-		d.add(stamp, op.ID, ActionUpdated, fields)
+	changed := newDetails(by)
+	empty := len(changed)
+	changed.changes(cur, next, profileFields)
+	if len(changed) > empty {
+		d.add(stamp, op.ID, ActionUpdated, changed)
 	}
 }
 
@@ -111,18 +88,7 @@ func (d *Decision) seal(stamp CommitStamp) {
 }
 
 func (p *Patch) apply(u *User) error {
-	if p.Username != nil {
-		u.Username = *p.Username
-	}
-	if p.Email != nil {
-		u.Email = *p.Email
-	}
-	if p.Tags != nil {
-		u.Tags = slices.Clone(*p.Tags)
-	}
-	if p.Metadata != nil {
-		u.Metadata = maps.Clone(*p.Metadata)
-	}
+	u.set(&p.Values, p.Set&profileFields)
 	for key, value := range p.Entries {
 		if value == nil {
 			delete(u.Metadata, key)

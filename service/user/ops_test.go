@@ -122,7 +122,7 @@ func newUpdate(t *testing.T, patch user.Patch, etag string) *user.Update {
 }
 
 func TestCreate(t *testing.T) {
-	op, err := user.NewCreate("Ann", "Ann@example.org", []string{"a", "b"}, map[string]string{"k": "v"})
+	op, err := user.NewCreate(user.User{Username: "Ann", Email: "Ann@example.org", Tags: []string{"a", "b"}, Metadata: map[string]string{"k": "v"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestCreate(t *testing.T) {
 }
 
 func TestNewCreateReportsAllViolations(t *testing.T) {
-	_, err := user.NewCreate("a\x00b", "unknown user", nil, nil)
+	_, err := user.NewCreate(user.User{Username: "a\x00b", Email: "unknown user"})
 	e, ok := user.AsError(err)
 	if !ok || len(e.Violations) != 2 || e.Violations[0].Field != "username" || e.Violations[1].Field != "email" {
 		t.Errorf("NewCreate() error = %v, want two violations", err)
@@ -163,11 +163,11 @@ func TestUpdate(t *testing.T) {
 		},
 		{
 			name: "unchanged values", cur: ann(), version: 3,
-			op: newUpdate(t, user.Patch{Username: new("Ann"), Tags: &[]string{"vip"}, Metadata: &map[string]string{"team": "red"}}, ""),
+			op: newUpdate(t, user.NewPatch(user.User{Username: "Ann", Tags: []string{"vip"}, Metadata: map[string]string{"team": "red"}}), ""),
 		},
 		{
 			name: "username and e-mail", cur: ann(), store: true, version: 4,
-			op:      newUpdate(t, user.Patch{Username: new("Anna"), Email: new("anna@example.org")}, etag),
+			op:      newUpdate(t, user.NewPatch(user.User{Username: "Anna", Email: "anna@example.org"}), etag),
 			actions: []string{"user.updated"},
 			details: []map[string]string{{
 				"old.username": "Ann", "new.username": "Anna", "old.email": "ann@example.org", "new.email": "anna@example.org",
@@ -176,11 +176,11 @@ func TestUpdate(t *testing.T) {
 		},
 		{
 			name: "only the case of the username", cur: ann(), store: true, version: 4,
-			op: newUpdate(t, user.Patch{Username: new("ANN")}, ""), actions: []string{"user.updated"},
+			op: newUpdate(t, user.NewPatch(user.User{Username: "ANN"}), ""), actions: []string{"user.updated"},
 		},
 		{
 			name: "status", cur: ann(), store: true, version: 4,
-			op: newUpdate(t, user.Patch{Status: new(user.StatusSuspended)}, ""), actions: []string{"user.status_changed"},
+			op: newUpdate(t, user.NewPatch(user.User{Status: user.StatusSuspended}), ""), actions: []string{"user.status_changed"},
 			details: []map[string]string{{"old.status": "USER_STATUS_ACTIVE", "new.status": "USER_STATUS_SUSPENDED"}},
 			check: func(u *user.User) bool {
 				return u.Status == user.StatusSuspended && u.StatusPosition == 70 && u.StatusTime.Equal(now)
@@ -188,7 +188,7 @@ func TestUpdate(t *testing.T) {
 		},
 		{
 			name: "status and tags are two rows and one version", cur: ann(), store: true, version: 4,
-			op:      newUpdate(t, user.Patch{Status: new(user.StatusInactive), Tags: &[]string{}}, ""),
+			op:      newUpdate(t, user.Patch{Values: user.User{Status: user.StatusInactive, Tags: []string{}}, Set: user.NewFieldSet("status", "tags")}, ""),
 			actions: []string{"user.updated", "user.status_changed"},
 			details: []map[string]string{
 				{"old.tags": `["vip"]`},
@@ -198,7 +198,7 @@ func TestUpdate(t *testing.T) {
 		},
 		{
 			name: "same status updates only its time", cur: ann(), store: true, version: 3,
-			op: newUpdate(t, user.Patch{Status: new(user.StatusActive)}, ""),
+			op: newUpdate(t, user.NewPatch(user.User{Status: user.StatusActive}), ""),
 			check: func(u *user.User) bool {
 				return u.StatusTime.Equal(now) && u.UpdatedAt.Equal(start) && u.StatusPosition == 5
 			},
@@ -206,19 +206,19 @@ func TestUpdate(t *testing.T) {
 		{
 			name: "later status time is kept", version: 4, store: true,
 			cur:     ann(func(u *user.User) { u.StatusTime = now.Add(time.Second) }),
-			op:      newUpdate(t, user.Patch{Status: new(user.StatusInactive)}, ""),
+			op:      newUpdate(t, user.NewPatch(user.User{Status: user.StatusInactive}), ""),
 			actions: []string{"user.status_changed"},
 			check:   func(u *user.User) bool { return u.StatusTime.Equal(now.Add(time.Second)) },
 		},
 		{
 			name: "metadata as a whole", cur: ann(), store: true, version: 4,
-			op:      newUpdate(t, user.Patch{Metadata: &map[string]string{"desk": "4"}}, ""),
+			op:      newUpdate(t, user.NewPatch(user.User{Metadata: map[string]string{"desk": "4"}}), ""),
 			actions: []string{"user.updated"},
 			details: []map[string]string{{"old.metadata.team": "red", "new.metadata.desk": "4"}},
 		},
 		{
 			name: "another value of a metadata key", cur: ann(func(u *user.User) { u.Metadata["desk"] = "4" }), store: true, version: 4,
-			op:      newUpdate(t, user.Patch{Metadata: &map[string]string{"team": "blue", "desk": "4"}}, ""),
+			op:      newUpdate(t, user.NewPatch(user.User{Metadata: map[string]string{"team": "blue", "desk": "4"}}), ""),
 			actions: []string{"user.updated"},
 			details: []map[string]string{{"old.metadata.team": "red", "new.metadata.team": "blue"}},
 		},
@@ -229,7 +229,7 @@ func TestUpdate(t *testing.T) {
 		},
 		{
 			name: "names are sanitized", cur: ann(), store: true, version: 4,
-			op:      newUpdate(t, user.Patch{Username: new(" An\u200bna\n"), Email: new("\ufeffanna@example.org ")}, ""),
+			op:      newUpdate(t, user.NewPatch(user.User{Username: " An\u200bna\n", Email: "\ufeffanna@example.org "}), ""),
 			actions: []string{"user.updated"},
 			check:   func(u *user.User) bool { return u.Username == "Anna" && u.Email == "anna@example.org" },
 		},
@@ -256,7 +256,7 @@ func TestUpdate(t *testing.T) {
 		},
 		{
 			name: "another etag", cur: ann(), reason: user.EtagMismatch,
-			op: newUpdate(t, user.Patch{Username: new("Anna")}, "2-abc"),
+			op: newUpdate(t, user.NewPatch(user.User{Username: "Anna"}), "2-abc"),
 		},
 		{
 			name: "another etag and empty patch", cur: ann(), reason: user.EtagMismatch,
@@ -268,7 +268,7 @@ func TestUpdate(t *testing.T) {
 }
 
 func TestNewUpdateReportsAllViolations(t *testing.T) {
-	_, err := user.NewUpdate(7, user.Patch{Username: new("a"), Email: new("b"), Status: new(user.StatusNone)}, "")
+	_, err := user.NewUpdate(7, user.Patch{Values: user.User{Username: "a", Email: "b", Status: user.StatusNone}, Set: user.NewFieldSet("username", "email", "status")}, "")
 	e, ok := user.AsError(err)
 	if !ok {
 		t.Fatalf("NewUpdate() error = %v, want violations", err)

@@ -43,18 +43,6 @@ type ListPage struct {
 	Next  *ListCursor // start of the next page; nil: this is the last page
 }
 
-// Size returns the approximate encoded size of the user, in bytes.
-func (u *User) Size() int {
-	n := 128 + len(u.Username) + len(u.Email)
-	for _, tag := range u.Tags {
-		n += 4 + len(tag)
-	}
-	for key, value := range u.Metadata {
-		n += 8 + len(key) + len(value)
-	}
-	return n
-}
-
 // LogQuery selects a page of the log.
 type LogQuery struct {
 	UserID int64 // 0: all users

@@ -1,7 +1,6 @@
 package user
 
 import (
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -28,6 +27,9 @@ var statusNames = [...]string{
 // Valid reports whether s is a valid status of a user.
 func (s Status) Valid() bool { return s > StatusNone && int(s) < len(statusNames) }
 
+// StatusNamed returns the status with a name in the proto, StatusNone for an unknown name.
+func StatusNamed(name string) Status { return Status(max(0, slices.Index(statusNames[:], name))) }
+
 // String returns the name in the proto.
 func (s Status) String() string {
 	if s < 0 || int(s) >= len(statusNames) {
@@ -36,7 +38,7 @@ func (s Status) String() string {
 	return statusNames[s]
 }
 
-// User is one entry of the directory. Times have microsecond precision; a zero time is unset.
+// User is one entry of the directory. The table in fields.go describes its fields. Times have microsecond precision; a zero time is unset.
 type User struct {
 	ID       int64
 	Username string // sanitized, in the caller's spelling
@@ -88,21 +90,20 @@ func (u *User) Etag() string {
 	return string(strconv.AppendInt(out, u.UpdatedAt.UnixMicro(), 36))
 }
 
-// Summary returns a copy without tags and metadata.
+// Summary returns a copy without lists and maps.
 func (u *User) Summary() *User {
 	if u == nil {
 		return nil
 	}
 	summary := *u
-	summary.Tags, summary.Metadata = nil, nil
+	summary.set(noUser, collections)
 	return &summary
 }
 
 // Clone returns a deep copy.
 func (u *User) Clone() *User {
 	c := *u
-	c.Tags = slices.Clone(u.Tags)
-	c.Metadata = maps.Clone(u.Metadata)
+	c.set(u, collections)
 	return &c
 }
 

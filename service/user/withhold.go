@@ -12,19 +12,19 @@ const RedactedMark = "[redacted]"
 // read users.
 const WithheldMark = "[withheld]"
 
-// RedactDetails returns the details of a log row after the user is purged. It keeps values of
-// the status and of the times of deletion and purge, and replaces the values of other user
-// fields by a mark. It drops all other keys.
+// RedactDetails returns the details of a log row after the user is purged. It keeps the values of
+// public fields, replaces other values by a mark, and drops map entries and all other keys.
 func RedactDetails(in map[string]string) map[string]string {
 	if len(in) == 0 {
 		return nil
 	}
 	out := make(map[string]string, len(in))
 	for key, value := range in {
-		switch key {
-		case "old.status", "new.status", "old.deleted_at", "new.deleted_at", "old.purge_at", "new.purge_at":
+		switch f, _ := changedField(key); {
+		case f == nil, f.Map != nil:
+		case f.Public:
 			out[key] = value
-		case "old.username", "new.username", "old.email", "new.email", "old.tags", "new.tags":
+		case f.Writable:
 			out[key] = RedactedMark
 		}
 	}
@@ -32,11 +32,11 @@ func RedactDetails(in map[string]string) map[string]string {
 }
 
 // WithholdDetails returns a copy of the details of a log row without personal data: the values
-// of username, email, tags and metadata, and the keys of metadata.
+// of writable fields that are not public, and the keys of map entries.
 func WithholdDetails(in map[string]string) map[string]string {
 	out := maps.Clone(in)
 	for key := range in {
-		if name, personal := personalDetail(key); personal {
+		if f, name := changedField(key); f != nil && f.Writable && !f.Public {
 			delete(out, key)
 			out[name] = WithheldMark
 		}
@@ -44,17 +44,16 @@ func WithholdDetails(in map[string]string) map[string]string {
 	return out
 }
 
-// personalDetail returns the key of a withheld detail and whether the detail is personal.
-func personalDetail(key string) (name string, personal bool) {
-	field, changed := strings.CutPrefix(key, "old.")
-	if !changed {
-		field, changed = strings.CutPrefix(key, "new.")
+// changedField returns the field that a detail is about, nil if there is none, and the key without
+// that of a map entry.
+func changedField(key string) (f *Field, name string) {
+	change, path, _ := strings.Cut(key, ".")
+	if change != "old" && change != "new" {
+		return nil, key
 	}
-	if !changed {
-		return key, false
+	path, _, isEntry := strings.Cut(path, ".")
+	if f = FieldByName(path); f == nil || isEntry && f.Map == nil {
+		return nil, key
 	}
-	if strings.HasPrefix(field, MetadataPath) {
-		return key[:len(key)-len(field)] + "metadata", true
-	}
-	return key, field == "username" || field == "email" || field == "tags" || field == "metadata"
+	return f, change + "." + path
 }

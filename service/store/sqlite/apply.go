@@ -158,24 +158,14 @@ func (w *writer) writeUser(cur, next *user.User, id int64, keys user.Keys) error
 }
 
 func (w *writer) insert(u *user.User, keys user.Keys) error {
-	return w.insertUser.exec(
-		u.ID, u.Username, u.Email, int64(u.Status), toMicros(u.StatusTime), u.StatusPosition,
-		toMicros(u.CreatedAt), toMicros(u.UpdatedAt), encodeList(u.Tags), encodeMap(formMap, u.Metadata),
-		u.Version, timeOrNull(u.DeletedAt), timeOrNull(u.PurgeAt), keys.Username, keys.Email)
+	return w.insertUser.exec(columnValues(columns, u, keys.Username, keys.Email)...)
 }
 
 func (w *writer) update(cur, next *user.User, keys user.Keys) error {
-	tags, metadata := encodeList(next.Tags), encodeMap(formMap, next.Metadata)
-	if next.Username == cur.Username && next.Email == cur.Email &&
-		next.DeletedAt.Equal(cur.DeletedAt) && next.PurgeAt.Equal(cur.PurgeAt) {
-		return w.updateUser.exec(
-			int64(next.Status), toMicros(next.StatusTime), next.StatusPosition, toMicros(next.UpdatedAt),
-			tags, metadata, next.Version, cur.ID)
+	if next.Equal(cur, rareColumns) {
+		return w.updateUser.exec(columnValues(updateColumns, next, cur.ID)...)
 	}
-	return w.updateUserFully.exec(
-		int64(next.Status), toMicros(next.StatusTime), next.StatusPosition, toMicros(next.UpdatedAt),
-		tags, metadata, next.Version, next.Username, next.Email, textOrNull(keys.Username), textOrNull(keys.Email),
-		timeOrNull(next.DeletedAt), timeOrNull(next.PurgeAt), cur.ID)
+	return w.updateUserFully.exec(columnValues(allUpdateColumns, next, textOrNull(keys.Username), textOrNull(keys.Email), cur.ID)...)
 }
 
 func textOrNull(s string) driver.Value {

@@ -80,7 +80,7 @@ func fill(b *testing.B, path string, n int) {
 }
 
 func mustCreate(tb testing.TB, name string) *user.Create {
-	op, err := user.NewCreate(name, name+"@example.org", []string{"staff", "emea"}, map[string]string{"team": "platform"})
+	op, err := user.NewCreate(user.User{Username: name, Email: name + "@example.org", Tags: []string{"staff", "emea"}, Metadata: map[string]string{"team": "platform"}})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func BenchmarkBulkUpdate(b *testing.B) {
 	b.ResetTimer()
 	submitBatches(b, s, func(i int) user.Change {
 		tags := []string{"round", strconv.Itoa(i / len(ids))}
-		op, err := user.NewUpdate(ids[i%len(ids)], user.Patch{Tags: &tags}, "")
+		op, err := user.NewUpdate(ids[i%len(ids)], user.NewPatch(user.User{Tags: tags}), "")
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -31,7 +31,7 @@ func TestStoredResultsShareALargeUser(t *testing.T) {
 	for i := range 60 {
 		metadata[fmt.Sprint("key", i)] = strings.Repeat("v", 1000)
 	}
-	op, err := user.NewCreate("anna", "anna@example.org", nil, metadata)
+	op, err := user.NewCreate(user.User{Username: "anna", Email: "anna@example.org", Metadata: metadata})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ const (
 	byUpdated
 )
 
-const listSelect = "SELECT " + userColumns + ", username_key, email_key FROM users "
+var listSelect = "SELECT " + userColumns + ", username_key, email_key FROM users "
 
 var listQueries = [10]string{
 	byID:              listSelect + "WHERE user_id > ? ORDER BY user_id LIMIT ?",
@@ -73,7 +73,7 @@ func (l *lister) chunk(r *reader) error {
 		}
 		return r.lists[query].each(func(row []driver.Value) (bool, error) {
 			got++
-			bytes += len(asBlob(row[8])) + len(asBlob(row[9])) // tags and metadata
+			bytes += rowBytes(row)
 			err := l.add(row)
 			return !l.done && bytes < chunkBytes, err
 		}, append(args, int64(want-got))...)
@@ -85,6 +85,14 @@ func (l *lister) chunk(r *reader) error {
 		l.done, l.page.Next = true, nil
 	}
 	return nil
+}
+
+// rowBytes returns the size of the lists and maps in a row.
+func rowBytes(row []driver.Value) (bytes int) {
+	for i := range row {
+		bytes += len(asBlob(row[i]))
+	}
+	return bytes
 }
 
 // walk calls read for the queries that continue at the cursor.

@@ -25,7 +25,7 @@ func TestMigrateStatusPositions(t *testing.T) {
 	}
 	var ids []int64
 	for _, name := range []string{"anna", "berta", "carla", "doris"} {
-		op, err := user.NewCreate(name, name+"@example.org", nil, nil)
+		op, err := user.NewCreate(user.User{Username: name, Email: name + "@example.org"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestNamesAreRenormalized(t *testing.T) {
 	}
 	// The user that keeps its old normal form can be updated.
 	again, tags := "Straße", []string{"new"}
-	op, err := user.NewUpdate(ids[1], user.Patch{Username: &again, Tags: &tags}, "")
+	op, err := user.NewUpdate(ids[1], user.NewPatch(user.User{Username: again, Tags: tags}), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestNamesAreRenormalized(t *testing.T) {
 
 func createOp(t *testing.T, username, email string) *user.Create {
 	t.Helper()
-	op, err := user.NewCreate(username, email, nil, nil)
+	op, err := user.NewCreate(user.User{Username: username, Email: email})
 	if err != nil {
 		t.Fatal(err)
 	}

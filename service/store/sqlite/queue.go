@@ -215,19 +215,13 @@ func weigh(batch user.Batch) int64 {
 // weighOp estimates the memory use of an op.
 func weighOp(op user.Op) int {
 	bytes := 256
-	tags, metadata := []string(nil), map[string]string(nil)
 	switch op := op.(type) {
 	case *user.Create:
-		tags, metadata = op.Tags, op.Metadata
+		bytes += weighUser(&op.Values)
 	case *user.Record:
-		metadata = op.Details
+		bytes += weighMap(op.Details)
 	case *user.Update:
-		if op.Patch.Tags != nil {
-			tags = *op.Patch.Tags
-		}
-		if op.Patch.Metadata != nil {
-			metadata = *op.Patch.Metadata
-		}
+		bytes += weighUser(&op.Patch.Values)
 		for key, value := range op.Patch.Entries {
 			bytes += 64 + len(key)
 			if value != nil {
@@ -235,10 +229,27 @@ func weighOp(op user.Op) int {
 			}
 		}
 	}
-	for _, tag := range tags {
-		bytes += 16 + len(tag)
+	return bytes
+}
+
+func weighUser(u *user.User) (bytes int) {
+	for i := range columns {
+		switch f := columns[i]; {
+		case f.Text != nil:
+			bytes += len(*f.Text(u))
+		case f.List != nil:
+			for _, element := range *f.List(u) {
+				bytes += 16 + len(element)
+			}
+		case f.Map != nil:
+			bytes += weighMap(*f.Map(u))
+		}
 	}
-	for key, value := range metadata {
+	return bytes
+}
+
+func weighMap(m map[string]string) (bytes int) {
+	for key, value := range m {
 		bytes += 64 + len(key) + len(value)
 	}
 	return bytes

@@ -3,56 +3,13 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
-	"time"
 
 	"github.com/yourorg/userservice/service/user"
 )
 
-// userColumns are the columns that scanUser reads.
-const userColumns = "user_id, username, email, status, status_time, status_position, created_at, updated_at, " +
-	"tags, metadata, version, deleted_at, purge_at"
-
-const userColumnCount = 13
-
 const statusQuery = "SELECT status, status_time, status_position, deleted_at IS NOT NULL FROM users WHERE user_id = ?"
 
 const dueQuery = "SELECT user_id FROM users WHERE purge_at <= ? ORDER BY purge_at LIMIT ?"
-
-func asNumber(v driver.Value) int64 { n, _ := v.(int64); return n }
-func asText(v driver.Value) string  { s, _ := v.(string); return s }
-func asBlob(v driver.Value) []byte  { b, _ := v.([]byte); return b }
-
-// asTime converts a nullable time.
-func asTime(v driver.Value) time.Time {
-	if n, ok := v.(int64); ok {
-		return fromMicros(n)
-	}
-	return time.Time{}
-}
-
-// timeOrNull is the inverse of asTime.
-func timeOrNull(t time.Time) driver.Value {
-	if t.IsZero() {
-		return nil
-	}
-	return t.UnixMicro()
-}
-
-func scanUser(row []driver.Value) (*user.User, error) {
-	tags, err := decodeList(asBlob(row[8]))
-	metadata, err2 := decodeMap(asBlob(row[9]))
-	if err != nil || err2 != nil {
-		return nil, errors.Join(err, err2)
-	}
-	return &user.User{
-		ID: asNumber(row[0]), Username: asText(row[1]), Email: asText(row[2]), Status: user.Status(asNumber(row[3])),
-		StatusTime: asTime(row[4]), StatusPosition: asNumber(row[5]),
-		CreatedAt: asTime(row[6]), UpdatedAt: asTime(row[7]),
-		Tags: tags, Metadata: metadata, Version: asNumber(row[10]),
-		DeletedAt: asTime(row[11]), PurgeAt: asTime(row[12]),
-	}, nil
-}
 
 // oneUser returns a user, or nil.
 func (s *stmt) oneUser(arg driver.Value) (*user.User, error) {

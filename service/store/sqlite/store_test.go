@@ -30,7 +30,7 @@ func openTest(t testing.TB, path string) *Store {
 
 func createUser(t testing.TB, s *Store, name string) *user.User {
 	t.Helper()
-	op, err := user.NewCreate(name, strings.ReplaceAll(name, " ", ".")+"@example.org", []string{"tag"}, nil)
+	op, err := user.NewCreate(user.User{Username: name, Email: strings.ReplaceAll(name, " ", ".") + "@example.org", Tags: []string{"tag"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestFullDisk(t *testing.T) {
 	limit(1) // SQLite raises it to the current size
 	var err error
 	for i := 0; i < 1000 && err == nil; i++ {
-		op, failure := user.NewCreate(fmt.Sprint("user", i), fmt.Sprint(i, "@example.org"), nil, map[string]string{"k": strings.Repeat("x", 1000)})
+		op, failure := user.NewCreate(user.User{Username: fmt.Sprint("user", i), Email: fmt.Sprint(i, "@example.org"), Metadata: map[string]string{"k": strings.Repeat("x", 1000)}})
 		if failure != nil {
 			t.Fatal(failure)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	driverpkg "modernc.org/sqlite"
@@ -92,13 +93,10 @@ func (w *writer) prepareUsers(err *error) {
 	w.getByName = c.prepare(err, "SELECT "+userColumns+" FROM users WHERE username_key = ?")
 	w.getByEmail = c.prepare(err, "SELECT "+userColumns+" FROM users WHERE email_key = ?")
 	w.insertUser = c.prepare(err, "INSERT INTO users ("+userColumns+", username_key, email_key) "+
-		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-	// Does not name indexed columns except updated_at, so their index entries are not rewritten.
-	w.updateUser = c.prepare(err, "UPDATE users SET status = ?, status_time = ?, status_position = ?, updated_at = ?, "+
-		"tags = ?, metadata = ?, version = ? WHERE user_id = ?")
-	w.updateUserFully = c.prepare(err, "UPDATE users SET status = ?, status_time = ?, status_position = ?, updated_at = ?, "+
-		"tags = ?, metadata = ?, version = ?, username = ?, email = ?, username_key = coalesce(?, username_key), "+
-		"email_key = coalesce(?, email_key), deleted_at = ?, purge_at = ? WHERE user_id = ?")
+		"VALUES (?, ?"+strings.Repeat(", ?", userColumnCount)+")")
+	w.updateUser = c.prepare(err, "UPDATE users SET "+assignments(updateColumns)+" WHERE user_id = ?")
+	w.updateUserFully = c.prepare(err, "UPDATE users SET "+assignments(allUpdateColumns)+
+		", username_key = coalesce(?, username_key), email_key = coalesce(?, email_key) WHERE user_id = ?")
 	w.deleteUser = c.prepare(err, "DELETE FROM users WHERE user_id = ?")
 }
 

@@ -146,15 +146,15 @@ func (p *comparison) op(r *rapid.T) func(func(int64) int64) user.Op {
 	return func(of func(int64) int64) user.Op {
 		switch id := of(id); kind {
 		case 0, 1, 2:
-			op, err := user.NewCreate(name, mail, tags, map[string]string{"k": name})
+			op, err := user.NewCreate(user.User{Username: name, Email: mail, Tags: tags, Metadata: map[string]string{"k": name}})
 			if err != nil {
 				r.Fatal(err)
 			}
 			return op
 		case 3:
-			return updateOp(id, user.Patch{Username: &name, Tags: &tags})
+			return updateOp(id, user.Patch{Values: user.User{Username: name, Tags: tags}, Set: user.NewFieldSet("username", "tags")})
 		case 4:
-			return updateOp(id, user.Patch{Email: &mail, Status: &status})
+			return updateOp(id, user.NewPatch(user.User{Email: mail, Status: status}))
 		case 5:
 			return metadataOp(id, "k", name)
 		case 6, 7:

@@ -110,7 +110,7 @@ func (h *harness) ctx() context.Context {
 }
 
 func createOp(name string) *user.Create {
-	op, err := user.NewCreate(name, strings.ReplaceAll(name, " ", ".")+"@example.org", nil, nil)
+	op, err := user.NewCreate(user.User{Username: name, Email: strings.ReplaceAll(name, " ", ".") + "@example.org"})
 	if err != nil {
 		panic(err)
 	}
@@ -126,7 +126,7 @@ func updateOp(id int64, patch user.Patch) *user.Update {
 }
 
 func renameOp(id int64, username string) *user.Update {
-	return updateOp(id, user.Patch{Username: &username})
+	return updateOp(id, user.NewPatch(user.User{Username: username}))
 }
 
 func metadataOp(id int64, key, value string) *user.Update {

@@ -18,7 +18,7 @@ func idempotencyKey(id string) *user.IdempotencyKey {
 
 // createWithAllFields returns an op that creates anna with all optional fields set.
 func (h *harness) createWithAllFields() user.Op {
-	op, err := user.NewCreate("anna", "anna@example.org", []string{"a", "b"}, map[string]string{"k": "v"})
+	op, err := user.NewCreate(user.User{Username: "anna", Email: "anna@example.org", Tags: []string{"a", "b"}, Metadata: map[string]string{"k": "v"}})
 	h.check(err)
 	return op
 }
@@ -55,7 +55,7 @@ var idempotencyTests = map[string]func(*harness){
 		for i := range 20 {
 			metadata[fmt.Sprint("key", i)] = strings.Repeat("v", 1000)
 		}
-		op, err := user.NewCreate("anna", "anna@example.org", []string{"a"}, metadata)
+		op, err := user.NewCreate(user.User{Username: "anna", Email: "anna@example.org", Tags: []string{"a"}, Metadata: metadata})
 		h.check(err)
 		changes := []user.Change{{Op: op, IdempotencyKey: idempotencyKey("0")}}
 		var first []user.Result

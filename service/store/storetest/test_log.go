@@ -49,7 +49,7 @@ var logTests = map[string]func(*harness){
 	"a result's position is that of its last row": func(h *harness) {
 		u := h.create("anna")
 		name, status := "berta", user.StatusInactive
-		r := h.mustApply(updateOp(u.ID, user.Patch{Username: &name, Status: &status}))
+		r := h.mustApply(updateOp(u.ID, user.NewPatch(user.User{Username: name, Status: status})))
 		if r.Position != 3 || len(r.Rows) != 2 || r.Rows[1].Position != 3 || r.User.Version != 2 || r.User.StatusPosition != 3 {
 			h.Fatalf("result %+v of user %+v", r, r.User)
 		}

@@ -133,7 +133,7 @@ var maintenanceTests = map[string]func(*harness){
 	"the observer receives summaries": func(h *harness) {
 		var changes []user.CommittedChange
 		h.store.Observe(func(c user.Commit) { changes = append(changes, c.Changes...) })
-		h.mustApply(&user.Update{ID: h.create("anna").ID, Patch: user.Patch{Tags: &[]string{"a"}}})
+		h.mustApply(&user.Update{ID: h.create("anna").ID, Patch: user.NewPatch(user.User{Tags: []string{"a"}})})
 		for _, c := range changes {
 			if c.User.Tags != nil || c.User.Metadata != nil || c.Rows[0].Details != nil {
 				h.Errorf("observed %+v, want a user without tags and metadata, and rows without details", c)
@@ -146,7 +146,7 @@ var maintenanceTests = map[string]func(*harness){
 			batch := user.Batch{Atomic: atomic, MaxUserBytes: 2*u.Size() + 100}
 			for i := range 100 { // more than one part
 				tags := []string{fmt.Sprint(atomic, i)}
-				batch.Changes = append(batch.Changes, user.Change{Op: &user.Update{ID: u.ID, Patch: user.Patch{Tags: &tags}}})
+				batch.Changes = append(batch.Changes, user.Change{Op: &user.Update{ID: u.ID, Patch: user.NewPatch(user.User{Tags: tags})}})
 			}
 			results, err := user.Apply(h.ctx(), h.store, batch)
 			if err != nil {

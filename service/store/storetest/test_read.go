@@ -197,7 +197,7 @@ func (h *harness) fillUsers(n int) *modelData {
 		if random.IntN(3) == 0 {
 			h.clock.Advance(time.Duration(random.IntN(3)) * time.Millisecond)
 		}
-		op, err := user.NewCreate(word(), word()+"@example.org", nil, map[string]string{"k": strings.Repeat("x", random.IntN(300))})
+		op, err := user.NewCreate(user.User{Username: word(), Email: word() + "@example.org", Metadata: map[string]string{"k": strings.Repeat("x", random.IntN(300))}})
 		h.check(err)
 		r, err := h.apply(user.Change{Op: op})
 		if err != nil {

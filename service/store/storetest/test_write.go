@@ -23,7 +23,7 @@ func incrementOp(id int64) user.Op {
 
 var writeTests = map[string]func(*harness){
 	"acknowledged writes survive a restart": func(h *harness) {
-		op, err := user.NewCreate("Änne  Müller", "Anne@Example.org", []string{"a", "b"}, map[string]string{"k": "v", "empty": ""})
+		op, err := user.NewCreate(user.User{Username: "Änne  Müller", Email: "Anne@Example.org", Tags: []string{"a", "b"}, Metadata: map[string]string{"k": "v", "empty": ""}})
 		h.check(err)
 		u := h.mustApply(op).User
 		h.mustApply(&user.SetStatus{ID: u.ID, Status: user.StatusInactive, Time: h.clock.Now().Add(1000)})
@@ -31,6 +31,21 @@ var writeTests = map[string]func(*harness){
 		h.reopen()
 		h.sameUsers([]*user.User{h.get(u.ID)}, []*user.User{want})
 		h.sameRows(h.checkLog(), rows)
+	},
+	"each field is stored": func(h *harness) {
+		u := h.create("anna")
+		for seed := range 2 {
+			change := user.Change{Op: fillOp(u.ID, seed), IdempotencyKey: idempotencyKey(strconv.Itoa(seed))}
+			result, err := h.apply(change)
+			h.check(err)
+			want := FilledUser(seed)
+			want.ID, want.CreatedAt = u.ID, u.CreatedAt
+			page, err := h.store.List(h.ctx(), user.ListQuery{ShowDeleted: true, MaxUsers: 1, MaxScanned: 1, MaxBytes: 1 << 20})
+			h.check(err)
+			again, err := h.apply(change)
+			h.check(err)
+			h.sameUsers([]*user.User{result.User, h.get(u.ID), page.Users[0], again.User}, []*user.User{want, want, want, want})
+		}
 	},
 	"concurrent changes of a user are serialized": func(h *harness) {
 		u := h.create("anna")
@@ -158,7 +173,7 @@ var writeTests = map[string]func(*harness){
 		var mu sync.Mutex
 		var created []*user.User
 		runConcurrently(64, func(i int) {
-			op, err := user.NewCreate(spellings[i%len(spellings)], fmt.Sprintf("u%d@example.org", i), nil, nil)
+			op, err := user.NewCreate(user.User{Username: spellings[i%len(spellings)], Email: fmt.Sprintf("u%d@example.org", i)})
 			if err != nil {
 				h.Error(err)
 				return
@@ -180,10 +195,10 @@ var writeTests = map[string]func(*harness){
 		u, other := h.create("anna"), h.create("berta")
 		clash := func(username, email string, reason user.Reason, deleted string) {
 			h.Helper()
-			op, err := user.NewCreate(username, email, nil, nil)
+			op, err := user.NewCreate(user.User{Username: username, Email: email})
 			h.check(err)
 			_, err = h.apply(user.Change{Op: op})
-			_, err2 := h.apply(user.Change{Op: updateOp(other.ID, user.Patch{Username: &username, Email: &email})})
+			_, err2 := h.apply(user.Change{Op: updateOp(other.ID, user.NewPatch(user.User{Username: username, Email: email}))})
 			for _, err := range []error{err, err2} {
 				h.wantReason(err, reason)
 				if e, _ := user.AsError(err); e.Metadata["holder_deleted"] != deleted {
@@ -207,7 +222,7 @@ var writeTests = map[string]func(*harness){
 		a := h.create("anna")
 		results, err := user.Apply(h.ctx(), h.store, user.Batch{Changes: []user.Change{
 			{Op: renameOp(a.ID, "berta")}, {Op: renameOp(a.ID, "anna")}, {Op: renameOp(a.ID, "carla")},
-			{Op: updateOp(a.ID, user.Patch{Email: new("carla@example.org")})}, {Op: createOp("anna")}, {Op: createOp("carla")},
+			{Op: updateOp(a.ID, user.NewPatch(user.User{Email: "carla@example.org"}))}, {Op: createOp("anna")}, {Op: createOp("carla")},
 		}})
 		h.check(err)
 		for i, r := range results {
@@ -220,7 +235,7 @@ var writeTests = map[string]func(*harness){
 		anna, berta, gone := h.create("anna"), h.create("berta"), h.create("gone")
 		h.mustApply(&user.Delete{ID: gone.ID, Retention: user.DefaultRetention})
 		try := func(policy user.Conflict, validate bool, username, email string) (user.Result, error) {
-			op, err := user.NewCreate(username, email, []string{"new"}, nil)
+			op, err := user.NewCreate(user.User{Username: username, Email: email, Tags: []string{"new"}})
 			h.check(err)
 			return h.apply(user.Change{Op: op, OnConflict: policy, ValidateOnly: validate})
 		}
@@ -322,7 +337,7 @@ var writeTests = map[string]func(*harness){
 			tags = append(tags, fmt.Sprintf("%02d%s", i, strings.Repeat("語", user.MaxTag-2)))
 			metadata[fmt.Sprintf("%02d%s", i, strings.Repeat("語", user.MaxMetadataKey-2))] = strings.Repeat("x", user.MaxMetadataValue)
 		}
-		op, err := user.NewCreate(name, strings.Repeat("l", 64)+"@"+strings.Repeat("d", 60)+".example", tags, metadata)
+		op, err := user.NewCreate(user.User{Username: name, Email: strings.Repeat("l", 64) + "@" + strings.Repeat("d", 60) + ".example", Tags: tags, Metadata: metadata})
 		h.check(err)
 		u := h.get(h.mustApply(op).User.ID)
 		if u.Username != name || !slices.Equal(u.Tags, tags) || !maps.Equal(u.Metadata, metadata) {
