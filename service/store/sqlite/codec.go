@@ -7,8 +7,6 @@ import (
 	"math"
 	"slices"
 	"time"
-
-	"github.com/yourorg/userservice/service/user"
 )
 
 // Encoding of BLOB columns: a form byte, then integers as varints and strings as length
@@ -17,16 +15,14 @@ import (
 //	list           'L' count string…                        tags
 //	map            'M' count (key value)…, keys ascending   metadata, details
 //	redacted map   'R', otherwise like 'M'                  details of a purged user
-//	result         'A' outcome position first rows [user]   stored result of a request
-//	shared result  'S' outcome position first rows id version status_time
+//	result         'P' protobuf message                     stored result of a request, see result.go
 //
 // Decoding dominates the cost of a log replay; this format is about five times as fast as JSON.
 const (
 	formList     = 'L'
 	formMap      = 'M'
 	formRedacted = 'R'
-	formResult   = 'A'
-	formShared   = 'S'
+	formResult   = 'P'
 )
 
 var errEncoding = errors.New("unknown encoding of a stored value")
@@ -151,76 +147,7 @@ func decodeMap(b []byte) (map[string]string, error) {
 	return m, d.err()
 }
 
-// storedResult is the stored form of a user.Result. Its rows are read from the log.
-type storedResult struct {
-	outcome  user.Outcome
-	position int64
-	first    int64 // position of the first row
-	rows     int
-	user     *user.User
-	shared   bool // only the key of the user is encoded; the user is in request_users
-}
-
-func encodeResult(a storedResult) []byte {
-	b := append(make([]byte, 0, 192), formResult)
-	for _, n := range []int64{int64(a.outcome), a.position, a.first, int64(a.rows)} {
-		b = binary.AppendUvarint(b, uint64(n))
-	}
-	u := a.user
-	if u == nil {
-		return b
-	}
-	if a.shared {
-		b[0] = formShared
-		for _, n := range []int64{u.ID, u.Version, toMicros(u.StatusTime)} {
-			b = binary.AppendUvarint(b, uint64(n))
-		}
-		return b
-	}
-	numbers := []int64{
-		u.ID, int64(u.Status), toMicros(u.StatusTime), u.StatusPosition, toMicros(u.CreatedAt),
-		toMicros(u.UpdatedAt), u.Version, toMicros(u.DeletedAt), toMicros(u.PurgeAt),
-	}
-	for _, n := range numbers {
-		b = binary.AppendUvarint(b, uint64(n))
-	}
-	b = appendText(appendText(b, u.Username), u.Email)
-	b = appendText(b, string(encodeList(u.Tags)))
-	return appendText(b, string(encodeMap(formMap, u.Metadata)))
-}
-
-func decodeResult(b []byte) (storedResult, error) {
-	d := decoder{rest: string(b)}
-	form := d.form()
-	if form != formResult && form != formShared {
-		return storedResult{}, errEncoding
-	}
-	a := storedResult{
-		outcome: user.Outcome(d.number()), position: d.number(), first: d.number(), rows: int(d.number()), shared: form == formShared,
-	}
-	if a.shared {
-		a.user = &user.User{ID: d.number(), Version: d.number(), StatusTime: fromMicros(d.number())}
-		return a, d.err()
-	}
-	if d.bad || d.rest == "" {
-		return a, d.err()
-	}
-	a.user = &user.User{
-		ID: d.number(), Status: user.Status(d.number()), StatusTime: fromMicros(d.number()), StatusPosition: d.number(),
-		CreatedAt: fromMicros(d.number()), UpdatedAt: fromMicros(d.number()), Version: d.number(),
-		DeletedAt: fromMicros(d.number()), PurgeAt: fromMicros(d.number()), Username: d.text(), Email: d.text(),
-	}
-	tags, metadata := d.text(), d.text()
-	if err := d.err(); err != nil {
-		return storedResult{}, err
-	}
-	var err, err2 error
-	a.user.Tags, err = decodeList([]byte(tags))
-	a.user.Metadata, err2 = decodeMap([]byte(metadata))
-	return a, errors.Join(err, err2)
-}
-
-// noTime encodes a zero time in a stored result, which has no NULL.
+// noTime encodes a zero time where there is no NULL.
 const noTime = math.MinInt64
 
 func toMicros(t time.Time) int64 {
