@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math"
-	"runtime/debug"
 
 	"connectrpc.com/connect"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -73,12 +72,7 @@ type statusReader struct {
 // processed by then have no effect: each message with an effect gets a response.
 func (r *statusReader) receive(ctx context.Context, next func() (*userv1.UserStatusUpdate, error)) {
 	defer close(r.responses)
-	defer func() {
-		// No recovery middleware covers this goroutine.
-		if value := recover(); value != nil {
-			r.end = fmt.Errorf("panic: %v\n%s", value, debug.Stack())
-		}
-	}()
+	defer panics.Recover(&r.end) // no interceptor covers this goroutine
 	for {
 		message, err := next()
 		if errors.Is(err, io.EOF) {

@@ -2,12 +2,11 @@ package feed
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -142,14 +141,12 @@ func (c *Cursor) Prefetch(ctx context.Context) {
 	prefetched, query := make(chan pageRead, 1), c.query
 	go func() {
 		var read pageRead
-		defer func() {
-			// No recovery middleware covers this goroutine.
-			if value := recover(); value != nil {
-				read = pageRead{err: fmt.Errorf("panic: %v\n%s", value, debug.Stack())}
-			}
-			prefetched <- read
-		}()
-		read.page, read.err = c.feed.store.Log(ctx, query)
+		// No interceptor covers this goroutine.
+		read.err = panics.Catch(func() (err error) {
+			read.page, err = c.feed.store.Log(ctx, query)
+			return err
+		})
+		prefetched <- read
 	}()
 	c.prefetched = prefetched
 }

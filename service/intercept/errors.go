@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/status"
 
+	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -115,8 +116,8 @@ func (e *Errors) convert(ctx context.Context, spec connect.Spec, err error) erro
 	attrs := []slog.Attr{
 		slog.String("procedure", spec.Procedure), slog.Any("error", err),
 	}
-	if p := (*panicError)(nil); errors.As(err, &p) {
-		attrs = append(attrs, slog.String("stack", string(p.stack)))
+	if stack := panics.Stack(err); stack != "" {
+		attrs = append(attrs, slog.String("stack", stack))
 	} else if ctxErr := ctx.Err(); ctxErr != nil {
 		// A driver may return its own error for an interrupted statement. The call was
 		// canceled or timed out either way.

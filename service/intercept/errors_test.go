@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -78,20 +77,6 @@ func TestErrorAfterCancellation(t *testing.T) {
 	if !strings.Contains(log.String(), "interrupted") || strings.Contains(log.String(), "incident") {
 		t.Errorf("log = %s", log.String())
 	}
-}
-
-func TestPanics(t *testing.T) {
-	run := intercept.Recover{}.WrapStreamingHandler
-	err := run(func(context.Context, connect.StreamingHandlerConn) error { panic("oh") })(t.Context(), nil)
-	if err == nil || !strings.Contains(err.Error(), "oh") {
-		t.Errorf("error = %v", err)
-	}
-	defer func() {
-		if got, ok := recover().(error); !ok || !errors.Is(got, http.ErrAbortHandler) {
-			t.Errorf("recovered %v, want http.ErrAbortHandler", got)
-		}
-	}()
-	_ = run(func(context.Context, connect.StreamingHandlerConn) error { panic(http.ErrAbortHandler) })(t.Context(), nil)
 }
 
 func TestLongProtocolErrorIsTruncated(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/yourorg/userservice/service/panics"
 )
 
 // Validator validates a message, see package validate.
@@ -68,11 +70,6 @@ func (c *validatedConn) Receive(message any) error {
 // waiting stream would otherwise keep (about 4 KiB).
 func onNewGoroutine(do func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		var err error
-		defer func() { done <- err }()
-		defer recovered(&err)
-		err = do()
-	}()
+	go func() { done <- panics.Catch(do) }()
 	return <-done
 }

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"log/slog"
+	"net/http"
 	"slices"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 	"github.com/yourorg/userservice/service/validate"
@@ -33,19 +36,22 @@ type links struct {
 	maxCallDuration time.Duration
 }
 
-// chain returns the interceptors of every call of the service, outermost first. The order matters:
-func chain(l links) []connect.Interceptor {
+// interceptors are the interceptors of a call, outermost first. A panic of an inner one or of the handler
+// becomes an error for the outer ones, which must not panic.
+type interceptors struct{ outer, inner []connect.Interceptor }
+
+// chain returns the interceptors of every call of the service. The order matters:
+func chain(l links) (c interceptors) {
 	// Spans come first, so that metrics and log lines have the trace id.
-	return append(slices.Clone(l.traces),
+	c.outer = append(slices.Clone(l.traces),
 		// Metrics and the log line have the code and the duration that the client observes.
 		l.calls,
 		l.observers.log,
 		// Inner interceptors and handlers return domain errors, which are converted to statuses here.
 		l.errors,
 		// Reasons are counted before the conversion.
-		l.reasons,
-		// A panic becomes a domain error. Outer interceptors must not panic.
-		intercept.Recover{},
+		l.reasons)
+	c.inner = []connect.Interceptor{
 		// Authorization precedes everything that waits or that reveals positions and rules.
 		intercept.NewAuthorize(l.policy),
 		// The store schedules its work by caller.
@@ -65,36 +71,41 @@ func chain(l links) []connect.Interceptor {
 		intercept.NewValidate(l.validator),
 		// Innermost: all interceptors that inspect the messages of a stream are outside.
 		fetching{},
-	)
+	}
+	return c
 }
 
 // plainChain returns the interceptors of health and reflection. Their successful calls are frequent
 // and are not logged.
-func plainChain(l links) []connect.Interceptor {
-	return []connect.Interceptor{
-		intercept.NewLog(l.log, nil),
-		l.errors,
-		intercept.Recover{},
-		drained{l.feed},
-		intercept.NewAuthorize(l.policy),
-		intercept.Expiry{},
-		l.limits.watches,
-		fetching{},
+func plainChain(l links) interceptors {
+	return interceptors{
+		outer: []connect.Interceptor{intercept.NewLog(l.log, nil), l.errors},
+		inner: []connect.Interceptor{
+			drained{l.feed},
+			intercept.NewAuthorize(l.policy),
+			intercept.Expiry{},
+			l.limits.watches,
+			fetching{},
+		},
 	}
 }
 
 // handlerOptions are the options of every RPC handler.
-func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, chain []connect.Interceptor) connect.HandlerOption {
+func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, c interceptors) connect.HandlerOption {
 	limit := int64(s.cfg.MaxMessageBytes)
 	return connect.WithHandlerOptions(
 		connect.WithRequestGate(s.gate(l)),
-		connect.WithInterceptors(chain...),
+		connect.WithInterceptors(c.outer...), connect.WithRecover(newPanicError), connect.WithInterceptors(c.inner...),
 		l.messages.Codecs(),
 		l.compressors.Gzip(limit, tooLarge),
 		// transport.Incoming enforces the limit with the errors of this service. This is a
 		// second line of defense.
 		connect.WithReadMaxBytes(int(limit)),
 	)
+}
+
+func newPanicError(_ context.Context, _ connect.Spec, _ http.Header, value any) error {
+	return panics.New(value)
 }
 
 func newBodyTimeoutError() error { return intercept.NewBodyTimeoutError() }

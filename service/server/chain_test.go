@@ -17,7 +17,7 @@ import (
 func TestOrderOfTheChain(t *testing.T) {
 	want := []string{
 		"*otelconnect.Interceptor", "*telemetry.streamSpans", "*intercept.Metrics", "*intercept.Log", "*intercept.Errors",
-		"*intercept.Reasons", "intercept.Recover", "*intercept.Authorize", "intercept.Caller", "intercept.Expiry",
+		"*intercept.Reasons", "*intercept.Authorize", "intercept.Caller", "intercept.Expiry",
 		"*intercept.StreamLimits", "*intercept.Deadline", "server.responses", "*intercept.Position", "*intercept.Validate", "server.fetching",
 	}
 	t.Setenv("OTEL_TRACES_EXPORTER", "console")
@@ -32,7 +32,8 @@ func TestOrderOfTheChain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, interceptor := range chain(links{observers: watching, log: log, store: nopStore{}, limits: &limits{}}) {
+	c := chain(links{observers: watching, log: log, store: nopStore{}, limits: &limits{}})
+	for _, interceptor := range append(c.outer, c.inner...) {
 		got = append(got, fmt.Sprintf("%T", interceptor))
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

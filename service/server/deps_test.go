@@ -27,8 +27,8 @@ var mayImport = map[string][]string{
 	"service":                {"service/user", "service/feed", "service/batch", "service/auth", "service/budget", "service/validate", "gen/..."},
 	"service/batch":          {"service/user", "service/feed", "service/rpcstatus", "gen/..."},
 	"service/store":          {"service/fair", "service/user", "service/clock"},
-	"service/store/sqlite":   {"service/fair", "service/user", "service/clock", "service/throttle"},
-	"service/store/postgres": {"service/fair", "service/user", "service/clock", "service/throttle"},
+	"service/store/sqlite":   {"service/fair", "service/user", "service/clock"},
+	"service/store/postgres": {"service/fair", "service/user", "service/clock"},
 	"service/store/traced":   {"service/user"},
 	"service/store/faulty":   {"service/user"},
 	"service/feed":           {"service/fair", "service/user"},
@@ -37,12 +37,12 @@ var mayImport = map[string][]string{
 	"service/user":      {"service/fair"},
 	"service/rpcstatus": {"service/user"},
 	"service/validate":  {"service/user", "gen/..."},
-	"service/auth":      {"service/user", "service/rpcstatus", "service/throttle"},
-	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "service/budget", "service/throttle", "gen/..."},
+	"service/auth":      {"service/user", "service/rpcstatus"},
+	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/rest": {
 		"service/fair", "service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
 	},
-	"service/transport": {"service/fair", "service/jsonpb", "service/budget", "service/throttle"},
+	"service/transport": {"service/fair", "service/jsonpb", "service/budget"},
 	"service/server":    {"service/...", "console", "gen/..."},
 
 	"gen/user/v1/userv1connect": {"gen/..."},
@@ -52,11 +52,14 @@ var mayImport = map[string][]string{
 	"service/servertest":      {"service/...", "gen/..."},
 }
 
+// importedByAll lists packages that every package may import.
+var importedByAll = []string{"service/panics", "service/throttle"}
+
 func TestAllowedImports(t *testing.T) {
 	t.Parallel()
 	for _, p := range listPackages(t) {
 		importer := strings.TrimPrefix(p.ImportPath, module)
-		allowed := mayImport[importer]
+		allowed := slices.Concat(mayImport[importer], importedByAll)
 		for _, imported := range p.Imports {
 			local, ok := strings.CutPrefix(imported, module)
 			if !ok || covers(allowed, local) {

@@ -175,11 +175,11 @@ func (p *prober) run(ctx context.Context) {
 func (p *prober) probe(ctx context.Context) bool {
 	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeTimeout)
 	defer cancel()
-	p.reads.start(probing, recoverErr(p.log, "read probe", func(ctx context.Context) error {
+	p.reads.start(probing, recoverTask(p.log, "read probe", func(ctx context.Context) error {
 		_, err := p.store.First(ctx)
 		return err
 	}))
-	p.writes.start(probing, recoverErr(p.log, "write probe", p.store.Probe))
+	p.writes.start(probing, recoverTask(p.log, "write probe", p.store.Probe))
 	readErr, writeErr := p.reads.wait(probing), p.writes.wait(probing)
 	if ctx.Err() != nil {
 		return false // shutdown: the errors do not concern the store

@@ -45,9 +45,11 @@ func (j *janitor) run(ctx context.Context) {
 }
 
 func (j *janitor) cleanUp(ctx context.Context) {
-	defer recoverRound(ctx, j.log, "housekeeping")
-	j.do(ctx, telemetry.StepPurge, "purged users", j.purgeAll)
-	j.do(ctx, telemetry.StepExpire, "expired request ids", j.expireRequestIDs)
+	_ = recoverTask(j.log, "housekeeping", func(ctx context.Context) error { // a panic ends only this round
+		j.do(ctx, telemetry.StepPurge, "purged users", j.purgeAll)
+		j.do(ctx, telemetry.StepExpire, "expired request ids", j.expireRequestIDs)
+		return nil
+	})(ctx)
 }
 
 // do runs a step, and counts and logs its result. A failure caused by the shutdown is ignored.

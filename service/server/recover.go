@@ -3,17 +3,18 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"strings"
 
+	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
 
-// recoverPanics responds with INTERNAL to a panic outside of intercept.Recover: in middleware, REST
+// recoverPanics responds with INTERNAL to a panic outside of connect.WithRecover: in middleware, REST
 // conversion or an interceptor. It belongs just inside the guard.
 func recoverPanics(log *slog.Logger, next http.Handler) http.Handler {
 	refusals := newRefusals()
@@ -26,7 +27,7 @@ func recoverPanics(log *slog.Logger, next http.Handler) http.Handler {
 			if value == http.ErrAbortHandler { //nolint:errorlint // net/http compares the value, too
 				panic(value)
 			}
-			incident := logPanic(r.Context(), log, "panic in request handler", value, slog.String("path", r.URL.Path))
+			incident := logPanic(r.Context(), log, "panic in request handler", panics.New(value), slog.String("path", r.URL.Path))
 			x, ok := w.(*transport.Exchange)
 			if ok {
 				x.MarkPanicked()
@@ -52,28 +53,20 @@ func writeInternalError(w http.ResponseWriter, r *http.Request, refusals *refusa
 }
 
 // logPanic logs a panic with a new incident id.
-func logPanic(ctx context.Context, log *slog.Logger, message string, value any, attrs ...slog.Attr) (incident string) {
+func logPanic(ctx context.Context, log *slog.Logger, message string, p *panics.Error, attrs ...slog.Attr) (incident string) {
 	incident = rand.Text()
 	log.LogAttrs(ctx, slog.LevelError, message, append(attrs, slog.String("incident", incident),
-		slog.Any("panic", value), slog.String("stack", string(debug.Stack())))...)
+		slog.Any("panic", p.Value), slog.String("stack", string(p.Stack)))...)
 	return incident
 }
 
-// recoverRound is deferred by one round of a periodic background task. A panic ends only the round.
-func recoverRound(ctx context.Context, log *slog.Logger, task string) {
-	if value := recover(); value != nil {
-		logPanic(ctx, log, "panic in background task", value, slog.String("task", task))
-	}
-}
-
-// recoverErr returns do with panics converted to errors.
-func recoverErr(log *slog.Logger, task string, do func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) (err error) {
-		defer func() {
-			if value := recover(); value != nil {
-				err = fmt.Errorf("panic, incident %s", logPanic(ctx, log, "panic in background task", value, slog.String("task", task)))
-			}
-		}()
-		return do(ctx)
+// recoverTask returns do with panics logged and converted to errors.
+func recoverTask(log *slog.Logger, task string, do func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := panics.Catch(func() error { return do(ctx) })
+		if p := (*panics.Error)(nil); errors.As(err, &p) {
+			return fmt.Errorf("panic, incident %s", logPanic(ctx, log, "panic in background task", p, slog.String("task", task)))
+		}
+		return err
 	}
 }

@@ -85,30 +85,14 @@ func sanitizeAttr(a slog.Attr) slog.Attr {
 	case slog.KindGroup:
 		a.Value = slog.GroupValue(sanitizeAttrs(value.Group())...)
 	case slog.KindAny:
-		switch v := value.Any().(type) {
-		case error:
-			a.Value = slog.StringValue(sanitizeText(textOf(v.Error)))
-		case fmt.Stringer:
-			a.Value = slog.StringValue(sanitizeText(textOf(v.String)))
-		case nil:
-			a.Value = value
-		default:
-			a.Value = slog.StringValue(sanitizeText(fmt.Sprint(v)))
+		if v := value.Any(); v != nil {
+			value = slog.StringValue(sanitizeText(fmt.Sprint(v)))
 		}
+		a.Value = value
 	default:
 		a.Value = value
 	}
 	return a
-}
-
-// textOf calls an Error or String method, and recovers if the value is a nil pointer.
-func textOf(method func() string) (text string) {
-	defer func() {
-		if recover() != nil {
-			text = "<nil>"
-		}
-	}()
-	return method()
 }
 
 func sanitizeValue(key, text string) string {

@@ -3,14 +3,13 @@ package sqlite
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/throttle"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -158,11 +157,7 @@ func scan(ctx context.Context, p *pool, chunk func(*reader) (last bool, err erro
 
 // attempt runs f. If f reports damage it runs f again, since only repeated damage counts.
 func attempt(f func() error) (err error) {
-	defer func() {
-		if value := recover(); value != nil {
-			err = fmt.Errorf("read: panic: %v\n%s", value, debug.Stack())
-		}
-	}()
+	defer panics.Recover(&err)
 	if err = f(); isDamage(err) {
 		err = f()
 	}

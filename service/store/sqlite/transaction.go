@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	driverpkg "modernc.org/sqlite"
 
 	"github.com/yourorg/userservice/service/clock"
+	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -207,7 +207,7 @@ func (w *writer) runStep(savepoints bool, failure *error, step func() error) err
 		}
 	}
 	next, committed := w.next, len(w.committed)
-	err := recoverPanic(step)
+	err := panics.Catch(step)
 	_, expected := user.AsError(err)
 	if err == nil || expected {
 		*failure = err
@@ -219,7 +219,7 @@ func (w *writer) runStep(savepoints bool, failure *error, step func() error) err
 	if !savepoints || isStoreError(err) {
 		return err
 	}
-	w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", stackOf(err))
+	w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", panics.Stack(err))
 	*failure = err
 	return w.rollbackTo(next, committed)
 }
@@ -242,7 +242,7 @@ func (w *writer) applyAtomic(it *item, savepoints bool) error {
 	it.userBytes = 0
 	for i := range it.batch.Changes {
 		w.yield()
-		err := recoverPanic(func() (err error) {
+		err := panics.Catch(func() (err error) {
 			it.results[i], err = w.change(&it.batch.Changes[i])
 			return err
 		})
@@ -254,35 +254,10 @@ func (w *writer) applyAtomic(it *item, savepoints bool) error {
 			if !savepoints || isStoreError(err) {
 				return err
 			}
-			w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", stackOf(err))
+			w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", panics.Stack(err))
 		}
 		it.err = &user.ItemError{Index: i, Err: err}
 		return w.rollbackTo(next, committed)
 	}
 	return w.releaseSavepoint.exec()
-}
-
-// panicError is a recovered panic.
-type panicError struct {
-	value any
-	stack []byte
-}
-
-func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
-
-func recoverPanic(step func() error) (err error) {
-	defer func() {
-		if value := recover(); value != nil {
-			err = &panicError{value: value, stack: debug.Stack()}
-		}
-	}()
-	return step()
-}
-
-func stackOf(err error) string {
-	var p *panicError
-	if errors.As(err, &p) {
-		return string(p.stack)
-	}
-	return ""
 }
