@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/auth/devtoken"
 	"github.com/yourorg/userservice/service/servertest"
 )
 
@@ -78,12 +79,12 @@ type builder struct {
 
 // login creates a token and the flags of servers that accept it.
 func (b *builder) login() {
-	token, keys, err := auth.NewDevelopmentToken(b.t.TempDir(), "interop", permissions(), time.Hour)
+	token, keys, err := devtoken.New(b.t.TempDir(), "interop", permissions(), time.Hour)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.token = token
-	b.asking = []string{"--jwt-jwks", keys, "--jwt-issuer", auth.DevelopmentIssuer, "--jwt-audience", auth.DevelopmentAudience}
+	b.asking = []string{"--jwt-jwks", keys, "--jwt-issuer", devtoken.Issuer, "--jwt-audience", devtoken.Audience}
 }
 
 func permissions() []string {

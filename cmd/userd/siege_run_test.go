@@ -21,7 +21,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
-	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/auth/devtoken"
 	"github.com/yourorg/userservice/service/servertest"
 )
 
@@ -76,7 +76,7 @@ func newSiege(t *testing.T, a attack, fault string) *siege {
 		var jwks string
 		s.plan.Token, jwks = siegeToken(t, dir, "attacker", a.permissions)
 		token, _ = siegeToken(t, dir, "reader", []string{"users.read", "users.write"})
-		p.flags = append(p.flags, "--jwt-jwks", jwks, "--jwt-issuer", auth.DevelopmentIssuer, "--jwt-audience", auth.DevelopmentAudience)
+		p.flags = append(p.flags, "--jwt-jwks", jwks, "--jwt-issuer", devtoken.Issuer, "--jwt-audience", devtoken.Audience)
 	}
 	if a.tls {
 		authority := servertest.NewAuthority(t)
@@ -99,7 +99,7 @@ func newSiege(t *testing.T, a attack, fault string) *siege {
 
 func siegeToken(t *testing.T, dir, subject string, permissions []string) (token, jwks string) {
 	t.Helper()
-	token, jwks, err := auth.NewDevelopmentToken(dir, subject, permissions, time.Hour)
+	token, jwks, err := devtoken.New(dir, subject, permissions, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/auth/devtoken"
 )
 
 // tokenCommand is userd token.
@@ -30,7 +31,7 @@ func (c *tokenCommand) Run(to console) error {
 			permissions = append(permissions, string(p))
 		}
 	}
-	token, keys, err := auth.NewDevelopmentToken(c.Dir, c.Subject, permissions, c.TTL)
+	token, keys, err := devtoken.New(c.Dir, c.Subject, permissions, c.TTL)
 	if err != nil {
 		return err
 	}
@@ -38,7 +39,7 @@ func (c *tokenCommand) Run(to console) error {
 		_, err = fmt.Fprintln(to.out, token)
 		return err
 	}
-	_, err = fmt.Fprintf(to.out, usageTemplate, quote(keys), auth.DevelopmentIssuer, auth.DevelopmentAudience,
+	_, err = fmt.Fprintf(to.out, usageTemplate, quote(keys), devtoken.Issuer, devtoken.Audience,
 		token, c.Subject, c.TTL, strings.Join(permissions, ", "), commandName(to.name))
 	return err
 }

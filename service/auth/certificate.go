@@ -126,7 +126,7 @@ type certificateName struct {
 }
 
 func validName(text string) bool {
-	return validSubject(text) && len(certificatePrefix)+len(text) <= maxSubjectBytes
+	return ValidSubject(text) && len(certificatePrefix)+len(text) <= maxSubjectBytes
 }
 
 func namesOf(c *x509.Certificate) []certificateName {

@@ -65,7 +65,7 @@ func (v *Verifier) identity(c claims) (*identity, error) {
 	if err := id.readTimes(c); err != nil {
 		return nil, err
 	}
-	if err := c.read("sub", &id.caller.Subject); err != nil || !validSubject(id.caller.Subject) {
+	if err := c.read("sub", &id.caller.Subject); err != nil || !ValidSubject(id.caller.Subject) {
 		return nil, newRefusedError(CauseSubject, nil)
 	}
 	if id.caller.Permissions, err = v.permissions(c); err != nil {
@@ -107,7 +107,8 @@ func (id *identity) validAt(now time.Time) error {
 	return nil
 }
 
-func validSubject(s string) bool {
+// ValidSubject reports whether a token may have the subject.
+func ValidSubject(s string) bool {
 	return s != "" && len(s) <= maxSubjectBytes && utf8.ValidString(s) &&
 		!strings.HasPrefix(s, certificatePrefix) &&
 		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })

@@ -18,6 +18,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/auth/devtoken"
 	"github.com/yourorg/userservice/service/server"
 	"github.com/yourorg/userservice/service/servertest"
 	"github.com/yourorg/userservice/service/user"
@@ -33,12 +34,12 @@ type guarded struct {
 func startGuarded(t *testing.T, opts ...servertest.Option) guarded {
 	t.Helper()
 	g := guarded{keys: t.TempDir()}
-	_, jwks, err := auth.NewDevelopmentToken(g.keys, "first", nil, time.Hour)
+	_, jwks, err := devtoken.New(g.keys, "first", nil, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.Server = servertest.Start(t, append(opts, servertest.Config(func(c *server.Config) {
-		c.JWTJWKS, c.JWTIssuer, c.JWTAudience = jwks, auth.DevelopmentIssuer, auth.DevelopmentAudience
+		c.JWTJWKS, c.JWTIssuer, c.JWTAudience = jwks, devtoken.Issuer, devtoken.Audience
 	}))...)
 	return g
 }
@@ -49,7 +50,7 @@ func (g guarded) token(t *testing.T, subject string, ttl time.Duration, permissi
 	for i, p := range permissions {
 		names[i] = string(p)
 	}
-	token, _, err := auth.NewDevelopmentToken(g.keys, subject, names, ttl)
+	token, _, err := devtoken.New(g.keys, subject, names, ttl)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ const module = "github.com/yourorg/userservice/"
 // The domain is independent of protocols and databases, handlers depend only on the interface of the
 // store, and packages below the mux are independent of users. Only package server imports all others.
 var mayImport = map[string][]string{
-	"cmd/userd":   {"service/server", "service/auth", "service/telemetry", "service/store/...", "service/user"},
+	"cmd/userd":   {"service/server", "service/auth", "service/auth/devtoken", "service/telemetry", "service/store/...", "service/user"},
 	"cmd/userctl": {"client", "gen/..."},
 	"client":      {"gen/..."},
 
@@ -34,11 +34,12 @@ var mayImport = map[string][]string{
 	"service/feed":           {"service/fair", "service/user"},
 	// The table of errors is shared by handlers, interceptors and middleware, which must not import
 	// each other.
-	"service/user":      {"service/fair"},
-	"service/rpcstatus": {"service/user"},
-	"service/validate":  {"service/user", "gen/..."},
-	"service/auth":      {"service/user", "service/rpcstatus"},
-	"service/intercept": {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
+	"service/user":          {"service/fair"},
+	"service/rpcstatus":     {"service/user"},
+	"service/validate":      {"service/user", "gen/..."},
+	"service/auth":          {"service/user", "service/rpcstatus"},
+	"service/auth/devtoken": {"service/auth"},
+	"service/intercept":     {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/rest": {
 		"service/fair", "service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
 	},

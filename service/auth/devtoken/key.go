@@ -1,4 +1,4 @@
-package auth
+package devtoken
 
 import (
 	"crypto/ed25519"
@@ -15,7 +15,8 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 )
 
-func developmentKey(path string) (ed25519.PrivateKey, error) {
+// loadKey reads the key, or creates it.
+func loadKey(path string) (ed25519.PrivateKey, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
