@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -18,68 +20,67 @@ const (
 // Rate is a token bucket per caller. It is safe for concurrent use. Its memory is bounded: full
 // buckets are dropped, and callers above the maximum share buckets.
 type Rate struct {
-	interval time.Duration // interval of tokens
-	burst    int64
-	start    time.Time
-	seed     maphash.Seed
+	limit rate.Limit
+	burst int
+	fill  time.Duration // time to fill an empty bucket
+	seed  maphash.Seed
 
 	shards [rateShards]rateShard
 }
 
-// rateShard stores, for each bucket, when it is full again, since Rate.start.
 type rateShard struct {
 	mu sync.Mutex
 	// A bucket that was not used for the time to fill one is full, so the older generation can be
 	// dropped as a whole.
-	current, previous map[string]int64
-	rotated           int64
-	shared            [rateShared]int64
+	current, previous map[string]*rate.Limiter
+	rotated           time.Time
+	shared            [rateShared]*rate.Limiter // created on first use
 }
 
 // NewRate returns buckets of burst tokens that are refilled with perSecond tokens per second. Both
 // must be positive.
 func NewRate(perSecond float64, burst int) *Rate {
-	r := &Rate{
-		interval: max(time.Duration(float64(time.Second)/perSecond), 1), burst: int64(burst),
-		start: time.Now(), seed: maphash.MakeSeed(),
+	return &Rate{
+		limit: rate.Limit(perSecond), burst: burst, seed: maphash.MakeSeed(),
+		fill: time.Duration(float64(burst) / perSecond * float64(time.Second)),
 	}
-	for i := range r.shards {
-		r.shards[i].current = make(map[string]int64)
-	}
-	return r
 }
 
 // Take takes a token of the caller. If there is none, it returns the time until the next one.
 func (r *Rate) Take(caller string) (wait time.Duration, ok bool) {
 	hash := maphash.String(r.seed, caller)
-	s := &r.shards[hash%rateShards]
-	fill := r.burst * int64(r.interval)
+	s, now := &r.shards[hash%rateShards], time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := int64(time.Since(r.start))
-	if now-s.rotated >= fill {
-		if now-s.rotated >= 2*fill {
-			clear(s.current)
+	if age := now.Sub(s.rotated); age >= r.fill {
+		if age >= 2*r.fill {
+			s.current = nil
 		}
-		s.previous, s.current, s.rotated = s.current, make(map[string]int64), now
+		s.previous, s.current, s.rotated = s.current, make(map[string]*rate.Limiter), now
 	}
-	full, found := s.current[caller]
-	if !found {
-		full = s.previous[caller]
+	bucket := s.bucket(caller, hash/rateShards%rateShared, r.limit, r.burst)
+	if bucket.AllowN(now, 1) {
+		return 0, true
 	}
-	shared := &s.shared[hash/rateShards%rateShared]
-	own := found || len(s.current) < rateCallers
-	if !own {
-		full = max(full, *shared)
+	missing := 1 - bucket.TokensAt(now)
+	return max(time.Duration(missing/float64(r.limit)*float64(time.Second)), 1), false
+}
+
+// bucket returns the bucket of the caller, which is a shared one if there are too many callers.
+func (s *rateShard) bucket(caller string, shared uint64, limit rate.Limit, burst int) *rate.Limiter {
+	bucket := s.current[caller]
+	if bucket != nil {
+		return bucket
 	}
-	full = max(full, now) + int64(r.interval)
-	if excess := full - now - fill; excess > 0 {
-		return time.Duration(excess), false
+	if len(s.current) < rateCallers {
+		if bucket = s.previous[caller]; bucket == nil {
+			bucket = rate.NewLimiter(limit, burst)
+		}
+		s.current[caller] = bucket
+		return bucket
 	}
-	if own {
-		s.current[caller] = full
-	} else {
-		*shared = full
+	if s.shared[shared] == nil {
+		s.shared[shared] = rate.NewLimiter(limit, burst)
 	}
-	return 0, true
+	return s.shared[shared]
 }
