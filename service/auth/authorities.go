@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -16,8 +15,8 @@ type Authorities struct {
 }
 
 // LoadAuthorities reads the file.
-func LoadAuthorities(ctx context.Context, opts FileOptions) (*Authorities, error) {
-	w, err := watchFile(ctx, opts, func(body []byte) (*x509.CertPool, error) {
+func LoadAuthorities(opts FileOptions) (*Authorities, error) {
+	w, err := watchFile(opts, func(body []byte) (*x509.CertPool, error) {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(body) {
 			return nil, errors.New("expected at least one PEM certificate")

@@ -28,7 +28,7 @@ const someRules = `{"rules": [
 
 func loadRules(t *testing.T) *auth.CertificateRules {
 	t.Helper()
-	rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{
+	rules, err := auth.LoadCertificateRules(auth.CertificateRulesOptions{FileOptions: auth.FileOptions{
 		Path: writeFile(t, "rules.json", []byte(someRules)), Logger: new(logged).logger(),
 	}})
 	if err != nil {
@@ -228,14 +228,14 @@ func TestBadRules(t *testing.T) {
 		"member in other case":   `{"rules": [{"URI": "a://b/c", "permissions": []}]}`,
 		"empty label":            `{"rules": [{"dns": "a..b"}]}`,
 	} {
-		_, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{
+		_, err := auth.LoadCertificateRules(auth.CertificateRulesOptions{FileOptions: auth.FileOptions{
 			Path: writeFile(t, "rules.json", []byte(body)), Logger: new(logged).logger(),
 		}})
 		if err == nil || !strings.Contains(err.Error(), "rules.json") {
 			t.Errorf("LoadCertificateRules(%s) error = %v, want one that names the file", name, err)
 		}
 	}
-	if _, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: "none.json"}}); err == nil {
+	if _, err := auth.LoadCertificateRules(auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: "none.json"}}); err == nil {
 		t.Error("LoadCertificateRules of a missing file: got nil error")
 	}
 }
@@ -245,7 +245,7 @@ func TestRulesReload(t *testing.T) {
 	path := writeFile(t, "rules.json", []byte(someRules))
 	synctest.Test(t, func(t *testing.T) {
 		log := new(logged)
-		rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: path, Logger: log.logger()}})
+		rules, err := auth.LoadCertificateRules(auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: path, Logger: log.logger()}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -41,8 +40,8 @@ type CertificateRules struct {
 }
 
 // LoadCertificateRules reads the rules.
-func LoadCertificateRules(ctx context.Context, opts CertificateRulesOptions) (*CertificateRules, error) {
-	w, err := watchFile(ctx, opts.FileOptions, parseRules)
+func LoadCertificateRules(opts CertificateRulesOptions) (*CertificateRules, error) {
+	w, err := watchFile(opts.FileOptions, parseRules)
 	if err != nil {
 		return nil, fmt.Errorf("certificate rules: %w", err)
 	}

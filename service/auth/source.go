@@ -4,37 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
-)
 
-const maxFileBytes = 1 << 20
+	"github.com/yourorg/userservice/service/filewatch"
+)
 
 // source reads the complete content of a file or URL.
 type source func(context.Context) ([]byte, error)
 
-// fileSource reads a regular file. A pipe could block, and would be empty on the next read.
 func fileSource(path string) source {
-	return func(context.Context) ([]byte, error) {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, err
-		}
-		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s is not a regular file", path)
-		}
-		f, err := os.Open(path) //nolint:gosec // the path is configured
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = f.Close() }() // read only
-		return readWhole(f)
-	}
+	return func(context.Context) ([]byte, error) { return filewatch.Read(path) }
 }
 
 // urlSource reads the response body of a GET request. It does not follow redirects, because
@@ -67,16 +50,8 @@ func urlSource(location string, client *http.Client) (source, error) {
 		if response.StatusCode != http.StatusOK {
 			return nil, fmt.Errorf("unexpected HTTP status %d, want 200", response.StatusCode)
 		}
-		return readWhole(response.Body)
+		return filewatch.ReadAll(response.Body)
 	}, nil
-}
-
-func readWhole(r io.Reader) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
-	if err == nil && len(body) > maxFileBytes {
-		return nil, fmt.Errorf("larger than %d bytes", maxFileBytes)
-	}
-	return body, err
 }
 
 func isURL(location string) bool { return strings.Contains(location, "://") }

@@ -19,7 +19,7 @@ func TestStaleRules(t *testing.T) {
 	path := writeFile(t, "rules.json", []byte(someRules))
 	synctest.Test(t, func(t *testing.T) {
 		log := new(logged)
-		rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: path, Logger: log.logger()}})
+		rules, err := auth.LoadCertificateRules(auth.CertificateRulesOptions{FileOptions: auth.FileOptions{Path: path, Logger: log.logger()}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,11 +73,11 @@ func TestRemovedAuthorityEndsOpenConnections(t *testing.T) {
 		// The certificates were created outside of the bubble, with the real clock.
 		time.Sleep(time.Until(cert.NotAfter.Add(-3 * time.Hour)))
 		log := new(logged).logger()
-		authorities, err := auth.LoadAuthorities(t.Context(), auth.FileOptions{Path: path, Logger: log})
+		authorities, err := auth.LoadAuthorities(auth.FileOptions{Path: path, Logger: log})
 		if err != nil {
 			t.Fatal(err)
 		}
-		rules, err := auth.LoadCertificateRules(t.Context(), auth.CertificateRulesOptions{
+		rules, err := auth.LoadCertificateRules(auth.CertificateRulesOptions{
 			FileOptions: auth.FileOptions{Path: rulesPath, Logger: log}, Authorities: authorities.Pool,
 		})
 		if err != nil {

@@ -37,7 +37,7 @@ func loadCallers(ctx context.Context, cfg *Config, additional []Service, log *sl
 	var clientCAs func() *x509.CertPool
 	var err error
 	if cfg.TLSClientCA != "" {
-		opts.Authorities, err = auth.LoadAuthorities(ctx, auth.FileOptions{Path: cfg.TLSClientCA, Logger: log})
+		opts.Authorities, err = auth.LoadAuthorities(auth.FileOptions{Path: cfg.TLSClientCA, Logger: log})
 		if err != nil {
 			return nil, fmt.Errorf("--tls-client-ca: %w", err)
 		}
@@ -59,7 +59,7 @@ func loadCallers(ctx context.Context, cfg *Config, additional []Service, log *sl
 		return nil, err
 	}
 	if cfg.TLSClientRules != "" {
-		opts.Certificates, err = auth.LoadCertificateRules(ctx, auth.CertificateRulesOptions{
+		opts.Certificates, err = auth.LoadCertificateRules(auth.CertificateRulesOptions{
 			FileOptions: auth.FileOptions{Path: cfg.TLSClientRules, Logger: log}, Authorities: clientCAs,
 		})
 		if err != nil {

@@ -37,13 +37,13 @@ var mayImport = map[string][]string{
 	"service/user":          {"service/fair"},
 	"service/rpcstatus":     {"service/user"},
 	"service/validate":      {"service/user", "gen/..."},
-	"service/auth":          {"service/user", "service/rpcstatus"},
+	"service/auth":          {"service/filewatch", "service/user", "service/rpcstatus"},
 	"service/auth/devtoken": {"service/auth"},
 	"service/intercept":     {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/rest": {
 		"service/fair", "service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
 	},
-	"service/transport": {"service/fair", "service/jsonpb", "service/budget"},
+	"service/transport": {"service/filewatch", "service/fair", "service/jsonpb", "service/budget"},
 	"service/server":    {"service/...", "console", "gen/..."},
 
 	"gen/user/v1/userv1connect": {"gen/..."},

@@ -38,7 +38,7 @@ func startTLS(t *testing.T, issued servertest.Issued, clientCA []byte) *tlsServe
 	opts.Cert, opts.Key = issued.Write(t, s.dir)
 	if clientCA != nil {
 		ca := servertest.WriteFile(t, s.dir, "ca.pem", clientCA)
-		authorities, err := auth.LoadAuthorities(t.Context(), auth.FileOptions{Path: ca, Refresh: opts.Refresh, Logger: log})
+		authorities, err := auth.LoadAuthorities(auth.FileOptions{Path: ca, Refresh: opts.Refresh, Logger: log})
 		if err != nil {
 			t.Fatal(err)
 		}
