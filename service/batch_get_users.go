@@ -6,6 +6,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/batch"
+	"github.com/yourorg/userservice/service/fieldmask"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -16,7 +17,7 @@ const maxIDBytes = 10
 // not. It returns the ids of users beyond MaxMessageBytes (binary encoding) as left over. At
 // least one user is returned.
 func (s *Service) BatchGetUsers(ctx context.Context, req *userv1.BatchGetUsersRequest) (*userv1.BatchGetUsersResponse, error) {
-	fields, err := parseFields(req.GetFields())
+	fields, err := fieldmask.Select(req.GetFields())
 	if err != nil {
 		return nil, err
 	}

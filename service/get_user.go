@@ -6,11 +6,12 @@ import (
 	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/fieldmask"
 )
 
 // GetUser returns a user, including a deleted one. Errors: USER_NOT_FOUND, INVALID_FIELD.
 func (s *Service) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1.GetUserResponse, error) {
-	fields, err := parseFields(req.GetFields())
+	fields, err := fieldmask.Select(req.GetFields())
 	if err != nil {
 		return nil, err
 	}

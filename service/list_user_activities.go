@@ -10,6 +10,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/pagetoken"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -53,7 +54,7 @@ func applyPageToken(query *user.LogQuery, req *userv1.ListUserActivitiesRequest)
 		return nil
 	}
 	var reached int64
-	if err := decodePageToken(req.GetPageToken(), &reached, listActivitiesQuery(req)...); err != nil {
+	if err := pagetoken.Decode(req.GetPageToken(), &reached, listActivitiesQuery(req)...); err != nil {
 		return err
 	}
 	if query.Desc {
@@ -83,7 +84,7 @@ func (s *Service) activityPage(
 		return resp, nil
 	}
 	var err error
-	resp.NextPageToken, err = encodePageToken(page.Reached, listActivitiesQuery(req)...)
+	resp.NextPageToken, err = pagetoken.Encode(page.Reached, listActivitiesQuery(req)...)
 	return resp, err
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/filter"
+	"github.com/yourorg/userservice/service/pagetoken"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -35,7 +37,7 @@ func (s *Service) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (
 	if page.Next == nil || query.atMostOne {
 		return res, nil
 	}
-	res.NextPageToken, err = encodePageToken(page.Next, listTokenQuery(req)...)
+	res.NextPageToken, err = pagetoken.Encode(page.Next, listTokenQuery(req)...)
 	return res, err
 }
 
@@ -46,25 +48,25 @@ type listQuery struct {
 }
 
 func (s *Service) listQuery(req *userv1.ListUsersRequest) (listQuery, error) {
-	f, err := parseFilter(req.GetFilter())
+	f, err := filter.Parse(req.GetFilter())
 	if err != nil {
 		return listQuery{}, err
 	}
 	q := listQuery{ListQuery: user.ListQuery{
 		ShowDeleted: req.GetShowDeleted(),
-		Match:       f.match,
+		Match:       f.Match,
 		MaxUsers:    pageSize(req.GetPageSize()),
 		MaxScanned:  maxScanned,
 	}}
-	if q.Order, q.Desc, err = parseOrder(req.GetOrderBy(), f.bound); err != nil {
+	if q.Order, q.Desc, err = parseOrder(req.GetOrderBy(), f.Order()); err != nil {
 		return listQuery{}, err
 	}
-	q.atMostOne = f.bound.narrow(&q.ListQuery)
+	q.atMostOne = f.Narrow(&q.ListQuery)
 	if req.GetPageToken() == "" {
 		return q, nil
 	}
 	q.After = new(user.ListCursor)
-	err = decodePageToken(req.GetPageToken(), q.After, listTokenQuery(req)...)
+	err = pagetoken.Decode(req.GetPageToken(), q.After, listTokenQuery(req)...)
 	return q, err
 }
 
@@ -80,11 +82,11 @@ func pageSize(requested int32) int {
 	return min(int(requested), user.MaxPage)
 }
 
-// parseOrder parses order_by. The default is the order of the bound of the filter, else by id.
-func parseOrder(orderBy string, b bound) (order user.Order, desc bool, err error) {
+// parseOrder parses order_by. The default is that of the filter.
+func parseOrder(orderBy string, byDefault user.Order) (order user.Order, desc bool, err error) {
 	words := strings.Fields(orderBy)
 	if len(words) == 0 {
-		return b.order, false, nil
+		return byDefault, false, nil
 	}
 	field := words[0]
 	if f := user.FindField(field); f != nil {

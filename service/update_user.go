@@ -7,6 +7,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/fieldmask"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -52,7 +53,7 @@ func newUpdate(req *userv1.UpdateUserRequest) (*user.Update, error) {
 	patch := user.NewPatch(values)
 	if paths := req.GetUpdateMask().GetPaths(); len(paths) > 0 {
 		var invalid []user.Violation
-		patch, invalid = maskedPatch(values, paths)
+		patch, invalid = fieldmask.Update(values, paths)
 		violations = append(violations, invalid...)
 	}
 	op, err := user.NewUpdate(req.GetUserId(), patch, req.GetEtag())

@@ -24,8 +24,11 @@ var mayImport = map[string][]string{
 	"client":      {"gen/..."},
 
 	// Handlers record the caller in the log.
-	"service":                {"service/user", "service/feed", "service/batch", "service/auth", "service/budget", "service/validate", "gen/..."},
+	"service":                {"service/user", "service/feed", "service/batch", "service/filter", "service/fieldmask", "service/pagetoken", "service/auth", "service/budget", "service/validate", "gen/..."},
 	"service/batch":          {"service/user", "service/feed", "service/rpcstatus", "gen/..."},
+	"service/filter":         {"service/user"},
+	"service/fieldmask":      {"service/user"},
+	"service/pagetoken":      {"service/user"},
 	"service/store":          {"service/fair", "service/user", "service/clock"},
 	"service/store/sqlite":   {"service/fair", "service/user", "service/clock"},
 	"service/store/postgres": {"service/fair", "service/user", "service/clock"},

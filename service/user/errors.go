@@ -307,3 +307,12 @@ func NewTooManyError(reason Reason, noun string, limit int) *Error {
 func userMetadata(id int64) map[string]string {
 	return map[string]string{"user_id": strconv.FormatInt(id, 10)}
 }
+
+// Quote quotes client text for an error message. It truncates long text.
+func Quote(text string) string {
+	const maxRunes = 40
+	if runes := []rune(text); len(runes) > maxRunes {
+		text = string(runes[:maxRunes]) + "…"
+	}
+	return strconv.Quote(text)
+}

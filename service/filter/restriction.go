@@ -1,4 +1,4 @@
-package service
+package filter
 
 import (
 	"slices"
@@ -18,7 +18,7 @@ func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Erro
 	name, ok := textOf(value)
 	status := user.StatusNamed(statusPrefix + strings.TrimPrefix(name, statusPrefix))
 	if !ok || !status.Valid() {
-		return nil, newFilterErrorf("must compare status with ACTIVE, INACTIVE or SUSPENDED, not with %s", describe(value))
+		return nil, newErrorf("must compare status with ACTIVE, INACTIVE or SUSPENDED, not with %s", describe(value))
 	}
 	switch operator {
 	case filtering.FunctionEquals:
@@ -26,7 +26,7 @@ func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Erro
 	case filtering.FunctionNotEquals:
 		return func(u *user.User, _ user.Keys) bool { return u.Status != status }, nil
 	default:
-		return nil, newFilterErrorf("must compare status with = or !=, not %s", operator)
+		return nil, newErrorf("must compare status with = or !=, not %s", operator)
 	}
 }
 
@@ -37,9 +37,9 @@ func listRestriction(field *user.Field, operator string, value *expr.Expr) (pred
 	tag, ok := textOf(value)
 	switch {
 	case operator != filtering.FunctionHas:
-		return nil, newFilterErrorf(`must match a tag with tags:"tag", not %s`, operator)
+		return nil, newErrorf(`must match a tag with tags:"tag", not %s`, operator)
 	case !ok:
-		return nil, newFilterErrorf(`must put the tag in quotes, as in tags:"2026"`)
+		return nil, newErrorf(`must put the tag in quotes, as in tags:"2026"`)
 	case tag == anyText:
 		return func(u *user.User, _ user.Keys) bool { return len(*field.List(u)) > 0 }, nil
 	}
@@ -47,15 +47,15 @@ func listRestriction(field *user.Field, operator string, value *expr.Expr) (pred
 }
 
 // nameRestriction compares the normal form of a username or an e-mail address.
-func (f *filter) nameRestriction(
+func (f *Filter) nameRestriction(
 	field, operator string, value *expr.Expr, required bool,
 ) (predicate, *user.Error) {
 	if operator != filtering.FunctionEquals && operator != filtering.FunctionNotEquals {
-		return nil, newFilterErrorf(`must compare %s with = or !=, not %s; the value may end with *`, field, operator)
+		return nil, newErrorf(`must compare %s with = or !=, not %s; the value may end with *`, field, operator)
 	}
 	text, ok := textOf(value)
 	if !ok {
-		return nil, newFilterErrorf(`must put the value of %s in quotes`, field)
+		return nil, newErrorf(`must put the value of %s in quotes`, field)
 	}
 	b, err := nameBound(field, text)
 	if err != nil {
@@ -85,7 +85,7 @@ func nameBound(field, text string) (bound, *user.Error) {
 		b.key, err = exactKey(text)
 	}
 	if err != nil {
-		return bound{}, newFilterErrorf("must compare %s with a valid value, which %s", field, err.Violations[0].Message)
+		return bound{}, newErrorf("must compare %s with a valid value, which %s", field, err.Violations[0].Message)
 	}
 	return b, nil
 }
@@ -105,7 +105,7 @@ func (b bound) matches() predicate {
 }
 
 // tighten keeps the narrowest bound: an exact key, then the longest prefix.
-func (f *filter) tighten(b bound) {
+func (f *Filter) tighten(b bound) {
 	switch {
 	case !b.exact && b.key == "", f.bound.exact:
 	case b.exact, len(b.key) > len(f.bound.key):
@@ -115,7 +115,7 @@ func (f *filter) tighten(b bound) {
 
 func timeRestriction(field *user.Field, operator string, value *expr.Expr) (predicate, *user.Error) {
 	if operator == filtering.FunctionHas {
-		return nil, newFilterErrorf("must compare %s with =, !=, <, <=, > or >=, not %s", field.Name, operator)
+		return nil, newErrorf("must compare %s with =, !=, <, <=, > or >=, not %s", field.Name, operator)
 	}
 	at, err := timeValue(field.Name, value)
 	if err != nil {
@@ -147,7 +147,7 @@ func timeValue(field string, value *expr.Expr) (time.Time, *user.Error) {
 	text, _ := textOf(value)
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return time.Time{}, newFilterErrorf(`must compare %s with a quoted RFC 3339 time, such as "2026-01-31T00:00:00Z"`, field)
+		return time.Time{}, newErrorf(`must compare %s with a quoted RFC 3339 time, such as "2026-01-31T00:00:00Z"`, field)
 	}
 	return at, nil
 }

@@ -1,8 +1,12 @@
-package service
+// Package filter compiles filters in the language of AIP-160 to predicates on users, with the part of
+// an index that has all matching users.
+//
+// Only the parser is of the library. Its type checker is not used, because its errors do not
+// state the expected syntax and it cannot compare normal forms.
+package filter
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"go.einride.tech/aip/filtering"
@@ -14,11 +18,14 @@ import (
 // predicate reports whether a user matches. The keys are the normal forms of its names.
 type predicate func(*user.User, user.Keys) bool
 
-// filter is a compiled filter.
-type filter struct {
-	match predicate // nil: all users match
+// Filter is a compiled filter.
+type Filter struct {
+	Match func(*user.User, user.Keys) bool // nil: all users match
 	bound bound
 }
+
+// Order returns the order in which the matching users are contiguous, else ByID.
+func (f *Filter) Order() user.Order { return f.bound.order }
 
 // bound restricts the key of all matching users, so that an index can find them. The zero
 // bound restricts nothing.
@@ -28,10 +35,10 @@ type bound struct {
 	exact bool       // key is the normal form, not a prefix
 }
 
-// narrow applies the bound if the order of the query allows it. It reports whether at most one
-// user can match: an exact key is the first of the keys with that prefix.
-func (b bound) narrow(q *user.ListQuery) (atMostOne bool) {
-	switch {
+// Narrow restricts the query to a part of an index if its order allows it. It reports whether at
+// most one user can match: an exact key is the first of the keys with that prefix.
+func (f *Filter) Narrow(q *user.ListQuery) (atMostOne bool) {
+	switch b := f.bound; {
 	case b.exact:
 		q.Order, q.Desc, q.Prefix, q.MaxScanned = b.order, false, b.key, 1
 		return true
@@ -41,35 +48,32 @@ func (b bound) narrow(q *user.ListQuery) (atMostOne bool) {
 	return false
 }
 
-// parseFilter compiles an AIP-160 filter. An unsupported filter is an INVALID_FIELD error.
-//
-// Only the parser is of the library. Its type checker is not used, because its errors do not
-// state the expected syntax and it cannot compare normal forms.
-func parseFilter(text string) (filter, error) {
+// Parse compiles an AIP-160 filter. An unsupported filter is an INVALID_FIELD error.
+func Parse(text string) (Filter, error) {
 	if strings.TrimSpace(text) == "" {
-		return filter{}, nil
+		return Filter{}, nil
 	}
 	var parser filtering.Parser
 	parser.Init(text)
 	parsed, err := parser.Parse()
 	if err != nil {
-		return filter{}, newFilterSyntaxError(err)
+		return Filter{}, newSyntaxError(err)
 	}
-	var f filter
+	var f Filter
 	match, invalid := f.compile(parsed.GetExpr(), true)
 	if invalid != nil {
-		return filter{}, invalid
+		return Filter{}, invalid
 	}
-	f.match = match
+	f.Match = match
 	return f, nil
 }
 
 // compile compiles an expression. required reports whether the filter implies the expression,
 // so that it may bound the scan.
-func (f *filter) compile(e *expr.Expr, required bool) (predicate, *user.Error) {
+func (f *Filter) compile(e *expr.Expr, required bool) (predicate, *user.Error) {
 	call := e.GetCallExpr()
 	if call == nil {
-		return nil, newFilterErrorf("must consist of restrictions such as status = ACTIVE, not %s alone", describe(e))
+		return nil, newErrorf("must consist of restrictions such as status = ACTIVE, not %s alone", describe(e))
 	}
 	args := call.GetArgs()
 	switch name := call.GetFunction(); name {
@@ -88,17 +92,17 @@ func (f *filter) compile(e *expr.Expr, required bool) (predicate, *user.Error) {
 		}
 		return func(u *user.User, k user.Keys) bool { return !inner(u, k) }, nil
 	case filtering.FunctionFuzzyAnd:
-		return nil, newFilterErrorf("must join restrictions with AND or OR")
+		return nil, newErrorf("must join restrictions with AND or OR")
 	case filtering.FunctionEquals, filtering.FunctionNotEquals, filtering.FunctionHas,
 		filtering.FunctionLessThan, filtering.FunctionLessEquals,
 		filtering.FunctionGreaterThan, filtering.FunctionGreaterEquals:
 		return f.restriction(args[0], name, args[1], required)
 	default:
-		return nil, newFilterErrorf("must not call %s; only timestamp(\"…\") is supported, on the right of a comparison", quoted(name))
+		return nil, newErrorf("must not call %s; only timestamp(\"…\") is supported, on the right of a comparison", user.Quote(name))
 	}
 }
 
-func (f *filter) binary(
+func (f *Filter) binary(
 	args []*expr.Expr, required bool, join func(a, b predicate) predicate,
 ) (predicate, *user.Error) {
 	a, err := f.compile(args[0], required)
@@ -113,11 +117,11 @@ func (f *filter) binary(
 }
 
 // restriction compiles "field operator value".
-func (f *filter) restriction(left *expr.Expr, operator string, value *expr.Expr, required bool) (predicate, *user.Error) {
+func (f *Filter) restriction(left *expr.Expr, operator string, value *expr.Expr, required bool) (predicate, *user.Error) {
 	name, _ := textOf(left)
 	field := user.FindField(name)
 	if field == nil || !field.Filterable {
-		return nil, newFilterErrorf("must compare %s, not %s", joinOr(user.FilterableFields().Names()), describe(left))
+		return nil, newErrorf("must compare %s, not %s", joinOr(user.FilterableFields().Names()), describe(left))
 	}
 	switch {
 	case field.Status != nil:
@@ -136,13 +140,13 @@ func joinOr(names []string) string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-func newFilterErrorf(format string, args ...any) *user.Error {
+func newErrorf(format string, args ...any) *user.Error {
 	return user.NewFieldErrorf("filter", format, args...)
 }
 
-// newFilterSyntaxError returns the position and message of the innermost parser error, that of
+// newSyntaxError returns the position and message of the innermost parser error, that of
 // the token.
-func newFilterSyntaxError(err error) *user.Error {
+func newSyntaxError(err error) *user.Error {
 	type positioned interface {
 		error
 		Position() filtering.Position
@@ -153,13 +157,13 @@ func newFilterSyntaxError(err error) *user.Error {
 		err = errors.Unwrap(deepest)
 	}
 	if deepest == nil {
-		return newFilterErrorf("must be an AIP-160 filter")
+		return newErrorf("must be an AIP-160 filter")
 	}
 	reason := deepest.Message()
 	if err != nil { // incomplete token, usually at the end of the text
 		reason = "unexpected end"
 	}
-	return newFilterErrorf("must be an AIP-160 filter: at character %d: %s",
+	return newErrorf("must be an AIP-160 filter: at character %d: %s",
 		deepest.Position().Column, reason)
 }
 
@@ -181,19 +185,10 @@ func textOf(e *expr.Expr) (string, bool) {
 
 func describe(e *expr.Expr) string {
 	if text, ok := textOf(e); ok {
-		return quoted(text)
+		return user.Quote(text)
 	}
 	if call := e.GetCallExpr(); call != nil {
-		return quoted(call.GetFunction())
+		return user.Quote(call.GetFunction())
 	}
 	return "a number"
-}
-
-// quoted quotes client text and truncates long text.
-func quoted(text string) string {
-	const maxRunes = 40
-	if runes := []rune(text); len(runes) > maxRunes {
-		text = string(runes[:maxRunes]) + "…"
-	}
-	return fmt.Sprintf("%q", text)
 }

@@ -1,6 +1,8 @@
-package service
+// Package fieldmask reads update masks and field filters by the table of fields of the domain.
+package fieldmask
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -8,7 +10,7 @@ import (
 )
 
 const (
-	fieldUpdateMask = "update_mask"
+	updateMask = "update_mask"
 	// wholeMask as the only path selects all writable fields.
 	wholeMask = "*"
 )
@@ -16,15 +18,39 @@ const (
 // maskAllows is the end of the message of a mask violation.
 var maskAllows = "a mask may name " + strings.Join(user.WritableFields().Names(), ", ") + " and metadata.<key>"
 
-type maskReader struct {
+// Select returns the fields with the given names, or JSON names. No names select all fields. Each
+// unknown name is a violation on fields.
+func Select(names []string) (set user.FieldSet, err error) {
+	if len(names) == 0 {
+		return user.APIFields(), nil
+	}
+	var violations []user.Violation
+	for i, name := range names {
+		f := user.FindField(name)
+		if f == nil {
+			violations = append(violations, user.Violation{
+				Field:   fmt.Sprintf("fields[%d]", i),
+				Message: "must be one of " + strings.Join(user.APIFields().Names(), ", "),
+			})
+			continue
+		}
+		set = set.With(f)
+	}
+	if violations != nil {
+		return 0, user.NewInvalidError(violations...)
+	}
+	return set, nil
+}
+
+type reader struct {
 	patch      user.Patch
 	violations []user.Violation
 }
 
-// maskedPatch sets exactly the fields in the mask. A field that is empty in values is cleared, if it
+// Update returns a patch that sets exactly the fields in the mask. A field that is empty in values is cleared, if it
 // may be empty. Duplicate paths are ignored.
-func maskedPatch(values user.User, paths []string) (user.Patch, []user.Violation) {
-	r := maskReader{patch: user.Patch{Values: values}}
+func Update(values user.User, paths []string) (user.Patch, []user.Violation) {
+	r := reader{patch: user.Patch{Values: values}}
 	if len(paths) == 1 && paths[0] == wholeMask {
 		paths = user.WritableFields().Names()
 	}
@@ -33,21 +59,21 @@ func maskedPatch(values user.User, paths []string) (user.Patch, []user.Violation
 	}
 	r.rejectAmbiguousKeys()
 	if len(r.patch.Entries) > 0 && r.patch.Set.Has(user.FieldByName("metadata")) {
-		r.reject(fieldUpdateMask, "must not name both metadata and single metadata entries")
+		r.reject(updateMask, "must not name both metadata and single metadata entries")
 	}
 	return r.patch, r.violations
 }
 
-func (r *maskReader) read(path string) {
+func (r *reader) read(path string) {
 	switch f := user.FieldByName(path); {
 	case strings.HasPrefix(path, user.MetadataPath):
 		r.readEntry(path)
 	case path == wholeMask:
-		r.reject(fieldUpdateMask, `must have "*" as its only path; `+maskAllows)
+		r.reject(updateMask, `must have "*" as its only path; `+maskAllows)
 	case f == nil:
-		r.reject(fieldUpdateMask, "unknown field "+quoted(path)+"; "+maskAllows)
+		r.reject(updateMask, "unknown field "+user.Quote(path)+"; "+maskAllows)
 	case !f.Writable:
-		r.reject(fieldUpdateMask, "must not name output-only field "+path+"; "+maskAllows)
+		r.reject(updateMask, "must not name output-only field "+path+"; "+maskAllows)
 	case f.Required && f.Empty(&r.patch.Values):
 		r.reject("user."+path, "must not be empty if it is in update_mask: it cannot be cleared")
 	default:
@@ -55,7 +81,7 @@ func (r *maskReader) read(path string) {
 	}
 }
 
-func (r *maskReader) readEntry(path string) {
+func (r *reader) readEntry(path string) {
 	key, err := user.CheckEntryKey(path)
 	if err != nil {
 		r.violations = append(r.violations, err.Violations...)
@@ -72,12 +98,12 @@ func (r *maskReader) readEntry(path string) {
 
 // rejectAmbiguousKeys rejects keys altered by the JSON form of a field mask, which converts
 // metadata.fooBar to metadata.foo_bar. The entry would be ignored silently.
-func (r *maskReader) rejectAmbiguousKeys() {
+func (r *reader) rejectAmbiguousKeys() {
 	for key := range r.patch.Values.Metadata {
 		read := keyInJSONMask(key)
 		value, named := r.patch.Entries[read]
 		if read != key && named && value == nil {
-			r.reject(fieldUpdateMask, "names the entry "+quoted(read)+", but user has "+quoted(key)+
+			r.reject(updateMask, "names the entry "+user.Quote(read)+", but user has "+user.Quote(key)+
 				": a JSON mask cannot distinguish them; name metadata instead")
 		}
 	}
@@ -96,6 +122,6 @@ func keyInJSONMask(key string) string {
 	return b.String()
 }
 
-func (r *maskReader) reject(field, message string) {
+func (r *reader) reject(field, message string) {
 	r.violations = append(r.violations, user.Violation{Field: field, Message: message})
 }
