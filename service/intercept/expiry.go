@@ -104,12 +104,8 @@ func endError(ctx context.Context) error {
 
 // abortStream stops reading and writing the stream of a canceled context.
 func abortStream(ctx context.Context, spec connect.Spec) {
-	end := endError(ctx)
-	if end == nil {
+	if endError(ctx) == nil {
 		return
-	}
-	if onEnd, ok := ctx.Value(endKey{}).(func(error)); ok {
-		onEnd(end)
 	}
 	body, ok := ctx.Value(bodyKey{}).(Body)
 	if !ok {
@@ -175,12 +171,4 @@ type bodyKey struct{}
 // Without it, such a stream ends at its next message.
 func WithBody(ctx context.Context, b Body) context.Context {
 	return context.WithValue(ctx, bodyKey{}, b)
-}
-
-type endKey struct{}
-
-// WithEnd returns a context whose function is called when Expiry ends the stream. A buffer of
-// stream messages uses it to drop messages that the caller may no longer receive.
-func WithEnd(ctx context.Context, onEnd func(error)) context.Context {
-	return context.WithValue(ctx, endKey{}, onEnd)
 }

@@ -12,6 +12,8 @@ const (
 	typeProto  = "application/proto"
 	typeEvents = "text/event-stream"
 	typeLines  = "application/x-ndjson"
+
+	typeConnectStream = "application/connect+proto"
 )
 
 // offers returns the media types of a method, the preferred one first.

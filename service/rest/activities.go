@@ -1,15 +1,13 @@
 package rest
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"strings"
 
-	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
-	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -22,77 +20,42 @@ const (
 	endEvent = "end"
 )
 
-// streamClients are in-process clients of the streaming RPCs.
-type streamClients struct {
-	activities *connect.Client[userv1.StreamUserActivitiesRequest, userv1.UserActivity]
-	statuses   *connect.Client[userv1.WatchUserStatusRequest, userv1.UserStatusUpdate]
-}
-
-func newStreamClients(opts Options) streamClients {
-	const host = "http://in-process"
-	within := inProcess{opts: opts}
-	plain := connect.WithAcceptCompression("gzip", nil, nil) // no compression in process
-	return streamClients{
-		activities: connect.NewClient[userv1.StreamUserActivitiesRequest, userv1.UserActivity](
-			within, host+userv1connect.UserServiceStreamUserActivitiesProcedure, plain),
-		statuses: connect.NewClient[userv1.WatchUserStatusRequest, userv1.UserStatusUpdate](
-			within, host+userv1connect.UserServiceWatchUserStatusProcedure, plain),
-	}
-}
-
-// openActivities returns a call of StreamUserActivities.
-func (h *handler) openActivities(c *call, last lastEvent, format string) streamCall {
+// openActivities prepares a call of StreamUserActivities.
+func openActivities(c *call, last lastEvent, format string) streamOptions {
 	req, _ := c.message.Interface().(*userv1.StreamUserActivitiesRequest)
-	o := streamCall{progress: req.GetProgress()}
+	o := streamOptions{progress: req.GetProgress(), describe: describeActivity}
 	if last.given {
 		req.Since, req.FromHead = nil, false
 		req.AfterActivityId, req.Epoch = last.position, last.epoch
 	}
 	// Progress rows update the id for resuming an event stream while it is idle, see formats.
 	req.Progress = req.GetProgress() || format == typeEvents
-	o.run = func(ctx context.Context, header http.Header, emit func(item) bool) {
-		runStream(ctx, h.streams.activities, request(req, header), emit, activityItem)
-	}
 	return o
 }
 
-func activityItem(row *userv1.UserActivity) (item, error) {
-	data, err := marshalJSON(nil, row)
-	return item{
-		kind: itemRow, data: data, position: row.GetActivityId(), progress: row.GetAction() == "",
-	}, err
+func describeActivity(message proto.Message) (position int64, progress bool) {
+	row, _ := message.(*userv1.UserActivity)
+	return row.GetActivityId(), row.GetAction() == ""
 }
 
-// openStatuses returns a call of WatchUserStatus.
-func (h *handler) openStatuses(c *call, last lastEvent, _ string) streamCall {
+// openStatuses prepares a call of WatchUserStatus.
+func openStatuses(c *call, last lastEvent, _ string) streamOptions {
 	req, _ := c.message.Interface().(*userv1.WatchUserStatusRequest)
 	if last.given {
 		req.AfterActivityId, req.Epoch = last.position, last.epoch
 	}
-	o := streamCall{
+	return streamOptions{
 		// A stream of all statuses starts at the head, before any event that has an id.
 		// The RPC sends its start position in the header.
 		anchored: req.GetAll() && req.GetAfterActivityId() == 0,
 		progress: req.GetProgress(),
+		describe: describeStatus,
 	}
-	o.run = func(ctx context.Context, header http.Header, emit func(item) bool) {
-		runStream(ctx, h.streams.statuses, request(req, header), emit, statusItem)
-	}
-	return o
 }
 
-func statusItem(update *userv1.UserStatusUpdate) (item, error) {
-	data, err := marshalJSON(nil, update)
-	return item{kind: itemRow, data: data, position: update.GetActivityId(), progress: update.GetProgress()}, err
-}
-
-// request returns a request with the given headers.
-func request[T any](message *T, header http.Header) *connect.Request[T] {
-	req := connect.NewRequest(message)
-	for name, values := range header {
-		req.Header()[name] = values
-	}
-	return req
+func describeStatus(message proto.Message) (position int64, progress bool) {
+	update, _ := message.(*userv1.UserStatusUpdate)
+	return update.GetActivityId(), update.GetProgress()
 }
 
 // lastEvent is the position from which an event stream resumes.

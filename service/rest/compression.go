@@ -17,10 +17,6 @@ import (
 // compressMinBytes is the minimum size of a compressed response.
 const compressMinBytes = 1024
 
-// BodyDecodings is the number of decodings of a body, for the reservation of its memory: from JSON,
-// and from the binary form that the Connect handler receives.
-const BodyDecodings = 2
-
 // newMessages returns a message reader without a memory limit.
 func newMessages(opts Options) *transport.Messages {
 	return transport.NewMessages(transport.MessageOptions{
@@ -28,7 +24,7 @@ func newMessages(opts Options) *transport.Messages {
 		TooComplex:  func(limit int64) error { return intercept.NewTooComplexError(limit) },
 		Overloaded:  func(*http.Request) error { return user.NewOverloadedError() },
 		DecodedSize: func(_ protoreflect.MessageDescriptor, _ bool, data []byte) int64 { return bounds.JSON(data) },
-		MaxDecoded:  math.MaxInt64 / BodyDecodings,
+		MaxDecoded:  math.MaxInt64,
 	})
 }
 

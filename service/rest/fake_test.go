@@ -170,7 +170,7 @@ func flusher(ctx context.Context) rest.FlushControl {
 // connectHandler is the Connect handler with the error interceptor.
 func connectHandler(f *fake) http.Handler {
 	errors := intercept.NewErrors(slog.New(slog.DiscardHandler))
-	_, handler := userv1connect.NewUserServiceHandler(f, connect.WithInterceptors(errors))
+	_, handler := userv1connect.NewUserServiceHandler(f, connect.WithInterceptors(rest.Interceptor{}, errors))
 	return handler
 }
 

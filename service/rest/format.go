@@ -1,11 +1,9 @@
 package rest
 
 import (
-	"errors"
 	"strconv"
 	"time"
 
-	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
 )
@@ -96,11 +94,4 @@ func appendAnchor(dst []byte, id string) []byte {
 		return append(dst, ": \n\n"...)
 	}
 	return append(append(append(dst, "id: "...), id...), "\n\n"...)
-}
-
-// wireError returns the *connect.Error that the RPC sent, if err is one.
-func wireError(err error) (*connect.Error, bool) {
-	var sent *connect.Error
-	ok := errors.As(err, &sent) && connect.IsWireError(err)
-	return sent, ok
 }

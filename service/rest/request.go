@@ -6,9 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/api/annotations"
@@ -129,7 +127,7 @@ func (h *handler) readBody(r *http.Request, c *call) ([]byte, error) {
 		return nil, nil
 	}
 	coding, _ := contentCoding(r)
-	return h.opts.Messages.ReadBody(r, coding != "", int64(h.opts.MaxMessageBytes), BodyDecodings)
+	return h.opts.Messages.ReadBody(r, coding != "", int64(h.opts.MaxMessageBytes))
 }
 
 // decode decodes the body into the message. Fields that the path also sets must be equal.
@@ -172,7 +170,7 @@ func (c *call) setMask(body []byte, target protoreflect.Message) error {
 	if mask == nil || c.message.Has(mask) {
 		return nil
 	}
-	var members map[string]json.RawMessage
+	var members map[string]skipped
 	if err := json.Unmarshal(body, &members); err != nil {
 		return newBodyError("must be valid JSON")
 	}
@@ -188,6 +186,12 @@ func (c *call) setMask(body []byte, target protoreflect.Message) error {
 	}
 	return nil
 }
+
+// skipped is a JSON value that is not decoded.
+type skipped struct{}
+
+// UnmarshalJSON accepts any value.
+func (*skipped) UnmarshalJSON([]byte) error { return nil }
 
 func isOutputOnly(field protoreflect.FieldDescriptor) bool {
 	behavior, _ := proto.GetExtension(field.Options(), annotations.E_FieldBehavior).([]annotations.FieldBehavior)
@@ -229,21 +233,4 @@ func (h *handler) countRejection(cause user.Reason) {
 	if cause != user.MessageTooLarge && cause != user.Overloaded {
 		h.opts.Refused(cause)
 	}
-}
-
-// request returns the request to the Connect handler.
-func (c *call) request(r *http.Request, body []byte) *http.Request {
-	procedure := c.route.procedure()
-	out := r.WithContext(r.Context())
-	out.Method, out.URL, out.RequestURI = http.MethodPost, &url.URL{Path: procedure}, procedure
-	out.Header = make(http.Header, len(r.Header))
-	forward(out.Header, r.Header)
-	out.Header.Set("Content-Type", typeProto)
-	out.Header.Set("Connect-Protocol-Version", "1")
-	out.Header.Set("Content-Length", strconv.Itoa(len(body)))
-	if c.timeout != "" {
-		out.Header.Set("Connect-Timeout-Ms", c.timeout)
-	}
-	out.Body, out.ContentLength, out.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
-	return out
 }

@@ -2,8 +2,8 @@
 // google.api.http annotations below /api/v1/, event streams, and the OpenAPI document.
 //
 // It is not a second implementation. A request is converted once, from path, query, header and
-// body, to the message of its RPC, and passed in process to the Connect handler with all its
-// interceptors. An invalid request gets a 4xx status and a google.rpc.Status in JSON with a
+// body, to the message of its RPC, and passed to the Connect handler with all its interceptors,
+// which returns the message of the response (see Interceptor). An invalid request gets a 4xx status and a google.rpc.Status in JSON with a
 // violation for each field, and does not reach the RPC.
 //
 // Authentication, CORS and timeouts are the task of the middleware around it.
@@ -46,12 +46,12 @@ type FlushControl interface {
 
 // Options configure the handler.
 type Options struct {
-	// Handler is the Connect handler of user.v1.UserService with its interceptors. It
-	// must not handle conditional requests itself. Required.
-	Handler http.Handler
-	// WithFlusher returns a context with the flush control of an in-process stream. The
-	// connection's own control must not be used, because another goroutine writes to it.
+	// Handler is the Connect handler of user.v1.UserService with its interceptors, the
+	// outermost of which is Interceptor. It must not handle conditional requests itself.
 	// Required.
+	Handler http.Handler
+	// WithFlusher returns a context with the flush control of a stream, in place of the
+	// connection's own. Required.
 	WithFlusher func(context.Context, FlushControl) context.Context
 	// MaxMessageBytes is the maximum size of a request body, before and after
 	// decompression. Default: 4 MiB.
@@ -79,7 +79,6 @@ type handler struct {
 	opts      Options
 	resources []*resource
 	document  http.Handler
-	streams   streamClients
 }
 
 // New returns the handler for Prefix and OpenAPIPath.
@@ -119,10 +118,7 @@ func New(opts Options) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rest: %w", err)
 	}
-	h := &handler{
-		opts: opts, resources: resources,
-		document: documentHandler(), streams: newStreamClients(opts),
-	}
+	h := &handler{opts: opts, resources: resources, document: documentHandler()}
 	if err := h.addStreams(service.Methods()); err != nil {
 		return nil, fmt.Errorf("rest: %w", err)
 	}
@@ -137,11 +133,11 @@ func (h *handler) addStreams(methods protoreflect.MethodDescriptors) error {
 		method   string
 		template string
 		body     string
-		open     func(*call, lastEvent, string) streamCall
+		open     func(*call, lastEvent, string) streamOptions
 	}{
-		{"StreamUserActivities", http.MethodGet, Prefix + "users/{user_id}/activities", "", h.openActivities},
-		{"WatchUserStatus", http.MethodGet, Prefix + "users:watchStatus", "", h.openStatuses},
-		{"WatchUserStatus", http.MethodPost, Prefix + "users:watchStatus", wholeBody, h.openStatuses},
+		{"StreamUserActivities", http.MethodGet, Prefix + "users/{user_id}/activities", "", openActivities},
+		{"WatchUserStatus", http.MethodGet, Prefix + "users:watchStatus", "", openStatuses},
+		{"WatchUserStatus", http.MethodPost, Prefix + "users:watchStatus", wholeBody, openStatuses},
 	} {
 		rpc := methods.ByName(s.rpc)
 		segments, verb, ok := parseTemplate(s.template)

@@ -1,6 +1,10 @@
 package rest
 
 import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
 	"math"
 	"net/http"
 	"strconv"
@@ -13,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -124,11 +129,35 @@ func reason(s *status.Status) user.Reason {
 func statusOf(err *connect.Error) *status.Status {
 	s := &status.Status{Code: int32(err.Code()), Message: err.Message()}
 	for _, d := range err.Details() {
-		s.Details = append(s.Details, packedDetail(d.Type(), d.Bytes()))
+		s.Details = append(s.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + d.Type(), Value: d.Bytes()})
 	}
 	return s
 }
 
-func packedDetail(name string, value []byte) *anypb.Any {
-	return &anypb.Any{TypeUrl: "type.googleapis.com/" + name, Value: value}
+// statusOfRPC returns the status for the client. An error that the service has not mapped, or an internal
+// error without a reason, may contain internals: it is logged, and the client gets an incident id.
+func (h *handler) statusOfRPC(ctx context.Context, err error) *status.Status {
+	if failure := (*connect.Error)(nil); errors.As(err, &failure) {
+		s := statusOf(failure)
+		switch failure.Code() {
+		case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
+			if reason(s) != "" {
+				return s
+			}
+		default:
+			return s
+		}
+	}
+	return h.internalStatus(ctx, err)
+}
+
+// internalStatus logs an unexpected error and returns its status.
+func (h *handler) internalStatus(ctx context.Context, err error) *status.Status {
+	incident := rand.Text()
+	attrs := []slog.Attr{slog.String("incident", incident), slog.Any("error", err)}
+	if stack := panics.Stack(err); stack != "" {
+		attrs = append(attrs, slog.String("stack", stack))
+	}
+	h.opts.Logger.LogAttrs(ctx, slog.LevelError, "REST request failed", attrs...)
+	return rpcstatus.Internal(incident)
 }

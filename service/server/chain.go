@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -13,6 +12,7 @@ import (
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/panics"
+	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 	"github.com/yourorg/userservice/service/validate"
@@ -42,8 +42,10 @@ type interceptors struct{ outer, inner []connect.Interceptor }
 
 // chain returns the interceptors of every call of the service. The order matters:
 func chain(l links) (c interceptors) {
-	// Spans come first, so that metrics and log lines have the trace id.
-	c.outer = append(slices.Clone(l.traces),
+	// REST passes its messages to the interceptors and handlers without encoding them.
+	c.outer = []connect.Interceptor{rest.Interceptor{}}
+	// Spans come next, so that metrics and log lines have the trace id.
+	c.outer = append(append(c.outer, l.traces...),
 		// Metrics and the log line have the code and the duration that the client observes.
 		l.calls,
 		l.observers.log,

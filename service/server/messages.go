@@ -29,9 +29,9 @@ const (
 func (s *Server) newMessages() *transport.Messages {
 	limit := max(decodedFactor*int64(s.cfg.MaxMessageBytes), minMaxDecoded)
 	if share := s.limits.memory.CallerShare(budget.Known); share > 0 {
-		// A REST body is reserved for each of its decodings. A message that can never be reserved
-		// is rejected as too complex: OVERLOADED would make the client retry.
-		limit = min(limit, share/rest.BodyDecodings)
+		// A message that can never be reserved is rejected as too complex: OVERLOADED would make
+		// the client retry.
+		limit = min(limit, share)
 	}
 	return transport.NewMessages(transport.MessageOptions{
 		TooLarge: s.newTooLargeErrorFor,

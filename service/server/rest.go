@@ -15,7 +15,7 @@ func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 	handler, err := rest.New(rest.Options{
 		Handler: rpc,
 		WithFlusher: func(ctx context.Context, control rest.FlushControl) context.Context {
-			// Marks the exchange with the client as a stream; control is that of the in-process stream.
+			// control replaces that of the exchange.
 			if x := stateOf(ctx).exchange; x != nil {
 				x.MarkStreaming()
 			}

@@ -270,7 +270,7 @@ func (in *Incoming) accept(data []byte) error {
 	if len(data) > int(in.limit) {
 		return in.messages.opts.TooLarge(in.request, in.limit)
 	}
-	decoded, err := in.messages.reserve(in.request, in.input, in.json, data, 1)
+	decoded, err := in.messages.reserve(in.request, in.input, in.json, data)
 	if err != nil {
 		return err
 	}
@@ -284,13 +284,11 @@ func (in *Incoming) accept(data []byte) error {
 	return nil
 }
 
-// reserve reserves the memory for decoding a message so many times.
-func (m *Messages) reserve(
-	r *http.Request, message protoreflect.MessageDescriptor, json bool, data []byte, times int64,
-) (int64, error) {
-	size := m.opts.DecodedSize(message, json, data) * times
+// reserve reserves the memory of the decoded message.
+func (m *Messages) reserve(r *http.Request, message protoreflect.MessageDescriptor, json bool, data []byte) (int64, error) {
+	size := m.opts.DecodedSize(message, json, data)
 	memory := budget.FromContext(r.Context())
-	if size > m.opts.MaxDecoded*times {
+	if size > m.opts.MaxDecoded {
 		return 0, m.opts.TooComplex(m.opts.MaxDecoded)
 	}
 	if size <= smallBytes {
@@ -325,10 +323,9 @@ func (m *Messages) inflate(r *http.Request, compressed []byte, limit int64) ([]b
 	return data, err
 }
 
-// ReadBody reads the request body, a JSON message that will be decoded so many times. The guard
-// limits and reserves it as it arrives. Errors are those of the options, of the body, and
-// *GzipError.
-func (m *Messages) ReadBody(r *http.Request, gzip bool, limit, times int64) ([]byte, error) {
+// ReadBody reads the request body, a JSON message. The guard limits and reserves it as it arrives.
+// Errors are those of the options, of the body, and *GzipError.
+func (m *Messages) ReadBody(r *http.Request, gzip bool, limit int64) ([]byte, error) {
 	data, err := readAll(r.Body, limit)
 	if err != nil {
 		return nil, err
@@ -342,7 +339,7 @@ func (m *Messages) ReadBody(r *http.Request, gzip bool, limit, times int64) ([]b
 	if int64(len(data)) > limit {
 		return nil, m.opts.TooLarge(r, limit)
 	}
-	if _, err := m.reserve(r, nil, true, data, times); err != nil {
+	if _, err := m.reserve(r, nil, true, data); err != nil {
 		return nil, err
 	}
 	return data, nil

@@ -7,15 +7,18 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-
-	"google.golang.org/protobuf/proto"
+	"time"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -69,7 +72,7 @@ func TestHandlerWithoutFlushControl(t *testing.T) {
 	})
 }
 
-// A stalled client blocks the handler with bounded buffers.
+// A stalled client blocks the handler at its first row.
 func TestStalledClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
@@ -84,8 +87,8 @@ func TestStalledClient(t *testing.T) {
 		w := newWire()
 		w.full = make(chan struct{})
 		c := dialOver(t, w, newHandler(t, f), sse(activitiesPath))
-		if n, most := sent.Load(), int64((64<<10)/proto.Size(activity(1))+300); n > most || n < 100 {
-			t.Errorf("%d buffered rows", n)
+		if n := sent.Load(); n != 1 {
+			t.Errorf("%d rows sent, want 1", n)
 		}
 		c.leave()
 		c.mu.Lock()
@@ -98,19 +101,77 @@ func TestStalledClient(t *testing.T) {
 	})
 }
 
-// A failed write cancels the handler.
+// A failed write of a row or of a heartbeat cancels the handler.
 func TestFailedWriteEndsTheHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source := &feed{live: make(chan int64)}
-		c := dial(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
-		c.mu.Lock()
-		c.broken = context.Canceled
-		c.mu.Unlock()
-		source.live <- 1
-		if !c.ended() {
-			t.Error("the handler has not returned")
+		for _, heartbeat := range []bool{false, true} {
+			source := &feed{live: make(chan int64)}
+			c := dial(t, newHandler(t, &fake{stream: source.serve}), sse(activitiesPath))
+			c.mu.Lock()
+			c.broken = context.Canceled
+			c.mu.Unlock()
+			if heartbeat {
+				time.Sleep(15 * time.Second) // bubble time
+			} else {
+				source.live <- 1
+			}
+			if !c.ended() {
+				t.Errorf("heartbeat %v: the handler has not returned", heartbeat)
+			}
 		}
 	})
+}
+
+// A stream runs on the goroutine of its request.
+func TestStreamRunsOnTheGoroutineOfTheRequest(t *testing.T) {
+	var stack string
+	f := &fake{stream: func(context.Context, *userv1.StreamUserActivitiesRequest, *activities) error {
+		stack = string(debug.Stack())
+		return nil
+	}}
+	serve(t, newHandler(t, f), sse(activitiesPath))
+	contains(t, stack, "TestStreamRunsOnTheGoroutineOfTheRequest(")
+}
+
+// A handler that waits for a heartbeat to be written does not hold its processor slot.
+func TestBlockedHeartbeatReleasesTheSlot(t *testing.T) {
+	slot := new(fair.Slot)
+	slot.Open(fair.NewScheduler(), "a")
+	w := newWire()
+	w.full = make(chan struct{})
+	f := &fake{stream: func(_ context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
+		awaitStack(t, "(*stream).heartbeat", "(*wire).Write")
+		slot.Acquire()
+		return stream.Send(activity(1))
+	}}
+	h := newHandler(t, f, func(o *rest.Options) { o.Heartbeat = time.Millisecond })
+	r := sse(activitiesPath).make(t)
+	r = r.WithContext(fair.NewContext(r.Context(), slot))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.ServeHTTP(w, r)
+	}()
+	awaitStack(t, "(*stream).send", "(*Mutex).lockSlow")
+	if slot.Release() {
+		t.Error("slot is held, want released")
+	}
+	close(w.full)
+	<-done
+}
+
+// awaitStack waits until the stack of a goroutine has all functions.
+func awaitStack(t *testing.T, functions ...string) {
+	buf := make([]byte, 1<<20)
+	for t.Context().Err() == nil {
+		all := string(buf[:runtime.Stack(buf, true)])
+		for one := range strings.SplitSeq(all, "\n\n") {
+			if !slices.ContainsFunc(functions, func(f string) bool { return !strings.Contains(one, f) }) {
+				return
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // The handler uses resources of the request, so ServeHTTP returns after it.
@@ -183,7 +244,7 @@ func TestContextAndHeadersOfTheCall(t *testing.T) {
 	}
 }
 
-// A panic on the in-process goroutine must not end the process.
+// A panic outside of the interceptors is logged, and the client gets an internal error.
 func TestPanickingHandler(t *testing.T) {
 	for _, rows := range []int{0, 1} {
 		var logged bytes.Buffer

@@ -1,0 +1,183 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// An invocation is a call of the Connect handler. Interceptor passes its messages as they are, so
+// they are neither encoded nor decoded.
+type invocation struct {
+	request protoreflect.Message
+	send    func(proto.Message) error // of a stream
+	// timeout of the call in milliseconds; empty: none
+	timeout string
+
+	// Results.
+	header   http.Header   // response header
+	response proto.Message // of a unary call
+	err      error
+	returned bool // the interceptors have returned; err is their error
+}
+
+type invocationKey struct{}
+
+// invoke calls an RPC on the goroutine of the caller. An error is an error of the RPC.
+func (h *handler) invoke(r *http.Request, rt *route, in *invocation) error {
+	procedure := rt.procedure()
+	out := r.WithContext(context.WithValue(r.Context(), invocationKey{}, in))
+	out.Method, out.URL, out.RequestURI = http.MethodPost, &url.URL{Path: procedure}, procedure
+	out.Header = make(http.Header, len(r.Header)+3)
+	forward(out.Header, r.Header)
+	out.Header["Content-Type"] = []string{typeProto}
+	if rt.rpc.IsStreamingServer() {
+		out.Header["Content-Type"] = []string{typeConnectStream}
+	}
+	if in.timeout != "" {
+		out.Header["Connect-Timeout-Ms"] = []string{in.timeout}
+	}
+	out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, 0, nil
+	w := &discardWriter{header: in.header}
+	h.opts.Handler.ServeHTTP(w, out)
+	if !in.returned {
+		return fmt.Errorf("%s was not called: HTTP status %d", procedure, w.status)
+	}
+	return in.err
+}
+
+// discardWriter is the http.ResponseWriter of the Connect handler. It discards the body, because
+// Interceptor has taken the messages and the error.
+type discardWriter struct {
+	header http.Header
+	status int
+}
+
+// Header implements http.ResponseWriter.
+func (w *discardWriter) Header() http.Header { return w.header }
+
+// WriteHeader records the status for errors.
+func (w *discardWriter) WriteHeader(status int) { w.status = status }
+
+// Write discards data.
+func (w *discardWriter) Write(data []byte) (int, error) { return len(data), nil }
+
+// Flush does nothing. Connect requires it for streams.
+func (w *discardWriter) Flush() {}
+
+// Interceptor passes the messages of REST calls between this package and the handlers. It must be
+// the outermost interceptor of Options.Handler. Other calls pass unchanged.
+type Interceptor struct{}
+
+// WrapUnary passes the messages and the error of a unary call.
+func (Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		in, ok := ctx.Value(invocationKey{}).(*invocation)
+		if !ok {
+			return next(ctx, req)
+		}
+		if err := in.receive(req.Any()); err != nil {
+			return nil, err
+		}
+		res, err := next(ctx, req)
+		in.returned, in.err = true, err
+		if err == nil {
+			in.response, _ = res.Any().(proto.Message)
+		}
+		return connect.NewResponse(&emptypb.Empty{}), nil
+	}
+}
+
+// WrapStreamingClient returns next unchanged.
+func (Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler passes the messages and the error of a stream.
+func (Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		in, ok := ctx.Value(invocationKey{}).(*invocation)
+		if !ok {
+			return next(ctx, conn)
+		}
+		in.err = next(ctx, &invocationConn{StreamingHandlerConn: conn, invocation: in})
+		in.returned = true
+		return nil
+	}
+}
+
+// receive sets an empty message to the request, without a copy of its fields.
+func (in *invocation) receive(message any) error {
+	m, ok := message.(proto.Message)
+	if !ok || m.ProtoReflect().Descriptor() != in.request.Descriptor() {
+		return fmt.Errorf("request of type %T, want %s", message, in.request.Descriptor().FullName())
+	}
+	to := m.ProtoReflect()
+	in.request.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		to.Set(field, value)
+		return true
+	})
+	return nil
+}
+
+// invocationConn is the conn of a server stream.
+type invocationConn struct {
+	connect.StreamingHandlerConn
+
+	invocation *invocation
+	received   bool
+}
+
+// Receive returns the request, then io.EOF.
+func (c *invocationConn) Receive(message any) error {
+	if c.received {
+		return io.EOF
+	}
+	c.received = true
+	return c.invocation.receive(message)
+}
+
+// Send sends a message; nil has no effect.
+func (c *invocationConn) Send(message any) error {
+	if message == nil {
+		return nil
+	}
+	m, ok := message.(proto.Message)
+	if !ok {
+		return errors.New("message is not a proto message")
+	}
+	return c.invocation.send(m)
+}
+
+// forward copies the end-to-end headers.
+func forward(to, from http.Header) {
+	for name, values := range from {
+		if !isOwn(name) {
+			to[name] = values
+		}
+	}
+}
+
+// isOwn reports whether a header belongs to the exchange with the client, and is not forwarded.
+func isOwn(name string) bool {
+	switch name {
+	case "Accept", "Cache-Control", "Connection", "Expect", "Keep-Alive", "Last-Event-Id", "Pragma", "Range", "Te",
+		"Trailer", "Transfer-Encoding", "Upgrade", "X-Server-Timeout":
+		return true
+	}
+	prefix, _, found := strings.Cut(name, "-")
+	switch prefix {
+	case "Accept", "Connect", "Content", "Grpc", "If", "Proxy":
+		return found
+	}
+	return false
+}
