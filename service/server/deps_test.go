@@ -46,6 +46,8 @@ var mayImport = map[string][]string{
 	"service/rest": {
 		"service/fair", "service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
 	},
+	"service/health":    {"service/user", "gen/..."},
+	"service/janitor":   {"service/telemetry", "service/user"},
 	"service/transport": {"service/filewatch", "service/fair", "service/jsonpb", "service/budget"},
 	"service/server":    {"service/...", "console", "gen/..."},
 

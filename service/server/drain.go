@@ -89,7 +89,7 @@ func (s *Server) drain(ctx context.Context) error {
 }
 
 func (s *Server) markNotReady(context.Context) error {
-	s.health.drain()
+	s.health.Drain()
 	s.guard.DisableKeepAlives()
 	return nil
 }
@@ -108,7 +108,7 @@ func (s *Server) waitForBalancers(ctx context.Context) error {
 
 func (s *Server) endStreams(context.Context) error {
 	s.feed.Drain()
-	s.health.endWatches()
+	s.health.EndWatches()
 	s.guard.StopStreams() // handlers blocked in Receive cannot be notified otherwise
 	// A handler blocked in a write cannot be notified. Its client can resume after the last row it
 	// received.

@@ -16,6 +16,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/health"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -96,16 +97,16 @@ func TestShutdownCancelsLateCalls(t *testing.T) {
 // During the shutdown Check returns NOT_SERVING and Watch ends.
 func TestHealthDuringShutdown(t *testing.T) {
 	t.Parallel()
-	h := newHealth(func() user.Head { return user.Head{Epoch: "e", Position: 7} })
+	h := health.New(func() user.Head { return user.Head{Epoch: "e", Position: 7} })
 	mux := http.NewServeMux()
 	mux.Handle(grpchealth.NewHandler(h))
-	mux.Handle(h.watchHandler())
+	mux.Handle(h.WatchHandler())
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	client := grpchealth.NewClient(server.Client(), server.URL)
-	h.drain()
-	h.endWatches()
-	for _, name := range []string{healthServer, healthReads, healthWrites} {
+	h.Drain()
+	h.EndWatches()
+	for _, name := range []string{health.Server, health.Reads, health.Writes} {
 		got, err := client.Check(t.Context(), &grpchealth.CheckRequest{Service: name})
 		if err != nil || got.Status != grpchealth.StatusNotServing {
 			t.Errorf("%q: got %v, %v", name, got, err)

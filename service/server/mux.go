@@ -12,18 +12,19 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/health"
 	"github.com/yourorg/userservice/service/rest"
 )
 
 // rpcMux returns the handler of all RPCs except those of additional services.
 func rpcMux(
-	service userv1connect.UserServiceHandler, health *health,
+	service userv1connect.UserServiceHandler, checks *health.Health,
 	serviceOptions, plainOptions connect.HandlerOption,
 ) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle(userv1connect.NewUserServiceHandler(service, serviceOptions))
-	mux.Handle(grpchealth.NewHandler(grpchealth.Checker(health), plainOptions))
-	mux.Handle(health.watchHandler(plainOptions))
+	mux.Handle(grpchealth.NewHandler(grpchealth.Checker(checks), plainOptions))
+	mux.Handle(checks.WatchHandler(plainOptions))
 	reflector := grpcreflect.NewStaticReflector(userv1connect.UserServiceName, grpchealth.HealthV1ServiceName)
 	// Some tools only support v1alpha.
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, plainOptions))

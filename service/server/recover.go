@@ -1,10 +1,6 @@
 package server
 
 import (
-	"context"
-	"crypto/rand"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -27,7 +23,7 @@ func recoverPanics(log *slog.Logger, next http.Handler) http.Handler {
 			if value == http.ErrAbortHandler { //nolint:errorlint // net/http compares the value, too
 				panic(value)
 			}
-			incident := logPanic(r.Context(), log, "panic in request handler", panics.New(value), slog.String("path", r.URL.Path))
+			incident := panics.Log(r.Context(), log, "panic in request handler", panics.New(value), slog.String("path", r.URL.Path))
 			x, ok := w.(*transport.Exchange)
 			if ok {
 				x.MarkPanicked()
@@ -50,23 +46,4 @@ func writeInternalError(w http.ResponseWriter, r *http.Request, refusals *refusa
 		}
 	}
 	refusals.refuse(w, r, user.NewInternalError(incident))
-}
-
-// logPanic logs a panic with a new incident id.
-func logPanic(ctx context.Context, log *slog.Logger, message string, p *panics.Error, attrs ...slog.Attr) (incident string) {
-	incident = rand.Text()
-	log.LogAttrs(ctx, slog.LevelError, message, append(attrs, slog.String("incident", incident),
-		slog.Any("panic", p.Value), slog.String("stack", string(p.Stack)))...)
-	return incident
-}
-
-// recoverTask returns do with panics logged and converted to errors.
-func recoverTask(log *slog.Logger, task string, do func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		err := panics.Catch(func() error { return do(ctx) })
-		if p := (*panics.Error)(nil); errors.As(err, &p) {
-			return fmt.Errorf("panic, incident %s", logPanic(ctx, log, "panic in background task", p, slog.String("task", task)))
-		}
-		return err
-	}
 }

@@ -2,20 +2,16 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
-	"github.com/yourorg/userservice/service/user"
 )
 
 // A panic in the middleware gets an error response in the protocol of the request. If the response has
@@ -76,55 +72,6 @@ func TestPanicInMiddleware(t *testing.T) {
 			if logged := strings.Contains(log.String(), "recover_test.go"); logged != (c.name != "abort") {
 				t.Errorf("the log: %s", &log)
 			}
-		})
-	}
-}
-
-// panickingStore panics in the first calls.
-type panickingStore struct {
-	nopStore
-
-	ill, asked int
-}
-
-func (s *panickingStore) First(ctx context.Context) (int64, error) {
-	if s.asked++; s.asked <= s.ill {
-		panic("planted")
-	}
-	return s.nopStore.First(ctx)
-}
-
-func (s *panickingStore) DuePurges(context.Context, int) ([]int64, error) {
-	if s.asked++; s.asked <= s.ill {
-		panic("planted")
-	}
-	return nil, nil
-}
-
-func (s *panickingStore) ExpireRequestIDs(context.Context, int) (int, error) { return 0, nil }
-
-// A panic ends only one round of a background task.
-func TestPanicInBackgroundTask(t *testing.T) {
-	for name, run := range map[string]func(context.Context, *slog.Logger, *panickingStore){
-		"housekeeping": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
-			(&janitor{store: store, clock: time.Now, log: log, metrics: telemetry.NewMetrics(telemetry.Build{})}).run(ctx)
-		},
-		"read probe": func(ctx context.Context, log *slog.Logger, store *panickingStore) {
-			h := newHealth(func() user.Head { return user.Head{} })
-			(&prober{store: store, health: h, log: log}).run(ctx)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var log bytes.Buffer
-				ctx, cancel := context.WithTimeout(t.Context(), 5*janitorInterval)
-				defer cancel()
-				store := &panickingStore{nopStore: nopStore{readsFail: new(atomic.Bool), writesFail: new(atomic.Bool)}, ill: 2}
-				run(ctx, slog.New(slog.NewTextHandler(&log, nil)), store)
-				if store.asked < 4 || strings.Count(log.String(), name) != 2 || !strings.Contains(log.String(), "recover_test.go") {
-					t.Errorf("asked %d times: %s", store.asked, &log)
-				}
-			})
 		})
 	}
 }

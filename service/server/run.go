@@ -18,6 +18,8 @@ import (
 
 	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/health"
+	"github.com/yourorg/userservice/service/janitor"
 	"github.com/yourorg/userservice/service/store/traced"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
@@ -47,7 +49,7 @@ type Server struct {
 	callers  *callers
 	limits   *limits
 	feed     *feed.Feed
-	health   *health
+	health   *health.Health
 	clock    func() clock.Status // nil: unknown
 	services []Service
 	guard    *transport.Guard
@@ -102,7 +104,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if s.feed, err = feed.Open(ctx, store); err != nil {
 		return nil, fmt.Errorf("open feed: %w", err)
 	}
-	s.health = newHealth(s.feed.Head)
+	s.health = health.New(s.feed.Head)
 	s.clock = parts.Storage.Clock
 	handler, err := s.handler(store)
 	if err != nil {
@@ -177,14 +179,14 @@ func (s *Server) startBackground(ctx context.Context, parts Parts) {
 	// Background work outlives the context of New; stopBackground ends it.
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
-	probe := &prober{
-		store: s.store, writeFailures: parts.Storage.WriteFailures, integrity: parts.Storage.Integrity, health: s.health, log: s.log,
+	probe := &health.Prober{
+		Store: s.store, WriteFailures: parts.Storage.WriteFailures, Integrity: parts.Storage.Integrity, Health: s.health, Log: s.log,
 	}
-	probe.probe(ctx)
-	cleaner := &janitor{store: s.store, clock: parts.Clock, log: s.log, metrics: s.metrics}
+	probe.Probe(ctx)
+	cleaner := &janitor.Janitor{Store: s.store, Clock: parts.Clock, Log: s.log, Metrics: s.metrics}
 	s.background.Go(func() { s.callers.run(ctx) })
-	s.background.Go(func() { probe.run(ctx) })
-	s.background.Go(func() { cleaner.run(ctx) })
+	s.background.Go(func() { probe.Run(ctx) })
+	s.background.Go(func() { cleaner.Run(ctx) })
 }
 
 // Addr returns the address of the public listener.
@@ -212,7 +214,7 @@ func (s *Server) Welcome(w io.Writer) {
 // ready reports readiness, and the reasons why the server is not ready or degraded, one a line. A server
 // that cannot authenticate callers is not ready.
 func (s *Server) ready() (ok bool, reason string) {
-	ok, reason = s.health.ready()
+	ok, reason = s.health.Ready()
 	if s.clock != nil {
 		if unconfirmed := s.clock().Unconfirmed; unconfirmed != "" {
 			reason = strings.TrimPrefix(reason+"\nclock: "+unconfirmed, "\n")

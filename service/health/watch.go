@@ -1,4 +1,4 @@
-package server
+package health
 
 import (
 	"context"
@@ -11,14 +11,17 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// healthRepeatInterval is the interval at which a watch repeats an unchanged status. Proxies close
-// streams that are idle for 20 to 60 s, and gRPC clients accept a repeated status.
-const healthRepeatInterval = 15 * time.Second
+// watchProcedure is the path of the watches.
+const watchProcedure = "/grpc.health.v1.Health/Watch"
 
-// watchHandler serves grpc.health.v1.Health/Watch. Unlike the handler of grpchealth, it keeps the
+// repeatInterval is the interval at which a watch repeats an unchanged status. Proxies close
+// streams that are idle for 20 to 60 s, and gRPC clients accept a repeated status.
+const repeatInterval = 15 * time.Second
+
+// WatchHandler serves grpc.health.v1.Health/Watch. Unlike the handler of grpchealth, it keeps the
 // watch of an unknown service open, as the protocol requires, and repeats the status.
-func (h *health) watchHandler(options ...connect.HandlerOption) (path string, handler *connect.Handler) {
-	return healthWatch, connect.NewServerStreamHandler(healthWatch, func(
+func (h *Health) WatchHandler(options ...connect.HandlerOption) (path string, handler *connect.Handler) {
+	return watchProcedure, connect.NewServerStreamHandler(watchProcedure, func(
 		ctx context.Context, req *connect.Request[healthv1.HealthCheckRequest],
 		stream *connect.ServerStream[healthv1.HealthCheckResponse],
 	) error {
@@ -30,7 +33,7 @@ func (h *health) watchHandler(options ...connect.HandlerOption) (path string, ha
 
 // watch sends the current status of the service, then every change, until ctx is done or the server
 // drains.
-func (h *health) watch(
+func (h *Health) watch(
 	ctx context.Context, service string, send func(healthv1.HealthCheckResponse_ServingStatus) error,
 ) error {
 	changed := make(chan struct{}, 1)
@@ -44,7 +47,7 @@ func (h *health) watch(
 		return err
 	}
 	defer stop()
-	repeat := time.NewTicker(healthRepeatInterval)
+	repeat := time.NewTicker(repeatInterval)
 	defer repeat.Stop()
 	last := healthv1.HealthCheckResponse_UNKNOWN // no service has this status
 	for {
@@ -57,7 +60,7 @@ func (h *health) watch(
 				return err
 			}
 			last = status
-			repeat.Reset(healthRepeatInterval)
+			repeat.Reset(repeatInterval)
 		}
 		select {
 		case <-ctx.Done():
@@ -70,17 +73,17 @@ func (h *health) watch(
 }
 
 // subscribe calls changed when the status of the service may have changed. A watch of an unknown
-// service subscribes to the server, to be woken by endWatches.
-func (h *health) subscribe(ctx context.Context, service string, changed func()) (stop func(), err error) {
+// service subscribes to the server, to be woken by EndWatches.
+func (h *Health) subscribe(ctx context.Context, service string, changed func()) (stop func(), err error) {
 	stop, err = h.Watch(ctx, &grpchealth.CheckRequest{Service: service}, changed)
 	if connect.CodeOf(err) == connect.CodeNotFound {
-		return h.Watch(ctx, &grpchealth.CheckRequest{Service: healthServer}, changed)
+		return h.Watch(ctx, &grpchealth.CheckRequest{Service: Server}, changed)
 	}
 	return stop, err
 }
 
-// watchStatus returns the status that a watch sends, or NewDrainingError after endWatches.
-func (h *health) watchStatus(ctx context.Context, service string) (healthv1.HealthCheckResponse_ServingStatus, error) {
+// watchStatus returns the status that a watch sends, or NewDrainingError after EndWatches.
+func (h *Health) watchStatus(ctx context.Context, service string) (healthv1.HealthCheckResponse_ServingStatus, error) {
 	h.mu.Lock()
 	ended := h.ended
 	h.mu.Unlock()

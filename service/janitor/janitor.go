@@ -1,4 +1,5 @@
-package server
+// Package janitor purges deleted users after their retention, and deletes expired request ids.
+package janitor
 
 import (
 	"context"
@@ -7,32 +8,32 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/user"
 )
 
 const (
-	janitorInterval = time.Minute
+	interval = time.Minute
 	// The batch sizes bound how long one write of the janitor delays other writers.
 	purgeBatch  = 100
 	redactBatch = 500
 	expireBatch = 1000
-	// janitorActor is the actor of purges in the log.
-	janitorActor = "userd"
+	// actor is the actor of purges in the log.
+	actor = "userd"
 )
 
-// janitor purges deleted users after their retention, and deletes expired request ids. Its work can
-// be interrupted at any point and repeated.
-type janitor struct {
-	store   user.Store
-	clock   func() time.Time
-	log     *slog.Logger
-	metrics *telemetry.Metrics
+// Janitor does the housekeeping of a store. Its work can be interrupted at any point and repeated.
+type Janitor struct {
+	Store   user.Store
+	Clock   func() time.Time
+	Log     *slog.Logger
+	Metrics *telemetry.Metrics
 }
 
-// run cleans up at once and then at intervals, until ctx is done.
-func (j *janitor) run(ctx context.Context) {
-	ticker := time.NewTicker(janitorInterval)
+// Run cleans up at once and then at intervals, until ctx is done.
+func (j *Janitor) Run(ctx context.Context) {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		j.cleanUp(ctx)
@@ -44,8 +45,8 @@ func (j *janitor) run(ctx context.Context) {
 	}
 }
 
-func (j *janitor) cleanUp(ctx context.Context) {
-	_ = recoverTask(j.log, "housekeeping", func(ctx context.Context) error { // a panic ends only this round
+func (j *Janitor) cleanUp(ctx context.Context) {
+	_ = panics.Task(j.Log, "housekeeping", func(ctx context.Context) error { // a panic ends only this round
 		j.do(ctx, telemetry.StepPurge, "purged users", j.purgeAll)
 		j.do(ctx, telemetry.StepExpire, "expired request ids", j.expireRequestIDs)
 		return nil
@@ -53,25 +54,25 @@ func (j *janitor) cleanUp(ctx context.Context) {
 }
 
 // do runs a step, and counts and logs its result. A failure caused by the shutdown is ignored.
-func (j *janitor) do(ctx context.Context, step, message string, run func(context.Context) (int, error)) {
-	start := j.clock()
+func (j *Janitor) do(ctx context.Context, step, message string, run func(context.Context) (int, error)) {
+	start := j.Clock()
 	count, err := run(ctx)
 	if err == nil || ctx.Err() == nil {
-		j.metrics.HousekeepingDone(step, count, j.clock(), err)
+		j.Metrics.HousekeepingDone(step, count, j.Clock(), err)
 	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		j.log.LogAttrs(ctx, slog.LevelError, "housekeeping failed",
+		j.Log.LogAttrs(ctx, slog.LevelError, "housekeeping failed",
 			slog.String("step", step), slog.Int("count", count), slog.Any("error", err))
 	case count > 0:
-		j.log.LogAttrs(ctx, slog.LevelInfo, message, slog.Int("count", count), slog.Duration("duration", j.clock().Sub(start)))
+		j.Log.LogAttrs(ctx, slog.LevelInfo, message, slog.Int("count", count), slog.Duration("duration", j.Clock().Sub(start)))
 	}
 }
 
-func (j *janitor) purgeAll(ctx context.Context) (purged int, err error) {
+func (j *Janitor) purgeAll(ctx context.Context) (purged int, err error) {
 	for {
-		due, err := j.store.DuePurges(ctx, purgeBatch)
+		due, err := j.Store.DuePurges(ctx, purgeBatch)
 		if err != nil {
 			return purged, err
 		}
@@ -100,9 +101,9 @@ func (j *janitor) purgeAll(ctx context.Context) (purged int, err error) {
 
 // purge redacts the rows of the user and then removes it. In this order an interrupted purge stays
 // due. It reports whether the user existed.
-func (j *janitor) purge(ctx context.Context, id int64) (existed bool, err error) {
+func (j *Janitor) purge(ctx context.Context, id int64) (existed bool, err error) {
 	for {
-		more, err := j.store.Redact(ctx, id, redactBatch)
+		more, err := j.Store.Redact(ctx, id, redactBatch)
 		if err != nil {
 			return false, err
 		}
@@ -110,8 +111,8 @@ func (j *janitor) purge(ctx context.Context, id int64) (existed bool, err error)
 			break
 		}
 	}
-	_, err = user.ApplyOne(ctx, j.store, user.Change{
-		Op: &user.Purge{ID: id}, By: user.Author{Actor: janitorActor},
+	_, err = user.ApplyOne(ctx, j.Store, user.Change{
+		Op: &user.Purge{ID: id}, By: user.Author{Actor: actor},
 	})
 	if user.HasReason(err, user.UserNotFound) {
 		return false, nil // purged by another process
@@ -119,9 +120,9 @@ func (j *janitor) purge(ctx context.Context, id int64) (existed bool, err error)
 	return err == nil, err
 }
 
-func (j *janitor) expireRequestIDs(ctx context.Context) (expired int, err error) {
+func (j *Janitor) expireRequestIDs(ctx context.Context) (expired int, err error) {
 	for {
-		n, err := j.store.ExpireRequestIDs(ctx, expireBatch)
+		n, err := j.Store.ExpireRequestIDs(ctx, expireBatch)
 		expired += n
 		if err != nil || n < expireBatch {
 			return expired, err

@@ -1,4 +1,4 @@
-package server
+package janitor
 
 import (
 	"context"
@@ -43,13 +43,13 @@ func TestJanitorPurgesDueUsers(t *testing.T) {
 		}
 
 		var ended = make(chan struct{})
-		j := &janitor{store: store, clock: time.Now, log: log, metrics: telemetry.NewMetrics(telemetry.Build{})}
-		go func() { defer close(ended); j.run(ctx) }()
+		j := &Janitor{Store: store, Clock: time.Now, Log: log, Metrics: telemetry.NewMetrics(telemetry.Build{})}
+		go func() { defer close(ended); j.Run(ctx) }()
 		time.Sleep(time.Hour - time.Second)
 		if _, err := store.Get(ctx, id); err != nil {
 			t.Fatalf("user before its retention ended: %v", err)
 		}
-		time.Sleep(janitorInterval + 2*time.Second)
+		time.Sleep(interval + 2*time.Second)
 		if _, err := store.Get(ctx, id); !user.HasReason(err, user.UserNotFound) {
 			t.Errorf("user after its retention: %v, want USER_NOT_FOUND", err)
 		}
@@ -60,7 +60,7 @@ func TestJanitorPurgesDueUsers(t *testing.T) {
 		if got := page.Rows[0].Details["new.username"]; got != user.RedactedMark {
 			t.Errorf("got username %q in the log", got)
 		}
-		if last := page.Rows[2]; last.Action != user.ActionPurged || last.Details[user.DetailActor] != janitorActor {
+		if last := page.Rows[2]; last.Action != user.ActionPurged || last.Details[user.DetailActor] != actor {
 			t.Errorf("got %v", last)
 		}
 		cancel()
@@ -95,9 +95,38 @@ func (s *stuckStore) Submit(context.Context, user.Batch) *user.Pending {
 
 func TestJanitorContinuesAfterFailure(t *testing.T) {
 	store := &stuckStore{}
-	j := &janitor{store: store, clock: time.Now, log: slog.New(slog.DiscardHandler), metrics: telemetry.NewMetrics(telemetry.Build{})}
+	j := &Janitor{Store: store, Clock: time.Now, Log: slog.New(slog.DiscardHandler), Metrics: telemetry.NewMetrics(telemetry.Build{})}
 	purged, err := j.purgeAll(t.Context())
 	if purged != 2 || err == nil || len(store.redacted) != 2 {
 		t.Errorf("got %d, %v, redacted %v", purged, err, store.redacted)
 	}
+}
+
+// panickingStore panics in the first searches for due users.
+type panickingStore struct {
+	user.Store
+
+	panics, searches int
+}
+
+func (s *panickingStore) DuePurges(context.Context, int) ([]int64, error) {
+	if s.searches++; s.searches <= s.panics {
+		panic("planted")
+	}
+	return nil, nil
+}
+
+func (s *panickingStore) ExpireRequestIDs(context.Context, int) (int, error) { return 0, nil }
+
+// A panic ends one round only.
+func TestPanicInJanitor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*interval)
+		defer cancel()
+		store := &panickingStore{panics: 2}
+		(&Janitor{Store: store, Clock: time.Now, Log: slog.New(slog.DiscardHandler), Metrics: telemetry.NewMetrics(telemetry.Build{})}).Run(ctx)
+		if store.searches < 4 {
+			t.Errorf("%d rounds, want at least 4", store.searches)
+		}
+	})
 }

@@ -1,4 +1,4 @@
-package server
+package health
 
 import (
 	"context"
@@ -40,23 +40,23 @@ func TestHealthFollowsStore(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		store := nopStore{readsFail: new(atomic.Bool), writesFail: new(atomic.Bool)}
-		h := newHealth(func() user.Head { return user.Head{Epoch: "e", Position: 7} })
+		h := New(func() user.Head { return user.Head{Epoch: "e", Position: 7} })
 		var changes atomic.Int64
-		stop, err := h.Watch(ctx, &grpchealth.CheckRequest{Service: healthWrites}, func() { changes.Add(1) })
+		stop, err := h.Watch(ctx, &grpchealth.CheckRequest{Service: Writes}, func() { changes.Add(1) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer stop()
 		expect := func(reads, writes grpchealth.Status) {
 			t.Helper()
-			for name, want := range map[string]grpchealth.Status{healthServer: reads, healthReads: reads, healthWrites: writes} {
+			for name, want := range map[string]grpchealth.Status{Server: reads, Reads: reads, Writes: writes} {
 				got, err := h.Check(ctx, &grpchealth.CheckRequest{Service: name})
 				if err != nil || got.Status != want {
 					t.Errorf("%q: got %v, %v, want %v", name, got, err, want)
 				}
 			}
 			all := reads == grpchealth.StatusServing && writes == grpchealth.StatusServing
-			if ok, why := h.ready(); ok != (reads == grpchealth.StatusServing) || (why == "") != all {
+			if ok, why := h.Ready(); ok != (reads == grpchealth.StatusServing) || (why == "") != all {
 				t.Errorf("ready: got %v, %q", ok, why)
 			}
 		}
@@ -64,8 +64,8 @@ func TestHealthFollowsStore(t *testing.T) {
 		expect(down, down) // not probed yet
 
 		writeFailures := make(chan struct{}, 1)
-		p := &prober{store: store, writeFailures: writeFailures, health: h, log: slog.New(slog.DiscardHandler)}
-		go p.run(ctx)
+		p := &Prober{Store: store, WriteFailures: writeFailures, Health: h, Log: slog.New(slog.DiscardHandler)}
+		go p.Run(ctx)
 		synctest.Wait()
 		expect(up, up)
 
@@ -95,16 +95,16 @@ func TestHealthFollowsStore(t *testing.T) {
 		after(func() { store.writesFail.Store(false) })
 		expect(up, up)
 
-		after(h.drain)
+		after(h.Drain)
 		expect(down, down)
 		time.Sleep(probeInterval) // a successful probe changes nothing while draining
 		synctest.Wait()
 		expect(down, down)
 
-		after(h.endWatches)
-		_, err = h.watchStatus(ctx, healthServer)
+		after(h.EndWatches)
+		_, err = h.watchStatus(ctx, Server)
 		if !user.HasReason(err, user.ServerDraining) {
-			t.Errorf("watchStatus after endWatches = %v, want SERVER_DRAINING", err)
+			t.Errorf("watchStatus after EndWatches = %v, want SERVER_DRAINING", err)
 		}
 	})
 }
@@ -134,13 +134,13 @@ func TestHealthOfHangingStore(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		store := deafStore{asked: new(atomic.Int64), let: make(chan struct{})}
-		h := newHealth(func() user.Head { return user.Head{} })
-		p := &prober{store: store, health: h, log: slog.New(slog.DiscardHandler)}
-		go p.run(ctx)
+		h := New(func() user.Head { return user.Head{} })
+		p := &Prober{Store: store, Health: h, Log: slog.New(slog.DiscardHandler)}
+		go p.Run(ctx)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		want := "reads: probe timed out after 3s\nwrites: probe timed out after 3s"
-		if ok, why := h.ready(); ok || why != want {
+		if ok, why := h.Ready(); ok || why != want {
 			t.Errorf("ready = %v, %q, want %q", ok, why, want)
 		}
 		if n := store.asked.Load(); n != 2 {
@@ -149,8 +149,36 @@ func TestHealthOfHangingStore(t *testing.T) {
 		close(store.let)
 		time.Sleep(probeTimeout + probeRetryInterval)
 		synctest.Wait()
-		if ok, why := h.ready(); !ok || why != "" {
+		if ok, why := h.Ready(); !ok || why != "" {
 			t.Errorf("ready after recovery = %v, %q, want true", ok, why)
+		}
+	})
+}
+
+// panickingStore panics in the first reads.
+type panickingStore struct {
+	nopStore
+
+	panics, reads int
+}
+
+func (s *panickingStore) First(ctx context.Context) (int64, error) {
+	if s.reads++; s.reads <= s.panics {
+		panic("planted")
+	}
+	return s.nopStore.First(ctx)
+}
+
+// A panic fails one probe only.
+func TestPanicInProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		store := &panickingStore{nopStore: nopStore{readsFail: new(atomic.Bool), writesFail: new(atomic.Bool)}, panics: 2}
+		h := New(func() user.Head { return user.Head{} })
+		(&Prober{Store: store, Health: h, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
+		if store.reads < 4 || !h.ServesReads() {
+			t.Errorf("after %d reads, reads are served = %t, want true", store.reads, h.ServesReads())
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package server
+package health
 
 import (
 	"context"
@@ -14,17 +14,17 @@ import (
 
 // A watch sends the current status, each change at once, and repeats an unchanged status, also for an
 // unknown service. It ends when the server drains.
-func TestHealthWatch(t *testing.T) {
+func TestWatch(t *testing.T) {
 	const up, down, unknown = healthv1.HealthCheckResponse_SERVING, healthv1.HealthCheckResponse_NOT_SERVING, healthv1.HealthCheckResponse_SERVICE_UNKNOWN
 	type statuses = []healthv1.HealthCheckResponse_ServingStatus
 	for service, want := range map[string]statuses{
-		healthServer: {down, down, up, up, down},
-		healthWrites: {down, down, up, up, down},
-		"nobody.v1":  {unknown, unknown, unknown},
+		Server:      {down, down, up, up, down},
+		Writes:      {down, down, up, up, down},
+		"nobody.v1": {unknown, unknown, unknown},
 	} {
 		t.Run(service, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHealth(func() user.Head { return user.Head{Epoch: "e", Position: 7} })
+				h := New(func() user.Head { return user.Head{Epoch: "e", Position: 7} })
 				var got statuses
 				ended := make(chan error, 1)
 				go func() {
@@ -33,12 +33,12 @@ func TestHealthWatch(t *testing.T) {
 						return nil
 					})
 				}()
-				time.Sleep(healthRepeatInterval + time.Second) // one repeat
+				time.Sleep(repeatInterval + time.Second) // one repeat
 				h.set(nil, nil)
-				time.Sleep(healthRepeatInterval + time.Second) // another
-				h.drain()
+				time.Sleep(repeatInterval + time.Second) // another
+				h.Drain()
 				synctest.Wait()
-				h.endWatches()
+				h.EndWatches()
 				if err := <-ended; !user.HasReason(err, user.ServerDraining) {
 					t.Errorf("watch = %v, want SERVER_DRAINING", err)
 				}
@@ -51,10 +51,10 @@ func TestHealthWatch(t *testing.T) {
 }
 
 // A watch ends with its context.
-func TestHealthWatchEndsWithItsContext(t *testing.T) {
+func TestWatchEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		h := newHealth(func() user.Head { return user.Head{} })
+		h := New(func() user.Head { return user.Head{} })
 		ended := make(chan error, 1)
 		go func() {
 			ended <- h.watch(ctx, "nobody.v1", func(healthv1.HealthCheckResponse_ServingStatus) error { return nil })
