@@ -61,7 +61,7 @@ func (p *progress) stop() {
 
 // streamID returns the HTTP/2 stream id of a response, 0 if it is unknown. net/http has no API for
 // it, so the unexported field is read by reflection, while the handler runs. If a Go release moves
-// the field, slow readers count as stalled, and a test fails.
+// the field, slow readers count as stalled, and TestStreamID fails.
 func streamID(w http.ResponseWriter) uint32 {
 	value := reflect.ValueOf(w)
 	for _, field := range []string{"rws", "stream", "id"} {
