@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/yourorg/userservice/service/bounds"
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -18,8 +18,8 @@ import (
 const compressMinBytes = 1024
 
 // newMessages returns a message reader without a memory limit.
-func newMessages(opts Options) *transport.Messages {
-	return transport.NewMessages(transport.MessageOptions{
+func newMessages(opts Options) *codec.Messages {
+	return codec.NewMessages(codec.MessageOptions{
 		TooLarge:    func(_ *http.Request, limit int64) error { return opts.TooLarge(limit) },
 		TooComplex:  func(limit int64) error { return intercept.NewTooComplexError(limit) },
 		Overloaded:  func(*http.Request) error { return user.NewOverloadedError() },

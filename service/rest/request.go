@@ -14,8 +14,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/jsonpb"
-	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -217,7 +217,7 @@ func (h *handler) writeBodyError(w http.ResponseWriter, err error) {
 	switch known, ok := user.AsError(err); {
 	case ok:
 		h.refuseError(w, known)
-	case errors.As(err, new(*transport.GzipError)):
+	case errors.As(err, new(*codec.GzipError)):
 		h.invalid(w, user.Violation{Field: bodyName, Message: "does not match its Content-Encoding"})
 	case errors.As(err, &failure):
 		s := statusOf(failure)

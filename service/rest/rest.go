@@ -21,8 +21,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -64,9 +64,9 @@ type Options struct {
 	// caller in ctx may not call the procedure.
 	Authorize func(ctx context.Context, procedure string) error
 	// Messages reads request bodies. nil: a reader without a memory limit.
-	Messages *transport.Messages
+	Messages *codec.Messages
 	// Compressors compress responses. nil: an own set.
-	Compressors *transport.Compressors
+	Compressors *codec.Compressors
 	// Refused, if set, is called with the reason of each rejection before an RPC, except
 	// for TooLarge.
 	Refused func(user.Reason)
@@ -105,7 +105,7 @@ func New(opts Options) (http.Handler, error) {
 		opts.Messages = newMessages(opts)
 	}
 	if opts.Compressors == nil {
-		opts.Compressors = transport.NewCompressors()
+		opts.Compressors = codec.NewCompressors()
 	}
 	if opts.Refused == nil {
 		opts.Refused = func(user.Reason) {}

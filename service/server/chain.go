@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/panics"
@@ -30,8 +31,8 @@ type links struct {
 	policy    *auth.Policy
 	limits    *limits
 	// messages and compressors are shared by RPCs and REST.
-	messages    *transport.Messages
-	compressors *transport.Compressors
+	messages    *codec.Messages
+	compressors *codec.Compressors
 	// maxCallDuration bounds the duration of a unary call.
 	maxCallDuration time.Duration
 }
@@ -100,7 +101,7 @@ func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, c int
 		connect.WithInterceptors(c.outer...), connect.WithRecover(newPanicError), connect.WithInterceptors(c.inner...),
 		l.messages.Codecs(),
 		l.compressors.Gzip(limit, tooLarge),
-		// transport.Incoming enforces the limit with the errors of this service. This is a
+		// codec.Incoming enforces the limit with the errors of this service. This is a
 		// second line of defense.
 		connect.WithReadMaxBytes(int(limit)),
 	)

@@ -44,11 +44,12 @@ var mayImport = map[string][]string{
 	"service/auth/devtoken": {"service/auth"},
 	"service/intercept":     {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/rest": {
-		"service/fair", "service/user", "service/intercept", "service/transport", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
+		"service/fair", "service/user", "service/intercept", "service/codec", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
 	},
+	"service/codec":     {"service/fair", "service/jsonpb", "service/budget"},
 	"service/health":    {"service/user", "gen/..."},
 	"service/janitor":   {"service/telemetry", "service/user"},
-	"service/transport": {"service/filewatch", "service/fair", "service/jsonpb", "service/budget"},
+	"service/transport": {"service/filewatch", "service/fair", "service/codec", "service/budget"},
 	"service/server":    {"service/...", "console", "gen/..."},
 
 	"gen/user/v1/userv1connect": {"gen/..."},

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
@@ -36,7 +37,7 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	l := links{
 		observers: observers, errors: intercept.NewErrors(s.log), log: s.log, store: store, feed: s.feed, validator: validator,
 		policy: s.callers.policy, limits: s.limits, maxCallDuration: s.cfg.MaxCallDuration,
-		messages: s.newMessages(), compressors: transport.NewCompressors(),
+		messages: s.newMessages(), compressors: codec.NewCompressors(),
 	}
 	rpc := rpcMux(rpcs, s.health, s.handlerOptions(l, s.newTooLargeError, chain(l)), s.handlerOptions(l, s.newTooLargeError, plainChain(l)))
 	l.errors = l.errors.KeepConnectErrors()

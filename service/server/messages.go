@@ -11,6 +11,7 @@ import (
 
 	"github.com/yourorg/userservice/service/bounds"
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rest"
@@ -26,14 +27,14 @@ const (
 )
 
 // newMessages returns the reader of request messages.
-func (s *Server) newMessages() *transport.Messages {
+func (s *Server) newMessages() *codec.Messages {
 	limit := max(decodedFactor*int64(s.cfg.MaxMessageBytes), minMaxDecoded)
 	if share := s.limits.memory.CallerShare(budget.Known); share > 0 {
 		// A message that can never be reserved is rejected as too complex: OVERLOADED would make
 		// the client retry.
 		limit = min(limit, share)
 	}
-	return transport.NewMessages(transport.MessageOptions{
+	return codec.NewMessages(codec.MessageOptions{
 		TooLarge: s.newTooLargeErrorFor,
 		TooComplex: func(limit int64) error {
 			s.metrics.RequestRejected(string(user.MessageTooLarge))
@@ -52,7 +53,7 @@ func (s *Server) newMessages() *transport.Messages {
 
 // withMessages makes the RPC handler read its messages through messages, and buffers the response
 // so that a slow client does not block the handler.
-func (s *Server) withMessages(messages *transport.Messages, next http.Handler) http.Handler {
+func (s *Server) withMessages(messages *codec.Messages, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		state := stateOf(r.Context())
 		if !isREST(r) && r.Body != nil && r.Body != http.NoBody {
@@ -61,7 +62,7 @@ func (s *Server) withMessages(messages *transport.Messages, next http.Handler) h
 		} else {
 			fair.FromContext(r.Context()).Acquire()
 		}
-		state.outgoing = transport.NewOutgoing(w, r)
+		state.outgoing = codec.NewOutgoing(w, r)
 		next.ServeHTTP(state.outgoing, r)
 		if state.outgoing.Finish() {
 			s.limits.refuse(w, r, user.NewOverloadedError())
@@ -114,7 +115,7 @@ func (l *links) deny(ctx context.Context, err error) {
 }
 
 // fetching reads the messages of client streams before connect does, because connect would hold a
-// buffer while it waits (see transport.Messages). It also schedules streams by their callers.
+// buffer while it waits (see codec.Messages). It also schedules streams by their callers.
 type fetching struct{ connect.Interceptor }
 
 // WrapUnary returns next as it is.
@@ -147,7 +148,7 @@ type streamTurns struct {
 	connect.StreamingHandlerConn
 
 	slot           *fair.Slot
-	in             *transport.Incoming // nil: connect reads the messages
+	in             *codec.Incoming     // nil: connect reads the messages
 	out            *transport.Exchange // nil: messages are sent without turns
 	received, sent int64               // bytes since the last turn, and up to it
 	// memory is the reservation of a reflection stream, nil for others. Its responses are large and
@@ -194,7 +195,7 @@ func (c *streamTurns) Send(message any) error {
 type responses struct{ connect.Interceptor }
 
 // responseCopies is the number of copies of a response until its handler returns: the message and the
-// encoder buffers. transport.Outgoing reserves the encoded response.
+// encoder buffers. codec.Outgoing reserves the encoded response.
 const responseCopies = 2
 
 // WrapUnary reserves the response once its size is known.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rpcstatus"
@@ -28,8 +29,8 @@ type requestState struct {
 	caller   string              // subject of the authenticated caller
 	notRPC   bool                // page, document or preflight
 	exchange *transport.Exchange // nil without a guard
-	incoming *transport.Incoming // nil if no RPC reads the body
-	outgoing *transport.Outgoing // nil if no RPC writes the response
+	incoming *codec.Incoming     // nil if no RPC reads the body
+	outgoing *codec.Outgoing     // nil if no RPC writes the response
 }
 
 type requestStateKey struct{}

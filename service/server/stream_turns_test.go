@@ -12,8 +12,8 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
-	"github.com/yourorg/userservice/service/transport"
 )
 
 // recordingConn is a stream that records that a message was received.
@@ -44,7 +44,7 @@ func TestStreamsReceiveLargeMessagesInASlot(t *testing.T) {
 			var slot fair.Slot
 			slot.Open(scheduler, "caller")
 			defer slot.Close()
-			messages := transport.NewMessages(transport.MessageOptions{
+			messages := codec.NewMessages(codec.MessageOptions{
 				DecodedSize: func(protoreflect.MessageDescriptor, bool, []byte) int64 { return 0 },
 			})
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(strings.Repeat("a", test.bytes)))

@@ -4,17 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"strings"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/codec"
 )
-
-// enveloped reports whether the body is a sequence of length-prefixed messages. Only unary Connect
-// is not.
-func enveloped(contentType string) bool {
-	return strings.HasPrefix(contentType, "application/grpc") ||
-		strings.HasPrefix(contentType, "application/connect+")
-}
 
 // bodyFactor is the memory per message byte during reading: buffers double as they grow.
 const bodyFactor = 2
@@ -129,11 +122,11 @@ func (b *limitedBody) readWhole(p []byte) (int, error) {
 
 // frames is the position in a sequence of messages.
 type frames struct {
-	compression bool              // the request names a compression
-	left        int64             // unread bytes of the current message
-	prefix      [prefixBytes]byte // of the next message: flags and length
-	have        int               // bytes of prefix read
-	returned    int               // bytes of prefix returned
+	compression bool                    // the request names a compression
+	left        int64                   // unread bytes of the current message
+	prefix      [codec.PrefixBytes]byte // of the next message: flags and length
+	have        int                     // bytes of prefix read
+	returned    int                     // bytes of prefix returned
 }
 
 // size returns the length of the message in the prefix.

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+
+	"github.com/yourorg/userservice/service/codec"
 )
 
 // BodyError is a kind of invalid request body.
@@ -23,11 +25,6 @@ const (
 	// BodyAborted is a body whose stream or connection was closed by the client.
 	BodyAborted
 )
-
-// prefixBytes is the length of a message prefix: flags and length.
-const prefixBytes = 5
-
-const compressedFlag = 1
 
 // invalid returns the error for an invalid body.
 func (b *limitedBody) invalid(kind BodyError, format string, args ...any) error {
@@ -63,10 +60,10 @@ func (b *limitedBody) mapError(err error) error {
 func (b *limitedBody) checkPrefix() error {
 	f := b.frames
 	switch flags := f.prefix[0]; {
-	case flags > compressedFlag:
+	case flags > codec.CompressedFlag:
 		return b.invalid(BodyMalformed, "not an enveloped message: must begin with flags 0 or 1 and a length of 4 bytes, begins with %s",
 			strconv.QuoteToASCII(string(f.prefix[:])))
-	case flags == compressedFlag && !f.compression:
+	case flags == codec.CompressedFlag && !f.compression:
 		return b.invalid(BodyCompressed, "compressed message in a request without a compression header")
 	case f.size() > b.limit:
 		return b.opts.TooLarge(b.exchange.request, b.limit)

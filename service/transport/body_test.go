@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/yourorg/userservice/service/codec"
 )
 
 var errTooLarge = errors.New("too large")
@@ -66,9 +68,9 @@ func TestMessageSequenceLimit(t *testing.T) {
 			}
 		}
 		if cut := rapid.IntRange(0, 3).Draw(t, "cut"); want == nil && 0 < cut && cut < len(row) {
-			last := len(row) - prefixBytes - sizes[len(sizes)-1]
+			last := len(row) - codec.PrefixBytes - sizes[len(sizes)-1]
 			row = row[:len(row)-cut] // the client disconnects
-			if passes, want = row, io.ErrUnexpectedEOF; len(row) < last+prefixBytes {
+			if passes, want = row, io.ErrUnexpectedEOF; len(row) < last+codec.PrefixBytes {
 				passes = row[:last]
 			}
 		}

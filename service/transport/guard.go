@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
 )
 
@@ -249,7 +250,7 @@ func (g *Guard) limitBody(x *Exchange, r *http.Request) {
 	body := &limitedBody{ReadCloser: r.Body, exchange: x, limit: g.opts.MaxMessageBytes(r), opts: &g.opts}
 	x.bodyUnread.Store(true)
 	x.body = r.Body
-	if enveloped(r.Header.Get("Content-Type")) {
+	if codec.Enveloped(r.Header.Get("Content-Type")) {
 		body.frames = &frames{compression: namesCompression(r)}
 	} else {
 		body.tooLarge = r.ContentLength > body.limit

@@ -4,10 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"strings"
-)
 
-// envelopeBytes is the length of a message prefix in gRPC: flags and length.
-const envelopeBytes = 5
+	"github.com/yourorg/userservice/service/codec"
+)
 
 // A StalledError is the error of a write to a stream whose client read nothing within the stall
 // timeout. Earlier messages were sent completely, and nothing of this one.
@@ -42,12 +41,12 @@ func (x *Exchange) writeMessages(p []byte) (written int, err error) {
 	for written < len(p) {
 		if m.left == 0 {
 			next := p[written:]
-			if len(next) < envelopeBytes {
+			if len(next) < codec.PrefixBytes {
 				x.messages = nil // not connect: it writes complete prefixes
 				n, err := x.write(next)
 				return written + n, err
 			}
-			length := envelopeBytes + int64(binary.BigEndian.Uint32(next[1:]))
+			length := codec.PrefixBytes + int64(binary.BigEndian.Uint32(next[1:]))
 			if err := x.awaitWindow(length); err != nil {
 				return written, err
 			}

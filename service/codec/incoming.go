@@ -1,4 +1,4 @@
-package transport
+package codec
 
 import (
 	"encoding/binary"
@@ -75,7 +75,7 @@ type Incoming struct {
 	input              protoreflect.MessageDescriptor
 	limit              int64
 
-	prefix [prefixBytes]byte
+	prefix [PrefixBytes]byte
 	// FetchOnly has read nextBytes bytes of the prefix after the accepted message.
 	accepted, hasNext bool
 	nextBytes         int
@@ -100,7 +100,7 @@ type Incoming struct {
 func (m *Messages) Receive(r *http.Request) *Incoming {
 	in := &Incoming{body: r.Body, messages: m, request: r, memory: budget.FromContext(r.Context())}
 	kind := r.Header.Get("Content-Type")
-	in.frames, in.json = enveloped(kind), strings.Contains(kind, "json")
+	in.frames, in.json = Enveloped(kind), strings.Contains(kind, "json")
 	encoding := "Content-Encoding"
 	switch {
 	case strings.HasPrefix(kind, "application/grpc"):
@@ -218,9 +218,9 @@ func (in *Incoming) fetchFrame() error {
 	data, err := readSized(in.body, size)
 	acquireFor(in.request, len(data), in.gzip)
 	switch {
-	case err != nil, flags > compressedFlag, flags == compressedFlag && !in.gzip && size > 0:
+	case err != nil, flags > CompressedFlag, flags == CompressedFlag && !in.gzip && size > 0:
 		return in.passOn(n, data, err)
-	case flags == compressedFlag && size > 0:
+	case flags == CompressedFlag && size > 0:
 		if data, err = in.messages.inflate(in.request, data, in.limit); err != nil {
 			return in.gzipError(err)
 		}
@@ -229,7 +229,7 @@ func (in *Incoming) fetchFrame() error {
 		return err
 	}
 	in.accepted = true
-	in.prefix[0] = flags &^ compressedFlag
+	in.prefix[0] = flags &^ CompressedFlag
 	in.out = in.refer(in.prefix[:])
 	return nil
 }

@@ -1,4 +1,4 @@
-package transport
+package codec
 
 import (
 	"bytes"
@@ -24,6 +24,7 @@ import (
 )
 
 var (
+	errTooLarge   = errors.New("too large")
 	errComplex    = errors.New("too complex")
 	errOverloaded = errors.New("overloaded")
 )
@@ -32,7 +33,7 @@ const testDecodedPerByte = 10
 
 func testMessages() *Messages {
 	return NewMessages(MessageOptions{
-		TooLarge:   tooLargeForTest,
+		TooLarge:   func(*http.Request, int64) error { return errTooLarge },
 		TooComplex: func(int64) error { return errComplex },
 		Overloaded: func(*http.Request) error { return errOverloaded },
 		DecodedSize: func(_ protoreflect.MessageDescriptor, _ bool, data []byte) int64 {
@@ -70,7 +71,7 @@ func (w way) request(t interface{ Fatal(args ...any) }, messages ...[]byte) *htt
 	for _, data := range messages {
 		flags := byte(0)
 		if w.gzip {
-			data, flags = compressed(t, data), compressedFlag
+			data, flags = compressed(t, data), CompressedFlag
 		}
 		if w.frames {
 			body = binary.BigEndian.AppendUint32(append(body, flags), uint32(len(data)))
@@ -111,7 +112,7 @@ func receive(in *Incoming, w way, codec connect.Codec, into proto.Message) error
 	var data []byte
 	var err error
 	if w.frames {
-		var prefix [prefixBytes]byte
+		var prefix [PrefixBytes]byte
 		if _, err := io.ReadFull(in, prefix[:]); err != nil {
 			return err
 		}
