@@ -12,6 +12,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/yourorg/userservice/service/protocol"
 	"github.com/yourorg/userservice/service/rpcstatus"
 )
 
@@ -25,8 +26,6 @@ type MiddlewareOptions struct {
 	// OpenPaths are other paths that need no credentials, such as "/openapi.yaml". The whole
 	// path is compared; "/x/*" matches every path below /x/.
 	OpenPaths []string
-	// REST is the path prefix of the REST API. Default: "/api/".
-	REST string
 	// OnRefused, if set, is called for every rejected request that LimitRefusals did not
 	// handle.
 	OnRefused func(*http.Request, *RefusedError)
@@ -54,9 +53,6 @@ type ErrorWriter interface {
 // The decision is by path, and a path can have several spellings. That is safe: an unknown
 // path needs credentials, and an interceptor authorizes the procedure.
 func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
-	if opts.REST == "" {
-		opts.REST = "/api/"
-	}
 	if opts.ErrorWriter == nil {
 		opts.ErrorWriter = connect.NewErrorWriter()
 	}
@@ -105,11 +101,11 @@ func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err e
 	SkipRequestBody(w, r)
 	w.Header().Set("Cache-Control", "no-store")
 	st, _ := rpcstatus.From(refused)
-	enveloped := isEnveloped(r)
-	if !enveloped {
+	spoken := protocol.Of(r)
+	if !spoken.IsEnveloped() {
 		w.Header().Set("WWW-Authenticate", challenge(refused))
 	}
-	if !enveloped && strings.HasPrefix(r.URL.Path, o.REST) {
+	if spoken == protocol.REST {
 		writeStatus(w, st, refused)
 		return
 	}
@@ -124,14 +120,6 @@ func SkipRequestBody(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		w.Header().Set("Connection", "close")
 	}
-}
-
-// isEnveloped reports whether the protocol of the request puts the status in the body or in
-// trailers of a 200 response.
-func isEnveloped(r *http.Request) bool {
-	kind := r.Header.Get("Content-Type")
-	return r.Method == http.MethodPost &&
-		(strings.HasPrefix(kind, "application/grpc") || strings.HasPrefix(kind, "application/connect+"))
 }
 
 // challenge returns the WWW-Authenticate header. It names no error if the request had no

@@ -13,6 +13,7 @@ import (
 
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/protocol"
 )
 
 const (
@@ -100,14 +101,9 @@ type Incoming struct {
 func (m *Messages) Receive(r *http.Request) *Incoming {
 	in := &Incoming{body: r.Body, messages: m, request: r, memory: budget.FromContext(r.Context())}
 	kind := r.Header.Get("Content-Type")
-	in.frames, in.json = Enveloped(kind), strings.Contains(kind, "json")
-	encoding := "Content-Encoding"
-	switch {
-	case strings.HasPrefix(kind, "application/grpc"):
-		encoding = "Grpc-Encoding"
-	case in.frames:
-		encoding = "Connect-Content-Encoding"
-	}
+	spoken := protocol.Of(r)
+	in.frames, in.json = spoken.IsEnveloped(), strings.Contains(kind, "json")
+	encoding := spoken.EncodingHeader()
 	if in.gzip = r.Header.Get(encoding) == "gzip"; in.gzip && !in.frames {
 		r.Header.Del(encoding)
 	}

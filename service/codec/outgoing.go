@@ -2,9 +2,9 @@ package codec
 
 import (
 	"net/http"
-	"strings"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/protocol"
 )
 
 // Outgoing is the response of a request. After Buffer it holds the response, a single message,
@@ -24,7 +24,7 @@ type Outgoing struct {
 
 // NewOutgoing returns the response of a request, with memory reserved from the request's context.
 func NewOutgoing(w http.ResponseWriter, r *http.Request) *Outgoing {
-	trailers := r.ProtoMajor > 1 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	trailers := r.ProtoMajor > 1 && protocol.Of(r).IsGRPC()
 	return &Outgoing{ResponseWriter: w, memory: budget.FromContext(r.Context()), trailers: trailers}
 }
 

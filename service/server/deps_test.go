@@ -60,7 +60,7 @@ var mayImport = map[string][]string{
 }
 
 // importedByAll lists packages that every package may import.
-var importedByAll = []string{"service/panics", "service/throttle"}
+var importedByAll = []string{"service/panics", "service/protocol", "service/throttle"}
 
 func TestAllowedImports(t *testing.T) {
 	t.Parallel()

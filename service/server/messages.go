@@ -14,7 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/rest"
+	"github.com/yourorg/userservice/service/protocol"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -233,5 +233,5 @@ func (responses) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 }
 
 func isREST(r *http.Request) bool {
-	return strings.HasPrefix(r.URL.Path, rest.Prefix)
+	return strings.HasPrefix(r.URL.Path, protocol.RESTPrefix)
 }

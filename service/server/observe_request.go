@@ -14,6 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/protocol"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/throttle"
@@ -137,13 +138,13 @@ func (w *requestLog) write(r *http.Request, x *transport.Exchange, s *requestSta
 	if !w.log.Enabled(ctx, level) {
 		return
 	}
-	protocol := telemetry.Protocol(r)
+	spoken := protocol.Of(r).String()
 	skipped, sampled := int64(0), true
 	switch now := time.Now(); {
 	case s.limited != nil && s.limited.Code != user.PermissionDenied && s.limited.Code != user.Unauthenticated:
 		skipped, sampled = w.limited.Allow(string(s.limited.Reason), now)
 	case level < slog.LevelError:
-		skipped, sampled = w.failed.Allow(protocol+" "+s.cause(code), now)
+		skipped, sampled = w.failed.Allow(spoken+" "+s.cause(code), now)
 	}
 	if !sampled {
 		return
@@ -153,7 +154,7 @@ func (w *requestLog) write(r *http.Request, x *transport.Exchange, s *requestSta
 		attrs = append(attrs, slog.String("procedure", r.URL.Path))
 	}
 	attrs = append(attrs,
-		slog.String("protocol", protocol), slog.String("http", r.Proto),
+		slog.String("protocol", spoken), slog.String("http", r.Proto),
 		slog.Int("status", x.Status()), slog.String("code", code),
 		slog.Duration("duration", time.Since(x.StartTime())), slog.String("peer", r.RemoteAddr))
 	w.log.LogAttrs(ctx, level, "finished request", append(attrs, s.attrs(skipped)...)...)

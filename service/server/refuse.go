@@ -2,14 +2,13 @@ package server
 
 import (
 	"errors"
-	"mime"
 	"net/http"
-	"strings"
 
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/protocol"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -24,7 +23,7 @@ func newRefusals() *refusals { return &refusals{errors: connect.NewErrorWriter()
 // refuse writes a domain error.
 func (f *refusals) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
 	auth.SkipRequestBody(w, r)
-	if strings.HasPrefix(r.URL.Path, rest.Prefix) && !isGRPC(r) {
+	if protocol.Of(r) == protocol.REST {
 		rest.WriteError(w, err)
 		return
 	}
@@ -34,7 +33,7 @@ func (f *refusals) refuse(w http.ResponseWriter, r *http.Request, err *user.Erro
 
 // Write writes a *connect.Error.
 func (f *refusals) Write(w http.ResponseWriter, r *http.Request, err error) error {
-	if !isGRPC(r) {
+	if !protocol.Of(r).IsGRPC() {
 		return f.errors.Write(w, r, err)
 	}
 	// connect writes Trailers-Only responses only for gRPC-Web. The status is encoded the same way
@@ -60,37 +59,17 @@ func (t *trailersOnly) WriteHeader(status int) {
 	t.ResponseWriter.WriteHeader(status)
 }
 
-// isGRPC reports whether a request is gRPC or gRPC-Web.
-func isGRPC(r *http.Request) bool {
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || r.Method != http.MethodPost {
-		return false
-	}
-	suffix, ok := strings.CutPrefix(kind, "application/grpc")
-	return ok && (suffix == "" || suffix[0] == '+' || suffix[0] == '-')
-}
-
-// isConnect reports whether a request is a Connect POST, and whether it is a stream.
-func isConnect(r *http.Request) (connects, streams bool) {
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || r.Method != http.MethodPost {
-		return false, false
-	}
-	streams = strings.HasPrefix(kind, "application/connect+")
-	return streams || kind == "application/json" || kind == "application/proto", streams
-}
-
 var errUnknownProcedure = errors.New("unknown service or method")
 
 // notFound responds to requests of unknown paths: UNIMPLEMENTED for RPCs, else 404.
 func (f *refusals) notFound(w http.ResponseWriter, r *http.Request) {
-	connects, streams := isConnect(r)
-	if !connects && !isGRPC(r) {
+	p := protocol.Of(r)
+	if !p.IsEnveloped() && (p != protocol.Connect || r.Method != http.MethodPost) {
 		http.NotFound(w, r)
 		return
 	}
 	auth.SkipRequestBody(w, r)
-	if connects && !streams {
+	if p == protocol.Connect {
 		w = statusNotFound{w}
 	}
 	_ = f.Write(w, r, connect.NewError(connect.CodeUnimplemented, errUnknownProcedure)) // fails only if the client has disconnected

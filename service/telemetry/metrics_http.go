@@ -3,30 +3,15 @@ package telemetry
 import (
 	"net/http"
 	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/yourorg/userservice/service/protocol"
 )
 
-// protocol is the protocol of a request according to its header.
-type protocol int
-
-const (
-	protocolOther protocol = iota
-	protocolGRPC
-	protocolGRPCWeb
-	protocolConnect
-	protocolREST
-
-	protocols
-)
-
-// logNames are the names that package connect uses, for logs.
-var (
-	protocolNames = [protocols]string{"other", "grpc", "grpc_web", "connect", "rest"}
-	logNames      = [protocols]string{"other", "grpc", "grpcweb", "connect", "rest"}
-)
+// protocolNames are the values of the label protocol.
+var protocolNames = [protocol.Count]string{"other", "grpc", "grpc_web", "connect", "connect", "rest"}
 
 // Indexes of codes: HTTP statuses 100 to 599, then gRPC codes. A gRPC error has HTTP status
 // 200 and is counted as grpc_1 to grpc_16.
@@ -42,22 +27,22 @@ const (
 // array bounds their number.
 type httpCounters struct {
 	vec   *prometheus.CounterVec
-	slots *[protocols][codeSlots]atomic.Pointer[prometheus.Counter]
+	slots *[protocol.Count][codeSlots]atomic.Pointer[prometheus.Counter]
 }
 
 func (m *Metrics) httpCounters(name, help string) httpCounters {
 	c := httpCounters{
 		vec:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"protocol", "code"}),
-		slots: new([protocols][codeSlots]atomic.Pointer[prometheus.Counter]),
+		slots: new([protocol.Count][codeSlots]atomic.Pointer[prometheus.Counter]),
 	}
 	m.registry.MustRegister(c.vec)
-	for p := range protocols {
+	for p := range protocol.Count {
 		c.of(p, http.StatusOK-firstStatus)
 	}
 	return c
 }
 
-func (c httpCounters) of(p protocol, slot int) prometheus.Counter {
+func (c httpCounters) of(p protocol.Protocol, slot int) prometheus.Counter {
 	counter := &c.slots[p][slot]
 	if made := counter.Load(); made != nil {
 		return *made
@@ -84,33 +69,11 @@ func slotName(slot int) string {
 // The code of a gRPC error is read from the trailers. An error after the first message of a
 // gRPC-Web or Connect stream is in the body, and is only counted by the interceptors.
 func (m *Metrics) HTTPDone(r *http.Request, status int, header http.Header, called bool) {
-	p, slot := protocolOf(r), slotOf(status, header)
+	p, slot := protocol.Of(r), slotOf(status, header)
 	m.requests.of(p, slot).Inc()
 	if !called {
 		m.unhandled.of(p, slot).Inc()
 	}
-}
-
-// Protocol returns the protocol of a request according to its header, as named in logs.
-func Protocol(r *http.Request) string { return logNames[protocolOf(r)] }
-
-// protocolOf uses the same rules as the handlers.
-func protocolOf(r *http.Request) protocol {
-	content := r.Header.Get("Content-Type")
-	switch {
-	case strings.HasPrefix(content, "application/grpc-web"):
-		return protocolGRPCWeb
-	case strings.HasPrefix(content, "application/grpc"):
-		return protocolGRPC
-	case strings.HasPrefix(r.URL.Path, "/api/"):
-		return protocolREST
-	case strings.HasPrefix(content, "application/connect+"),
-		r.Method == http.MethodPost && strings.HasPrefix(content, "application/json"),
-		r.Method == http.MethodPost && strings.HasPrefix(content, "application/proto"),
-		r.Method == http.MethodGet && strings.Contains(r.URL.RawQuery, "encoding="):
-		return protocolConnect
-	}
-	return protocolOther
 }
 
 func slotOf(status int, header http.Header) int {

@@ -147,7 +147,7 @@ func TestHTTPCodesAreBounded(t *testing.T) {
 	m := telemetry.NewMetrics(telemetry.Build{})
 	nowhere := &url.URL{Path: "/"}
 	for status := -1; status < 2000; status++ {
-		m.HTTPDone(&http.Request{Method: "X", URL: nowhere, Header: http.Header{"Content-Type": {"application/grpc"}}}, status, nil, false)
+		m.HTTPDone(&http.Request{Method: http.MethodPost, URL: nowhere, Header: http.Header{"Content-Type": {"application/grpc"}}}, status, nil, false)
 	}
 	for _, code := range []string{"", "-1", "0", "17", "99999999999999999999", "x"} {
 		m.HTTPDone(&http.Request{URL: nowhere}, 200, http.Header{"Grpc-Status": {code}}, true)

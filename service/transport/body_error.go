@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/codec"
+	"github.com/yourorg/userservice/service/protocol"
 )
 
 // BodyError is a kind of invalid request body.
@@ -73,10 +74,6 @@ func (b *limitedBody) checkPrefix() error {
 
 // namesCompression reports whether a request of enveloped messages has a compression header.
 func namesCompression(r *http.Request) bool {
-	name := "Grpc-Encoding"
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/connect+") {
-		name = "Connect-Content-Encoding"
-	}
-	encoding := r.Header.Get(name)
+	encoding := r.Header.Get(protocol.Of(r).EncodingHeader())
 	return encoding != "" && encoding != "identity"
 }

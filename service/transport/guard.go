@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
-	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/protocol"
 )
 
 // pastDeadline is a deadline in the past. It unblocks a read or write.
@@ -250,7 +250,7 @@ func (g *Guard) limitBody(x *Exchange, r *http.Request) {
 	body := &limitedBody{ReadCloser: r.Body, exchange: x, limit: g.opts.MaxMessageBytes(r), opts: &g.opts}
 	x.bodyUnread.Store(true)
 	x.body = r.Body
-	if codec.Enveloped(r.Header.Get("Content-Type")) {
+	if protocol.Of(r).IsEnveloped() {
 		body.frames = &frames{compression: namesCompression(r)}
 	} else {
 		body.tooLarge = r.ContentLength > body.limit

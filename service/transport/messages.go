@@ -3,9 +3,9 @@ package transport
 import (
 	"context"
 	"encoding/binary"
-	"strings"
 
 	"github.com/yourorg/userservice/service/codec"
+	"github.com/yourorg/userservice/service/protocol"
 )
 
 // A StalledError is the error of a write to a stream whose client read nothing within the stall
@@ -26,8 +26,7 @@ type messages struct {
 // wholeMessages enables writing in whole messages for gRPC over HTTP/2. It must be called on the
 // handler's goroutine.
 func (x *Exchange) wholeMessages() {
-	kind := x.request.Header.Get("Content-Type")
-	if x.conn == nil || x.request.ProtoMajor != 2 || !strings.HasPrefix(kind, "application/grpc") || strings.HasPrefix(kind, webBinary) {
+	if x.conn == nil || x.request.ProtoMajor != 2 || protocol.Of(x.request) != protocol.GRPC {
 		return
 	}
 	if stream := streamID(x.ResponseWriter); stream != 0 && x.conn.windows != nil {
