@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -109,7 +108,7 @@ func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err e
 		writeStatus(w, st, refused)
 		return
 	}
-	_ = o.ErrorWriter.Write(w, r, connectError(st)) // the client may have disconnected
+	_ = o.ErrorWriter.Write(w, r, rpcstatus.ConnectError(st)) // the client may have disconnected
 }
 
 // SkipRequestBody makes a response independent of the rest of the request body. Over
@@ -147,14 +146,4 @@ func writeStatus(w http.ResponseWriter, st *status.Status, refused *RefusedError
 	}
 	w.WriteHeader(http.StatusUnauthorized)
 	_, _ = w.Write(body) // the client may have disconnected
-}
-
-func connectError(st *status.Status) *connect.Error {
-	connectErr := connect.NewError(connect.Code(st.GetCode()), errors.New(st.GetMessage()))
-	for _, packed := range st.GetDetails() {
-		if detail, err := connect.NewErrorDetail(packed); err == nil {
-			connectErr.AddDetail(detail)
-		}
-	}
-	return connectErr
 }

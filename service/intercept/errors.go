@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/status"
 
 	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/rpcstatus"
@@ -27,7 +26,7 @@ func ToConnect(err error) (converted *connect.Error, expected bool) {
 		}
 	}
 	s, expected := rpcstatus.From(err)
-	return fromStatus(s), expected
+	return rpcstatus.ConnectError(s), expected
 }
 
 // NewTooLargeError returns the error for a message of more than limit bytes. Readers below
@@ -38,7 +37,7 @@ func NewTooLargeError(limit int64) *connect.Error {
 		Message:  "message too large: limit is " + strconv.FormatInt(limit, 10) + " bytes",
 		Metadata: map[string]string{"limit": strconv.FormatInt(limit, 10)},
 	})
-	return fromStatus(s)
+	return rpcstatus.ConnectError(s)
 }
 
 // NewPlainTooLargeError is NewTooLargeError without details, for services other than user.v1.
@@ -53,7 +52,7 @@ func NewTooComplexError(limit int64) *connect.Error {
 		Message:  "message too complex: decoded size exceeds " + strconv.FormatInt(limit, 10) + " bytes",
 		Metadata: map[string]string{"limit": strconv.FormatInt(limit, 10)},
 	})
-	return fromStatus(s)
+	return rpcstatus.ConnectError(s)
 }
 
 // NewBodyTimeoutError returns the error for a request body that was not received in time.
@@ -131,7 +130,7 @@ func (e *Errors) convert(ctx context.Context, spec connect.Spec, err error) erro
 	incident := rand.Text()
 	attrs = append(attrs, slog.String("incident", incident))
 	e.log.LogAttrs(ctx, slog.LevelError, "unexpected error", attrs...)
-	return fromStatus(rpcstatus.Internal(incident))
+	return rpcstatus.ConnectError(rpcstatus.Internal(incident))
 }
 
 // protocolError returns the *connect.Error in err. An error with code UNKNOWN is not kept:
@@ -178,19 +177,9 @@ func isReadLimit(e *connect.Error) bool {
 
 func withDetailsOf(e *connect.Error, like *user.Error) *connect.Error {
 	s, _ := rpcstatus.From(like)
-	converted := fromStatus(s)
+	converted := rpcstatus.ConnectError(s)
 	for key, values := range e.Meta() {
 		converted.Meta()[key] = values
-	}
-	return converted
-}
-
-func fromStatus(s *status.Status) *connect.Error {
-	converted := connect.NewError(connect.Code(s.GetCode()), errors.New(s.GetMessage()))
-	for _, packed := range s.GetDetails() {
-		if detail, err := connect.NewErrorDetail(packed); err == nil {
-			converted.AddDetail(detail)
-		}
 	}
 	return converted
 }

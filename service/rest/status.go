@@ -10,7 +10,6 @@ import (
 	"strconv"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -22,51 +21,13 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// statusClientGone is the status for a client that closed the request, as in nginx.
-const statusClientGone = 499
-
 func httpCode(s *status.Status) int {
-	if reason(s) == user.MessageTooLarge {
-		return http.StatusRequestEntityTooLarge
-	}
-	switch code.Code(s.GetCode()) {
-	case code.Code_OK:
-		return http.StatusOK
-	case code.Code_CANCELLED:
-		return statusClientGone
-	case code.Code_INVALID_ARGUMENT, code.Code_FAILED_PRECONDITION, code.Code_OUT_OF_RANGE:
-		return http.StatusBadRequest
-	case code.Code_DEADLINE_EXCEEDED:
-		return http.StatusGatewayTimeout
-	case code.Code_NOT_FOUND:
-		return http.StatusNotFound
-	case code.Code_ALREADY_EXISTS, code.Code_ABORTED:
-		return http.StatusConflict
-	case code.Code_PERMISSION_DENIED:
-		return http.StatusForbidden
-	case code.Code_UNAUTHENTICATED:
-		return http.StatusUnauthorized
-	case code.Code_RESOURCE_EXHAUSTED:
-		return http.StatusTooManyRequests
-	case code.Code_UNIMPLEMENTED:
-		return http.StatusNotImplemented
-	case code.Code_UNAVAILABLE:
-		return http.StatusServiceUnavailable
-	default:
-		return http.StatusInternalServerError
-	}
+	return rpcstatus.HTTPStatus(user.Code(s.GetCode()), reason(s))
 }
 
 // refuse writes an HTTP error with a Status that has no reason.
 func refuse(w http.ResponseWriter, httpStatus int, message string) {
-	c := code.Code_INVALID_ARGUMENT
-	switch httpStatus {
-	case http.StatusNotFound:
-		c = code.Code_NOT_FOUND
-	case http.StatusMethodNotAllowed:
-		c = code.Code_UNIMPLEMENTED
-	}
-	writeStatus(w, httpStatus, &status.Status{Code: int32(c), Message: message})
+	writeStatus(w, httpStatus, &status.Status{Code: int32(rpcstatus.CodeOf(httpStatus)), Message: message})
 }
 
 // invalid writes an error with violations.

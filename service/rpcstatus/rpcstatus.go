@@ -10,6 +10,7 @@ import (
 	"errors"
 	"strconv"
 
+	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
@@ -87,4 +88,15 @@ func attach(s *status.Status, detail proto.Message) {
 	if packed, err := anypb.New(detail); err == nil {
 		s.Details = append(s.Details, packed)
 	}
+}
+
+// ConnectError converts a status. It omits details that cannot be decoded.
+func ConnectError(s *status.Status) *connect.Error {
+	converted := connect.NewError(connect.Code(s.GetCode()), errors.New(s.GetMessage()))
+	for _, packed := range s.GetDetails() {
+		if detail, err := connect.NewErrorDetail(packed); err == nil {
+			converted.AddDetail(detail)
+		}
+	}
+	return converted
 }

@@ -108,14 +108,8 @@ func (s *requestState) status(sent int) int {
 	case sent != http.StatusOK:
 	case s.refused != nil:
 		return http.StatusUnauthorized
-	case s.limited != nil && s.limited.Code == user.Unavailable:
-		return http.StatusServiceUnavailable
-	case s.limited != nil && s.limited.Code == user.PermissionDenied:
-		return http.StatusForbidden
-	case s.limited != nil && s.limited.Code == user.Unauthenticated:
-		return http.StatusUnauthorized
 	case s.limited != nil:
-		return http.StatusTooManyRequests
+		return rpcstatus.HTTPStatus(s.limited.Code, s.limited.Reason)
 	}
 	return sent
 }
@@ -209,28 +203,14 @@ func levelOf(status int, code string) slog.Level {
 
 const codeOK = "ok"
 
-// statusCodes maps HTTP statuses of requests without a call to codes.
-var statusCodes = map[int]connect.Code{ // never changed
-	http.StatusBadRequest: connect.CodeInvalidArgument, http.StatusUnauthorized: connect.CodeUnauthenticated,
-	http.StatusForbidden: connect.CodePermissionDenied, http.StatusNotFound: connect.CodeNotFound,
-	http.StatusMethodNotAllowed: connect.CodeUnimplemented, http.StatusNotAcceptable: connect.CodeInvalidArgument,
-	http.StatusConflict: connect.CodeAborted, http.StatusPreconditionFailed: connect.CodeFailedPrecondition,
-	http.StatusRequestEntityTooLarge: connect.CodeResourceExhausted, http.StatusUnsupportedMediaType: connect.CodeInvalidArgument,
-	http.StatusTooManyRequests: connect.CodeResourceExhausted, http.StatusInternalServerError: connect.CodeInternal,
-	http.StatusNotImplemented: connect.CodeUnimplemented, http.StatusServiceUnavailable: connect.CodeUnavailable,
-	http.StatusGatewayTimeout: connect.CodeDeadlineExceeded, http.StatusHTTPVersionNotSupported: connect.CodeUnimplemented,
-}
-
 // codeOf returns the code of a response, from its gRPC status if it has one.
 func codeOf(status, grpcStatus int) string {
-	if grpcStatus > 0 {
-		return connect.Code(grpcStatus).String()
+	code := connect.Code(grpcStatus)
+	if code == 0 {
+		code = connect.Code(rpcstatus.CodeOf(status))
 	}
-	if code, ok := statusCodes[status]; ok {
-		return code.String()
-	}
-	if status < http.StatusBadRequest {
+	if code == 0 {
 		return codeOK
 	}
-	return connect.CodeUnknown.String()
+	return code.String()
 }
