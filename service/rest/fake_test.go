@@ -19,9 +19,11 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/user"
@@ -174,9 +176,17 @@ func connectHandler(f *fake) http.Handler {
 	return handler
 }
 
-func newHandler(t *testing.T, f *fake, change ...func(*rest.Options)) http.Handler {
+func newHandler(t testing.TB, f *fake, change ...func(*rest.Options)) http.Handler {
 	t.Helper()
-	opts := rest.Options{Handler: connectHandler(f), WithFlusher: withFlusher}
+	opts := rest.Options{
+		Handler: connectHandler(f), WithFlusher: withFlusher, MaxMessageBytes: 4 << 20,
+		Authorize: func(context.Context, string) error { return nil },
+		Messages: codec.NewMessages(codec.MessageOptions{
+			TooLarge:    func(_ *http.Request, limit int64) error { return intercept.NewTooLargeError(limit) },
+			DecodedSize: func(protoreflect.MessageDescriptor, bool, []byte) int64 { return 0 },
+		}),
+		Compressors: codec.NewCompressors(), Refused: func(user.Reason) {}, Logger: slog.New(slog.DiscardHandler),
+	}
 	for _, c := range change {
 		c(&opts)
 	}

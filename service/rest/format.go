@@ -28,16 +28,13 @@ type format struct {
 
 // formats maps media types to formats.
 //
-// Server-sent events: a row is an event of the default type. Progress that the client did not ask
-// for is
-// a block with an id and without data, which updates the last event id without an event. An error
-// is an
-// event named error. If resuming would fail again its id is endEvent, and the response to a
-// reconnect is
-// 204.
+// Server-sent events: a row is an event of the default type. Progress that the client did not ask for
+// is a block with an id and without data, which updates the last event id without an event. An error
+// is an event named error. If resuming would fail again its id is endEvent, and the response to a
+// reconnect is 204.
 //
-// NDJSON: a row is a line and a heartbeat is an empty line. An error is a last line {"error":
-// Status}.
+// NDJSON: a row is a line and a heartbeat is an empty line. An error is a last line
+// {"error": Status}.
 var formats = map[string]format{
 	typeEvents: {
 		contentType: typeEvents, events: true,

@@ -34,9 +34,8 @@ type invocationKey struct{}
 
 // invoke calls an RPC on the goroutine of the caller. An error is an error of the RPC.
 func (h *handler) invoke(r *http.Request, rt *route, in *invocation) error {
-	procedure := rt.procedure()
 	out := r.WithContext(context.WithValue(r.Context(), invocationKey{}, in))
-	out.Method, out.URL, out.RequestURI = http.MethodPost, &url.URL{Path: procedure}, procedure
+	out.Method, out.URL, out.RequestURI = http.MethodPost, &url.URL{Path: rt.procedure}, rt.procedure
 	out.Header = make(http.Header, len(r.Header)+3)
 	forward(out.Header, r.Header)
 	out.Header["Content-Type"] = []string{typeProto}
@@ -50,7 +49,7 @@ func (h *handler) invoke(r *http.Request, rt *route, in *invocation) error {
 	w := &discardWriter{header: in.header}
 	h.opts.Handler.ServeHTTP(w, out)
 	if !in.returned {
-		return fmt.Errorf("%s was not called: HTTP status %d", procedure, w.status)
+		return fmt.Errorf("%s was not called: HTTP status %d", rt.procedure, w.status)
 	}
 	return in.err
 }

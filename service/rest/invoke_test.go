@@ -352,10 +352,7 @@ func BenchmarkReplay(b *testing.B) {
 				}
 				return nil
 			}}
-			handler, err := rest.New(rest.Options{Handler: connectHandler(f), WithFlusher: withFlusher})
-			if err != nil {
-				b.Fatal(err)
-			}
+			handler := newHandler(b, f)
 			r := httptest.NewRequestWithContext(b.Context(), "GET", activitiesPath, http.NoBody)
 			r.Header.Set("Accept", accept)
 			b.ReportAllocs()

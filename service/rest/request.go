@@ -127,7 +127,7 @@ func (h *handler) readBody(r *http.Request, c *call) ([]byte, error) {
 		return nil, nil
 	}
 	coding, _ := contentCoding(r)
-	return h.opts.Messages.ReadBody(r, coding != "", int64(h.opts.MaxMessageBytes))
+	return h.opts.Messages.ReadBody(r, coding != "", h.opts.MaxMessageBytes)
 }
 
 // decode decodes the body into the message. Fields that the path also sets must be equal.

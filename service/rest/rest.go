@@ -11,7 +11,6 @@ package rest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -22,7 +21,6 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/codec"
-	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -32,8 +30,7 @@ const (
 	// OpenAPIPath is the path of the OpenAPI document.
 	OpenAPIPath = "/openapi.yaml"
 
-	defaultMessageBytes = 4 << 20
-	defaultHeartbeat    = 15 * time.Second
+	defaultHeartbeat = 15 * time.Second
 )
 
 // FlushControl controls when the data written to a stream is sent.
@@ -44,33 +41,30 @@ type FlushControl interface {
 	Uncork()
 }
 
-// Options configure the handler.
+// Options configure the handler. All are required except Heartbeat.
 type Options struct {
 	// Handler is the Connect handler of user.v1.UserService with its interceptors, the
 	// outermost of which is Interceptor. It must not handle conditional requests itself.
-	// Required.
 	Handler http.Handler
 	// WithFlusher returns a context with the flush control of a stream, in place of the
-	// connection's own. Required.
+	// connection's own.
 	WithFlusher func(context.Context, FlushControl) context.Context
 	// MaxMessageBytes is the maximum size of a request body, before and after
-	// decompression. Default: 4 MiB.
-	MaxMessageBytes int
+	// decompression.
+	MaxMessageBytes int64
 	// Heartbeat is the maximum idle time of an event stream. Default: 15 s.
 	Heartbeat time.Duration
-	// TooLarge returns the error for a larger message. nil: intercept.NewTooLargeError.
-	TooLarge func(limit int64) error
-	// Authorize, if set, is called before the body is read. It returns an error if the
-	// caller in ctx may not call the procedure.
+	// Authorize is called before the body is read. It returns an error if the caller in ctx
+	// may not call the procedure.
 	Authorize func(ctx context.Context, procedure string) error
-	// Messages reads request bodies. nil: a reader without a memory limit.
+	// Messages reads request bodies.
 	Messages *codec.Messages
-	// Compressors compress responses. nil: an own set.
+	// Compressors compress responses.
 	Compressors *codec.Compressors
-	// Refused, if set, is called with the reason of each rejection before an RPC, except
-	// for TooLarge.
+	// Refused is called with the reason of each rejection before an RPC, unless Messages
+	// has reported it.
 	Refused func(user.Reason)
-	// Logger logs internal errors. nil: discard.
+	// Logger logs internal errors.
 	Logger *slog.Logger
 }
 
@@ -83,35 +77,8 @@ type handler struct {
 
 // New returns the handler for Prefix and OpenAPIPath.
 func New(opts Options) (http.Handler, error) {
-	switch {
-	case opts.Handler == nil:
-		return nil, errors.New("rest: Options.Handler is required")
-	case opts.WithFlusher == nil:
-		return nil, errors.New("rest: Options.WithFlusher is required")
-	}
-	if opts.MaxMessageBytes <= 0 {
-		opts.MaxMessageBytes = defaultMessageBytes
-	}
 	if opts.Heartbeat <= 0 {
 		opts.Heartbeat = defaultHeartbeat
-	}
-	if opts.TooLarge == nil {
-		opts.TooLarge = func(limit int64) error { return intercept.NewTooLargeError(limit) }
-	}
-	if opts.Authorize == nil {
-		opts.Authorize = func(context.Context, string) error { return nil }
-	}
-	if opts.Messages == nil {
-		opts.Messages = newMessages(opts)
-	}
-	if opts.Compressors == nil {
-		opts.Compressors = codec.NewCompressors()
-	}
-	if opts.Refused == nil {
-		opts.Refused = func(user.Reason) {}
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	service := userv1.File_user_v1_user_service_proto.Services().ByName("UserService")
 	resources, err := resourcesOf(service)
@@ -185,7 +152,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				refuse(w, http.StatusMethodNotAllowed, "HEAD is not supported for streams")
 				return
 			}
-			if h.authorized(w, r, stream.route.rpc) {
+			if h.authorized(w, r, stream.route) {
 				h.serveStream(w, r, stream, format, variables)
 			}
 			return
@@ -196,7 +163,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusMethodNotAllowed, "method not allowed, use "+res.allow())
 		return
 	}
-	if !h.authorized(w, r, route.rpc) {
+	if !h.authorized(w, r, route) {
 		return
 	}
 	ConditionalGet(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -205,8 +172,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // authorized reports whether the caller may call the RPC. If not, it has written a response.
-func (h *handler) authorized(w http.ResponseWriter, r *http.Request, rpc protoreflect.MethodDescriptor) bool {
-	err := h.opts.Authorize(r.Context(), "/"+string(rpc.Parent().FullName())+"/"+string(rpc.Name()))
+func (h *handler) authorized(w http.ResponseWriter, r *http.Request, rt *route) bool {
+	err := h.opts.Authorize(r.Context(), rt.procedure)
 	if err == nil {
 		return true
 	}

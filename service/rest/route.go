@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -16,8 +15,9 @@ import (
 
 // A route is an RPC bound to an HTTP method and path.
 type route struct {
-	rpc           protoreflect.MethodDescriptor
-	input, output protoreflect.MessageType
+	rpc       protoreflect.MethodDescriptor
+	procedure string // path of the RPC
+	input     protoreflect.MessageType
 	// body is the field that the body sets: wholeBody for the whole message, "" for a
 	// request without a body.
 	body string
@@ -27,11 +27,6 @@ type route struct {
 
 // wholeBody is the value of body for the whole message.
 const wholeBody = "*"
-
-// procedure returns the path of the RPC.
-func (rt *route) procedure() string {
-	return "/" + string(rt.rpc.Parent().FullName()) + "/" + string(rt.rpc.Name())
-}
 
 // A resource is a path with its methods.
 type resource struct {
@@ -74,12 +69,12 @@ func resourcesOf(service protoreflect.ServiceDescriptor) ([]*resource, error) {
 }
 
 func newRoute(rpc protoreflect.MethodDescriptor, segments []segment, body string) (*route, error) {
-	input, inputErr := protoregistry.GlobalTypes.FindMessageByName(rpc.Input().FullName())
-	output, outputErr := protoregistry.GlobalTypes.FindMessageByName(rpc.Output().FullName())
-	if err := errors.Join(inputErr, outputErr); err != nil {
+	input, err := protoregistry.GlobalTypes.FindMessageByName(rpc.Input().FullName())
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", rpc.FullName(), err)
 	}
-	rt := &route{rpc: rpc, input: input, output: output, body: body}
+	procedure := "/" + string(rpc.Parent().FullName()) + "/" + string(rpc.Name())
+	rt := &route{rpc: rpc, procedure: procedure, input: input, body: body}
 	for _, s := range segments {
 		if s.variable == "" {
 			continue

@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	"service/auth/devtoken": {"service/auth"},
 	"service/intercept":     {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/rest": {
-		"service/fair", "service/user", "service/intercept", "service/codec", "service/rpcstatus", "service/bounds", "service/budget", "service/jsonpb", "gen/...",
+		"service/fair", "service/user", "service/intercept", "service/codec", "service/rpcstatus", "service/budget", "service/jsonpb", "gen/...",
 	},
 	"service/codec":     {"service/fair", "service/jsonpb", "service/budget"},
 	"service/health":    {"service/user", "gen/..."},

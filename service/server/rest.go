@@ -21,8 +21,7 @@ func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 			}
 			return service.WithFlusher(ctx, control)
 		},
-		MaxMessageBytes: int(s.cfg.MaxMessageBytes),
-		TooLarge:        s.newTooLargeError,
+		MaxMessageBytes: int64(s.cfg.MaxMessageBytes),
 		Refused:         l.reasons.Refused,
 		Messages:        l.messages,
 		Compressors:     l.compressors,
