@@ -22,8 +22,9 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// streamBytes is the memory of a REST stream beyond that of its RPC.
-const streamBytes = 16 << 10
+// streamBytes is the memory of a REST stream beyond that of its RPC: stack, and the buffers of the largest
+// row.
+const streamBytes = 48 << 10
 
 // A streamRoute is a route whose response is a stream.
 type streamRoute struct {
