@@ -3,6 +3,7 @@ package service
 import (
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/yourorg/userservice/gen"
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/store/storetest"
 	"github.com/yourorg/userservice/service/user"
@@ -42,6 +44,15 @@ func TestFieldsMatchProto(t *testing.T) {
 		if want := f.Writable && f.Status == nil; inCreate != want {
 			t.Errorf("CreateUserRequest has %s: %t, want %t", f.Name, inCreate, want)
 		}
+	}
+}
+
+// The description of update_mask lists the writable fields.
+func TestUpdateMaskIsDocumented(t *testing.T) {
+	document := strings.Join(strings.Fields(gen.OpenAPI()), " ")
+	want := "Fields to apply: " + strings.Join(user.WritableFields().Names(), ", ") + ", or metadata.<key>"
+	if !strings.Contains(document, want) {
+		t.Errorf("the OpenAPI document does not contain %q", want)
 	}
 }
 

@@ -36,7 +36,7 @@ var shownFields = map[protoreflect.Name]map[Permission]string{
 	"UpdateUserStatusResponse":   {shown: "status_update"},
 	"User": {
 		shown:     "user_id version etag",
-		UsersRead: "username email status created_at updated_at tags metadata deleted_at purge_at",
+		UsersRead: strings.Join((user.APIFields() &^ user.NewFieldSet("user_id", "version", "etag")).Names(), " "),
 	},
 	"UserStatusUpdate": {
 		shown:      "user_id error failure client_seq epoch progress",

@@ -1,13 +1,17 @@
 package sqlite
 
 import (
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	driverpkg "modernc.org/sqlite"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -65,15 +69,23 @@ func makeVersion1(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, statement := range []string{
+	statements := []string{
 		`UPDATE users SET status_position = (SELECT max(position) FROM log
 			WHERE log.user_id = users.user_id AND action IN ('user.created', 'user.status_changed'))`,
-		"ALTER TABLE meta DROP COLUMN session", "ALTER TABLE meta DROP COLUMN previous",
-		"ALTER TABLE meta DROP COLUMN commits", "ALTER TABLE meta DROP COLUMN place",
-		"ALTER TABLE meta DROP COLUMN clock_time", "ALTER TABLE meta DROP COLUMN clock_elapsed",
-		"ALTER TABLE meta DROP COLUMN clock_boot", "ALTER TABLE meta DROP COLUMN names",
 		"DELETE FROM goose_db_version WHERE version_id > 1",
-	} {
+	}
+	initial := columnsOfVersion1(t)
+	if err := c.rows(allColumnsQuery, func(row []driver.Value) error {
+		table, column := asText(row[0]), asText(row[1])
+		if slices.ContainsFunc(initial, func(name string) bool { return strings.HasPrefix(name, table+".") }) &&
+			!slices.Contains(initial, table+"."+column) {
+			statements = append(statements, "ALTER TABLE "+table+" DROP COLUMN "+column)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range statements {
 		if err := c.run(statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}
@@ -81,6 +93,42 @@ func makeVersion1(t *testing.T, path string) {
 	if err := c.close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+const allColumnsQuery = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'"
+
+// columnsOfVersion1 returns the columns that the first migration creates, as table.column.
+func columnsOfVersion1(t *testing.T) (columns []string) {
+	t.Helper()
+	initial, err := migrationFiles.ReadFile("migrations/00001_initial.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	connector, err := driverpkg.NewConnector(dsn(filepath.Join(t.TempDir(), "version1.db"), readerCacheKiB))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(connector)
+	defer func() { _ = db.Close() }()
+	if _, err := db.ExecContext(t.Context(), string(initial)); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := db.QueryContext(t.Context(), allColumnsQuery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var table, column string
+		if err := rows.Scan(&table, &column); err != nil {
+			t.Fatal(err)
+		}
+		columns = append(columns, table+"."+column)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return columns
 }
 
 // Open renormalizes names that were stored by older rules. A user whose new normal form is
