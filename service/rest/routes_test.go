@@ -88,6 +88,15 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// withoutAnnotation has the reason why an RPC has no google.api.http annotation.
+var withoutAnnotation = map[protoreflect.Name]string{
+	"BatchCreateUsers":     "client stream; CreateUsers is the unary form",
+	"BatchUpdateUsers":     "client stream; UpdateUsers is the unary form",
+	"SyncUserStatus":       "bidirectional stream; UpdateUserStatus and WatchUserStatus replace it",
+	"StreamUserActivities": "shares the path of ListUserActivities, selected by Accept",
+	"WatchUserStatus":      "server stream, a route of package rest",
+}
+
 func TestEveryAnnotationIsServed(t *testing.T) {
 	h := newHandler(t, &fake{})
 	known := map[string]bool{}
@@ -96,7 +105,11 @@ func TestEveryAnnotationIsServed(t *testing.T) {
 	}
 	methods := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods()
 	for i := range methods.Len() {
+		name := methods.Get(i).Name()
 		method, path := annotated(t, methods.Get(i))
+		if reason := withoutAnnotation[name]; (reason == "") != (method != "") {
+			t.Errorf("%s: annotation %q and reason for none %q, want one of them", name, method+" "+path, reason)
+		}
 		if method == "" {
 			continue
 		}
