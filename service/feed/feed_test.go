@@ -151,6 +151,30 @@ func TestCursorHasNoGapBetweenReplayAndLive(t *testing.T) {
 	readers.Wait()
 }
 
+// Since and Actions each filter rows on their own.
+func TestCursorFilters(t *testing.T) {
+	b := newBench(t)
+	id := b.create()
+	b.setStatus(id, user.StatusInactive, 0)
+	past, future := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	for _, test := range []struct {
+		since   time.Time
+		actions []string
+		want    []string
+	}{
+		{past, nil, []string{user.ActionCreated, user.ActionStatusChanged}},
+		{future, nil, nil},
+		{time.Time{}, []string{user.ActionCreated}, []string{user.ActionCreated}},
+		{past, []string{user.ActionCreated}, []string{user.ActionCreated}},
+	} {
+		c := b.feed.Cursor(feed.CursorOptions{Since: test.since, Actions: test.actions})
+		if got, _ := b.drainCursor(c); !slices.Equal(got, test.want) {
+			t.Errorf("rows since %v with actions %v = %v, want %v", test.since, test.actions, got, test.want)
+		}
+		c.Close()
+	}
+}
+
 func TestCursorEndsWhenUserIsDeleted(t *testing.T) {
 	b := newBench(t)
 	id := b.create()

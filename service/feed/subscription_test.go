@@ -256,3 +256,34 @@ func TestUnsubscribeWaitsForOutstandingResponse(t *testing.T) {
 		})
 	}
 }
+
+// A pending change of a user is not delivered after the stream unsubscribed from the user.
+func TestUnsubscribeDropsPendingChange(t *testing.T) {
+	b := newBench(t)
+	id := b.create()
+	s := b.feed.Subscribe(0)
+	defer s.Close()
+	b.subscribe(s, id)
+	b.setStatus(id, user.StatusInactive, 0)
+	s.Unsubscribe(id)
+	if got := b.poll(s); len(got) != 0 {
+		t.Errorf("Poll() = %+v after Unsubscribe, want none", got)
+	}
+}
+
+// The feed does not retain closed subscriptions.
+func TestCloseRemovesSubscription(t *testing.T) {
+	b := newBench(t)
+	id := b.create()
+	byID, all := b.feed.Subscribe(0), b.feed.Subscribe(0)
+	b.subscribe(byID, id)
+	all.SubscribeAll(b.feed.Head().Position)
+	if got, want := b.feed.Subscriptions(), 2; got != want {
+		t.Errorf("Subscriptions() = %d, want %d", got, want)
+	}
+	byID.Close()
+	all.Close()
+	if got := b.feed.Subscriptions(); got != 0 {
+		t.Errorf("Subscriptions() = %d after Close, want 0", got)
+	}
+}
