@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -19,22 +22,18 @@ const module = "github.com/yourorg/userservice/"
 // The domain is independent of protocols and databases, handlers depend only on the interface of the
 // store, and packages below the mux are independent of users. Only package server imports all others.
 var mayImport = map[string][]string{
-	"cmd/userd":   {"service/server", "service/auth", "service/auth/devtoken", "service/telemetry", "service/store/...", "service/user"},
-	"cmd/userctl": {"client", "gen/..."},
-	"client":      {"gen/..."},
+	"cmd/userd": {"service/server", "service/auth", "service/auth/devtoken", "service/telemetry", "service/store/...", "service/user"},
 
 	// Handlers record the caller in the log.
-	"service":                {"service/user", "service/feed", "service/batch", "service/filter", "service/fieldmask", "service/pagetoken", "service/auth", "service/budget", "service/validate", "gen/..."},
-	"service/batch":          {"service/user", "service/feed", "service/rpcstatus", "gen/..."},
-	"service/filter":         {"service/user"},
-	"service/fieldmask":      {"service/user"},
-	"service/pagetoken":      {"service/user"},
-	"service/store":          {"service/fair", "service/user", "service/clock"},
-	"service/store/sqlite":   {"service/fair", "service/user", "service/clock"},
-	"service/store/postgres": {"service/fair", "service/user", "service/clock"},
-	"service/store/traced":   {"service/user"},
-	"service/store/faulty":   {"service/user"},
-	"service/feed":           {"service/fair", "service/user"},
+	"service":              {"service/user", "service/feed", "service/batch", "service/filter", "service/fieldmask", "service/pagetoken", "service/auth", "service/budget", "service/validate", "gen/..."},
+	"service/batch":        {"service/user", "service/feed", "service/rpcstatus", "gen/..."},
+	"service/filter":       {"service/user"},
+	"service/fieldmask":    {"service/user"},
+	"service/pagetoken":    {"service/user"},
+	"service/store/sqlite": {"service/fair", "service/user", "service/clock"},
+	"service/store/traced": {"service/user"},
+	"service/store/faulty": {"service/user"},
+	"service/feed":         {"service/fair", "service/user"},
 	// The table of errors is shared by handlers, interceptors and middleware, which must not import
 	// each other.
 	"service/user":          {"service/fair"},
@@ -50,7 +49,7 @@ var mayImport = map[string][]string{
 	"service/health":    {"service/user", "gen/..."},
 	"service/janitor":   {"service/telemetry", "service/user"},
 	"service/transport": {"service/filewatch", "service/fair", "service/codec", "service/budget"},
-	"service/server":    {"service/...", "console", "gen/..."},
+	"service/server":    {"service/...", "gen/..."},
 
 	"gen/user/v1/userv1connect": {"gen/..."},
 
@@ -75,6 +74,23 @@ func TestAllowedImports(t *testing.T) {
 			t.Errorf("%s imports %s; it may import, of this module: %s",
 				importer, local, strings.Join(append(allowed, "nothing else"), ", "))
 		}
+	}
+}
+
+// TestImportsInArchitecture compares the list in ARCHITECTURE.md with mayImport.
+func TestImportsInArchitecture(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	for _, importer := range slices.Sorted(maps.Keys(mayImport)) {
+		fmt.Fprintf(&want, "    %s -> %s\n", importer, strings.Join(slices.Sorted(slices.Values(mayImport[importer])), ", "))
+	}
+	fmt.Fprintf(&want, "    all -> %s\n", strings.Join(importedByAll, ", "))
+	if !strings.Contains(string(text), "\n\n"+want.String()+"\n") {
+		t.Errorf("ARCHITECTURE.md does not contain the list of allowed imports, which is\n%s", &want)
 	}
 }
 
