@@ -48,6 +48,7 @@ var texts = map[Cause]string{
 	CauseHeader:         "Authorization header: must be a single bearer token",
 	CauseTokensDisabled: "bearer tokens are not accepted",
 	CauseOversize:       "token too long",
+	CauseMalformed:      "invalid credentials",
 	CauseType:           "token type not supported",
 	CauseAlgorithm:      "signature algorithm not supported",
 	CauseEmbeddedKey:    "token must not carry or reference a key",
@@ -65,13 +66,18 @@ var texts = map[Cause]string{
 	CauseBinding:        "token bound to a certificate that was not presented",
 	CauseUnverified:     "client certificate not verified",
 	CauseNoName:         "client certificate has no usable name",
+	CauseOther:          "invalid credentials",
 }
 
-func (c Cause) text() string {
-	if text, ok := texts[c]; ok {
-		return text
+func (c Cause) text() string { return texts[c] }
+
+// Causes returns all causes.
+func Causes() []string {
+	var causes []string
+	for cause := range texts {
+		causes = append(causes, string(cause))
 	}
-	return "invalid credentials"
+	return causes
 }
 
 // RefusedError is returned when authentication fails. It wraps the *user.Error for the

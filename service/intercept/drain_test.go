@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/throttle"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -43,7 +43,11 @@ func TestCallCanceledByTheServer(t *testing.T) {
 func TestDrainedStreamsAreSampled(t *testing.T) {
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	run := intercept.NewLog(log, throttle.New(time.Hour, 1)).WrapStreamingHandler(
+	o, err := intercept.NewObserver(log, time.Hour, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := o.WrapStreamingHandler(
 		intercept.NewErrors(log).WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
 			return user.NewDrainingError("e", 7)
 		}))

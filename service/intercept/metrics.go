@@ -38,17 +38,7 @@ var durationBuckets = []float64{
 	.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10,
 }
 
-// Metrics is an interceptor that counts the calls of the services in the proto. It belongs
-// outside Errors, where the final code is known, and inside tracing, for exemplars.
-//
-// Counters start at zero for all methods. Calls of unknown procedures are not counted, so a
-// caller cannot create series.
-type Metrics struct {
-	serverOnly
-
-	methods map[string]*methodMetrics // by procedure; immutable
-}
-
+// methodMetrics are the metrics of one method. start and end accept a nil receiver.
 type methodMetrics struct {
 	started, received, sent prometheus.Counter
 	handled                 [len(codeNames)]prometheus.Counter
@@ -67,18 +57,18 @@ type rpcVecs struct {
 	open                             *prometheus.GaugeVec
 }
 
-// NewMetrics returns an interceptor and registers its metrics:
+// newMethodMetrics registers the metrics of all methods in the proto and returns them by procedure:
 //
 //   - grpc_server_started_total, grpc_server_msg_received_total and
 //     grpc_server_msg_sent_total by grpc_type, grpc_service and grpc_method;
 //   - grpc_server_handled_total by these and grpc_code;
+//   - grpc_server_handling_seconds, a histogram by grpc_type, grpc_service and grpc_method;
 //   - grpc_request_duration_seconds, a histogram by method (the full procedure) and status
 //     (the name of the code);
-//     procedure, and status, which is the code's name;
 //   - userd_open_streams by grpc_type, grpc_service and grpc_method.
 //
 // The duration of a stream is its lifetime.
-func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
+func newMethodMetrics(registry prometheus.Registerer) (map[string]*methodMetrics, error) {
 	vecs := newRPCVecs()
 	var failures error
 	for _, c := range []prometheus.Collector{
@@ -89,16 +79,16 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 	if failures != nil {
 		return nil, failures
 	}
-	m := &Metrics{methods: make(map[string]*methodMetrics)}
+	all := make(map[string]*methodMetrics)
 	services := userv1.File_user_v1_user_service_proto.Services()
 	for i := range services.Len() {
 		methods := services.Get(i).Methods()
 		for j := range methods.Len() {
 			rpc := vecs.of(methods.Get(j))
-			m.methods[rpc.procedure] = rpc
+			all[rpc.procedure] = rpc
 		}
 	}
-	return m, nil
+	return all, nil
 }
 
 func newRPCVecs() rpcVecs {
@@ -157,47 +147,24 @@ func kindOf(method protoreflect.MethodDescriptor) string {
 	return kindUnary
 }
 
-// WrapUnary counts unary calls.
-func (m *Metrics) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		rpc := m.methods[req.Spec().Procedure]
-		if rpc == nil {
-			return next(ctx, req)
-		}
-		rpc.started.Inc()
-		rpc.received.Inc() // decoded before the interceptors run
-		code, start := connect.CodeUnknown, time.Now()
-		// Deferred, so that a panic is counted too.
-		defer func() { rpc.ended(ctx, code, time.Since(start)) }()
-		res, err := next(ctx, req)
-		if code = metricCode(err); err == nil {
-			rpc.sent.Inc()
-		}
-		return res, err
+func (m *methodMetrics) start() {
+	if m == nil {
+		return
+	}
+	m.started.Inc()
+	if m.open != nil {
+		m.open.Inc()
 	}
 }
 
-// WrapStreamingHandler counts streams and their messages.
-func (m *Metrics) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		rpc := m.methods[conn.Spec().Procedure]
-		if rpc == nil || rpc.open == nil {
-			return next(ctx, conn)
-		}
-		rpc.started.Inc()
-		rpc.open.Inc()
-		code, start := connect.CodeUnknown, time.Now()
-		defer func() {
-			rpc.open.Dec()
-			rpc.ended(ctx, code, time.Since(start))
-		}()
-		err := next(ctx, &countedConn{StreamingHandlerConn: conn, rpc: rpc})
-		code = metricCode(err)
-		return err
+// end records the end of a call.
+func (m *methodMetrics) end(ctx context.Context, code connect.Code, took time.Duration) {
+	if m == nil {
+		return
 	}
-}
-
-func (m *methodMetrics) ended(ctx context.Context, code connect.Code, took time.Duration) {
+	if m.open != nil {
+		m.open.Dec()
+	}
 	m.handled[code].Inc()
 	seconds := took.Seconds()
 	span := trace.SpanContextFromContext(ctx)
@@ -228,23 +195,6 @@ func (m *methodMetrics) duration(code connect.Code) prometheus.Observer {
 	made := m.durations.WithLabelValues(m.procedure, codeNames[code])
 	m.byStatus[code].Store(&made)
 	return made
-}
-
-// metricCode returns the code of a call; it always has a name.
-func metricCode(err error) connect.Code {
-	switch {
-	case err == nil, connect.IsNotModifiedError(err): // a 304 response is a success
-		return codeOK
-	case errors.As(err, new(*connect.Error)):
-	case errors.Is(err, context.Canceled):
-		return connect.CodeCanceled
-	case errors.Is(err, context.DeadlineExceeded):
-		return connect.CodeDeadlineExceeded
-	}
-	if code := recordedCode(err); int(code) < len(codeNames) {
-		return code
-	}
-	return connect.CodeUnknown
 }
 
 type countedConn struct {

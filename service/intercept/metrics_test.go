@@ -3,10 +3,12 @@ package intercept_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,10 +20,10 @@ import (
 	"github.com/yourorg/userservice/service/intercept"
 )
 
-func newMetrics(t testing.TB) (*intercept.Metrics, *prometheus.Registry) {
+func newMetrics(t testing.TB) (*intercept.Observer, *prometheus.Registry) {
 	t.Helper()
 	registry := prometheus.NewRegistry()
-	m, err := intercept.NewMetrics(registry)
+	m, err := intercept.NewObserver(slog.New(slog.DiscardHandler), time.Second, registry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,8 +99,10 @@ type fakeConn struct {
 	mu       sync.Mutex
 }
 
-func (c *fakeConn) Spec() connect.Spec { return c.spec }
-func (c *fakeConn) Send(any) error     { return nil }
+func (c *fakeConn) Spec() connect.Spec       { return c.spec }
+func (*fakeConn) Peer() connect.Peer         { return connect.Peer{} }
+func (*fakeConn) RequestHeader() http.Header { return nil }
+func (c *fakeConn) Send(any) error           { return nil }
 func (c *fakeConn) Receive(any) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -283,8 +287,8 @@ func TestSampledTracesAreExemplars(t *testing.T) {
 
 func TestMetricsAreRegisteredOnce(t *testing.T) {
 	_, registry := newMetrics(t)
-	if _, err := intercept.NewMetrics(registry); err == nil {
-		t.Error("second NewMetrics() = nil error, want error")
+	if _, err := intercept.NewObserver(slog.New(slog.DiscardHandler), time.Second, registry); err == nil {
+		t.Error("second NewObserver() = nil error, want error")
 	}
 }
 

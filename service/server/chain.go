@@ -47,13 +47,10 @@ func chain(l links) (c interceptors) {
 	c.outer = []connect.Interceptor{rest.Interceptor{}}
 	// Spans come next, so that metrics and log lines have the trace id.
 	c.outer = append(append(c.outer, l.traces...),
-		// Metrics and the log line have the code and the duration that the client observes.
+		// Metrics and the log line have the code, the reason and the duration that the client observes.
 		l.calls,
-		l.observers.log,
 		// Inner interceptors and handlers return domain errors, which are converted to statuses here.
-		l.errors,
-		// Reasons are counted before the conversion.
-		l.reasons)
+		l.errors)
 	c.inner = []connect.Interceptor{
 		// Authorization precedes everything that waits or that reveals positions and rules.
 		intercept.NewAuthorize(l.policy),
@@ -82,7 +79,7 @@ func chain(l links) (c interceptors) {
 // and are not logged.
 func plainChain(l links) interceptors {
 	return interceptors{
-		outer: []connect.Interceptor{intercept.NewLog(l.log, nil), l.errors},
+		outer: []connect.Interceptor{intercept.NewPlainObserver(l.log), l.errors},
 		inner: []connect.Interceptor{
 			drained{l.feed},
 			intercept.NewAuthorize(l.policy),

@@ -110,7 +110,7 @@ func (s *Server) gate(l links) connect.RequestGateFunc {
 func (l *links) deny(ctx context.Context, err error) {
 	if refused, ok := user.AsError(err); ok {
 		stateOf(ctx).limited = refused
-		l.reasons.Refused(refused.Reason)
+		l.calls.Refused(refused.Reason)
 	}
 }
 

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/telemetry"
-	"github.com/yourorg/userservice/service/throttle"
 )
 
 const (
@@ -29,19 +27,15 @@ const (
 
 // observers are the interceptors for traces, metrics and logs.
 type observers struct {
-	traces  []connect.Interceptor
-	calls   *intercept.Metrics
-	log     *intercept.Log
-	reasons *intercept.Reasons
+	traces []connect.Interceptor
+	calls  *intercept.Observer
 }
 
 func newObservers(log *slog.Logger, metrics *telemetry.Metrics, tracing *telemetry.Tracing) (o observers, err error) {
-	var failures [3]error
-	o.traces, failures[0] = tracing.Interceptors(intercept.Protocol)
-	o.calls, failures[1] = intercept.NewMetrics(metrics.Registry())
-	o.reasons, failures[2] = intercept.NewReasons(metrics.Registry())
-	o.log = intercept.NewLog(log, throttle.New(sampleInterval, 1))
-	if err := errors.Join(failures[:]...); err != nil {
+	if o.traces, err = tracing.Interceptors(intercept.Protocol); err != nil {
+		return o, err
+	}
+	if o.calls, err = intercept.NewObserver(log, sampleInterval, metrics.Registry()); err != nil {
 		return o, fmt.Errorf("register call metrics: %w", err)
 	}
 	return o, nil

@@ -26,7 +26,7 @@ func TestUnrecoveredPanicIsLogged(t *testing.T) {
 		"not logged": func(http.ResponseWriter, *http.Request) { panic("planted") },
 		"logged": connect.NewUnaryHandler("/x", func(context.Context, *connect.Request[emptypb.Empty]) (*connect.Response[emptypb.Empty], error) {
 			panic("planted")
-		}, connect.WithInterceptors(intercept.NewLog(slog.New(slog.DiscardHandler), nil))).ServeHTTP,
+		}, connect.WithInterceptors(intercept.NewPlainObserver(slog.New(slog.DiscardHandler)))).ServeHTTP,
 	} {
 		var out bytes.Buffer
 		metrics := telemetry.NewMetrics(telemetry.Build{})

@@ -61,6 +61,7 @@ func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.E
 
 // recordAuthFailure returns a hook that counts an authentication failure and records it in the request state.
 func recordAuthFailure(metrics *telemetry.Metrics) func(*http.Request, *auth.RefusedError) {
+	metrics.AddAuthenticationCauses(auth.Causes()...)
 	return func(r *http.Request, refused *auth.RefusedError) {
 		metrics.AuthenticationFailed(string(refused.Cause))
 		stateOf(r.Context()).refused = refused

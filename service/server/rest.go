@@ -22,7 +22,7 @@ func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 			return service.WithFlusher(ctx, control)
 		},
 		MaxMessageBytes: int64(s.cfg.MaxMessageBytes),
-		Refused:         l.reasons.Refused,
+		Refused:         l.calls.Refused,
 		Messages:        l.messages,
 		Compressors:     l.compressors,
 		Authorize: func(ctx context.Context, procedure string) error {

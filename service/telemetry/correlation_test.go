@@ -31,7 +31,7 @@ func TestTraceIDInMetricsLogsAndTraces(t *testing.T) {
 	}
 	log := slog.New(telemetry.Sanitize(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
-	counted, err := intercept.NewMetrics(metrics.Registry())
+	observer, err := intercept.NewObserver(log, 0, metrics.Registry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestTraceIDInMetricsLogsAndTraces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain = append(chain, counted, intercept.NewLog(log, nil))
+	chain = append(chain, observer)
 	_, handler := userv1connect.NewUserServiceHandler(userv1connect.UnimplementedUserServiceHandler{}, connect.WithInterceptors(chain...))
 	for _, procedure := range []string{userv1connect.UserServiceGetUserProcedure, userv1connect.UserServiceUndeleteUserProcedure} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, procedure, strings.NewReader("{}"))

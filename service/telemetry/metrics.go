@@ -24,13 +24,6 @@ const (
 	StepExpire = "expire" // delete expired request ids
 )
 
-// authCauses are the values of auth.Cause.
-var authCauses = []string{
-	"missing", "header", "tokens_disabled", "oversize", "malformed", "type", "algorithm", "embedded_key", "critical", "key_id",
-	"unknown_key", "no_keys", "signature", "claims", "issuer", "audience", "expired", "not_yet_valid", "subject",
-	"binding", "unverified", "no_name",
-}
-
 // Build identifies the program.
 type Build struct {
 	Version  string
@@ -83,7 +76,7 @@ func NewMetrics(build Build) *Metrics {
 	for _, step := range steps {
 		m.housekeepingSuccess.WithLabelValues(step)
 	}
-	m.authFailures = m.labeledCounter("userd_authentication_failures_total", "Total number of requests with rejected credentials, by reason.", "reason", authCauses...)
+	m.authFailures = m.labeledCounter("userd_authentication_failures_total", "Total number of requests with rejected credentials, by reason.", "reason")
 	m.rejected = m.labeledCounter("userd_requests_rejected_total", "Total number of requests and messages rejected by a limit before a handler, by ErrorReason.",
 		"reason", "MESSAGE_TOO_LARGE", "RATE_LIMITED", "OVERLOADED", "HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED")
 	m.housekeepingItems = m.labeledCounter("userd_housekeeping_items_total", "Total number of purged users and expired request ids, by step.", "step", steps...)
@@ -133,6 +126,10 @@ func (m *Metrics) ObserveCommit(changes int, sync time.Duration) {
 	m.commitSync.Observe(sync.Seconds())
 }
 
+// AddAuthenticationCauses defines the causes that AuthenticationFailed counts; it counts other ones
+// as "other". It must be called before.
+func (m *Metrics) AddAuthenticationCauses(causes ...string) { m.authFailures.add(causes...) }
+
 // AuthenticationFailed counts rejected credentials by auth.Cause, which is more detailed than
 // the ErrorReason in the response.
 func (m *Metrics) AuthenticationFailed(cause string) { m.authFailures.of(cause).Inc() }
@@ -156,18 +153,23 @@ func (m *Metrics) HousekeepingDone(step string, count int, now time.Time, err er
 
 // labeledCounter is a counter with one label and a fixed list of values.
 type labeledCounter struct {
-	byValue map[string]prometheus.Counter // immutable
+	vec     *prometheus.CounterVec
+	byValue map[string]prometheus.Counter // immutable after the start
 	other   prometheus.Counter
 }
 
 func (m *Metrics) labeledCounter(name, help, label string, values ...string) labeledCounter {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	m.registry.MustRegister(vec)
-	l := labeledCounter{byValue: make(map[string]prometheus.Counter), other: vec.WithLabelValues("other")}
-	for _, value := range values {
-		l.byValue[value] = vec.WithLabelValues(value)
-	}
+	l := labeledCounter{vec: vec, byValue: make(map[string]prometheus.Counter), other: vec.WithLabelValues("other")}
+	l.add(values...)
 	return l
+}
+
+func (l labeledCounter) add(values ...string) {
+	for _, value := range values {
+		l.byValue[value] = l.vec.WithLabelValues(value)
+	}
 }
 
 func (l labeledCounter) of(value string) prometheus.Counter {

@@ -1,0 +1,163 @@
+package intercept
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/rpcstatus"
+	"github.com/yourorg/userservice/service/throttle"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// Observer is an interceptor that records each call: its metrics, one log line, and the reason of
+// its error. It belongs outside Errors, where the final code is known, and inside tracing, for
+// trace ids and exemplars.
+//
+// Fast successful calls and streams that end at a shutdown are sampled; a line has the number of
+// skipped calls, and the other calls are logged at debug level. Errors caused by callers are
+// limited to failureBurst per second for each procedure and code. All other calls are always
+// logged.
+type Observer struct {
+	serverOnly
+
+	log      *slog.Logger
+	sampler  *throttle.Throttle // nil: log successful calls at debug level only
+	failures *throttle.Throttle
+	methods  map[string]*methodMetrics          // by procedure; immutable
+	reasons  map[user.Reason]prometheus.Counter // immutable
+}
+
+// NewObserver returns an observer that logs a successful call of each procedure in each interval,
+// and registers the metrics of calls, see newMethodMetrics, and userd_errors_total by reason.
+//
+// Counters start at zero for all methods and reasons. Calls of unknown procedures are logged
+// only, so a caller cannot create series.
+func NewObserver(log *slog.Logger, interval time.Duration, registry prometheus.Registerer) (*Observer, error) {
+	o := NewPlainObserver(log)
+	o.sampler, o.reasons = throttle.New(interval, 1), make(map[user.Reason]prometheus.Counter)
+	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "userd_errors_total", Help: "Total number of failed calls and rejected REST requests, by ErrorReason.",
+	}, []string{"reason"})
+	var err error
+	if o.methods, err = newMethodMetrics(registry); err != nil {
+		return nil, errors.Join(err, registry.Register(vec))
+	}
+	for number, name := range userv1.ErrorReason_name {
+		if number != int32(userv1.ErrorReason_ERROR_REASON_UNSPECIFIED) {
+			o.reasons[user.Reason(name)] = vec.WithLabelValues(name)
+		}
+	}
+	return o, registry.Register(vec)
+}
+
+// NewPlainObserver returns an observer without metrics that logs fast successful calls at debug
+// level only, for example health checks.
+func NewPlainObserver(log *slog.Logger) *Observer {
+	return &Observer{log: log, failures: throttle.New(time.Second, failureBurst)}
+}
+
+// Refused counts the reason of a request that was rejected before the interceptors.
+func (o *Observer) Refused(reason user.Reason) {
+	if counter := o.reasons[reason]; counter != nil {
+		counter.Inc()
+	}
+}
+
+// observed is a call in progress.
+type observed struct {
+	spec    connect.Spec
+	peer    connect.Peer
+	start   time.Time
+	metrics *methodMetrics // nil: not counted
+	code    connect.Code   // UNKNOWN if the handler panics
+}
+
+// WrapUnary records unary calls.
+func (o *Observer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		c := o.begin(ctx, req.Spec(), req.Peer())
+		if c.metrics != nil {
+			c.metrics.received.Inc() // decoded before the interceptors run
+		}
+		// Deferred, so that a panic is counted too.
+		defer func() { c.metrics.end(ctx, c.code, time.Since(c.start)) }()
+		res, err := next(ctx, req)
+		if err == nil && c.metrics != nil {
+			c.metrics.sent.Inc()
+		}
+		o.end(ctx, &c, req.Any(), req.Header(), err)
+		return res, err
+	}
+}
+
+// WrapStreamingHandler records streams when they end, and counts their messages.
+func (o *Observer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		c := o.begin(ctx, conn.Spec(), conn.Peer())
+		defer func() { c.metrics.end(ctx, c.code, time.Since(c.start)) }()
+		header := conn.RequestHeader()
+		if c.metrics != nil {
+			conn = &countedConn{StreamingHandlerConn: conn, rpc: c.metrics}
+		}
+		err := next(ctx, conn)
+		o.end(ctx, &c, nil, header, err)
+		return err
+	}
+}
+
+func (o *Observer) begin(ctx context.Context, spec connect.Spec, peer connect.Peer) observed {
+	markLogged(ctx)
+	c := observed{spec: spec, peer: peer, start: time.Now(), code: connect.CodeUnknown, metrics: o.methods[spec.Procedure]}
+	c.metrics.start()
+	return c
+}
+
+// end records the result of the call. message is the request of a unary call.
+func (o *Observer) end(ctx context.Context, c *observed, message any, header http.Header, err error) {
+	c.code = codeOf(err)
+	reason := reasonOf(err)
+	o.Refused(reason)
+	if level, skipped, ok := o.level(ctx, c, reason); ok {
+		o.line(ctx, c, level, skipped, requestID(message, header), err)
+	}
+}
+
+// codeOf returns the code for logs and metrics, which has a name in codeNames.
+func codeOf(err error) connect.Code {
+	switch {
+	case err == nil, connect.IsNotModifiedError(err): // a 304 response is a success, which connect represents as an error
+		return codeOK
+	case errors.As(err, new(*connect.Error)):
+	case errors.Is(err, context.Canceled):
+		return connect.CodeCanceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.CodeDeadlineExceeded
+	}
+	if code := recordedCode(err); int(code) < len(codeNames) {
+		return code
+	}
+	return connect.CodeUnknown
+}
+
+// reasonOf returns the ErrorReason that is sent to the client, "" if there is none.
+func reasonOf(err error) user.Reason {
+	var failure *connect.Error
+	if !errors.As(err, &failure) {
+		return ""
+	}
+	for _, detail := range failure.Details() {
+		value, err := detail.Value()
+		if info, ok := value.(*errdetails.ErrorInfo); err == nil && ok && info.GetDomain() == rpcstatus.Domain {
+			return user.Reason(info.GetReason())
+		}
+	}
+	return ""
+}
