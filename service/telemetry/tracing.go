@@ -53,8 +53,8 @@ type Tracing struct {
 //   - OTEL_EXPORTER_OTLP_*, OTEL_TRACES_SAMPLER, OTEL_BSP_*, OTEL_SPAN_* and
 //     OTEL_RESOURCE_ATTRIBUTES as the SDK reads them.
 //
-// An unknown value of the first three, of a sampler or of an endpoint is an error. An invalid
-// resource attribute is logged and ignored.
+// An unknown value of the first three is an error. The SDK logs invalid values of the others and
+// uses their defaults.
 //
 // NewTracing sets no process-wide defaults; see SDKLog. It does not wait for a collector:
 // failed exports are logged and their spans dropped.
@@ -136,8 +136,8 @@ func (t *Tracing) Shutdown(ctx context.Context) error {
 // Interceptors returns the tracing interceptors, none if tracing is disabled. They belong
 // outside all others.
 //
-// A unary call has one span. A stream has several short ones, see streamSpans. Health and
-// reflection have none. Spans contain no addresses or headers. protocol returns the protocol
+// A call has one span, which is exported when it ends. Health and reflection have none. Spans
+// contain no addresses or headers. protocol returns the protocol
 // of a call, because REST calls look like Connect here.
 func (t *Tracing) Interceptors(protocol func(context.Context, connect.Peer) string) ([]connect.Interceptor, error) {
 	if !t.enabled {
@@ -148,7 +148,7 @@ func (t *Tracing) Interceptors(protocol func(context.Context, connect.Peer) stri
 		otelconnect.WithPropagator(t.propagator),
 		otelconnect.WithoutMetrics(), // provided by Prometheus
 		otelconnect.WithFilter(func(_ context.Context, spec connect.Spec) bool {
-			return spec.StreamType == connect.StreamTypeUnary && traced(spec)
+			return !strings.HasPrefix(spec.Procedure, "/grpc.health.") && !strings.HasPrefix(spec.Procedure, "/grpc.reflection.")
 		}),
 	}
 	if t.trust {
@@ -158,10 +158,43 @@ func (t *Tracing) Interceptors(protocol func(context.Context, connect.Peer) stri
 	if err != nil {
 		return nil, fmt.Errorf("trace calls: %w", err)
 	}
-	return []connect.Interceptor{calls, newStreamSpans(t, protocol)}, nil
+	return []connect.Interceptor{calls, callSpans{protocol}}, nil
 }
 
-// traced excludes health checks and reflection.
-func traced(spec connect.Spec) bool {
-	return !strings.HasPrefix(spec.Procedure, "/grpc.health.") && !strings.HasPrefix(spec.Procedure, "/grpc.reflection.")
+// callSpans is an interceptor that adds the protocol to the span of a call.
+//
+// The context of a stream of responses has the ids of its span, but not the span itself: a store
+// span for each read would make a trace of any size.
+type callSpans struct {
+	protocol func(context.Context, connect.Peer) string
+}
+
+const protocolAttribute = "userd.protocol"
+
+// WrapUnary adds the protocol of a unary call.
+func (s callSpans) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if span := trace.SpanFromContext(ctx); span.IsRecording() {
+			span.SetAttributes(attribute.String(protocolAttribute, s.protocol(ctx, req.Peer())))
+		}
+		return next(ctx, req)
+	}
+}
+
+// WrapStreamingClient returns next unchanged.
+func (callSpans) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler adds the protocol of a stream.
+func (s callSpans) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if span := trace.SpanFromContext(ctx); span.IsRecording() {
+			span.SetAttributes(attribute.String(protocolAttribute, s.protocol(ctx, conn.Peer())))
+			if conn.Spec().StreamType&connect.StreamTypeServer != 0 {
+				ctx = trace.ContextWithSpanContext(ctx, span.SpanContext())
+			}
+		}
+		return next(ctx, conn)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -26,8 +25,7 @@ const (
 	defaultSpanQueue = 2048
 )
 
-// endpointVariables hold collector URLs. Errors do not quote them, since they may contain a
-// password.
+// endpointVariables hold collector URLs.
 var endpointVariables = []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"}
 
 type environment struct {
@@ -44,15 +42,11 @@ func readEnvironment() (e environment, err error) {
 		e.propagator, e.propagates = propagation.TraceContext{}, true
 		return e, nil
 	}
-	var failures [5]error
+	var failures [3]error
 	failures[0] = e.readPropagators()
 	failures[1] = e.readExporters()
 	if slices.Contains(e.exporters, exporterOTLP) {
 		failures[2] = e.readProtocol()
-		failures[3] = checkEndpoints()
-	}
-	if len(e.exporters) > 0 {
-		failures[4] = checkSampler()
 	}
 	e.queue = defaultSpanQueue
 	if n, err := strconv.Atoi(os.Getenv("OTEL_BSP_MAX_QUEUE_SIZE")); err == nil && n > 0 {
@@ -90,39 +84,6 @@ func (e *environment) readProtocol() error {
 		return nil
 	}
 	return fmt.Errorf("%s=%s: expected http/protobuf or grpc", name, e.protocol)
-}
-
-func checkEndpoints() error {
-	for _, name := range endpointVariables {
-		text := strings.TrimSpace(os.Getenv(name))
-		if text == "" {
-			continue
-		}
-		if at, err := url.Parse(text); err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" {
-			return fmt.Errorf("%s: expected an http or https URL such as http://localhost:4318", name)
-		}
-	}
-	return nil
-}
-
-// checkSampler validates the sampler, because the SDK ignores unknown values and samples all.
-func checkSampler() error {
-	const name, argument = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
-	switch sampler := variable(name); sampler {
-	case "", "always_on", "always_off", "parentbased_always_on", "parentbased_always_off":
-		return nil
-	case "traceidratio", "parentbased_traceidratio":
-		text := variable(argument)
-		if text == "" {
-			return nil
-		}
-		if share, err := strconv.ParseFloat(text, 64); err != nil || !(share >= 0 && share <= 1) {
-			return fmt.Errorf("%s=%s: expected a ratio from 0 to 1", argument, text)
-		}
-		return nil
-	default:
-		return fmt.Errorf("%s=%s: expected always_on, always_off or traceidratio, optionally with the prefix parentbased_", name, sampler)
-	}
 }
 
 func (e *environment) readPropagators() error {

@@ -62,21 +62,7 @@ func TestTracingEnvironment(t *testing.T) {
 		},
 		{env: map[string]string{"OTEL_TRACES_EXPORTER": " OTLP ", "OTEL_EXPORTER_OTLP_PROTOCOL": "GRPC"}, enabled: true},
 		{env: map[string]string{"OTEL_TRACES_EXPORTER": "otlp,otlp,"}, enabled: true},
-		{env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, err: "OTEL_EXPORTER_OTLP_ENDPOINT: expected an http or https URL"},
-		{env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"}, err: "OTEL_EXPORTER_OTLP_ENDPOINT: expected"},
-		{env: map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "ftp://u:hunter2@x"}, err: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: expected"},
-		{env: map[string]string{"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "localhost"}},
-		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "always"}, err: "OTEL_TRACES_SAMPLER=always: expected always_on"},
 		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "ParentBased_TraceIDRatio"}, enabled: true},
-		{
-			env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10%"},
-			err: "OTEL_TRACES_SAMPLER_ARG=10%: expected a ratio from 0 to 1",
-		},
-		{
-			env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "NaN"},
-			err: "expected a ratio from 0 to 1",
-		},
-		{env: map[string]string{"OTEL_TRACES_SAMPLER": "always"}}, // not used without an exporter
 		{env: map[string]string{"OTEL_PROPAGATORS": "b3"}, err: "OTEL_PROPAGATORS=b3: expected tracecontext, baggage or none"},
 		{env: map[string]string{"OTEL_PROPAGATORS": "none"}},
 		{env: map[string]string{"OTEL_TRACES_EXPORTER": "console", "OTEL_RESOURCE_ATTRIBUTES": "a=b,nonsense"}, enabled: true},
@@ -89,7 +75,7 @@ func TestTracingEnvironment(t *testing.T) {
 		setenv(t, c.env)
 		tracing, err := NewTracing(t.Context(), TracingOptions{Service: "userd", Console: io.Discard})
 		if c.err != "" {
-			if err == nil || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), "hunter2") {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
 				t.Errorf("NewTracing with %v = %v, want %s", c.env, err, c.err)
 			}
 			continue

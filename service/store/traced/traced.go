@@ -46,16 +46,6 @@ func (s *Store) start(ctx context.Context, operation string) (context.Context, t
 	))
 }
 
-// recordRows adds rows to the counts of a stream whose span is no longer recording (span is nil).
-func recordRows(ctx context.Context, span trace.Span, rows int) {
-	if span != nil {
-		return
-	}
-	if stream, ok := trace.SpanFromContext(ctx).(interface{ AddStoreCall(rows int) }); ok {
-		stream.AddStoreCall(rows)
-	}
-}
-
 // finish ends a span, which may be nil. A user.Error and a cancellation do not set the
 // status of the span to error.
 func finish(span trace.Span, err error, attributes ...attribute.KeyValue) {
@@ -100,7 +90,6 @@ func (s *Store) First(ctx context.Context) (int64, error) {
 func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 	ctx, span := s.start(ctx, "Get")
 	u, err := s.Store.Get(ctx, id)
-	recordRows(ctx, span, 1)
 	finish(span, err)
 	return u, err
 }
@@ -109,7 +98,6 @@ func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
 	ctx, span := s.start(ctx, "GetMany")
 	users, err := s.Store.GetMany(ctx, ids)
-	recordRows(ctx, span, len(users))
 	if span != nil {
 		finish(span, err, attribute.Int("db.operation.batch.size", len(ids)), returnedRows(len(users)))
 	}
@@ -120,7 +108,6 @@ func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) 
 func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus, error) {
 	ctx, span := s.start(ctx, "Statuses")
 	statuses, err := s.Store.Statuses(ctx, ids)
-	recordRows(ctx, span, len(statuses))
 	if span != nil {
 		finish(span, err, attribute.Int("db.operation.batch.size", len(ids)), returnedRows(len(statuses)))
 	}
@@ -141,7 +128,6 @@ func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
 	ctx, span := s.start(ctx, "Log")
 	page, err := s.Store.Log(ctx, query)
-	recordRows(ctx, span, len(page.Rows))
 	if span != nil {
 		finish(span, err, returnedRows(len(page.Rows)))
 	}
@@ -161,7 +147,6 @@ func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 func (s *Store) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	ctx, span := s.start(ctx, "Submit")
 	pending := s.Store.Submit(ctx, batch)
-	recordRows(ctx, span, len(batch.Changes))
 	if span == nil {
 		return pending
 	}

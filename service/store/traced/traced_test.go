@@ -151,38 +151,6 @@ func TestNoSpanWithoutRecordingParent(t *testing.T) {
 	}
 }
 
-// streamSpan is the span of a stream, with counts that outlive it.
-type streamSpan struct {
-	trace.Span
-
-	calls, rows int
-}
-
-func (s *streamSpan) AddStoreCall(rows int) { s.calls, s.rows = s.calls+1, s.rows+rows }
-
-func TestRowsAreCountedForStreams(t *testing.T) {
-	provider, recorder := recording()
-	ctx, span := provider.Tracer("test").Start(t.Context(), "stream")
-	stream := &streamSpan{Span: span}
-	ctx = trace.ContextWithSpan(ctx, stream)
-	store := traced.New(&fakeStore{}, provider, "sqlite")
-	for _, read := range reads {
-		_ = read(ctx, store)
-	}
-	if stream.calls != 0 || len(recorder.Ended()) == 0 {
-		t.Errorf("StoreDid was called %d times while the span was recording", stream.calls)
-	}
-	span.End()
-	recorder.Reset()
-	if _, err := store.Log(ctx, user.LogQuery{}); err != nil {
-		t.Fatal(err)
-	}
-	store.Submit(ctx, user.Batch{Changes: make([]user.Change, 5)})
-	if stream.calls != 2 || stream.rows < 5 || len(recorder.Started()) != 0 {
-		t.Errorf("StoreDid: %d calls, %d rows, %d spans; want 2 calls, no span", stream.calls, stream.rows, len(recorder.Started()))
-	}
-}
-
 func TestErrorSpansHaveNoUserData(t *testing.T) {
 	for want, err := range map[string]error{
 		"store.Get type=USER_NOT_FOUND":           user.NewNotFoundError(5),
