@@ -258,11 +258,21 @@ func (f *Field) size(u *User) (bytes int) {
 // Size returns the approximate encoded size of the user, in bytes.
 func (u *User) Size() int {
 	bytes := userBytes
-	for i := range fields {
-		bytes += fields[i].size(u)
+	for _, f := range sized {
+		bytes += f.size(u)
 	}
 	return bytes
 }
+
+// sized are the fields with a size.
+var sized = func() (list []*Field) {
+	for i := range fields {
+		if fields[i].MaxBytes > 0 {
+			list = append(list, &fields[i])
+		}
+	}
+	return list
+}()
 
 // MaxUserSize returns the maximum Size of a valid user.
 func MaxUserSize() int {
