@@ -49,16 +49,20 @@ func TestRefusalsAreTrailersOnly(t *testing.T) {
 				peer := dialHTTP2(t, c.server.Addr())
 				peer.token, peer.host, peer.contentType = c.token, c.host, kind
 				id := uint32(1)
-				for range c.calls - 1 {
+				call := func() *http2.MetaHeadersFrame {
 					peer.call(t, id, c.path, &userv1.GetUserRequest{UserId: 1})
+					frame := peer.await(t, func(f http2.Frame) bool {
+						headers, ok := f.(*http2.MetaHeadersFrame)
+						return ok && headers.StreamID == id
+					})
 					id += 2
+					headers, _ := frame.(*http2.MetaHeadersFrame)
+					return headers
 				}
-				peer.call(t, id, c.path, &userv1.GetUserRequest{UserId: 1})
-				frame := peer.await(t, func(f http2.Frame) bool {
-					headers, ok := f.(*http2.MetaHeadersFrame)
-					return ok && headers.StreamID == id
-				})
-				headers, _ := frame.(*http2.MetaHeadersFrame)
+				for range c.calls - 1 {
+					call()
+				}
+				headers := call()
 				got := make(map[string]string)
 				for _, field := range headers.Fields {
 					got[field.Name] = field.Value
