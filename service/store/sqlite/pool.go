@@ -174,8 +174,10 @@ func (p *pool) wait(ctx context.Context, q *readQueue, run func(*reader) bool) e
 	if !q.submit(t) {
 		return user.NewStoreUnavailableError()
 	}
-	slot := fair.FromContext(ctx)
-	defer slot.Resume(slot.Release())
+	if q != &p.points {
+		slot := fair.FromContext(ctx)
+		defer slot.Resume(slot.Release())
+	} // A point read keeps its slot: results that waited for slots would be memory without limit.
 	select {
 	case <-t.done:
 		t.run = nil
