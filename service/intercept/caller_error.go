@@ -3,6 +3,7 @@ package intercept
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"connectrpc.com/connect"
 )
@@ -37,7 +38,7 @@ func mapSendError(err error) error {
 	}
 	failure := (*connect.Error)(nil)
 	if errors.As(err, &failure) && failure.Code() == connect.CodeUnknown {
-		return connect.NewError(connect.CodeCanceled, errors.Join(errors.New("response write failed"), context.Canceled))
+		return connect.NewError(connect.CodeCanceled, fmt.Errorf("response write failed: %w", context.Canceled))
 	}
 	return err
 }

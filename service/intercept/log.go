@@ -46,8 +46,8 @@ func (o *Observer) level(ctx context.Context, c *observed, reason user.Reason) (
 	return level, skipped, o.log.Enabled(ctx, level)
 }
 
-func (o *Observer) line(ctx context.Context, c *observed, level slog.Level, skipped int64, requestID string, err error) {
-	code, attrs := "ok", make([]slog.Attr, 0, 10)
+func (o *Observer) line(ctx context.Context, c *observed, level slog.Level, skipped int64, requestID string, reason user.Reason, err error) {
+	code, attrs := "ok", make([]slog.Attr, 0, 11)
 	if c.code != codeOK {
 		code = c.code.String()
 	}
@@ -63,6 +63,9 @@ func (o *Observer) line(ctx context.Context, c *observed, level slog.Level, skip
 	}
 	if requestID != "" {
 		attrs = append(attrs, slog.String("request_id", requestID))
+	}
+	if reason != "" {
+		attrs = append(attrs, slog.String("reason", string(reason)))
 	}
 	switch {
 	case c.code == codeOK && err != nil:

@@ -126,7 +126,7 @@ func (o *Observer) end(ctx context.Context, c *observed, message any, header htt
 	reason := reasonOf(err)
 	o.Refused(reason)
 	if level, skipped, ok := o.level(ctx, c, reason); ok {
-		o.line(ctx, c, level, skipped, requestID(message, header), err)
+		o.line(ctx, c, level, skipped, requestID(message, header), reason, err)
 	}
 }
 

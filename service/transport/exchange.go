@@ -48,6 +48,7 @@ type Exchange struct {
 
 	messages    *messages   // nil: not written in whole messages
 	waitAborted atomic.Bool // a wait for flow-control window was aborted
+	stalled     atomic.Bool // a write was aborted by the stall timeout
 
 	// bodyWait is the start of the wait for the rest of the body, in nanoseconds after started,
 	// plus one; 0: no wait.
@@ -170,7 +171,7 @@ func (x *Exchange) write(p []byte) (int, error) {
 		x.writeOps.Add(1)
 		written += n
 		if err != nil || written == len(p) {
-			return written, err
+			return written, x.writeError(err)
 		}
 	}
 }
@@ -196,6 +197,14 @@ func (x *Exchange) FlushError() error {
 	x.writeOps.Add(1)
 	err := x.control.Flush()
 	x.writeOps.Add(1)
+	return x.writeError(err)
+}
+
+// writeError returns StalledError for an error of a write that the guard aborted.
+func (x *Exchange) writeError(err error) error {
+	if err != nil && x.stalled.Load() {
+		return &StalledError{}
+	}
 	return err
 }
 
@@ -252,7 +261,7 @@ func (x *Exchange) finish(stall, body time.Duration) {
 
 // abortWrite makes a blocked write fail, and all later ones. A wait for flow-control window fails
 // with StalledError, and the handler can send trailers. Otherwise the stream is reset with
-// REFUSED_STREAM, which clients retry.
+// REFUSED_STREAM, which clients retry, and the write fails with StalledError if stalled is set.
 func (x *Exchange) abortWrite(count func()) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()

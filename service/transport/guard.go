@@ -320,7 +320,7 @@ func (g *Guard) sweep(now time.Time) {
 	stalled, timedOut := g.expired(now)
 	for _, x := range stalled {
 		switch {
-		case x.abortWrite(func() { g.stalls.Add(1) }):
+		case x.abortWrite(func() { g.stalls.Add(1); x.stalled.Store(true) }):
 			g.logAborted(x, now, "response write stalled, stream ended")
 		case now.Sub(g.sinceDrain(x.sweepSince)) >= 2*g.stallTimeout(x) && x.closeConn():
 			// The stream cannot be reset either, because the connection is stalled.
