@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -40,10 +41,49 @@ func TestFieldsMatchProto(t *testing.T) {
 		if outputOnly := slices.Contains(behavior, annotations.FieldBehavior_OUTPUT_ONLY); outputOnly == f.Writable {
 			t.Errorf("%s: OUTPUT_ONLY is %t, Writable is %t", f.Name, outputOnly, f.Writable)
 		}
-		inCreate := (&userv1.CreateUserRequest{}).ProtoReflect().Descriptor().Fields().ByName(fd.Name()) != nil
-		if want := f.Writable && f.Status == nil; inCreate != want {
-			t.Errorf("CreateUserRequest has %s: %t, want %t", f.Name, inCreate, want)
+		inCreate := (&userv1.CreateUserRequest{}).ProtoReflect().Descriptor().Fields().ByName(fd.Name())
+		if want := f.Writable && f.Status == nil; (inCreate != nil) != want {
+			t.Errorf("CreateUserRequest has %s: %t, want %t", f.Name, inCreate != nil, want)
+		} else if want {
+			checkLimits(t, f, limitsOf(fd), limitsOf(inCreate))
 		}
+	}
+}
+
+// fieldLimits are the upper limits of a field in the proto. Those of elements are of a list or of the
+// values of a map.
+type fieldLimits struct {
+	characters, bytes, items                uint64
+	keyCharacters, elementChars, valueBytes uint64
+}
+
+func limitsOf(fd protoreflect.FieldDescriptor) fieldLimits {
+	rules, _ := proto.GetExtension(fd.Options(), validate.E_Field).(*validate.FieldRules)
+	list, pairs := rules.GetRepeated(), rules.GetMap()
+	return fieldLimits{
+		characters: rules.GetString().GetMaxLen(), bytes: rules.GetString().GetMaxBytes(),
+		items:         max(list.GetMaxItems(), pairs.GetMaxPairs()),
+		keyCharacters: pairs.GetKeys().GetString().GetMaxLen(),
+		elementChars:  list.GetItems().GetString().GetMaxLen(),
+		valueBytes:    pairs.GetValues().GetString().GetMaxBytes(),
+	}
+}
+
+// checkLimits compares the limits in User and in CreateUserRequest with those of the domain.
+func checkLimits(t *testing.T, f *user.Field, inUser, inCreate fieldLimits) {
+	t.Helper()
+	if inUser != inCreate {
+		t.Errorf("%s: limits of User = %+v, of CreateUserRequest = %+v, want equal", f.Name, inUser, inCreate)
+	}
+	want := fieldLimits{items: user.MaxTags, elementChars: user.MaxTag}
+	switch {
+	case f.Map != nil:
+		want = fieldLimits{items: user.MaxMetadata, keyCharacters: user.MaxMetadataKey, valueBytes: user.MaxMetadataValue}
+	case f.Text != nil:
+		want = fieldLimits{characters: inUser.characters, bytes: uint64(f.MaxBytes) - 4*inUser.characters}
+	}
+	if inUser != want {
+		t.Errorf("%s: limits of User = %+v, want %+v as in the domain", f.Name, inUser, want)
 	}
 }
 

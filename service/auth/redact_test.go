@@ -209,7 +209,7 @@ func expect(t *testing.T, m protoreflect.Message, prefix string, set Permissions
 			}
 			continue
 		case !all[name]:
-			t.Errorf("%s is not in the test's table", field.FullName())
+			t.Errorf("%s is not in shownFields", field.FullName())
 		case field.IsMap():
 			if paths[prefix+name] {
 				delete(paths, prefix+name)

@@ -220,6 +220,10 @@ func resources(t *testing.T) []resource {
 		if !ok || rule == nil {
 			continue
 		}
+		if len(needed[method.Name()]) == 0 {
+			t.Errorf("%s: not in needed", method.Name())
+			continue
+		}
 		route := resource{needs: needed[method.Name()][0]}
 		for verb, path := range map[string]string{
 			"GET": rule.GetGet(), "POST": rule.GetPost(), "PUT": rule.GetPut(), "PATCH": rule.GetPatch(), "DELETE": rule.GetDelete(),

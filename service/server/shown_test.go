@@ -193,7 +193,7 @@ func TestEveryMetricIsShown(t *testing.T) {
 		}
 		reasons[listed] = true
 		if !shown[name] && listed == "" {
-			t.Errorf("%s is in no panel and no alert", name)
+			t.Errorf("%s is in no panel of telemetry/dashboards/userd.json, in no alert and not in notShown", name)
 		}
 	}
 	for pattern, reason := range notShown {

@@ -2,7 +2,8 @@ package user
 
 import "time"
 
-// Limits enforced by the domain. The proto documents the limits of single fields for clients.
+// Limits of users. Those of single fields are enforced by the rules of the proto files, whose values they
+// repeat for Field.MaxBytes; the others are enforced by the domain.
 const (
 	// MinUsername is the minimum length of a username, in characters.
 	MinUsername = 3

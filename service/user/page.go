@@ -27,7 +27,7 @@ type ListQuery struct {
 
 	MaxUsers   int // users to return, at least 1
 	MaxScanned int // users to scan, at least 1
-	MaxBytes   int // approximate size of the users returned; the first user may exceed it
+	MaxBytes   int // approximate size of the users returned, at least 1; the first user may exceed it
 }
 
 // ListCursor is the position of a user in a sort order.
