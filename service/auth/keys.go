@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/yourorg/userservice/service/fair"
 )
 
 // KeysOptions configure Keys.
@@ -192,6 +194,8 @@ func (k *Keys) read(ctx, work context.Context, onDemand bool) error {
 		k.flight = f
 	}
 	k.mu.Unlock()
+	slot := fair.FromContext(ctx)
+	defer slot.Resume(slot.Release())
 	if !join {
 		k.fetch(work, f)
 		return f.err

@@ -25,6 +25,7 @@ const (
 // Scheduler hands out slots. It is safe for concurrent use.
 type Scheduler struct {
 	mu      sync.Mutex
+	slots   int // in total, without those that are lent
 	free    int // negative while slots are lent
 	most    int // slots of one caller
 	flows   map[string]*flow
@@ -55,16 +56,17 @@ type waiter struct {
 // NewScheduler returns a scheduler with a slot for each processor.
 func NewScheduler() *Scheduler {
 	processors := runtime.GOMAXPROCS(0)
-	s := &Scheduler{free: processors, most: max(1, processors-1), flows: make(map[string]*flow)}
+	s := &Scheduler{slots: processors, free: processors, most: max(1, processors-1), flows: make(map[string]*flow)}
 	s.waiters.New = func() any { return &waiter{wake: make(chan struct{}, 1)} }
 	return s
 }
 
-// Stats returns the number of requests that wait for a slot, and counts the slots that were lent.
-func (s *Scheduler) Stats() (waiting int, lent int64) {
+// Stats returns the number of slots that requests hold and of requests that wait for one, and counts
+// the slots that were lent.
+func (s *Scheduler) Stats() (held, waiting int, lent int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.queued, s.lent
+	return s.slots - s.free, s.queued, s.lent
 }
 
 // Slot is the right of one request to run. A nil or zero Slot always runs. A request with several

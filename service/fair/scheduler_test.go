@@ -143,8 +143,8 @@ func TestSlotsAreLentWhileNoneIsGranted(t *testing.T) {
 		if s.free != 1 || len(s.flows) != 0 {
 			t.Errorf("got %d free slots and %d callers, want 1 and 0", s.free, len(s.flows))
 		}
-		if waiting, lent := s.Stats(); waiting != 0 || lent != 4 {
-			t.Errorf("Stats() = %d, %d, want 0 waiting and 4 lent", waiting, lent)
+		if _, waiting, lent := s.Stats(); waiting != 0 || lent != 4 {
+			t.Errorf("Stats() = %d waiting, %d lent, want 0 and 4", waiting, lent)
 		}
 	})
 }
@@ -161,8 +161,8 @@ func TestOneCallerLeavesASlotToOthers(t *testing.T) {
 		if got := len(opened); got != 3 || s.flows["a"].held != 2 || s.flows["b"].held != 1 {
 			t.Errorf("got %d slots granted, %d of a and %d of b, want 3, 2 and 1", got, s.flows["a"].held, s.flows["b"].held)
 		}
-		if waiting, lent := s.Stats(); waiting != 2 || lent != 0 {
-			t.Errorf("Stats() = %d, %d, want 2 waiting and 0 lent", waiting, lent)
+		if held, waiting, lent := s.Stats(); held != s.slots || waiting != 2 || lent != 0 {
+			t.Errorf("Stats() = %d held, %d waiting, %d lent, want %d, 2 and 0", held, waiting, lent, s.slots)
 		}
 		for _, name := range []string{"a1", "b1", "a2", "b2", "a3"} {
 			slots[name].Close()

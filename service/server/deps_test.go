@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"service/user":          {"service/fair"},
 	"service/rpcstatus":     {"service/user"},
 	"service/validate":      {"service/user", "gen/..."},
-	"service/auth":          {"service/filewatch", "service/user", "service/rpcstatus"},
+	"service/auth":          {"service/fair", "service/filewatch", "service/user", "service/rpcstatus"},
 	"service/auth/devtoken": {"service/auth"},
 	"service/intercept":     {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
 	"service/rest": {

@@ -186,7 +186,6 @@ func newRateLimitedError(wait time.Duration) *user.Error {
 
 // refuse rejects a request in its protocol, without reading the body.
 func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
-	fair.FromContext(r.Context()).Acquire()
 	l.countRejected(string(err.Reason))
 	stateOf(r.Context()).limited = err
 	l.refusals.refuse(w, r, err)

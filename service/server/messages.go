@@ -59,8 +59,6 @@ func (s *Server) withMessages(messages *codec.Messages, next http.Handler) http.
 		if !isREST(r) && r.Body != nil && r.Body != http.NoBody {
 			state.incoming = messages.Receive(r)
 			defer state.incoming.Release()
-		} else {
-			fair.FromContext(r.Context()).Acquire()
 		}
 		state.outgoing = codec.NewOutgoing(w, r)
 		next.ServeHTTP(state.outgoing, r)
@@ -100,7 +98,6 @@ func (s *Server) gate(l links) connect.RequestGateFunc {
 			} else {
 				state.incoming.Fetch()
 			}
-			fair.FromContext(ctx).Acquire()
 		}
 		return ctx, nil
 	}

@@ -37,9 +37,9 @@ type Sources struct {
 	// aborted because their body was not received in time.
 	StalledStreams, BodyTimeouts func() int64
 
-	// Slots returns the number of requests that wait for a processor slot, and counts the slots
+	// Slots returns the numbers of slots held and of requests that wait for one, and counts those
 	// that were lent because none was granted for some time.
-	Slots func() (waiting int, lent int64)
+	Slots func() (held, waiting int, lent int64)
 
 	// DroppedSpans counts dropped spans, because the queue was full and because the export
 	// failed.
@@ -88,13 +88,17 @@ func (m *Metrics) RegisterSources(s Sources) error {
 	w.aborted("write_stalled", s.StalledStreams)
 	w.aborted("body_timeout", s.BodyTimeouts)
 	if s.Slots != nil {
+		w.gauge("userd_slots_held", "Processor slots that requests hold.", func() float64 {
+			held, _, _ := s.Slots()
+			return float64(held)
+		})
 		w.gauge("userd_slot_waiters", "Requests that wait for a processor slot, which callers get in turn.", func() float64 {
-			waiting, _ := s.Slots()
+			_, waiting, _ := s.Slots()
 			return float64(waiting)
 		})
 		w.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "userd_slots_lent_total", Help: "Total number of processor slots lent to waiting requests because none was granted for some time.",
-		}, func() float64 { _, lent := s.Slots(); return float64(lent) }))
+		}, func() float64 { _, _, lent := s.Slots(); return float64(lent) }))
 	}
 	if s.DroppedSpans != nil {
 		w.dropped("queue_full", func() int64 { queueFull, _ := s.DroppedSpans(); return queueFull })

@@ -184,6 +184,8 @@ func (g *Guard) BodyTimeouts() int64 { return g.bodyTimeouts.Load() }
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), started: time.Now(), text: textForm(r)}
+		x.slot.Open(g.opts.Scheduler, Peer(r.RemoteAddr))
+		x.slot.Acquire()
 		if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
 			conn.hasRequest.Store(true)
 			conn.memory.beginRequest(conn.listener.now(), r.ProtoMajor == 1)
@@ -203,9 +205,8 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		if g.add(x) && x.stream {
 			x.StopReading()
 		}
-		x.slot.Open(g.opts.Scheduler, Peer(r.RemoteAddr))
 		defer func() {
-			x.slot.Close()
+			x.slot.Release()
 			panicValue := recover()
 			// http.ErrAbortHandler aborts the connection intentionally.
 			x.panicked = x.panicked || panicValue != nil && panicValue != http.ErrAbortHandler //nolint:errorlint // documented as a sentinel
@@ -213,6 +214,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 				_ = x.endText() // the error is irrelevant, the handler has returned
 				x.discardBody(cmp.Or(g.opts.DiscardTimeout, discardTimeout))
 			}
+			x.slot.Acquire()
 			x.finish(g.stallTimeout(x), g.opts.BodyTimeout)
 			if g.opts.Done != nil {
 				g.opts.Done(r, x)
@@ -222,6 +224,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 				x.conn.memory.headers.Add(-x.headers)
 				x.conn.memory.endRequest(x.conn.listener.now())
 			}
+			x.slot.Close()
 			g.remove(x)
 			if panicValue != nil {
 				panic(panicValue) // net/http aborts the exchange and logs the stack

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/transport"
 )
 
@@ -394,5 +395,40 @@ func TestResponseDoesNotWaitForBody(t *testing.T) {
 	line, err := io.ReadAll(io.LimitReader(conn, 12))
 	if err != nil || string(line) != "HTTP/1.1 418" {
 		t.Errorf("got %q, %v", line, err)
+	}
+}
+
+// A request runs in a slot from its first instruction to Done, and waits without one for its body and
+// for the flush of its response.
+func TestRequestsRunInASlot(t *testing.T) {
+	opts := options()
+	opts.Scheduler = fair.NewScheduler()
+	held := func(x *transport.Exchange) bool { was := x.Slot().Release(); x.Slot().Resume(was); return was }
+	var inContext, inHandler, afterBody, flushed, inDone bool
+	inner, done := opts.Context, make(chan struct{})
+	opts.Context = func(r *http.Request, x *transport.Exchange) context.Context {
+		inContext = held(x)
+		return inner(r, x)
+	}
+	opts.Done = func(_ *http.Request, x *transport.Exchange) { inDone = held(x); close(done) }
+	guard, addr := serve(t, opts, func(w http.ResponseWriter, r *http.Request) {
+		x, _ := r.Context().Value(flusher{}).(*transport.Exchange)
+		inHandler = held(x)
+		_, _ = io.ReadAll(r.Body) // its error is not of interest
+		afterBody = held(x)
+		_ = http.NewResponseController(w).Flush()
+		flushed = held(x)
+	})
+	<-send(t, true, addr, "/call", strings.NewReader("hello"))
+	<-done
+	if !inContext || !inHandler || !afterBody || flushed || !inDone {
+		t.Errorf("slot held in Context, the handler, after the body, after a flush, in Done: %t, %t, %t, %t, %t, want all but the fourth",
+			inContext, inHandler, afterBody, flushed, inDone)
+	}
+	if err := guard.WaitIdle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if running, _, _ := opts.Scheduler.Stats(); running != 0 {
+		t.Errorf("slots held after the request: %d, want 0", running)
 	}
 }

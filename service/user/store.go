@@ -129,8 +129,6 @@ func (p *Pending) Wait(ctx context.Context) ([]Result, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
-	if len(p.results) > 1 { // the response of one takes no time worth a turn
-		slot.Resume(held)
-	}
+	slot.Resume(held)
 	return p.results, p.err
 }
