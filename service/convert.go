@@ -34,6 +34,8 @@ func userToProto(u *user.User, fields user.FieldSet) *userv1.User {
 		Etag:      u.Etag(),
 		DeletedAt: timeToProto(u.DeletedAt),
 		PurgeAt:   timeToProto(u.PurgeAt),
+
+		LastActivityId: u.LastActivityID,
 	}
 	if fields != user.APIFields() {
 		m := out.ProtoReflect()

@@ -93,7 +93,7 @@ func parseOrder(orderBy string, byDefault user.Order) (order user.Order, desc bo
 		field = f.Name
 	}
 	order, known := map[string]user.Order{
-		"user_id": user.ByID, "username": user.ByUsername, "email": user.ByEmail, "updated_at": user.ByUpdated,
+		"user_id": user.ByID, "username": user.ByUsername, "email": user.ByEmail, "updated_at": user.ByLastActivity, "last_activity_id": user.ByLastActivity,
 	}[field]
 	direction := "asc"
 	if len(words) > 1 {
@@ -101,7 +101,7 @@ func parseOrder(orderBy string, byDefault user.Order) (order user.Order, desc bo
 	}
 	if !known || len(words) > 2 || direction != "asc" && direction != "desc" {
 		return 0, false, user.NewFieldErrorf("order_by",
-			`must be user_id, username, email or updated_at, optionally followed by " asc" or " desc"`)
+			`must be user_id, username, email, updated_at or last_activity_id, optionally followed by " asc" or " desc"`)
 	}
 	return order, direction == "desc", nil
 }

@@ -54,6 +54,7 @@ var fields = newTable([]Field{
 	{Name: "etag", Number: 10},
 	{Name: "deleted_at", Number: 11, Time: func(u *User) *time.Time { return &u.DeletedAt }, Public: true},
 	{Name: "purge_at", Number: 12, Time: func(u *User) *time.Time { return &u.PurgeAt }, Public: true},
+	{Name: "last_activity_id", Number: 13, Int: func(u *User) *int64 { return &u.LastActivityID }},
 
 	{Name: "status_time", Number: InternalNumber, Time: func(u *User) *time.Time { return &u.StatusTime }},
 	{Name: "status_position", Number: InternalNumber + 1, Int: func(u *User) *int64 { return &u.StatusPosition }},

@@ -31,7 +31,7 @@ func (op *Create) Decide(_ *User, stamp CommitStamp, by Author) (Decision, error
 	changed := newDetails(by)
 	changed.changes(noUser, u, writableFields)
 	d := Decision{User: u, Store: true}
-	d.add(stamp, u.ID, ActionCreated, changed)
+	u.LastActivityID = d.add(stamp, u.ID, ActionCreated, changed)
 	return d, nil
 }
 

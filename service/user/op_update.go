@@ -85,6 +85,7 @@ func (d *Decision) seal(stamp CommitStamp) {
 	d.Store = true
 	d.User.Version++
 	d.User.UpdatedAt = stamp.LogTime
+	d.User.LastActivityID = d.Rows[len(d.Rows)-1].Position
 }
 
 func (p *Patch) apply(u *User) error {

@@ -1,7 +1,5 @@
 package user
 
-import "time"
-
 // Order is the sort order of a list of users. Ties are ordered by id.
 type Order int
 
@@ -10,7 +8,8 @@ const (
 	ByID Order = iota
 	ByUsername
 	ByEmail
-	ByUpdated
+	// ByLastActivity is the order of User.LastActivityID, and therefore of UpdatedAt.
+	ByLastActivity
 )
 
 // ListQuery selects a page of users.
@@ -32,9 +31,10 @@ type ListQuery struct {
 
 // ListCursor is the position of a user in a sort order.
 type ListCursor struct {
-	Key  string    `json:"k,omitempty"` // for ByUsername and ByEmail: the normal form
-	Time time.Time `json:"t,omitzero"`  // for ByUpdated
-	ID   int64     `json:"i"`
+	Key string `json:"k,omitempty"` // for ByUsername and ByEmail: the normal form
+	// Position is for ByLastActivity.
+	Position int64 `json:"p,omitempty"`
+	ID       int64 `json:"i"`
 }
 
 // ListPage is a page of users.

@@ -58,6 +58,9 @@ type User struct {
 	Metadata  map[string]string
 	Version   int64 // 1 after creation, incremented by each change
 
+	// LastActivityID is the position of the last row that changed the user.
+	LastActivityID int64
+
 	DeletedAt time.Time // zero: not deleted
 	PurgeAt   time.Time // zero: not deleted
 }

@@ -126,9 +126,12 @@ type User struct {
 	DeletedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=deleted_at,json=deletedAt,proto3" json:"deleted_at,omitempty"`
 	// Time at which a deleted user is purged, by default 30 days after the deletion.
 	// Unset if the user is not deleted.
-	PurgeAt       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=purge_at,json=purgeAt,proto3" json:"purge_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PurgeAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=purge_at,json=purgeAt,proto3" json:"purge_at,omitempty"`
+	// Position in the log of the last change to the user, see UserActivity.activity_id. An
+	// activity recorded by an application is not a change.
+	LastActivityId int64 `protobuf:"varint,13,opt,name=last_activity_id,json=lastActivityId,proto3" json:"last_activity_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *User) Reset() {
@@ -243,6 +246,13 @@ func (x *User) GetPurgeAt() *timestamppb.Timestamp {
 		return x.PurgeAt
 	}
 	return nil
+}
+
+func (x *User) GetLastActivityId() int64 {
+	if x != nil {
+		return x.LastActivityId
+	}
+	return 0
 }
 
 // UserActivity is a row of the activity log: a change to a user, or an activity recorded by
@@ -574,7 +584,7 @@ var File_user_v1_user_proto protoreflect.FileDescriptor
 
 const file_user_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x12user/v1/user.proto\x12\auser.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15google/rpc/code.proto\x1a\x1egoogle/rpc/error_details.proto\x1a\x17google/rpc/status.proto\x1a\x1auser/v1/error_reason.proto\"\x93\x05\n" +
+	"\x12user/v1/user.proto\x12\auser.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15google/rpc/code.proto\x1a\x1egoogle/rpc/error_details.proto\x1a\x17google/rpc/status.proto\x1a\x1auser/v1/error_reason.proto\"\xc2\x05\n" +
 	"\x04User\x12\x1c\n" +
 	"\auser_id\x18\x01 \x01(\x03B\x03\xe0A\x03R\x06userId\x12(\n" +
 	"\busername\x18\x02 \x01(\tB\f\xbaH\t\xd8\x01\x01r\x04\x10\x03\x18@R\busername\x12!\n" +
@@ -591,7 +601,8 @@ const file_user_v1_user_proto_rawDesc = "" +
 	" \x01(\tB\x03\xe0A\x03R\x04etag\x12>\n" +
 	"\n" +
 	"deleted_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tdeletedAt\x12:\n" +
-	"\bpurge_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\apurgeAt\x1a;\n" +
+	"\bpurge_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\apurgeAt\x12-\n" +
+	"\x10last_activity_id\x18\r \x01(\x03B\x03\xe0A\x03R\x0elastActivityId\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x02\n" +

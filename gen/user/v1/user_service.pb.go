@@ -440,8 +440,10 @@ type ListUsersRequest struct {
 	// by normal form, and may end in * to match a prefix. Default: all. At most
 	// 2048 bytes.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Order: user_id, username, email or updated_at, with the suffix " desc" for
-	// descending order. Default: the field of a prefix in the filter, else user_id.
+	// Order: user_id, username, email, last_activity_id or updated_at, with the suffix
+	// " desc" for descending order. The last two are the same order. A user that changes
+	// between two pages moves to its end: ascending pages miss no change, descending
+	// pages may. Default: the field of a prefix in the filter, else user_id.
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// Include deleted users. Default: false.
 	ShowDeleted   bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`

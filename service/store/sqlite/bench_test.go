@@ -145,9 +145,9 @@ func BenchmarkList(b *testing.B) {
 		"username/first":   {Order: user.ByUsername},
 		"username/deep":    {Order: user.ByUsername, After: &user.ListCursor{Key: key, ID: middle.ID}},
 		"username/prefix":  {Order: user.ByUsername, Prefix: "mmm"},
-		"updated/first":    {Order: user.ByUpdated},
-		"updated/deep":     {Order: user.ByUpdated, After: &user.ListCursor{Time: middle.UpdatedAt, ID: middle.ID}},
-		"updated/backward": {Order: user.ByUpdated, Desc: true, After: &user.ListCursor{Time: middle.UpdatedAt, ID: middle.ID}},
+		"updated/first":    {Order: user.ByLastActivity},
+		"updated/deep":     {Order: user.ByLastActivity, After: &user.ListCursor{Position: middle.LastActivityID}},
+		"updated/backward": {Order: user.ByLastActivity, Desc: true, After: &user.ListCursor{Position: middle.LastActivityID}},
 	} {
 		q.MaxUsers, q.MaxScanned, q.MaxBytes = 50, 1000, 1<<20
 		b.Run(name, func(b *testing.B) {

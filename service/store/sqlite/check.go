@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	codes "modernc.org/sqlite/lib"
 
@@ -216,6 +217,21 @@ func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {
 	setsStatus := []string{user.ActionCreated, user.ActionStatusChanged, user.ActionDeleted, user.ActionUndeleted}
 	if len(row) == 0 || asNumber(row[1]) != u.ID || !slices.Contains(setsStatus, asText(row[3])) {
 		return k.found("user %d: log row %d did not set its status", u.ID, u.StatusPosition)
+	}
+	return k.lastChange(u, rowAt)
+}
+
+// lastChange checks that the last change of a user is a row of the log that changed it.
+func (k *checker) lastChange(u *user.User, rowAt *stmt) error {
+	if u.LastActivityID > k.head.Position {
+		return nil // changed after the check began
+	}
+	row, err := rowAt.one(u.LastActivityID)
+	if err != nil {
+		return err
+	}
+	if len(row) == 0 || asNumber(row[1]) != u.ID || !strings.HasPrefix(asText(row[3]), user.ReservedAction) {
+		return k.found("user %d: log row %d is not its last change", u.ID, u.LastActivityID)
 	}
 	return nil
 }

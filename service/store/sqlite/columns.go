@@ -17,7 +17,7 @@ var (
 	userColumnCount = len(columns)
 )
 
-// Columns that an update writes. Those of updateColumns have no index, except updated_at: if only
+// Columns that an update writes. Those of updateColumns have no index, except last_activity_id: if only
 // they are named, the other index entries are not rewritten.
 var (
 	rareColumns      = user.NewFieldSet("username", "email", "deleted_at", "purge_at")

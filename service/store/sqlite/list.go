@@ -10,29 +10,25 @@ import (
 )
 
 // Indexes of listQueries. Each query continues at a cursor in an index and does not sort
-// (see TestPlans). The order by update time takes two queries, since its cursor is a time
-// and an ID: first the remaining users of the same time, then the later ones.
+// (see TestPlans).
 const (
 	byID = iota * 2 // each is followed by the descending query
 	byUsername
 	byEmail
-	byUpdatedSame
-	byUpdated
+	byLastActivity
 )
 
 var listSelect = "SELECT " + userColumns + ", username_key, email_key FROM users "
 
-var listQueries = [10]string{
-	byID:              listSelect + "WHERE user_id > ? ORDER BY user_id LIMIT ?",
-	byID + 1:          listSelect + "WHERE user_id < ? ORDER BY user_id DESC LIMIT ?",
-	byUsername:        listSelect + "WHERE username_key >= ? AND username_key < ? ORDER BY username_key LIMIT ?",
-	byUsername + 1:    listSelect + "WHERE username_key >= ? AND username_key < ? ORDER BY username_key DESC LIMIT ?",
-	byEmail:           listSelect + "WHERE email_key >= ? AND email_key < ? ORDER BY email_key LIMIT ?",
-	byEmail + 1:       listSelect + "WHERE email_key >= ? AND email_key < ? ORDER BY email_key DESC LIMIT ?",
-	byUpdatedSame:     listSelect + "WHERE updated_at = ? AND user_id > ? ORDER BY user_id LIMIT ?",
-	byUpdatedSame + 1: listSelect + "WHERE updated_at = ? AND user_id < ? ORDER BY user_id DESC LIMIT ?",
-	byUpdated:         listSelect + "WHERE updated_at > ? ORDER BY updated_at, user_id LIMIT ?",
-	byUpdated + 1:     listSelect + "WHERE updated_at < ? ORDER BY updated_at DESC, user_id DESC LIMIT ?",
+var listQueries = [8]string{
+	byID:               listSelect + "WHERE user_id > ? ORDER BY user_id LIMIT ?",
+	byID + 1:           listSelect + "WHERE user_id < ? ORDER BY user_id DESC LIMIT ?",
+	byUsername:         listSelect + "WHERE username_key >= ? AND username_key < ? ORDER BY username_key LIMIT ?",
+	byUsername + 1:     listSelect + "WHERE username_key >= ? AND username_key < ? ORDER BY username_key DESC LIMIT ?",
+	byEmail:            listSelect + "WHERE email_key >= ? AND email_key < ? ORDER BY email_key LIMIT ?",
+	byEmail + 1:        listSelect + "WHERE email_key >= ? AND email_key < ? ORDER BY email_key DESC LIMIT ?",
+	byLastActivity:     listSelect + "WHERE last_activity_id > ? ORDER BY last_activity_id LIMIT ?",
+	byLastActivity + 1: listSelect + "WHERE last_activity_id < ? ORDER BY last_activity_id DESC LIMIT ?",
 }
 
 // List implements user.Store. A page is read in chunks: a user whose sort key changes
@@ -104,27 +100,22 @@ func (l *lister) walk(read func(query int, args ...driver.Value) error) error {
 	case user.ByEmail:
 		lower, upper := l.keys()
 		return read(byEmail, lower, upper)
-	case user.ByUpdated:
-		from := int64(math.MinInt64)
-		if l.query.Desc {
-			from = math.MaxInt64
-		}
-		if at := l.cursor; at != nil {
-			from = at.Time.UnixMicro()
-			if err := read(byUpdatedSame, from, at.ID); err != nil || l.done {
-				return err
-			}
-		}
-		return read(byUpdated, from)
+	case user.ByLastActivity:
+		return read(byLastActivity, l.number(func(c *user.ListCursor) int64 { return c.Position }))
 	default:
-		from := int64(math.MinInt64)
-		if l.query.Desc {
-			from = math.MaxInt64
-		}
-		if l.cursor != nil {
-			from = l.cursor.ID
-		}
-		return read(byID, from)
+		return read(byID, l.number(func(c *user.ListCursor) int64 { return c.ID }))
+	}
+}
+
+// number returns the number at the cursor, or the one before all others.
+func (l *lister) number(of func(*user.ListCursor) int64) int64 {
+	switch {
+	case l.cursor != nil:
+		return of(l.cursor)
+	case l.query.Desc:
+		return math.MaxInt64
+	default:
+		return math.MinInt64
 	}
 }
 
@@ -187,8 +178,8 @@ func (l *lister) cursorOf(u *user.User, keys user.Keys) *user.ListCursor {
 		cursor.Key = keys.Username
 	case user.ByEmail:
 		cursor.Key = keys.Email
-	case user.ByUpdated:
-		cursor.Time = u.UpdatedAt
+	case user.ByLastActivity:
+		cursor.Position = u.LastActivityID
 	case user.ByID:
 	}
 	return cursor
@@ -200,9 +191,9 @@ func (l *lister) advances(cursor *user.ListCursor) bool {
 	if l.cursor == nil {
 		return true
 	}
-	order := cmp.Or(cmp.Compare(cursor.Key, l.cursor.Key), cursor.Time.Compare(l.cursor.Time))
-	if l.query.Order == user.ByID || l.query.Order == user.ByUpdated {
-		order = cmp.Or(order, cmp.Compare(cursor.ID, l.cursor.ID))
+	order := cmp.Or(cmp.Compare(cursor.Key, l.cursor.Key), cmp.Compare(cursor.Position, l.cursor.Position))
+	if l.query.Order == user.ByID {
+		order = cmp.Compare(cursor.ID, l.cursor.ID)
 	}
 	if l.query.Desc {
 		order = -order

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -16,8 +17,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Version 1 did not set status_position for deletions and undeletions.
-func TestMigrateStatusPositions(t *testing.T) {
+// Version 1 had no last_activity_id, and did not set status_position for deletions and undeletions.
+func TestMigratePositions(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	apply := func(op user.Op) *user.User {
@@ -42,7 +43,8 @@ func TestMigrateStatusPositions(t *testing.T) {
 	apply(&user.Undelete{ID: ids[2]})
 	apply(&user.Undelete{ID: ids[3]})
 	apply(&user.SetStatus{ID: ids[3], Status: user.StatusSuspended})
-	want, err := s.Statuses(t.Context(), ids)
+	apply(&user.Record{ID: ids[0], Action: "app.login"}) // not a change
+	want, err := s.GetMany(t.Context(), ids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,13 +53,13 @@ func TestMigrateStatusPositions(t *testing.T) {
 	}
 	makeVersion1(t, path)
 	s = openTest(t, path)
-	got, err := s.Statuses(t.Context(), ids)
+	got, err := s.GetMany(t.Context(), ids)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range want {
-		if got[i] != want[i] {
-			t.Errorf("Statuses[%d] = %+v, want %+v", i, got[i], want[i])
+		if !reflect.DeepEqual(got[i], want[i]) {
+			t.Errorf("user %d after the migration = %+v, want %+v", i, got[i], want[i])
 		}
 	}
 }
@@ -72,6 +74,8 @@ func makeVersion1(t *testing.T, path string) {
 	statements := []string{
 		`UPDATE users SET status_position = (SELECT max(position) FROM log
 			WHERE log.user_id = users.user_id AND action IN ('user.created', 'user.status_changed'))`,
+		"DROP INDEX users_last_activity",
+		"CREATE INDEX users_updated ON users (updated_at)",
 		"DELETE FROM goose_db_version WHERE version_id > 1",
 	}
 	initial := columnsOfVersion1(t)

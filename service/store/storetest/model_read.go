@@ -115,15 +115,15 @@ func (d *modelData) entry(order user.Order, id int64) entry {
 		p.mark.Key = p.keys.Username
 	case user.ByEmail:
 		p.mark.Key = p.keys.Email
-	case user.ByUpdated:
-		p.mark.Time = p.user.UpdatedAt
+	case user.ByLastActivity:
+		p.mark.Position = p.user.LastActivityID
 	case user.ByID:
 	}
 	return p
 }
 
 func compareMarks(a, b user.ListCursor) int {
-	return cmp.Or(cmp.Compare(a.Key, b.Key), a.Time.Compare(b.Time), cmp.Compare(a.ID, b.ID))
+	return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Position, b.Position), cmp.Compare(a.ID, b.ID))
 }
 
 // sorted returns the users in the order of query, from the start.

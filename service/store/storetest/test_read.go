@@ -135,7 +135,7 @@ var readTests = map[string]func(*harness){
 	"pages of users add up to a full sort in every order and direction": func(h *harness) {
 		reference := h.fillUsers(120)
 		short := func(u *user.User, k user.Keys) bool { return len(k.Username) < 7 && u.Username != "" && k.Email != "" }
-		for order := user.ByID; order <= user.ByUpdated; order++ {
+		for order := user.ByID; order <= user.ByLastActivity; order++ {
 			for _, desc := range []bool{false, true} {
 				for _, q := range []user.ListQuery{
 					{MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20},
