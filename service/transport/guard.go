@@ -184,8 +184,6 @@ func (g *Guard) BodyTimeouts() int64 { return g.bodyTimeouts.Load() }
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), started: time.Now(), text: textForm(r)}
-		x.slot.Open(g.opts.Scheduler, Peer(r.RemoteAddr))
-		x.slot.Acquire()
 		if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
 			conn.hasRequest.Store(true)
 			conn.memory.beginRequest(conn.listener.now(), r.ProtoMajor == 1)
@@ -194,6 +192,8 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		if g.opts.Memory != nil {
 			g.reserve(x, r)
 		}
+		x.slot.Open(g.opts.Scheduler, Peer(r.RemoteAddr))
+		x.slot.Acquire()
 		if g.opts.Context != nil {
 			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // derived from the request's context
 		}
