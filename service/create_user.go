@@ -15,7 +15,7 @@ func (s *Service) CreateUser(ctx context.Context, req *userv1.CreateUserRequest)
 	if err != nil {
 		return nil, err
 	}
-	result, err := user.ApplyOne(ctx, s.store, change)
+	result, err := s.applyOne(ctx, change)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ func (s *Service) DeleteUser(ctx context.Context, req *userv1.DeleteUserRequest)
 		return nil, err
 	}
 	op := &user.Delete{ID: req.GetUserId(), Etag: req.GetEtag(), Retention: s.opts.Retention}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
+	result, err := s.applyOne(ctx, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
 	if err != nil {
 		return nil, s.addChangedFields(ctx, err, req.GetUserId(), req.GetEtag())
 	}

@@ -20,7 +20,7 @@ func (s *Service) RecordUserActivity(
 	if err != nil {
 		return nil, err
 	}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
+	result, err := s.applyOne(ctx, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
 	if err != nil {
 		return nil, err
 	}

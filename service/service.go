@@ -148,3 +148,16 @@ func reserveResponse(ctx context.Context, want int) (int, error) {
 		}
 	}
 }
+
+// applyOne applies the change of a unary call. Memory for the result is reserved first, because the
+// request may be much smaller than the user: results of many calls wait for a slot at a time.
+func (s *Service) applyOne(ctx context.Context, change user.Change) (user.Result, error) {
+	memory := budget.FromContext(ctx)
+	change.Reserve = func(bytes int) error {
+		if memory.Grow(budget.Response, int64(bytes)) != nil { // its encoding is reserved later
+			return user.NewOverloadedError()
+		}
+		return nil
+	}
+	return user.ApplyOne(ctx, s.store, change)
+}

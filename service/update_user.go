@@ -19,7 +19,7 @@ func (s *Service) UpdateUser(ctx context.Context, req *userv1.UpdateUserRequest)
 	if err != nil {
 		return nil, err
 	}
-	result, err := user.ApplyOne(ctx, s.store, change)
+	result, err := s.applyOne(ctx, change)
 	if err != nil {
 		return nil, s.addChangedFields(ctx, err, req.GetUserId(), req.GetEtag())
 	}

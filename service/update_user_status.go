@@ -22,7 +22,7 @@ func (s *Service) UpdateUserStatus(
 	if err != nil {
 		return nil, err
 	}
-	result, err := user.ApplyOne(ctx, s.store, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
+	result, err := s.applyOne(ctx, user.Change{Op: op, By: author(ctx, req.GetRequestId()), IdempotencyKey: key})
 	if err != nil {
 		return nil, err
 	}

@@ -71,6 +71,13 @@ func anonymousAttacks() []attack {
 				fields: a.post(userv1connect.UserServiceGetUserProcedure, grpcProto),
 			})
 		}},
+		{name: "many addresses that update a large user", manyCallers: true, run: func(a *attacker) error {
+			return a.hold(streams{
+				conns: 2000, each: 4, addresses: 1000,
+				body:   enveloped(0, a.marshal(&userv1.UpdateUserRequest{UserId: a.users[0], User: &userv1.User{Tags: []string{"t"}}})),
+				fields: a.post(userv1connect.UserServiceUpdateUserProcedure, grpcProto), window: 1 << 20,
+			})
+		}},
 		{name: "idle TLS connections", tls: true, run: func(a *attacker) error {
 			return a.repeat(6000, func(int) error {
 				conn, err := a.dial(0)

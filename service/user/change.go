@@ -37,6 +37,18 @@ type Change struct {
 	IdempotencyKey *IdempotencyKey // nil: not idempotent
 	OnConflict     Conflict
 	ValidateOnly   bool // run every check, store nothing
+	// Reserve reserves memory for the result, if set: the store must call it with the size of the
+	// current user before it decides the change, and of the user in a stored result before it
+	// returns that. Its error, an *Error, is the result.
+	Reserve func(bytes int) error
+}
+
+// ReserveResult calls Reserve for a result with the user, if there is one.
+func (c *Change) ReserveResult(u *User) error {
+	if c.Reserve == nil || u == nil {
+		return nil
+	}
+	return c.Reserve(u.Size())
 }
 
 // Batch is a list of changes submitted together.

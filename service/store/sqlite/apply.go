@@ -20,7 +20,11 @@ func (w *writer) change(c *user.Change) (user.Result, error) {
 		key = nil
 	}
 	if key != nil {
-		if result, found, err := w.lookupResult(key); found || err != nil {
+		result, found, err := w.lookupResult(key)
+		if err == nil {
+			err = c.ReserveResult(result.User)
+		}
+		if found || err != nil {
 			return result, err
 		}
 	}
@@ -106,6 +110,9 @@ func (w *writer) conflict(op *user.Create, c *user.Change, byName, byEmail *user
 func (w *writer) alter(op user.Op, c *user.Change) (user.Result, error) {
 	id := op.Target()
 	cur, err := w.getUser.oneUser(id)
+	if err == nil {
+		err = c.ReserveResult(cur)
+	}
 	if err != nil {
 		return user.Result{}, err
 	}

@@ -157,6 +157,9 @@ func (tx *modelTx) change(c user.Change) (user.Result, error) {
 		if r.fingerprint != c.IdempotencyKey.Fingerprint {
 			return user.Result{}, user.NewRequestIDReusedError()
 		}
+		if err := c.ReserveResult(r.result.User); err != nil {
+			return user.Result{}, err
+		}
 		return cloneResult(r.result), nil
 	}
 	result, err := tx.decide(c)
@@ -209,6 +212,9 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 	cur := tx.data.users[id]
 	if cur != nil {
 		cur = cur.Clone()
+	}
+	if err := c.ReserveResult(cur); err != nil {
+		return user.Result{}, err
 	}
 	d, err := op.Decide(cur, user.CommitStamp{LogTime: tx.now, Clock: tx.clock, Earliest: tx.clock, NextPosition: int64(len(tx.data.log)) + 1}, c.By)
 	if err != nil {

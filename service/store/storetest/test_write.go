@@ -47,6 +47,27 @@ var writeTests = map[string]func(*harness){
 			h.sameUsers([]*user.User{result.User, h.get(u.ID), page.Users[0], again.User}, []*user.User{want, want, want, want})
 		}
 	},
+	"a change without memory for its result has no effect": func(h *harness) {
+		u := h.create("anna")
+		change := user.Change{Op: metadataOp(u.ID, "k", strings.Repeat("v", 500)), IdempotencyKey: idempotencyKey("1")}
+		var sizes []int
+		refuse := func(bytes int) error { sizes = append(sizes, bytes); return user.NewOverloadedError() }
+		change.Reserve = refuse
+		if _, err := h.apply(change); !user.HasReason(err, user.Overloaded) {
+			h.Fatalf("error without memory = %v, want OVERLOADED", err)
+		}
+		h.sameUsers([]*user.User{h.get(u.ID)}, []*user.User{u})
+		change.Reserve = func(bytes int) error { sizes = append(sizes, bytes); return nil }
+		result, err := h.apply(change)
+		h.check(err)
+		change.Reserve = refuse
+		if _, err := h.apply(change); !user.HasReason(err, user.Overloaded) { // the stored result
+			h.Fatalf("error of a repeat without memory = %v, want OVERLOADED", err)
+		}
+		if want := []int{u.Size(), u.Size(), result.User.Size()}; !slices.Equal(sizes, want) {
+			h.Fatalf("reserved %v bytes, want %v", sizes, want)
+		}
+	},
 	"concurrent changes of a user are serialized": func(h *harness) {
 		u := h.create("anna")
 		runConcurrently(20, func(int) {
