@@ -17,7 +17,7 @@ const maxScanned = 10_000
 
 // ListUsers returns a page of users. Errors: INVALID_FIELD on filter, order_by or page_token.
 func (s *Service) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (*userv1.ListUsersResponse, error) {
-	query, err := s.listQuery(req)
+	query, err := s.listQuery(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ type listQuery struct {
 	atMostOne bool
 }
 
-func (s *Service) listQuery(req *userv1.ListUsersRequest) (listQuery, error) {
+func (s *Service) listQuery(ctx context.Context, req *userv1.ListUsersRequest) (listQuery, error) {
 	f, err := filter.Parse(req.GetFilter())
 	if err != nil {
 		return listQuery{}, err
@@ -62,12 +62,46 @@ func (s *Service) listQuery(req *userv1.ListUsersRequest) (listQuery, error) {
 		return listQuery{}, err
 	}
 	q.atMostOne = f.Narrow(&q.ListQuery)
+	if err := s.narrowTimes(ctx, f.Updated(), &q.ListQuery); err != nil {
+		return listQuery{}, err
+	}
 	if req.GetPageToken() == "" {
 		return q, nil
 	}
 	q.After = new(user.ListCursor)
 	err = pagetoken.Decode(req.GetPageToken(), q.After, listTokenQuery(req)...)
 	return q, err
+}
+
+// narrowTimes restricts the last activity to the positions of a range of times. Log times do not decrease.
+// Positions of rows that are no longer retained are unknown and restrict nothing.
+func (s *Service) narrowTimes(ctx context.Context, times filter.TimeRange, q *user.ListQuery) error {
+	if times == (filter.TimeRange{}) {
+		return nil
+	}
+	first, err := s.store.First(ctx)
+	if err != nil {
+		return err
+	}
+	if !times.From.IsZero() {
+		before, err := s.store.Before(ctx, times.From)
+		if err != nil {
+			return err
+		}
+		if before >= first {
+			q.AfterActivity = max(q.AfterActivity, before)
+		}
+	}
+	if !times.Until.IsZero() {
+		before, err := s.store.Before(ctx, times.Until)
+		if err != nil {
+			return err
+		}
+		if end := max(before, first-1) + 1; q.BeforeActivity == 0 || end < q.BeforeActivity {
+			q.BeforeActivity = end
+		}
+	}
+	return nil
 }
 
 // listTokenQuery returns the arguments bound to a page token.

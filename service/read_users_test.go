@@ -144,23 +144,28 @@ func directory(t *testing.T) *rig {
 	for _, u := range []struct {
 		name, email string
 		tags        []string
+		metadata    map[string]string
 	}{
-		{"Dora", "dora@example.org", nil},
-		{"Ann Miller", "am@example.org", []string{"vip"}},
-		{"ANNA", "Anna@Example.com", []string{"vip", "2026"}},
-		{"Ann", "ann@example.org", nil},
-		{"Bob", "bob@MÜNCHEN.example", []string{"new"}},
-		{"Åke", "ake@example.org", nil},
+		{"Dora", "dora@example.org", nil, nil},
+		{"Ann Miller", "am@example.org", []string{"vip"}, nil},
+		{"ANNA", "Anna@Example.com", []string{"vip", "2026"}, map[string]string{"team": "red", "cost.center": "42"}},
+		{"Ann", "ann@example.org", nil, map[string]string{"team": "blue", "full name": ""}},
+		{"Bob", "bob@MÜNCHEN.example", []string{"new"}, map[string]string{"team": "red"}},
+		{"Åke", "ake@example.org", nil, nil},
 	} {
 		ids[u.name] = r.create(t, u.name, func(req *userv1.CreateUserRequest) {
-			req.Email, req.Tags = u.email, u.tags
+			req.Email, req.Tags, req.Metadata = u.email, u.tags, u.metadata
 		}).GetUserId()
 		r.clock.move(time.Hour)
 	}
-	for name, status := range map[string]userv1.UserStatus{
-		"Bob": userv1.UserStatus_USER_STATUS_SUSPENDED, "Dora": userv1.UserStatus_USER_STATUS_INACTIVE,
+	for _, update := range []struct {
+		name   string
+		status userv1.UserStatus
+	}{
+		{"Bob", userv1.UserStatus_USER_STATUS_SUSPENDED},
+		{"Dora", userv1.UserStatus_USER_STATUS_INACTIVE},
 	} {
-		_, err := r.UpdateUser(t.Context(), &userv1.UpdateUserRequest{UserId: ids[name], User: &userv1.User{Status: status}})
+		_, err := r.UpdateUser(t.Context(), &userv1.UpdateUserRequest{UserId: ids[update.name], User: &userv1.User{Status: update.status}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +237,41 @@ func TestListUsersFilter(t *testing.T) {
 		{`created_at = "2026-03-01T14:00:00+01:00"`, "Ann Miller"},
 		{`created_at != "2026-03-01T14:00:00+01:00"`, "Dora,ANNA,Ann,Bob"},
 		{`created_at < "2026-03-01T13:00:00Z" OR created_at <= "2026-03-01T12:00:00Z"`, "Dora"},
-		{`updated_at > "2026-03-01T17:00:00Z"`, "Dora,Bob"},
+		{`updated_at > "2026-03-01T17:00:00Z"`, "Bob,Dora"},
+		{`updatedAt >= "2026-03-01T15:00:00Z"`, "Ann,Bob,Dora"},
+		{`updated_at <= "2026-03-01T14:00:00Z"`, "Ann Miller,ANNA"},
+		{`updated_at < "2026-03-01T14:00:00Z"`, "Ann Miller"},
+		{`updated_at = "2026-03-01T14:00:00Z"`, "ANNA"},
+		{`updated_at = "2026-03-01T14:00:00.5Z"`, ""},
+		{`updated_at > "2036-03-01T14:00:00Z"`, ""},
+		{`updated_at < "2016-03-01T14:00:00Z"`, ""},
+		{`updated_at > "2026-03-01T13:00:00Z" AND updated_at < "2026-03-01T16:00:00Z"`, "ANNA,Ann"},
+		{`updated_at > "2026-03-01T13:00:00Z" AND status != ACTIVE`, "Dora,Bob"},
+		{`last_activity_id > 4`, "Bob,Dora"},
+		{`lastActivityId >= "4"`, "Ann,Bob,Dora"},
+		{`last_activity_id = 3`, "ANNA"},
+		{`last_activity_id < 4 AND last_activity_id > 2`, "ANNA"},
+		{`last_activity_id != 3`, "Dora,Ann Miller,Ann,Bob"},
+		{`last_activity_id <= 9223372036854775807`, "Dora,Ann Miller,ANNA,Ann,Bob"},
+		{`last_activity_id > 9223372036854775807`, ""},
+		{`last_activity_id < 0`, ""},
+		{`last_activity_id > 2 AND tags:vip`, "ANNA"},
+		{`createdAt > "2026-03-01T15:00:00Z"`, "Bob"},
+		{`metadata.team = "red"`, "ANNA,Bob"},
+		{`metadata.team = red AND tags:new`, "Bob"},
+		{`metadata.team != "red"`, "Dora,Ann Miller,Ann"},
+		{`metadata.team:"blue"`, "Ann"},
+		{`metadata.team:*`, "ANNA,Ann,Bob"},
+		{`metadata:"team"`, "ANNA,Ann,Bob"},
+		{`metadata:team AND NOT metadata.team = red`, "Ann"},
+		{`metadata:*`, "ANNA,Ann,Bob"},
+		{`metadata:"re"`, ""},
+		{`metadata.cost.center = "42"`, "ANNA"},
+		{`metadata."cost.center" = "42"`, "ANNA"},
+		{`metadata."full name":*`, "Ann"},
+		{`metadata."full name" = ""`, "Ann"},
+		{`metadata.team = "blue" OR tags:"2026"`, "ANNA,Ann"},
+		{`tags:new OR username = "dora"`, "Dora,Bob"},
 		{`status = ACTIVE AND (tags:vip OR username = "bob")`, "Ann Miller,ANNA"},
 	} {
 		for _, size := range []int32{0, 1, 2} {
@@ -260,7 +299,21 @@ func TestListUsersRejectsFilter(t *testing.T) {
 		{`username = "a"`, "at least 3 characters"},
 		{`email = "nobody"`, "e-mail address"},
 		{`email = "bob@mün*"`, "non-ASCII"},
-		{`metadata.team = "red"`, `not "metadata.team"`},
+		{`username = "*nn"`, "does not start with *"},
+		{`email = "*@example.org"`, "does not start with *"},
+		{`tags:"vi*"`, "whole tag"},
+		{`metadata = "team"`, `metadata:"key"`},
+		{`metadata:2026`, "quotes"},
+		{`metadata:"te*"`, "whole key"},
+		{`metadata.team = "re*"`, "whole value"},
+		{`metadata.team = "*"`, "metadata.key:*"},
+		{`metadata.team = 7`, "quotes"},
+		{`metadata.team > "a"`, "=, != or :"},
+		{`status.team = "red"`, `not "status.team"`},
+		{`last_activity_id = "x"`, "integer"},
+		{`last_activity_id > -1`, "integer"},
+		{`last_activity_id > 1.5`, "integer"},
+		{`last_activity_id:1`, "not :"},
 		{`user_id = 7`, `not "user_id"`},
 		{`1 = 1`, "not a number"},
 		{`created_at = "yesterday"`, "RFC 3339"},
@@ -372,6 +425,16 @@ func TestListUsersUsesIndexForNames(t *testing.T) {
 		{`NOT username = "Ann"`, "", user.ListQuery{Order: user.ByID, MaxScanned: 10_000}},
 		{`username = "Ann" OR status = ACTIVE`, "", user.ListQuery{Order: user.ByID, MaxScanned: 10_000}},
 		{`username = "*"`, "", user.ListQuery{Order: user.ByID, MaxScanned: 10_000}},
+		{`last_activity_id > 4`, "", user.ListQuery{Order: user.ByLastActivity, AfterActivity: 4, MaxScanned: 10_000}},
+		{
+			`last_activity_id >= 4 AND last_activity_id > 1 AND last_activity_id < 9`, "username",
+			user.ListQuery{Order: user.ByUsername, AfterActivity: 3, BeforeActivity: 9, MaxScanned: 10_000},
+		},
+		{`updated_at >= "2026-03-01T15:00:00Z"`, "", user.ListQuery{Order: user.ByLastActivity, AfterActivity: 3, MaxScanned: 10_000}},
+		{`updated_at < "2026-03-01T15:00:00Z"`, "", user.ListQuery{Order: user.ByLastActivity, BeforeActivity: 5, MaxScanned: 10_000}},
+		{`updated_at < "2016-03-01T15:00:00Z"`, "", user.ListQuery{Order: user.ByLastActivity, BeforeActivity: 1, MaxScanned: 10_000}},
+		{`updated_at > "2026-03-01T15:00:00Z" OR status = ACTIVE`, "", user.ListQuery{Order: user.ByID, MaxScanned: 10_000}},
+		{`NOT updated_at > "2026-03-01T15:00:00Z"`, "", user.ListQuery{Order: user.ByID, MaxScanned: 10_000}},
 	} {
 		queries = nil
 		_, err := spied.ListUsers(t.Context(), &userv1.ListUsersRequest{Filter: test.filter, OrderBy: test.order, PageSize: 3})
@@ -380,6 +443,7 @@ func TestListUsersUsesIndexForNames(t *testing.T) {
 		}
 		got := queries[0]
 		if got.Order != test.want.Order || got.Desc != test.want.Desc || got.Prefix != test.want.Prefix ||
+			got.AfterActivity != test.want.AfterActivity || got.BeforeActivity != test.want.BeforeActivity ||
 			got.MaxScanned != test.want.MaxScanned || got.MaxUsers != 3 || got.MaxBytes <= 0 {
 			t.Errorf("filter %s ordered by %q: query = %+v", test.filter, test.order, got)
 		}

@@ -1,5 +1,5 @@
-// Package filter compiles filters in the language of AIP-160 to predicates on users, with the part of
-// an index that has all matching users.
+// Package filter compiles filters in the language of AIP-160 to predicates on users, with conditions that
+// indexes can answer.
 //
 // Only the parser is of the library. Its type checker is not used, because its errors do not
 // state the expected syntax and it cannot compare normal forms.
@@ -21,31 +21,8 @@ type predicate func(*user.User, user.Keys) bool
 // Filter is a compiled filter.
 type Filter struct {
 	Match func(*user.User, user.Keys) bool // nil: all users match
-	bound bound
-}
 
-// Order returns the order in which the matching users are contiguous, else ByID.
-func (f *Filter) Order() user.Order { return f.bound.order }
-
-// bound restricts the key of all matching users, so that an index can find them. The zero
-// bound restricts nothing.
-type bound struct {
-	order user.Order // ByUsername or ByEmail; ByID: no bound
-	key   string     // normal form, or its prefix
-	exact bool       // key is the normal form, not a prefix
-}
-
-// Narrow restricts the query to a part of an index if its order allows it. It reports whether at
-// most one user can match: an exact key is the first of the keys with that prefix.
-func (f *Filter) Narrow(q *user.ListQuery) (atMostOne bool) {
-	switch b := f.bound; {
-	case b.exact:
-		q.Order, q.Desc, q.Prefix, q.MaxScanned = b.order, false, b.key, 1
-		return true
-	case b.order != user.ByID && b.order == q.Order:
-		q.Prefix = b.key
-	}
-	return false
+	implied implied
 }
 
 // Parse compiles an AIP-160 filter. An unsupported filter is an INVALID_FIELD error.
@@ -59,79 +36,88 @@ func Parse(text string) (Filter, error) {
 	if err != nil {
 		return Filter{}, newSyntaxError(err)
 	}
-	var f Filter
-	match, invalid := f.compile(parsed.GetExpr(), true)
+	compiled, invalid := compile(parsed.GetExpr())
 	if invalid != nil {
 		return Filter{}, invalid
 	}
-	f.Match = match
-	return f, nil
+	return Filter{Match: compiled.match, implied: compiled.implied}, nil
 }
 
-// compile compiles an expression. required reports whether the filter implies the expression,
-// so that it may bound the scan.
-func (f *Filter) compile(e *expr.Expr, required bool) (predicate, *user.Error) {
+// condition is a compiled expression.
+type condition struct {
+	match   predicate
+	implied implied
+}
+
+func compile(e *expr.Expr) (condition, *user.Error) {
 	call := e.GetCallExpr()
 	if call == nil {
-		return nil, newErrorf("must consist of restrictions such as status = ACTIVE, not %s alone", describe(e))
+		return condition{}, newErrorf("must consist of restrictions such as status = ACTIVE, not %s alone", describe(e))
 	}
 	args := call.GetArgs()
 	switch name := call.GetFunction(); name {
 	case filtering.FunctionAnd:
-		return f.binary(args, required, func(a, b predicate) predicate {
-			return func(u *user.User, k user.Keys) bool { return a(u, k) && b(u, k) }
+		return compileBoth(args, func(a, b condition) condition {
+			return condition{func(u *user.User, k user.Keys) bool { return a.match(u, k) && b.match(u, k) }, a.implied.and(b.implied)}
 		})
 	case filtering.FunctionOr:
-		return f.binary(args, false, func(a, b predicate) predicate {
-			return func(u *user.User, k user.Keys) bool { return a(u, k) || b(u, k) }
+		return compileBoth(args, func(a, b condition) condition {
+			return condition{func(u *user.User, k user.Keys) bool { return a.match(u, k) || b.match(u, k) }, a.implied.or(b.implied)}
 		})
 	case filtering.FunctionNot:
-		inner, err := f.compile(args[0], false)
-		if err != nil {
-			return nil, err
-		}
-		return func(u *user.User, k user.Keys) bool { return !inner(u, k) }, nil
+		c, err := compile(args[0])
+		return not(c), err
 	case filtering.FunctionFuzzyAnd:
-		return nil, newErrorf("must join restrictions with AND or OR")
+		return condition{}, newErrorf("must join restrictions with AND or OR")
 	case filtering.FunctionEquals, filtering.FunctionNotEquals, filtering.FunctionHas,
 		filtering.FunctionLessThan, filtering.FunctionLessEquals,
 		filtering.FunctionGreaterThan, filtering.FunctionGreaterEquals:
-		return f.restriction(args[0], name, args[1], required)
+		return restriction(args[0], name, args[1])
 	default:
-		return nil, newErrorf("must not call %s; only timestamp(\"…\") is supported, on the right of a comparison", user.Quote(name))
+		return condition{}, newErrorf("must not call %s; only timestamp(\"…\") is supported, on the right of a comparison", user.Quote(name))
 	}
 }
 
-func (f *Filter) binary(
-	args []*expr.Expr, required bool, join func(a, b predicate) predicate,
-) (predicate, *user.Error) {
-	a, err := f.compile(args[0], required)
+func compileBoth(args []*expr.Expr, join func(a, b condition) condition) (condition, *user.Error) {
+	a, err := compile(args[0])
 	if err != nil {
-		return nil, err
+		return condition{}, err
 	}
-	b, err := f.compile(args[1], required)
+	b, err := compile(args[1])
 	if err != nil {
-		return nil, err
+		return condition{}, err
 	}
 	return join(a, b), nil
 }
 
+// not returns the negation, which implies nothing.
+func not(c condition) condition {
+	return condition{match: func(u *user.User, k user.Keys) bool { return !c.match(u, k) }}
+}
+
 // restriction compiles "field operator value".
-func (f *Filter) restriction(left *expr.Expr, operator string, value *expr.Expr, required bool) (predicate, *user.Error) {
+func restriction(left *expr.Expr, operator string, value *expr.Expr) (condition, *user.Error) {
 	name, _ := textOf(left)
+	name, key, hasKey := strings.Cut(name, ".")
 	field := user.FindField(name)
-	if field == nil || !field.Filterable {
-		return nil, newErrorf("must compare %s, not %s", joinOr(user.FilterableFields().Names()), describe(left))
+	if field == nil || !field.Filterable || hasKey && field.Map == nil {
+		return condition{}, newErrorf("must compare %s, not %s", joinOr(user.FilterableFields().Names()), describe(left))
 	}
 	switch {
 	case field.Status != nil:
-		return statusRestriction(operator, value)
+		return statusRestriction(field, operator, value)
 	case field.List != nil:
 		return listRestriction(field, operator, value)
+	case hasKey:
+		return keyRestriction(field, key, operator, value)
+	case field.Map != nil:
+		return mapRestriction(field, operator, value)
 	case field.Time != nil:
 		return timeRestriction(field, operator, value)
+	case field.Int != nil:
+		return numberRestriction(field, operator, value)
 	default:
-		return f.nameRestriction(field.Name, operator, value, required)
+		return nameRestriction(field.Name, operator, value)
 	}
 }
 

@@ -18,6 +18,10 @@ func restriction(f *user.Field, u *user.User) string {
 		return fmt.Sprintf("%s = %s", f.Name, f.Status(u))
 	case f.Time != nil:
 		return fmt.Sprintf("%s = %q", f.Name, f.Time(u).Format(time.RFC3339Nano))
+	case f.Int != nil:
+		return fmt.Sprintf("%s = %d", f.Name, *f.Int(u))
+	case f.Map != nil:
+		return fmt.Sprintf("%s.%s = %q", f.Name, f.Name, (*f.Map(u))[f.Name])
 	case f.List != nil:
 		return fmt.Sprintf("%s:%q", f.Name, (*f.List(u))[0])
 	case f.Text != nil:

@@ -1,7 +1,10 @@
 package filter
 
 import (
+	"cmp"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,61 +17,129 @@ import (
 // statusPrefix is the prefix of the names of UserStatus. A filter may omit it.
 const statusPrefix = "USER_STATUS_"
 
-func statusRestriction(operator string, value *expr.Expr) (predicate, *user.Error) {
+// hasTerm returns a condition that implies a term.
+func hasTerm(term user.Term, match func(*user.User) bool) condition {
+	return condition{
+		func(u *user.User, _ user.Keys) bool { return match(u) },
+		implied{clauses: [][]user.Term{{term}}},
+	}
+}
+
+func statusRestriction(field *user.Field, operator string, value *expr.Expr) (condition, *user.Error) {
 	name, ok := textOf(value)
 	status := user.StatusNamed(statusPrefix + strings.TrimPrefix(name, statusPrefix))
 	if !ok || !status.Valid() {
-		return nil, newErrorf("must compare status with ACTIVE, INACTIVE or SUSPENDED, not with %s", describe(value))
+		return condition{}, newErrorf("must compare status with ACTIVE, INACTIVE or SUSPENDED, not with %s", describe(value))
 	}
+	is := hasTerm(field.StatusTerm(status), func(u *user.User) bool { return *field.Status(u) == status })
 	switch operator {
 	case filtering.FunctionEquals:
-		return func(u *user.User, _ user.Keys) bool { return u.Status == status }, nil
+		return is, nil
 	case filtering.FunctionNotEquals:
-		return func(u *user.User, _ user.Keys) bool { return u.Status != status }, nil
+		isNot := not(is)
+		var others []user.Term
+		for other := user.StatusNone + 1; other.Valid(); other++ {
+			if other != status {
+				others = append(others, field.StatusTerm(other))
+			}
+		}
+		isNot.implied.clauses = [][]user.Term{others}
+		return isNot, nil
 	default:
-		return nil, newErrorf("must compare status with = or !=, not %s", operator)
+		return condition{}, newErrorf("must compare status with = or !=, not %s", operator)
 	}
 }
 
-// anyText is the wildcard: it matches every text, and at the end of a value every suffix.
+// anyText is the wildcard: alone it matches every text, and at the end of a name every suffix.
 const anyText = "*"
 
-func listRestriction(field *user.Field, operator string, value *expr.Expr) (predicate, *user.Error) {
+// isPattern reports whether a value, other than the wildcard alone, starts or ends with it.
+func isPattern(text string) bool {
+	return text != anyText && (strings.HasPrefix(text, anyText) || strings.HasSuffix(text, anyText))
+}
+
+func listRestriction(field *user.Field, operator string, value *expr.Expr) (condition, *user.Error) {
 	tag, ok := textOf(value)
 	switch {
 	case operator != filtering.FunctionHas:
-		return nil, newErrorf(`must match a tag with tags:"tag", not %s`, operator)
+		return condition{}, newErrorf(`must match a tag with tags:"tag", not %s`, operator)
 	case !ok:
-		return nil, newErrorf(`must put the tag in quotes, as in tags:"2026"`)
+		return condition{}, newErrorf(`must put the tag in quotes, as in tags:"2026"`)
+	case isPattern(tag):
+		return condition{}, newErrorf(`must match a whole tag, or any with tags:*, not %s`, user.Quote(tag))
 	case tag == anyText:
-		return func(u *user.User, _ user.Keys) bool { return len(*field.List(u)) > 0 }, nil
+		return hasTerm(field.PresentTerm(), func(u *user.User) bool { return len(*field.List(u)) > 0 }), nil
 	}
-	return func(u *user.User, _ user.Keys) bool { return slices.Contains(*field.List(u), tag) }, nil
+	return hasTerm(field.ElementTerm(tag), func(u *user.User) bool { return slices.Contains(*field.List(u), tag) }), nil
+}
+
+// mapRestriction compiles metadata:"key" and metadata:*.
+func mapRestriction(field *user.Field, operator string, value *expr.Expr) (condition, *user.Error) {
+	key, ok := textOf(value)
+	switch {
+	case operator != filtering.FunctionHas:
+		return condition{}, newErrorf(`must match a key with %s:"key", or a value with %[1]s.key = "value"`, field.Name)
+	case !ok:
+		return condition{}, newErrorf(`must put the key in quotes, as in %s:"2026"`, field.Name)
+	case isPattern(key):
+		return condition{}, newErrorf(`must match a whole key, or any with %s:*, not %s`, field.Name, user.Quote(key))
+	case key == anyText:
+		return hasTerm(field.PresentTerm(), func(u *user.User) bool { return len(*field.Map(u)) > 0 }), nil
+	}
+	return hasKey(field, key), nil
+}
+
+func hasKey(field *user.Field, key string) condition {
+	return hasTerm(field.KeyTerm(key), func(u *user.User) bool {
+		_, ok := (*field.Map(u))[key]
+		return ok
+	})
+}
+
+// keyRestriction compiles metadata.key = "value" and metadata.key:*.
+func keyRestriction(field *user.Field, key, operator string, value *expr.Expr) (condition, *user.Error) {
+	text, ok := textOf(value)
+	switch {
+	case operator != filtering.FunctionEquals && operator != filtering.FunctionNotEquals && operator != filtering.FunctionHas:
+		return condition{}, newErrorf(`must compare a value of %s with =, != or :, not %s`, field.Name, operator)
+	case !ok:
+		return condition{}, newErrorf(`must put the value in quotes, as in %s.key = "2026"`, field.Name)
+	case text == anyText && operator == filtering.FunctionHas:
+		return hasKey(field, key), nil
+	case text == anyText, isPattern(text):
+		return condition{}, newErrorf(`must compare a whole value, or match any with %s.key:*, not %s`, field.Name, user.Quote(text))
+	}
+	is := hasTerm(field.PairTerm(key, text), func(u *user.User) bool {
+		got, ok := (*field.Map(u))[key]
+		return ok && got == text
+	})
+	if operator == filtering.FunctionNotEquals {
+		return not(is), nil
+	}
+	return is, nil
 }
 
 // nameRestriction compares the normal form of a username or an e-mail address.
-func (f *Filter) nameRestriction(
-	field, operator string, value *expr.Expr, required bool,
-) (predicate, *user.Error) {
+func nameRestriction(field, operator string, value *expr.Expr) (condition, *user.Error) {
 	if operator != filtering.FunctionEquals && operator != filtering.FunctionNotEquals {
-		return nil, newErrorf(`must compare %s with = or !=, not %s; the value may end with *`, field, operator)
+		return condition{}, newErrorf(`must compare %s with = or !=, not %s; the value may end with *`, field, operator)
 	}
 	text, ok := textOf(value)
 	if !ok {
-		return nil, newErrorf(`must put the value of %s in quotes`, field)
+		return condition{}, newErrorf(`must put the value of %s in quotes`, field)
+	}
+	if text != anyText && strings.HasPrefix(text, anyText) {
+		return condition{}, newErrorf(`must compare %s with a value that does not start with *; it may end with *`, field)
 	}
 	b, err := nameBound(field, text)
 	if err != nil {
-		return nil, err
+		return condition{}, err
 	}
+	is := condition{match: b.matches(), implied: implied{name: bound{}.narrower(b)}}
 	if operator == filtering.FunctionNotEquals {
-		matches := b.matches()
-		return func(u *user.User, k user.Keys) bool { return !matches(u, k) }, nil
+		return not(is), nil
 	}
-	if required {
-		f.tighten(b)
-	}
-	return b.matches(), nil
+	return is, nil
 }
 
 func nameBound(field, text string) (bound, *user.Error) {
@@ -104,40 +175,88 @@ func (b bound) matches() predicate {
 	}
 }
 
-// tighten keeps the narrowest bound: an exact key, then the longest prefix.
-func (f *Filter) tighten(b bound) {
-	switch {
-	case !b.exact && b.key == "", f.bound.exact:
-	case b.exact, len(b.key) > len(f.bound.key):
-		f.bound = b
-	}
+// compareOperators are the operators of ordered values. The map is immutable.
+var compareOperators = map[string]func(order int) bool{
+	filtering.FunctionEquals:        func(order int) bool { return order == 0 },
+	filtering.FunctionNotEquals:     func(order int) bool { return order != 0 },
+	filtering.FunctionLessThan:      func(order int) bool { return order < 0 },
+	filtering.FunctionLessEquals:    func(order int) bool { return order <= 0 },
+	filtering.FunctionGreaterThan:   func(order int) bool { return order > 0 },
+	filtering.FunctionGreaterEquals: func(order int) bool { return order >= 0 },
 }
 
-func timeRestriction(field *user.Field, operator string, value *expr.Expr) (predicate, *user.Error) {
-	if operator == filtering.FunctionHas {
-		return nil, newErrorf("must compare %s with =, !=, <, <=, > or >=, not %s", field.Name, operator)
+// bounds reports whether an operator sets a lower and an upper bound.
+func bounds(operator string) (lower, upper bool) {
+	switch operator {
+	case filtering.FunctionEquals:
+		return true, true
+	case filtering.FunctionGreaterThan, filtering.FunctionGreaterEquals:
+		return true, false
+	case filtering.FunctionLessThan, filtering.FunctionLessEquals:
+		return false, true
+	}
+	return false, false
+}
+
+func timeRestriction(field *user.Field, operator string, value *expr.Expr) (condition, *user.Error) {
+	holds := compareOperators[operator]
+	if holds == nil {
+		return condition{}, newErrorf("must compare %s with =, !=, <, <=, > or >=, not %s", field.Name, operator)
 	}
 	at, err := timeValue(field.Name, value)
 	if err != nil {
-		return nil, err
+		return condition{}, err
 	}
-	compare := func(holds func(order int) bool) predicate {
-		return func(u *user.User, _ user.Keys) bool { return holds(field.Time(u).Compare(at)) }
+	c := condition{match: func(u *user.User, _ user.Keys) bool { return holds(field.Time(u).Compare(at)) }}
+	if field.Name != "updated_at" {
+		return c, nil
 	}
+	lower, upper := bounds(operator)
+	if lower {
+		c.implied.updated.From = at
+	}
+	if upper {
+		c.implied.updated.Until = at.Add(time.Microsecond) // the precision of stored times
+	}
+	return c, nil
+}
+
+// numberRestriction compares last_activity_id.
+func numberRestriction(field *user.Field, operator string, value *expr.Expr) (condition, *user.Error) {
+	holds := compareOperators[operator]
+	if holds == nil {
+		return condition{}, newErrorf("must compare %s with =, !=, <, <=, > or >=, not %s", field.Name, operator)
+	}
+	number, ok := numberOf(value)
+	if !ok {
+		return condition{}, newErrorf("must compare %s with an integer from 0 to %d", field.Name, math.MaxInt64)
+	}
+	c := condition{match: func(u *user.User, _ user.Keys) bool { return holds(cmp.Compare(*field.Int(u), number)) }}
+	least, greatest := number, number // that match
 	switch operator {
-	case filtering.FunctionEquals:
-		return compare(func(order int) bool { return order == 0 }), nil
-	case filtering.FunctionNotEquals:
-		return compare(func(order int) bool { return order != 0 }), nil
-	case filtering.FunctionLessThan:
-		return compare(func(order int) bool { return order < 0 }), nil
-	case filtering.FunctionLessEquals:
-		return compare(func(order int) bool { return order <= 0 }), nil
 	case filtering.FunctionGreaterThan:
-		return compare(func(order int) bool { return order > 0 }), nil
-	default:
-		return compare(func(order int) bool { return order >= 0 }), nil
+		least = number + 1
+	case filtering.FunctionLessThan:
+		greatest = number - 1
 	}
+	lower, upper := bounds(operator)
+	if lower {
+		c.implied.last.after = max(0, least-1) // least-1 is correct even if least overflowed
+	}
+	if upper && greatest < math.MaxInt64 {
+		c.implied.last.before = max(1, greatest+1)
+	}
+	return c, nil
+}
+
+// numberOf returns a non-negative integer, which may be quoted, as JSON has positions.
+func numberOf(value *expr.Expr) (int64, bool) {
+	if constant, ok := value.GetConstExpr().GetConstantKind().(*expr.Constant_Int64Value); ok {
+		return constant.Int64Value, constant.Int64Value >= 0
+	}
+	text, _ := textOf(value)
+	number, err := strconv.ParseUint(text, 10, 63)
+	return int64(number), err == nil
 }
 
 func timeValue(field string, value *expr.Expr) (time.Time, *user.Error) {

@@ -21,7 +21,12 @@ type ListQuery struct {
 	// Prefix restricts the scan to users whose key in the order starts with it: the normal
 	// form of a username or an e-mail address. Only for ByUsername and ByEmail.
 	Prefix string
-	// Match selects users; nil selects all. It must not retain its arguments.
+	// After and before which LastActivityID must be; BeforeActivity 0: no bound.
+	AfterActivity, BeforeActivity int64
+	// Terms are clauses: of each, a user has at least one term. A store uses them to read less.
+	Terms [][]Term
+	// Match selects users; nil selects all. It must not retain its arguments. A user that matches must
+	// meet AfterActivity, BeforeActivity and Terms, so that a store need not evaluate them.
 	Match func(*User, Keys) bool
 
 	MaxUsers   int // users to return, at least 1

@@ -434,16 +434,20 @@ type ListUsersRequest struct {
 	// next_page_token of the previous page, with the other fields unchanged.
 	// Default: the first page. At most 4096 bytes.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Filter in the language of AIP-160 over status, tags, username, email, created_at
-	// and updated_at. Examples: status = ACTIVE; username = "ann*"; tags:"vip" AND
-	// updated_at > "2026-01-01T00:00:00Z". Usernames and e-mail addresses are compared
-	// by normal form, and may end in * to match a prefix. Default: all. At most
-	// 2048 bytes.
+	// Filter in the language of AIP-160 over username, email, status, tags, metadata,
+	// created_at, updated_at and last_activity_id, also in lowerCamelCase. Examples:
+	// status = ACTIVE; username = "ann*"; tags:"vip" AND metadata.team = "red";
+	// metadata:"team" (has the key); last_activity_id > 1000. Usernames and e-mail
+	// addresses are compared by normal form, and may end in * to match a prefix; tags,
+	// keys and values are compared as a whole. A key with spaces is quoted, as in
+	// metadata."full name" = "Ann". != includes users without the key. Default: all. At
+	// most 2048 bytes.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Order: user_id, username, email, last_activity_id or updated_at, with the suffix
 	// " desc" for descending order. The last two are the same order. A user that changes
 	// between two pages moves to its end: ascending pages miss no change, descending
-	// pages may. Default: the field of a prefix in the filter, else user_id.
+	// pages may. Default: the field of a prefix in the filter; for a filter on only updated_at
+	// or last_activity_id this field; else user_id.
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// Include deleted users. Default: false.
 	ShowDeleted   bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`

@@ -27,8 +27,8 @@ var listQueries = [8]string{
 	byUsername + 1:     listSelect + "WHERE username_key >= ? AND username_key < ? ORDER BY username_key DESC LIMIT ?",
 	byEmail:            listSelect + "WHERE email_key >= ? AND email_key < ? ORDER BY email_key LIMIT ?",
 	byEmail + 1:        listSelect + "WHERE email_key >= ? AND email_key < ? ORDER BY email_key DESC LIMIT ?",
-	byLastActivity:     listSelect + "WHERE last_activity_id > ? ORDER BY last_activity_id LIMIT ?",
-	byLastActivity + 1: listSelect + "WHERE last_activity_id < ? ORDER BY last_activity_id DESC LIMIT ?",
+	byLastActivity:     listSelect + "WHERE last_activity_id > ? AND last_activity_id < ? ORDER BY last_activity_id LIMIT ?",
+	byLastActivity + 1: listSelect + "WHERE last_activity_id > ? AND last_activity_id < ? ORDER BY last_activity_id DESC LIMIT ?",
 }
 
 // List implements user.Store. A page is read in chunks: a user whose sort key changes
@@ -101,22 +101,36 @@ func (l *lister) walk(read func(query int, args ...driver.Value) error) error {
 		lower, upper := l.keys()
 		return read(byEmail, lower, upper)
 	case user.ByLastActivity:
-		return read(byLastActivity, l.number(func(c *user.ListCursor) int64 { return c.Position }))
+		after, before := l.positions()
+		return read(byLastActivity, after, before)
 	default:
-		return read(byID, l.number(func(c *user.ListCursor) int64 { return c.ID }))
+		return read(byID, l.id())
 	}
 }
 
-// number returns the number at the cursor, or the one before all others.
-func (l *lister) number(of func(*user.ListCursor) int64) int64 {
+// id returns the user ID at the cursor, or the one before all others.
+func (l *lister) id() int64 {
 	switch {
 	case l.cursor != nil:
-		return of(l.cursor)
+		return l.cursor.ID
 	case l.query.Desc:
 		return math.MaxInt64
 	default:
 		return math.MinInt64
 	}
+}
+
+// positions returns the exclusive bounds of the remaining positions.
+func (l *lister) positions() (after, before int64) {
+	after, before = l.query.AfterActivity, cmp.Or(l.query.BeforeActivity, math.MaxInt64)
+	switch {
+	case l.cursor == nil:
+	case l.query.Desc:
+		before = min(before, l.cursor.Position)
+	default:
+		after = max(after, l.cursor.Position)
+	}
+	return after, before
 }
 
 // keys returns the range [lower, upper) of the remaining keys.

@@ -130,7 +130,7 @@ func compareMarks(a, b user.ListCursor) int {
 func (d *modelData) sorted(query user.ListQuery) []entry {
 	var entries []entry
 	for id := range d.users {
-		if p := d.entry(query.Order, id); strings.HasPrefix(p.mark.Key, query.Prefix) {
+		if p := d.entry(query.Order, id); strings.HasPrefix(p.mark.Key, query.Prefix) && inRange(p.user, query) {
 			entries = append(entries, p)
 		}
 	}
@@ -142,6 +142,12 @@ func (d *modelData) sorted(query user.ListQuery) []entry {
 		return c
 	})
 	return entries
+}
+
+// inRange reports whether a user is in the part of the index of its last activity that query reads.
+func inRange(u *user.User, query user.ListQuery) bool {
+	return query.Order != user.ByLastActivity || u.LastActivityID > query.AfterActivity &&
+		(query.BeforeActivity == 0 || u.LastActivityID < query.BeforeActivity)
 }
 
 // List implements user.Store.

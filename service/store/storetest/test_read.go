@@ -146,8 +146,15 @@ var readTests = map[string]func(*harness){
 					{MaxUsers: 3, MaxScanned: 9, MaxBytes: 1 << 20, Prefix: "a"},
 					{MaxUsers: 3, MaxScanned: 9, MaxBytes: 1 << 20, Prefix: "äb"},
 					{MaxUsers: 3, MaxScanned: 9, MaxBytes: 1 << 20, Prefix: "zzzz"},
+					{MaxUsers: 7, MaxScanned: 9, MaxBytes: 1 << 20, AfterActivity: 20, BeforeActivity: 70},
+					{MaxUsers: 7, MaxScanned: 9, MaxBytes: 1 << 20, AfterActivity: 100},
+					{MaxUsers: 7, MaxScanned: 9, MaxBytes: 1 << 20, AfterActivity: 1000},
+					{MaxUsers: 7, MaxScanned: 9, MaxBytes: 1 << 20, BeforeActivity: 1},
 				} {
 					if q.Prefix != "" && order != user.ByUsername && order != user.ByEmail {
+						continue
+					}
+					if q.AfterActivity+q.BeforeActivity > 0 && order != user.ByLastActivity {
 						continue
 					}
 					q.Order, q.Desc = order, desc
