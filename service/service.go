@@ -16,6 +16,7 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/user"
 	"github.com/yourorg/userservice/service/validate"
 )
@@ -81,7 +82,7 @@ func (s *Service) setPosition(ctx context.Context, position int64) {
 	}
 }
 
-// FlushControl batches the writes of a stream. By default each message is flushed on its own,
+// FlushControl in the context of a stream batches its writes. By default each message is flushed on its own,
 // which costs a system call. Only the goroutine that writes the stream may use it.
 type FlushControl interface {
 	// Cork buffers writes until Uncork, or until the buffer is full.
@@ -90,16 +91,9 @@ type FlushControl interface {
 	Uncork()
 }
 
-type flushKey struct{}
-
-// WithFlusher returns a context with the flush control of a stream.
-func WithFlusher(ctx context.Context, control FlushControl) context.Context {
-	return context.WithValue(ctx, flushKey{}, control)
-}
-
 // flusher returns the flush control of a stream, or one that does nothing.
 func flusher(ctx context.Context) FlushControl {
-	if control, ok := ctx.Value(flushKey{}).(FlushControl); ok {
+	if control := reqinfo.From[FlushControl](ctx); control != nil {
 		return control
 	}
 	return noFlushControl{}

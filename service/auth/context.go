@@ -4,11 +4,14 @@ import (
 	"context"
 	"net/http"
 	"sync/atomic"
+
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
-// callerState is the caller in a request context, with the data to re-authenticate it: a
-// stream can outlive the credentials and permissions with which it started.
-type callerState struct {
+// State is the caller in a request context, with the data to re-authenticate it: a stream can
+// outlive the credentials and permissions with which it started. The zero State is that of the zero
+// Caller.
+type State struct {
 	caller Caller
 	used   atomic.Uint32 // permissions that were checked and granted
 
@@ -16,28 +19,37 @@ type callerState struct {
 	authenticate func(*http.Request) (Caller, error) // nil: not re-authenticated
 }
 
-type callerStateKey struct{}
-
 // WithCaller returns a context that carries the caller.
 func WithCaller(ctx context.Context, c Caller) context.Context {
-	return context.WithValue(ctx, callerStateKey{}, &callerState{caller: c})
+	return reqinfo.With(ctx, &State{caller: c})
 }
 
 // FromContext returns the caller in ctx, or the zero Caller.
-func FromContext(ctx context.Context) Caller {
-	if s := callerStateOf(ctx); s != nil {
-		return s.caller
+func FromContext(ctx context.Context) Caller { return callerStateOf(ctx).Caller() }
+
+// Caller returns the caller, the zero Caller if s is nil.
+func (s *State) Caller() Caller {
+	if s == nil {
+		return Caller{}
 	}
-	return Caller{}
+	return s.caller
 }
 
-func callerStateOf(ctx context.Context) *callerState {
-	s, _ := ctx.Value(callerStateKey{}).(*callerState)
-	return s
+func callerStateOf(ctx context.Context) *State { return reqinfo.From[*State](ctx) }
+
+// withState sets the state of the request, in place if its context has one.
+func withState(r *http.Request, caller Caller, authenticate func(*http.Request) (Caller, error)) *http.Request {
+	s := callerStateOf(r.Context())
+	if s == nil {
+		s = new(State)
+		r = r.WithContext(reqinfo.With(r.Context(), s))
+	}
+	s.caller, s.request, s.authenticate = caller, r, authenticate
+	return r
 }
 
 // use reports whether the caller has the permission, and records that it was granted.
-func (s *callerState) use(p Permission) bool {
+func (s *State) use(p Permission) bool {
 	if s == nil || !s.caller.Permissions.Has(p) {
 		return false
 	}

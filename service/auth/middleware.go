@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"context"
 	"net/http"
 	"slices"
 	"strconv"
@@ -28,8 +27,8 @@ type MiddlewareOptions struct {
 	// OnRefused, if set, is called for every rejected request that LimitRefusals did not
 	// handle.
 	OnRefused func(*http.Request, *RefusedError)
-	// OnAuthenticated, if set, is called with the caller before the next handler. It returns
-	// false if it has written a response; the next handler is then not called.
+	// OnAuthenticated, if set, is called with the caller before the next handler, when the
+	// request context has the caller. It returns false if it has written a response; the next handler is then not called.
 	OnAuthenticated func(http.ResponseWriter, *http.Request, Caller) bool
 	// LimitRefusals, if set, is called before a request is rejected. It may write a
 	// rate-limit response instead, and then returns true.
@@ -44,7 +43,7 @@ type ErrorWriter interface {
 }
 
 // Middleware returns HTTP middleware that authenticates a request before its body is read and
-// stores the Caller in the request context. A rejection is written in the protocol of the
+// stores the Caller in the State of the request context. A rejection is written in the protocol of the
 // request: a gRPC, gRPC-Web or Connect status, or a google.rpc.Status in JSON. Plain HTTP
 // responses have status 401 and WWW-Authenticate (RFC 6750, section 3). Paths that need no
 // credentials are served without a caller, even if credentials are sent.
@@ -58,7 +57,7 @@ func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		if opts.Authenticate == nil {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				next.ServeHTTP(w, r.WithContext(WithCaller(r.Context(), FullAccess())))
+				next.ServeHTTP(w, withState(r, FullAccess(), nil))
 			})
 		}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -71,11 +70,10 @@ func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
 				opts.refuse(w, r, err)
 				return
 			}
-			if opts.OnAuthenticated != nil && !opts.OnAuthenticated(w, r, caller) {
-				return
+			r = withState(r, caller, opts.Authenticate)
+			if opts.OnAuthenticated == nil || opts.OnAuthenticated(w, r, caller) {
+				next.ServeHTTP(w, r)
 			}
-			s := &callerState{caller: caller, request: r, authenticate: opts.Authenticate}
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerStateKey{}, s)))
 		})
 	}
 }

@@ -49,7 +49,7 @@ type plan struct {
 	inner     []protoreflect.FieldDescriptor // message fields that may contain redactions
 }
 
-func (p *Policy) redact(s *callerState, m protoreflect.Message) {
+func (p *Policy) redact(s *State, m protoreflect.Message) {
 	plan := p.plan(m.Descriptor())
 	if slices.ContainsFunc(plan.closed, m.Has) && !s.use(plan.redaction.needs) {
 		for _, field := range plan.closed {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // Reservation has the reserved bytes of one holder, such as a connection or a request. It belongs to the
@@ -157,15 +159,8 @@ func (r *Reservation) Budget() *Budget {
 	return r.budget
 }
 
-type contextKey struct{}
-
 // NewContext returns a context with the reservation of a request.
-func NewContext(ctx context.Context, r *Reservation) context.Context {
-	return context.WithValue(ctx, contextKey{}, r)
-}
+func NewContext(ctx context.Context, r *Reservation) context.Context { return reqinfo.With(ctx, r) }
 
 // FromContext returns the reservation of the request, or nil. The server releases it after the handler.
-func FromContext(ctx context.Context) *Reservation {
-	r, _ := ctx.Value(contextKey{}).(*Reservation)
-	return r
-}
+func FromContext(ctx context.Context) *Reservation { return reqinfo.From[*Reservation](ctx) }

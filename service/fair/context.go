@@ -1,16 +1,13 @@
 package fair
 
-import "context"
+import (
+	"context"
 
-type contextKey struct{}
+	"github.com/yourorg/userservice/service/reqinfo"
+)
 
 // NewContext returns a context that carries the slot of a request.
-func NewContext(ctx context.Context, t *Slot) context.Context {
-	return context.WithValue(ctx, contextKey{}, t)
-}
+func NewContext(ctx context.Context, t *Slot) context.Context { return reqinfo.With(ctx, t) }
 
 // FromContext returns the slot of the request, nil where there is none.
-func FromContext(ctx context.Context) *Slot {
-	t, _ := ctx.Value(contextKey{}).(*Slot)
-	return t
-}
+func FromContext(ctx context.Context) *Slot { return reqinfo.From[*Slot](ctx) }

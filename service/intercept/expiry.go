@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // statusGrace is the time for sending the final status of an expired stream.
@@ -107,8 +108,8 @@ func abortStream(ctx context.Context, spec connect.Spec) {
 	if endError(ctx) == nil {
 		return
 	}
-	body, ok := ctx.Value(bodyKey{}).(Body)
-	if !ok {
+	body := reqinfo.From[Body](ctx)
+	if body == nil {
 		return
 	}
 	// A handler blocked in Receive does not observe its context. A client that has
@@ -156,19 +157,12 @@ func (c *expiringConn) Receive(message any) error {
 	return c.StreamingHandlerConn.Receive(message)
 }
 
-// Body aborts blocked reads and writes of a call. Its methods are safe for concurrent use,
+// Body in the context of a stream aborts its blocked reads and writes when its credentials expire.
+// Without it, such a stream ends at its next message. Its methods are safe for concurrent use,
 // also after the handler has returned.
 type Body interface {
 	// StopReading makes pending and later reads of the request body fail.
 	StopReading()
 	// StopWriting makes pending and later writes of the response fail.
 	StopWriting()
-}
-
-type bodyKey struct{}
-
-// WithBody returns a context for a stream whose blocked reads and writes Expiry can abort.
-// Without it, such a stream ends at its next message.
-func WithBody(ctx context.Context, b Body) context.Context {
-	return context.WithValue(ctx, bodyKey{}, b)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -159,7 +160,7 @@ func serveCallers(
 				x.ended = true
 				ended <- struct{}{}
 			}()
-			handler.ServeHTTP(w, r.WithContext(intercept.WithBody(r.Context(), x)))
+			handler.ServeHTTP(w, r.WithContext(reqinfo.With[intercept.Body](r.Context(), x)))
 		}),
 	}
 	network := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}

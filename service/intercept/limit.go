@@ -9,7 +9,6 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -17,7 +16,7 @@ import (
 const streamRetryAfter = time.Second
 
 // StreamLimits is an interceptor that limits the open streams of one caller and the total
-// message size of one client stream. Callers are identified by [CallerKey]. It is safe for
+// message size of one client stream. Callers are identified by [user.CallerFromContext]. It is safe for
 // concurrent use.
 type StreamLimits struct {
 	serverOnly
@@ -35,8 +34,6 @@ type StreamLimitOptions struct {
 	// Bytes is the maximum total size of the messages of one client stream, after
 	// decompression. 0: no limit.
 	Bytes int64
-	// Peer returns the key of a remote address with port. Required.
-	Peer func(addr string) string
 }
 
 // NewStreamLimits returns an interceptor with the limits. It belongs inside authorization, so
@@ -52,7 +49,7 @@ func (l *StreamLimits) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { ret
 func (l *StreamLimits) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		if l.opts.PerCaller > 0 {
-			caller := CallerKey(ctx, conn.Peer().Addr, l.opts.Peer)
+			caller := user.CallerFromContext(ctx)
 			if !l.enter(caller) {
 				return newTooManyStreamsError(l.opts.PerCaller)
 			}
@@ -87,15 +84,6 @@ func (l *StreamLimits) leave(caller string) {
 	if l.open[caller]--; l.open[caller] == 0 {
 		delete(l.open, caller)
 	}
-}
-
-// CallerKey returns the key that identifies a caller in limits: the subject of an
-// authenticated caller, or else peer(addr).
-func CallerKey(ctx context.Context, addr string, peer func(addr string) string) string {
-	if subject := auth.FromContext(ctx).Subject; subject != "" {
-		return SubjectKey(subject)
-	}
-	return peer(addr)
 }
 
 // SubjectKey returns the key of an authenticated caller. It never equals the key of an address.

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
-	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -21,12 +19,10 @@ type limitConn struct {
 	connect.StreamingHandlerConn
 
 	kind  connect.StreamType
-	peer  string
 	items int
 }
 
 func (c *limitConn) Spec() connect.Spec { return connect.Spec{StreamType: c.kind} }
-func (c *limitConn) Peer() connect.Peer { return connect.Peer{Addr: c.peer} }
 
 func (c *limitConn) Receive(message any) error {
 	if c.items == 0 {
@@ -39,48 +35,46 @@ func (c *limitConn) Receive(message any) error {
 	return nil
 }
 
-func host(addr string) string { host, _, _ := strings.Cut(addr, ":"); return host }
-
 func TestStreamLimitPerCaller(t *testing.T) {
 	t.Parallel()
-	limits := intercept.NewStreamLimits(intercept.StreamLimitOptions{PerCaller: 2, Peer: host})
-	ada := auth.WithCaller(t.Context(), auth.Caller{Subject: "ada"})
+	limits := intercept.NewStreamLimits(intercept.StreamLimitOptions{PerCaller: 2})
+	ada := user.WithCaller(t.Context(), "ada")
 	// open opens nested streams and returns the error of the last one.
-	var open func(ctx context.Context, peer string, more int) error
-	open = func(ctx context.Context, peer string, more int) error {
+	var open func(ctx context.Context, more int) error
+	open = func(ctx context.Context, more int) error {
 		next := func(context.Context, connect.StreamingHandlerConn) error {
 			if more == 1 {
 				return nil
 			}
-			return open(ctx, peer, more-1)
+			return open(ctx, more-1)
 		}
-		return limits.WrapStreamingHandler(next)(ctx, &limitConn{peer: peer, kind: connect.StreamTypeServer})
+		return limits.WrapStreamingHandler(next)(ctx, &limitConn{kind: connect.StreamTypeServer})
 	}
 	for range 3 { // finished streams are not counted
-		if err := open(ada, "10.0.0.1:1", 2); err != nil {
+		if err := open(ada, 2); err != nil {
 			t.Errorf("within the limit: error = %v", err)
 		}
-		err := open(ada, "10.0.0.1:1", 3)
+		err := open(ada, 3)
 		if e, ok := user.AsError(err); !ok || e.Reason != user.TooManyStreams || e.RetryAfter == 0 {
 			t.Errorf("beyond the limit: error = %v", err)
 		}
 	}
-	anonymous := t.Context()
+	bob, eve := user.WithCaller(t.Context(), "bob"), user.WithCaller(t.Context(), "eve")
 	within := limits.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
 		return errors.Join(
-			open(anonymous, "10.0.0.1:3", 1), // the second of the address
-			open(anonymous, "10.0.0.2:1", 2), // another address
-			open(ada, "10.0.0.1:1", 2),       // an authenticated caller has its own key
+			open(bob, 1), // the second of the caller
+			open(eve, 2),
+			open(ada, 2),
 		)
 	})
-	if err := within(anonymous, &limitConn{peer: "10.0.0.1:2"}); err != nil {
+	if err := within(bob, &limitConn{}); err != nil {
 		t.Errorf("limits of other callers: error = %v", err)
 	}
 }
 
 func TestByteLimitOfClientStream(t *testing.T) {
 	t.Parallel()
-	limits := intercept.NewStreamLimits(intercept.StreamLimitOptions{Bytes: 1000, Peer: host})
+	limits := intercept.NewStreamLimits(intercept.StreamLimitOptions{Bytes: 1000})
 	for _, c := range []struct {
 		kind     connect.StreamType
 		items    int

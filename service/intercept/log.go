@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -111,8 +112,8 @@ func levelOf(code connect.Code, spec connect.Spec) slog.Level {
 	}
 }
 
-// RequestLog records whether an Observer has recorded a request. Requests that fail below the interceptors,
-// for example with an undecodable message, must be logged elsewhere.
+// RequestLog in the context of a request records whether an Observer has recorded it. Requests that
+// fail below the interceptors, for example with an undecodable message, must be logged elsewhere.
 type RequestLog struct {
 	// Protocol overrides the protocol of the call. REST requests reach the interceptors as
 	// Connect calls.
@@ -121,29 +122,22 @@ type RequestLog struct {
 	logged atomic.Bool
 }
 
-type requestLogKey struct{}
-
-// WithRequestLog returns a context in which an Observer updates s.
-func WithRequestLog(ctx context.Context, s *RequestLog) context.Context {
-	return context.WithValue(ctx, requestLogKey{}, s)
-}
-
 // IsLogged reports whether an Observer has recorded the request of the context.
 func IsLogged(ctx context.Context) bool {
-	s, ok := ctx.Value(requestLogKey{}).(*RequestLog)
-	return ok && s.logged.Load()
+	s := reqinfo.From[*RequestLog](ctx)
+	return s != nil && s.logged.Load()
 }
 
 // Protocol returns the protocol of a call: grpc, grpcweb, connect or rest.
 func Protocol(ctx context.Context, peer connect.Peer) string {
-	if s, ok := ctx.Value(requestLogKey{}).(*RequestLog); ok && s.Protocol != "" {
+	if s := reqinfo.From[*RequestLog](ctx); s != nil && s.Protocol != "" {
 		return s.Protocol
 	}
 	return peer.Protocol
 }
 
 func markLogged(ctx context.Context) {
-	if s, ok := ctx.Value(requestLogKey{}).(*RequestLog); ok {
+	if s := reqinfo.From[*RequestLog](ctx); s != nil {
 		s.logged.Store(true)
 	}
 }

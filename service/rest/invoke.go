@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // An invocation is a call of the Connect handler. Interceptor passes its messages as they are, so
@@ -30,11 +32,9 @@ type invocation struct {
 	returned bool // the interceptors have returned; err is their error
 }
 
-type invocationKey struct{}
-
 // invoke calls an RPC on the goroutine of the caller. An error is an error of the RPC.
 func (h *handler) invoke(r *http.Request, rt *route, in *invocation) error {
-	out := r.WithContext(context.WithValue(r.Context(), invocationKey{}, in))
+	out := r.WithContext(reqinfo.With(r.Context(), in))
 	out.Method, out.URL, out.RequestURI = http.MethodPost, &url.URL{Path: rt.procedure}, rt.procedure
 	out.Header = make(http.Header, len(r.Header)+3)
 	forward(out.Header, r.Header)
@@ -80,8 +80,8 @@ type Interceptor struct{}
 // WrapUnary passes the messages and the error of a unary call.
 func (Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		in, ok := ctx.Value(invocationKey{}).(*invocation)
-		if !ok {
+		in := reqinfo.From[*invocation](ctx)
+		if in == nil {
 			return next(ctx, req)
 		}
 		if err := in.receive(req.Any()); err != nil {
@@ -104,8 +104,8 @@ func (Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect
 // WrapStreamingHandler passes the messages and the error of a stream.
 func (Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		in, ok := ctx.Value(invocationKey{}).(*invocation)
-		if !ok {
+		in := reqinfo.From[*invocation](ctx)
+		if in == nil {
 			return next(ctx, conn)
 		}
 		in.err = next(ctx, &invocationConn{StreamingHandlerConn: conn, invocation: in})

@@ -31,7 +31,7 @@ type guarded struct {
 	keys string // folder
 }
 
-func startGuarded(t *testing.T, opts ...servertest.Option) guarded {
+func startGuarded(t testing.TB, opts ...servertest.Option) guarded {
 	t.Helper()
 	g := guarded{keys: t.TempDir()}
 	_, jwks, err := devtoken.New(g.keys, "first", nil, time.Hour)
@@ -44,7 +44,7 @@ func startGuarded(t *testing.T, opts ...servertest.Option) guarded {
 	return g
 }
 
-func (g guarded) token(t *testing.T, subject string, ttl time.Duration, permissions ...auth.Permission) string {
+func (g guarded) token(t testing.TB, subject string, ttl time.Duration, permissions ...auth.Permission) string {
 	t.Helper()
 	names := make([]string, len(permissions))
 	for i, p := range permissions {

@@ -54,8 +54,6 @@ func chain(l links) (c interceptors) {
 	c.inner = []connect.Interceptor{
 		// Authorization precedes everything that waits or that reveals positions and rules.
 		intercept.NewAuthorize(l.policy),
-		// The store schedules its work by caller.
-		intercept.Caller{Peer: transport.Peer},
 		// A stream ends when the credentials of its caller expire.
 		intercept.Expiry{},
 		// Limits of the number and the size of streams.

@@ -59,7 +59,7 @@ var mayImport = map[string][]string{
 }
 
 // importedByAll lists packages that every package may import.
-var importedByAll = []string{"service/panics", "service/protocol", "service/throttle"}
+var importedByAll = []string{"service/panics", "service/protocol", "service/reqinfo", "service/throttle"}
 
 func TestAllowedImports(t *testing.T) {
 	t.Parallel()

@@ -80,7 +80,7 @@ func (s *Server) newGuard() *transport.Guard {
 		Done:       requests.done,
 		Memory:     s.limits.memory,
 		Scheduler:  s.limits.scheduler,
-		Account:    s.limits.account,
+		Class:      s.limits.class,
 		Overloaded: s.limits.overloaded,
 		Logger:     s.log,
 	}
@@ -93,10 +93,3 @@ func (s *Server) newTooLargeError(limit int64) error {
 	s.metrics.RequestRejected(string(user.MessageTooLarge))
 	return intercept.NewTooLargeError(limit)
 }
-
-// withFlusher gives the handler of a stream control of flushing.
-func withFlusher(ctx context.Context, x *transport.Exchange) context.Context {
-	return service.WithFlusher(ctx, x)
-}
-
-var _ service.FlushControl = (*transport.Exchange)(nil)

@@ -130,11 +130,9 @@ func newLimits(cfg *Config, additional []Service, log *slog.Logger, metrics *tel
 		l.rate = transport.NewRate(float64(rate), burst)
 	}
 	l.streams = intercept.NewStreamLimits(intercept.StreamLimitOptions{
-		PerCaller: cfg.MaxStreamsPerCaller, Bytes: int64(cfg.MaxStreamBytes), Peer: transport.Peer,
+		PerCaller: cfg.MaxStreamsPerCaller, Bytes: int64(cfg.MaxStreamBytes),
 	})
-	l.watches = intercept.NewStreamLimits(intercept.StreamLimitOptions{
-		PerCaller: cfg.MaxStreamsPerCaller, Peer: transport.Peer,
-	})
+	l.watches = intercept.NewStreamLimits(intercept.StreamLimitOptions{PerCaller: cfg.MaxStreamsPerCaller})
 	return l, nil
 }
 
@@ -170,7 +168,7 @@ func (l *limits) rejectExcess(w http.ResponseWriter, r *http.Request) bool {
 	if l.rate == nil {
 		return false
 	}
-	wait, ok := l.rate.Take(intercept.CallerKey(r.Context(), r.RemoteAddr, transport.Peer))
+	wait, ok := l.rate.Take(user.CallerFromContext(r.Context()))
 	if !ok {
 		l.refuse(w, r, newRateLimitedError(wait))
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/intercept"
-	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -31,8 +30,8 @@ func newBudget(limit int64, log *slog.Logger) *budget.Budget {
 	return b
 }
 
-// account returns the account of a request before its authentication: that of its address.
-func (l *limits) account(r *http.Request) (budget.Class, string) {
+// class returns the class of the account of a request before its authentication.
+func (l *limits) class(r *http.Request) budget.Class {
 	class := l.peerClass()
 	switch {
 	case isHealthCheck(r):
@@ -40,7 +39,7 @@ func (l *limits) account(r *http.Request) (budget.Class, string) {
 	case class == budget.Anonymous && !l.open(r.URL.Path):
 		class = budget.Pending
 	}
-	return class, transport.Peer(r.RemoteAddr)
+	return class
 }
 
 // peerClass returns the class of an unauthenticated peer.
@@ -74,9 +73,7 @@ func (l *limits) admit(next http.Handler) http.Handler {
 // request if that account is exhausted. It is a hook of the authentication middleware: a additional
 // http.Handler would double the stack of each idle stream.
 func (l *limits) authenticated(w http.ResponseWriter, r *http.Request, caller auth.Caller) bool {
-	state := stateOf(r.Context())
-	state.caller = caller.Subject
-	if state.exchange != nil && state.exchange.MoveTo(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
+	if x := stateOf(r.Context()).exchange; x != nil && x.MoveTo(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
 		l.refuse(w, r, user.NewOverloadedError())
 		return false
 	}

@@ -9,12 +9,14 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/yourorg/userservice/service"
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/protocol"
+	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/throttle"
@@ -22,40 +24,68 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// requestState is the state of a request that the layers of the server share, mainly for the log line
-// of a request that does not become a call. Only the goroutine of the request may use it.
+// requestState is the context of a request, with the state that its layers share. Value returns it by
+// reqinfo.Key. The first group of fields is for the log line of a request that does not become a call;
+// only the goroutine of the request may use it.
 type requestState struct {
+	context.Context //nolint:containedctx // it is one
+
 	refused  *auth.RefusedError  // authentication failure
 	limited  *user.Error         // rejection by a limit, or by the policy before the call
-	caller   string              // subject of the authenticated caller
 	notRPC   bool                // page, document or preflight
 	exchange *transport.Exchange // nil without a guard
 	incoming *codec.Incoming     // nil if no RPC reads the body
 	outgoing *codec.Outgoing     // nil if no RPC writes the response
+
+	auth  auth.State
+	log   intercept.RequestLog
+	trace *telemetry.CallerTrace // nil: no trace
 }
 
-type requestStateKey struct{}
+// Value returns the value of a layer, or of the parent.
+func (s *requestState) Value(key any) any {
+	switch key.(type) {
+	case reqinfo.Key[*requestState]:
+		return s
+	case reqinfo.Key[*budget.Reservation]:
+		return s.exchange.Memory()
+	case reqinfo.Key[*fair.Slot]:
+		return s.exchange.Slot()
+	case reqinfo.Key[user.Caller], reqinfo.Key[intercept.Body], reqinfo.Key[service.FlushControl]:
+		return s.exchange
+	case reqinfo.Key[*auth.State]:
+		return &s.auth
+	case reqinfo.Key[*intercept.RequestLog]:
+		return &s.log
+	case reqinfo.Key[*telemetry.CallerTrace]:
+		return s.trace
+	}
+	return s.Context.Value(key)
+}
+
+// The type assertions of reqinfo.From must succeed.
+var (
+	_ user.Caller          = (*transport.Exchange)(nil)
+	_ intercept.Body       = (*transport.Exchange)(nil)
+	_ service.FlushControl = (*transport.Exchange)(nil)
+)
 
 // stateOf returns the state of the request, or an unused one if the context has none.
 func stateOf(ctx context.Context) *requestState {
-	if state, ok := ctx.Value(requestStateKey{}).(*requestState); ok {
+	if state := reqinfo.From[*requestState](ctx); state != nil {
 		return state
 	}
 	return new(requestState)
 }
 
-// requestContext returns the function that makes the context of a request: trace, state, log marker of
-// the interceptors, control of body and flushing, memory reservation, and processor slot.
+// requestContext returns the function that makes the context of a request.
 func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.Exchange) context.Context {
 	return func(r *http.Request, x *transport.Exchange) context.Context {
-		ctx := context.WithValue(tracing.WithCaller(r.Context(), r.Header), requestStateKey{}, &requestState{exchange: x})
-		requestLog := new(intercept.RequestLog)
+		state := &requestState{Context: r.Context(), exchange: x, trace: tracing.CallerTrace(r.Header)}
 		if isREST(r) {
-			requestLog.Protocol = "rest"
+			state.log.Protocol = "rest"
 		}
-		ctx = intercept.WithBody(intercept.WithRequestLog(ctx, requestLog), x)
-		ctx = fair.NewContext(budget.NewContext(ctx, x.Memory()), x.Slot())
-		return withFlusher(ctx, x)
+		return state
 	}
 }
 
@@ -168,8 +198,8 @@ func (s *requestState) cause(code string) string {
 
 // attrs returns the log attributes of the state.
 func (s *requestState) attrs(skipped int64) (attrs []slog.Attr) {
-	if s.caller != "" {
-		attrs = append(attrs, slog.String("caller", s.caller))
+	if caller := s.auth.Caller().Subject; caller != "" {
+		attrs = append(attrs, slog.String("caller", caller))
 	}
 	if s.refused != nil {
 		attrs = append(attrs, slog.String("auth_failure", string(s.refused.Cause)))

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -19,7 +20,7 @@ func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 			if x := stateOf(ctx).exchange; x != nil {
 				x.MarkStreaming()
 			}
-			return service.WithFlusher(ctx, control)
+			return reqinfo.With[service.FlushControl](ctx, control)
 		},
 		MaxMessageBytes: int64(s.cfg.MaxMessageBytes),
 		Refused:         l.calls.Refused,

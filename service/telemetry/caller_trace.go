@@ -8,24 +8,23 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// callerTrace is the trace id from a caller's traceparent header.
-type callerTrace struct {
+// CallerTrace in the context of a request is the trace id from the caller's traceparent header.
+// Log lines written through Sanitize have it: as trace_id if callers are trusted, else as
+// caller_trace_id.
+type CallerTrace struct {
 	id      string
 	trusted bool
 }
 
-type callerTraceKey struct{}
-
-// WithCaller returns a context whose log lines, written through Sanitize, have the trace id of
-// the traceparent header: as trace_id if callers are trusted, else as caller_trace_id. This
-// works with tracing disabled too.
-func (t *Tracing) WithCaller(ctx context.Context, header http.Header) context.Context {
+// CallerTrace returns the trace of a request header, nil if there is none. It does so with tracing
+// disabled too.
+func (t *Tracing) CallerTrace(header http.Header) *CallerTrace {
 	if !t.propagates || header.Get("Traceparent") == "" {
-		return ctx
+		return nil
 	}
-	remote := trace.SpanContextFromContext(propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(header)))
+	remote := trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(header)))
 	if !remote.IsValid() {
-		return ctx
+		return nil
 	}
-	return context.WithValue(ctx, callerTraceKey{}, callerTrace{remote.TraceID().String(), t.trust})
+	return &CallerTrace{remote.TraceID().String(), t.trust}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // Log lines have the caller's trace id, with or without own tracing. The key depends on trust.
@@ -32,7 +34,7 @@ func TestCallerTraceID(t *testing.T) {
 		if c.spans {
 			ctx = trace.ContextWithSpanContext(ctx, own)
 		}
-		ctx = c.tracing.WithCaller(ctx, http.Header{"Traceparent": {c.parent}})
+		ctx = reqinfo.With(ctx, c.tracing.CallerTrace(http.Header{"Traceparent": {c.parent}}))
 		slog.New(Sanitize(slog.NewTextHandler(&out, nil))).InfoContext(ctx, "call")
 		_, got, _ := strings.Cut(strings.TrimSpace(out.String()), "msg=call")
 		if strings.TrimSpace(got) != c.want {

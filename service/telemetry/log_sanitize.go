@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // maxValueBytes is the maximum length of a logged string in bytes. Stack traces fit.
@@ -56,13 +58,13 @@ func (h sanitizer) Handle(ctx context.Context, r slog.Record) error {
 		return true
 	})
 	span := trace.SpanContextFromContext(ctx)
-	caller, named := ctx.Value(callerTraceKey{}).(callerTrace)
+	caller := reqinfo.From[*CallerTrace](ctx)
 	if span.IsValid() {
 		plain.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
-	} else if named && caller.trusted {
+	} else if caller != nil && caller.trusted {
 		plain.AddAttrs(slog.String("trace_id", caller.id))
 	}
-	if named && !caller.trusted {
+	if caller != nil && !caller.trusted {
 		plain.AddAttrs(slog.String("caller_trace_id", caller.id))
 	}
 	return h.next.Handle(ctx, plain)

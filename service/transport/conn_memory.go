@@ -340,6 +340,7 @@ func (x *Exchange) Overloaded() bool { return x.overloaded }
 // MoveTo moves the request to the account of its authenticated caller, and with the first such
 // request the connection.
 func (x *Exchange) MoveTo(class budget.Class, caller string) error {
+	x.caller = caller
 	x.slot.Move(caller)
 	if err := x.memory.Move(class, caller); err != nil {
 		return err

@@ -37,6 +37,7 @@ type Exchange struct {
 	streaming  atomic.Bool // the response is a stream
 	status     int
 	panicked   bool // the handler panicked
+	caller     string
 	memory     budget.Reservation
 	slot       fair.Slot
 	written    atomic.Int64
@@ -106,6 +107,9 @@ func (x *Exchange) Started() bool {
 
 // Memory returns the reservation of the request. It is released when the handler has returned.
 func (x *Exchange) Memory() *budget.Reservation { return &x.memory }
+
+// CallerKey returns the caller that the request is accounted to: its address, or the caller of MoveTo.
+func (x *Exchange) CallerKey() string { return x.caller }
 
 // Written returns the number of bytes written.
 func (x *Exchange) Written() int64 { return x.written.Load() }

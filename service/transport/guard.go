@@ -39,10 +39,10 @@ type GuardOptions struct {
 	// InvalidBody returns the error for an invalid body, a *connect.Error, which connect passes on.
 	// nil: io.ErrUnexpectedEOF.
 	InvalidBody func(kind BodyError, message string) error
-	// Memory is the budget of requests; nil: no limit. Account returns the account that a request
-	// starts in. It is required with Memory.
-	Memory  *budget.Budget
-	Account func(*http.Request) (class budget.Class, caller string)
+	// Memory is the budget of requests; nil: no limit. A request starts in the account of its address,
+	// whose class Class returns. It is required with Memory.
+	Memory *budget.Budget
+	Class  func(*http.Request) budget.Class
 	// Overloaded returns the error for a message without memory. It is required with Memory.
 	Overloaded func(*http.Request) error
 	// Scheduler shares the processors among callers; nil: handlers run at once.
@@ -183,7 +183,7 @@ func (g *Guard) BodyTimeouts() int64 { return g.bodyTimeouts.Load() }
 // Wrap returns next with the guard around it.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), started: time.Now(), text: textForm(r)}
+		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), started: time.Now(), caller: Peer(r.RemoteAddr), text: textForm(r)}
 		if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
 			conn.hasRequest.Store(true)
 			conn.memory.beginRequest(conn.listener.now(), r.ProtoMajor == 1)
@@ -192,7 +192,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		if g.opts.Memory != nil {
 			g.reserve(x, r)
 		}
-		x.slot.Open(g.opts.Scheduler, Peer(r.RemoteAddr))
+		x.slot.Open(g.opts.Scheduler, x.caller)
 		x.slot.Acquire()
 		if g.opts.Context != nil {
 			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // derived from the request's context
@@ -236,12 +236,11 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 
 // reserve opens the reservation of a request.
 func (g *Guard) reserve(x *Exchange, r *http.Request) {
-	class, caller := g.opts.Account(r)
 	var parent *budget.Reservation
 	if x.conn != nil {
 		parent = &x.conn.memory.Reservation
 	}
-	x.memory.Open(g.opts.Memory, parent, class, caller)
+	x.memory.Open(g.opts.Memory, parent, g.opts.Class(r), x.caller)
 	x.overloaded = x.reserve(g.opts.Memory, r) != nil
 }
 

@@ -348,23 +348,18 @@ func (c *rawConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-type tlsKey struct{}
-
 // ConnContext is for http.Server.ConnContext. WithTLS and Guard get the connection from the
 // context.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	ctx = context.WithValue(ctx, connKey{}, c)
-	if g, ok := c.(*serverConn); ok && g.tls.conn != nil {
-		return context.WithValue(ctx, tlsKey{}, &g.tls)
-	}
-	return ctx
+	return context.WithValue(ctx, connKey{}, c)
 }
 
 // WithTLS returns a handler that sets Request.TLS, which net/http does not know because the
 // listener terminates TLS.
 func WithTLS(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if state, ok := r.Context().Value(tlsKey{}).(*tlsState); ok && r.TLS == nil {
+		if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok && conn.tls.conn != nil && r.TLS == nil {
+			state := &conn.tls
 			state.once.Do(func() { state.state = state.conn.ConnectionState() })
 			r.TLS = &state.state
 		}

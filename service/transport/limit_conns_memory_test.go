@@ -49,7 +49,7 @@ func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handle
 		StallTimeout: 10 * time.Second, BodyTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler),
 		MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 }, IsStream: func(*http.Request) bool { return true },
 		Memory:     s.budget,
-		Account:    func(r *http.Request) (budget.Class, string) { return budget.Known, transport.Peer(r.RemoteAddr) },
+		Class:      func(*http.Request) budget.Class { return budget.Known },
 		Overloaded: func(*http.Request) error { return errors.New("overloaded") },
 	})
 	server := transport.NewServer(guard.Wrap(handler), transport.ServerOptions{

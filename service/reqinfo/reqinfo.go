@@ -1,0 +1,21 @@
+// Package reqinfo finds the state of a request in its context. A value is identified by its type.
+//
+// The server makes one context that returns the values of all layers by [Key], in place of one context
+// for each. [With] replaces a single value for a part of the call, or sets it where there is no server.
+package reqinfo
+
+import "context"
+
+// Key is the context key of the value of type T.
+type Key[T any] struct{}
+
+// With returns a context with the value of type T.
+func With[T any](ctx context.Context, value T) context.Context {
+	return context.WithValue(ctx, Key[T]{}, value)
+}
+
+// From returns the value of type T, or the zero value if the context has none.
+func From[T any](ctx context.Context) T {
+	value, _ := ctx.Value(Key[T]{}).(T)
+	return value
+}
