@@ -150,3 +150,27 @@ func TestDatabaseOverwrittenInPlace(t *testing.T) {
 		t.Errorf("Integrity = %v, want that the file was overwritten", err)
 	}
 }
+
+// A series of failures with ever new texts keeps and logs a bounded number of them.
+func TestWriteFailuresAreBounded(t *testing.T) {
+	t.Parallel()
+	var f writeFailures
+	const failures = 1000
+	isNew := 0
+	for i := range failures {
+		for range 2 {
+			if f.add(fmt.Errorf("page %d is damaged", i)) {
+				isNew++
+			}
+		}
+	}
+	if isNew != maxDistinctErrors || len(f.logged) != maxDistinctErrors {
+		t.Errorf("add reported %d new errors and kept %d, want %d", isNew, len(f.logged), maxDistinctErrors)
+	}
+	if got := f.end(); got != 2*failures {
+		t.Errorf("end() = %d failures, want %d", got, 2*failures)
+	}
+	if !f.add(errors.New("page 0 is damaged")) {
+		t.Error("add of an error in the next series = false, want true")
+	}
+}
