@@ -143,9 +143,14 @@ func reserveResponse(ctx context.Context, want int) (int, error) {
 	}
 }
 
-// applyOne applies the change of a unary call. Memory for the result is reserved first, because the
-// request may be much smaller than the user: results of many calls wait for a slot at a time.
+// applyOne applies the change of a unary call.
 func (s *Service) applyOne(ctx context.Context, change user.Change) (user.Result, error) {
+	return user.ApplyOne(ctx, s.store, reserving(ctx, change))
+}
+
+// reserving returns the change of a unary call with a reservation for its result, because the
+// request may be much smaller than the user: results of many calls wait for a slot at a time.
+func reserving(ctx context.Context, change user.Change) user.Change {
 	memory := budget.FromContext(ctx)
 	change.Reserve = func(bytes int) error {
 		if memory.Grow(budget.Response, int64(bytes)) != nil { // its encoding is reserved later
@@ -153,5 +158,5 @@ func (s *Service) applyOne(ctx context.Context, change user.Change) (user.Result
 		}
 		return nil
 	}
-	return user.ApplyOne(ctx, s.store, change)
+	return change
 }

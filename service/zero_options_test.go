@@ -59,6 +59,17 @@ func everyRPC(c userv1connect.UserServiceClient, id int64) map[string]func(conte
 		"UpdateUser":    unary(c.UpdateUser, &userv1.UpdateUserRequest{UserId: id, User: valid}),
 		"DeleteUser":    unary(c.DeleteUser, &userv1.DeleteUserRequest{UserId: id}),
 		"UndeleteUser":  unary(c.UndeleteUser, &userv1.UndeleteUserRequest{UserId: id}),
+		"PurgeUser": func(ctx context.Context) error {
+			res, err := c.CreateUser(ctx, create("gone"))
+			if err != nil {
+				return err
+			}
+			id := res.GetUser().GetUserId()
+			if _, err := c.DeleteUser(ctx, &userv1.DeleteUserRequest{UserId: id}); err != nil {
+				return err
+			}
+			return unary(c.PurgeUser, &userv1.PurgeUserRequest{UserId: id})(ctx)
+		},
 		"CreateUsers": func(ctx context.Context) error {
 			res, err := c.CreateUsers(ctx, &userv1.CreateUsersRequest{Requests: []*userv1.CreateUserRequest{create("cleo"), create("")}})
 			return wantOneFailure(err, len(res.GetResults()), failuresOf(res.GetResults())...)

@@ -12,6 +12,7 @@ const (
 	UsersReadDeleted  Permission = "users.read_deleted"  // list deleted users
 	UsersWrite        Permission = "users.write"         // create users and change any of their fields
 	UsersDelete       Permission = "users.delete"        // delete and undelete users
+	UsersPurge        Permission = "users.purge"         // erase deleted users
 	UsersWatchAll     Permission = "users.watch_all"     // follow the status of all users
 	ActivitiesRead    Permission = "activities.read"     // read the activities of one user
 	ActivitiesReadAll Permission = "activities.read_all" // read the activities of all users
@@ -22,7 +23,7 @@ const (
 
 // permissionBits lists the permissions; the index is the bit in Permissions.
 var permissionBits = [...]Permission{
-	UsersRead, UsersReadDeleted, UsersWrite, UsersDelete, UsersWatchAll,
+	UsersRead, UsersReadDeleted, UsersWrite, UsersDelete, UsersPurge, UsersWatchAll,
 	ActivitiesRead, ActivitiesReadAll, ActivitiesRecord,
 	StatusRead, StatusWrite,
 }

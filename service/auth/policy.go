@@ -59,6 +59,7 @@ var rows = []row{
 	{procedure: service + "BatchUpdateUsers", needs: UsersWrite},
 	{procedure: service + "DeleteUser", needs: UsersDelete},
 	{procedure: service + "UndeleteUser", needs: UsersDelete},
+	{procedure: service + "PurgeUser", needs: UsersPurge},
 	{procedure: service + "StreamUserActivities", needs: ActivitiesRead, also: []condition{
 		{unset: fields("user_id"), needs: ActivitiesReadAll},
 	}},

@@ -25,6 +25,7 @@ var shownFields = map[protoreflect.Name]map[Permission]string{
 	"UpdateUserResponse":         {shown: "user"},
 	"DeleteUserResponse":         {shown: "user"},
 	"UndeleteUserResponse":       {shown: "user"},
+	"PurgeUserResponse":          {shown: "activity_id"},
 	"BatchCreateUsersResponse":   {shown: "created_count updated_count unchanged_count failed_count results failures"},
 	"BatchCreateUsersResult":     {shown: "user_id outcome"},
 	"BatchUpdateUsersResponse":   {shown: "updated_count errors failures failed_count"},
@@ -98,6 +99,7 @@ func newMessage(t *testing.T, d protoreflect.MessageDescriptor) protoreflect.Mes
 	for _, m := range []proto.Message{
 		&userv1.GetUserResponse{}, &userv1.BatchGetUsersResponse{}, &userv1.ListUsersResponse{}, &userv1.CreateUserResponse{},
 		&userv1.UpdateUserResponse{}, &userv1.DeleteUserResponse{}, &userv1.UndeleteUserResponse{},
+		&userv1.PurgeUserResponse{},
 		&userv1.BatchCreateUsersResponse{}, &userv1.BatchUpdateUsersResponse{}, &userv1.CreateUsersResponse{},
 		&userv1.UpdateUsersResponse{}, &userv1.UserActivity{}, &userv1.ListUserActivitiesResponse{},
 		&userv1.RecordUserActivityResponse{}, &userv1.UserStatusUpdate{}, &userv1.UpdateUserStatusResponse{},

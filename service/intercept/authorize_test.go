@@ -33,7 +33,7 @@ var needed = map[protoreflect.Name]auth.Permission{
 	"GetUser": auth.UsersRead, "BatchGetUsers": auth.UsersRead, "ListUsers": auth.UsersRead,
 	"CreateUser": auth.UsersWrite, "CreateUsers": auth.UsersWrite, "BatchCreateUsers": auth.UsersWrite,
 	"UpdateUser": auth.UsersWrite, "UpdateUsers": auth.UsersWrite, "BatchUpdateUsers": auth.UsersWrite,
-	"DeleteUser": auth.UsersDelete, "UndeleteUser": auth.UsersDelete,
+	"DeleteUser": auth.UsersDelete, "UndeleteUser": auth.UsersDelete, "PurgeUser": auth.UsersPurge,
 	"StreamUserActivities": auth.ActivitiesRead, "ListUserActivities": auth.ActivitiesRead,
 	"RecordUserActivity": auth.ActivitiesRecord,
 	"SyncUserStatus":     auth.StatusRead, "WatchUserStatus": auth.StatusRead,

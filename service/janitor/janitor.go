@@ -17,7 +17,6 @@ const (
 	interval = time.Minute
 	// The batch sizes bound how long one write of the janitor delays other writers.
 	purgeBatch  = 100
-	redactBatch = 500
 	expireBatch = 1000
 	// actor is the actor of purges in the log.
 	actor = "userd"
@@ -99,23 +98,11 @@ func (j *Janitor) purgeAll(ctx context.Context) (purged int, err error) {
 	}
 }
 
-// purge redacts the rows of the user and then removes it. In this order an interrupted purge stays
-// due. It reports whether the user existed.
+// purge purges a user, and reports whether it existed.
 func (j *Janitor) purge(ctx context.Context, id int64) (existed bool, err error) {
-	for {
-		more, err := j.Store.Redact(ctx, id, redactBatch)
-		if err != nil {
-			return false, err
-		}
-		if !more {
-			break
-		}
-	}
-	_, err = user.ApplyOne(ctx, j.Store, user.Change{
-		Op: &user.Purge{ID: id}, By: user.Author{Actor: actor},
-	})
+	_, err = user.ApplyPurge(ctx, j.Store, &user.StartPurge{ID: id}, user.Change{By: user.Author{Actor: actor}})
 	if user.HasReason(err, user.UserNotFound) {
-		return false, nil // purged by another process
+		return false, nil // purged by a call
 	}
 	return err == nil, err
 }

@@ -87,9 +87,9 @@ func (s *stuckStore) Redact(_ context.Context, id int64, _ int) (bool, error) {
 	return false, nil
 }
 
-func (s *stuckStore) Submit(context.Context, user.Batch) *user.Pending {
+func (s *stuckStore) Submit(_ context.Context, batch user.Batch) *user.Pending {
 	p, end := user.NewPending()
-	end([]user.Result{{Outcome: user.OutcomeUpdated}}, nil)
+	end([]user.Result{{Outcome: user.OutcomeUpdated, User: &user.User{ID: batch.Changes[0].Op.Target()}}}, nil)
 	return p
 }
 

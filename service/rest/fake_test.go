@@ -105,6 +105,11 @@ func (f *fake) UndeleteUser(_ context.Context, req *userv1.UndeleteUserRequest) 
 	return &userv1.UndeleteUserResponse{User: testUser(req.GetUserId())}, f.fail
 }
 
+func (f *fake) PurgeUser(_ context.Context, req *userv1.PurgeUserRequest) (*userv1.PurgeUserResponse, error) {
+	f.record(req)
+	return &userv1.PurgeUserResponse{ActivityId: 9}, f.fail
+}
+
 func (f *fake) CreateUsers(_ context.Context, req *userv1.CreateUsersRequest) (*userv1.CreateUsersResponse, error) {
 	f.record(req)
 	return &userv1.CreateUsersResponse{}, f.fail

@@ -52,6 +52,8 @@ var routes = []struct {
 	{request{method: "POST", path: "/api/v1/users/7:undelete", body: `{"etag":"1-a"}`}, "/api/v1/users/{user_id}:undelete",
 		&userv1.UndeleteUserRequest{UserId: 7, Etag: "1-a"}},
 	{request{method: "POST", path: "/api/v1/users/7:undelete"}, "", &userv1.UndeleteUserRequest{UserId: 7}},
+	{request{method: "POST", path: "/api/v1/users/7:purge", body: `{"etag":"1-a"}`}, "/api/v1/users/{user_id}:purge",
+		&userv1.PurgeUserRequest{UserId: 7, Etag: "1-a"}},
 	{request{method: "POST", path: "/api/v1/users:batchCreate", body: `{"atomic":true}`}, "/api/v1/users:batchCreate",
 		&userv1.CreateUsersRequest{Atomic: true}},
 	{request{method: "POST", path: "/api/v1/users:batchUpdate", body: `{"requests":[{"userId":"5"}]}`}, "/api/v1/users:batchUpdate",

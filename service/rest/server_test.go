@@ -124,6 +124,8 @@ func TestWholeServer(t *testing.T) {
 			}
 			c.want(request{method: "DELETE", path: path}, &userv1.DeleteUserResponse{})
 			c.want(request{method: "POST", path: path + ":undelete"}, &userv1.UndeleteUserResponse{})
+			c.want(request{method: "DELETE", path: path}, &userv1.DeleteUserResponse{})
+			c.want(request{method: "POST", path: path + ":purge"}, &userv1.PurgeUserResponse{})
 			if missing := c.do(request{method: "GET", path: "/api/v1/users/1"}); missing.status != http.StatusNotFound || readProblem(t, missing.body).reason != string(user.UserNotFound) {
 				t.Errorf("got %d %s", missing.status, missing.body)
 			}

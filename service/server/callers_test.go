@@ -96,6 +96,7 @@ var needed = map[protoreflect.Name][]auth.Permission{
 	"BatchUpdateUsers":     {auth.UsersWrite},
 	"DeleteUser":           {auth.UsersDelete},
 	"UndeleteUser":         {auth.UsersDelete},
+	"PurgeUser":            {auth.UsersPurge},
 	"StreamUserActivities": {auth.ActivitiesRead, auth.ActivitiesReadAll}, // user 0 is everybody
 	"ListUserActivities":   {auth.ActivitiesRead, auth.ActivitiesReadAll},
 	"RecordUserActivity":   {auth.ActivitiesRecord},

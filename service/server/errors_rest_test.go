@@ -288,6 +288,10 @@ func (w whose) updates() map[string]failing {
 			_, err := c.UndeleteUser(ctx, &userv1.UndeleteUserRequest{UserId: w.ada})
 			return err
 		}, rest: request{method: "POST", path: fmt.Sprintf("/api/v1/users/%d:undelete", w.ada), body: "{}"}},
+		"purge, not deleted": {reason: user.UserNotDeleted, status: 400, rpc: func(ctx context.Context, c client) error {
+			_, err := c.PurgeUser(ctx, &userv1.PurgeUserRequest{UserId: w.ada})
+			return err
+		}, rest: request{method: "POST", path: fmt.Sprintf("/api/v1/users/%d:purge", w.ada), body: "{}"}},
 	}
 }
 

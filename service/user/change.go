@@ -35,8 +35,11 @@ type Change struct {
 	Op             Op
 	By             Author
 	IdempotencyKey *IdempotencyKey // nil: not idempotent
-	OnConflict     Conflict
-	ValidateOnly   bool // run every check, store nothing
+	// Prepare marks a step before the change with this IdempotencyKey: a stored result is
+	// returned, but the result of this change is not stored.
+	Prepare      bool
+	OnConflict   Conflict
+	ValidateOnly bool // run every check, store nothing
 	// Reserve reserves memory for the result, if set: the store must call it with the size of the
 	// current user before it decides the change, and of the user in a stored result before it
 	// returns that. Its error, an *Error, is the result.

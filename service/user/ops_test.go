@@ -330,6 +330,7 @@ func TestSetStatus(t *testing.T) {
 func TestDeleteUndeletePurge(t *testing.T) {
 	del := func(etag string) *user.Delete { return &user.Delete{ID: 7, Etag: etag, Retention: time.Hour} }
 	due := func(u *user.User) { u.DeletedAt, u.PurgeAt = start, now }
+	purging := func(u *user.User) { u.DeletedAt, u.PurgeAt = start, time.UnixMicro(1).UTC() }
 	runAll(t, []step{
 		{
 			name: "delete", cur: ann(), op: del(ann().Etag()), store: true, version: 4, actions: []string{"user.deleted"},
@@ -351,6 +352,20 @@ func TestDeleteUndeletePurge(t *testing.T) {
 		{name: "undelete after the purge time", cur: ann(due), op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
 		{name: "undelete a live user", cur: ann(), op: &user.Undelete{ID: 7}, reason: user.UserNotDeleted},
 		{name: "undelete unknown user", op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
+		{
+			name: "start a purge now", cur: ann(deleted), op: &user.StartPurge{ID: 7, Etag: ann().Etag(), Now: true}, store: true, version: 3,
+			check: func(u *user.User) bool { return u.Deleted() && u.PurgeAt.Before(now.AddDate(-50, 0, 0)) },
+		},
+		{
+			name: "start a purge that is due", cur: ann(due), op: &user.StartPurge{ID: 7}, store: true, version: 3,
+			check: func(u *user.User) bool { return u.PurgeAt.Before(now.AddDate(-50, 0, 0)) },
+		},
+		{name: "start a purge twice", cur: ann(purging), op: &user.StartPurge{ID: 7}, version: 3},
+		{name: "start a purge before the purge time", cur: ann(deleted), op: &user.StartPurge{ID: 7}, reason: user.UserNotDeleted},
+		{name: "start a purge with another etag", cur: ann(deleted), op: &user.StartPurge{ID: 7, Etag: "2-abc", Now: true}, reason: user.EtagMismatch},
+		{name: "start the purge of a live user", cur: ann(), op: &user.StartPurge{ID: 7, Now: true}, reason: user.UserNotDeleted},
+		{name: "start the purge of an unknown user", op: &user.StartPurge{ID: 7, Now: true}, reason: user.UserNotFound},
+		{name: "undelete after the start of a purge", cur: ann(purging), op: &user.Undelete{ID: 7}, reason: user.UserNotFound},
 		{
 			name: "purge", cur: ann(due), op: &user.Purge{ID: 7}, store: true, actions: []string{"user.purged"},
 			check: func(u *user.User) bool { return u == nil },

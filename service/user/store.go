@@ -72,7 +72,7 @@ type Store interface {
 	DuePurges(ctx context.Context, limit int) ([]int64, error)
 	// Redact redacts the details of up to limit rows of a user and deletes stored results
 	// of idempotent requests that contain its data. more reports whether rows are left. It
-	// must be complete before the Purge of the user.
+	// is a step of ApplyPurge. No redacted or deleted data must be left in the store.
 	Redact(ctx context.Context, id int64, limit int) (more bool, err error)
 	// ExpireRequestIDs deletes up to limit expired request ids and returns their number.
 	ExpireRequestIDs(ctx context.Context, limit int) (int, error)

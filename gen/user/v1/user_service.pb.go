@@ -1071,6 +1071,116 @@ func (x *UndeleteUserResponse) GetUser() *User {
 	return nil
 }
 
+// PurgeUserRequest is the request of PurgeUser.
+type PurgeUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user, greater than 0. It must be deleted.
+	UserId int64 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Purge only if this is the etag of the current version. Default: unconditional.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// UUID that makes the request idempotent for 24 hours. Default: none.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeUserRequest) Reset() {
+	*x = PurgeUserRequest{}
+	mi := &file_user_v1_user_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeUserRequest) ProtoMessage() {}
+
+func (x *PurgeUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_user_v1_user_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeUserRequest.ProtoReflect.Descriptor instead.
+func (*PurgeUserRequest) Descriptor() ([]byte, []int) {
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PurgeUserRequest) GetUserId() int64 {
+	if x != nil {
+		return x.UserId
+	}
+	return 0
+}
+
+func (x *PurgeUserRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *PurgeUserRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// PurgeUserResponse is the response of PurgeUser.
+type PurgeUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The position of the row user.purged in the log.
+	ActivityId    int64 `protobuf:"varint,1,opt,name=activity_id,json=activityId,proto3" json:"activity_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeUserResponse) Reset() {
+	*x = PurgeUserResponse{}
+	mi := &file_user_v1_user_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeUserResponse) ProtoMessage() {}
+
+func (x *PurgeUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_user_v1_user_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeUserResponse.ProtoReflect.Descriptor instead.
+func (*PurgeUserResponse) Descriptor() ([]byte, []int) {
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PurgeUserResponse) GetActivityId() int64 {
+	if x != nil {
+		return x.ActivityId
+	}
+	return 0
+}
+
 // BatchCreateUsersRequest is an item of an import.
 type BatchCreateUsersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1085,7 +1195,7 @@ type BatchCreateUsersRequest struct {
 
 func (x *BatchCreateUsersRequest) Reset() {
 	*x = BatchCreateUsersRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[14]
+	mi := &file_user_v1_user_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1207,7 @@ func (x *BatchCreateUsersRequest) String() string {
 func (*BatchCreateUsersRequest) ProtoMessage() {}
 
 func (x *BatchCreateUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[14]
+	mi := &file_user_v1_user_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1220,7 @@ func (x *BatchCreateUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCreateUsersRequest.ProtoReflect.Descriptor instead.
 func (*BatchCreateUsersRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{14}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BatchCreateUsersRequest) GetUser() *CreateUserRequest {
@@ -1140,7 +1250,7 @@ type BatchCreateUsersResult struct {
 
 func (x *BatchCreateUsersResult) Reset() {
 	*x = BatchCreateUsersResult{}
-	mi := &file_user_v1_user_service_proto_msgTypes[15]
+	mi := &file_user_v1_user_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1262,7 @@ func (x *BatchCreateUsersResult) String() string {
 func (*BatchCreateUsersResult) ProtoMessage() {}
 
 func (x *BatchCreateUsersResult) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[15]
+	mi := &file_user_v1_user_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1275,7 @@ func (x *BatchCreateUsersResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCreateUsersResult.ProtoReflect.Descriptor instead.
 func (*BatchCreateUsersResult) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{15}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BatchCreateUsersResult) GetUserId() int64 {
@@ -1205,7 +1315,7 @@ type BatchCreateUsersResponse struct {
 
 func (x *BatchCreateUsersResponse) Reset() {
 	*x = BatchCreateUsersResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[16]
+	mi := &file_user_v1_user_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1327,7 @@ func (x *BatchCreateUsersResponse) String() string {
 func (*BatchCreateUsersResponse) ProtoMessage() {}
 
 func (x *BatchCreateUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[16]
+	mi := &file_user_v1_user_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1340,7 @@ func (x *BatchCreateUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCreateUsersResponse.ProtoReflect.Descriptor instead.
 func (*BatchCreateUsersResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{16}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BatchCreateUsersResponse) GetCreatedCount() int64 {
@@ -1292,7 +1402,7 @@ type BatchUpdateUsersResponse struct {
 
 func (x *BatchUpdateUsersResponse) Reset() {
 	*x = BatchUpdateUsersResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[17]
+	mi := &file_user_v1_user_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1414,7 @@ func (x *BatchUpdateUsersResponse) String() string {
 func (*BatchUpdateUsersResponse) ProtoMessage() {}
 
 func (x *BatchUpdateUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[17]
+	mi := &file_user_v1_user_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1427,7 @@ func (x *BatchUpdateUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchUpdateUsersResponse.ProtoReflect.Descriptor instead.
 func (*BatchUpdateUsersResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{17}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BatchUpdateUsersResponse) GetUpdatedCount() int32 {
@@ -1363,7 +1473,7 @@ type CreateUsersRequest struct {
 
 func (x *CreateUsersRequest) Reset() {
 	*x = CreateUsersRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[18]
+	mi := &file_user_v1_user_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1485,7 @@ func (x *CreateUsersRequest) String() string {
 func (*CreateUsersRequest) ProtoMessage() {}
 
 func (x *CreateUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[18]
+	mi := &file_user_v1_user_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1498,7 @@ func (x *CreateUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUsersRequest.ProtoReflect.Descriptor instead.
 func (*CreateUsersRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{18}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateUsersRequest) GetRequests() []*CreateUserRequest {
@@ -1423,7 +1533,7 @@ type CreateUsersResponse struct {
 
 func (x *CreateUsersResponse) Reset() {
 	*x = CreateUsersResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[19]
+	mi := &file_user_v1_user_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1545,7 @@ func (x *CreateUsersResponse) String() string {
 func (*CreateUsersResponse) ProtoMessage() {}
 
 func (x *CreateUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[19]
+	mi := &file_user_v1_user_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1558,7 @@ func (x *CreateUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUsersResponse.ProtoReflect.Descriptor instead.
 func (*CreateUsersResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{19}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateUsersResponse) GetResults() []*UserResult {
@@ -1475,7 +1585,7 @@ type UserResult struct {
 
 func (x *UserResult) Reset() {
 	*x = UserResult{}
-	mi := &file_user_v1_user_service_proto_msgTypes[20]
+	mi := &file_user_v1_user_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1597,7 @@ func (x *UserResult) String() string {
 func (*UserResult) ProtoMessage() {}
 
 func (x *UserResult) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[20]
+	mi := &file_user_v1_user_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1610,7 @@ func (x *UserResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserResult.ProtoReflect.Descriptor instead.
 func (*UserResult) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{20}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UserResult) GetOutcome() ItemOutcome {
@@ -1537,7 +1647,7 @@ type UpdateUsersRequest struct {
 
 func (x *UpdateUsersRequest) Reset() {
 	*x = UpdateUsersRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[21]
+	mi := &file_user_v1_user_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1659,7 @@ func (x *UpdateUsersRequest) String() string {
 func (*UpdateUsersRequest) ProtoMessage() {}
 
 func (x *UpdateUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[21]
+	mi := &file_user_v1_user_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1672,7 @@ func (x *UpdateUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUsersRequest.ProtoReflect.Descriptor instead.
 func (*UpdateUsersRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{21}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateUsersRequest) GetRequests() []*UpdateUserRequest {
@@ -1590,7 +1700,7 @@ type UpdateUsersResponse struct {
 
 func (x *UpdateUsersResponse) Reset() {
 	*x = UpdateUsersResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[22]
+	mi := &file_user_v1_user_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1712,7 @@ func (x *UpdateUsersResponse) String() string {
 func (*UpdateUsersResponse) ProtoMessage() {}
 
 func (x *UpdateUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[22]
+	mi := &file_user_v1_user_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1725,7 @@ func (x *UpdateUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUsersResponse.ProtoReflect.Descriptor instead.
 func (*UpdateUsersResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{22}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateUsersResponse) GetResults() []*UserResult {
@@ -1654,7 +1764,7 @@ type StreamUserActivitiesRequest struct {
 
 func (x *StreamUserActivitiesRequest) Reset() {
 	*x = StreamUserActivitiesRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[23]
+	mi := &file_user_v1_user_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1776,7 @@ func (x *StreamUserActivitiesRequest) String() string {
 func (*StreamUserActivitiesRequest) ProtoMessage() {}
 
 func (x *StreamUserActivitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[23]
+	mi := &file_user_v1_user_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1789,7 @@ func (x *StreamUserActivitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamUserActivitiesRequest.ProtoReflect.Descriptor instead.
 func (*StreamUserActivitiesRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{23}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StreamUserActivitiesRequest) GetUserId() int64 {
@@ -1758,7 +1868,7 @@ type ListUserActivitiesRequest struct {
 
 func (x *ListUserActivitiesRequest) Reset() {
 	*x = ListUserActivitiesRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[24]
+	mi := &file_user_v1_user_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1880,7 @@ func (x *ListUserActivitiesRequest) String() string {
 func (*ListUserActivitiesRequest) ProtoMessage() {}
 
 func (x *ListUserActivitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[24]
+	mi := &file_user_v1_user_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1893,7 @@ func (x *ListUserActivitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUserActivitiesRequest.ProtoReflect.Descriptor instead.
 func (*ListUserActivitiesRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{24}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListUserActivitiesRequest) GetUserId() int64 {
@@ -1834,7 +1944,7 @@ type ListUserActivitiesResponse struct {
 
 func (x *ListUserActivitiesResponse) Reset() {
 	*x = ListUserActivitiesResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[25]
+	mi := &file_user_v1_user_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +1956,7 @@ func (x *ListUserActivitiesResponse) String() string {
 func (*ListUserActivitiesResponse) ProtoMessage() {}
 
 func (x *ListUserActivitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[25]
+	mi := &file_user_v1_user_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +1969,7 @@ func (x *ListUserActivitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUserActivitiesResponse.ProtoReflect.Descriptor instead.
 func (*ListUserActivitiesResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{25}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListUserActivitiesResponse) GetActivities() []*UserActivity {
@@ -1896,7 +2006,7 @@ type RecordUserActivityRequest struct {
 
 func (x *RecordUserActivityRequest) Reset() {
 	*x = RecordUserActivityRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[26]
+	mi := &file_user_v1_user_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2018,7 @@ func (x *RecordUserActivityRequest) String() string {
 func (*RecordUserActivityRequest) ProtoMessage() {}
 
 func (x *RecordUserActivityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[26]
+	mi := &file_user_v1_user_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2031,7 @@ func (x *RecordUserActivityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordUserActivityRequest.ProtoReflect.Descriptor instead.
 func (*RecordUserActivityRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{26}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RecordUserActivityRequest) GetUserId() int64 {
@@ -1963,7 +2073,7 @@ type RecordUserActivityResponse struct {
 
 func (x *RecordUserActivityResponse) Reset() {
 	*x = RecordUserActivityResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[27]
+	mi := &file_user_v1_user_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2085,7 @@ func (x *RecordUserActivityResponse) String() string {
 func (*RecordUserActivityResponse) ProtoMessage() {}
 
 func (x *RecordUserActivityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[27]
+	mi := &file_user_v1_user_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2098,7 @@ func (x *RecordUserActivityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordUserActivityResponse.ProtoReflect.Descriptor instead.
 func (*RecordUserActivityResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{27}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RecordUserActivityResponse) GetActivity() *UserActivity {
@@ -2015,7 +2125,7 @@ type UpdateUserStatusRequest struct {
 
 func (x *UpdateUserStatusRequest) Reset() {
 	*x = UpdateUserStatusRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[28]
+	mi := &file_user_v1_user_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +2137,7 @@ func (x *UpdateUserStatusRequest) String() string {
 func (*UpdateUserStatusRequest) ProtoMessage() {}
 
 func (x *UpdateUserStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[28]
+	mi := &file_user_v1_user_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +2150,7 @@ func (x *UpdateUserStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUserStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateUserStatusRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{28}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateUserStatusRequest) GetUserId() int64 {
@@ -2082,7 +2192,7 @@ type UpdateUserStatusResponse struct {
 
 func (x *UpdateUserStatusResponse) Reset() {
 	*x = UpdateUserStatusResponse{}
-	mi := &file_user_v1_user_service_proto_msgTypes[29]
+	mi := &file_user_v1_user_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2204,7 @@ func (x *UpdateUserStatusResponse) String() string {
 func (*UpdateUserStatusResponse) ProtoMessage() {}
 
 func (x *UpdateUserStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[29]
+	mi := &file_user_v1_user_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2217,7 @@ func (x *UpdateUserStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUserStatusResponse.ProtoReflect.Descriptor instead.
 func (*UpdateUserStatusResponse) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{29}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UpdateUserStatusResponse) GetStatusUpdate() *UserStatusUpdate {
@@ -2139,7 +2249,7 @@ type WatchUserStatusRequest struct {
 
 func (x *WatchUserStatusRequest) Reset() {
 	*x = WatchUserStatusRequest{}
-	mi := &file_user_v1_user_service_proto_msgTypes[30]
+	mi := &file_user_v1_user_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2261,7 @@ func (x *WatchUserStatusRequest) String() string {
 func (*WatchUserStatusRequest) ProtoMessage() {}
 
 func (x *WatchUserStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_user_v1_user_service_proto_msgTypes[30]
+	mi := &file_user_v1_user_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2274,7 @@ func (x *WatchUserStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchUserStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchUserStatusRequest) Descriptor() ([]byte, []int) {
-	return file_user_v1_user_service_proto_rawDescGZIP(), []int{30}
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WatchUserStatusRequest) GetUserIds() []int64 {
@@ -2267,7 +2377,15 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"9\n" +
 	"\x14UndeleteUserResponse\x12!\n" +
-	"\x04user\x18\x01 \x01(\v2\r.user.v1.UserR\x04user\"\x95\x01\n" +
+	"\x04user\x18\x01 \x01(\v2\r.user.v1.UserR\x04user\"}\n" +
+	"\x10PurgeUserRequest\x12 \n" +
+	"\auser_id\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06userId\x12\x1b\n" +
+	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12*\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"4\n" +
+	"\x11PurgeUserResponse\x12\x1f\n" +
+	"\vactivity_id\x18\x01 \x01(\x03R\n" +
+	"activityId\"\x95\x01\n" +
 	"\x17BatchCreateUsersRequest\x12.\n" +
 	"\x04user\x18\x01 \x01(\v2\x1a.user.v1.CreateUserRequestR\x04user\x12J\n" +
 	"\x0fconflict_policy\x18\x02 \x01(\x0e2\x17.user.v1.ConflictPolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0econflictPolicy\"a\n" +
@@ -2370,7 +2488,7 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"\rActivityOrder\x12\x1e\n" +
 	"\x1aACTIVITY_ORDER_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bACTIVITY_ORDER_NEWEST_FIRST\x10\x01\x12\x1f\n" +
-	"\x1bACTIVITY_ORDER_OLDEST_FIRST\x10\x022\xb6\x0e\n" +
+	"\x1bACTIVITY_ORDER_OLDEST_FIRST\x10\x022\xa4\x0f\n" +
 	"\vUserService\x12`\n" +
 	"\aGetUser\x12\x17.user.v1.GetUserRequest\x1a\x18.user.v1.GetUserResponse\"\"\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x90\x02\x01\x12\x8e\x01\n" +
 	"\rBatchGetUsers\x12\x1d.user.v1.BatchGetUsersRequest\x1a\x1e.user.v1.BatchGetUsersResponse\">\x82\xd3\xe4\x93\x025Z\x1b:\x01*\"\x16/api/v1/users:batchGet\x12\x16/api/v1/users:batchGet\x90\x02\x01\x12\\\n" +
@@ -2381,7 +2499,8 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"UpdateUser\x12\x1a.user.v1.UpdateUserRequest\x1a\x1b.user.v1.UpdateUserResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x04user2\x17/api/v1/users/{user_id}\x12f\n" +
 	"\n" +
 	"DeleteUser\x12\x1a.user.v1.DeleteUserRequest\x1a\x1b.user.v1.DeleteUserResponse\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/api/v1/users/{user_id}\x12x\n" +
-	"\fUndeleteUser\x12\x1c.user.v1.UndeleteUserRequest\x1a\x1d.user.v1.UndeleteUserResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/users/{user_id}:undelete\x12Y\n" +
+	"\fUndeleteUser\x12\x1c.user.v1.UndeleteUserRequest\x1a\x1d.user.v1.UndeleteUserResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/users/{user_id}:undelete\x12l\n" +
+	"\tPurgeUser\x12\x19.user.v1.PurgeUserRequest\x1a\x1a.user.v1.PurgeUserResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/users/{user_id}:purge\x12Y\n" +
 	"\x10BatchCreateUsers\x12 .user.v1.BatchCreateUsersRequest\x1a!.user.v1.BatchCreateUsersResponse(\x01\x12S\n" +
 	"\x10BatchUpdateUsers\x12\x1a.user.v1.UpdateUserRequest\x1a!.user.v1.BatchUpdateUsersResponse(\x01\x12n\n" +
 	"\vCreateUsers\x12\x1b.user.v1.CreateUsersRequest\x1a\x1c.user.v1.CreateUsersResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/api/v1/users:batchCreate\x12n\n" +
@@ -2407,7 +2526,7 @@ func file_user_v1_user_service_proto_rawDescGZIP() []byte {
 }
 
 var file_user_v1_user_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_user_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_user_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_user_v1_user_service_proto_goTypes = []any{
 	(ConflictPolicy)(0),                 // 0: user.v1.ConflictPolicy
 	(ItemOutcome)(0),                    // 1: user.v1.ItemOutcome
@@ -2426,66 +2545,68 @@ var file_user_v1_user_service_proto_goTypes = []any{
 	(*DeleteUserResponse)(nil),          // 14: user.v1.DeleteUserResponse
 	(*UndeleteUserRequest)(nil),         // 15: user.v1.UndeleteUserRequest
 	(*UndeleteUserResponse)(nil),        // 16: user.v1.UndeleteUserResponse
-	(*BatchCreateUsersRequest)(nil),     // 17: user.v1.BatchCreateUsersRequest
-	(*BatchCreateUsersResult)(nil),      // 18: user.v1.BatchCreateUsersResult
-	(*BatchCreateUsersResponse)(nil),    // 19: user.v1.BatchCreateUsersResponse
-	(*BatchUpdateUsersResponse)(nil),    // 20: user.v1.BatchUpdateUsersResponse
-	(*CreateUsersRequest)(nil),          // 21: user.v1.CreateUsersRequest
-	(*CreateUsersResponse)(nil),         // 22: user.v1.CreateUsersResponse
-	(*UserResult)(nil),                  // 23: user.v1.UserResult
-	(*UpdateUsersRequest)(nil),          // 24: user.v1.UpdateUsersRequest
-	(*UpdateUsersResponse)(nil),         // 25: user.v1.UpdateUsersResponse
-	(*StreamUserActivitiesRequest)(nil), // 26: user.v1.StreamUserActivitiesRequest
-	(*ListUserActivitiesRequest)(nil),   // 27: user.v1.ListUserActivitiesRequest
-	(*ListUserActivitiesResponse)(nil),  // 28: user.v1.ListUserActivitiesResponse
-	(*RecordUserActivityRequest)(nil),   // 29: user.v1.RecordUserActivityRequest
-	(*RecordUserActivityResponse)(nil),  // 30: user.v1.RecordUserActivityResponse
-	(*UpdateUserStatusRequest)(nil),     // 31: user.v1.UpdateUserStatusRequest
-	(*UpdateUserStatusResponse)(nil),    // 32: user.v1.UpdateUserStatusResponse
-	(*WatchUserStatusRequest)(nil),      // 33: user.v1.WatchUserStatusRequest
-	nil,                                 // 34: user.v1.CreateUserRequest.MetadataEntry
-	nil,                                 // 35: user.v1.RecordUserActivityRequest.DetailsEntry
-	(*User)(nil),                        // 36: user.v1.User
-	(*fieldmaskpb.FieldMask)(nil),       // 37: google.protobuf.FieldMask
-	(*ItemFailure)(nil),                 // 38: user.v1.ItemFailure
-	(*timestamppb.Timestamp)(nil),       // 39: google.protobuf.Timestamp
-	(*UserActivity)(nil),                // 40: user.v1.UserActivity
-	(UserStatus)(0),                     // 41: user.v1.UserStatus
-	(*UserStatusUpdate)(nil),            // 42: user.v1.UserStatusUpdate
+	(*PurgeUserRequest)(nil),            // 17: user.v1.PurgeUserRequest
+	(*PurgeUserResponse)(nil),           // 18: user.v1.PurgeUserResponse
+	(*BatchCreateUsersRequest)(nil),     // 19: user.v1.BatchCreateUsersRequest
+	(*BatchCreateUsersResult)(nil),      // 20: user.v1.BatchCreateUsersResult
+	(*BatchCreateUsersResponse)(nil),    // 21: user.v1.BatchCreateUsersResponse
+	(*BatchUpdateUsersResponse)(nil),    // 22: user.v1.BatchUpdateUsersResponse
+	(*CreateUsersRequest)(nil),          // 23: user.v1.CreateUsersRequest
+	(*CreateUsersResponse)(nil),         // 24: user.v1.CreateUsersResponse
+	(*UserResult)(nil),                  // 25: user.v1.UserResult
+	(*UpdateUsersRequest)(nil),          // 26: user.v1.UpdateUsersRequest
+	(*UpdateUsersResponse)(nil),         // 27: user.v1.UpdateUsersResponse
+	(*StreamUserActivitiesRequest)(nil), // 28: user.v1.StreamUserActivitiesRequest
+	(*ListUserActivitiesRequest)(nil),   // 29: user.v1.ListUserActivitiesRequest
+	(*ListUserActivitiesResponse)(nil),  // 30: user.v1.ListUserActivitiesResponse
+	(*RecordUserActivityRequest)(nil),   // 31: user.v1.RecordUserActivityRequest
+	(*RecordUserActivityResponse)(nil),  // 32: user.v1.RecordUserActivityResponse
+	(*UpdateUserStatusRequest)(nil),     // 33: user.v1.UpdateUserStatusRequest
+	(*UpdateUserStatusResponse)(nil),    // 34: user.v1.UpdateUserStatusResponse
+	(*WatchUserStatusRequest)(nil),      // 35: user.v1.WatchUserStatusRequest
+	nil,                                 // 36: user.v1.CreateUserRequest.MetadataEntry
+	nil,                                 // 37: user.v1.RecordUserActivityRequest.DetailsEntry
+	(*User)(nil),                        // 38: user.v1.User
+	(*fieldmaskpb.FieldMask)(nil),       // 39: google.protobuf.FieldMask
+	(*ItemFailure)(nil),                 // 40: user.v1.ItemFailure
+	(*timestamppb.Timestamp)(nil),       // 41: google.protobuf.Timestamp
+	(*UserActivity)(nil),                // 42: user.v1.UserActivity
+	(UserStatus)(0),                     // 43: user.v1.UserStatus
+	(*UserStatusUpdate)(nil),            // 44: user.v1.UserStatusUpdate
 }
 var file_user_v1_user_service_proto_depIdxs = []int32{
-	36, // 0: user.v1.GetUserResponse.user:type_name -> user.v1.User
-	36, // 1: user.v1.BatchGetUsersResponse.users:type_name -> user.v1.User
-	36, // 2: user.v1.ListUsersResponse.users:type_name -> user.v1.User
-	34, // 3: user.v1.CreateUserRequest.metadata:type_name -> user.v1.CreateUserRequest.MetadataEntry
-	36, // 4: user.v1.CreateUserResponse.user:type_name -> user.v1.User
-	36, // 5: user.v1.UpdateUserRequest.user:type_name -> user.v1.User
-	37, // 6: user.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	36, // 7: user.v1.UpdateUserResponse.user:type_name -> user.v1.User
-	36, // 8: user.v1.DeleteUserResponse.user:type_name -> user.v1.User
-	36, // 9: user.v1.UndeleteUserResponse.user:type_name -> user.v1.User
+	38, // 0: user.v1.GetUserResponse.user:type_name -> user.v1.User
+	38, // 1: user.v1.BatchGetUsersResponse.users:type_name -> user.v1.User
+	38, // 2: user.v1.ListUsersResponse.users:type_name -> user.v1.User
+	36, // 3: user.v1.CreateUserRequest.metadata:type_name -> user.v1.CreateUserRequest.MetadataEntry
+	38, // 4: user.v1.CreateUserResponse.user:type_name -> user.v1.User
+	38, // 5: user.v1.UpdateUserRequest.user:type_name -> user.v1.User
+	39, // 6: user.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	38, // 7: user.v1.UpdateUserResponse.user:type_name -> user.v1.User
+	38, // 8: user.v1.DeleteUserResponse.user:type_name -> user.v1.User
+	38, // 9: user.v1.UndeleteUserResponse.user:type_name -> user.v1.User
 	9,  // 10: user.v1.BatchCreateUsersRequest.user:type_name -> user.v1.CreateUserRequest
 	0,  // 11: user.v1.BatchCreateUsersRequest.conflict_policy:type_name -> user.v1.ConflictPolicy
 	1,  // 12: user.v1.BatchCreateUsersResult.outcome:type_name -> user.v1.ItemOutcome
-	18, // 13: user.v1.BatchCreateUsersResponse.results:type_name -> user.v1.BatchCreateUsersResult
-	38, // 14: user.v1.BatchCreateUsersResponse.failures:type_name -> user.v1.ItemFailure
-	38, // 15: user.v1.BatchUpdateUsersResponse.failures:type_name -> user.v1.ItemFailure
+	20, // 13: user.v1.BatchCreateUsersResponse.results:type_name -> user.v1.BatchCreateUsersResult
+	40, // 14: user.v1.BatchCreateUsersResponse.failures:type_name -> user.v1.ItemFailure
+	40, // 15: user.v1.BatchUpdateUsersResponse.failures:type_name -> user.v1.ItemFailure
 	9,  // 16: user.v1.CreateUsersRequest.requests:type_name -> user.v1.CreateUserRequest
 	0,  // 17: user.v1.CreateUsersRequest.conflict_policy:type_name -> user.v1.ConflictPolicy
-	23, // 18: user.v1.CreateUsersResponse.results:type_name -> user.v1.UserResult
+	25, // 18: user.v1.CreateUsersResponse.results:type_name -> user.v1.UserResult
 	1,  // 19: user.v1.UserResult.outcome:type_name -> user.v1.ItemOutcome
-	36, // 20: user.v1.UserResult.user:type_name -> user.v1.User
-	38, // 21: user.v1.UserResult.failure:type_name -> user.v1.ItemFailure
+	38, // 20: user.v1.UserResult.user:type_name -> user.v1.User
+	40, // 21: user.v1.UserResult.failure:type_name -> user.v1.ItemFailure
 	11, // 22: user.v1.UpdateUsersRequest.requests:type_name -> user.v1.UpdateUserRequest
-	23, // 23: user.v1.UpdateUsersResponse.results:type_name -> user.v1.UserResult
-	39, // 24: user.v1.StreamUserActivitiesRequest.since:type_name -> google.protobuf.Timestamp
+	25, // 23: user.v1.UpdateUsersResponse.results:type_name -> user.v1.UserResult
+	41, // 24: user.v1.StreamUserActivitiesRequest.since:type_name -> google.protobuf.Timestamp
 	2,  // 25: user.v1.ListUserActivitiesRequest.order:type_name -> user.v1.ActivityOrder
-	40, // 26: user.v1.ListUserActivitiesResponse.activities:type_name -> user.v1.UserActivity
-	35, // 27: user.v1.RecordUserActivityRequest.details:type_name -> user.v1.RecordUserActivityRequest.DetailsEntry
-	40, // 28: user.v1.RecordUserActivityResponse.activity:type_name -> user.v1.UserActivity
-	41, // 29: user.v1.UpdateUserStatusRequest.status:type_name -> user.v1.UserStatus
-	39, // 30: user.v1.UpdateUserStatusRequest.timestamp:type_name -> google.protobuf.Timestamp
-	42, // 31: user.v1.UpdateUserStatusResponse.status_update:type_name -> user.v1.UserStatusUpdate
+	42, // 26: user.v1.ListUserActivitiesResponse.activities:type_name -> user.v1.UserActivity
+	37, // 27: user.v1.RecordUserActivityRequest.details:type_name -> user.v1.RecordUserActivityRequest.DetailsEntry
+	42, // 28: user.v1.RecordUserActivityResponse.activity:type_name -> user.v1.UserActivity
+	43, // 29: user.v1.UpdateUserStatusRequest.status:type_name -> user.v1.UserStatus
+	41, // 30: user.v1.UpdateUserStatusRequest.timestamp:type_name -> google.protobuf.Timestamp
+	44, // 31: user.v1.UpdateUserStatusResponse.status_update:type_name -> user.v1.UserStatusUpdate
 	3,  // 32: user.v1.UserService.GetUser:input_type -> user.v1.GetUserRequest
 	5,  // 33: user.v1.UserService.BatchGetUsers:input_type -> user.v1.BatchGetUsersRequest
 	7,  // 34: user.v1.UserService.ListUsers:input_type -> user.v1.ListUsersRequest
@@ -2493,35 +2614,37 @@ var file_user_v1_user_service_proto_depIdxs = []int32{
 	11, // 36: user.v1.UserService.UpdateUser:input_type -> user.v1.UpdateUserRequest
 	13, // 37: user.v1.UserService.DeleteUser:input_type -> user.v1.DeleteUserRequest
 	15, // 38: user.v1.UserService.UndeleteUser:input_type -> user.v1.UndeleteUserRequest
-	17, // 39: user.v1.UserService.BatchCreateUsers:input_type -> user.v1.BatchCreateUsersRequest
-	11, // 40: user.v1.UserService.BatchUpdateUsers:input_type -> user.v1.UpdateUserRequest
-	21, // 41: user.v1.UserService.CreateUsers:input_type -> user.v1.CreateUsersRequest
-	24, // 42: user.v1.UserService.UpdateUsers:input_type -> user.v1.UpdateUsersRequest
-	26, // 43: user.v1.UserService.StreamUserActivities:input_type -> user.v1.StreamUserActivitiesRequest
-	27, // 44: user.v1.UserService.ListUserActivities:input_type -> user.v1.ListUserActivitiesRequest
-	29, // 45: user.v1.UserService.RecordUserActivity:input_type -> user.v1.RecordUserActivityRequest
-	42, // 46: user.v1.UserService.SyncUserStatus:input_type -> user.v1.UserStatusUpdate
-	31, // 47: user.v1.UserService.UpdateUserStatus:input_type -> user.v1.UpdateUserStatusRequest
-	33, // 48: user.v1.UserService.WatchUserStatus:input_type -> user.v1.WatchUserStatusRequest
-	4,  // 49: user.v1.UserService.GetUser:output_type -> user.v1.GetUserResponse
-	6,  // 50: user.v1.UserService.BatchGetUsers:output_type -> user.v1.BatchGetUsersResponse
-	8,  // 51: user.v1.UserService.ListUsers:output_type -> user.v1.ListUsersResponse
-	10, // 52: user.v1.UserService.CreateUser:output_type -> user.v1.CreateUserResponse
-	12, // 53: user.v1.UserService.UpdateUser:output_type -> user.v1.UpdateUserResponse
-	14, // 54: user.v1.UserService.DeleteUser:output_type -> user.v1.DeleteUserResponse
-	16, // 55: user.v1.UserService.UndeleteUser:output_type -> user.v1.UndeleteUserResponse
-	19, // 56: user.v1.UserService.BatchCreateUsers:output_type -> user.v1.BatchCreateUsersResponse
-	20, // 57: user.v1.UserService.BatchUpdateUsers:output_type -> user.v1.BatchUpdateUsersResponse
-	22, // 58: user.v1.UserService.CreateUsers:output_type -> user.v1.CreateUsersResponse
-	25, // 59: user.v1.UserService.UpdateUsers:output_type -> user.v1.UpdateUsersResponse
-	40, // 60: user.v1.UserService.StreamUserActivities:output_type -> user.v1.UserActivity
-	28, // 61: user.v1.UserService.ListUserActivities:output_type -> user.v1.ListUserActivitiesResponse
-	30, // 62: user.v1.UserService.RecordUserActivity:output_type -> user.v1.RecordUserActivityResponse
-	42, // 63: user.v1.UserService.SyncUserStatus:output_type -> user.v1.UserStatusUpdate
-	32, // 64: user.v1.UserService.UpdateUserStatus:output_type -> user.v1.UpdateUserStatusResponse
-	42, // 65: user.v1.UserService.WatchUserStatus:output_type -> user.v1.UserStatusUpdate
-	49, // [49:66] is the sub-list for method output_type
-	32, // [32:49] is the sub-list for method input_type
+	17, // 39: user.v1.UserService.PurgeUser:input_type -> user.v1.PurgeUserRequest
+	19, // 40: user.v1.UserService.BatchCreateUsers:input_type -> user.v1.BatchCreateUsersRequest
+	11, // 41: user.v1.UserService.BatchUpdateUsers:input_type -> user.v1.UpdateUserRequest
+	23, // 42: user.v1.UserService.CreateUsers:input_type -> user.v1.CreateUsersRequest
+	26, // 43: user.v1.UserService.UpdateUsers:input_type -> user.v1.UpdateUsersRequest
+	28, // 44: user.v1.UserService.StreamUserActivities:input_type -> user.v1.StreamUserActivitiesRequest
+	29, // 45: user.v1.UserService.ListUserActivities:input_type -> user.v1.ListUserActivitiesRequest
+	31, // 46: user.v1.UserService.RecordUserActivity:input_type -> user.v1.RecordUserActivityRequest
+	44, // 47: user.v1.UserService.SyncUserStatus:input_type -> user.v1.UserStatusUpdate
+	33, // 48: user.v1.UserService.UpdateUserStatus:input_type -> user.v1.UpdateUserStatusRequest
+	35, // 49: user.v1.UserService.WatchUserStatus:input_type -> user.v1.WatchUserStatusRequest
+	4,  // 50: user.v1.UserService.GetUser:output_type -> user.v1.GetUserResponse
+	6,  // 51: user.v1.UserService.BatchGetUsers:output_type -> user.v1.BatchGetUsersResponse
+	8,  // 52: user.v1.UserService.ListUsers:output_type -> user.v1.ListUsersResponse
+	10, // 53: user.v1.UserService.CreateUser:output_type -> user.v1.CreateUserResponse
+	12, // 54: user.v1.UserService.UpdateUser:output_type -> user.v1.UpdateUserResponse
+	14, // 55: user.v1.UserService.DeleteUser:output_type -> user.v1.DeleteUserResponse
+	16, // 56: user.v1.UserService.UndeleteUser:output_type -> user.v1.UndeleteUserResponse
+	18, // 57: user.v1.UserService.PurgeUser:output_type -> user.v1.PurgeUserResponse
+	21, // 58: user.v1.UserService.BatchCreateUsers:output_type -> user.v1.BatchCreateUsersResponse
+	22, // 59: user.v1.UserService.BatchUpdateUsers:output_type -> user.v1.BatchUpdateUsersResponse
+	24, // 60: user.v1.UserService.CreateUsers:output_type -> user.v1.CreateUsersResponse
+	27, // 61: user.v1.UserService.UpdateUsers:output_type -> user.v1.UpdateUsersResponse
+	42, // 62: user.v1.UserService.StreamUserActivities:output_type -> user.v1.UserActivity
+	30, // 63: user.v1.UserService.ListUserActivities:output_type -> user.v1.ListUserActivitiesResponse
+	32, // 64: user.v1.UserService.RecordUserActivity:output_type -> user.v1.RecordUserActivityResponse
+	44, // 65: user.v1.UserService.SyncUserStatus:output_type -> user.v1.UserStatusUpdate
+	34, // 66: user.v1.UserService.UpdateUserStatus:output_type -> user.v1.UpdateUserStatusResponse
+	44, // 67: user.v1.UserService.WatchUserStatus:output_type -> user.v1.UserStatusUpdate
+	50, // [50:68] is the sub-list for method output_type
+	32, // [32:50] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
 	32, // [32:32] is the sub-list for extension extendee
 	0,  // [0:32] is the sub-list for field type_name
@@ -2539,7 +2662,7 @@ func file_user_v1_user_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_user_v1_user_service_proto_rawDesc), len(file_user_v1_user_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

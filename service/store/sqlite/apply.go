@@ -35,7 +35,7 @@ func (w *writer) change(c *user.Change) (user.Result, error) {
 	} else {
 		result, err = w.alter(c.Op, c)
 	}
-	if err == nil && key != nil {
+	if err == nil && key != nil && !c.Prepare {
 		err = w.saveResult(key, c.Op, &result)
 	}
 	return result, err

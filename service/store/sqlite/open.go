@@ -35,6 +35,8 @@ type Options struct {
 
 	// turnUnits and maxGroup override the constants in tests.
 	turnUnits, maxGroup int
+	// keepDeleted plants a fault: no secure_delete.
+	keepDeleted bool
 }
 
 // CommitStats describes a commit.

@@ -50,7 +50,11 @@ type writer struct {
 }
 
 func newWriter(ctx context.Context, s *Store) (*writer, error) {
-	c, err := connect(ctx, dsn(s.opts.Path, writerCacheKiB, fmt.Sprintf("journal_size_limit(%d)", journalSizeLimit)))
+	secureDelete := "secure_delete(ON)" // a purge leaves no data in free space
+	if s.opts.keepDeleted {
+		secureDelete = "secure_delete(OFF)"
+	}
+	c, err := connect(ctx, dsn(s.opts.Path, writerCacheKiB, fmt.Sprintf("journal_size_limit(%d)", journalSizeLimit), secureDelete))
 	if err != nil {
 		return nil, err
 	}

@@ -163,7 +163,7 @@ func (tx *modelTx) change(c user.Change) (user.Result, error) {
 		return cloneResult(r.result), nil
 	}
 	result, err := tx.decide(c)
-	if err != nil {
+	if err != nil || c.Prepare {
 		return result, err
 	}
 	id := c.Op.Target()

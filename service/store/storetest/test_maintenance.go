@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -74,6 +76,72 @@ var maintenanceTests = map[string]func(*harness){
 		r, err = h.apply(user.Change{Op: h.createWithAllFields(), IdempotencyKey: idempotencyKey("1")})
 		if err != nil || r.Outcome != user.OutcomeCreated || r.User.ID == id {
 			h.Errorf("apply after the purge = %+v, %v, want a new user", r, err)
+		}
+	},
+	"an interrupted purge leaves the user deleted and due, and is completed by a repetition": func(h *harness) {
+		u := h.create("anna")
+		h.mustApply(metadataOp(u.ID, "k", "secret"))
+		h.mustApply(&user.Delete{ID: u.ID, Retention: time.Hour})
+		start := &user.StartPurge{ID: u.ID, Now: true}
+		_, err := user.ApplyPurge(h.ctx(), interrupted{h.store}, start, user.Change{IdempotencyKey: idempotencyKey("1")})
+		if !errors.Is(err, errInjected) {
+			h.Fatalf("ApplyPurge = %v, want the injected error", err)
+		}
+		h.reopen()
+		if got := h.get(u.ID); !got.Deleted() || got.Version != 3 || got.Etag() == u.Etag() {
+			h.Errorf("user after the interruption = %+v, want it deleted", got)
+		}
+		_, err = h.apply(user.Change{Op: &user.Undelete{ID: u.ID}})
+		h.wantReason(err, user.UserNotFound)
+		if due, err := h.store.DuePurges(h.ctx(), 10); err != nil || !slices.Equal(due, []int64{u.ID}) {
+			h.Errorf("DuePurges = %v, %v, want %d", due, err, u.ID)
+		}
+		first, err := user.ApplyPurge(h.ctx(), h.store, start, user.Change{IdempotencyKey: idempotencyKey("1")})
+		h.check(err)
+		if text := fmt.Sprint(h.checkLog()); strings.Contains(text, "secret") || strings.Contains(text, "anna") {
+			h.Errorf("personal data left in the log: %s", text)
+		}
+		h.reopen()
+		again, err := user.ApplyPurge(h.ctx(), h.store, start, user.Change{IdempotencyKey: idempotencyKey("1")})
+		if err != nil || again.Position != first.Position || first.Position != h.head().Position {
+			h.Errorf("repeated purge = %+v, %v, want position %d", again, err, first.Position)
+		}
+		_, err = user.ApplyPurge(h.ctx(), h.store, start, user.Change{IdempotencyKey: idempotencyKey("2")})
+		h.wantReason(err, user.UserNotFound)
+	},
+	"a reused request id does not start a purge": func(h *harness) {
+		first, second := h.create("anna"), h.create("berta")
+		for _, u := range []*user.User{first, second} {
+			h.mustApply(&user.Delete{ID: u.ID, Retention: time.Hour})
+		}
+		_, err := user.ApplyPurge(h.ctx(), h.store, &user.StartPurge{ID: first.ID, Now: true}, user.Change{IdempotencyKey: idempotencyKey("1")})
+		h.check(err)
+		other := idempotencyKey("1")
+		other.Fingerprint[0]++
+		_, err = user.ApplyPurge(h.ctx(), h.store, &user.StartPurge{ID: second.ID, Now: true}, user.Change{IdempotencyKey: other})
+		h.wantReason(err, user.RequestIDReused)
+		h.mustApply(&user.Undelete{ID: second.ID})
+	},
+	"a purge and an undeletion exclude each other": func(h *harness) {
+		for i := range 20 {
+			u := h.create(fmt.Sprint("user", i))
+			h.mustApply(&user.Delete{ID: u.ID, Retention: time.Hour})
+			errs := make([]error, 2)
+			runConcurrently(2, func(k int) {
+				if k == 0 {
+					_, errs[k] = user.ApplyPurge(h.ctx(), h.store, &user.StartPurge{ID: u.ID, Now: true}, user.Change{})
+				} else {
+					_, errs[k] = h.apply(user.Change{Op: &user.Undelete{ID: u.ID}})
+				}
+			})
+			rows := h.log(user.LogQuery{UserID: u.ID})
+			redacted := rows[0].Details["new.username"] == user.RedactedMark
+			switch {
+			case errs[0] == nil && user.HasReason(errs[1], user.UserNotFound) && redacted && rows[len(rows)-1].Action == user.ActionPurged:
+			case user.HasReason(errs[0], user.UserNotDeleted) && errs[1] == nil && !redacted && !h.get(u.ID).Deleted():
+			default:
+				h.Fatalf("purge: %v, undeletion: %v, redacted %v, want one of them", errs[0], errs[1], redacted)
+			}
 		}
 	},
 	"redacting an unknown user does nothing": func(h *harness) {
@@ -205,3 +273,9 @@ var maintenanceTests = map[string]func(*harness){
 		h.checkLog()
 	},
 }
+
+// interrupted is a store whose Redact fails.
+type interrupted struct{ user.Store }
+
+// Redact implements user.Store.
+func (s interrupted) Redact(context.Context, int64, int) (bool, error) { return false, errInjected }

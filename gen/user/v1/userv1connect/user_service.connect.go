@@ -51,6 +51,8 @@ const (
 	// UserServiceUndeleteUserProcedure is the fully-qualified name of the UserService's UndeleteUser
 	// RPC.
 	UserServiceUndeleteUserProcedure = "/user.v1.UserService/UndeleteUser"
+	// UserServicePurgeUserProcedure is the fully-qualified name of the UserService's PurgeUser RPC.
+	UserServicePurgeUserProcedure = "/user.v1.UserService/PurgeUser"
 	// UserServiceBatchCreateUsersProcedure is the fully-qualified name of the UserService's
 	// BatchCreateUsers RPC.
 	UserServiceBatchCreateUsersProcedure = "/user.v1.UserService/BatchCreateUsers"
@@ -102,6 +104,13 @@ type UserServiceClient interface {
 	DeleteUser(context.Context, *v1.DeleteUserRequest) (*v1.DeleteUserResponse, error)
 	// UndeleteUser restores a deleted user.
 	UndeleteUser(context.Context, *v1.UndeleteUserRequest) (*v1.UndeleteUserResponse, error)
+	// PurgeUser erases a deleted user before its purge_at, without a way back: the details of
+	// its rows in the log are redacted, stored results of request ids that contain the user
+	// are deleted, and its username and e-mail address are free. The ids, actions and times
+	// of the rows are kept. Errors: USER_NOT_FOUND, also if the user is purged already;
+	// USER_NOT_DELETED; ETAG_MISMATCH; REQUEST_ID_REUSED. If the call ends early, the user
+	// stays deleted, cannot be undeleted any more, and is purged within a minute.
+	PurgeUser(context.Context, *v1.PurgeUserRequest) (*v1.PurgeUserResponse, error)
 	// BatchCreateUsers imports users. Items are independent: an invalid item fails, not
 	// the stream.
 	BatchCreateUsers(context.Context) (*connect.ClientStreamForClientSimple[v1.BatchCreateUsersRequest, v1.BatchCreateUsersResponse], error)
@@ -192,6 +201,12 @@ func NewUserServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(userServiceMethods.ByName("UndeleteUser")),
 			connect.WithClientOptions(opts...),
 		),
+		purgeUser: connect.NewClient[v1.PurgeUserRequest, v1.PurgeUserResponse](
+			httpClient,
+			baseURL+UserServicePurgeUserProcedure,
+			connect.WithSchema(userServiceMethods.ByName("PurgeUser")),
+			connect.WithClientOptions(opts...),
+		),
 		batchCreateUsers: connect.NewClient[v1.BatchCreateUsersRequest, v1.BatchCreateUsersResponse](
 			httpClient,
 			baseURL+UserServiceBatchCreateUsersProcedure,
@@ -265,6 +280,7 @@ type userServiceClient struct {
 	updateUser           *connect.Client[v1.UpdateUserRequest, v1.UpdateUserResponse]
 	deleteUser           *connect.Client[v1.DeleteUserRequest, v1.DeleteUserResponse]
 	undeleteUser         *connect.Client[v1.UndeleteUserRequest, v1.UndeleteUserResponse]
+	purgeUser            *connect.Client[v1.PurgeUserRequest, v1.PurgeUserResponse]
 	batchCreateUsers     *connect.Client[v1.BatchCreateUsersRequest, v1.BatchCreateUsersResponse]
 	batchUpdateUsers     *connect.Client[v1.UpdateUserRequest, v1.BatchUpdateUsersResponse]
 	createUsers          *connect.Client[v1.CreateUsersRequest, v1.CreateUsersResponse]
@@ -334,6 +350,15 @@ func (c *userServiceClient) DeleteUser(ctx context.Context, req *v1.DeleteUserRe
 // UndeleteUser calls user.v1.UserService.UndeleteUser.
 func (c *userServiceClient) UndeleteUser(ctx context.Context, req *v1.UndeleteUserRequest) (*v1.UndeleteUserResponse, error) {
 	response, err := c.undeleteUser.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// PurgeUser calls user.v1.UserService.PurgeUser.
+func (c *userServiceClient) PurgeUser(ctx context.Context, req *v1.PurgeUserRequest) (*v1.PurgeUserResponse, error) {
+	response, err := c.purgeUser.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -431,6 +456,13 @@ type UserServiceHandler interface {
 	DeleteUser(context.Context, *v1.DeleteUserRequest) (*v1.DeleteUserResponse, error)
 	// UndeleteUser restores a deleted user.
 	UndeleteUser(context.Context, *v1.UndeleteUserRequest) (*v1.UndeleteUserResponse, error)
+	// PurgeUser erases a deleted user before its purge_at, without a way back: the details of
+	// its rows in the log are redacted, stored results of request ids that contain the user
+	// are deleted, and its username and e-mail address are free. The ids, actions and times
+	// of the rows are kept. Errors: USER_NOT_FOUND, also if the user is purged already;
+	// USER_NOT_DELETED; ETAG_MISMATCH; REQUEST_ID_REUSED. If the call ends early, the user
+	// stays deleted, cannot be undeleted any more, and is purged within a minute.
+	PurgeUser(context.Context, *v1.PurgeUserRequest) (*v1.PurgeUserResponse, error)
 	// BatchCreateUsers imports users. Items are independent: an invalid item fails, not
 	// the stream.
 	BatchCreateUsers(context.Context, *connect.ClientStream[v1.BatchCreateUsersRequest]) (*v1.BatchCreateUsersResponse, error)
@@ -517,6 +549,12 @@ func NewUserServiceHandler(svc UserServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(userServiceMethods.ByName("UndeleteUser")),
 		connect.WithHandlerOptions(opts...),
 	)
+	userServicePurgeUserHandler := connect.NewUnaryHandlerSimple(
+		UserServicePurgeUserProcedure,
+		svc.PurgeUser,
+		connect.WithSchema(userServiceMethods.ByName("PurgeUser")),
+		connect.WithHandlerOptions(opts...),
+	)
 	userServiceBatchCreateUsersHandler := connect.NewClientStreamHandlerSimple(
 		UserServiceBatchCreateUsersProcedure,
 		svc.BatchCreateUsers,
@@ -594,6 +632,8 @@ func NewUserServiceHandler(svc UserServiceHandler, opts ...connect.HandlerOption
 			userServiceDeleteUserHandler.ServeHTTP(w, r)
 		case UserServiceUndeleteUserProcedure:
 			userServiceUndeleteUserHandler.ServeHTTP(w, r)
+		case UserServicePurgeUserProcedure:
+			userServicePurgeUserHandler.ServeHTTP(w, r)
 		case UserServiceBatchCreateUsersProcedure:
 			userServiceBatchCreateUsersHandler.ServeHTTP(w, r)
 		case UserServiceBatchUpdateUsersProcedure:
@@ -649,6 +689,10 @@ func (UnimplementedUserServiceHandler) DeleteUser(context.Context, *v1.DeleteUse
 
 func (UnimplementedUserServiceHandler) UndeleteUser(context.Context, *v1.UndeleteUserRequest) (*v1.UndeleteUserResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("user.v1.UserService.UndeleteUser is not implemented"))
+}
+
+func (UnimplementedUserServiceHandler) PurgeUser(context.Context, *v1.PurgeUserRequest) (*v1.PurgeUserResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("user.v1.UserService.PurgeUser is not implemented"))
 }
 
 func (UnimplementedUserServiceHandler) BatchCreateUsers(context.Context, *connect.ClientStream[v1.BatchCreateUsersRequest]) (*v1.BatchCreateUsersResponse, error) {
