@@ -21,8 +21,8 @@ import (
 // addresses are unique by their keys among all users that are not purged. A change with an
 // [IdempotencyKey] is applied once within RequestIDLifetime, across restarts and within one
 // transaction; repeats get the stored result of the first success, or
-// [NewRequestIDReusedError] if the fingerprint differs. Failures and ValidateOnly changes are
-// not stored.
+// [NewRequestIDReusedError] if the fingerprint differs. Failures, ValidateOnly changes and
+// Prepare changes are not stored.
 //
 // Reads: a read reflects every change whose result was returned before the read started. The
 // caller owns the values returned.

@@ -109,6 +109,19 @@ var maintenanceTests = map[string]func(*harness){
 		_, err = user.ApplyPurge(h.ctx(), h.store, start, user.Change{IdempotencyKey: idempotencyKey("2")})
 		h.wantReason(err, user.UserNotFound)
 	},
+	"the result of a preparing step is not stored": func(h *harness) {
+		u := h.create("anna")
+		step := func(value string, prepare bool) user.Result {
+			r, err := h.apply(user.Change{Op: metadataOp(u.ID, "k", value), IdempotencyKey: idempotencyKey("1"), Prepare: prepare})
+			h.check(err)
+			return r
+		}
+		step("prepared", true)
+		stored := step("stored", false)
+		if again := step("late", true); stored.User.Metadata["k"] != "stored" || again.User.Metadata["k"] != "stored" || again.Position != stored.Position {
+			h.Errorf("change after the step = %+v, repeated step = %+v, want the same", stored, again)
+		}
+	},
 	"a reused request id does not start a purge": func(h *harness) {
 		first, second := h.create("anna"), h.create("berta")
 		for _, u := range []*user.User{first, second} {
