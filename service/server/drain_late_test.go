@@ -34,7 +34,7 @@ func (s *lateStore) Get(ctx context.Context, _ int64) (*user.User, error) {
 	defer s.busy.Store(false)
 	close(s.reading)
 	<-ctx.Done()
-	<-time.After(100 * time.Millisecond) // like an interrupted SQL statement
+	<-time.After(20 * time.Millisecond) // like an interrupted SQL statement
 	return nil, ctx.Err()
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net/http"
 
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/codec"
@@ -21,6 +22,7 @@ type limitedBody struct {
 	opts     *GuardOptions
 	frames   *frames // nil: the body is a single message
 	exchange *Exchange
+	request  *http.Request // with the context of the handler
 
 	tooLarge bool  // Content-Length of a single message is over the limit
 	read     int64 // bytes of a single message
@@ -36,7 +38,7 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 	}
 	switch {
 	case b.tooLarge:
-		err = b.opts.TooLarge(b.exchange.request, b.limit)
+		err = b.opts.TooLarge(b.request, b.limit)
 	case b.frames != nil:
 		n, err = b.readFrames(p)
 	default:
@@ -61,7 +63,7 @@ func (b *limitedBody) readMessage(p []byte) (int, error) {
 	}
 	size := bodyFactor * int64(n)
 	if b.exchange.memory.Grow(budget.Body, size) != nil {
-		return n, b.opts.Overloaded(b.exchange.request)
+		return n, b.opts.Overloaded(b.request)
 	}
 	b.reserved += size
 	return n, err
@@ -115,7 +117,7 @@ func (b *limitedBody) readWhole(p []byte) (int, error) {
 	n, err := b.readMessage(p)
 	b.read += int64(n)
 	if b.read > b.limit {
-		return n - 1, b.opts.TooLarge(b.exchange.request, b.limit)
+		return n - 1, b.opts.TooLarge(b.request, b.limit)
 	}
 	return n, err
 }

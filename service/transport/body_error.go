@@ -39,7 +39,7 @@ func (b *limitedBody) invalid(kind BodyError, format string, args ...any) error 
 // mapError maps an error of reading the body. Most errors of net/http have no types. All are caused
 // by the client except deadlines set by this server and bodies closed by a handler.
 func (b *limitedBody) mapError(err error) error {
-	switch r := b.exchange.request; {
+	switch r := b.request; {
 	case err == nil, errors.Is(err, io.EOF), r == nil, errors.As(err, new(*connect.Error)):
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, http.ErrBodyReadAfterClose):
@@ -67,7 +67,7 @@ func (b *limitedBody) checkPrefix() error {
 	case flags == codec.CompressedFlag && !f.compression:
 		return b.invalid(BodyCompressed, "compressed message in a request without a compression header")
 	case f.size() > b.limit:
-		return b.opts.TooLarge(b.exchange.request, b.limit)
+		return b.opts.TooLarge(b.request, b.limit)
 	}
 	return nil
 }

@@ -183,55 +183,70 @@ func (g *Guard) BodyTimeouts() int64 { return g.bodyTimeouts.Load() }
 // Wrap returns next with the guard around it.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := &Exchange{ResponseWriter: w, control: http.NewResponseController(w), started: time.Now(), caller: Peer(r.RemoteAddr), text: textForm(r)}
-		if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
-			conn.hasRequest.Store(true)
-			conn.memory.beginRequest(conn.listener.now(), r.ProtoMajor == 1)
-			x.conn = conn
-		}
-		if g.opts.Memory != nil {
-			g.reserve(x, r)
-		}
-		x.slot.Open(g.opts.Scheduler, x.caller)
-		x.slot.Acquire()
-		if g.opts.Context != nil {
-			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // derived from the request's context
-		}
-		x.request = r
-		if g.noKeepAlives.Load() && r.ProtoMajor == 1 {
-			w.Header().Set("Connection", "close")
-		}
-		g.limitBody(x, r)
-		if g.add(x) && x.stream {
-			x.StopReading()
-		}
+		x := g.begin(w, r)
 		defer func() {
-			x.slot.Release()
 			panicValue := recover()
-			// http.ErrAbortHandler aborts the connection intentionally.
-			x.panicked = x.panicked || panicValue != nil && panicValue != http.ErrAbortHandler //nolint:errorlint // documented as a sentinel
-			if panicValue == nil {
-				_ = x.endText() // the error is irrelevant, the handler has returned
-				x.discardBody(cmp.Or(g.opts.DiscardTimeout, discardTimeout))
-			}
-			x.slot.Acquire()
-			x.finish(g.stallTimeout(x), g.opts.BodyTimeout)
-			if g.opts.Done != nil {
-				g.opts.Done(r, x)
-			}
-			x.memory.Release()
-			if x.conn != nil {
-				x.conn.memory.headers.Add(-x.headers)
-				x.conn.memory.endRequest(x.conn.listener.now())
-			}
-			x.slot.Close()
-			g.remove(x)
+			g.end(x, r, panicValue)
 			if panicValue != nil {
 				panic(panicValue) // net/http aborts the exchange and logs the stack
 			}
 		}()
+		x.slot.Acquire()
+		if g.opts.Context != nil {
+			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // derived from the request's context
+		}
+		if g.noKeepAlives.Load() && r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close")
+		}
+		g.limitBody(x, r)
 		next.ServeHTTP(x, r)
 	})
+}
+
+// begin returns the exchange of a request. It is in the list, so that WaitIdle waits for it, although
+// it has no slot yet.
+func (g *Guard) begin(w http.ResponseWriter, r *http.Request) *Exchange {
+	x := &Exchange{
+		ResponseWriter: w, control: http.NewResponseController(w), request: r,
+		started: time.Now(), caller: Peer(r.RemoteAddr), text: textForm(r),
+	}
+	if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
+		conn.hasRequest.Store(true)
+		conn.memory.beginRequest(conn.listener.now(), r.ProtoMajor == 1)
+		x.conn = conn
+	}
+	if g.opts.Memory != nil {
+		g.reserve(x, r)
+	}
+	x.stream = hasBody(r) && g.opts.IsStream(r)
+	x.slot.Open(g.opts.Scheduler, x.caller)
+	if g.add(x) && x.stream {
+		x.StopReading()
+	}
+	return x
+}
+
+// end is called when the handler of the request has returned or panicked.
+func (g *Guard) end(x *Exchange, r *http.Request, panicValue any) {
+	x.slot.Release()
+	// http.ErrAbortHandler aborts the connection intentionally.
+	x.panicked = x.panicked || panicValue != nil && panicValue != http.ErrAbortHandler //nolint:errorlint // documented as a sentinel
+	if panicValue == nil {
+		_ = x.endText() // the error is irrelevant, the handler has returned
+		x.discardBody(cmp.Or(g.opts.DiscardTimeout, discardTimeout))
+	}
+	x.slot.Acquire()
+	x.finish(g.stallTimeout(x), g.opts.BodyTimeout)
+	if g.opts.Done != nil {
+		g.opts.Done(r, x)
+	}
+	x.memory.Release()
+	if x.conn != nil {
+		x.conn.memory.headers.Add(-x.headers)
+		x.conn.memory.endRequest(x.conn.listener.now())
+	}
+	x.slot.Close()
+	g.remove(x)
 }
 
 // reserve opens the reservation of a request.
@@ -244,12 +259,16 @@ func (g *Guard) reserve(x *Exchange, r *http.Request) {
 	x.overloaded = x.reserve(g.opts.Memory, r) != nil
 }
 
+func hasBody(r *http.Request) bool {
+	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+}
+
 // limitBody wraps the request body, if any.
 func (g *Guard) limitBody(x *Exchange, r *http.Request) {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+	if !hasBody(r) {
 		return
 	}
-	body := &limitedBody{ReadCloser: r.Body, exchange: x, limit: g.opts.MaxMessageBytes(r), opts: &g.opts}
+	body := &limitedBody{ReadCloser: r.Body, exchange: x, request: r, limit: g.opts.MaxMessageBytes(r), opts: &g.opts}
 	x.bodyUnread.Store(true)
 	x.body = r.Body
 	if protocol.Of(r).IsEnveloped() {
@@ -257,7 +276,7 @@ func (g *Guard) limitBody(x *Exchange, r *http.Request) {
 	} else {
 		body.tooLarge = r.ContentLength > body.limit
 	}
-	if x.stream = g.opts.IsStream(r); !x.stream {
+	if !x.stream {
 		x.startBodyTimeout()
 	}
 	r.Body = body

@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/yourorg/userservice/service/fair"
@@ -255,7 +258,7 @@ func send(t *testing.T, http2 bool, addr, path string, body io.Reader) <-chan st
 func TestControllerIsUnusedAfterHandler(t *testing.T) {
 	t.Parallel()
 	opts := options()
-	opts.StallTimeout, opts.BodyTimeout = 100*time.Millisecond, 100*time.Millisecond
+	opts.StallTimeout, opts.BodyTimeout = time.Second, time.Second // a loaded machine may stop the client for 100 ms
 	big := strings.Repeat("x", 1<<20)
 	guard, addr := serve(t, opts, func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
@@ -267,7 +270,7 @@ func TestControllerIsUnusedAfterHandler(t *testing.T) {
 	protocols.SetUnencryptedHTTP2(true)
 	client := &http.Client{Transport: &http.Transport{Protocols: &protocols}}
 	defer client.CloseIdleConnections()
-	end := time.Now().Add(500 * time.Millisecond)
+	end := time.Now().Add(1500 * time.Millisecond)
 	for time.Now().Before(end) {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+"/call", strings.NewReader("hello"))
 		if err != nil {
@@ -431,4 +434,33 @@ func TestRequestsRunInASlot(t *testing.T) {
 	if running, _, _ := opts.Scheduler.Stats(); running != 0 {
 		t.Errorf("slots held after the request: %d, want 0", running)
 	}
+}
+
+// WaitIdle waits for a request that has no slot yet.
+func TestWaitIdleWaitsForRequestsWithoutASlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := options()
+		opts.Scheduler = fair.NewScheduler()
+		others := make([]fair.Slot, runtime.GOMAXPROCS(0))
+		for i := range others {
+			others[i].Open(opts.Scheduler, fmt.Sprint("other", i))
+			others[i].Acquire()
+		}
+		guard, served := transport.NewGuard(opts), false
+		defer guard.Close()
+		handler := guard.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served = true }))
+		go handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody))
+		synctest.Wait()
+		canceled, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := guard.WaitIdle(canceled); err == nil || served {
+			t.Errorf("WaitIdle with a waiting request = %v, served = %t, want an error before it is served", err, served)
+		}
+		for i := range others {
+			others[i].Close()
+		}
+		if err := guard.WaitIdle(t.Context()); err != nil || !served {
+			t.Errorf("WaitIdle = %v, served = %t, want nil after the request was served", err, served)
+		}
+	})
 }
