@@ -69,13 +69,14 @@ func (checkCommand) Run(ctx context.Context, all *commands, to console) error {
 	return withStore(ctx, all, func(store *sqlite.File) error {
 		bar := newBar(to, "rows and users")
 		findings, err := store.Check(ctx, bar.set)
-		if err := bar.end(err); err != nil {
-			return err
-		}
+		err = bar.end(err)
 		for _, finding := range findings {
-			if _, err := fmt.Fprintln(to.out, finding); err != nil {
-				return err
+			if _, failed := fmt.Fprintln(to.out, finding); failed != nil {
+				return failed
 			}
+		}
+		if err != nil {
+			return err
 		}
 		if len(findings) > 0 {
 			return fmt.Errorf("%s is damaged", all.Store)

@@ -21,7 +21,8 @@ const (
 // Check verifies the database: it runs SQLite's integrity check, then checks the log and
 // the users. It returns the problems found, in words for an operator. progress may be nil;
 // it receives the number of log rows and users checked. Another process may use the
-// store; rows written after Check started are not checked.
+// store; rows written after Check started are not checked. The users of a store with an older
+// schema cannot be checked: the error says so, and the findings are those of the other steps.
 func (f *File) Check(ctx context.Context, progress func(done, total int)) (findings []string, err error) {
 	if progress == nil {
 		progress = func(int, int) {}
@@ -36,7 +37,7 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 	}
 	k := &checker{conn: c, head: head, progress: progress}
 	defer func() { err = errors.Join(err, c.close()) }()
-	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.names, k.users} {
+	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.schema, k.names, k.users} {
 		if err := ctx.Err(); err != nil {
 			return k.findings, context.Cause(ctx)
 		}
@@ -142,6 +143,21 @@ func (k *checker) log(ctx context.Context) error {
 		return k.found("log: last row is %d, head position %d", last.Position, k.head.Position)
 	}
 	return nil
+}
+
+// schema returns an error if the columns of the users are those of an older program.
+func (k *checker) schema(context.Context) error {
+	newest, err := newestVersion()
+	if err != nil {
+		return err
+	}
+	return k.conn.rows("SELECT max(version_id) FROM goose_db_version WHERE is_applied", func(row []driver.Value) error {
+		if version := asNumber(row[0]); version < newest {
+			return fmt.Errorf("users not checked: schema version %d is older than version %d of this program; "+
+				"start userd serve once, which migrates the store, and check again", version, newest)
+		}
+		return nil
+	})
 }
 
 // names reads which version of the normalization rules the stored names have.

@@ -64,6 +64,52 @@ func TestMigratePositions(t *testing.T) {
 	}
 }
 
+// Check of a store with an older schema checks all but the users, and says how to migrate it.
+func TestCheckOfOlderSchema(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	op, err := user.NewCreate(user.User{Username: "anna", Email: "anna@example.org"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := user.ApplyOne(t.Context(), s, user.Change{Op: op}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	makeVersion1(t, path)
+	check := func() ([]string, error) {
+		f, err := OpenFile(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Check(t.Context(), nil)
+	}
+	findings, err := check()
+	if err == nil || !strings.Contains(err.Error(), "schema version 1 is older") || !strings.Contains(err.Error(), "migrate") || len(findings) > 0 {
+		t.Errorf("Check of version 1 = %v, %v, want only an error that says how to migrate", findings, err)
+	}
+	if err := openTest(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if findings, err := check(); err != nil || len(findings) > 0 {
+		t.Errorf("Check after the migration = %v, %v, want none", findings, err)
+	}
+	makeVersion1(t, path)
+	c, err := connect(t.Context(), dsn(path, readerCacheKiB))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.run("UPDATE meta SET time = time + 1"), c.close()); err != nil {
+		t.Fatal(err)
+	}
+	if findings, err := check(); err == nil || len(findings) != 1 {
+		t.Errorf("Check of version 1 with damage = %v, %v, want a finding and the error", findings, err)
+	}
+}
+
 // makeVersion1 downgrades a closed store to schema version 1.
 func makeVersion1(t *testing.T, path string) {
 	t.Helper()
