@@ -147,6 +147,17 @@ func everyRPC(c userv1connect.UserServiceClient, id int64) map[string]func(conte
 			}
 			return nil
 		},
+		"WatchUsers": func(ctx context.Context) error {
+			stream, err := c.WatchUsers(ctx, &userv1.WatchUsersRequest{})
+			if err != nil {
+				return err
+			}
+			defer func() { _ = stream.Close() }()
+			if !stream.Receive() {
+				return fmt.Errorf("no user: %w", stream.Err())
+			}
+			return nil
+		},
 	}
 }
 

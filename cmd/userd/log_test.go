@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,12 +30,8 @@ type logRun struct {
 	seed     uint64
 
 	followed []int64 // users that are written and read, never deleted
-	written  atomic.Int64
-	finished atomic.Bool // all writers have returned
 
-	mu      sync.Mutex
-	now     *process
-	changed chan struct{} // closed when now or written change
+	restarted
 }
 
 const endAction = "test.end"
@@ -49,7 +43,7 @@ func TestReadersReceiveExactlyTheLog(t *testing.T) {
 	}
 	t.Logf("seed %d", run.seed)
 	if err := run.run(t); err != nil {
-		t.Fatalf("seed %d: %v\n%s", run.seed, err, run.now.output)
+		t.Fatalf("seed %d: %v\n%s", run.seed, err, run.process().output)
 	}
 }
 
@@ -71,8 +65,7 @@ func TestLogTestDetectsInjectedFaults(t *testing.T) {
 
 func (r *logRun) run(t testing.TB) error {
 	ctx := within(t, 3*time.Minute)
-	r.changed = make(chan struct{})
-	r.now = r.program.start(t)
+	r.begin(r.program.start(t))
 	if err := r.createFollowed(ctx, t); err != nil {
 		return err
 	}
@@ -92,79 +85,13 @@ func (r *logRun) writeAll(ctx context.Context, t testing.TB) error {
 	for i := range r.writers {
 		writers.Go(func() error { return r.write(writing, t, rand.New(rand.NewPCG(r.seed, uint64(i)))) })
 	}
-	writers.Go(func() error { return r.restartAll(writing, t) })
+	writers.Go(func() error { return r.restartAll(writing, t, r.program, r.restarts, r.rows) })
 	if err := writers.Wait(); err != nil {
 		return err
 	}
 	r.finished.Store(true)
 	r.signal()
 	return r.end(ctx, t)
-}
-
-// restartAll restarts the server at even distances of rows, alternately by SIGKILL and SIGTERM.
-func (r *logRun) restartAll(ctx context.Context, t testing.TB) error {
-	for i := range r.restarts {
-		if err := r.waitWritten(ctx, r.rows*int64(i+1)/int64(r.restarts+1)); err != nil {
-			return err
-		}
-		old := r.process()
-		if i%2 == 0 {
-			old.kill()
-		} else {
-			old.terminate(t)
-		}
-		next := r.program.start(t)
-		r.mu.Lock()
-		r.now = next
-		r.mu.Unlock()
-		r.signal()
-	}
-	return nil
-}
-
-func (r *logRun) process() *process {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.now
-}
-
-func (r *logRun) signal() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	close(r.changed)
-	r.changed = make(chan struct{})
-}
-
-// wait waits for a condition, which it checks after each change.
-func (r *logRun) wait(ctx context.Context, holds func() bool) error {
-	for {
-		r.mu.Lock()
-		changed := r.changed
-		r.mu.Unlock()
-		if holds() {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (r *logRun) waitWritten(ctx context.Context, rows int64) error {
-	return r.wait(ctx, func() bool { return r.written.Load() >= rows || r.finished.Load() })
-}
-
-// after returns the process that follows one that has ended.
-func (r *logRun) after(ctx context.Context, p *process) (*process, error) {
-	select {
-	case <-p.exited:
-		err := r.wait(ctx, func() bool { return r.process() != p })
-		return r.process(), err
-	default:
-		return r.process(), ctx.Err()
-	}
 }
 
 func (r *logRun) createFollowed(ctx context.Context, t testing.TB) error {

@@ -77,6 +77,9 @@ var rows = []row{
 	{procedure: service + "WatchUserStatus", needs: StatusRead, also: []condition{
 		{set: fields("all"), needs: UsersWatchAll},
 	}},
+	{procedure: service + "WatchUsers", needs: UsersRead, also: []condition{
+		{set: fields("show_deleted"), needs: UsersReadDeleted},
+	}},
 
 	{procedure: health + "Check", access: open},
 	{procedure: health + "Watch", access: open},

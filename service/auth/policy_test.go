@@ -94,6 +94,8 @@ func TestAuthorizeMessage(t *testing.T) {
 		{"watching some", userv1connect.UserServiceWatchUserStatusProcedure, &userv1.WatchUserStatusRequest{UserIds: []int64{1}}, ""},
 		{"watching all", userv1connect.UserServiceWatchUserStatusProcedure, &userv1.WatchUserStatusRequest{All: true}, UsersWatchAll},
 		{"watching all and some", userv1connect.UserServiceWatchUserStatusProcedure, &userv1.WatchUserStatusRequest{UserIds: []int64{1}, All: true}, UsersWatchAll},
+		{"watching users", userv1connect.UserServiceWatchUsersProcedure, &userv1.WatchUsersRequest{}, ""},
+		{"watching deleted users", userv1connect.UserServiceWatchUsersProcedure, &userv1.WatchUsersRequest{ShowDeleted: true}, UsersReadDeleted},
 		{"following", userv1connect.UserServiceSyncUserStatusProcedure, &userv1.UserStatusUpdate{UserId: 1}, ""},
 		{"following everybody", userv1connect.UserServiceSyncUserStatusProcedure, &userv1.UserStatusUpdate{}, UsersWatchAll},
 		{"changing", userv1connect.UserServiceSyncUserStatusProcedure, &userv1.UserStatusUpdate{UserId: 1, Status: active}, StatusWrite},

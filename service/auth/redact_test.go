@@ -35,6 +35,7 @@ var shownFields = map[protoreflect.Name]map[Permission]string{
 	"ListUserActivitiesResponse": {shown: "activities next_page_token"},
 	"RecordUserActivityResponse": {shown: "activity"},
 	"UpdateUserStatusResponse":   {shown: "status_update"},
+	"WatchUsersResponse":         {shown: "user user_id removed synced progress activity_id epoch"},
 	"User": {
 		shown:     "user_id version etag",
 		UsersRead: strings.Join((user.APIFields() &^ user.NewFieldSet("user_id", "version", "etag")).Names(), " "),
@@ -103,6 +104,7 @@ func newMessage(t *testing.T, d protoreflect.MessageDescriptor) protoreflect.Mes
 		&userv1.BatchCreateUsersResponse{}, &userv1.BatchUpdateUsersResponse{}, &userv1.CreateUsersResponse{},
 		&userv1.UpdateUsersResponse{}, &userv1.UserActivity{}, &userv1.ListUserActivitiesResponse{},
 		&userv1.RecordUserActivityResponse{}, &userv1.UserStatusUpdate{}, &userv1.UpdateUserStatusResponse{},
+		&userv1.WatchUsersResponse{},
 	} {
 		if m.ProtoReflect().Descriptor().FullName() == d.FullName() {
 			return m.ProtoReflect()

@@ -38,6 +38,7 @@ var needed = map[protoreflect.Name]auth.Permission{
 	"RecordUserActivity": auth.ActivitiesRecord,
 	"SyncUserStatus":     auth.StatusRead, "WatchUserStatus": auth.StatusRead,
 	"UpdateUserStatus": auth.StatusWrite,
+	"WatchUsers":       auth.UsersRead,
 }
 
 // through is the code of calls that pass authorization. Only SyncUserStatus is implemented.
@@ -264,6 +265,10 @@ func TestConditionsOnRequests(t *testing.T) {
 		{"deleted users", auth.UsersRead, auth.UsersReadDeleted, func(ctx context.Context, c userv1connect.UserServiceClient) error {
 			_, err := c.ListUsers(ctx, &userv1.ListUsersRequest{ShowDeleted: true})
 			return err
+		}},
+		{"watching deleted users", auth.UsersRead, auth.UsersReadDeleted, func(ctx context.Context, c userv1connect.UserServiceClient) error {
+			stream, err := c.WatchUsers(ctx, &userv1.WatchUsersRequest{ShowDeleted: true})
+			return drained(stream, err)
 		}},
 	} {
 		for name, protocol := range protocols {

@@ -141,8 +141,8 @@ func TestSeriesExistForEveryMethod(t *testing.T) {
 			t.Errorf("durations of %s: got %d series, want 1", name, got)
 		}
 	}
-	if len(series(t, registry, "userd_open_streams")) != 5 {
-		t.Error("want the gauge of open streams for the five streams and nothing else")
+	if len(series(t, registry, "userd_open_streams")) != 6 {
+		t.Error("want the gauge of open streams for the six streams and nothing else")
 	}
 }
 

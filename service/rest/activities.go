@@ -58,6 +58,22 @@ func describeStatus(message proto.Message) (position int64, progress bool) {
 	return update.GetActivityId(), update.GetProgress()
 }
 
+// openUsers prepares a call of WatchUsers. Each of its positions can be resumed.
+func openUsers(c *call, last lastEvent, format string) streamOptions {
+	req, _ := c.message.Interface().(*userv1.WatchUsersRequest)
+	o := streamOptions{progress: req.GetProgress(), describe: describeUsers}
+	if last.given {
+		req.AfterActivityId, req.Epoch = last.position, last.epoch
+	}
+	req.Progress = req.GetProgress() || format == typeEvents
+	return o
+}
+
+func describeUsers(message proto.Message) (position int64, progress bool) {
+	m, _ := message.(*userv1.WatchUsersResponse)
+	return m.GetActivityId(), m.GetProgress()
+}
+
 // lastEvent is the position from which an event stream resumes.
 type lastEvent struct {
 	given    bool

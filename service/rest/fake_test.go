@@ -37,11 +37,12 @@ const testEtag = "3-k2x"
 type fake struct {
 	userv1connect.UnimplementedUserServiceHandler
 
-	get    func(context.Context, *userv1.GetUserRequest) (*userv1.GetUserResponse, error)
-	list   func(context.Context, *userv1.ListUsersRequest) (*userv1.ListUsersResponse, error)
-	stream func(context.Context, *userv1.StreamUserActivitiesRequest, *connect.ServerStream[userv1.UserActivity]) error
-	watch  func(context.Context, *userv1.WatchUserStatusRequest, *connect.ServerStream[userv1.UserStatusUpdate]) error
-	fail   error // of every other call
+	get        func(context.Context, *userv1.GetUserRequest) (*userv1.GetUserResponse, error)
+	list       func(context.Context, *userv1.ListUsersRequest) (*userv1.ListUsersResponse, error)
+	stream     func(context.Context, *userv1.StreamUserActivitiesRequest, *connect.ServerStream[userv1.UserActivity]) error
+	watch      func(context.Context, *userv1.WatchUserStatusRequest, *connect.ServerStream[userv1.UserStatusUpdate]) error
+	watchUsers func(context.Context, *userv1.WatchUsersRequest, *connect.ServerStream[userv1.WatchUsersResponse]) error
+	fail       error // of every other call
 
 	mu       sync.Mutex
 	received []proto.Message
@@ -153,6 +154,16 @@ func (f *fake) WatchUserStatus(
 		return f.fail
 	}
 	return f.watch(ctx, req, stream)
+}
+
+func (f *fake) WatchUsers(
+	ctx context.Context, req *userv1.WatchUsersRequest, stream *connect.ServerStream[userv1.WatchUsersResponse],
+) error {
+	f.record(req)
+	if f.watchUsers == nil {
+		return f.fail
+	}
+	return f.watchUsers(ctx, req, stream)
 }
 
 func testUser(id int64) *userv1.User {

@@ -105,6 +105,7 @@ func (h *handler) addStreams(methods protoreflect.MethodDescriptors) error {
 		{"StreamUserActivities", http.MethodGet, Prefix + "users/{user_id}/activities", "", openActivities},
 		{"WatchUserStatus", http.MethodGet, Prefix + "users:watchStatus", "", openStatuses},
 		{"WatchUserStatus", http.MethodPost, Prefix + "users:watchStatus", wholeBody, openStatuses},
+		{"WatchUsers", http.MethodGet, Prefix + "users:watch", "", openUsers},
 	} {
 		rpc := methods.ByName(s.rpc)
 		segments, verb, ok := parseTemplate(s.template)

@@ -66,6 +66,8 @@ var routes = []struct {
 		&userv1.UpdateUserStatusRequest{UserId: 7, Status: userv1.UserStatus_USER_STATUS_SUSPENDED}},
 	{request{method: "GET", path: "/api/v1/users:watchStatus?all=true"}, "/api/v1/users:watchStatus",
 		&userv1.WatchUserStatusRequest{All: true}},
+	{request{method: "GET", path: "/api/v1/users:watch?filter=status%20%3D%20ACTIVE&showDeleted=true&fields=email"}, "/api/v1/users:watch",
+		&userv1.WatchUsersRequest{Filter: "status = ACTIVE", ShowDeleted: true, Progress: true, Fields: []string{"email"}}},
 }
 
 func mask(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
@@ -97,6 +99,7 @@ var withoutAnnotation = map[protoreflect.Name]string{
 	"SyncUserStatus":       "bidirectional stream; UpdateUserStatus and WatchUserStatus replace it",
 	"StreamUserActivities": "shares the path of ListUserActivities, selected by Accept",
 	"WatchUserStatus":      "server stream, a route of package rest",
+	"WatchUsers":           "server stream, a route of package rest",
 }
 
 func TestEveryAnnotationIsServed(t *testing.T) {

@@ -103,6 +103,7 @@ var needed = map[protoreflect.Name][]auth.Permission{
 	"SyncUserStatus":       {auth.StatusRead},
 	"UpdateUserStatus":     {auth.StatusWrite},
 	"WatchUserStatus":      {auth.StatusRead},
+	"WatchUsers":           {auth.UsersRead},
 }
 
 func methods() []protoreflect.MethodDescriptor {
@@ -203,6 +204,10 @@ var streamed = map[protoreflect.Name][]resource{
 	"WatchUserStatus": {
 		{"GET", "/api/v1/users:watchStatus?userIds=1", "text/event-stream", auth.StatusRead},
 		{"GET", "/api/v1/users:watchStatus?all=true", "text/event-stream", auth.UsersWatchAll},
+	},
+	"WatchUsers": {
+		{"GET", "/api/v1/users:watch", "text/event-stream", auth.UsersRead},
+		{"GET", "/api/v1/users:watch?showDeleted=true", "text/event-stream", auth.UsersReadDeleted},
 	},
 }
 

@@ -38,7 +38,7 @@ func TestStalledReaderResumes(t *testing.T) {
 		"drain": {[]servertest.Option{patient}, func(_ *testing.T, s *servertest.Server, _ *lockedBuffer) { s.Stop() }, user.ServerDraining},
 	} {
 		for _, window := range []int32{64 << 10, 100_000} {
-			for _, method := range []string{"StreamUserActivities", "WatchUserStatus", "SyncUserStatus"} {
+			for _, method := range []string{"StreamUserActivities", "WatchUserStatus", "SyncUserStatus", "WatchUsers"} {
 				t.Run(fmt.Sprintf("%s of %s with a window of %d", name, method, window), func(t *testing.T) {
 					t.Parallel()
 					var log lockedBuffer
@@ -112,6 +112,7 @@ func openGRPC(t *testing.T, addr string, window int32, method string) func() (in
 	request := map[string]proto.Message{
 		"StreamUserActivities": &userv1.StreamUserActivitiesRequest{},
 		"WatchUserStatus":      &userv1.WatchUserStatusRequest{All: true, AfterActivityId: 401},
+		"WatchUsers":           &userv1.WatchUsersRequest{AfterActivityId: 401},
 		"SyncUserStatus":       &userv1.UserStatusUpdate{ActivityId: 401},
 	}[method]
 	if err := stream.SendMsg(request); err != nil {
@@ -125,6 +126,11 @@ func openGRPC(t *testing.T, addr string, window int32, method string) func() (in
 		t.Fatal(err)
 	}
 	return func() (int64, error) {
+		if method == "WatchUsers" {
+			change := new(userv1.WatchUsersResponse)
+			err := stream.RecvMsg(change)
+			return change.GetActivityId(), err
+		}
 		if method != "StreamUserActivities" {
 			update := new(userv1.UserStatusUpdate)
 			err := stream.RecvMsg(update)

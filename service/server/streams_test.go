@@ -15,7 +15,7 @@ func TestStreamsPassProxies(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Parallel())
 	for _, path := range []string{
-		"/user.v1.UserService/StreamUserActivities", "/user.v1.UserService/WatchUserStatus", "/user.v1.UserService/SyncUserStatus",
+		"/user.v1.UserService/StreamUserActivities", "/user.v1.UserService/WatchUserStatus", "/user.v1.UserService/WatchUsers", "/user.v1.UserService/SyncUserStatus",
 		"/grpc.health.v1.Health/Watch", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 	} {
 		for _, kind := range []string{"application/grpc", "application/grpc-web", "application/connect+proto"} {

@@ -2312,6 +2312,205 @@ func (x *WatchUserStatusRequest) GetProgress() bool {
 	return false
 }
 
+// WatchUsersRequest is the request of WatchUsers. A client that resumes repeats filter,
+// show_deleted and fields.
+type WatchUsersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Filter as in ListUsersRequest. Default: all users. At most 2048 bytes.
+	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Include deleted users until they are purged. Default: false, a deletion is a removal.
+	ShowDeleted bool `protobuf:"varint,2,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Send only the changes after this position: the activity_id of the last message that
+	// the client has processed. A position that cannot be resumed is OUT_OF_RANGE. Default 0:
+	// start with all matching users.
+	AfterActivityId int64 `protobuf:"varint,3,opt,name=after_activity_id,json=afterActivityId,proto3" json:"after_activity_id,omitempty"`
+	// Epoch of after_activity_id; another epoch is OUT_OF_RANGE. Default: not checked. At
+	// most 64 characters.
+	Epoch string `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Send a progress message at least every 15 s if no other is sent. Default: false.
+	Progress bool `protobuf:"varint,5,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Fields of User to return, as in GetUserRequest. Default: all. At most 64.
+	Fields        []string `protobuf:"bytes,6,rep,name=fields,proto3" json:"fields,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchUsersRequest) Reset() {
+	*x = WatchUsersRequest{}
+	mi := &file_user_v1_user_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchUsersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchUsersRequest) ProtoMessage() {}
+
+func (x *WatchUsersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_user_v1_user_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchUsersRequest.ProtoReflect.Descriptor instead.
+func (*WatchUsersRequest) Descriptor() ([]byte, []int) {
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *WatchUsersRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *WatchUsersRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *WatchUsersRequest) GetAfterActivityId() int64 {
+	if x != nil {
+		return x.AfterActivityId
+	}
+	return 0
+}
+
+func (x *WatchUsersRequest) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *WatchUsersRequest) GetProgress() bool {
+	if x != nil {
+		return x.Progress
+	}
+	return false
+}
+
+func (x *WatchUsersRequest) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+// WatchUsersResponse is a message of WatchUsers: a user, a removal, synced or progress.
+type WatchUsersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user after its change at activity_id. Unset in other messages.
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The id of the user, or of the removed one. 0 in a synced or progress message.
+	UserId int64 `protobuf:"varint,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The user no longer matches the filter, was deleted or was purged. The client may not have
+	// received this user.
+	Removed bool `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"`
+	// The copy now equals the matching users of the directory as of activity_id. Sent once on
+	// each stream.
+	Synced bool `protobuf:"varint,4,opt,name=synced,proto3" json:"synced,omitempty"`
+	// No change up to activity_id is missing on this stream.
+	Progress bool `protobuf:"varint,5,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Position from which the client resumes after this message. It increases, and the one of a
+	// synced or progress message may repeat the previous one.
+	ActivityId int64 `protobuf:"varint,6,opt,name=activity_id,json=activityId,proto3" json:"activity_id,omitempty"`
+	// Epoch of activity_id. Set in the first message of a stream and in synced and progress
+	// messages.
+	Epoch         string `protobuf:"bytes,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchUsersResponse) Reset() {
+	*x = WatchUsersResponse{}
+	mi := &file_user_v1_user_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchUsersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchUsersResponse) ProtoMessage() {}
+
+func (x *WatchUsersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_user_v1_user_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchUsersResponse.ProtoReflect.Descriptor instead.
+func (*WatchUsersResponse) Descriptor() ([]byte, []int) {
+	return file_user_v1_user_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *WatchUsersResponse) GetUser() *User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *WatchUsersResponse) GetUserId() int64 {
+	if x != nil {
+		return x.UserId
+	}
+	return 0
+}
+
+func (x *WatchUsersResponse) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *WatchUsersResponse) GetSynced() bool {
+	if x != nil {
+		return x.Synced
+	}
+	return false
+}
+
+func (x *WatchUsersResponse) GetProgress() bool {
+	if x != nil {
+		return x.Progress
+	}
+	return false
+}
+
+func (x *WatchUsersResponse) GetActivityId() int64 {
+	if x != nil {
+		return x.ActivityId
+	}
+	return 0
+}
+
+func (x *WatchUsersResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
 var File_user_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_user_v1_user_service_proto_rawDesc = "" +
@@ -2472,7 +2671,23 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"\x03all\x18\x02 \x01(\bR\x03all\x123\n" +
 	"\x11after_activity_id\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fafterActivityId\x12\x1d\n" +
 	"\x05epoch\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05epoch\x12\x1a\n" +
-	"\bprogress\x18\x05 \x01(\bR\bprogress*\x81\x01\n" +
+	"\bprogress\x18\x05 \x01(\bR\bprogress\"\xea\x01\n" +
+	"\x11WatchUsersRequest\x12 \n" +
+	"\x06filter\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x10R\x06filter\x12!\n" +
+	"\fshow_deleted\x18\x02 \x01(\bR\vshowDeleted\x123\n" +
+	"\x11after_activity_id\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0fafterActivityId\x12\x1d\n" +
+	"\x05epoch\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05epoch\x12\x1a\n" +
+	"\bprogress\x18\x05 \x01(\bR\bprogress\x12 \n" +
+	"\x06fields\x18\x06 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\x06fields\"\xd5\x01\n" +
+	"\x12WatchUsersResponse\x12!\n" +
+	"\x04user\x18\x01 \x01(\v2\r.user.v1.UserR\x04user\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\x03R\x06userId\x12\x18\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved\x12\x16\n" +
+	"\x06synced\x18\x04 \x01(\bR\x06synced\x12\x1a\n" +
+	"\bprogress\x18\x05 \x01(\bR\bprogress\x12\x1f\n" +
+	"\vactivity_id\x18\x06 \x01(\x03R\n" +
+	"activityId\x12\x14\n" +
+	"\x05epoch\x18\a \x01(\tR\x05epoch*\x81\x01\n" +
 	"\x0eConflictPolicy\x12\x1f\n" +
 	"\x1bCONFLICT_POLICY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CONFLICT_POLICY_FAIL\x10\x01\x12\x18\n" +
@@ -2488,7 +2703,7 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"\rActivityOrder\x12\x1e\n" +
 	"\x1aACTIVITY_ORDER_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bACTIVITY_ORDER_NEWEST_FIRST\x10\x01\x12\x1f\n" +
-	"\x1bACTIVITY_ORDER_OLDEST_FIRST\x10\x022\xa4\x0f\n" +
+	"\x1bACTIVITY_ORDER_OLDEST_FIRST\x10\x022\xed\x0f\n" +
 	"\vUserService\x12`\n" +
 	"\aGetUser\x12\x17.user.v1.GetUserRequest\x1a\x18.user.v1.GetUserResponse\"\"\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x90\x02\x01\x12\x8e\x01\n" +
 	"\rBatchGetUsers\x12\x1d.user.v1.BatchGetUsersRequest\x1a\x1e.user.v1.BatchGetUsersResponse\">\x82\xd3\xe4\x93\x025Z\x1b:\x01*\"\x16/api/v1/users:batchGet\x12\x16/api/v1/users:batchGet\x90\x02\x01\x12\\\n" +
@@ -2510,7 +2725,9 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"\x12RecordUserActivity\x12\".user.v1.RecordUserActivityRequest\x1a#.user.v1.RecordUserActivityResponse\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/api/v1/users/{user_id}/activities\x12J\n" +
 	"\x0eSyncUserStatus\x12\x19.user.v1.UserStatusUpdate\x1a\x19.user.v1.UserStatusUpdate(\x010\x01\x12\x82\x01\n" +
 	"\x10UpdateUserStatus\x12 .user.v1.UpdateUserStatusRequest\x1a!.user.v1.UpdateUserStatusResponse\")\x82\xd3\xe4\x93\x02#:\x01*\x1a\x1e/api/v1/users/{user_id}/status\x12O\n" +
-	"\x0fWatchUserStatus\x12\x1f.user.v1.WatchUserStatusRequest\x1a\x19.user.v1.UserStatusUpdate0\x01B\x8f\x01\n" +
+	"\x0fWatchUserStatus\x12\x1f.user.v1.WatchUserStatusRequest\x1a\x19.user.v1.UserStatusUpdate0\x01\x12G\n" +
+	"\n" +
+	"WatchUsers\x12\x1a.user.v1.WatchUsersRequest\x1a\x1b.user.v1.WatchUsersResponse0\x01B\x8f\x01\n" +
 	"\vcom.user.v1B\x10UserServiceProtoP\x01Z1github.com/yourorg/userservice/gen/user/v1;userv1\xa2\x02\x03UXX\xaa\x02\aUser.V1\xca\x02\aUser\\V1\xe2\x02\x13User\\V1\\GPBMetadata\xea\x02\bUser::V1b\x06proto3"
 
 var (
@@ -2526,7 +2743,7 @@ func file_user_v1_user_service_proto_rawDescGZIP() []byte {
 }
 
 var file_user_v1_user_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_user_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_user_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_user_v1_user_service_proto_goTypes = []any{
 	(ConflictPolicy)(0),                 // 0: user.v1.ConflictPolicy
 	(ItemOutcome)(0),                    // 1: user.v1.ItemOutcome
@@ -2564,90 +2781,95 @@ var file_user_v1_user_service_proto_goTypes = []any{
 	(*UpdateUserStatusRequest)(nil),     // 33: user.v1.UpdateUserStatusRequest
 	(*UpdateUserStatusResponse)(nil),    // 34: user.v1.UpdateUserStatusResponse
 	(*WatchUserStatusRequest)(nil),      // 35: user.v1.WatchUserStatusRequest
-	nil,                                 // 36: user.v1.CreateUserRequest.MetadataEntry
-	nil,                                 // 37: user.v1.RecordUserActivityRequest.DetailsEntry
-	(*User)(nil),                        // 38: user.v1.User
-	(*fieldmaskpb.FieldMask)(nil),       // 39: google.protobuf.FieldMask
-	(*ItemFailure)(nil),                 // 40: user.v1.ItemFailure
-	(*timestamppb.Timestamp)(nil),       // 41: google.protobuf.Timestamp
-	(*UserActivity)(nil),                // 42: user.v1.UserActivity
-	(UserStatus)(0),                     // 43: user.v1.UserStatus
-	(*UserStatusUpdate)(nil),            // 44: user.v1.UserStatusUpdate
+	(*WatchUsersRequest)(nil),           // 36: user.v1.WatchUsersRequest
+	(*WatchUsersResponse)(nil),          // 37: user.v1.WatchUsersResponse
+	nil,                                 // 38: user.v1.CreateUserRequest.MetadataEntry
+	nil,                                 // 39: user.v1.RecordUserActivityRequest.DetailsEntry
+	(*User)(nil),                        // 40: user.v1.User
+	(*fieldmaskpb.FieldMask)(nil),       // 41: google.protobuf.FieldMask
+	(*ItemFailure)(nil),                 // 42: user.v1.ItemFailure
+	(*timestamppb.Timestamp)(nil),       // 43: google.protobuf.Timestamp
+	(*UserActivity)(nil),                // 44: user.v1.UserActivity
+	(UserStatus)(0),                     // 45: user.v1.UserStatus
+	(*UserStatusUpdate)(nil),            // 46: user.v1.UserStatusUpdate
 }
 var file_user_v1_user_service_proto_depIdxs = []int32{
-	38, // 0: user.v1.GetUserResponse.user:type_name -> user.v1.User
-	38, // 1: user.v1.BatchGetUsersResponse.users:type_name -> user.v1.User
-	38, // 2: user.v1.ListUsersResponse.users:type_name -> user.v1.User
-	36, // 3: user.v1.CreateUserRequest.metadata:type_name -> user.v1.CreateUserRequest.MetadataEntry
-	38, // 4: user.v1.CreateUserResponse.user:type_name -> user.v1.User
-	38, // 5: user.v1.UpdateUserRequest.user:type_name -> user.v1.User
-	39, // 6: user.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	38, // 7: user.v1.UpdateUserResponse.user:type_name -> user.v1.User
-	38, // 8: user.v1.DeleteUserResponse.user:type_name -> user.v1.User
-	38, // 9: user.v1.UndeleteUserResponse.user:type_name -> user.v1.User
+	40, // 0: user.v1.GetUserResponse.user:type_name -> user.v1.User
+	40, // 1: user.v1.BatchGetUsersResponse.users:type_name -> user.v1.User
+	40, // 2: user.v1.ListUsersResponse.users:type_name -> user.v1.User
+	38, // 3: user.v1.CreateUserRequest.metadata:type_name -> user.v1.CreateUserRequest.MetadataEntry
+	40, // 4: user.v1.CreateUserResponse.user:type_name -> user.v1.User
+	40, // 5: user.v1.UpdateUserRequest.user:type_name -> user.v1.User
+	41, // 6: user.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	40, // 7: user.v1.UpdateUserResponse.user:type_name -> user.v1.User
+	40, // 8: user.v1.DeleteUserResponse.user:type_name -> user.v1.User
+	40, // 9: user.v1.UndeleteUserResponse.user:type_name -> user.v1.User
 	9,  // 10: user.v1.BatchCreateUsersRequest.user:type_name -> user.v1.CreateUserRequest
 	0,  // 11: user.v1.BatchCreateUsersRequest.conflict_policy:type_name -> user.v1.ConflictPolicy
 	1,  // 12: user.v1.BatchCreateUsersResult.outcome:type_name -> user.v1.ItemOutcome
 	20, // 13: user.v1.BatchCreateUsersResponse.results:type_name -> user.v1.BatchCreateUsersResult
-	40, // 14: user.v1.BatchCreateUsersResponse.failures:type_name -> user.v1.ItemFailure
-	40, // 15: user.v1.BatchUpdateUsersResponse.failures:type_name -> user.v1.ItemFailure
+	42, // 14: user.v1.BatchCreateUsersResponse.failures:type_name -> user.v1.ItemFailure
+	42, // 15: user.v1.BatchUpdateUsersResponse.failures:type_name -> user.v1.ItemFailure
 	9,  // 16: user.v1.CreateUsersRequest.requests:type_name -> user.v1.CreateUserRequest
 	0,  // 17: user.v1.CreateUsersRequest.conflict_policy:type_name -> user.v1.ConflictPolicy
 	25, // 18: user.v1.CreateUsersResponse.results:type_name -> user.v1.UserResult
 	1,  // 19: user.v1.UserResult.outcome:type_name -> user.v1.ItemOutcome
-	38, // 20: user.v1.UserResult.user:type_name -> user.v1.User
-	40, // 21: user.v1.UserResult.failure:type_name -> user.v1.ItemFailure
+	40, // 20: user.v1.UserResult.user:type_name -> user.v1.User
+	42, // 21: user.v1.UserResult.failure:type_name -> user.v1.ItemFailure
 	11, // 22: user.v1.UpdateUsersRequest.requests:type_name -> user.v1.UpdateUserRequest
 	25, // 23: user.v1.UpdateUsersResponse.results:type_name -> user.v1.UserResult
-	41, // 24: user.v1.StreamUserActivitiesRequest.since:type_name -> google.protobuf.Timestamp
+	43, // 24: user.v1.StreamUserActivitiesRequest.since:type_name -> google.protobuf.Timestamp
 	2,  // 25: user.v1.ListUserActivitiesRequest.order:type_name -> user.v1.ActivityOrder
-	42, // 26: user.v1.ListUserActivitiesResponse.activities:type_name -> user.v1.UserActivity
-	37, // 27: user.v1.RecordUserActivityRequest.details:type_name -> user.v1.RecordUserActivityRequest.DetailsEntry
-	42, // 28: user.v1.RecordUserActivityResponse.activity:type_name -> user.v1.UserActivity
-	43, // 29: user.v1.UpdateUserStatusRequest.status:type_name -> user.v1.UserStatus
-	41, // 30: user.v1.UpdateUserStatusRequest.timestamp:type_name -> google.protobuf.Timestamp
-	44, // 31: user.v1.UpdateUserStatusResponse.status_update:type_name -> user.v1.UserStatusUpdate
-	3,  // 32: user.v1.UserService.GetUser:input_type -> user.v1.GetUserRequest
-	5,  // 33: user.v1.UserService.BatchGetUsers:input_type -> user.v1.BatchGetUsersRequest
-	7,  // 34: user.v1.UserService.ListUsers:input_type -> user.v1.ListUsersRequest
-	9,  // 35: user.v1.UserService.CreateUser:input_type -> user.v1.CreateUserRequest
-	11, // 36: user.v1.UserService.UpdateUser:input_type -> user.v1.UpdateUserRequest
-	13, // 37: user.v1.UserService.DeleteUser:input_type -> user.v1.DeleteUserRequest
-	15, // 38: user.v1.UserService.UndeleteUser:input_type -> user.v1.UndeleteUserRequest
-	17, // 39: user.v1.UserService.PurgeUser:input_type -> user.v1.PurgeUserRequest
-	19, // 40: user.v1.UserService.BatchCreateUsers:input_type -> user.v1.BatchCreateUsersRequest
-	11, // 41: user.v1.UserService.BatchUpdateUsers:input_type -> user.v1.UpdateUserRequest
-	23, // 42: user.v1.UserService.CreateUsers:input_type -> user.v1.CreateUsersRequest
-	26, // 43: user.v1.UserService.UpdateUsers:input_type -> user.v1.UpdateUsersRequest
-	28, // 44: user.v1.UserService.StreamUserActivities:input_type -> user.v1.StreamUserActivitiesRequest
-	29, // 45: user.v1.UserService.ListUserActivities:input_type -> user.v1.ListUserActivitiesRequest
-	31, // 46: user.v1.UserService.RecordUserActivity:input_type -> user.v1.RecordUserActivityRequest
-	44, // 47: user.v1.UserService.SyncUserStatus:input_type -> user.v1.UserStatusUpdate
-	33, // 48: user.v1.UserService.UpdateUserStatus:input_type -> user.v1.UpdateUserStatusRequest
-	35, // 49: user.v1.UserService.WatchUserStatus:input_type -> user.v1.WatchUserStatusRequest
-	4,  // 50: user.v1.UserService.GetUser:output_type -> user.v1.GetUserResponse
-	6,  // 51: user.v1.UserService.BatchGetUsers:output_type -> user.v1.BatchGetUsersResponse
-	8,  // 52: user.v1.UserService.ListUsers:output_type -> user.v1.ListUsersResponse
-	10, // 53: user.v1.UserService.CreateUser:output_type -> user.v1.CreateUserResponse
-	12, // 54: user.v1.UserService.UpdateUser:output_type -> user.v1.UpdateUserResponse
-	14, // 55: user.v1.UserService.DeleteUser:output_type -> user.v1.DeleteUserResponse
-	16, // 56: user.v1.UserService.UndeleteUser:output_type -> user.v1.UndeleteUserResponse
-	18, // 57: user.v1.UserService.PurgeUser:output_type -> user.v1.PurgeUserResponse
-	21, // 58: user.v1.UserService.BatchCreateUsers:output_type -> user.v1.BatchCreateUsersResponse
-	22, // 59: user.v1.UserService.BatchUpdateUsers:output_type -> user.v1.BatchUpdateUsersResponse
-	24, // 60: user.v1.UserService.CreateUsers:output_type -> user.v1.CreateUsersResponse
-	27, // 61: user.v1.UserService.UpdateUsers:output_type -> user.v1.UpdateUsersResponse
-	42, // 62: user.v1.UserService.StreamUserActivities:output_type -> user.v1.UserActivity
-	30, // 63: user.v1.UserService.ListUserActivities:output_type -> user.v1.ListUserActivitiesResponse
-	32, // 64: user.v1.UserService.RecordUserActivity:output_type -> user.v1.RecordUserActivityResponse
-	44, // 65: user.v1.UserService.SyncUserStatus:output_type -> user.v1.UserStatusUpdate
-	34, // 66: user.v1.UserService.UpdateUserStatus:output_type -> user.v1.UpdateUserStatusResponse
-	44, // 67: user.v1.UserService.WatchUserStatus:output_type -> user.v1.UserStatusUpdate
-	50, // [50:68] is the sub-list for method output_type
-	32, // [32:50] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	44, // 26: user.v1.ListUserActivitiesResponse.activities:type_name -> user.v1.UserActivity
+	39, // 27: user.v1.RecordUserActivityRequest.details:type_name -> user.v1.RecordUserActivityRequest.DetailsEntry
+	44, // 28: user.v1.RecordUserActivityResponse.activity:type_name -> user.v1.UserActivity
+	45, // 29: user.v1.UpdateUserStatusRequest.status:type_name -> user.v1.UserStatus
+	43, // 30: user.v1.UpdateUserStatusRequest.timestamp:type_name -> google.protobuf.Timestamp
+	46, // 31: user.v1.UpdateUserStatusResponse.status_update:type_name -> user.v1.UserStatusUpdate
+	40, // 32: user.v1.WatchUsersResponse.user:type_name -> user.v1.User
+	3,  // 33: user.v1.UserService.GetUser:input_type -> user.v1.GetUserRequest
+	5,  // 34: user.v1.UserService.BatchGetUsers:input_type -> user.v1.BatchGetUsersRequest
+	7,  // 35: user.v1.UserService.ListUsers:input_type -> user.v1.ListUsersRequest
+	9,  // 36: user.v1.UserService.CreateUser:input_type -> user.v1.CreateUserRequest
+	11, // 37: user.v1.UserService.UpdateUser:input_type -> user.v1.UpdateUserRequest
+	13, // 38: user.v1.UserService.DeleteUser:input_type -> user.v1.DeleteUserRequest
+	15, // 39: user.v1.UserService.UndeleteUser:input_type -> user.v1.UndeleteUserRequest
+	17, // 40: user.v1.UserService.PurgeUser:input_type -> user.v1.PurgeUserRequest
+	19, // 41: user.v1.UserService.BatchCreateUsers:input_type -> user.v1.BatchCreateUsersRequest
+	11, // 42: user.v1.UserService.BatchUpdateUsers:input_type -> user.v1.UpdateUserRequest
+	23, // 43: user.v1.UserService.CreateUsers:input_type -> user.v1.CreateUsersRequest
+	26, // 44: user.v1.UserService.UpdateUsers:input_type -> user.v1.UpdateUsersRequest
+	28, // 45: user.v1.UserService.StreamUserActivities:input_type -> user.v1.StreamUserActivitiesRequest
+	29, // 46: user.v1.UserService.ListUserActivities:input_type -> user.v1.ListUserActivitiesRequest
+	31, // 47: user.v1.UserService.RecordUserActivity:input_type -> user.v1.RecordUserActivityRequest
+	46, // 48: user.v1.UserService.SyncUserStatus:input_type -> user.v1.UserStatusUpdate
+	33, // 49: user.v1.UserService.UpdateUserStatus:input_type -> user.v1.UpdateUserStatusRequest
+	35, // 50: user.v1.UserService.WatchUserStatus:input_type -> user.v1.WatchUserStatusRequest
+	36, // 51: user.v1.UserService.WatchUsers:input_type -> user.v1.WatchUsersRequest
+	4,  // 52: user.v1.UserService.GetUser:output_type -> user.v1.GetUserResponse
+	6,  // 53: user.v1.UserService.BatchGetUsers:output_type -> user.v1.BatchGetUsersResponse
+	8,  // 54: user.v1.UserService.ListUsers:output_type -> user.v1.ListUsersResponse
+	10, // 55: user.v1.UserService.CreateUser:output_type -> user.v1.CreateUserResponse
+	12, // 56: user.v1.UserService.UpdateUser:output_type -> user.v1.UpdateUserResponse
+	14, // 57: user.v1.UserService.DeleteUser:output_type -> user.v1.DeleteUserResponse
+	16, // 58: user.v1.UserService.UndeleteUser:output_type -> user.v1.UndeleteUserResponse
+	18, // 59: user.v1.UserService.PurgeUser:output_type -> user.v1.PurgeUserResponse
+	21, // 60: user.v1.UserService.BatchCreateUsers:output_type -> user.v1.BatchCreateUsersResponse
+	22, // 61: user.v1.UserService.BatchUpdateUsers:output_type -> user.v1.BatchUpdateUsersResponse
+	24, // 62: user.v1.UserService.CreateUsers:output_type -> user.v1.CreateUsersResponse
+	27, // 63: user.v1.UserService.UpdateUsers:output_type -> user.v1.UpdateUsersResponse
+	44, // 64: user.v1.UserService.StreamUserActivities:output_type -> user.v1.UserActivity
+	30, // 65: user.v1.UserService.ListUserActivities:output_type -> user.v1.ListUserActivitiesResponse
+	32, // 66: user.v1.UserService.RecordUserActivity:output_type -> user.v1.RecordUserActivityResponse
+	46, // 67: user.v1.UserService.SyncUserStatus:output_type -> user.v1.UserStatusUpdate
+	34, // 68: user.v1.UserService.UpdateUserStatus:output_type -> user.v1.UpdateUserStatusResponse
+	46, // 69: user.v1.UserService.WatchUserStatus:output_type -> user.v1.UserStatusUpdate
+	37, // 70: user.v1.UserService.WatchUsers:output_type -> user.v1.WatchUsersResponse
+	52, // [52:71] is the sub-list for method output_type
+	33, // [33:52] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_user_v1_user_service_proto_init() }
@@ -2662,7 +2884,7 @@ func file_user_v1_user_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_user_v1_user_service_proto_rawDesc), len(file_user_v1_user_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

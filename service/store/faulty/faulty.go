@@ -19,6 +19,10 @@ const (
 	PublishEarly   = "publish-early"    // the observer is called before a read returns the rows
 	LeakReads      = "leak-reads"       // each point read leaks 1 MiB
 	OneQueue       = "one-queue"        // point reads wait for scans
+
+	LoseChange  = "lose-change"  // some lists of changed users lack the last user
+	LosePurges  = "lose-purges"  // reads of the log for purged users return none
+	StaleChange = "stale-change" // some lists of changed users return an older state
 )
 
 const (
@@ -43,6 +47,12 @@ func New(store user.Store, fault string) user.Store {
 		return &leaking{Store: store}
 	case OneQueue:
 		return &queued{Store: store}
+	case LoseChange:
+		return &losing{Store: store}
+	case LosePurges:
+		return unpurged{store}
+	case StaleChange:
+		return &stale{Store: store, older: make(map[int64]*user.User)}
 	}
 	return store
 }

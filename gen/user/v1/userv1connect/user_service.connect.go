@@ -81,6 +81,8 @@ const (
 	// UserServiceWatchUserStatusProcedure is the fully-qualified name of the UserService's
 	// WatchUserStatus RPC.
 	UserServiceWatchUserStatusProcedure = "/user.v1.UserService/WatchUserStatus"
+	// UserServiceWatchUsersProcedure is the fully-qualified name of the UserService's WatchUsers RPC.
+	UserServiceWatchUsersProcedure = "/user.v1.UserService/WatchUsers"
 )
 
 // UserServiceClient is a client for the user.v1.UserService service.
@@ -143,6 +145,18 @@ type UserServiceClient interface {
 	// REST: GET /api/v1/users:watchStatus, or POST with the request as body, with Accept
 	// text/event-stream (default) or application/x-ndjson.
 	WatchUserStatus(context.Context, *v1.WatchUserStatusRequest) (*connect.ServerStreamForClient[v1.UserStatusUpdate], error)
+	// WatchUsers keeps a copy of the directory, or of its users that match a filter, in sync.
+	// It sends every matching user, then one message with synced, then the changes, until the
+	// client cancels. With after_activity_id it sends only what has changed since. A client
+	//   - replaces its copy of a user by user, and deletes user_id if removed is set;
+	//   - stores activity_id, and epoch where it is set, with the copy after each message;
+	//   - resumes with both, at any message, after any error but OUT_OF_RANGE;
+	//   - after OUT_OF_RANGE, deletes its copy and starts without a position.
+	// A client that reads slowly receives only the newest state of a user that has changed
+	// several times. Messages are in the order of activity_id. It needs the same permissions as
+	// ListUsers. REST: GET /api/v1/users:watch with Accept text/event-stream (default) or
+	// application/x-ndjson.
+	WatchUsers(context.Context, *v1.WatchUsersRequest) (*connect.ServerStreamForClient[v1.WatchUsersResponse], error)
 }
 
 // NewUserServiceClient constructs a client for the user.v1.UserService service. By default, it uses
@@ -268,6 +282,12 @@ func NewUserServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(userServiceMethods.ByName("WatchUserStatus")),
 			connect.WithClientOptions(opts...),
 		),
+		watchUsers: connect.NewClient[v1.WatchUsersRequest, v1.WatchUsersResponse](
+			httpClient,
+			baseURL+UserServiceWatchUsersProcedure,
+			connect.WithSchema(userServiceMethods.ByName("WatchUsers")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -291,6 +311,7 @@ type userServiceClient struct {
 	syncUserStatus       *connect.Client[v1.UserStatusUpdate, v1.UserStatusUpdate]
 	updateUserStatus     *connect.Client[v1.UpdateUserStatusRequest, v1.UpdateUserStatusResponse]
 	watchUserStatus      *connect.Client[v1.WatchUserStatusRequest, v1.UserStatusUpdate]
+	watchUsers           *connect.Client[v1.WatchUsersRequest, v1.WatchUsersResponse]
 }
 
 // GetUser calls user.v1.UserService.GetUser.
@@ -435,6 +456,11 @@ func (c *userServiceClient) WatchUserStatus(ctx context.Context, req *v1.WatchUs
 	return c.watchUserStatus.CallServerStream(ctx, connect.NewRequest(req))
 }
 
+// WatchUsers calls user.v1.UserService.WatchUsers.
+func (c *userServiceClient) WatchUsers(ctx context.Context, req *v1.WatchUsersRequest) (*connect.ServerStreamForClient[v1.WatchUsersResponse], error) {
+	return c.watchUsers.CallServerStream(ctx, connect.NewRequest(req))
+}
+
 // UserServiceHandler is an implementation of the user.v1.UserService service.
 type UserServiceHandler interface {
 	// GetUser returns a user; a deleted user has deleted_at. Over REST and Connect GET the
@@ -495,6 +521,18 @@ type UserServiceHandler interface {
 	// REST: GET /api/v1/users:watchStatus, or POST with the request as body, with Accept
 	// text/event-stream (default) or application/x-ndjson.
 	WatchUserStatus(context.Context, *v1.WatchUserStatusRequest, *connect.ServerStream[v1.UserStatusUpdate]) error
+	// WatchUsers keeps a copy of the directory, or of its users that match a filter, in sync.
+	// It sends every matching user, then one message with synced, then the changes, until the
+	// client cancels. With after_activity_id it sends only what has changed since. A client
+	//   - replaces its copy of a user by user, and deletes user_id if removed is set;
+	//   - stores activity_id, and epoch where it is set, with the copy after each message;
+	//   - resumes with both, at any message, after any error but OUT_OF_RANGE;
+	//   - after OUT_OF_RANGE, deletes its copy and starts without a position.
+	// A client that reads slowly receives only the newest state of a user that has changed
+	// several times. Messages are in the order of activity_id. It needs the same permissions as
+	// ListUsers. REST: GET /api/v1/users:watch with Accept text/event-stream (default) or
+	// application/x-ndjson.
+	WatchUsers(context.Context, *v1.WatchUsersRequest, *connect.ServerStream[v1.WatchUsersResponse]) error
 }
 
 // NewUserServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -616,6 +654,12 @@ func NewUserServiceHandler(svc UserServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(userServiceMethods.ByName("WatchUserStatus")),
 		connect.WithHandlerOptions(opts...),
 	)
+	userServiceWatchUsersHandler := connect.NewServerStreamHandlerSimple(
+		UserServiceWatchUsersProcedure,
+		svc.WatchUsers,
+		connect.WithSchema(userServiceMethods.ByName("WatchUsers")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/user.v1.UserService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case UserServiceGetUserProcedure:
@@ -654,6 +698,8 @@ func NewUserServiceHandler(svc UserServiceHandler, opts ...connect.HandlerOption
 			userServiceUpdateUserStatusHandler.ServeHTTP(w, r)
 		case UserServiceWatchUserStatusProcedure:
 			userServiceWatchUserStatusHandler.ServeHTTP(w, r)
+		case UserServiceWatchUsersProcedure:
+			userServiceWatchUsersHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -733,4 +779,8 @@ func (UnimplementedUserServiceHandler) UpdateUserStatus(context.Context, *v1.Upd
 
 func (UnimplementedUserServiceHandler) WatchUserStatus(context.Context, *v1.WatchUserStatusRequest, *connect.ServerStream[v1.UserStatusUpdate]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("user.v1.UserService.WatchUserStatus is not implemented"))
+}
+
+func (UnimplementedUserServiceHandler) WatchUsers(context.Context, *v1.WatchUsersRequest, *connect.ServerStream[v1.WatchUsersResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("user.v1.UserService.WatchUsers is not implemented"))
 }
