@@ -2,12 +2,14 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,52 +27,65 @@ import (
 func TestServerStreamsEndWithTokens(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
+	_, err := g.grpc(g.token(t, "writer", time.Hour, auth.UsersWrite)).
+		CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	token := g.token(t, "short", 2*time.Second, auth.AllPermissions().List()...)
-	for _, p := range servertest.Protocols() {
-		t.Run(p.Name, func(t *testing.T) {
-			t.Parallel()
+	// The streams run at the same time, in goroutines and not in parallel subtests, whose number is limited:
+	// they must begin before the token expires.
+	var streams sync.WaitGroup
+	ended := make([]error, len(servertest.Protocols()))
+	for i, p := range servertest.Protocols() {
+		streams.Go(func() {
 			client := userv1connect.NewUserServiceClient(g.as(p.HTTP2, token), "http://userd.test", p.Options...)
 			stream, err := client.StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{})
 			if err != nil {
-				t.Fatal(err)
+				t.Errorf("%s: %v", p.Name, err)
+				return
 			}
 			defer func() { _ = stream.Close() }()
+			rows := 0
 			for stream.Receive() {
+				rows++
 			}
-			wantError(t, stream.Err(), connect.CodeUnauthenticated, user.CredentialsExpired)
+			if rows != 1 {
+				t.Errorf("%s: got %d rows before the end, want 1", p.Name, rows)
+			}
+			ended[i] = stream.Err()
 		})
 	}
 	for _, accept := range []string{"text/event-stream", "application/x-ndjson"} {
 		for _, over2 := range []bool{false, true} {
-			t.Run(fmt.Sprint(accept, over2), func(t *testing.T) {
-				t.Parallel()
-				text := g.readStream(t, over2, token, accept)
-				if !strings.Contains(text, "CREDENTIALS_EXPIRED") {
-					t.Errorf("ended with %s", text)
+			streams.Go(func() {
+				text, err := g.readStream(t.Context(), over2, token, accept)
+				if err != nil || !strings.Contains(text, "user.created") || !strings.Contains(text, "CREDENTIALS_EXPIRED") {
+					t.Errorf("%s, HTTP/2 %v: ended with %v, %s, want a row and CREDENTIALS_EXPIRED", accept, over2, err, text)
 				}
 			})
 		}
 	}
+	streams.Wait()
+	for i, p := range servertest.Protocols() {
+		t.Run(p.Name, func(t *testing.T) { wantError(t, ended[i], connect.CodeUnauthenticated, user.CredentialsExpired) })
+	}
 }
 
 // readStream reads the stream of all rows to its end.
-func (g guarded) readStream(t *testing.T, over2 bool, token, accept string) string {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://userd.test/api/v1/users/0/activities", http.NoBody)
+func (g guarded) readStream(ctx context.Context, over2 bool, token, accept string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://userd.test/api/v1/users/0/activities", http.NoBody)
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	request.Header.Set("Accept", accept)
 	answer, err := g.as(over2, token).Do(request)
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return string(text), err
 }
 
 // mostAfter bounds the bytes that a client still receives after the expiry: those in flow-control windows
