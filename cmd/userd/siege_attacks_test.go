@@ -528,7 +528,7 @@ func storeAttacks() []attack {
 
 func listsOfNothing(n int) func(a *attacker) error {
 	return func(a *attacker) error {
-		body := enveloped(0, a.marshal(&userv1.ListUsersRequest{Filter: `tags:"no such tag"`, PageSize: 1000}))
+		body := enveloped(0, a.marshal(&userv1.ListUsersRequest{Filter: `created_at < "2000-01-01T00:00:00Z"`, PageSize: 1000}))
 		return a.flood(2, n/2, false, request{
 			method: "POST", path: userv1connect.UserServiceListUsersProcedure, body: func() io.Reader { return bytes.NewReader(body) },
 			header: map[string]string{"Content-Type": grpcProto, "Te": "trailers"},

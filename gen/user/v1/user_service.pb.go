@@ -442,6 +442,12 @@ type ListUsersRequest struct {
 	// keys and values are compared as a whole. A key with spaces is quoted, as in
 	// metadata."full name" = "Ann". != includes users without the key. Default: all. At
 	// most 2048 bytes.
+	//
+	// Equality, a prefix, status, tags, metadata, updated_at and last_activity_id are
+	// answered by an index; of restrictions joined by AND the most selective one, of
+	// restrictions joined by OR those of all. NOT, !=, created_at, and a filter on tags,
+	// metadata or status of more than 1000 users with an order_by other than user_id, scan
+	// users in the order of the list.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Order: user_id, username, email, last_activity_id or updated_at, with the suffix
 	// " desc" for descending order. The last two are the same order. A user that changes
@@ -524,7 +530,7 @@ func (x *ListUsersRequest) GetShowDeleted() bool {
 type ListUsersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Users of this page. A page may have fewer users than page_size, even none, although
-	// more follow: it is limited in users, in bytes and in scanned rows.
+	// more follow: it is limited in bytes, and to 10,000 scanned users.
 	Users []*User `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
 	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`

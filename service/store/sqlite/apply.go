@@ -150,7 +150,10 @@ func (w *writer) writeUser(cur, next *user.User, id int64, keys user.Keys) error
 	var err error
 	switch {
 	case next == nil:
-		return w.deleteUser.exec(id)
+		if err := w.deleteUser.exec(id); err != nil {
+			return err
+		}
+		return w.updatePostings(id, cur, nil)
 	case cur == nil:
 		err = w.insert(next, keys)
 	default:
@@ -165,14 +168,23 @@ func (w *writer) writeUser(cur, next *user.User, id int64, keys user.Keys) error
 }
 
 func (w *writer) insert(u *user.User, keys user.Keys) error {
-	return w.insertUser.exec(columnValues(columns, u, keys.Username, keys.Email)...)
+	if err := w.insertUser.exec(columnValues(columns, u, keys.Username, keys.Email)...); err != nil {
+		return err
+	}
+	return w.updatePostings(u.ID, nil, u)
 }
 
 func (w *writer) update(cur, next *user.User, keys user.Keys) error {
+	var err error
 	if next.Equal(cur, rareColumns) {
-		return w.updateUser.exec(columnValues(updateColumns, next, cur.ID)...)
+		err = w.updateUser.exec(columnValues(updateColumns, next, cur.ID)...)
+	} else {
+		err = w.updateUserFully.exec(columnValues(allUpdateColumns, next, textOrNull(keys.Username), textOrNull(keys.Email), cur.ID)...)
 	}
-	return w.updateUserFully.exec(columnValues(allUpdateColumns, next, textOrNull(keys.Username), textOrNull(keys.Email), cur.ID)...)
+	if err != nil {
+		return err
+	}
+	return w.updatePostings(cur.ID, cur, next)
 }
 
 func textOrNull(s string) driver.Value {

@@ -139,7 +139,10 @@ func BenchmarkList(b *testing.B) {
 		b.Fatal(err)
 	}
 	key, _ := user.UsernameKey(middle.Username)
+	emea := [][]user.Term{{user.FieldByName("tags").ElementTerm("emea")}}
 	for name, q := range map[string]user.ListQuery{
+		"tag/first":        {Terms: emea},
+		"tag/deep":         {Terms: emea, After: &user.ListCursor{ID: middle.ID}},
 		"id/first":         {},
 		"id/deep":          {After: &user.ListCursor{ID: middle.ID}},
 		"username/first":   {Order: user.ByUsername},

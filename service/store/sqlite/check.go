@@ -37,7 +37,7 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 	}
 	k := &checker{conn: c, head: head, progress: progress}
 	defer func() { err = errors.Join(err, c.close()) }()
-	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.schema, k.names, k.users} {
+	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.schema, k.names, k.users, k.postings} {
 		if err := ctx.Err(); err != nil {
 			return k.findings, context.Cause(ctx)
 		}

@@ -36,7 +36,7 @@ var listQueries = [8]string{
 func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, error) {
 	l := &lister{query: query, cursor: query.After}
 	err := scan(ctx, s.pool, func(r *reader) (last bool, err error) {
-		err = l.chunk(r)
+		err = l.read(r)
 		return l.done, err
 	})
 	if err != nil {
@@ -53,6 +53,27 @@ type lister struct {
 	scanned int
 	bytes   int
 	done    bool
+
+	source source
+	clause []int64 // keys of the postings to read
+	sorted sorted
+}
+
+// read reads a chunk.
+func (l *lister) read(r *reader) error {
+	if l.source == notPlanned {
+		if err := l.plan(r); err != nil {
+			return err
+		}
+	}
+	switch l.source {
+	case fromTerms:
+		return l.termChunk(r)
+	case fromSorted:
+		return l.sortedChunk(r)
+	default:
+		return l.chunk(r)
+	}
 }
 
 // chunk reads rows after the cursor. It reads one row more than it may scan, to detect
@@ -170,7 +191,7 @@ func (l *lister) add(row []driver.Value) error {
 	if !l.advances(cursor) {
 		return disorderError{"users"}
 	}
-	if (l.query.ShowDeleted || !u.Deleted()) && (l.query.Match == nil || l.query.Match(u, keys)) {
+	if l.selects(u, keys) {
 		size := u.Size()
 		if len(l.page.Users) > 0 && l.bytes+size > l.query.MaxBytes {
 			l.endAtCursor()
@@ -182,6 +203,11 @@ func (l *lister) add(row []driver.Value) error {
 	l.scanned++
 	l.cursor = cursor
 	return nil
+}
+
+// selects reports whether the list contains a user.
+func (l *lister) selects(u *user.User, keys user.Keys) bool {
+	return (l.query.ShowDeleted || !u.Deleted()) && (l.query.Match == nil || l.query.Match(u, keys))
 }
 
 // cursorOf returns the cursor at a user.

@@ -120,6 +120,7 @@ func makeVersion1(t *testing.T, path string) {
 	statements := []string{
 		`UPDATE users SET status_position = (SELECT max(position) FROM log
 			WHERE log.user_id = users.user_id AND action IN ('user.created', 'user.status_changed'))`,
+		"DROP TABLE postings",
 		"DROP INDEX users_last_activity",
 		"CREATE INDEX users_updated ON users (updated_at)",
 		"DELETE FROM goose_db_version WHERE version_id > 1",

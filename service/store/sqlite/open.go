@@ -153,6 +153,9 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.session, err = findSession(w.conn, s.lock.file); err != nil {
 		return err
 	}
+	if err := buildPostings(ctx, w.conn, s.opts.Logger); err != nil {
+		return err
+	}
 	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger, s.heavy); err != nil {
 		return err
 	}

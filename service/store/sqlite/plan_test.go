@@ -23,8 +23,10 @@ func TestPlans(t *testing.T) {
 		logUser:                       "SEARCH log USING INDEX log_user (user_id=? AND rowid>? AND rowid<?)",
 		strings.Replace(logUser, "position LIMIT", "position DESC LIMIT", 1): "SEARCH log USING INDEX log_user (user_id=? AND rowid>? AND rowid<?)",
 		strings.Replace(logUser, "user_id = ? AND ", "", 1):                  "SEARCH log USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
-		statusQuery: "SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
-		dueQuery:    "SEARCH users USING COVERING INDEX users_purge (purge_at<?)",
+		postingsAfter:  "SEARCH postings USING PRIMARY KEY (term=? AND user_id>?)",
+		postingsBefore: "SEARCH postings USING PRIMARY KEY (term=? AND user_id<?)",
+		statusQuery:    "SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
+		dueQuery:       "SEARCH users USING COVERING INDEX users_purge (purge_at<?)",
 		"SELECT seq FROM request_ids WHERE user_id = ? LIMIT ?":                     "SEARCH request_ids USING COVERING INDEX request_ids_user (user_id=?)",
 		"SELECT seq FROM request_ids WHERE id = ? AND procedure = ? AND caller = ?": "SEARCH request_ids USING COVERING INDEX request_ids_key (id=? AND procedure=? AND caller=?)",
 	} {

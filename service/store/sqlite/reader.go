@@ -16,6 +16,7 @@ type reader struct {
 	first   *stmt
 	due     *stmt
 	lists   [len(listQueries)]*stmt
+	terms   termReader
 }
 
 func newReader(ctx context.Context, path string) (*reader, error) {
@@ -33,6 +34,7 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 	r.timeAt = c.prepare(&err, "SELECT time FROM log WHERE position = ?")
 	r.first = c.prepare(&err, "SELECT min(position) FROM log")
 	r.due = c.prepare(&err, dueQuery)
+	r.terms = newTermReader(&err, c)
 	for i, query := range listQueries {
 		r.lists[i] = c.prepare(&err, query)
 	}

@@ -32,6 +32,8 @@ type writer struct {
 	getUser, getByName, getByEmail              *stmt
 	insertUser, updateUser, updateUserFully     *stmt
 	deleteUser, insertRow, rowRange             *stmt
+	deletePosting                               *stmt
+	postings                                    *postingInserter
 	getRequest, putRequest                      *stmt
 	getShared, keptUntil, putShared, keepShared *stmt
 
@@ -102,6 +104,8 @@ func (w *writer) prepareUsers(err *error) {
 	w.updateUserFully = c.prepare(err, "UPDATE users SET "+assignments(allUpdateColumns)+
 		", username_key = coalesce(?, username_key), email_key = coalesce(?, email_key) WHERE user_id = ?")
 	w.deleteUser = c.prepare(err, "DELETE FROM users WHERE user_id = ?")
+	w.postings = newPostingInserter(err, c)
+	w.deletePosting = c.prepare(err, "DELETE FROM postings WHERE term = ? AND user_id = ?")
 }
 
 func (w *writer) start(head user.Head) { w.head = head }

@@ -190,6 +190,24 @@ func (p *comparison) compare(r *rapid.T) {
 		}
 		p.same(r, "users", p.normalizeUsers(want.Users, true), p.normalizeUsers(got.Users, false))
 	}
+	p.compareTerms(r)
+}
+
+// compareTerms compares the users with some terms.
+func (p *comparison) compareTerms(r *rapid.T) {
+	status, tags, metadata := user.FieldByName("status"), user.FieldByName("tags"), user.FieldByName("metadata")
+	for _, term := range []user.Term{
+		status.StatusTerm(user.StatusActive), tags.ElementTerm("y"), tags.PresentTerm(), metadata.KeyTerm("k"), metadata.PairTerm("k", "anna"),
+	} {
+		clauses := [][]user.Term{{term}}
+		q := user.ListQuery{Order: user.ByUsername, Terms: clauses, Match: hasTerms(clauses), MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20, ShowDeleted: true}
+		want, wantErr := p.model.List(r.Context(), q)
+		got, gotErr := p.store.List(r.Context(), q)
+		if wantErr != nil || gotErr != nil {
+			r.Fatal(wantErr, gotErr)
+		}
+		p.same(r, fmt.Sprintf("users with term %q", term), p.normalizeUsers(want.Users, true), p.normalizeUsers(got.Users, false))
+	}
 }
 
 func (p *comparison) same(r *rapid.T, name string, want, got any) {

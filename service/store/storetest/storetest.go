@@ -27,7 +27,7 @@ type Open func(t *testing.T, opts Options) user.Store
 
 // Run runs the whole suite on stores opened with open.
 func Run(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
-	for _, group := range []map[string]func(*harness){logTests, writeTests, idempotencyTests, readTests, maintenanceTests, fairnessTests} {
+	for _, group := range []map[string]func(*harness){logTests, writeTests, idempotencyTests, readTests, termTests, maintenanceTests, fairnessTests} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
