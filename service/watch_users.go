@@ -67,6 +67,7 @@ type userWatch struct {
 	last    time.Time     // of the last message; zero: none
 	sent    int64         // every change up to this position was sent
 	synced  bool
+	behind  bool // the last page did not reach the head
 }
 
 func (w *userWatch) run(ctx context.Context) error {
@@ -93,14 +94,16 @@ func (w *userWatch) run(ctx context.Context) error {
 	}
 }
 
-// sendPage reads and sends the next page. Its memory is reserved before the read, then adjusted to
-// its size until it is sent.
+// sendPage reads and sends the next page. A stream that is behind reads full pages while memory is
+// available, which is reserved before the read; the base cost of a stream covers small pages. Then
+// the size of the page is reserved until it is sent.
 func (w *userWatch) sendPage(ctx context.Context) (atHead bool, err error) {
-	reserved := feed.UserPageMemory()
-	if w.memory.Grow(budget.Response, reserved) != nil {
-		return false, user.NewOverloadedError()
+	reserved := int64(0)
+	if full := feed.UserPageMemory(); w.behind && w.memory.Grow(budget.Response, full) == nil {
+		reserved = full
 	}
 	defer func() { w.memory.Shrink(budget.Response, reserved) }()
+	w.cursor.SetFullPages(reserved > 0)
 	page, err := w.cursor.Read(ctx)
 	if err != nil {
 		return false, err
@@ -118,6 +121,7 @@ func (w *userWatch) sendPage(ctx context.Context) (atHead bool, err error) {
 		w.sent = page.Changes[i].Position
 	}
 	w.sent = w.cursor.Position()
+	w.behind = !page.AtHead
 	return page.AtHead, nil
 }
 

@@ -208,3 +208,35 @@ func (r *watchRun) create(ctx context.Context, client userv1connect.UserServiceC
 func randomName(random *rand.Rand) string {
 	return fmt.Sprintf("%c-%016x", "ab"[random.IntN(2)], random.Uint64())
 }
+
+// A change that all mirrors read at once ends none of them for lack of memory.
+func TestManyMirrorsReadOneChange(t *testing.T) {
+	const mirrors = 500
+	p := program{dir: t.TempDir(), flags: []string{"--memory-limit", "256MiB"}}.start(t)
+	client := p.client(t, 1<<20)
+	created, err := client.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ann", Email: "ann@example.org"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := within(t, time.Minute)
+	received := make(chan error, mirrors)
+	for range mirrors {
+		if err := mirrorChanges(ctx, client, received); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := created.GetUser().GetUserId()
+	if _, err := client.UpdateUserStatus(ctx, &userv1.UpdateUserStatusRequest{UserId: id, Status: userv1.UserStatus_USER_STATUS_INACTIVE}); err != nil {
+		t.Fatal(err)
+	}
+	for range mirrors {
+		select {
+		case err := <-received:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx))
+		}
+	}
+}

@@ -11,17 +11,14 @@ import (
 )
 
 const (
-	// userPageUsers and userPageBytes bound the users of one page, userPageScanned those scanned
-	// for it, and purgePageRows the purges in it.
-	userPageUsers   = 128
-	userPageBytes   = 32 << 10
+	// userPageScanned bounds the users scanned for one page, and purgePageRows the purges in it.
 	userPageScanned = 1024
 	purgePageRows   = 256
 )
 
-// UserPageMemory returns the maximum memory of a page of users. The first user may exceed the
-// bound in bytes, and a user that was not read to its end is dropped.
-func UserPageMemory() int64 { return userPageBytes + 2*int64(user.MaxUserSize()) }
+// UserPageMemory returns the maximum memory of a full page of users, the first of which may exceed
+// the bound in bytes, and of the user that did not fit.
+func UserPageMemory() int64 { return pageBytes + 2*int64(user.MaxUserSize()) }
 
 // UserCursorOptions select the users of a UserCursor.
 type UserCursorOptions struct {
@@ -84,6 +81,9 @@ func (w wakeups) Wait(ctx context.Context, timer <-chan time.Time) error {
 // Drained is [Cursor.Drained].
 func (w wakeups) Drained() error { return w.cursor.Drained() }
 
+// SetFullPages is [Cursor.SetFullPages]; a full page takes UserPageMemory.
+func (w wakeups) SetFullPages(full bool) { w.cursor.SetFullPages(full) }
+
 // Close unregisters the cursor.
 func (w wakeups) Close() { w.cursor.Close() }
 
@@ -145,7 +145,7 @@ func (c *UserCursor) users(ctx context.Context, after int64) (usersRead, error) 
 	var removed []UserChange
 	page, err := c.feed.store.List(ctx, user.ListQuery{
 		Order: user.ByLastActivity, After: &user.ListCursor{Position: after, ID: math.MaxInt64}, ShowDeleted: true,
-		MaxUsers: userPageUsers, MaxBytes: userPageBytes, MaxScanned: userPageScanned,
+		MaxUsers: c.cursor.query.MaxRows, MaxBytes: c.cursor.query.MaxBytes, MaxScanned: userPageScanned,
 		Match: func(u *user.User, keys user.Keys) bool {
 			if c.matches(u, keys) {
 				return true
