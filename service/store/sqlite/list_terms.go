@@ -13,6 +13,9 @@ import (
 // maxSorted is the largest number of users with a clause of terms that are sorted in memory.
 const maxSorted = 1000
 
+// minPostings is the least number of postings read of each term at a time.
+const minPostings = 8
+
 const (
 	countPostings  = "SELECT count(*) FROM (SELECT 1 FROM postings WHERE term = ? LIMIT ?)"
 	postingsAfter  = "SELECT user_id FROM postings WHERE term = ? AND user_id > ? ORDER BY user_id LIMIT ?"
@@ -94,7 +97,7 @@ func (t *termReader) users(terms []int64, after int64, desc bool, limit int) (id
 	if desc {
 		query, before = t.ids[1], func(a, b int64) bool { return a > b }
 	}
-	each := max(1, limit/max(1, len(terms)))
+	each := max(minPostings, limit/max(1, len(terms)))
 	last = true
 	var reached int64 // up to which all lists were read, unless last
 	for _, term := range terms {
@@ -126,7 +129,8 @@ func (t *termReader) users(terms []int64, after int64, desc bool, limit int) (id
 
 // termChunk reads users of the clause after the cursor, in the order of IDs.
 func (l *lister) termChunk(r *reader) error {
-	ids, last, err := r.terms.users(l.clause, l.id(), l.query.Desc, chunkRows)
+	missing := l.query.MaxUsers - len(l.page.Users) + 1
+	ids, last, err := r.terms.users(l.clause, l.id(), l.query.Desc, min(chunkRows, max(missing, minPostings)))
 	if err != nil {
 		return err
 	}
