@@ -13,11 +13,10 @@ var termTests = map[string]func(*harness){
 	"lists with terms have the same users as a full evaluation, in every order and direction": func(h *harness) {
 		random := rand.New(rand.NewPCG(3, 4))
 		ids := h.fillTerms(random, 1500)
-		h.compareTerms(h.allUsers())
 		for range 2 {
 			ids = h.changeTerms(random, ids)
-			h.compareTerms(h.allUsers())
 		}
+		h.compareTerms(h.allUsers())
 		h.reopen()
 		h.compareTerms(h.allUsers())
 	},
@@ -139,7 +138,7 @@ func (h *harness) compareTerms(reference *modelData) {
 			for n := range 4 {
 				q := user.ListQuery{
 					Order: order, Desc: n%2 == 1, ShowDeleted: n/2 == 1, Terms: clauses, Match: hasTerms(clauses),
-					MaxUsers: 37, MaxScanned: 300, MaxBytes: 1 << 20,
+					MaxUsers: 150, MaxScanned: 300, MaxBytes: 1 << 20,
 				}
 				if n == 3 && order == user.ByUsername {
 					q.Prefix = "b"
