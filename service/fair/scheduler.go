@@ -27,7 +27,7 @@ type Scheduler struct {
 	mu      sync.Mutex
 	slots   int // in total, without those that are lent
 	free    int // negative while slots are lent
-	most    int // slots of one caller
+	most    int // slots of one caller beside others
 	flows   map[string]*flow
 	waiting list[*flow] // flows with waiters, the next one first
 	queued  int         // waiters
@@ -191,9 +191,17 @@ func (s *Scheduler) leave(f *flow) {
 	}
 }
 
+// limit returns the number of slots that one caller may have: all while there is no other caller.
+func (s *Scheduler) limit() int {
+	if len(s.flows) == 1 {
+		return s.slots
+	}
+	return s.most
+}
+
 // acquire is called with the lock and returns without it.
 func (s *Scheduler) acquire(t *Slot) {
-	if t.held || t.flow == nil || s.free > 0 && t.flow.held < s.most && t.flow.queue.empty() {
+	if t.held || t.flow == nil || s.free > 0 && t.flow.held < s.limit() && t.flow.queue.empty() {
 		s.hand(t)
 		s.mu.Unlock()
 		return
@@ -237,7 +245,7 @@ func (s *Scheduler) release(t *Slot) (held bool) {
 	t.held = false
 	t.flow.held--
 	s.free++
-	for s.free > 0 && s.rotate(s.most) {
+	for s.free > 0 && s.rotate(s.limit()) {
 		s.next()
 	}
 	return true
