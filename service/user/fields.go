@@ -127,8 +127,8 @@ func (f *Field) equal(a, b *User) bool {
 	return true
 }
 
-// copy copies the value of src to dst. Lists and maps are not shared.
-func (f *Field) copy(dst, src *User) {
+// Copy copies the value of src to dst. Lists and maps are not shared.
+func (f *Field) Copy(dst, src *User) {
 	switch {
 	case f.Int != nil:
 		*f.Int(dst) = *f.Int(src)
@@ -228,7 +228,7 @@ func (u *User) Equal(other *User, set FieldSet) bool {
 func (u *User) set(src *User, set FieldSet) {
 	for i := range fields {
 		if f := &fields[i]; set.Has(f) {
-			f.copy(u, src)
+			f.Copy(u, src)
 		}
 	}
 }

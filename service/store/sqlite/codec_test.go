@@ -85,6 +85,25 @@ func TestCodecRoundTrip(t *testing.T) {
 	})
 }
 
+func TestDifference(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		from, to := drawUser(r), drawUser(r)
+		for _, f := range columns {
+			if rapid.Bool().Draw(r, f.Name+" unchanged") {
+				f.Copy(to, from)
+			}
+		}
+		a, err := decodeResult(encodeResult(storedResult{difference: newDifference(from, to)}))
+		if err != nil {
+			r.Fatal(err)
+		}
+		got := from.Clone()
+		if err := a.difference.apply(got); err != nil || !got.Equal(to, ^user.FieldSet(0)) {
+			r.Errorf("difference applied to %+v = %+v, %v, want %+v", from, got, err, to)
+		}
+	})
+}
+
 func TestInvalidEncodingsAreErrors(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		b := rapid.SliceOf(rapid.Byte()).Draw(r, "bytes")

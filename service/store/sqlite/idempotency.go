@@ -27,7 +27,7 @@ func (w *writer) lookupResult(key *user.IdempotencyKey) (result user.Result, fou
 		return user.Result{}, false, err
 	}
 	if a.shared {
-		if a.user, err = w.sharedUser(a.user); err != nil {
+		if a.user, _, err = w.sharedUsers.get(a.user); err != nil {
 			return user.Result{}, false, err
 		}
 	}
@@ -52,48 +52,13 @@ func (w *writer) saveResult(key *user.IdempotencyKey, op user.Op, result *user.R
 	if result.User != nil {
 		id = result.User.ID
 	}
-	encoded := encodeResult(a)
-	if len(encoded) > largeResultBytes {
-		if err := w.shareUser(a.user); err != nil {
+	if u := result.User; u != nil && u.Size() > largeUserBytes {
+		if err := w.sharedUsers.save(w, u); err != nil {
 			return err
 		}
 		a.shared = true
-		encoded = encodeResult(a)
 	}
-	return w.putRequest.exec(key.ID, key.Procedure, key.Caller, key.Fingerprint[:], w.clock.UnixMicro(), id, encoded)
-}
-
-// largeResultBytes is the size above which the user of a result is stored in request_users.
-const largeResultBytes = 1 << 10
-
-// shareUser stores a user once for all results that contain it, until the newest of them
-// expires.
-func (w *writer) shareUser(u *user.User) error {
-	key := []driver.Value{u.ID, u.Version, toMicros(u.StatusTime)}
-	until, found, err := w.keptUntil.number(key...)
-	switch {
-	case err != nil:
-		return err
-	case !found:
-		kept := w.clock.Add(2 * user.RequestIDLifetime).UnixMicro()
-		return w.putShared.exec(append(key, kept, encodeResult(storedResult{user: u}))...)
-	case until < w.clock.Add(user.RequestIDLifetime).UnixMicro():
-		return w.keepShared.exec(append([]driver.Value{w.clock.Add(2 * user.RequestIDLifetime).UnixMicro()}, key...)...)
-	}
-	return nil
-}
-
-// sharedUser returns the user in request_users with the ID, version and status time of ref.
-func (w *writer) sharedUser(ref *user.User) (*user.User, error) {
-	row, err := w.getShared.one(ref.ID, ref.Version, toMicros(ref.StatusTime))
-	if err != nil {
-		return nil, err
-	}
-	if row == nil {
-		return nil, errEncoding
-	}
-	a, err := decodeResult(asBlob(row[0]))
-	return a.user, err
+	return w.putRequest.exec(key.ID, key.Procedure, key.Caller, key.Fingerprint[:], w.clock.UnixMicro(), id, encodeResult(a))
 }
 
 // ExpireRequestIDs implements user.Store.

@@ -5,19 +5,22 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/user"
 )
 
-// Requests without effect on a large user store one copy of it, which expires with them.
-func TestStoredResultsShareALargeUser(t *testing.T) {
-	now := time.Now()
+// openAt opens a store whose clock is now.
+func openAt(t *testing.T, now *time.Time) *Store {
+	t.Helper()
 	s, err := Open(t.Context(), Options{
-		Path: filepath.Join(t.TempDir(), "users.db"), Logger: slog.New(slog.DiscardHandler), Clock: clock.FromWallClock(func() time.Time { return now }),
+		Path: filepath.Join(t.TempDir(), "users.db"), Logger: slog.New(slog.DiscardHandler), Clock: clock.FromWallClock(func() time.Time { return *now }),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -27,9 +30,16 @@ func TestStoredResultsShareALargeUser(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return s
+}
+
+const metadataBytes = 60 * 1000
+
+func createLargeUser(t *testing.T, s *Store) *user.User {
+	t.Helper()
 	metadata := make(map[string]string)
 	for i := range 60 {
-		metadata[fmt.Sprint("key", i)] = strings.Repeat("v", 1000)
+		metadata[fmt.Sprint("key", i)] = strings.Repeat("v", metadataBytes/60)
 	}
 	op, err := user.NewCreate(user.User{Username: "anna", Email: "anna@example.org", Metadata: metadata})
 	if err != nil {
@@ -39,37 +49,151 @@ func TestStoredResultsShareALargeUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const requests = 200
-	for i := range requests {
-		key := &user.IdempotencyKey{Caller: "c", Procedure: "p", ID: fmt.Sprint(i), Fingerprint: [32]byte{1}}
-		if _, err := user.ApplyOne(t.Context(), s, user.Change{Op: &user.ReadBarrier{ID: created.User.ID}, IdempotencyKey: key}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	stored := func() (rows, bytes int64) {
-		t.Helper()
-		err := s.do(t.Context(), func(w *writer) error {
-			return w.conn.rows("SELECT count(*), coalesce(sum(length(answer)), 0) FROM "+
-				"(SELECT answer FROM request_ids UNION ALL SELECT answer FROM request_users)", func(row []driver.Value) error {
-				rows, bytes = asNumber(row[0]), asNumber(row[1])
-				return nil
-			})
+	return created.User
+}
+
+// storedResults returns the number of rows of stored results, and their size.
+func storedResults(t *testing.T, s *Store) (rows, bytes int64) {
+	t.Helper()
+	err := s.do(t.Context(), func(w *writer) error {
+		return w.conn.rows("SELECT count(*), coalesce(sum(length(answer)), 0) FROM "+
+			"(SELECT answer FROM request_ids UNION ALL SELECT answer FROM request_users)", func(row []driver.Value) error {
+			rows, bytes = asNumber(row[0]), asNumber(row[1])
+			return nil
 		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows, bytes
+}
+
+func withRequestID(op user.Op, id int) user.Change {
+	return user.Change{Op: op, IdempotencyKey: &user.IdempotencyKey{Caller: "c", Procedure: "p", ID: fmt.Sprint(id), Fingerprint: [32]byte{1}}}
+}
+
+// Small requests to a large user store one copy of it, which expires with them.
+func TestStoredResultsShareALargeUser(t *testing.T) {
+	const requests = 200
+	for name, op := range map[string]func(id int64, i int) user.Op{
+		"without effect": func(id int64, _ int) user.Op { return &user.ReadBarrier{ID: id} },
+		"status": func(id int64, i int) user.Op {
+			return &user.SetStatus{ID: id, Status: []user.Status{user.StatusInactive, user.StatusActive}[i%2]}
+		},
+		"metadata entry": func(id int64, i int) user.Op {
+			value := fmt.Sprint(i)
+			return &user.Update{ID: id, Patch: user.Patch{Entries: map[string]*string{"key0": &value}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			s := openAt(t, &now)
+			id := createLargeUser(t, s).ID
+			for i := range requests {
+				if _, err := user.ApplyOne(t.Context(), s, withRequestID(op(id, i), i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if rows, bytes := storedResults(t, s); rows > 2*requests || bytes > 2*metadataBytes+requests*150 {
+				t.Errorf("%d results: %d rows with %d bytes, want one copy of the user", requests, rows, bytes)
+			}
+			now = now.Add(2*user.RequestIDLifetime + time.Second)
+			for range 5 {
+				if _, err := s.ExpireRequestIDs(t.Context(), requests); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if rows, _ := storedResults(t, s); rows != 0 {
+				t.Errorf("%d rows left after all results expired, want 0", rows)
+			}
+		})
+	}
+}
+
+// The whole user is stored again after maxDifferences, and repeated requests return their first result.
+func TestStoredResultsRestoreALargeUser(t *testing.T) {
+	now := time.Now()
+	s := openAt(t, &now)
+	id := createLargeUser(t, s).ID
+	var changes []user.Change
+	var want []user.Result
+	for i := range maxDifferences + 50 {
+		change := withRequestID(&user.SetStatus{ID: id, Status: []user.Status{user.StatusInactive, user.StatusActive}[i%2]}, i)
+		result, err := user.ApplyOne(t.Context(), s, change)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return rows, bytes
+		changes, want = append(changes, change), append(want, result)
 	}
-	if rows, bytes := stored(); rows != requests+1 || bytes > 64<<10+requests*64 {
-		t.Errorf("%d results: %d rows with %d bytes, want one copy of the user", requests, rows, bytes)
+	if _, bytes := storedResults(t, s); bytes < 2*metadataBytes {
+		t.Errorf("%d results have %d bytes, want two copies of the user", len(want), bytes)
 	}
-	now = now.Add(2*user.RequestIDLifetime + time.Second)
-	for range 3 {
-		if _, err := s.ExpireRequestIDs(t.Context(), requests); err != nil {
-			t.Fatal(err)
+	for i, change := range changes {
+		got, err := user.ApplyOne(t.Context(), s, change)
+		if err != nil || !reflect.DeepEqual(got.User, want[i].User) {
+			t.Fatalf("repeated request %d = version %d, %v, want version %d", i, got.User.Version, err, want[i].User.Version)
 		}
 	}
-	if rows, _ := stored(); rows != 0 {
-		t.Errorf("%d rows left after all results expired, want 0", rows)
+}
+
+// Random requests, with time that passes, to a large user: a repeated request returns its first result.
+func TestRepeatedRequestsToALargeUser(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		now := time.Now()
+		s := openAt(t, &now)
+		id := createLargeUser(t, s).ID
+		type request struct {
+			change user.Change
+			user   *user.User
+			at     time.Time
+		}
+		var requests []request
+		for i := range rapid.IntRange(1, 40).Draw(r, "requests") {
+			change := withRequestID(drawOp(r, id), i)
+			result, err := user.ApplyOne(t.Context(), s, change)
+			if err != nil {
+				r.Fatal(err)
+			}
+			requests = append(requests, request{change, result.User, now})
+			if rapid.IntRange(0, 4).Draw(r, "wait") == 0 {
+				now = now.Add(time.Duration(rapid.IntRange(1, 30).Draw(r, "hours")) * time.Hour)
+			}
+			if rapid.IntRange(0, 4).Draw(r, "expire") == 0 {
+				if _, err := s.ExpireRequestIDs(t.Context(), rapid.IntRange(1, 4).Draw(r, "limit")); err != nil {
+					r.Fatal(err)
+				}
+			}
+		}
+		for i, request := range requests {
+			if now.Sub(request.at) >= user.RequestIDLifetime {
+				continue
+			}
+			got, err := user.ApplyOne(t.Context(), s, request.change)
+			if err != nil || !got.User.Equal(request.user, ^user.FieldSet(0)) {
+				r.Fatalf("repeated request %d = %+v, %v, want %+v", i, got.User, err, request.user)
+			}
+		}
+	})
+}
+
+// drawOp draws a small or large change of a user.
+func drawOp(r *rapid.T, id int64) user.Op {
+	value := strings.Repeat("w", rapid.SampledFrom([]int{1, 1000}).Draw(r, "value"))
+	key := fmt.Sprint("key", rapid.IntRange(0, 3).Draw(r, "key"))
+	switch rapid.IntRange(0, 6).Draw(r, "op") {
+	case 0:
+		return &user.ReadBarrier{ID: id}
+	case 1:
+		return &user.SetStatus{ID: id, Status: user.Status(rapid.IntRange(1, 3).Draw(r, "status"))}
+	case 2:
+		return &user.Update{ID: id, Patch: user.Patch{Entries: map[string]*string{key: &value}}}
+	case 3:
+		return &user.Update{ID: id, Patch: user.Patch{Entries: map[string]*string{key: nil}}}
+	case 4:
+		return &user.Update{ID: id, Patch: user.Patch{Set: user.NewFieldSet("metadata"), Values: user.User{Metadata: map[string]string{key: value, "other": strings.Repeat("x", 1000)}}}}
+	case 5:
+		return &user.Update{ID: id, Patch: user.Patch{Set: user.NewFieldSet("metadata")}}
+	default:
+		return &user.Update{ID: id, Patch: user.Patch{Set: user.NewFieldSet("tags"), Values: user.User{Tags: strings.Fields(value + " " + key)}}}
 	}
 }

@@ -17,6 +17,8 @@ type storedResult struct {
 	rows     int
 	user     *user.User
 	shared   bool // only the key of the user is encoded; the user is in request_users
+
+	difference *difference // from the user in the row before; in request_users only
 }
 
 // Field numbers of the protobuf message of a stored result. Fields can be added, and unknown fields
@@ -30,6 +32,7 @@ type storedResult struct {
 //	  int64 rows = 4;
 //	  User user = 5;
 //	  bool shared = 6;
+//	  Difference difference = 7;
 //	}
 const (
 	resultOutcome = iota + 1
@@ -38,6 +41,7 @@ const (
 	resultRows
 	resultUser
 	resultShared
+	resultDifference
 )
 
 // Field numbers of a map entry.
@@ -59,6 +63,9 @@ func encodeResult(a storedResult) []byte {
 	}
 	if u != nil {
 		b = appendBytes(b, resultUser, encodeUser(u))
+	}
+	if a.difference != nil {
+		b = appendBytes(b, resultDifference, a.difference.encode())
 	}
 	return b
 }
@@ -84,6 +91,8 @@ func decodeResult(stored []byte) (a storedResult, err error) {
 			a.user, err = decodeUser(v.bytes)
 		case resultShared:
 			a.shared = v.number != 0
+		case resultDifference:
+			a.difference, err = decodeDifference(v.bytes)
 		}
 		return err
 	})
@@ -148,7 +157,12 @@ func appendBytes[T string | []byte](b []byte, field int32, value T) []byte {
 
 func decodeUser(b []byte) (*user.User, error) {
 	u := new(user.User)
-	return u, eachField(b, func(v protoValue) error {
+	return u, mergeUser(u, b)
+}
+
+// mergeUser sets the fields of a message in u. It appends to lists and adds to maps.
+func mergeUser(u *user.User, b []byte) error {
+	return eachField(b, func(v protoValue) error {
 		for _, f := range columns {
 			if f.Number == v.field {
 				return decodeField(f, u, v)

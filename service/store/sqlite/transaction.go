@@ -29,13 +29,13 @@ type writer struct {
 	savepoint, releaseSavepoint, rollbackToSavepoint *stmt
 	walCheckpoint                                    *stmt
 
-	getUser, getByName, getByEmail              *stmt
-	insertUser, updateUser, updateUserFully     *stmt
-	deleteUser, insertRow, rowRange             *stmt
-	deletePosting                               *stmt
-	postings                                    *postingInserter
-	getRequest, putRequest                      *stmt
-	getShared, keptUntil, putShared, keepShared *stmt
+	getUser, getByName, getByEmail          *stmt
+	insertUser, updateUser, updateUserFully *stmt
+	deleteUser, insertRow, rowRange         *stmt
+	deletePosting                           *stmt
+	postings                                *postingInserter
+	getRequest, putRequest                  *stmt
+	sharedUsers                             sharedUsers
 
 	commit       func() error // commitAll; replaced in tests
 	checkpointed int          // pages written before the last checkpoint
@@ -84,11 +84,8 @@ func (w *writer) prepareTransaction(err *error) {
 	w.walCheckpoint = c.prepare(err, "PRAGMA wal_checkpoint(PASSIVE)")
 	w.insertRow = c.prepare(err, "INSERT INTO log ("+logColumns+") VALUES (?, ?, ?, ?, ?)")
 	w.rowRange = c.prepare(err, "SELECT "+logColumns+" FROM log WHERE position >= ? AND position < ? ORDER BY position")
+	w.sharedUsers = newSharedUsers(err, c)
 	w.getRequest = c.prepare(err, "SELECT fingerprint, created_at, answer FROM request_ids WHERE id = ? AND procedure = ? AND caller = ?")
-	w.getShared = c.prepare(err, "SELECT answer FROM request_users WHERE user_id = ? AND version = ? AND status_time = ?")
-	w.keptUntil = c.prepare(err, "SELECT kept_until FROM request_users WHERE user_id = ? AND version = ? AND status_time = ?")
-	w.putShared = c.prepare(err, "INSERT INTO request_users (user_id, version, status_time, kept_until, answer) VALUES (?, ?, ?, ?, ?)")
-	w.keepShared = c.prepare(err, "UPDATE request_users SET kept_until = ? WHERE user_id = ? AND version = ? AND status_time = ?")
 	w.putRequest = c.prepare(err, "INSERT OR REPLACE INTO request_ids (id, procedure, caller, fingerprint, created_at, user_id, answer) "+
 		"VALUES (?, ?, ?, ?, ?, ?, ?)")
 }
