@@ -63,6 +63,7 @@ func newTargets(t *testing.T) map[string]front {
 		"nginx with an unallowed name": b.nginx("nginx defaults", open),
 		"nginx to a socket":            b.nginx("nginx", b.serveSocket()),
 		"haproxy":                      b.haproxy(token),
+		"caddy":                        b.caddy(token),
 		"Go's ReverseProxy":            b.reverseProxy(token),
 		"empty responses":              b.emptyResponses(),
 	}
@@ -181,6 +182,18 @@ func (b *builder) haproxy(behind front) front {
 		"bind :443", "bind 127.0.0.1:"+port, "/etc/ssl/userd.pem", both)
 	path := servertest.WriteFile(b.t, dir, "haproxy.cfg", []byte(config))
 	b.startProxy(port, "haproxy", "-db", "-f", path)
+	return front{url: "https://127.0.0.1:" + port, token: behind.token, ca: b.ca, pages: behind.pages, backend: behind.backend}
+}
+
+// caddy starts Caddy with the configuration of the README, but with a certificate of the test.
+func (b *builder) caddy(behind front) front {
+	dir, port := b.t.TempDir(), freePort(b.t)
+	cert, key := b.authority.Server(b.t).Write(b.t, dir)
+	config := replace(b.t, readmeConfig(b.t, "caddy"), "127.0.0.1:8080", behind.backend.addr,
+		"userd.example.com {", "https://127.0.0.1:"+port+" {\n    tls "+cert+" "+key)
+	config = "{\n    admin off\n    auto_https disable_redirects\n}\n" + config
+	path := servertest.WriteFile(b.t, dir, "Caddyfile", []byte(config))
+	b.startProxy(port, "caddy", "run", "--adapter", "caddyfile", "--config", path)
 	return front{url: "https://127.0.0.1:" + port, token: behind.token, ca: b.ca, pages: behind.pages, backend: behind.backend}
 }
 

@@ -60,12 +60,14 @@ func suites() []suite {
 		{client: grpcio, at: "nginx to a socket", cases: []string{"kinds"}},
 		{client: grpcio, at: "haproxy", cases: []string{"kinds", "no-token", "unknown-method", "many-violations"}},
 		{client: grpcio, at: "haproxy", cases: []string{"idle-behind-proxy"}, waits: true},
+		{client: grpcio, at: "caddy", cases: []string{"kinds", "no-token", "unknown-method", "many-violations"}},
 		{client: grpcio, at: "Go's ReverseProxy", cases: []string{"kinds", "no-token"}},
 
 		{client: grpcJS, at: "open", cases: []string{"kinds", "unknown-method"}},
 		{client: grpcJS, at: "open", cases: []string{"keepalive"}, waits: true},
 		{client: grpcJS, at: "nginx", cases: []string{"kinds", "no-token", "unknown-method"}},
 		{client: grpcJS, at: "haproxy", cases: []string{"kinds", "no-token", "unknown-method"}},
+		{client: grpcJS, at: "caddy", cases: []string{"kinds", "no-token", "unknown-method"}},
 
 		{client: connectNode, at: "open", cases: []string{"kinds", "live"}},
 		{client: connectNode, at: "token", cases: []string{"no-token"}},
@@ -75,6 +77,7 @@ func suites() []suite {
 		{client: connectNode, at: "nginx with its defaults", cases: []string{"idle"}, waits: true, env: []string{http1}},
 		{client: connectNode, at: "haproxy", cases: []string{"kinds", "live", "no-token"}},
 		{client: connectNode, at: "haproxy", cases: []string{"idle"}, waits: true},
+		{client: connectNode, at: "caddy", cases: []string{"kinds", "live", "no-token"}},
 		{client: connectNode, at: "Go's ReverseProxy", cases: []string{"kinds", "live"}},
 
 		{client: browser, at: "open", cases: []string{
@@ -86,6 +89,7 @@ func suites() []suite {
 		{client: browser, at: "nginx with its defaults", cases: []string{"connect-kinds", "google-kinds"}},
 		{client: browser, at: "nginx with its defaults", cases: []string{"native-idle", "polyfill-idle"}, waits: true},
 		{client: browser, at: "haproxy", cases: []string{"connect-kinds", "google-kinds"}},
+		{client: browser, at: "caddy", cases: []string{"connect-kinds", "google-kinds"}},
 	}
 }
 
