@@ -233,7 +233,9 @@ func (b *builder) startProxy(port string, argv ...string) {
 	}
 }
 
-// reverseProxy is a proxy with net/http/httputil.
+// reverseProxy is a proxy with net/http/httputil. It has no FlushInterval: streams are flushed at once
+// without it, and a negative one may flush the header of a Trailers-Only response before it ends, so
+// that gRPC clients miss the status.
 func (b *builder) reverseProxy(behind front) front {
 	target, err := url.Parse(behind.url)
 	if err != nil {
@@ -247,7 +249,7 @@ func (b *builder) reverseProxy(behind front) front {
 			r.SetXForwarded()
 			r.Out.Host = r.In.Host
 		},
-		Transport: &http.Transport{Protocols: &h2c}, FlushInterval: -1,
+		Transport: &http.Transport{Protocols: &h2c},
 	}
 	return front{url: b.listenH2C(proxy), token: behind.token, pages: behind.pages, backend: behind.backend}
 }
