@@ -3,15 +3,10 @@ package auth
 import (
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
-	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
-
+	"github.com/yourorg/userservice/service/httperror"
 	"github.com/yourorg/userservice/service/protocol"
-	"github.com/yourorg/userservice/service/rpcstatus"
 )
 
 // MiddlewareOptions configure Middleware.
@@ -33,13 +28,6 @@ type MiddlewareOptions struct {
 	// LimitRefusals, if set, is called before a request is rejected. It may write a
 	// rate-limit response instead, and then returns true.
 	LimitRefusals func(http.ResponseWriter, *http.Request) bool
-	// ErrorWriter writes the errors of RPCs. nil: connect.NewErrorWriter.
-	ErrorWriter ErrorWriter
-}
-
-// An ErrorWriter writes an error in the protocol of the request.
-type ErrorWriter interface {
-	Write(w http.ResponseWriter, r *http.Request, err error) error
 }
 
 // Middleware returns HTTP middleware that authenticates a request before its body is read and
@@ -51,9 +39,6 @@ type ErrorWriter interface {
 // The decision is by path, and a path can have several spellings. That is safe: an unknown
 // path needs credentials, and an interceptor authorizes the procedure.
 func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
-	if opts.ErrorWriter == nil {
-		opts.ErrorWriter = connect.NewErrorWriter()
-	}
 	return func(next http.Handler) http.Handler {
 		if opts.Authenticate == nil {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -95,28 +80,11 @@ func (o *MiddlewareOptions) refuse(w http.ResponseWriter, r *http.Request, err e
 	if o.OnRefused != nil {
 		o.OnRefused(r, refused)
 	}
-	SkipRequestBody(w, r)
 	w.Header().Set("Cache-Control", "no-store")
-	st, _ := rpcstatus.From(refused)
-	spoken := protocol.Of(r)
-	if !spoken.IsEnveloped() {
+	if !protocol.Of(r).IsEnveloped() {
 		w.Header().Set("WWW-Authenticate", challenge(refused))
 	}
-	if spoken == protocol.REST {
-		writeStatus(w, st, refused)
-		return
-	}
-	_ = o.ErrorWriter.Write(w, r, rpcstatus.ConnectError(st)) // the client may have disconnected
-}
-
-// SkipRequestBody makes a response independent of the rest of the request body. Over
-// HTTP/1.1 net/http reads up to 256 KiB of an unread body before it sends the response, so
-// that it can reuse the connection. A client that never sends the body would get no response,
-// so the connection is closed instead.
-func SkipRequestBody(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		w.Header().Set("Connection", "close")
-	}
+	httperror.Write(w, r, refused)
 }
 
 // challenge returns the WWW-Authenticate header. It names no error if the request had no
@@ -127,21 +95,4 @@ func challenge(refused *RefusedError) string {
 		return scheme
 	}
 	return scheme + `, error="invalid_token", error_description="` + refused.Cause.text() + `"`
-}
-
-func writeStatus(w http.ResponseWriter, st *status.Status, refused *RefusedError) {
-	body, err := protojson.Marshal(st)
-	if err != nil {
-		body, _ = protojson.Marshal(&status.Status{Code: st.GetCode(), Message: st.GetMessage()})
-	}
-	body = append(body, '\n')
-	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(len(body)))
-	header.Set("X-Content-Type-Options", "nosniff")
-	if refused.Cause == CauseNoKeys {
-		header.Set("Retry-After", strconv.Itoa(int(keysRetryAfter.Seconds())))
-	}
-	w.WriteHeader(http.StatusUnauthorized)
-	_, _ = w.Write(body) // the client may have disconnected
 }

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/yourorg/userservice/service/rpcstatus"
+
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
 )
@@ -49,11 +51,11 @@ var formats = map[string]format{
 			if final {
 				id = endEvent
 			}
-			if retry := detail[*errdetails.RetryInfo](s).GetRetryDelay(); retry != nil {
+			if retry := rpcstatus.Detail[*errdetails.RetryInfo](s).GetRetryDelay(); retry != nil {
 				dst = appendRetry(dst, retry.AsDuration())
 			}
 			dst = append(dst, "event: error\n"...)
-			return appendEvent(dst, id, marshalStatus(s))
+			return appendEvent(dst, id, rpcstatus.JSON(s))
 		},
 	},
 	typeLines: {
@@ -66,7 +68,7 @@ var formats = map[string]format{
 		heartbeat: func(dst []byte) []byte { return append(dst, '\n') },
 		failure: func(dst []byte, s *status.Status, _ bool) []byte {
 			dst = append(dst, `{"error":`...)
-			return append(append(dst, marshalStatus(s)...), "}\n"...)
+			return append(append(dst, rpcstatus.JSON(s)...), "}\n"...)
 		},
 	},
 }

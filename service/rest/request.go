@@ -8,6 +8,9 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/yourorg/userservice/service/httperror"
+	"github.com/yourorg/userservice/service/rpcstatus"
+
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
@@ -221,8 +224,8 @@ func (h *handler) writeBodyError(w http.ResponseWriter, err error) {
 		h.invalid(w, user.Violation{Field: bodyName, Message: "does not match its Content-Encoding"})
 	case errors.As(err, &failure):
 		s := statusOf(failure)
-		h.countRejection(reason(s))
-		writeStatus(w, httpCode(s), s)
+		h.countRejection(rpcstatus.Reason(s))
+		httperror.WriteStatus(w, httpCode(s), s)
 	default:
 		h.invalid(w, user.Violation{Field: bodyName, Message: "incomplete"})
 	}

@@ -21,6 +21,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/codec"
+	"github.com/yourorg/userservice/service/httperror"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -182,9 +183,7 @@ func (h *handler) authorized(w http.ResponseWriter, r *http.Request, rt *route) 
 	if !ok {
 		refused = user.NewInternalError("")
 	}
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		w.Header().Set("Connection", "close") // net/http would first wait for the body
-	}
+	httperror.SkipRequestBody(w, r)
 	h.refuseError(w, refused)
 	return false
 }

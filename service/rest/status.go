@@ -5,29 +5,25 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
-	"math"
 	"net/http"
-	"strconv"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/yourorg/userservice/service/httperror"
 	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
 
 func httpCode(s *status.Status) int {
-	return rpcstatus.HTTPStatus(user.Code(s.GetCode()), reason(s))
+	return rpcstatus.HTTPStatus(user.Code(s.GetCode()), rpcstatus.Reason(s))
 }
 
 // refuse writes an HTTP error with a Status that has no reason.
 func refuse(w http.ResponseWriter, httpStatus int, message string) {
-	writeStatus(w, httpStatus, &status.Status{Code: int32(rpcstatus.CodeOf(httpStatus)), Message: message})
+	httperror.WriteStatus(w, httpStatus, &status.Status{Code: int32(rpcstatus.CodeOf(httpStatus)), Message: message})
 }
 
 // invalid writes an error with violations.
@@ -38,53 +34,8 @@ func (h *handler) invalid(w http.ResponseWriter, violations ...user.Violation) {
 // refuseError writes and counts the error of a request that does not reach an RPC.
 func (h *handler) refuseError(w http.ResponseWriter, err *user.Error) {
 	h.opts.Refused(err.Reason)
-	WriteError(w, err)
-}
-
-// WriteError writes the response for a domain error.
-func WriteError(w http.ResponseWriter, err *user.Error) {
 	s, _ := rpcstatus.From(err)
-	writeStatus(w, httpCode(s), s)
-}
-
-func writeStatus(w http.ResponseWriter, httpStatus int, s *status.Status) {
-	body := append(marshalStatus(s), '\n')
-	header := w.Header()
-	header.Set("Content-Type", typeJSON)
-	header.Set("Cache-Control", "no-store")
-	header.Set("Content-Length", strconv.Itoa(len(body)))
-	header.Set("X-Content-Type-Options", "nosniff")
-	if retry := detail[*errdetails.RetryInfo](s).GetRetryDelay(); retry != nil {
-		seconds := int64(math.Ceil(retry.AsDuration().Seconds()))
-		header.Set("Retry-After", strconv.FormatInt(max(seconds, 0), 10))
-	}
-	w.WriteHeader(httpStatus)
-	_, _ = w.Write(body) //nolint:gosec,nolintlint // JSON, not HTML; the client may have disconnected
-}
-
-// marshalStatus encodes a Status. If a detail has an unknown type, all details are omitted.
-func marshalStatus(s *status.Status) []byte {
-	body, err := protojson.Marshal(s)
-	if err != nil {
-		body, _ = protojson.Marshal(&status.Status{Code: s.GetCode(), Message: s.GetMessage()})
-	}
-	return body
-}
-
-func detail[T proto.Message](s *status.Status) T {
-	var none T
-	for _, packed := range s.GetDetails() {
-		if message, err := packed.UnmarshalNew(); err == nil {
-			if found, ok := message.(T); ok {
-				return found
-			}
-		}
-	}
-	return none
-}
-
-func reason(s *status.Status) user.Reason {
-	return user.Reason(detail[*errdetails.ErrorInfo](s).GetReason())
+	httperror.WriteStatus(w, httpCode(s), s)
 }
 
 func statusOf(err *connect.Error) *status.Status {
@@ -102,7 +53,7 @@ func (h *handler) statusOfRPC(ctx context.Context, err error) *status.Status {
 		s := statusOf(failure)
 		switch failure.Code() {
 		case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
-			if reason(s) != "" {
+			if rpcstatus.Reason(s) != "" {
 				return s
 			}
 		default:

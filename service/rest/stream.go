@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/yourorg/userservice/service/httperror"
+
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/status"
@@ -312,7 +314,7 @@ func (s *stream) noContent() {
 func (s *stream) sendError(st *status.Status) {
 	final := !s.committed && s.sentAsEvent(st)
 	if !final && !s.committed {
-		writeStatus(s.w, httpCode(st), st)
+		httperror.WriteStatus(s.w, httpCode(st), st)
 		return
 	}
 	if s.commit() == nil && s.write(s.format.failure(nil, st, final && !transient(st))) == nil {
@@ -324,7 +326,7 @@ func (s *stream) sendError(st *status.Status) {
 // hides the body of an error response and does not reconnect, so this is done for a resumed
 // stream and for a position that is out of range.
 func (s *stream) sentAsEvent(st *status.Status) bool {
-	return s.format.events && (s.last.given || reason(st) == user.PositionOutOfRange)
+	return s.format.events && (s.last.given || rpcstatus.Reason(st) == user.PositionOutOfRange)
 }
 
 // transient reports whether an error may be transient.

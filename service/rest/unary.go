@@ -5,6 +5,9 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/yourorg/userservice/service/httperror"
+	"github.com/yourorg/userservice/service/rpcstatus"
+
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
@@ -22,12 +25,12 @@ func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, 
 	}
 	response, failure := h.call(w.Header(), r, c)
 	if failure != nil {
-		writeStatus(w, c.httpCode(failure), failure)
+		httperror.WriteStatus(w, c.httpCode(failure), failure)
 		return
 	}
 	body, err := marshalJSON(nil, response, c.fields()...)
 	if err != nil {
-		writeStatus(w, http.StatusInternalServerError, h.internalStatus(r.Context(), err))
+		httperror.WriteStatus(w, http.StatusInternalServerError, h.internalStatus(r.Context(), err))
 		return
 	}
 	if etag := etagOfWrite(r.Method, response); etag != "" {
@@ -49,9 +52,9 @@ func (h *handler) call(header http.Header, r *http.Request, c *call) (proto.Mess
 			return in.response, nil
 		}
 		failure := h.statusOfRPC(r.Context(), err)
-		if len(left) > 0 && reason(failure) == user.EtagMismatch {
+		if len(left) > 0 && rpcstatus.Reason(failure) == user.EtagMismatch {
 			left = left[1:]
-			if current := detail[*errdetails.ErrorInfo](failure).GetMetadata()["etag"]; current != "" {
+			if current := rpcstatus.Detail[*errdetails.ErrorInfo](failure).GetMetadata()["etag"]; current != "" {
 				left = slices.DeleteFunc(slices.Clone(left), func(tag string) bool { return tag != current })
 			}
 			if len(left) > 0 {
@@ -66,7 +69,7 @@ func (h *handler) call(header http.Header, r *http.Request, c *call) (proto.Mess
 }
 
 func (c *call) httpCode(s *status.Status) int {
-	if len(c.etags) > 0 && reason(s) == user.EtagMismatch {
+	if len(c.etags) > 0 && rpcstatus.Reason(s) == user.EtagMismatch {
 		return http.StatusPreconditionFailed
 	}
 	return httpCode(s)

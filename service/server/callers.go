@@ -98,7 +98,6 @@ func loadTokens(ctx context.Context, cfg *Config, log *slog.Logger, registry pro
 func (c *callers) middleware(onRefused func(*http.Request, *auth.RefusedError), limits *limits) func(http.Handler) http.Handler {
 	opts := auth.MiddlewareOptions{
 		Policy: c.policy, OpenPaths: []string{"/"}, OnRefused: onRefused, LimitRefusals: limits.rejectExcess, OnAuthenticated: limits.authenticated,
-		ErrorWriter: newRefusals(),
 	}
 	if c.documented {
 		opts.OpenPaths = append(opts.OpenPaths, rest.OpenAPIPath)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/yourorg/userservice/service/httperror"
+
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/intercept"
@@ -97,13 +99,12 @@ type limits struct {
 	streamingBody func(*http.Request) bool
 	// countRejected counts a rejected request by its reason.
 	countRejected func(reason string)
-	refusals      *refusals
 	proxies       trustedProxies
 }
 
 // newLimits returns the configured limits and sets the memory limit of the Go runtime.
 func newLimits(cfg *Config, additional []Service, log *slog.Logger, metrics *telemetry.Metrics) (*limits, error) {
-	l := &limits{cfg: cfg, countRejected: metrics.RequestRejected, refusals: newRefusals(), scheduler: fair.NewScheduler(), streamingBody: streamingBody(additional)}
+	l := &limits{cfg: cfg, countRejected: metrics.RequestRejected, scheduler: fair.NewScheduler(), streamingBody: streamingBody(additional)}
 	var err error
 	if l.proxies, err = parseTrustedProxies(cfg.TrustedProxy); err != nil {
 		return nil, err
@@ -186,5 +187,5 @@ func newRateLimitedError(wait time.Duration) *user.Error {
 func (l *limits) refuse(w http.ResponseWriter, r *http.Request, err *user.Error) {
 	l.countRejected(string(err.Reason))
 	stateOf(r.Context()).limited = err
-	l.refusals.refuse(w, r, err)
+	httperror.Write(w, r, err)
 }

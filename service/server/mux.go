@@ -5,6 +5,8 @@ import (
 	"path"
 	"strings"
 
+	"github.com/yourorg/userservice/service/httperror"
+
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
@@ -40,7 +42,7 @@ func routes(rpc, resources http.Handler, c *callers, additional []Service) *http
 	for procedure := range procedures(additional) {
 		mux.Handle(procedure, calls)
 	}
-	mux.HandleFunc("/", newRefusals().notFound)
+	mux.HandleFunc("/", httperror.NotFound)
 	mux.Handle("GET /{$}", notRPC(serveHints(c)))
 	mux.Handle(rest.Prefix, resources)
 	if c.documented {

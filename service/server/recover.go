@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/yourorg/userservice/service/httperror"
+
 	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
@@ -13,7 +15,6 @@ import (
 // recoverPanics responds with INTERNAL to a panic outside of connect.WithRecover: in middleware, REST
 // conversion or an interceptor. It belongs just inside the guard.
 func recoverPanics(log *slog.Logger, next http.Handler) http.Handler {
-	refusals := newRefusals()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { //nolint:contextcheck // the context of the request
 			value := recover()
@@ -31,7 +32,7 @@ func recoverPanics(log *slog.Logger, next http.Handler) http.Handler {
 			if !ok || x.Started() {
 				panic(http.ErrAbortHandler) // aborts the partial response
 			}
-			writeInternalError(w, r, refusals, incident)
+			writeInternalError(w, r, incident)
 		}()
 		next.ServeHTTP(w, r)
 	})
@@ -39,11 +40,11 @@ func recoverPanics(log *slog.Logger, next http.Handler) http.Handler {
 
 // writeInternalError responds in the protocol of the request, without the headers that describe the failed
 // response.
-func writeInternalError(w http.ResponseWriter, r *http.Request, refusals *refusals, incident string) {
+func writeInternalError(w http.ResponseWriter, r *http.Request, incident string) {
 	for name := range w.Header() {
 		if strings.HasPrefix(name, "Content-") || name == "Etag" {
 			w.Header().Del(name)
 		}
 	}
-	refusals.refuse(w, r, user.NewInternalError(incident))
+	httperror.Write(w, r, user.NewInternalError(incident))
 }

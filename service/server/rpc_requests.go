@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/yourorg/userservice/service/httperror"
+
 	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
@@ -28,7 +30,7 @@ var (
 // checkRPC rejects invalid requests for which the error of package connect would have no reason, a wrong
 // code, or an unbounded length.
 func checkRPC(next http.Handler) http.Handler {
-	errorWriter, bidi := newRefusals(), bidiProcedures()
+	bidi := bidiProcedures()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor < 2 && bidi[r.URL.Path] {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -37,8 +39,7 @@ func checkRPC(next http.Handler) http.Handler {
 			return
 		}
 		if message := invalidControl(r); message != "" {
-			failure := connect.NewError(connect.CodeInvalidArgument, errors.New(message))
-			_ = errorWriter.Write(w, r, failure) // fails only if the client has disconnected
+			httperror.Write(w, r, connect.NewError(connect.CodeInvalidArgument, errors.New(message)))
 			return
 		}
 		next.ServeHTTP(w, r)
