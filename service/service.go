@@ -21,10 +21,6 @@ import (
 	"github.com/yourorg/userservice/service/validate"
 )
 
-// PositionHeader is the response header "EPOCH:POSITION", a log position that the response
-// reflects at least.
-const PositionHeader = "Userd-Position"
-
 // Options configure a Service.
 type Options struct {
 	MaxMessageBytes int           // size limit of a response; 0: 4 MiB
@@ -75,25 +71,16 @@ func New(store user.Store, f *feed.Feed, opts Options) (*Service, error) {
 	return &Service{store: store, feed: f, opts: opts, log: opts.Logger}, nil
 }
 
-// setPosition sets PositionHeader of the response.
+// setPosition sets user.PositionHeader of the response.
 func (s *Service) setPosition(ctx context.Context, position int64) {
 	if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
-		info.ResponseHeader().Set(PositionHeader, user.FormatPosition(s.feed.Head().Epoch, position))
+		info.ResponseHeader().Set(user.PositionHeader, user.FormatPosition(s.feed.Head().Epoch, position))
 	}
 }
 
-// FlushControl in the context of a stream batches its writes. By default each message is flushed on its own,
-// which costs a system call. Only the goroutine that writes the stream may use it.
-type FlushControl interface {
-	// Cork buffers writes until Uncork, or until the buffer is full.
-	Cork()
-	// Uncork flushes the buffer and ends buffering. A stream must call it before it blocks.
-	Uncork()
-}
-
 // flusher returns the flush control of a stream, or one that does nothing.
-func flusher(ctx context.Context) FlushControl {
-	if control := reqinfo.From[FlushControl](ctx); control != nil {
+func flusher(ctx context.Context) reqinfo.FlushControl {
+	if control := reqinfo.From[reqinfo.FlushControl](ctx); control != nil {
 		return control
 	}
 	return noFlushControl{}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/yourorg/userservice/service/reqinfo"
+
 	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
@@ -87,7 +89,7 @@ func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActiviti
 type activityStream struct {
 	req       *userv1.StreamUserActivitiesRequest
 	stream    *connect.ServerStream[userv1.UserActivity]
-	flush     FlushControl
+	flush     reqinfo.FlushControl
 	heartbeat time.Duration
 	sent      int64 // every row up to this position was sent
 	memory    *budget.Reservation

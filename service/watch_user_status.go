@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/yourorg/userservice/service/reqinfo"
+
 	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
@@ -75,7 +77,7 @@ type statusWriter struct {
 	service      *Service
 	subscription *feed.Subscription
 	send         func(*userv1.UserStatusUpdate) error
-	flush        FlushControl
+	flush        reqinfo.FlushControl
 	beat         *time.Ticker // progress interval; nil: progress not requested
 	progressDue  bool         // send a progress message before the next wait
 }

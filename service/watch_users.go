@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/yourorg/userservice/service/reqinfo"
+
 	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
@@ -58,7 +60,7 @@ type userWatch struct {
 	cursor *feed.UserCursor
 	fields user.FieldSet
 	stream *connect.ServerStream[userv1.WatchUsersResponse]
-	flush  FlushControl
+	flush  reqinfo.FlushControl
 	memory *budget.Reservation
 	ticks  <-chan time.Time // nil: progress not requested
 	epoch  string

@@ -63,12 +63,12 @@ func (z *inflater) inflate(compressed []byte, limit int64, reserve func(bytes in
 		chunks = append(chunks, chunk)
 		total += int64(len(chunk))
 		switch {
+		case total > limit:
+			return nil, errBeyondLimit
 		case errors.Is(err, io.EOF):
 			return join(chunks, total, reserve)
 		case err != nil:
 			return nil, &GzipError{trimGzipError(err)}
-		case total > limit:
-			return nil, errBeyondLimit
 		}
 	}
 }

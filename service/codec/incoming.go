@@ -182,18 +182,9 @@ func (in *Incoming) Release() {
 }
 
 func (in *Incoming) fetchBody() error {
-	data, err := readAll(in.body, in.limit)
+	data, err := in.messages.readBody(in.request, in.body, in.gzip, in.limit)
 	if err != nil {
-		return err
-	}
-	if int64(len(data)) > in.limit {
-		return in.messages.opts.TooLarge(in.request, in.limit)
-	}
-	acquireFor(in.request, len(data), in.gzip)
-	if in.gzip && len(data) > 0 {
-		if data, err = in.messages.inflate(in.request, data, in.limit); err != nil {
-			return in.gzipError(err)
-		}
+		return in.gzipError(err)
 	}
 	if err := in.accept(data); err != nil {
 		return err
@@ -263,9 +254,6 @@ func (in *Incoming) passOn(prefix int, data []byte, err error) error {
 
 // accept reserves the memory of the message and of its decoded form.
 func (in *Incoming) accept(data []byte) error {
-	if len(data) > int(in.limit) {
-		return in.messages.opts.TooLarge(in.request, in.limit)
-	}
 	decoded, err := in.messages.reserve(in.request, in.input, in.json, data)
 	if err != nil {
 		return err
@@ -322,21 +310,28 @@ func (m *Messages) inflate(r *http.Request, compressed []byte, limit int64) ([]b
 // ReadBody reads the request body, a JSON message. The guard limits and reserves it as it arrives.
 // Errors are those of the options, of the body, and *GzipError.
 func (m *Messages) ReadBody(r *http.Request, gzip bool, limit int64) ([]byte, error) {
-	data, err := readAll(r.Body, limit)
+	data, err := m.readBody(r, r.Body, gzip, limit)
 	if err != nil {
 		return nil, err
 	}
-	acquireFor(r, len(data), gzip)
-	if gzip && int64(len(data)) <= limit {
-		if data, err = m.inflate(r, data, limit); err != nil {
-			return nil, err
-		}
+	if _, err := m.reserve(r, nil, true, data); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// readBody reads and decompresses a body that is one message.
+func (m *Messages) readBody(r *http.Request, body io.Reader, gzip bool, limit int64) ([]byte, error) {
+	data, err := readAll(body, limit)
+	if err != nil {
+		return nil, err
 	}
 	if int64(len(data)) > limit {
 		return nil, m.opts.TooLarge(r, limit)
 	}
-	if _, err := m.reserve(r, nil, true, data); err != nil {
-		return nil, err
+	acquireFor(r, len(data), gzip)
+	if gzip && len(data) > 0 {
+		return m.inflate(r, data, limit)
 	}
 	return data, nil
 }

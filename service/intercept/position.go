@@ -12,17 +12,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-const (
-	// PositionHeader is a response header with the value EPOCH:POSITION, a position of the
-	// log that the response reflects at least.
-	PositionHeader = "Userd-Position"
-	// MinPositionHeader is a request header with a position that the response must
-	// reflect.
-	MinPositionHeader = "Userd-Min-Position"
-
-	// maxPositionWait is the maximum time that a call waits for its minimum position.
-	maxPositionWait = 5 * time.Second
-)
+// maxPositionWait is the maximum time that a call waits for its minimum position.
+const maxPositionWait = 5 * time.Second
 
 // Feed gives access to the head of the log.
 type Feed interface {
@@ -32,8 +23,8 @@ type Feed interface {
 	WaitFor(ctx context.Context, position int64) error
 }
 
-// Position is an interceptor that sets PositionHeader on every response, including errors, and
-// waits for the position in MinPositionHeader. A handler may overwrite the header, for example
+// Position is an interceptor that sets user.PositionHeader on every response, including errors, and
+// waits for the position in user.MinPositionHeader. A handler may overwrite the header, for example
 // with the position of its write.
 type Position struct {
 	serverOnly
@@ -76,18 +67,18 @@ func (p *Position) WrapStreamingHandler(next connect.StreamingHandlerFunc) conne
 
 func (p *Position) stamp(res http.Header) {
 	head := p.feed.Head()
-	res[PositionHeader] = []string{user.FormatPosition(head.Epoch, head.Position)}
+	res[user.PositionHeader] = []string{user.FormatPosition(head.Epoch, head.Position)}
 }
 
 // wait blocks until the log has reached the position that the request asks for.
 func (p *Position) wait(ctx context.Context, request http.Header) error {
-	want := request.Get(MinPositionHeader)
+	want := request.Get(user.MinPositionHeader)
 	if want == "" {
 		return nil
 	}
 	epoch, position, ok := user.ParsePosition(want)
 	if !ok {
-		return user.NewFieldErrorf(strings.ToLower(MinPositionHeader), "must be EPOCH:POSITION")
+		return user.NewFieldErrorf(strings.ToLower(user.MinPositionHeader), "must be EPOCH:POSITION")
 	}
 	head := p.feed.Head()
 	if epoch != head.Epoch {

@@ -65,7 +65,7 @@ func TestReachedPosition(t *testing.T) {
 // wrapped makes a call with a minimum position.
 func wrapped(ctx context.Context, want string) error {
 	request := connect.NewRequest(&userv1.ListUsersRequest{})
-	request.Header().Set(intercept.MinPositionHeader, want)
+	request.Header().Set(user.MinPositionHeader, want)
 	position := intercept.NewPosition(stillFeed{}, first)
 	_, err := position.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
 		return connect.NewResponse(&userv1.ListUsersResponse{}), nil
@@ -97,10 +97,10 @@ func TestStreamsHavePositions(t *testing.T) {
 	c := newConn(connect.StreamTypeBidi, nil)
 	position := intercept.NewPosition(stillFeed{}, first)
 	run := position.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error { return nil })
-	if err := run(t.Context(), c); err != nil || c.response.Get(intercept.PositionHeader) != "e:3" {
+	if err := run(t.Context(), c); err != nil || c.response.Get(user.PositionHeader) != "e:3" {
 		t.Errorf("header %v, error %v", c.response, err)
 	}
-	c.request.Set(intercept.MinPositionHeader, "other:1")
+	c.request.Set(user.MinPositionHeader, "other:1")
 	if err := run(t.Context(), c); !user.HasReason(err, user.PositionOutOfRange) {
 		t.Errorf("error = %v", err)
 	}

@@ -19,3 +19,12 @@ func From[T any](ctx context.Context) T {
 	value, _ := ctx.Value(Key[T]{}).(T)
 	return value
 }
+
+// FlushControl in the context of a stream batches its writes. By default each message is flushed on its own,
+// which costs a system call. Only the goroutine that writes the stream may use it.
+type FlushControl interface {
+	// Cork buffers writes until Uncork, or until the buffer is full.
+	Cork()
+	// Uncork flushes the buffer and ends buffering. A stream must call it before it blocks.
+	Uncork()
+}

@@ -173,18 +173,6 @@ func testUser(id int64) *userv1.User {
 	}
 }
 
-type flushKey struct{}
-
-func withFlusher(ctx context.Context, control rest.FlushControl) context.Context {
-	return context.WithValue(ctx, flushKey{}, control)
-}
-
-// flusher returns the flush control in a context.
-func flusher(ctx context.Context) rest.FlushControl {
-	control, _ := ctx.Value(flushKey{}).(rest.FlushControl)
-	return control
-}
-
 // connectHandler is the Connect handler with the error interceptor.
 func connectHandler(f *fake) http.Handler {
 	errors := intercept.NewErrors(slog.New(slog.DiscardHandler))
@@ -195,7 +183,7 @@ func connectHandler(f *fake) http.Handler {
 func newHandler(t testing.TB, f *fake, change ...func(*rest.Options)) http.Handler {
 	t.Helper()
 	opts := rest.Options{
-		Handler: connectHandler(f), WithFlusher: withFlusher, MaxMessageBytes: 4 << 20,
+		Handler: connectHandler(f), MaxMessageBytes: 4 << 20,
 		Authorize: func(context.Context, string) error { return nil },
 		Messages: codec.NewMessages(codec.MessageOptions{
 			TooLarge:    func(_ *http.Request, limit int64) error { return intercept.NewTooLargeError(limit) },

@@ -17,6 +17,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/yourorg/userservice/service/reqinfo"
+
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/rest"
@@ -77,7 +79,7 @@ func TestStalledClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
 		f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
-			flusher(ctx).Cork()
+			reqinfo.From[reqinfo.FlushControl](ctx).Cork()
 			for {
 				if err := stream.Send(activity(sent.Add(1))); err != nil {
 					return err
@@ -344,7 +346,7 @@ func BenchmarkReplay(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			row := activity(1)
 			f := &fake{stream: func(ctx context.Context, _ *userv1.StreamUserActivitiesRequest, stream *activities) error {
-				flusher(ctx).Cork()
+				reqinfo.From[reqinfo.FlushControl](ctx).Cork()
 				for range b.N {
 					if err := stream.Send(row); err != nil {
 						return err

@@ -34,22 +34,11 @@ const (
 	defaultHeartbeat = 15 * time.Second
 )
 
-// FlushControl controls when the data written to a stream is sent.
-type FlushControl interface {
-	// Cork buffers data from now on.
-	Cork()
-	// Uncork sends buffered data. It is called before waiting.
-	Uncork()
-}
-
 // Options configure the handler. All are required except Heartbeat.
 type Options struct {
 	// Handler is the Connect handler of user.v1.UserService with its interceptors, the
 	// outermost of which is Interceptor. It must not handle conditional requests itself.
 	Handler http.Handler
-	// WithFlusher returns a context with the flush control of a stream, in place of the
-	// connection's own.
-	WithFlusher func(context.Context, FlushControl) context.Context
 	// MaxMessageBytes is the maximum size of a request body, before and after
 	// decompression.
 	MaxMessageBytes int64

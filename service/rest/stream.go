@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/yourorg/userservice/service/reqinfo"
+
 	"github.com/yourorg/userservice/service/httperror"
 
 	"connectrpc.com/connect"
@@ -18,7 +20,6 @@ import (
 
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/fair"
-	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
@@ -104,7 +105,11 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, sr *stream
 		return
 	}
 	s.streamOptions = sr.open(c, last, media)
-	s.run(r.WithContext(h.opts.WithFlusher(ctx, s)), c)
+	if connection, ok := reqinfo.From[reqinfo.FlushControl](ctx).(interface{ MarkStreaming() }); ok {
+		connection.MarkStreaming()
+	}
+	// The stream replaces the flush control of the connection.
+	s.run(r.WithContext(reqinfo.With[reqinfo.FlushControl](ctx, s)), c)
 }
 
 // run calls the RPC and writes its result.
@@ -234,7 +239,7 @@ func (s *stream) begin() {
 		return
 	}
 	s.begun = true
-	s.position = s.header.Get(intercept.PositionHeader)
+	s.position = s.header.Get(user.PositionHeader)
 	if !s.committed {
 		forward(s.w.Header(), s.header)
 	}

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/yourorg/userservice/service/reqinfo"
+
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -381,7 +383,7 @@ func TestStatuses(t *testing.T) {
 					if err := stream.Send(nil); err != nil {
 						return err
 					}
-					flusher(ctx).Uncork()
+					reqinfo.From[reqinfo.FlushControl](ctx).Uncork()
 					select {
 					case update := <-updates:
 						if err := stream.Send(update); err != nil {

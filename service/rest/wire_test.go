@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/yourorg/userservice/service/reqinfo"
+
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -148,7 +150,7 @@ type feed struct {
 
 func (f *feed) serve(ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *activities) error {
 	stream.ResponseHeader().Set("Userd-Position", "ep:och:99")
-	flush := flusher(ctx)
+	flush := reqinfo.From[reqinfo.FlushControl](ctx)
 	flush.Cork()
 	for _, position := range f.replay {
 		if err := stream.Send(activity(position)); err != nil {

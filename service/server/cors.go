@@ -6,7 +6,6 @@ import (
 
 	"connectrpc.com/cors"
 
-	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -15,11 +14,11 @@ import (
 // of the preflight request.
 var allowedHeaders = append(cors.AllowedHeaders(), // never changed
 	"Authorization", "Baggage", "Cache-Control", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID",
-	"Traceparent", "Tracestate", "X-Request-Id", intercept.MinPositionHeader)
+	"Traceparent", "Tracestate", "X-Request-Id", user.MinPositionHeader)
 
 // exposedHeaders are the response headers that pages can read.
 var exposedHeaders = append(cors.ExposedHeaders(), // never changed
-	"ETag", "Retry-After", "WWW-Authenticate", intercept.PositionHeader)
+	"ETag", "Retry-After", "WWW-Authenticate", user.PositionHeader)
 
 // crossOrigin implements CORS for the allowed origins and rejects cross-origin requests of others.
 // Without the rejection any web page could write to a service that only its visitor can reach.

@@ -9,7 +9,6 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/yourorg/userservice/service"
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/codec"
@@ -51,7 +50,7 @@ func (s *requestState) Value(key any) any {
 		return s.exchange.Memory()
 	case reqinfo.Key[*fair.Slot]:
 		return s.exchange.Slot()
-	case reqinfo.Key[user.Caller], reqinfo.Key[intercept.Body], reqinfo.Key[service.FlushControl]:
+	case reqinfo.Key[user.Caller], reqinfo.Key[intercept.Body], reqinfo.Key[reqinfo.FlushControl]:
 		return s.exchange
 	case reqinfo.Key[*auth.State]:
 		return &s.auth
@@ -67,7 +66,7 @@ func (s *requestState) Value(key any) any {
 var (
 	_ user.Caller          = (*transport.Exchange)(nil)
 	_ intercept.Body       = (*transport.Exchange)(nil)
-	_ service.FlushControl = (*transport.Exchange)(nil)
+	_ reqinfo.FlushControl = (*transport.Exchange)(nil)
 )
 
 // stateOf returns the state of the request, or an unused one if the context has none.

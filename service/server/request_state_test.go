@@ -10,7 +10,6 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/yourorg/userservice/service"
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/fair"
@@ -46,7 +45,7 @@ func TestRequestStateHasEachValue(t *testing.T) {
 					"memory":        reqinfo.From[*budget.Reservation](ctx) == nil,
 					"slot":          reqinfo.From[*fair.Slot](ctx) == nil,
 					"body":          reqinfo.From[intercept.Body](ctx) == nil,
-					"flush control": reqinfo.From[service.FlushControl](ctx) == nil,
+					"flush control": reqinfo.From[reqinfo.FlushControl](ctx) == nil,
 					"log":           intercept.Protocol(ctx, connect.Peer{}) != "rest",
 					"state":         stateOf(ctx).exchange == nil,
 					"parent":        ctx.Value(parentKey{}) != "parent",

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/yourorg/userservice/service"
-	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -14,14 +12,7 @@ import (
 // resources returns the REST handler on top of the RPC handler.
 func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 	handler, err := rest.New(rest.Options{
-		Handler: rpc,
-		WithFlusher: func(ctx context.Context, control rest.FlushControl) context.Context {
-			// control replaces that of the exchange.
-			if x := stateOf(ctx).exchange; x != nil {
-				x.MarkStreaming()
-			}
-			return reqinfo.With[service.FlushControl](ctx, control)
-		},
+		Handler:         rpc,
 		MaxMessageBytes: int64(s.cfg.MaxMessageBytes),
 		Refused:         l.calls.Refused,
 		Messages:        l.messages,

@@ -5,6 +5,13 @@ import (
 	"strings"
 )
 
+const (
+	// PositionHeader is the response header with a position of the log that the response reflects at least.
+	PositionHeader = "Userd-Position"
+	// MinPositionHeader is the request header with a position that the response must reflect.
+	MinPositionHeader = "Userd-Min-Position"
+)
+
 // FormatPosition returns a position of the log as EPOCH:POSITION.
 func FormatPosition(epoch string, position int64) string {
 	return epoch + ":" + strconv.FormatInt(position, 10)
