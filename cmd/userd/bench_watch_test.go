@@ -2,6 +2,8 @@ package main_test
 
 import (
 	"context"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -11,9 +13,15 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// BenchmarkMirror copies 100,000 users.
+// BenchmarkMirror copies 100,000 users, or as many as USERD_BENCH_USERS says.
 func BenchmarkMirror(b *testing.B) {
-	const users = 100_000
+	users := 100_000
+	if text := os.Getenv("USERD_BENCH_USERS"); text != "" {
+		var err error
+		if users, err = strconv.Atoi(text); err != nil {
+			b.Fatal(err)
+		}
+	}
 	p := program{dir: b.TempDir()}.start(b)
 	client := p.client(b, 1<<20)
 	importUsers(b, client, users)
@@ -23,8 +31,9 @@ func BenchmarkMirror(b *testing.B) {
 			b.Fatalf("received %d users, want %d", got, users)
 		}
 	}
-	b.ReportMetric(users*float64(b.N)/b.Elapsed().Seconds(), "users/s")
-	b.ReportMetric(float64((processorTime(b, p)-before).Microseconds())/float64(b.N)/users, "server-µs/user")
+	copied := float64(users) * float64(b.N)
+	b.ReportMetric(copied/b.Elapsed().Seconds(), "users/s")
+	b.ReportMetric(float64((processorTime(b, p)-before).Microseconds())/copied, "server-µs/user")
 }
 
 // mirrorOnce reads until synced and returns the number of users.
@@ -46,25 +55,33 @@ func mirrorOnce(b *testing.B, client userv1connect.UserServiceClient) (users int
 	return 0
 }
 
-// BenchmarkMirrorFanOut makes one change, which 1000 mirrors receive.
+// BenchmarkMirrorFanOut makes one change, which 1000 streams receive: mirrors, and for comparison streams
+// of all activities.
 func BenchmarkMirrorFanOut(b *testing.B) {
-	const connections, mirrors = 10, 1000
+	b.Run("mirrors", func(b *testing.B) { fanOut(b, mirrorChanges) })
+	b.Run("activities", func(b *testing.B) { fanOut(b, newActivities) })
+}
+
+// fanOut measures the memory of idle streams and the cost of a change. open returns when the stream is at the
+// head, and then sends the result of each message.
+func fanOut(b *testing.B, open func(context.Context, userv1connect.UserServiceClient, chan<- error) error) {
+	const connections, streams = 10, 1000
 	p := program{dir: b.TempDir(), flags: []string{"--memory-limit", "460MiB"}}.start(b)
 	client := p.client(b, 1<<20)
 	importUsers(b, client, 1)
 	id := userIDs(b, client)[0]
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	received := make(chan error, mirrors)
+	received := make(chan error, streams)
 	before := residentBytes(b, p)
-	var open errgroup.Group
+	var opening errgroup.Group
 	for range connections {
 		client := connected(b, p)
-		for range mirrors / connections {
-			open.Go(func() error { return mirrorChanges(ctx, client, received) })
+		for range streams / connections {
+			opening.Go(func() error { return open(ctx, client, received) })
 		}
 	}
-	if err := open.Wait(); err != nil {
+	if err := opening.Wait(); err != nil {
 		b.Fatal(err)
 	}
 	idle := residentBytes(b, p) - before
@@ -72,19 +89,19 @@ func BenchmarkMirrorFanOut(b *testing.B) {
 	b.ResetTimer()
 	for i := range b.N {
 		_, err := client.UpdateUserStatus(ctx, &userv1.UpdateUserStatusRequest{UserId: id, Status: userv1.UserStatus(1 + (i+1)%2)})
-		for n := 0; err == nil && n < mirrors; n++ {
+		for n := 0; err == nil && n < streams; n++ {
 			select {
 			case err = <-received:
 			case <-time.After(time.Minute):
-				b.Fatal("timed out waiting for a mirror")
+				b.Fatal("timed out waiting for a stream")
 			}
 		}
 		if err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(idle)/mirrors/1024, "KiB/mirror")
-	b.ReportMetric(float64((processorTime(b, p)-used).Microseconds())/float64(b.N)/mirrors, "server-µs/delivery")
+	b.ReportMetric(float64(idle)/streams/1024, "KiB/stream")
+	b.ReportMetric(float64((processorTime(b, p)-used).Microseconds())/float64(b.N)/streams, "server-µs/delivery")
 }
 
 // mirrorChanges returns when the stream is synced, and then sends the result of each message.
@@ -97,6 +114,26 @@ func mirrorChanges(ctx context.Context, client userv1connect.UserServiceClient, 
 		if !stream.Receive() {
 			return stream.Err()
 		}
+	}
+	go func() {
+		for stream.Receive() {
+			received <- nil
+		}
+		if ctx.Err() == nil {
+			received <- stream.Err()
+		}
+	}()
+	return nil
+}
+
+// newActivities returns when the stream has received the first row, and then sends the result of each row.
+func newActivities(ctx context.Context, client userv1connect.UserServiceClient, received chan<- error) error {
+	stream, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{})
+	if err != nil {
+		return err
+	}
+	if !stream.Receive() {
+		return stream.Err()
 	}
 	go func() {
 		for stream.Receive() {

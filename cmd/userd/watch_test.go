@@ -68,7 +68,7 @@ func TestMirrorsEqualTheStore(t *testing.T) {
 }
 
 func TestMirrorTestDetectsInjectedFaults(t *testing.T) {
-	for _, fault := range []string{"lose-change", "lose-purges", "stale-change"} {
+	for _, fault := range []string{"lose-change", "hide-change", "lose-purges", "stale-change"} {
 		t.Run(fault, func(t *testing.T) {
 			run := watchRun{
 				program: program{dir: t.TempDir(), fault: fault}, start: 500, changes: 3000,

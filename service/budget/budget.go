@@ -44,7 +44,7 @@ type Budget struct {
 	kinds    [kinds]atomic.Int64
 	rejected [len(scopes)]atomic.Int64
 	level    atomic.Int32
-	callers  atomic.Int64 // number of accounts without System
+	callers  atomic.Int64 // number of accounts of callers
 	observer
 
 	mu       sync.Mutex // guards changes of level and accounts
@@ -77,6 +77,7 @@ func New(opts Options) *Budget {
 	set(Anonymous, b.capacity/anonymousShare, b.capacity/anonymousCallerShare)
 	set(Pending, b.capacity/pendingShare, b.capacity/pendingCallerShare)
 	set(Known, math.MaxInt64, b.capacity/callerShare) // bounded by the total
+	set(Shared, math.MaxInt64, math.MaxInt64)
 	system := max(b.capacity/systemShare, systemLeast)
 	set(System, system, system/callerShare)
 	b.init(time.Now(), opts.InUse)
@@ -127,7 +128,7 @@ func (b *Budget) account(class Class, name string) *account {
 	if a == nil {
 		a = &account{key: key, pool: &b.pools[class]}
 		b.accounts[key] = a
-		if class != System {
+		if class.ofCallers() {
 			b.callers.Add(1)
 		}
 	}
@@ -140,7 +141,7 @@ func (b *Budget) dropRef(a *account) {
 	defer b.mu.Unlock()
 	if a.refs--; a.refs == 0 {
 		delete(b.accounts, a.key)
-		if a.key.class != System {
+		if a.key.class.ofCallers() {
 			b.callers.Add(-1)
 		}
 	}

@@ -84,6 +84,23 @@ func TestSystemHasAReserve(t *testing.T) {
 }
 
 // Below Critical a caller that holds less than each of the others is admitted, regardless of their number.
+// Shared data counts to the total, but is not that of a caller.
+func TestSharedIsNoCaller(t *testing.T) {
+	t.Parallel()
+	b := unobserved(Options{})
+	caller, shared := open(b, Known, "a"), open(b, Shared, "")
+	if err := shared.Grow(Subscription, b.Capacity()*8/10); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := b.Total(), b.Capacity()*8/10; got != want {
+		t.Errorf("Total() = %d, want %d", got, want)
+	}
+	if err := caller.Grow(Stream, b.Capacity()/10); err != nil { // less than the equal share of one caller
+		t.Errorf("Grow() of the only caller = %v, want nil", err)
+	}
+	wantScope(t, shared.Grow(Subscription, b.Capacity()), ScopeTotal)
+}
+
 func TestEqualShareIsAdmitted(t *testing.T) {
 	t.Parallel()
 	for _, callers := range []int{5, 50, 1000} {

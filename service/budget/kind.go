@@ -63,6 +63,11 @@ const (
 	Known
 	// System is for health checks. It has a small separate reserve, independent of the level.
 	System
+	// Shared is for data that callers share. It is bounded by its users and by the total.
+	Shared
 
 	classes
 )
+
+// ofCallers reports whether the accounts of the class are those of callers.
+func (c Class) ofCallers() bool { return c != System && c != Shared }

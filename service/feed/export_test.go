@@ -9,3 +9,6 @@ func (f *Feed) Subscriptions() int {
 	defer f.mu.Unlock()
 	return len(f.subscribers) + len(f.wildcards)
 }
+
+// SetWindow sets the size of the window.
+func (f *Feed) SetWindow(bytes int) { f.window.maximum = bytes }

@@ -35,13 +35,18 @@ type Feed struct {
 	cursors     map[int64]map[*Cursor]struct{}
 	subscribers map[int64]map[*Subscription]struct{}
 	wildcards   map[*Subscription]struct{}
+
+	window window
 }
 
 // limits bound a subscription. Tests reduce them.
 type limits struct{ follows, pending, rows int }
 
-// allUsers is the key of cursors over the rows of all users.
-const allUsers = 0
+// Keys of cursors that are not over the rows of one user.
+const (
+	allUsers     = 0  // rows of all users
+	changedUsers = -1 // user cursors
+)
 
 // Open returns the feed of a store and registers it as the observer of the store. It must be
 // called before the first write.
@@ -54,6 +59,7 @@ func Open(ctx context.Context, store user.Store) (*Feed, error) {
 		subscribers: make(map[int64]map[*Subscription]struct{}),
 		wildcards:   make(map[*Subscription]struct{}),
 	}
+	f.window = window{feed: f, maximum: windowBytes}
 	store.Observe(f.committed)
 	head, err := store.Head(ctx)
 	if err != nil {
@@ -162,22 +168,32 @@ func (f *Feed) committed(c user.Commit) {
 		close(f.advanced)
 		f.advanced = nil
 	}
-	rows := false
+	rows, usersChanged := false, false
 	for i := range c.Changes {
 		change := &c.Changes[i]
 		if len(change.Rows) == 0 {
 			continue
 		}
 		rows = true
+		usersChanged = usersChanged || change.User == nil || change.User.LastActivityID >= change.Rows[0].Position
 		for cursor := range f.cursors[change.UserID] {
 			cursor.signal()
 		}
 		f.deliver(change)
 	}
+	closed := f.window.committed(c.Head.Position, usersChanged)
 	if rows {
-		for cursor := range f.cursors[allUsers] {
-			cursor.signal()
-		}
+		f.signalAll(allUsers)
+	}
+	if rows && closed {
+		f.signalAll(changedUsers)
+	}
+}
+
+// signalAll signals the cursors with a key. It requires the lock.
+func (f *Feed) signalAll(key int64) {
+	for cursor := range f.cursors[key] {
+		cursor.signal()
 	}
 }
 

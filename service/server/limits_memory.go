@@ -30,6 +30,17 @@ func newBudget(limit int64, log *slog.Logger) *budget.Budget {
 	return b
 }
 
+// reserveShared reserves memory that the streams of all callers share.
+func (l *limits) reserveShared(bytes int64) (release func(), ok bool) {
+	r := new(budget.Reservation)
+	r.Open(l.memory, nil, budget.Shared, "")
+	if r.Grow(budget.Subscription, bytes) != nil {
+		r.Release()
+		return nil, false
+	}
+	return r.Release, true
+}
+
 // class returns the class of the account of a request before its authentication.
 func (l *limits) class(r *http.Request) budget.Class {
 	class := l.peerClass()

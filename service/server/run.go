@@ -104,6 +104,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if s.feed, err = feed.Open(ctx, store); err != nil {
 		return nil, fmt.Errorf("open feed: %w", err)
 	}
+	s.feed.SetMemory(s.limits.reserveShared)
 	s.health = health.New(s.feed.Head)
 	s.clock = parts.Storage.Clock
 	handler, err := s.handler(store)

@@ -21,6 +21,7 @@ const (
 	OneQueue       = "one-queue"        // point reads wait for scans
 
 	LoseChange  = "lose-change"  // some lists of changed users lack the last user
+	HideChange  = "hide-change"  // the observer is not told of the changes of some commits
 	LosePurges  = "lose-purges"  // reads of the log for purged users return none
 	StaleChange = "stale-change" // some lists of changed users return an older state
 )
@@ -49,6 +50,8 @@ func New(store user.Store, fault string) user.Store {
 		return &queued{Store: store}
 	case LoseChange:
 		return &losing{Store: store}
+	case HideChange:
+		return &hiding{Store: store}
 	case LosePurges:
 		return unpurged{store}
 	case StaleChange:

@@ -9,7 +9,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// changesPerFault is the number of faultless lists, or users, per fault.
+// changesPerFault is the number of faultless lists, users or commits per fault.
 const changesPerFault = 16
 
 type losing struct {
@@ -25,6 +25,22 @@ func (s *losing) List(ctx context.Context, query user.ListQuery) (user.ListPage,
 		page.Users = page.Users[:n-1]
 	}
 	return page, err
+}
+
+type hiding struct {
+	user.Store
+
+	commits atomic.Int64
+}
+
+// Observe implements user.Store.
+func (s *hiding) Observe(observer func(user.Commit)) {
+	s.Store.Observe(func(c user.Commit) {
+		if s.commits.Add(1)%changesPerFault == 0 {
+			c.Changes = nil
+		}
+		observer(c)
+	})
 }
 
 type unpurged struct{ user.Store }
