@@ -13,15 +13,8 @@ type implied struct {
 	name    bound
 	updated TimeRange
 	last    positionRange
-	// clauses are sets of terms. A user has at least one term of each.
-	clauses [][]user.Term
+	where   []user.Condition // conditions that an index can answer
 }
-
-// maxTerms bounds the terms of a clause, and maxClauses the clauses of a filter. Further ones are not used.
-const (
-	maxTerms   = 64
-	maxClauses = 8
-)
 
 // bound restricts the key of a user. The zero bound restricts nothing.
 type bound struct {
@@ -51,8 +44,7 @@ func (a implied) and(b implied) implied {
 	if b.last.before > 0 {
 		a.last.before = min(b.last.before, orMax(a.last.before))
 	}
-	clauses := slices.Concat(a.clauses, b.clauses)
-	a.clauses = clauses[:min(len(clauses), maxClauses)]
+	a.where = slices.Concat(a.where, b.where)
 	return a
 }
 
@@ -63,22 +55,27 @@ func orMax(before int64) int64 {
 	return before
 }
 
-// or returns what the disjunction implies: the union of a clause of each.
+// or returns what the disjunction implies.
 func (a implied) or(b implied) implied {
-	x, y := shortest(a.clauses), shortest(b.clauses)
-	if len(x) == 0 || len(y) == 0 || len(x)+len(y) > maxTerms {
+	if len(a.where) == 0 || len(b.where) == 0 {
 		return implied{}
 	}
-	return implied{clauses: [][]user.Term{slices.Concat(x, y)}}
+	return implied{where: []user.Condition{{Any: slices.Concat(alternatives(a.where), alternatives(b.where))}}}
 }
 
-func shortest(clauses [][]user.Term) (short []user.Term) {
-	for _, c := range clauses {
-		if short == nil || len(c) < len(short) {
-			short = c
-		}
+// alternatives returns conditions of which one is met if all of where are.
+func alternatives(where []user.Condition) []user.Condition {
+	if len(where) == 1 && where[0].Any != nil {
+		return where[0].Any
 	}
-	return short
+	return []user.Condition{all(where)}
+}
+
+func all(conditions []user.Condition) user.Condition {
+	if len(conditions) == 1 {
+		return conditions[0]
+	}
+	return user.Condition{All: conditions}
 }
 
 // narrower returns the narrower bound: an exact key, then the longest prefix.
@@ -92,13 +89,13 @@ func (b bound) narrower(other bound) bound {
 }
 
 // Order returns the order in which the matching users are contiguous: that of a prefix, or ByLastActivity
-// for a range of times or positions of the last change. ByID if there is none, or with terms, which have
-// their users in this order.
+// for a range of times or positions of the last change. ByID if there is none, or with a
+// condition, whose index is in this order.
 func (f *Filter) Order() user.Order {
 	switch in := &f.implied; {
 	case in.name.order != user.ByID:
 		return in.name.order
-	case len(in.clauses) == 0 && (in.last != positionRange{} || in.updated != TimeRange{}):
+	case len(in.where) == 0 && (in.last != positionRange{} || in.updated != TimeRange{}):
 		return user.ByLastActivity
 	}
 	return user.ByID
@@ -117,6 +114,10 @@ func (f *Filter) Narrow(q *user.ListQuery) (atMostOne bool) {
 	} else if b.order != user.ByID && b.order == q.Order {
 		q.Prefix = b.key
 	}
-	q.AfterActivity, q.BeforeActivity, q.Terms = in.last.after, in.last.before, in.clauses
+	q.AfterActivity, q.BeforeActivity = in.last.after, in.last.before
+	if len(in.where) > 0 {
+		where := all(in.where)
+		q.Where = &where
+	}
 	return false
 }

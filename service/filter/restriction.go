@@ -21,7 +21,7 @@ const statusPrefix = "USER_STATUS_"
 func hasTerm(term user.Term, match func(*user.User) bool) condition {
 	return condition{
 		func(u *user.User, _ user.Keys) bool { return match(u) },
-		implied{clauses: [][]user.Term{{term}}},
+		implied{where: []user.Condition{{Term: term}}},
 	}
 }
 
@@ -37,13 +37,13 @@ func statusRestriction(field *user.Field, operator string, value *expr.Expr) (co
 		return is, nil
 	case filtering.FunctionNotEquals:
 		isNot := not(is)
-		var others []user.Term
+		var others []user.Condition
 		for other := user.StatusNone + 1; other.Valid(); other++ {
 			if other != status {
-				others = append(others, field.StatusTerm(other))
+				others = append(others, user.Condition{Term: field.StatusTerm(other)})
 			}
 		}
-		isNot.implied.clauses = [][]user.Term{others}
+		isNot.implied.where = []user.Condition{{Any: others}}
 		return isNot, nil
 	default:
 		return condition{}, newErrorf("must compare status with = or !=, not %s", operator)

@@ -23,10 +23,10 @@ type ListQuery struct {
 	Prefix string
 	// After and before which LastActivityID must be; BeforeActivity 0: no bound.
 	AfterActivity, BeforeActivity int64
-	// Terms are clauses: of each, a user has at least one term. A store uses them to read less.
-	Terms [][]Term
+	// Where is a condition that a store uses to read less; nil: none.
+	Where *Condition
 	// Match selects users; nil selects all. It must not retain its arguments. A user that matches must
-	// meet AfterActivity, BeforeActivity and Terms, so that a store need not evaluate them.
+	// meet AfterActivity, BeforeActivity and Where, so that a store need not evaluate them.
 	Match func(*User, Keys) bool
 
 	MaxUsers   int // users to return, at least 1

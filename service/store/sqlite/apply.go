@@ -150,10 +150,7 @@ func (w *writer) writeUser(cur, next *user.User, id int64, keys user.Keys) error
 	var err error
 	switch {
 	case next == nil:
-		if err := w.deleteUser.exec(id); err != nil {
-			return err
-		}
-		return w.updatePostings(id, cur, nil)
+		return w.deleteCompletely(cur)
 	case cur == nil:
 		err = w.insert(next, keys)
 	default:
@@ -171,11 +168,28 @@ func (w *writer) insert(u *user.User, keys user.Keys) error {
 	if err := w.insertUser.exec(columnValues(columns, u, keys.Username, keys.Email)...); err != nil {
 		return err
 	}
-	return w.updatePostings(u.ID, nil, u)
+	w.index.replace(u.ID, nil, userTokens(u, keys))
+	return nil
+}
+
+// deleteCompletely deletes a user and its entries in the index.
+func (w *writer) deleteCompletely(cur *user.User) error {
+	before, err := w.indexKeys(cur, nil)
+	if err != nil {
+		return err
+	}
+	if err := w.deleteUser.exec(cur.ID); err != nil {
+		return err
+	}
+	w.index.replace(cur.ID, userTokens(cur, before), nil)
+	return nil
 }
 
 func (w *writer) update(cur, next *user.User, keys user.Keys) error {
-	var err error
+	before, err := w.indexKeys(cur, next)
+	if err != nil {
+		return err
+	}
 	if next.Equal(cur, rareColumns) {
 		err = w.updateUser.exec(columnValues(updateColumns, next, cur.ID)...)
 	} else {
@@ -184,7 +198,8 @@ func (w *writer) update(cur, next *user.User, keys user.Keys) error {
 	if err != nil {
 		return err
 	}
-	return w.updatePostings(cur.ID, cur, next)
+	w.indexUpdate(cur, next, before, keys)
+	return nil
 }
 
 func textOrNull(s string) driver.Value {

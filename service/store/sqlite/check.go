@@ -37,7 +37,7 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 	}
 	k := &checker{conn: c, head: head, progress: progress}
 	defer func() { err = errors.Join(err, c.close()) }()
-	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.schema, k.names, k.users, k.postings} {
+	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.schema, k.names, k.users, k.index} {
 		if err := ctx.Err(); err != nil {
 			return k.findings, context.Cause(ctx)
 		}
@@ -179,34 +179,22 @@ func (k *checker) names(context.Context) error {
 // users checks each user against the log and its names against their normal forms.
 func (k *checker) users(ctx context.Context) error {
 	var err error
-	chunk := k.conn.prepare(&err, listQueries[byID])
 	rowAt := k.conn.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position = ?")
 	if err != nil {
 		return err
 	}
-	id := int64(0)
-	for more := true; more; {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	err = k.eachUser(ctx, func(row []driver.Value) error {
+		if k.done++; k.done%checkChunk == 0 {
+			k.progress(k.done, max(k.done, k.total))
 		}
-		more = false
-		err := chunk.each(func(row []driver.Value) (bool, error) {
-			more = true
-			id = asNumber(row[0])
-			k.done++
-			u, err := scanUser(row)
-			if err != nil {
-				return true, k.found("user %d: tags or metadata cannot be decoded", id)
-			}
-			keys := user.Keys{Username: asText(row[userColumnCount]), Email: asText(row[userColumnCount+1])}
-			return true, k.user(u, keys, rowAt)
-		}, id, int64(checkChunk))
+		u, keys, err := scanListed(row)
 		if err != nil {
-			return err
+			return k.found("user %d: tags or metadata cannot be decoded", asNumber(row[0]))
 		}
-		k.progress(k.done, max(k.done, k.total))
-	}
-	return nil
+		return k.user(u, keys, rowAt)
+	})
+	k.progress(k.done, max(k.done, k.total))
+	return err
 }
 
 func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {

@@ -16,11 +16,16 @@ const (
 	byUsername
 	byEmail
 	byLastActivity
+	byTerms
 )
 
-var listSelect = "SELECT " + userColumns + ", username_key, email_key FROM users "
+var (
+	listColumns = "SELECT " + userColumns + ", username_key, email_key FROM "
+	listSelect  = listColumns + "users "
+	termSelect  = listColumns + "terms CROSS JOIN users ON user_id = terms.rowid "
+)
 
-var listQueries = [8]string{
+var listQueries = [10]string{
 	byID:               listSelect + "WHERE user_id > ? ORDER BY user_id LIMIT ?",
 	byID + 1:           listSelect + "WHERE user_id < ? ORDER BY user_id DESC LIMIT ?",
 	byUsername:         listSelect + "WHERE username_key >= ? AND username_key < ? ORDER BY username_key LIMIT ?",
@@ -29,6 +34,8 @@ var listQueries = [8]string{
 	byEmail + 1:        listSelect + "WHERE email_key >= ? AND email_key < ? ORDER BY email_key DESC LIMIT ?",
 	byLastActivity:     listSelect + "WHERE last_activity_id > ? AND last_activity_id < ? ORDER BY last_activity_id LIMIT ?",
 	byLastActivity + 1: listSelect + "WHERE last_activity_id > ? AND last_activity_id < ? ORDER BY last_activity_id DESC LIMIT ?",
+	byTerms:            termSelect + "WHERE terms MATCH ? AND terms.rowid > ? ORDER BY terms.rowid LIMIT ?",
+	byTerms + 1:        termSelect + "WHERE terms MATCH ? AND terms.rowid < ? ORDER BY terms.rowid DESC LIMIT ?",
 }
 
 // List implements user.Store. A page is read in chunks: a user whose sort key changes
@@ -55,7 +62,7 @@ type lister struct {
 	done    bool
 
 	source source
-	clause []int64 // keys of the postings to read
+	match  string // of the index
 	sorted sorted
 }
 
@@ -66,14 +73,10 @@ func (l *lister) read(r *reader) error {
 			return err
 		}
 	}
-	switch l.source {
-	case fromTerms:
-		return l.termChunk(r)
-	case fromSorted:
+	if l.source == fromSorted {
 		return l.sortedChunk(r)
-	default:
-		return l.chunk(r)
 	}
+	return l.chunk(r)
 }
 
 // chunk reads rows after the cursor. It reads one row more than it may scan, to detect
@@ -114,6 +117,9 @@ func rowBytes(row []driver.Value) (bytes int) {
 
 // walk calls read for the queries that continue at the cursor.
 func (l *lister) walk(read func(query int, args ...driver.Value) error) error {
+	if l.source == fromTerms {
+		return read(byTerms, l.match, l.id())
+	}
 	switch l.query.Order {
 	case user.ByUsername:
 		lower, upper := l.keys()
@@ -182,11 +188,10 @@ func (l *lister) add(row []driver.Value) error {
 		l.endAtCursor()
 		return nil
 	}
-	u, err := scanUser(row)
+	u, keys, err := scanListed(row)
 	if err != nil {
 		return err
 	}
-	keys := user.Keys{Username: asText(row[userColumnCount]), Email: asText(row[userColumnCount+1])}
 	cursor := l.cursorOf(u, keys)
 	if !l.advances(cursor) {
 		return disorderError{"users"}

@@ -102,7 +102,8 @@ func checkStore(ctx context.Context, path string, strict bool) error {
 	id := number("PRAGMA application_id")
 	foreign := number(`SELECT count(*) FROM sqlite_schema
 		WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
-		AND name NOT IN ('goose_db_version', 'users', 'log', 'request_ids', 'request_users', 'postings', 'meta')`)
+		AND name NOT IN ('goose_db_version', 'users', 'log', 'request_ids', 'request_users', 'postings',
+			'terms', 'terms_config', 'terms_data', 'terms_idx', 'unused_terms', 'meta')`)
 	versioned := number("SELECT count(*) FROM sqlite_schema WHERE name = 'goose_db_version'")
 	if err != nil {
 		if strict {

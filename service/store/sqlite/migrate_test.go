@@ -120,7 +120,8 @@ func makeVersion1(t *testing.T, path string) {
 	statements := []string{
 		`UPDATE users SET status_position = (SELECT max(position) FROM log
 			WHERE log.user_id = users.user_id AND action IN ('user.created', 'user.status_changed'))`,
-		"DROP TABLE postings",
+		"DROP TABLE terms",
+		"DROP TABLE unused_terms",
 		"DROP INDEX users_last_activity",
 		"CREATE INDEX users_updated ON users (updated_at)",
 		"DELETE FROM goose_db_version WHERE version_id > 1",
@@ -206,7 +207,7 @@ func TestNamesAreRenormalized(t *testing.T) {
 				return err
 			}
 		}
-		return w.conn.run("UPDATE meta SET names = 0")
+		return errors.Join(w.conn.run("UPDATE meta SET names = 0, indexed = 0"), w.conn.run("INSERT INTO terms(terms) VALUES ('delete-all')"))
 	})
 	if err := errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -49,8 +50,14 @@ func renormalizeNames(c *conn, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.run("UPDATE meta SET names = ?, commits = commits + 1", int64(namesVersion)); err != nil {
-		return err
+	for _, statement := range []string{
+		"UPDATE meta SET names = " + strconv.Itoa(namesVersion) + ", indexed = 0, commits = commits + 1", // see buildIndex
+		"INSERT INTO terms(terms) VALUES ('delete-all')",
+		"DELETE FROM unused_terms",
+	} {
+		if err := c.run(statement); err != nil {
+			return err
+		}
 	}
 	return c.run("COMMIT")
 }

@@ -35,8 +35,8 @@ type Options struct {
 
 	// turnUnits and maxGroup override the constants in tests.
 	turnUnits, maxGroup int
-	// keepDeleted plants a fault: no secure_delete.
-	keepDeleted bool
+	// keepDeleted plants a fault: no secure_delete. So does keepEntries: the index keeps removed entries.
+	keepDeleted, keepEntries bool
 }
 
 // CommitStats describes a commit.
@@ -73,7 +73,8 @@ type Store struct {
 	files    [2]fileIdentity
 	session  fileSession
 
-	redacting sync.Map // user ID -> position up to which its rows are redacted
+	cleaning  atomic.Bool // the index is being cleaned, or will be
+	redacting sync.Map    // user ID -> position up to which its rows are redacted
 }
 
 var _ user.Store = (*Store)(nil)
@@ -153,7 +154,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.session, err = findSession(w.conn, s.lock.file); err != nil {
 		return err
 	}
-	if err := buildPostings(ctx, w.conn, s.opts.Logger); err != nil {
+	if err := buildIndex(ctx, w.conn, s.opts.Logger); err != nil {
 		return err
 	}
 	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger, s.heavy); err != nil {
@@ -171,6 +172,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	s.finished = make(chan struct{})
 	go s.write() //nolint:contextcheck,nolintlint // outlives ctx
 	s.checkIntegrity(ctx)
+	s.scheduleCleaning()
 	return nil
 }
 

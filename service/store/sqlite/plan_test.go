@@ -23,31 +23,48 @@ func TestPlans(t *testing.T) {
 		logUser:                       "SEARCH log USING INDEX log_user (user_id=? AND rowid>? AND rowid<?)",
 		strings.Replace(logUser, "position LIMIT", "position DESC LIMIT", 1): "SEARCH log USING INDEX log_user (user_id=? AND rowid>? AND rowid<?)",
 		strings.Replace(logUser, "user_id = ? AND ", "", 1):                  "SEARCH log USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
-		postingsAfter:  "SEARCH postings USING PRIMARY KEY (term=? AND user_id>?)",
-		postingsBefore: "SEARCH postings USING PRIMARY KEY (term=? AND user_id<?)",
-		statusQuery:    "SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
-		dueQuery:       "SEARCH users USING COVERING INDEX users_purge (purge_at<?)",
+		statusQuery: "SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
+		dueQuery:    "SEARCH users USING COVERING INDEX users_purge (purge_at<?)",
 		"SELECT seq FROM request_ids WHERE user_id = ? LIMIT ?":                     "SEARCH request_ids USING COVERING INDEX request_ids_user (user_id=?)",
 		"SELECT seq FROM request_ids WHERE id = ? AND procedure = ? AND caller = ?": "SEARCH request_ids USING COVERING INDEX request_ids_key (id=? AND procedure=? AND caller=?)",
 	} {
-		var plan []string
-		args := make([]driver.Value, strings.Count(query, "?"))
-		for i := range args {
-			args[i] = int64(1)
-		}
-		err := s.do(t.Context(), func(w *writer) error {
-			return w.conn.rows("EXPLAIN QUERY PLAN "+query, func(row []driver.Value) error {
-				plan = append(plan, asText(row[3]))
-				return nil
-			}, args...)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(plan) != 1 || plan[0] != want {
-			t.Errorf("plan of %s = %q, want %q", query, plan, want)
+		if got := planOf(t, s, query); len(got) != 1 || got[0] != want {
+			t.Errorf("plan of %s = %q, want %q", query, got, want)
 		}
 	}
+}
+
+// Queries of the index of terms continue at a user and do not sort.
+func TestTermPlans(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	for query, want := range map[string]string{
+		listQueries[byTerms]:   "SCAN terms VIRTUAL TABLE INDEX 64:M1>, SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
+		listQueries[byTerms+1]: "SCAN terms VIRTUAL TABLE INDEX 192:M1<, SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
+		candidates:             "SCAN terms VIRTUAL TABLE INDEX 64:M1",
+	} {
+		if got := strings.Join(planOf(t, s, query), ", "); got != want {
+			t.Errorf("plan of %s = %q, want %q", query, got, want)
+		}
+	}
+}
+
+// planOf returns the lines of EXPLAIN QUERY PLAN.
+func planOf(t *testing.T, s *Store, query string) (plan []string) {
+	t.Helper()
+	args := make([]driver.Value, strings.Count(query, "?"))
+	for i := range args {
+		args[i] = int64(1)
+	}
+	err := s.do(t.Context(), func(w *writer) error {
+		return w.conn.rows("EXPLAIN QUERY PLAN "+query, func(row []driver.Value) error {
+			plan = append(plan, asText(row[3]))
+			return nil
+		}, args...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
 }
 
 func TestAfterPrefix(t *testing.T) {

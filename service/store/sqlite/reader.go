@@ -16,7 +16,8 @@ type reader struct {
 	first   *stmt
 	due     *stmt
 	lists   [len(listQueries)]*stmt
-	terms   termReader
+	// listedUser is a user of a list, candidates are users of the index.
+	listedUser, candidates *stmt
 }
 
 func newReader(ctx context.Context, path string) (*reader, error) {
@@ -34,7 +35,8 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 	r.timeAt = c.prepare(&err, "SELECT time FROM log WHERE position = ?")
 	r.first = c.prepare(&err, "SELECT min(position) FROM log")
 	r.due = c.prepare(&err, dueQuery)
-	r.terms = newTermReader(&err, c)
+	r.listedUser = c.prepare(&err, listSelect+"WHERE user_id = ?")
+	r.candidates = c.prepare(&err, candidates)
 	for i, query := range listQueries {
 		r.lists[i] = c.prepare(&err, query)
 	}

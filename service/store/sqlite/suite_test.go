@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"context"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -42,5 +43,28 @@ func openFor(t *testing.T, opts sqlite.Options) user.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return &checkedStore{Store: s, t: t, path: opts.Path}
+}
+
+// checkedStore checks the files when the store is closed.
+type checkedStore struct {
+	user.Store
+
+	t    *testing.T
+	path string
+}
+
+func (s *checkedStore) Close() error {
+	if err := s.Store.Close(); err != nil {
+		return err
+	}
+	f, err := sqlite.OpenFile(context.Background(), s.path)
+	if err != nil {
+		return err
+	}
+	findings, err := f.Check(context.Background(), nil)
+	if len(findings) > 0 {
+		s.t.Errorf("Check() = %q, want no findings", findings)
+	}
+	return err
 }

@@ -29,13 +29,14 @@ type writer struct {
 	savepoint, releaseSavepoint, rollbackToSavepoint *stmt
 	walCheckpoint                                    *stmt
 
-	getUser, getByName, getByEmail          *stmt
+	getUser, getKeys, getByName, getByEmail *stmt
 	insertUser, updateUser, updateUserFully *stmt
 	deleteUser, insertRow, rowRange         *stmt
-	deletePosting                           *stmt
-	postings                                *postingInserter
 	getRequest, putRequest                  *stmt
 	sharedUsers                             sharedUsers
+
+	index       indexWriter
+	firstUnused *stmt
 
 	commit       func() error // commitAll; replaced in tests
 	checkpointed int          // pages written before the last checkpoint
@@ -63,6 +64,7 @@ func newWriter(ctx context.Context, s *Store) (*writer, error) {
 	w := &writer{store: s, conn: c}
 	w.prepareTransaction(&err)
 	w.prepareUsers(&err)
+	w.index.keepEntries = s.opts.keepEntries
 	if err != nil {
 		return nil, errors.Join(err, c.close())
 	}
@@ -101,8 +103,9 @@ func (w *writer) prepareUsers(err *error) {
 	w.updateUserFully = c.prepare(err, "UPDATE users SET "+assignments(allUpdateColumns)+
 		", username_key = coalesce(?, username_key), email_key = coalesce(?, email_key) WHERE user_id = ?")
 	w.deleteUser = c.prepare(err, "DELETE FROM users WHERE user_id = ?")
-	w.postings = newPostingInserter(err, c)
-	w.deletePosting = c.prepare(err, "DELETE FROM postings WHERE term = ? AND user_id = ?")
+	w.getKeys = c.prepare(err, "SELECT username_key, email_key FROM users WHERE user_id = ?")
+	w.firstUnused = c.prepare(err, "SELECT min(user_id) FROM unused_terms")
+	w.index = newIndexWriter(err, c)
 }
 
 func (w *writer) start(head user.Head) { w.head = head }
@@ -114,7 +117,7 @@ func (w *writer) begin(at clock.Times) {
 	if w.now.Before(w.head.Time) {
 		w.now = w.head.Time
 	}
-	w.next, w.committed = w.head.Position+1, nil
+	w.next, w.committed, w.index.changes = w.head.Position+1, nil, nil
 }
 
 func (w *writer) beginTransaction() (err error) {
@@ -211,7 +214,7 @@ func (w *writer) runStep(savepoints bool, failure *error, step func() error) err
 			return err
 		}
 	}
-	next, committed := w.next, len(w.committed)
+	before := w.mark()
 	err := panics.Catch(step)
 	_, expected := user.AsError(err)
 	if err == nil || expected {
@@ -226,12 +229,22 @@ func (w *writer) runStep(savepoints bool, failure *error, step func() error) err
 	}
 	w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", panics.Stack(err))
 	*failure = err
-	return w.rollbackTo(next, committed)
+	return w.rollbackTo(before)
+}
+
+// savepointMark is the state of the transaction at a savepoint.
+type savepointMark struct {
+	next               int64
+	committed, indexed int
+}
+
+func (w *writer) mark() savepointMark {
+	return savepointMark{w.next, len(w.committed), len(w.index.changes)}
 }
 
 // rollbackTo rolls back to the savepoint.
-func (w *writer) rollbackTo(next int64, committed int) error {
-	w.next, w.committed = next, w.committed[:committed]
+func (w *writer) rollbackTo(m savepointMark) error {
+	w.next, w.committed, w.index.changes = m.next, w.committed[:m.committed], w.index.changes[:m.indexed]
 	if err := w.rollbackToSavepoint.exec(); err != nil {
 		return err
 	}
@@ -243,7 +256,7 @@ func (w *writer) applyAtomic(it *item, savepoints bool) error {
 	if err := w.savepoint.exec(); err != nil {
 		return err
 	}
-	next, committed := w.next, len(w.committed)
+	before := w.mark()
 	it.userBytes = 0
 	for i := range it.batch.Changes {
 		w.yield()
@@ -262,7 +275,7 @@ func (w *writer) applyAtomic(it *item, savepoints bool) error {
 			w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", panics.Stack(err))
 		}
 		it.err = &user.ItemError{Index: i, Err: err}
-		return w.rollbackTo(next, committed)
+		return w.rollbackTo(before)
 	}
 	return w.releaseSavepoint.exec()
 }

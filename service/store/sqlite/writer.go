@@ -314,6 +314,10 @@ func (s *Store) transaction(g *group, savepoints bool) error {
 	if err := s.applyParts(g, savepoints); err != nil {
 		return s.rollback(err)
 	}
+	unused, err := w.index.flush()
+	if err != nil {
+		return s.rollback(fmt.Errorf("write index: %w", err))
+	}
 	head, err := w.writeHead()
 	if err != nil {
 		return s.rollback(fmt.Errorf("write head: %w", err))
@@ -340,6 +344,9 @@ func (s *Store) transaction(g *group, savepoints bool) error {
 		s.opts.OnCommit(CommitStats{Changes: g.changes, Sync: duration})
 	}
 	s.publish(head, w.committed)
+	if unused {
+		s.scheduleCleaning()
+	}
 	return nil
 }
 

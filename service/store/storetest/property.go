@@ -196,17 +196,17 @@ func (p *comparison) compare(r *rapid.T) {
 // compareTerms compares the users with some terms.
 func (p *comparison) compareTerms(r *rapid.T) {
 	status, tags, metadata := user.FieldByName("status"), user.FieldByName("tags"), user.FieldByName("metadata")
-	for _, term := range []user.Term{
-		status.StatusTerm(user.StatusActive), tags.ElementTerm("y"), tags.PresentTerm(), metadata.KeyTerm("k"), metadata.PairTerm("k", "anna"),
+	for _, where := range []user.Condition{
+		{Term: status.StatusTerm(user.StatusActive)}, {Term: tags.ElementTerm("y")}, {Term: tags.PresentTerm()},
+		{Term: metadata.KeyTerm("k")}, {Term: metadata.PairTerm("k", "anna")}, {Contains: "ann"}, {Contains: "@example"},
 	} {
-		clauses := [][]user.Term{{term}}
-		q := user.ListQuery{Order: user.ByUsername, Terms: clauses, Match: hasTerms(clauses), MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20, ShowDeleted: true}
+		q := user.ListQuery{Order: user.ByUsername, Where: &where, Match: where.Meets, MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20, ShowDeleted: true}
 		want, wantErr := p.model.List(r.Context(), q)
 		got, gotErr := p.store.List(r.Context(), q)
 		if wantErr != nil || gotErr != nil {
 			r.Fatal(wantErr, gotErr)
 		}
-		p.same(r, fmt.Sprintf("users with term %q", term), p.normalizeUsers(want.Users, true), p.normalizeUsers(got.Users, false))
+		p.same(r, fmt.Sprintf("users with %+v", where), p.normalizeUsers(want.Users, true), p.normalizeUsers(got.Users, false))
 	}
 }
 

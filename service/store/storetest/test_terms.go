@@ -102,42 +102,37 @@ func (h *harness) allUsers() *modelData {
 	return d
 }
 
-// hasTerms returns the predicate of clauses of terms.
-func hasTerms(clauses [][]user.Term) func(*user.User, user.Keys) bool {
-	return func(u *user.User, _ user.Keys) bool {
-		terms := u.Terms()
-		for _, clause := range clauses {
-			if !slices.ContainsFunc(clause, func(t user.Term) bool { return slices.Contains(terms, t) }) {
-				return false
-			}
-		}
-		return true
+// termConditions returns conditions that many, some, few and none of the users of fillTerms meet.
+func termConditions() []user.Condition {
+	status, tags, metadata := user.FieldByName("status"), user.FieldByName("tags"), user.FieldByName("metadata")
+	term := func(t user.Term) user.Condition { return user.Condition{Term: t} }
+	contains := func(text string) user.Condition { return user.Condition{Contains: text} }
+	both := func(parts ...user.Condition) user.Condition { return user.Condition{All: parts} }
+	either := func(parts ...user.Condition) user.Condition { return user.Condition{Any: parts} }
+	all, third, rare, team := term(tags.ElementTerm("all")), term(tags.ElementTerm("third")), term(tags.ElementTerm("rare")), term(metadata.KeyTerm("team"))
+	none := term(tags.ElementTerm("nobody"))
+	return []user.Condition{
+		all, rare, team, none,
+		both(third, rare), both(all, third, team), both(rare, none), both(none, rare),
+		either(term(metadata.PairTerm("team", "red")), term(metadata.PairTerm("team", ""))),
+		either(term(tags.PresentTerm()), term(metadata.PresentTerm())),
+		either(third, rare, team, none),
+		either(term(status.StatusTerm(user.StatusSuspended)), term(status.StatusTerm(user.StatusInactive))),
+		contains("example.org"), contains(".12"), contains("ab."), contains("@example.orgs"), contains(".7@example.or"), contains("äöü"),
+		both(contains("a.1"), either(third, contains("99@"))), either(both(rare, team), both(third, contains("b.1"))),
 	}
 }
 
-// compareTerms compares the lists of several clauses of terms with the model's.
+// compareTerms compares the lists of several conditions with the model's.
 func (h *harness) compareTerms(reference *modelData) {
 	h.Helper()
 	m := NewModel(nil)
 	m.data = reference
-	status, tags, metadata := user.FieldByName("status"), user.FieldByName("tags"), user.FieldByName("metadata")
-	all, third, rare, team := tags.ElementTerm("all"), tags.ElementTerm("third"), tags.ElementTerm("rare"), metadata.KeyTerm("team")
-	for _, clauses := range [][][]user.Term{
-		{{all}},
-		{{rare}},
-		{{third}, {rare}},
-		{{all}, {third}, {team}},
-		{{team}},
-		{{metadata.PairTerm("team", "red"), metadata.PairTerm("team", "")}},
-		{{tags.PresentTerm(), metadata.PresentTerm()}},
-		{{third, rare, team, tags.ElementTerm("nobody")}},
-		{{tags.ElementTerm("nobody")}},
-		{{status.StatusTerm(user.StatusSuspended), status.StatusTerm(user.StatusInactive)}},
-	} {
+	for _, where := range termConditions() {
 		for order := user.ByID; order <= user.ByLastActivity; order++ {
 			for n := range 4 {
 				q := user.ListQuery{
-					Order: order, Desc: n%2 == 1, ShowDeleted: n/2 == 1, Terms: clauses, Match: hasTerms(clauses),
+					Order: order, Desc: n%2 == 1, ShowDeleted: n/2 == 1, Where: &where, Match: where.Meets,
 					MaxUsers: 150, MaxScanned: 300, MaxBytes: 1 << 20,
 				}
 				if n == 3 && order == user.ByUsername {
@@ -145,7 +140,7 @@ func (h *harness) compareTerms(reference *modelData) {
 				}
 				want := h.listAll(m, q)
 				if got := h.listAll(h.store, q); !slices.Equal(got, want) {
-					h.Fatalf("List(%+v) = %d users %v, want %d users %v", q, len(got), got, len(want), want)
+					h.Fatalf("List(%+v) where %+v = %d users %v, want %d users %v", q, where, len(got), got, len(want), want)
 				}
 			}
 		}

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,34 +23,38 @@ func checkFindings(t *testing.T, path string) string {
 	return strings.Join(findings, "\n")
 }
 
-// A check finds a posting that was not written or not removed.
-func TestCheckFindsWrongPostings(t *testing.T) {
-	tags := user.FieldByName("tags")
-	for _, test := range []struct {
-		name, statement string
-		args            []any
-		want            string
-	}{
-		{"correct", "DELETE FROM postings WHERE term = ? AND user_id = -1", []any{termHash(tags.ElementTerm("tag"))}, ""},
-		{"missing", "DELETE FROM postings WHERE term = ?", []any{termHash(tags.ElementTerm("tag"))}, "not in the postings of each of its terms"},
-		{"not removed", "INSERT INTO postings VALUES (?, 1)", []any{termHash(tags.ElementTerm("other"))}, "postings: 4 entries, the users have 3 terms"},
+// A check finds an entry of the index that was not written or not removed.
+func TestCheckFindsWrongEntries(t *testing.T) {
+	text := func(tag string) string {
+		return joinTokens([]token{termToken(user.FieldByName("tags").ElementTerm(tag))})
+	}
+	const finding = "its entries in the index are not those of its fields"
+	for _, test := range []struct{ name, statement, token, want string }{
+		{"correct", "INSERT INTO terms(rowid, tokens) VALUES (?, substr(?, 0, 0))", text("tag"), ""},
+		{"missing", "INSERT INTO terms(terms, rowid, tokens) VALUES ('delete', ?, ?)", text("tag"), finding},
+		{"not removed", "INSERT INTO terms(rowid, tokens) VALUES (?, ?)", text("other"), finding},
+		{"unused, but not in the index", "INSERT INTO unused_terms(user_id, tokens) VALUES (?, ?)", text("other"), finding},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "users.db")
 			s := openTest(t, path)
 			createUser(t, s, "anna")
-			if err := s.do(t.Context(), func(w *writer) error { return w.conn.run(test.statement, test.args[0]) }); err != nil {
+			id := createUser(t, s, "berta").ID
+			if err := s.do(t.Context(), func(w *writer) error { return w.conn.run(test.statement, id, test.token) }); err != nil {
 				t.Fatal(err)
 			}
-			if got := checkFindings(t, path); !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
+			if test.want != "" {
+				test.want = fmt.Sprintf("user %d: %s", id, test.want)
+			}
+			if got := checkFindings(t, path); got != test.want {
 				t.Errorf("Check() = %q, want %q", got, test.want)
 			}
 		})
 	}
 }
 
-// Open writes the postings of users stored before there were any, and continues an interrupted build.
-func TestOpenBuildsPostings(t *testing.T) {
+// Open writes the index of users stored before there was one, and continues an interrupted build.
+func TestOpenBuildsIndex(t *testing.T) {
 	interrupt := func(t *testing.T, path string) {
 		t.Helper()
 		c, err := connect(t.Context(), dsn(path, readerCacheKiB))
@@ -57,8 +62,8 @@ func TestOpenBuildsPostings(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, statement := range []string{
-			"UPDATE meta SET indexed = (SELECT min(user_id) FROM users)",
-			"DELETE FROM postings WHERE user_id > (SELECT min(user_id) FROM users)",
+			"INSERT INTO terms(terms) VALUES ('delete-all')",
+			"UPDATE meta SET indexed = 0",
 		} {
 			if err := c.run(statement); err != nil {
 				t.Fatal(err)
@@ -81,7 +86,7 @@ func TestOpenBuildsPostings(t *testing.T) {
 			prepare(t, path)
 			s = openTest(t, path)
 			page, err := s.List(t.Context(), user.ListQuery{
-				Terms: [][]user.Term{{user.FieldByName("tags").ElementTerm("tag")}}, MaxUsers: 10, MaxScanned: 10, MaxBytes: 1 << 20,
+				Where: &user.Condition{Term: user.FieldByName("tags").ElementTerm("tag")}, MaxUsers: 10, MaxScanned: 10, MaxBytes: 1 << 20,
 			})
 			if err != nil || len(page.Users) != 3 {
 				t.Errorf("List() = %d users, %v, want 3 users", len(page.Users), err)

@@ -1,0 +1,67 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+const (
+	// cleanInterval is the pause before a step that cleans the index, cleanTokens the number of entries that
+	// a step removes. A step takes about 6 ms, so cleaning takes a twentieth of the writer's time.
+	cleanInterval = 100 * time.Millisecond
+	cleanTokens   = 64
+)
+
+// scheduleCleaning starts to remove unused tokens from the index in the background.
+func (s *Store) scheduleCleaning() {
+	if s.cleaning.CompareAndSwap(false, true) {
+		time.AfterFunc(cleanInterval, s.clean)
+	}
+}
+
+// clean removes some unused tokens in the next transaction of the writer. After a failure it stops until the
+// next update with unused tokens, or the next start.
+func (s *Store) clean() {
+	more := false
+	err := s.enqueue(&item{
+		ctx: context.Background(),
+		job: func(w *writer) (err error) {
+			more, err = w.cleanIndex(cleanTokens)
+			return err
+		},
+		end: func(_ []user.Result, err error) {
+			s.cleaning.Store(false)
+			if more && err == nil {
+				s.scheduleCleaning()
+			}
+		},
+	})
+	if err != nil {
+		s.cleaning.Store(false)
+	}
+}
+
+// cleanIndex removes up to limit unused tokens from the index. It reports whether there are more.
+func (w *writer) cleanIndex(limit int) (more bool, err error) {
+	for limit > 0 {
+		id, ok, err := w.firstUnused.number()
+		if err != nil || !ok {
+			return false, err
+		}
+		tokens, err := w.index.unusedOf(id)
+		if err != nil {
+			return false, err
+		}
+		n := min(len(tokens), limit)
+		if err := w.index.removeTokens(id, tokens[:n]); err != nil {
+			return false, err
+		}
+		if err := w.index.setUnused(id, tokens[n:], true); err != nil {
+			return false, err
+		}
+		limit -= max(1, n)
+	}
+	return true, nil
+}
