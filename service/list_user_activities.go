@@ -24,6 +24,7 @@ func (s *Service) ListUserActivities(
 ) (*userv1.ListUserActivitiesResponse, error) {
 	query := user.LogQuery{
 		UserID:     req.GetUserId(),
+		Retained:   true,
 		Desc:       req.GetOrder() != userv1.ActivityOrder_ACTIVITY_ORDER_OLDEST_FIRST,
 		Actions:    req.GetActions(),
 		MaxRows:    int(cmp.Or(req.GetPageSize(), user.DefaultPage)),
@@ -60,7 +61,7 @@ func applyPageToken(query *user.LogQuery, req *userv1.ListUserActivitiesRequest)
 	if query.Desc {
 		query.Before = reached
 	} else {
-		query.After = reached
+		query.After, query.Retained = reached, false
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ func (s *Service) addChangedFields(ctx context.Context, err error, id int64, eta
 		return err
 	}
 	// Read the log first: the user is then at least as new as the rows, so no field is missing.
-	page, logErr := s.store.Log(ctx, user.LogQuery{UserID: id, Desc: true, MaxRows: maxMismatchRows})
+	page, logErr := s.store.Log(ctx, user.LogQuery{UserID: id, Retained: true, Desc: true, MaxRows: maxMismatchRows})
 	if logErr != nil {
 		return err
 	}

@@ -21,11 +21,11 @@ type nopStore struct {
 	readsFail, writesFail *atomic.Bool
 }
 
-func (s nopStore) First(context.Context) (int64, error) {
+func (s nopStore) Log(context.Context, user.LogQuery) (user.LogPage, error) {
 	if s.readsFail.Load() {
-		return 0, errors.New("no reads")
+		return user.LogPage{}, errors.New("no reads")
 	}
-	return 1, nil
+	return user.LogPage{}, nil
 }
 
 func (s nopStore) Probe(context.Context) error {
@@ -117,14 +117,14 @@ type deafStore struct {
 	let   chan struct{}
 }
 
-func (s deafStore) First(context.Context) (int64, error) {
+func (s deafStore) Log(context.Context, user.LogQuery) (user.LogPage, error) {
 	s.asked.Add(1)
 	<-s.let
-	return 1, nil
+	return user.LogPage{}, nil
 }
 
 func (s deafStore) Probe(ctx context.Context) error {
-	_, err := s.First(ctx)
+	_, err := s.Log(ctx, user.LogQuery{})
 	return err
 }
 
@@ -162,11 +162,11 @@ type panickingStore struct {
 	panics, reads int
 }
 
-func (s *panickingStore) First(ctx context.Context) (int64, error) {
+func (s *panickingStore) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
 	if s.reads++; s.reads <= s.panics {
 		panic("planted")
 	}
-	return s.nopStore.First(ctx)
+	return s.nopStore.Log(ctx, query)
 }
 
 // A panic fails one probe only.

@@ -54,7 +54,7 @@ func (p *Prober) Probe(ctx context.Context) bool {
 	probing, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeTimeout)
 	defer cancel()
 	p.reads.start(probing, panics.Task(p.Log, "read probe", func(ctx context.Context) error {
-		_, err := p.Store.First(ctx)
+		_, err := p.Store.Log(ctx, user.LogQuery{Retained: true, MaxRows: 1})
 		return err
 	}))
 	p.writes.start(probing, panics.Task(p.Log, "write probe", p.Store.Probe))

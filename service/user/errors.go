@@ -190,6 +190,11 @@ func NewPositionOutOfRangeError(epoch string, first, last int64, message string)
 	}
 }
 
+// NewRowsPrunedError returns the error for a position after which rows were pruned.
+func NewRowsPrunedError(epoch string, first, last int64) *Error {
+	return NewPositionOutOfRangeError(epoch, first, last, "rows after the position are no longer retained")
+}
+
 // NewPositionNotReachedError returns the error for a read that timed out before the log
 // reached the requested position.
 func NewPositionNotReachedError() *Error {

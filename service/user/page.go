@@ -53,6 +53,7 @@ type LogQuery struct {
 	UserID int64 // 0: all users
 	// After and Before are exclusive bounds of the positions. Before 0: no bound.
 	After, Before int64
+	Retained      bool     // After is the position before the oldest retained row
 	Desc          bool     // newest first
 	Actions       []string // only these actions; empty: all
 	MaxRows       int      // rows to return, at least 1

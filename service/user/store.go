@@ -13,7 +13,8 @@ import (
 // Log: positions are 1, 2, 3 … in commit order, without gaps or duplicates, across restarts.
 // A row never becomes visible at or below a position that a reader has already received. The
 // time of a row is not before the time of the previous row, even if the clock goes back. A
-// change and its rows become visible together.
+// change and its rows become visible together. Pruning removes the oldest rows; positions, users and
+// their LastActivityID are unaffected.
 //
 // Writes: a result is returned after its change is durable. Changes are decided by their
 // [Op] on the current user, one at a time. A failed change has no effect and does not affect
@@ -21,13 +22,13 @@ import (
 // addresses are unique by their keys among all users that are not purged. A change with an
 // [IdempotencyKey] is applied once within RequestIDLifetime, across restarts and within one
 // transaction; repeats get the stored result of the first success, or
-// [NewRequestIDReusedError] if the fingerprint differs. Failures, ValidateOnly changes and
-// Prepare changes are not stored.
+// [NewRequestIDReusedError] if the fingerprint differs. A result with a row that was pruned has
+// expired. Failures, ValidateOnly changes and Prepare changes are not stored.
 //
 // Reads: a read reflects every change whose result was returned before the read started. The
 // caller owns the values returned.
 //
-// Fairness: point reads (Get, First, and GetMany, Statuses and Log of a few rows) do not wait
+// Fairness: point reads (Get, and GetMany, Statuses and Log of a few rows) do not wait
 // for scans. Callers, identified by [CallerFromContext], are scheduled round-robin, and a scan
 // yields after each chunk of rows. The chunks of a List page may therefore be of different
 // instants; a Log page ends at the head known when it began. A batch that is not atomic may
@@ -41,7 +42,8 @@ import (
 type Store interface {
 	// Head returns the end of the log.
 	Head(ctx context.Context) (Head, error)
-	// First returns the position of the oldest retained row, 1 for an empty log.
+	// First returns the position of the oldest retained row, or of the next row if the log has none.
+	// It reads memory only. It is not less than the position of any row missing in an earlier read.
 	First(ctx context.Context) (int64, error)
 	// Get returns a user, including a deleted one, or a USER_NOT_FOUND error.
 	Get(ctx context.Context, id int64) (*User, error)
@@ -53,9 +55,12 @@ type Store interface {
 	// List returns a page of users. Its cost is independent of the depth of the page and
 	// the size of the store.
 	List(ctx context.Context, query ListQuery) (ListPage, error)
-	// Log returns a page of the log. Its cost is independent of the depth of the page.
+	// Log returns a page of the log. Its cost is independent of the depth of the page. It fails
+	// with a POSITION_OUT_OF_RANGE error if rows after query.After were pruned, also during the
+	// read: a page never has a gap.
 	Log(ctx context.Context, query LogQuery) (LogPage, error)
-	// Before returns the position of the last row before t, 0 if there is none.
+	// Before returns the position of the last row before t. It is the one before First if no
+	// retained row is before t.
 	Before(ctx context.Context, t time.Time) (int64, error)
 
 	// Submit enqueues a batch. It blocks while the queue is full (backpressure), and fails
@@ -76,6 +81,10 @@ type Store interface {
 	Redact(ctx context.Context, id int64, limit int) (more bool, err error)
 	// ExpireRequestIDs deletes up to limit expired request ids and returns their number.
 	ExpireRequestIDs(ctx context.Context, limit int) (int, error)
+	// Prune deletes up to limit of the oldest rows of the log and returns their number. A row is
+	// deleted if it is at least age old by the lower bound of the current time. No deleted data
+	// must be left in the store.
+	Prune(ctx context.Context, age time.Duration, limit int) (int, error)
 	// Probe makes a durable write without visible effect and returns its error.
 	Probe(ctx context.Context) error
 	// Close waits for the submitted batches and closes the store.

@@ -24,6 +24,8 @@ const (
 	HideChange  = "hide-change"  // the observer is not told of the changes of some commits
 	LosePurges  = "lose-purges"  // reads of the log for purged users return none
 	StaleChange = "stale-change" // some lists of changed users return an older state
+
+	CheckEarly = "check-early" // reads of the log check for pruned rows before they read
 )
 
 const (
@@ -54,6 +56,8 @@ func New(store user.Store, fault string) user.Store {
 		return &hiding{Store: store}
 	case LosePurges:
 		return unpurged{store}
+	case CheckEarly:
+		return checkedEarly{store}
 	case StaleChange:
 		return &stale{Store: store, older: make(map[int64]*user.User)}
 	}
@@ -183,4 +187,20 @@ func (s *queued) Log(ctx context.Context, query user.LogQuery) (user.LogPage, er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.Store.Log(ctx, query)
+}
+
+type checkedEarly struct{ user.Store }
+
+// Log implements user.Store.
+func (s checkedEarly) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
+	first, err := s.First(ctx)
+	if err != nil {
+		return user.LogPage{}, err
+	}
+	page, err := s.Store.Log(ctx, query)
+	if query.After+1 >= first && user.HasReason(err, user.PositionOutOfRange) {
+		query.Retained = true
+		return s.Store.Log(ctx, query)
+	}
+	return page, err
 }

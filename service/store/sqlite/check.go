@@ -37,7 +37,7 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 	}
 	k := &checker{conn: c, head: head, progress: progress}
 	defer func() { err = errors.Join(err, c.close()) }()
-	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.schema, k.names, k.users, k.index} {
+	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.schema, k.first, k.names, k.users, k.index} {
 		if err := ctx.Err(); err != nil {
 			return k.findings, context.Cause(ctx)
 		}
@@ -62,7 +62,8 @@ type checker struct {
 	findings []string
 	done     int
 	total    int
-	current  bool // names are stored in their current normal forms
+	current  bool  // names are stored in their current normal forms
+	retained int64 // position of the oldest retained row when it was last read; 0: not read
 }
 
 func (k *checker) found(format string, args ...any) error {
@@ -95,6 +96,11 @@ func (k *checker) meta(context.Context) error {
 		"coalesce((SELECT time FROM log WHERE position = m.position), 0) FROM meta m",
 		func(row []driver.Value) error {
 			head, last := asNumber(row[0]), asNumber(row[2])
+			if last == 0 {
+				if pruned, err := k.pruned(head); pruned || err != nil {
+					return err
+				}
+			}
 			switch {
 			case head != last:
 				return k.found("meta: head position is %d, the last log row %d", head, last)
@@ -124,8 +130,8 @@ func (k *checker) log(ctx context.Context) error {
 			if err != nil {
 				err = k.found("log row %d: details cannot be decoded", a.Position)
 			}
-			if err == nil && a.Position != last.Position+1 && last.Position > 0 {
-				err = k.found("log: gap, row %d follows row %d", a.Position, last.Position)
+			if err == nil && a.Position != last.Position+1 {
+				err = k.missing(a.Position-1, "log: gap, row %d follows row %d", a.Position, last.Position)
 			}
 			if err == nil && a.Time.Before(last.Time) {
 				err = k.found("log row %d: earlier time than row %d", a.Position, last.Position)
@@ -140,9 +146,48 @@ func (k *checker) log(ctx context.Context) error {
 		k.progress(k.done, max(k.done, k.total))
 	}
 	if last.Position != k.head.Position {
-		return k.found("log: last row is %d, head position %d", last.Position, k.head.Position)
+		return k.missing(k.head.Position, "log: last row is %d, head position %d", last.Position, k.head.Position)
 	}
 	return nil
+}
+
+// missing adds a finding about a missing row, unless the row was pruned.
+func (k *checker) missing(position int64, format string, args ...any) error {
+	if pruned, err := k.pruned(position); pruned || err != nil {
+		return err
+	}
+	return k.found(format, args...)
+}
+
+// pruned reports whether a row has been pruned by now. Another process may prune during the check.
+func (k *checker) pruned(position int64) (bool, error) {
+	if position < 1 || position < k.retained {
+		return position > 0, nil
+	}
+	if known, err := k.hasColumn("first"); err != nil || !known {
+		return false, err
+	}
+	err := k.conn.rows("SELECT first FROM meta", func(row []driver.Value) error {
+		k.retained = asNumber(row[0])
+		return nil
+	})
+	return position < k.retained, err
+}
+
+// hasColumn reports whether the table meta has a column, which an older program may not have added.
+func (k *checker) hasColumn(name string) (found bool, err error) {
+	err = k.conn.rows("SELECT 1 FROM pragma_table_info('meta') WHERE name = ?", func([]driver.Value) error {
+		found = true
+		return nil
+	}, name)
+	return found, err
+}
+
+// first checks that no row before the first position is left.
+func (k *checker) first(context.Context) error {
+	return k.conn.rows("SELECT log.position FROM log, meta WHERE log.position < meta.first LIMIT 1", func(row []driver.Value) error {
+		return k.found("log: row %d is left although it was pruned", asNumber(row[0]))
+	})
 }
 
 // schema returns an error if the columns of the users are those of an older program.
@@ -162,12 +207,7 @@ func (k *checker) schema(context.Context) error {
 
 // names reads which version of the normalization rules the stored names have.
 func (k *checker) names(context.Context) error {
-	versioned := false
-	err := k.conn.rows("SELECT 1 FROM pragma_table_info('meta') WHERE name = 'names'", func([]driver.Value) error {
-		versioned = true
-		return nil
-	})
-	if err != nil || !versioned {
+	if versioned, err := k.hasColumn("names"); err != nil || !versioned {
 		return err
 	}
 	return k.conn.rows("SELECT names FROM meta", func(row []driver.Value) error {
@@ -214,13 +254,16 @@ func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {
 	if u.StatusPosition > k.head.Position {
 		return nil // changed after the check began
 	}
-	row, failure := rowAt.one(u.StatusPosition)
-	if failure != nil {
-		return failure
+	row, err := rowAt.one(u.StatusPosition)
+	if err != nil {
+		return err
 	}
 	setsStatus := []string{user.ActionCreated, user.ActionStatusChanged, user.ActionDeleted, user.ActionUndeleted}
 	if len(row) == 0 || asNumber(row[1]) != u.ID || !slices.Contains(setsStatus, asText(row[3])) {
-		return k.found("user %d: log row %d did not set its status", u.ID, u.StatusPosition)
+		err = k.missing(u.StatusPosition, "user %d: log row %d did not set its status", u.ID, u.StatusPosition)
+	}
+	if err != nil {
+		return err
 	}
 	return k.lastChange(u, rowAt)
 }
@@ -235,7 +278,7 @@ func (k *checker) lastChange(u *user.User, rowAt *stmt) error {
 		return err
 	}
 	if len(row) == 0 || asNumber(row[1]) != u.ID || !strings.HasPrefix(asText(row[3]), user.ReservedAction) {
-		return k.found("user %d: log row %d is not its last change", u.ID, u.LastActivityID)
+		return k.missing(u.LastActivityID, "user %d: log row %d is not its last change", u.ID, u.LastActivityID)
 	}
 	return nil
 }

@@ -19,12 +19,14 @@ func (w *writer) lookupResult(key *user.IdempotencyKey) (result user.Result, fou
 	if w.due.Sub(created) >= user.RequestIDLifetime {
 		return user.Result{}, false, nil
 	}
-	if !bytes.Equal(fingerprint, key.Fingerprint[:]) {
-		return user.Result{}, false, user.NewRequestIDReusedError()
-	}
 	a, err := decodeResult(asBlob(row[2]))
-	if err != nil {
+	switch {
+	case err != nil:
 		return user.Result{}, false, err
+	case a.rows > 0 && a.first < w.store.first.Load():
+		return user.Result{}, false, nil // pruned
+	case !bytes.Equal(fingerprint, key.Fingerprint[:]):
+		return user.Result{}, false, user.NewRequestIDReusedError()
 	}
 	if a.shared {
 		if a.user, _, err = w.sharedUsers.get(a.user); err != nil {

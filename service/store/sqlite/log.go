@@ -23,10 +23,10 @@ func scanRow(row []driver.Value) (user.Activity, error) {
 	}, err
 }
 
-// Log implements user.Store. A page ends at the head known when Log was called. The log is
-// append-only, so the rows up to that head are consistent without a read transaction.
+// Log implements user.Store. A page ends at the head known when Log was called. Rows are only added at
+// the end and deleted at the start, so chunks are consistent without a read transaction.
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
-	l := newLogReader(query, s.head.Load().Position)
+	l := s.newLogReader(query)
 	var err error
 	if l.limit <= shortRead {
 		_, err = read(ctx, s.pool, func(r *reader) (none struct{}, err error) {
@@ -46,6 +46,7 @@ func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, err
 
 // logReader reads a page of the log in chunks.
 type logReader struct {
+	store *Store
 	query user.LogQuery // After and Before are the bounds of the remaining rows
 	page  user.LogPage
 	limit int // rows to scan
@@ -53,9 +54,12 @@ type logReader struct {
 	bytes int
 }
 
-func newLogReader(query user.LogQuery, head int64) *logReader {
-	l := &logReader{query: query, limit: maxLogScan}
-	l.query.Before = head + 1
+func (s *Store) newLogReader(query user.LogQuery) *logReader {
+	if query.Retained {
+		query.After = s.first.Load() - 1
+	}
+	l := &logReader{store: s, query: query, limit: maxLogScan}
+	l.query.Before = s.head.Load().Position + 1
 	if query.Before > 0 {
 		l.query.Before = min(l.query.Before, query.Before)
 	}
@@ -76,7 +80,7 @@ func newLogReader(query user.LogQuery, head int64) *logReader {
 // chunk reads the next rows. It reads one row more than it may scan, to detect the end.
 func (l *logReader) chunk(r *reader) (last bool, err error) {
 	want := min(l.left+1, chunkRows)
-	got, bytes, full := 0, 0, false
+	got, bytes, full, query := 0, 0, false, l.query
 	err = queryLog(r, &l.query, int64(want), func(row []driver.Value) (bool, error) {
 		if full = l.full(); full {
 			return false, nil
@@ -86,6 +90,9 @@ func (l *logReader) chunk(r *reader) (last bool, err error) {
 		err := l.add(row)
 		return bytes < chunkBytes, err
 	})
+	if err == nil {
+		err = l.store.checkRetained(&query)
+	}
 	if err != nil || full {
 		return full, err
 	}
@@ -123,7 +130,16 @@ func (l *logReader) add(row []driver.Value) error {
 	if l.query.Desc {
 		l.query.Before = position
 	} else {
-		l.query.After = position
+		l.query.After, l.query.Retained = position, false
+	}
+	return nil
+}
+
+// checkRetained returns an error if rows after query.After may have been pruned before the query read
+// them. It must be called after the read: Prune advances first before its deletions are visible.
+func (s *Store) checkRetained(query *user.LogQuery) error {
+	if first := s.first.Load(); !query.Retained && query.After+1 < first {
+		return user.NewRowsPrunedError(s.epoch, first, s.head.Load().Position)
 	}
 	return nil
 }
@@ -141,32 +157,22 @@ func queryLog(r *reader, query *user.LogQuery, limit int64, visit func([]driver.
 
 // First implements user.Store.
 func (s *Store) First(ctx context.Context) (int64, error) {
-	return read(ctx, s.pool, func(r *reader) (int64, error) {
-		position, ok, err := r.first.number()
-		if err != nil {
-			return 0, err
-		}
-		if !ok {
-			return 1, nil
-		}
-		return position, nil
-	})
+	if err := ctx.Err(); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	return s.first.Load(), nil
 }
 
 // Before implements user.Store by binary search: times do not decrease along the log, and
-// positions have no gap.
+// positions have no gap. A row that is pruned during the search counts as before t.
 func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 	head := *s.head.Load()
 	if head.Position == 0 || head.Time.Before(t) {
 		return head.Position, nil
 	}
-	first, err := s.First(ctx)
-	if err != nil {
-		return 0, err
-	}
-	var n int
-	err = scan(ctx, s.pool, func(r *reader) (last bool, err error) {
-		n = sort.Search(int(head.Position-first+1), func(i int) bool {
+	first, n := s.first.Load(), 0
+	err := scan(ctx, s.pool, func(r *reader) (last bool, err error) {
+		n = sort.Search(int(max(0, head.Position-first+1)), func(i int) bool {
 			if err != nil {
 				return true
 			}
@@ -176,7 +182,7 @@ func (s *Store) Before(ctx context.Context, t time.Time) (int64, error) {
 		})
 		return true, err
 	})
-	if err != nil || n == 0 {
+	if err != nil {
 		return 0, err
 	}
 	return first + int64(n) - 1, nil

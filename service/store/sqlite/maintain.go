@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
+	"time"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -105,4 +106,38 @@ func (w *writer) forgetUser(id int64, limit int) (more bool, err error) {
 			return nil
 		}, id)
 	return more, err
+}
+
+// Prune implements user.Store. With limit rows of at most user.MaxDetails, it is bounded in bytes too.
+func (s *Store) Prune(ctx context.Context, age time.Duration, limit int) (int, error) {
+	pruned := 0
+	err := s.do(ctx, func(w *writer) (err error) {
+		pruned, err = w.prune(w.due.Add(-age), max(limit, 1))
+		return err
+	})
+	if err != nil {
+		return 0, err // the job may still be running
+	}
+	return pruned, nil
+}
+
+// prune deletes the oldest rows up to a time. If the transaction fails, Store.first is ahead of the file
+// until the next start; the rows before it are due.
+func (w *writer) prune(until time.Time, limit int) (pruned int, err error) {
+	first := w.store.first.Load()
+	err = w.conn.rows("SELECT position, time FROM log ORDER BY position LIMIT ?", func(row []driver.Value) error {
+		if asNumber(row[1]) <= until.UnixMicro() {
+			first = max(first, asNumber(row[0])+1)
+			pruned++
+		}
+		return nil
+	}, int64(limit))
+	if err != nil || pruned == 0 {
+		return 0, err
+	}
+	w.store.first.Store(first) // before the deletions are visible, see checkRetained
+	if err := w.conn.run("DELETE FROM log WHERE position < ?", first); err != nil {
+		return 0, err
+	}
+	return pruned, w.conn.run("UPDATE meta SET first = ?", first)
 }

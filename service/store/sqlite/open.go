@@ -58,6 +58,7 @@ type Store struct {
 	writer    *writer
 	integrity *integrity
 	head      atomic.Pointer[user.Head]
+	first     atomic.Int64            // position of the oldest retained row
 	stopped   atomic.Pointer[stopped] // nil: writes are accepted
 	observe   func(user.Commit)
 

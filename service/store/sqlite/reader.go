@@ -13,7 +13,6 @@ type reader struct {
 	logAll  [2]*stmt // ascending, descending
 	logUser [2]*stmt
 	timeAt  *stmt
-	first   *stmt
 	due     *stmt
 	lists   [len(listQueries)]*stmt
 	// listedUser is a user of a list, candidates are users of the index.
@@ -33,7 +32,6 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 	r.logUser[0] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position LIMIT ?")
 	r.logUser[1] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position DESC LIMIT ?")
 	r.timeAt = c.prepare(&err, "SELECT time FROM log WHERE position = ?")
-	r.first = c.prepare(&err, "SELECT min(position) FROM log")
 	r.due = c.prepare(&err, dueQuery)
 	r.listedUser = c.prepare(&err, listSelect+"WHERE user_id = ?")
 	r.candidates = c.prepare(&err, candidates)

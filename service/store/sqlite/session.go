@@ -50,10 +50,11 @@ func (s *Store) newEpoch() (string, error) {
 	return hex.EncodeToString(b[:]), nil
 }
 
-// readMeta returns the head of the log. It sets the epoch of a new database.
+// readMeta returns the head of the log and sets first. It sets the epoch of a new database.
 func (s *Store) readMeta(c *conn) (head user.Head, err error) {
-	err = c.rows("SELECT epoch, position, time FROM meta", func(row []driver.Value) error {
+	err = c.rows("SELECT epoch, position, time, first FROM meta", func(row []driver.Value) error {
 		head.Epoch, head.Position = asText(row[0]), asNumber(row[1])
+		s.first.Store(asNumber(row[3]))
 		if head.Position > 0 {
 			head.Time = fromMicros(asNumber(row[2]))
 		}

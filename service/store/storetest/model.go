@@ -30,10 +30,10 @@ var _ user.Store = (*Model)(nil)
 // modelData is the contents of a Model. Users and rows in it are never modified, only
 // replaced.
 type modelData struct {
-	epoch    string
 	users    map[int64]*user.User
 	keys     map[int64]user.Keys // by user ID
 	log      []user.Activity
+	end      user.Head // of the log
 	requests map[requestKey]request
 }
 
@@ -48,7 +48,7 @@ type request struct {
 
 func (d *modelData) clone() *modelData {
 	return &modelData{
-		epoch: d.epoch, users: maps.Clone(d.users), keys: maps.Clone(d.keys),
+		end: d.end, users: maps.Clone(d.users), keys: maps.Clone(d.keys),
 		log: slices.Clone(d.log), requests: maps.Clone(d.requests),
 	}
 }
@@ -61,7 +61,7 @@ func NewModel(clock func() time.Time) *Model {
 	return &Model{
 		clock: clock, ids: user.NewIDs(nil),
 		data: &modelData{
-			epoch: "model", users: map[int64]*user.User{}, keys: map[int64]user.Keys{}, requests: map[requestKey]request{},
+			end: user.Head{Epoch: "model"}, users: map[int64]*user.User{}, keys: map[int64]user.Keys{}, requests: map[requestKey]request{},
 		},
 	}
 }
@@ -85,15 +85,15 @@ func (m *Model) Submit(ctx context.Context, batch user.Batch) *user.Pending {
 	tx := &modelTx{model: m, data: m.data.clone()}
 	tx.clock = user.Truncate(m.clock())
 	tx.now = tx.clock
-	if n := len(tx.data.log); n > 0 && tx.now.Before(tx.data.log[n-1].Time) {
-		tx.now = tx.data.log[n-1].Time
+	if tx.now.Before(tx.data.end.Time) {
+		tx.now = tx.data.end.Time
 	}
 	results, err := tx.batch(batch)
 	m.mu.Lock()
 	m.data = tx.data
 	m.mu.Unlock()
 	if m.observer != nil && len(tx.committed) > 0 {
-		m.observer(user.Commit{Head: tx.data.head(), Changes: tx.committed})
+		m.observer(user.Commit{Head: tx.data.end, Changes: tx.committed})
 	}
 	end(results, err)
 	return pending
@@ -153,7 +153,7 @@ func (tx *modelTx) change(c user.Change) (user.Result, error) {
 		return tx.decide(c)
 	}
 	key := requestKey{c.IdempotencyKey.Caller, c.IdempotencyKey.Procedure, c.IdempotencyKey.ID}
-	if r, ok := tx.data.requests[key]; ok && tx.clock.Sub(r.created) < user.RequestIDLifetime {
+	if r, ok := tx.data.requests[key]; ok && tx.clock.Sub(r.created) < user.RequestIDLifetime && !tx.data.prunedAny(r.result.Rows) {
 		if r.fingerprint != c.IdempotencyKey.Fingerprint {
 			return user.Result{}, user.NewRequestIDReusedError()
 		}
@@ -216,7 +216,7 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 	if err := c.ReserveResult(cur); err != nil {
 		return user.Result{}, err
 	}
-	d, err := op.Decide(cur, user.CommitStamp{LogTime: tx.now, Clock: tx.clock, Earliest: tx.clock, NextPosition: int64(len(tx.data.log)) + 1}, c.By)
+	d, err := op.Decide(cur, user.CommitStamp{LogTime: tx.now, Clock: tx.clock, Earliest: tx.clock, NextPosition: tx.data.end.Position + 1}, c.By)
 	if err != nil {
 		return user.Result{}, err
 	}
@@ -242,6 +242,9 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 		}
 	}
 	tx.data.log = append(tx.data.log, cloneRows(d.Rows)...)
+	if n := len(d.Rows); n > 0 {
+		tx.data.end.Position, tx.data.end.Time = d.Rows[n-1].Position, d.Rows[n-1].Time
+	}
 	tx.committed = append(tx.committed, user.CommittedChange{UserID: id, User: d.User.Summary(), Rows: user.Summaries(d.Rows), Origin: c.By.Origin})
 	result := tx.result(outcome, d.User)
 	result.Rows = cloneRows(d.Rows)
@@ -249,7 +252,7 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 }
 
 func (tx *modelTx) result(outcome user.Outcome, u *user.User) user.Result {
-	return user.Result{Outcome: outcome, User: cloneUser(u), Position: int64(len(tx.data.log))}
+	return user.Result{Outcome: outcome, User: cloneUser(u), Position: tx.data.end.Position}
 }
 
 // unique returns an error if another user than id has the username or e-mail address of u.

@@ -10,12 +10,11 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-func (d *modelData) head() user.Head {
-	head := user.Head{Epoch: d.epoch, Position: int64(len(d.log))}
-	if n := len(d.log); n > 0 {
-		head.Time = d.log[n-1].Time
-	}
-	return head
+// first returns the position of the oldest row.
+func (d *modelData) first() int64 { return d.end.Position - int64(len(d.log)) + 1 }
+
+func (d *modelData) prunedAny(rows []user.Activity) bool {
+	return len(rows) > 0 && rows[0].Position < d.first()
 }
 
 // snapshot returns the current data, which must not be modified.
@@ -50,13 +49,16 @@ func (m *Model) Head(ctx context.Context) (user.Head, error) {
 	if err != nil {
 		return user.Head{}, err
 	}
-	return d.head(), nil
+	return d.end, nil
 }
 
-// First implements user.Store. It returns 1, since a Model keeps every row.
+// First implements user.Store.
 func (m *Model) First(ctx context.Context) (int64, error) {
-	_, err := m.snapshot(ctx)
-	return 1, err
+	d, err := m.snapshot(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return d.first(), nil
 }
 
 // Get implements user.Store.
@@ -188,12 +190,19 @@ func (m *Model) Log(ctx context.Context, query user.LogQuery) (user.LogPage, err
 	if err != nil {
 		return user.LogPage{}, err
 	}
-	end := int64(len(d.log))
+	end := d.end.Position
 	if query.Before > 0 {
 		end = min(end, query.Before-1)
 	}
+	if query.Retained {
+		query.After = d.first() - 1
+	}
+	if query.After < d.first()-1 {
+		return user.LogPage{}, user.NewRowsPrunedError(d.end.Epoch, d.first(), d.end.Position)
+	}
 	page := user.LogPage{Reached: query.After}
-	rows := cloneRows(d.log[min(query.After, end):end])
+	pruned := d.first() - 1
+	rows := cloneRows(d.log[min(query.After, max(end, pruned))-pruned : max(end, pruned)-pruned])
 	if query.Desc {
 		slices.Reverse(rows)
 		page.Reached = end + 1
@@ -227,7 +236,7 @@ func (m *Model) Before(ctx context.Context, t time.Time) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	last := int64(0)
+	last := d.first() - 1
 	for _, row := range d.log {
 		if row.Time.Before(t) {
 			last = row.Position
@@ -289,6 +298,18 @@ func (m *Model) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 		}
 	})
 	return dropped, err
+}
+
+// Prune implements user.Store.
+func (m *Model) Prune(ctx context.Context, age time.Duration, limit int) (pruned int, err error) {
+	err = m.change(ctx, func(d *modelData) {
+		until := user.Truncate(m.clock()).Add(-age)
+		for pruned < min(limit, len(d.log)) && !d.log[pruned].Time.After(until) {
+			pruned++
+		}
+		d.log = d.log[pruned:]
+	})
+	return pruned, err
 }
 
 // Probe implements user.Store. It writes nothing.

@@ -32,7 +32,7 @@ func CompareWithModel(t *testing.T, open Open) {
 		}()
 		// Most steps are batches; a reopen also compares all data, which is slow.
 		steps := []func(*rapid.T){
-			p.batch, p.batch, p.batch, p.batch, p.batch, p.time, p.time, p.purge,
+			p.batch, p.batch, p.batch, p.batch, p.batch, p.time, p.time, p.purge, p.prune,
 			func(r *rapid.T) { p.reopen(r, t, open, dir) },
 		}
 		for range rapid.IntRange(1, 25).Draw(r, "steps") {
@@ -83,6 +83,26 @@ func (p *comparison) purge(r *rapid.T) {
 			if _, err := user.ApplyOne(ctx, store, user.Change{Op: &user.Purge{ID: id}}); err != nil && !user.HasReason(err, user.UserNotDeleted) {
 				r.Fatal(err)
 			}
+		}
+	}
+}
+
+// prune prunes some rows, and compares the log after each position.
+func (p *comparison) prune(r *rapid.T) {
+	age := rapid.SampledFrom([]time.Duration{0, time.Hour, user.RequestIDLifetime}).Draw(r, "age")
+	limit := rapid.IntRange(1, 4).Draw(r, "limit")
+	want, wantErr := p.model.Prune(r.Context(), age, limit)
+	got, gotErr := p.store.Prune(r.Context(), age, limit)
+	if wantErr != nil || gotErr != nil || want != got {
+		r.Fatalf("Prune(%v, %d) = %d, %v on the model, %d, %v on the store", age, limit, want, wantErr, got, gotErr)
+	}
+	head, err := p.model.Head(r.Context())
+	if err != nil {
+		r.Fatal(err)
+	}
+	for after := range head.Position + 2 {
+		for _, desc := range []bool{false, true} {
+			p.compareLog(r, user.LogQuery{After: after, Desc: desc, MaxRows: 3})
 		}
 	}
 }
@@ -175,12 +195,7 @@ func (p *comparison) op(r *rapid.T) func(func(int64) int64) user.Op {
 
 func (p *comparison) compare(r *rapid.T) {
 	ctx := r.Context()
-	want, wantErr := p.model.Log(ctx, user.LogQuery{MaxRows: 1000})
-	got, gotErr := p.store.Log(ctx, user.LogQuery{MaxRows: 1000})
-	if wantErr != nil || gotErr != nil {
-		r.Fatal(wantErr, gotErr)
-	}
-	p.same(r, "log", p.normalizeRows(want.Rows, true), p.normalizeRows(got.Rows, false))
+	p.compareLog(r, user.LogQuery{Retained: true, MaxRows: 1000})
 	for order := user.ByUsername; order <= user.ByEmail; order++ {
 		q := user.ListQuery{Order: order, MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20, ShowDeleted: true}
 		want, wantErr := p.model.List(ctx, q)
@@ -191,6 +206,15 @@ func (p *comparison) compare(r *rapid.T) {
 		p.same(r, "users", p.normalizeUsers(want.Users, true), p.normalizeUsers(got.Users, false))
 	}
 	p.compareTerms(r)
+}
+
+func (p *comparison) compareLog(r *rapid.T, query user.LogQuery) {
+	want, wantErr := p.model.Log(r.Context(), query)
+	got, gotErr := p.store.Log(r.Context(), query)
+	if errorText(wantErr) != errorText(gotErr) || want.Reached != got.Reached || want.Done != got.Done {
+		r.Fatalf("Log(%+v) = %+v, %v on the model, %+v, %v on the store", query, want, wantErr, got, gotErr)
+	}
+	p.same(r, "log", p.normalizeRows(want.Rows, true), p.normalizeRows(got.Rows, false))
 }
 
 // compareTerms compares the users with some terms.

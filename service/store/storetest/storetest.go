@@ -27,7 +27,7 @@ type Open func(t *testing.T, opts Options) user.Store
 
 // Run runs the whole suite on stores opened with open.
 func Run(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
-	for _, group := range []map[string]func(*harness){logTests, writeTests, idempotencyTests, readTests, termTests, maintenanceTests, fairnessTests} {
+	for _, group := range []map[string]func(*harness){logTests, writeTests, idempotencyTests, readTests, termTests, maintenanceTests, pruneTests, fairnessTests} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -191,7 +191,7 @@ func (h *harness) log(query user.LogQuery) []user.Activity {
 		case query.Desc && (query.Before == 0 || page.Reached < query.Before):
 			query.Before = page.Reached
 		case !query.Desc && page.Reached > query.After:
-			query.After = page.Reached
+			query.After, query.Retained = page.Reached, false
 		default:
 			h.Fatalf("Log(After: %d, Before: %d): Reached = %d, no progress", query.After, query.Before, page.Reached)
 		}

@@ -78,14 +78,6 @@ func errorType(err error) string {
 
 func returnedRows(n int) attribute.KeyValue { return attribute.Int("db.response.returned_rows", n) }
 
-// First implements user.Store.
-func (s *Store) First(ctx context.Context) (int64, error) {
-	ctx, span := s.start(ctx, "First")
-	position, err := s.Store.First(ctx)
-	finish(span, err)
-	return position, err
-}
-
 // Get implements user.Store.
 func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 	ctx, span := s.start(ctx, "Get")

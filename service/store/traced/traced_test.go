@@ -35,7 +35,6 @@ func (s *fakeStore) Observe(func(user.Commit))               { s.observed = true
 func (s *fakeStore) Probe(ctx context.Context) error         { s.record(ctx); return s.err }
 func (s *fakeStore) Close() error                            { return s.err }
 
-func (s *fakeStore) First(ctx context.Context) (int64, error) { s.record(ctx); return 1, s.err }
 func (s *fakeStore) Before(ctx context.Context, _ time.Time) (int64, error) {
 	s.record(ctx)
 	return 2, s.err
@@ -92,7 +91,6 @@ func describe(span sdktrace.ReadOnlySpan) string {
 }
 
 var reads = map[string]func(context.Context, user.Store) error{
-	"store.First":  func(ctx context.Context, s user.Store) error { _, err := s.First(ctx); return err },
 	"store.Before": func(ctx context.Context, s user.Store) error { _, err := s.Before(ctx, time.Time{}); return err },
 	"store.Get":    func(ctx context.Context, s user.Store) error { _, err := s.Get(ctx, 5); return err },
 	"store.GetMany size=3 returned_rows=2": func(ctx context.Context, s user.Store) error {
@@ -146,7 +144,7 @@ func TestNoSpanWithoutRecordingParent(t *testing.T) {
 		t.Errorf("spans started = %v, want none", got)
 	}
 	ctx := t.Context()
-	if n := testing.AllocsPerRun(100, func() { _, _ = store.First(ctx) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { _, _ = store.Before(ctx, time.Time{}) }); n != 0 {
 		t.Errorf("untraced call: %v allocations, want 0", n)
 	}
 }
@@ -233,7 +231,7 @@ func BenchmarkGet(b *testing.B) {
 	for name, store := range map[string]user.Store{"bare": inner, "wrapped": traced.New(inner, provider, "sqlite")} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				_, _ = store.First(b.Context())
+				_, _ = store.Get(b.Context(), 5)
 			}
 		})
 	}
