@@ -79,16 +79,12 @@ func (s *Service) narrowTimes(ctx context.Context, times filter.TimeRange, q *us
 	if times == (filter.TimeRange{}) {
 		return nil
 	}
-	first, err := s.store.First(ctx)
-	if err != nil {
-		return err
-	}
 	if !times.From.IsZero() {
-		before, err := s.store.Before(ctx, times.From)
+		before, oldest, err := s.before(ctx, times.From)
 		if err != nil {
 			return err
 		}
-		if before >= first {
+		if !oldest {
 			q.AfterActivity = max(q.AfterActivity, before)
 		}
 	}
@@ -97,7 +93,7 @@ func (s *Service) narrowTimes(ctx context.Context, times filter.TimeRange, q *us
 		if err != nil {
 			return err
 		}
-		if end := max(before, first-1) + 1; q.BeforeActivity == 0 || end < q.BeforeActivity {
+		if end := before + 1; q.BeforeActivity == 0 || end < q.BeforeActivity {
 			q.BeforeActivity = end
 		}
 	}

@@ -63,27 +63,36 @@ func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActiviti
 	if starts > 1 {
 		return user.NewFieldErrorf("since", "at most one of since, after_activity_id and from_head may be given")
 	}
-	if err := s.feed.CheckPosition(ctx, req.GetEpoch(), req.GetAfterActivityId()); err != nil {
+	opts.After = req.GetAfterActivityId()
+	if req.GetFromHead() || req.GetSince() != nil {
+		opts.After = s.feed.Head().Position
+	}
+	if err := s.feed.CheckPosition(ctx, req.GetEpoch(), opts.After); err != nil {
 		return err
 	}
-	opts.After = req.GetAfterActivityId()
-	switch {
-	case req.GetFromHead():
-		opts.After = s.feed.Head().Position
-	case req.GetSince() != nil:
-		since, err := timeFromProto("since", req.GetSince())
-		if err != nil {
+	var err error
+	if starts == 0 && req.GetEpoch() == "" {
+		opts.After, opts.Oldest, err = s.before(ctx, time.Time{})
+	} else if req.GetSince() != nil {
+		if opts.Since, err = timeFromProto("since", req.GetSince()); err != nil {
 			return err
 		}
 		if req.GetSince().GetNanos()%1000 != 0 {
-			since = since.Add(time.Microsecond) // round up to the precision of the log
+			opts.Since = opts.Since.Add(time.Microsecond) // round up to the precision of the log
 		}
-		opts.Since = since
-		if opts.After, err = s.store.Before(ctx, since); err != nil {
-			return err
-		}
+		opts.After, opts.Oldest, err = s.before(ctx, opts.Since)
 	}
-	return nil
+	return err
+}
+
+// before returns the position of the last row before a time, and whether it is the one before the oldest
+// retained row.
+func (s *Service) before(ctx context.Context, t time.Time) (position int64, oldest bool, err error) {
+	if position, err = s.store.Before(ctx, t); err != nil {
+		return 0, false, err
+	}
+	first, err := s.store.First(ctx) // after Before, because rows may be pruned in between
+	return position, position < first, err
 }
 
 type activityStream struct {

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync/atomic"
@@ -29,6 +30,7 @@ const PageMemory = 2 * 3 * pageBytes
 type CursorOptions struct {
 	UserID  int64     // 0: all users
 	After   int64     // the first row is the one after this position
+	Oldest  bool      // start with the oldest retained row; After is the position before it
 	Since   time.Time // skip rows before this time
 	Actions []string  // only these actions; empty: all
 	// Deleted reports whether the user was deleted, as read after the position After was
@@ -48,6 +50,8 @@ type Cursor struct {
 
 	// readTo is the position up to which everything was read, or idle.
 	readTo atomic.Int64
+	// unread is the position of the first row of the user signalled since the last Wait; 0: none.
+	unread atomic.Int64
 }
 
 // idle is the value of readTo of a cursor that waits for new rows.
@@ -64,7 +68,7 @@ type Page struct {
 func (f *Feed) Cursor(opts CursorOptions) *Cursor {
 	c := &Cursor{
 		feed: f, opts: opts, wake: make(chan struct{}, 1), deleted: opts.Deleted,
-		query: user.LogQuery{UserID: opts.UserID, After: opts.After, Actions: opts.Actions},
+		query: user.LogQuery{UserID: opts.UserID, After: opts.After, Retained: opts.Oldest, Actions: opts.Actions},
 	}
 	c.SetFullPages(false)
 	c.readTo.Store(opts.After)
@@ -97,13 +101,14 @@ func (c *Cursor) SetFullPages(full bool) {
 // Position returns the position up to which Read has returned everything.
 func (c *Cursor) Position() int64 { return c.query.After }
 
-// Read returns the next rows, in order. A page may be empty although more rows follow.
+// Read returns the next rows, in order. A page may be empty although more rows follow. It fails with a
+// POSITION_OUT_OF_RANGE error if rows after Position were pruned.
 func (c *Cursor) Read(ctx context.Context) (Page, error) {
 	read, err := c.log(ctx)
 	if err != nil {
 		return Page{}, err
 	}
-	c.query.After = read.Reached
+	c.query.After, c.query.Retained = read.Reached, false
 	c.readTo.Store(c.query.After)
 	c.more = !read.Done
 	page := Page{AtHead: read.Done, Rows: read.Rows}
@@ -151,25 +156,40 @@ func (c *Cursor) Prefetch(ctx context.Context) {
 	c.prefetched = prefetched
 }
 
-// Wait blocks until new rows may be available or the timer fires. It returns a
-// SERVER_DRAINING error at shutdown, or the cause of ctx.
+// Wait blocks until new rows may be available or the timer fires. The last Read must have reached the
+// head. Wait returns a SERVER_DRAINING error at shutdown, or the cause of ctx.
 func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
 	if err := c.Drained(); err != nil {
 		return err
 	}
 	c.readTo.Store(idle)
-	// Every row up to the head before the wake-up was read.
-	defer func() { c.readTo.Store(c.feed.Head().Position) }()
+	var err error
 	select {
 	case <-c.wake:
-		return nil
 	case <-timer:
-		return nil
 	case <-c.feed.draining:
-		return c.Drained()
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		err = context.Cause(ctx)
 	}
+	c.skip()
+	return cmp.Or(c.Drained(), err)
+}
+
+// skip moves the cursor of a user past the rows of others that were committed during Wait. Otherwise the
+// rows after its position could be pruned although it needs none of them.
+func (c *Cursor) skip() {
+	if c.opts.UserID <= allUsers {
+		c.readTo.Store(c.feed.Head().Position) // every row up to the head before the wake-up was read
+		return
+	}
+	unread := c.unread.Swap(0)
+	if unread == 0 {
+		c.feed.mu.Lock() // a commit advances the head before it signals
+		unread = cmp.Or(c.unread.Swap(0), c.feed.Head().Position+1)
+		c.feed.mu.Unlock()
+	}
+	c.query.After = max(c.query.After, unread-1)
+	c.readTo.Store(c.query.After)
 }
 
 // Drained returns a SERVER_DRAINING error during shutdown, else nil.
@@ -178,6 +198,12 @@ func (c *Cursor) Drained() error {
 		return nil
 	}
 	return user.NewDrainingError(c.feed.Head().Epoch, c.Position())
+}
+
+// signalRow wakes the cursor for a row of its user.
+func (c *Cursor) signalRow(position int64) {
+	c.unread.CompareAndSwap(0, position)
+	c.signal()
 }
 
 func (c *Cursor) signal() {

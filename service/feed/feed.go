@@ -138,7 +138,7 @@ func (f *Feed) WaitFor(ctx context.Context, position int64) error {
 }
 
 // CheckPosition returns a POSITION_OUT_OF_RANGE error unless a stream can resume after the
-// position. An empty epoch is not checked.
+// position. An empty epoch is not checked; without an epoch, position 0 is no position.
 func (f *Feed) CheckPosition(ctx context.Context, epoch string, position int64) error {
 	head := f.Head()
 	if epoch == "" && position == 0 {
@@ -154,7 +154,7 @@ func (f *Feed) CheckPosition(ctx context.Context, epoch string, position int64) 
 	case position > head.Position:
 		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "position is ahead of the log")
 	case position+1 < first:
-		return user.NewPositionOutOfRangeError(head.Epoch, first, head.Position, "rows after the position are no longer retained")
+		return user.NewRowsPrunedError(head.Epoch, first, head.Position)
 	}
 	return nil
 }
@@ -177,7 +177,7 @@ func (f *Feed) committed(c user.Commit) {
 		rows = true
 		usersChanged = usersChanged || change.User == nil || change.User.LastActivityID >= change.Rows[0].Position
 		for cursor := range f.cursors[change.UserID] {
-			cursor.signal()
+			cursor.signalRow(change.Rows[0].Position)
 		}
 		f.deliver(change)
 	}
