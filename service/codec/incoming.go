@@ -33,6 +33,8 @@ type MessageOptions struct {
 	TooLarge   func(r *http.Request, limit int64) error
 	TooComplex func(limit int64) error
 	Overloaded func(*http.Request) error
+	// NoMemory responds to a request whose response has no memory. Required by Handler.
+	NoMemory func(http.ResponseWriter, *http.Request)
 	// DecodedSize returns an upper bound of the memory of a decoded message. The descriptor may be
 	// nil. Required.
 	DecodedSize func(message protoreflect.MessageDescriptor, json bool, data []byte) int64

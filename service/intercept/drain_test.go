@@ -43,7 +43,7 @@ func TestCallCanceledByTheServer(t *testing.T) {
 func TestDrainedStreamsAreSampled(t *testing.T) {
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	o, err := intercept.NewObserver(log, time.Hour, prometheus.NewRegistry())
+	o, err := intercept.NewObserver(intercept.ObserverOptions{Logger: log, Interval: time.Hour, Registry: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

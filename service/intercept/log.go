@@ -4,13 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/auth"
-	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/rpcstatus"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -48,7 +46,7 @@ func (o *Observer) level(ctx context.Context, c *observed, reason user.Reason) (
 }
 
 func (o *Observer) line(ctx context.Context, c *observed, level slog.Level, skipped int64, requestID string, reason user.Reason, err error) {
-	code, attrs := "ok", make([]slog.Attr, 0, 11)
+	code, attrs := okText, make([]slog.Attr, 0, 11)
 	if c.code != codeOK {
 		code = c.code.String()
 	}
@@ -109,35 +107,5 @@ func levelOf(code connect.Code, spec connect.Spec) slog.Level {
 		return slog.LevelInfo
 	default:
 		return slog.LevelInfo
-	}
-}
-
-// RequestLog in the context of a request records whether an Observer has recorded it. Requests that
-// fail below the interceptors, for example with an undecodable message, must be logged elsewhere.
-type RequestLog struct {
-	// Protocol overrides the protocol of the call. REST requests reach the interceptors as
-	// Connect calls.
-	Protocol string
-
-	logged atomic.Bool
-}
-
-// IsLogged reports whether an Observer has recorded the request of the context.
-func IsLogged(ctx context.Context) bool {
-	s := reqinfo.From[*RequestLog](ctx)
-	return s != nil && s.logged.Load()
-}
-
-// Protocol returns the protocol of a call: grpc, grpcweb, connect or rest.
-func Protocol(ctx context.Context, peer connect.Peer) string {
-	if s := reqinfo.From[*RequestLog](ctx); s != nil && s.Protocol != "" {
-		return s.Protocol
-	}
-	return peer.Protocol
-}
-
-func markLogged(ctx context.Context) {
-	if s := reqinfo.From[*RequestLog](ctx); s != nil {
-		s.logged.Store(true)
 	}
 }

@@ -32,6 +32,9 @@ var codeNames = [...]string{
 // codeOK is the code of success, for which package connect has no constant.
 const codeOK = connect.Code(0)
 
+// okText is codeOK in log lines.
+const okText = "ok"
+
 // durationBuckets are the default buckets of Prometheus and finer ones below, because most
 // reads take less than 5 ms.
 var durationBuckets = []float64{

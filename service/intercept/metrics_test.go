@@ -23,7 +23,7 @@ import (
 func newMetrics(t testing.TB) (*intercept.Observer, *prometheus.Registry) {
 	t.Helper()
 	registry := prometheus.NewRegistry()
-	m, err := intercept.NewObserver(slog.New(slog.DiscardHandler), time.Second, registry)
+	m, err := intercept.NewObserver(intercept.ObserverOptions{Logger: slog.New(slog.DiscardHandler), Interval: time.Second, Registry: registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +287,7 @@ func TestSampledTracesAreExemplars(t *testing.T) {
 
 func TestMetricsAreRegisteredOnce(t *testing.T) {
 	_, registry := newMetrics(t)
-	if _, err := intercept.NewObserver(slog.New(slog.DiscardHandler), time.Second, registry); err == nil {
+	if _, err := intercept.NewObserver(intercept.ObserverOptions{Logger: slog.New(slog.DiscardHandler), Interval: time.Second, Registry: registry}); err == nil {
 		t.Error("second NewObserver() = nil error, want error")
 	}
 }

@@ -33,29 +33,45 @@ type Observer struct {
 	failures *throttle.Throttle
 	methods  map[string]*methodMetrics          // by procedure; immutable
 	reasons  map[user.Reason]prometheus.Counter // immutable
+
+	countRequest func(r *http.Request, status int, header http.Header, called bool)
+	procedures   map[string]bool
 }
 
-// NewObserver returns an observer that logs a successful call of each procedure in each interval,
-// and registers the metrics of calls, see newMethodMetrics, and userd_errors_total by reason.
+// ObserverOptions configure an Observer.
+type ObserverOptions struct {
+	Logger   *slog.Logger
+	Registry prometheus.Registerer
+	// Interval is the interval in which one successful call of each procedure is logged.
+	Interval time.Duration
+	// CountRequest counts an HTTP request; called is false if it should have become a call and did not.
+	// Required for RequestDone.
+	CountRequest func(r *http.Request, status int, header http.Header, called bool)
+	// Procedures has the paths of all procedures.
+	Procedures map[string]bool
+}
+
+// NewObserver returns an observer of calls, and of requests if it is passed to RequestDone. It registers the metrics of calls, see newMethodMetrics, and userd_errors_total by reason.
 //
 // Counters start at zero for all methods and reasons. Calls of unknown procedures are logged
 // only, so a caller cannot create series.
-func NewObserver(log *slog.Logger, interval time.Duration, registry prometheus.Registerer) (*Observer, error) {
-	o := NewPlainObserver(log)
-	o.sampler, o.reasons = throttle.New(interval, 1), make(map[user.Reason]prometheus.Counter)
+func NewObserver(opts ObserverOptions) (*Observer, error) {
+	o := NewPlainObserver(opts.Logger)
+	o.sampler, o.reasons = throttle.New(opts.Interval, 1), make(map[user.Reason]prometheus.Counter)
+	o.countRequest, o.procedures = opts.CountRequest, opts.Procedures
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "userd_errors_total", Help: "Total number of failed calls and rejected REST requests, by ErrorReason.",
 	}, []string{"reason"})
 	var err error
-	if o.methods, err = newMethodMetrics(registry); err != nil {
-		return nil, errors.Join(err, registry.Register(vec))
+	if o.methods, err = newMethodMetrics(opts.Registry); err != nil {
+		return nil, errors.Join(err, opts.Registry.Register(vec))
 	}
 	for number, name := range userv1.ErrorReason_name {
 		if number != int32(userv1.ErrorReason_ERROR_REASON_UNSPECIFIED) {
 			o.reasons[user.Reason(name)] = vec.WithLabelValues(name)
 		}
 	}
-	return o, registry.Register(vec)
+	return o, opts.Registry.Register(vec)
 }
 
 // NewPlainObserver returns an observer without metrics that logs fast successful calls at debug

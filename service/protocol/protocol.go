@@ -6,8 +6,16 @@ import (
 	"strings"
 )
 
-// RESTPrefix is the path prefix of REST.
-const RESTPrefix = "/api/v1/"
+const (
+	// RESTPrefix is the path prefix of REST.
+	RESTPrefix = "/api/v1/"
+	// HealthPath is the path prefix of health checks.
+	HealthPath = "/grpc.health.v1.Health/"
+	// HealthWatchPath is the path of the stream of health.
+	HealthWatchPath = HealthPath + "Watch"
+	// ReflectionPath is the path prefix of all versions of reflection.
+	ReflectionPath = "/grpc.reflection."
+)
 
 // Protocol is the protocol of a request.
 type Protocol uint8

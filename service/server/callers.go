@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/limits"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/transport"
 )
@@ -95,9 +96,9 @@ func loadTokens(ctx context.Context, cfg *Config, log *slog.Logger, registry pro
 }
 
 // middleware authenticates requests before their body is read.
-func (c *callers) middleware(onRefused func(*http.Request, *auth.RefusedError), limits *limits) func(http.Handler) http.Handler {
+func (c *callers) middleware(onRefused func(*http.Request, *auth.RefusedError), limits *limits.Limits) func(http.Handler) http.Handler {
 	opts := auth.MiddlewareOptions{
-		Policy: c.policy, OpenPaths: []string{"/"}, OnRefused: onRefused, LimitRefusals: limits.rejectExcess, OnAuthenticated: limits.authenticated,
+		Policy: c.policy, OpenPaths: []string{"/"}, OnRefused: onRefused, LimitRefusals: limits.RejectExcess, OnAuthenticated: limits.Authenticated,
 	}
 	if c.documented {
 		opts.OpenPaths = append(opts.OpenPaths, rest.OpenAPIPath)

@@ -12,6 +12,7 @@ import (
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/limits"
 	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/transport"
@@ -29,7 +30,7 @@ type links struct {
 	feed      *feed.Feed
 	validator *validate.Validator
 	policy    *auth.Policy
-	limits    *limits
+	limits    *limits.Limits
 	// messages and compressors are shared by RPCs and REST.
 	messages    *codec.Messages
 	compressors *codec.Compressors
@@ -57,18 +58,18 @@ func chain(l links) (c interceptors) {
 		// A stream ends when the credentials of its caller expire.
 		intercept.Expiry{},
 		// Limits of the number and the size of streams.
-		l.limits.streams,
+		l.limits.Streams(),
 		// The deadline covers everything that waits.
 		intercept.NewDeadline(l.maxCallDuration),
 		// Memory of the response is reserved when its size is known.
-		responses{},
+		intercept.Responses{},
 		// The position is read before the handler runs, so that the response reflects it, and
 		// before validation, so that a rejection has it too.
 		intercept.NewPosition(l.feed, l.store.First),
 		// Handlers rely on validated requests.
 		intercept.NewValidate(l.validator),
 		// Innermost: all interceptors that inspect the messages of a stream are outside.
-		fetching{},
+		intercept.Turns{},
 	}
 	return c
 }
@@ -79,11 +80,11 @@ func plainChain(l links) interceptors {
 	return interceptors{
 		outer: []connect.Interceptor{intercept.NewPlainObserver(l.log), l.errors},
 		inner: []connect.Interceptor{
-			drained{l.feed},
+			intercept.Drained{Feed: l.feed},
 			intercept.NewAuthorize(l.policy),
 			intercept.Expiry{},
-			l.limits.watches,
-			fetching{},
+			l.limits.Watches(),
+			intercept.Turns{ReserveBidi: true},
 		},
 	}
 }
@@ -92,7 +93,7 @@ func plainChain(l links) interceptors {
 func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, c interceptors) connect.HandlerOption {
 	limit := int64(s.cfg.MaxMessageBytes)
 	return connect.WithHandlerOptions(
-		connect.WithRequestGate(s.gate(l)),
+		connect.WithRequestGate(l.messages.Gate(l.authorize, s.limits.MaxMessageBytes)),
 		connect.WithInterceptors(c.outer...), connect.WithRecover(newPanicError), connect.WithInterceptors(c.inner...),
 		l.messages.Codecs(),
 		l.compressors.Gzip(limit, tooLarge),
@@ -100,6 +101,20 @@ func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, c int
 		// second line of defense.
 		connect.WithReadMaxBytes(int(limit)),
 	)
+}
+
+// authorize rejects a call whose caller the policy does not allow, before its message is read.
+func (l *links) authorize(ctx context.Context, procedure string) *connect.Error {
+	err := l.policy.Authorize(ctx, procedure)
+	if err == nil {
+		return nil
+	}
+	if refused, ok := user.AsError(err); ok {
+		intercept.LogOf(ctx).Rejected = refused
+		l.calls.Refused(refused.Reason)
+	}
+	converted, _ := intercept.ToConnect(err)
+	return converted
 }
 
 func newPanicError(_ context.Context, _ connect.Spec, _ http.Header, value any) error {

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/yourorg/userservice/service/browser"
+	"github.com/yourorg/userservice/service/forwarded"
 )
 
 // Config is the configuration of a server. The tags define the name, default and help of each flag
@@ -57,9 +60,9 @@ func (c *Config) Validate() error {
 	return errors.Join(
 		c.validateListen(),
 		c.validateAdmin(),
-		errOf(parseOrigins(c.CORSOrigin)),
-		errOf(parseTrustedProxies(c.TrustedProxy)),
-		c.validateHosts(),
+		errOf(browser.ParseOrigins(c.CORSOrigin)),
+		errOf(forwarded.Parse(c.TrustedProxy)),
+		browser.ValidateHosts(c.AllowHost),
 		c.validate(),
 		c.validateLimits(),
 		inRange("max-message-bytes", c.MaxMessageBytes, 1<<10, 1<<30),

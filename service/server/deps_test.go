@@ -36,13 +36,18 @@ var mayImport = map[string][]string{
 	"service/feed":         {"service/fair", "service/user"},
 	// The table of errors is shared by handlers, interceptors and middleware, which must not import
 	// each other.
-	"service/user":          {"service/fair"},
-	"service/rpcstatus":     {"service/user"},
-	"service/validate":      {"service/user", "gen/..."},
+	"service/user":      {"service/fair"},
+	"service/rpcstatus": {"service/user"},
+	"service/validate":  {"service/user", "gen/..."},
+	"service/limits": {
+		"service/auth", "service/budget", "service/fair", "service/forwarded", "service/httperror", "service/intercept", "service/transport", "service/user",
+	},
+	"service/admin":         {"service/browser"},
+	"service/browser":       {"service/rpcstatus", "service/user"},
 	"service/httperror":     {"service/rpcstatus", "service/user"},
 	"service/auth":          {"service/fair", "service/filewatch", "service/user", "service/httperror"},
 	"service/auth/devtoken": {"service/auth"},
-	"service/intercept":     {"service/user", "service/auth", "service/rpcstatus", "service/budget", "gen/..."},
+	"service/intercept":     {"service/user", "service/auth", "service/rpcstatus", "service/budget", "service/fair", "gen/..."},
 	"service/rest": {
 		"service/fair", "service/user", "service/intercept", "service/codec", "service/httperror", "service/rpcstatus", "service/budget", "service/jsonpb", "gen/...",
 	},

@@ -14,7 +14,7 @@ var testedElsewhere = map[user.Reason]string{
 	// TestStalledReaderResumes.
 	user.StreamStalled: "stall_resume_test.go",
 	// TestRefusalsInClientProtocol: hosts and origins.
-	user.HostNotAllowed: "refuse_logged_test.go", user.OriginNotAllowed: "refuse_logged_test.go",
+	user.HostNotAllowed: "refusals_test.go", user.OriginNotAllowed: "refusals_test.go",
 }
 
 // Each reason of the contract is tested over all protocols or is listed in testedElsewhere, and no other

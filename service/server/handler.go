@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/yourorg/userservice/service"
+	"github.com/yourorg/userservice/service/browser"
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/transport"
@@ -30,7 +31,7 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	observers, err := newObservers(s.log, s.metrics, s.tracing)
+	observers, err := s.newObservers()
 	if err != nil {
 		return nil, err
 	}
@@ -49,26 +50,26 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 		return nil, err
 	}
 	authenticated := s.callers.middleware(recordAuthFailure(s.metrics), s.limits)
-	allowed, err := parseOrigins(s.cfg.CORSOrigin)
+	allowed, err := browser.ParseOrigins(s.cfg.CORSOrigin)
 	if err != nil {
 		return nil, err
 	}
-	return crossOrigin(allowed, s.refuse, s.limits.admit(authenticated(s.limits.limitRate(
-		s.withMessages(l.messages, routes(rpc, resources, s.callers, s.services)))))), nil
+	return browser.CrossOrigin(allowed, s.refuse, s.limits.Admit(authenticated(s.limits.LimitRate(
+		l.messages.Handler(routes(rpc, resources, s.callers, s.services)))))), nil
 }
 
 // newGuard returns the guard of the public listener.
 func (s *Server) newGuard() *transport.Guard {
-	requests, newContext := newRequestLog(s.log, s.metrics, s.services), requestContext(s.tracing)
+	newContext := requestContext(s.tracing)
 	streams := streamedResponses(s.services)
 	opts := transport.GuardOptions{
 		StallTimeout:    s.cfg.StallTimeout,
 		BodyTimeout:     s.cfg.BodyTimeout,
-		MaxMessageBytes: func(r *http.Request) int64 { return s.limits.maxMessageBytes(r.URL.Path) },
+		MaxMessageBytes: func(r *http.Request) int64 { return s.limits.MaxMessageBytes(r.URL.Path) },
 		TooLarge:        s.newTooLargeErrorFor,
 		BodyTimedOut:    newBodyTimeoutError,
 		InvalidBody:     newBodyError,
-		IsStream:        s.limits.streamingBody,
+		IsStream:        streamingBody(s.services),
 		Context: func(r *http.Request, x *transport.Exchange) context.Context {
 			if streams(r) {
 				// Proxies must neither buffer nor cache a stream.
@@ -77,11 +78,11 @@ func (s *Server) newGuard() *transport.Guard {
 			}
 			return newContext(r, x)
 		},
-		Done:       requests.done,
-		Memory:     s.limits.memory,
-		Scheduler:  s.limits.scheduler,
-		Class:      s.limits.class,
-		Overloaded: s.limits.overloaded,
+		Done:       func(r *http.Request, x *transport.Exchange) { s.observer.RequestDone(r, x) },
+		Memory:     s.limits.Memory(),
+		Scheduler:  s.limits.Scheduler(),
+		Class:      s.limits.Class,
+		Overloaded: s.limits.Overloaded,
 		Logger:     s.log,
 	}
 	return transport.NewGuard(opts)

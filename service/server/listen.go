@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -70,19 +69,4 @@ func validateSocket(flag, path string) error {
 		return fmt.Errorf("--%s=%s%s: path of a socket has %d bytes, the maximum is %d", flag, socketPrefix, path, len(path), longest)
 	}
 	return nil
-}
-
-// withClientAddress sets RemoteAddr, which limits and logs use, to the address of the client. All
-// peers of a Unix socket have the same address, because they choose their own names.
-func withClientAddress(socket bool, p trustedProxies, next http.Handler) http.Handler {
-	if !socket && !p.any() {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if socket {
-			r.RemoteAddr = unixPeer
-		}
-		r.RemoteAddr = p.client(r.RemoteAddr, r.Header)
-		next.ServeHTTP(w, r)
-	})
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/yourorg/userservice/service/httperror"
+	"github.com/yourorg/userservice/service/protocol"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -53,7 +54,7 @@ func routes(rpc, resources http.Handler, c *callers, additional []Service) *http
 
 // procedures returns the path of each procedure, and whether its request is a stream.
 func procedures(additional []Service) map[string]bool {
-	streaming := map[string]bool{healthPath + "Check": false, healthWatch: false}
+	streaming := map[string]bool{protocol.HealthPath + "Check": false, protocol.HealthWatchPath: false}
 	services := userv1.File_user_v1_user_service_proto.Services()
 	for i := range services.Len() {
 		methods := services.Get(i).Methods()
@@ -72,7 +73,7 @@ func procedures(additional []Service) map[string]bool {
 
 // streamedResponses returns a function that reports whether the response of a request is a stream.
 func streamedResponses(additional []Service) func(*http.Request) bool {
-	streamed := map[string]bool{healthWatch: true}
+	streamed := map[string]bool{protocol.HealthWatchPath: true}
 	descriptors := []protoreflect.ServiceDescriptor{userv1.File_user_v1_user_service_proto.Services().ByName("UserService")}
 	for i := range additional {
 		descriptors = append(descriptors, additional[i].Descriptor)
@@ -85,7 +86,7 @@ func streamedResponses(additional []Service) func(*http.Request) bool {
 		}
 	}
 	return func(r *http.Request) bool {
-		return streamed[r.URL.Path] || strings.HasPrefix(r.URL.Path, reflectionPath)
+		return streamed[r.URL.Path] || strings.HasPrefix(r.URL.Path, protocol.ReflectionPath)
 	}
 }
 

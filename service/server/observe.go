@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"connectrpc.com/connect"
@@ -15,11 +14,6 @@ import (
 const (
 	// sampleInterval is the interval at which a successful call of each procedure is logged.
 	sampleInterval = time.Second
-	// failureBurst is the number of failures of one kind that are logged in each interval.
-	failureBurst = 20
-	// maxLogged and maxEchoed are the maximum lengths of a text of the client in a log line and in
-	// an error message.
-	maxLogged, maxEchoed = 256, 128
 
 	flushSpanTimeout = 5 * time.Second
 	headTimeout      = time.Second // of the store, during a scrape
@@ -31,13 +25,18 @@ type observers struct {
 	calls  *intercept.Observer
 }
 
-func newObservers(log *slog.Logger, metrics *telemetry.Metrics, tracing *telemetry.Tracing) (o observers, err error) {
-	if o.traces, err = tracing.Interceptors(intercept.Protocol); err != nil {
+func (s *Server) newObservers() (o observers, err error) {
+	if o.traces, err = s.tracing.Interceptors(intercept.Protocol); err != nil {
 		return o, err
 	}
-	if o.calls, err = intercept.NewObserver(log, sampleInterval, metrics.Registry()); err != nil {
+	s.observer, err = intercept.NewObserver(intercept.ObserverOptions{
+		Logger: s.log, Registry: s.metrics.Registry(), Interval: sampleInterval,
+		CountRequest: s.metrics.HTTPDone, Procedures: procedures(s.services),
+	})
+	if err != nil {
 		return o, fmt.Errorf("register call metrics: %w", err)
 	}
+	o.calls = s.observer
 	return o, nil
 }
 
@@ -63,7 +62,7 @@ func (s *Server) registerSources(storage Storage) error {
 		Draining:       s.health.Draining,
 		StalledStreams: s.guard.StalledWrites,
 		BodyTimeouts:   s.guard.BodyTimeouts,
-		Slots:          s.limits.scheduler.Stats,
+		Slots:          s.limits.Scheduler().Stats,
 		DroppedSpans:   s.tracing.Dropped,
 	})
 }

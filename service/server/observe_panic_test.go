@@ -30,10 +30,16 @@ func TestUnrecoveredPanicIsLogged(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		metrics := telemetry.NewMetrics(telemetry.Build{})
-		watch := newRequestLog(slog.New(slog.NewJSONHandler(&out, nil)), metrics, nil)
+		observer, err := intercept.NewObserver(intercept.ObserverOptions{
+			Logger: slog.New(slog.NewJSONHandler(&out, nil)), Registry: metrics.Registry(), CountRequest: metrics.HTTPDone,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		guard := transport.NewGuard(transport.GuardOptions{
 			StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
-			IsStream: func(*http.Request) bool { return false }, Context: requestContext(telemetry.DisabledTracing()), Done: watch.done,
+			IsStream: func(*http.Request) bool { return false }, Context: requestContext(telemetry.DisabledTracing()),
+			Done:   func(r *http.Request, x *transport.Exchange) { observer.RequestDone(r, x) },
 			Logger: slog.New(slog.DiscardHandler),
 		})
 		t.Cleanup(guard.Close)

@@ -47,7 +47,7 @@ func TestRequestStateHasEachValue(t *testing.T) {
 					"body":          reqinfo.From[intercept.Body](ctx) == nil,
 					"flush control": reqinfo.From[reqinfo.FlushControl](ctx) == nil,
 					"log":           intercept.Protocol(ctx, connect.Peer{}) != "rest",
-					"state":         stateOf(ctx).exchange == nil,
+					"state":         reqinfo.From[*transport.Exchange](ctx) == nil,
 					"parent":        ctx.Value(parentKey{}) != "parent",
 				} {
 					if missing {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/yourorg/userservice/service/intercept"
+
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -20,7 +22,7 @@ func (s *Server) resources(rpc http.Handler, l links) (http.Handler, error) {
 		Authorize: func(ctx context.Context, procedure string) error {
 			err := l.policy.Authorize(ctx, procedure)
 			if refused, ok := user.AsError(err); ok {
-				stateOf(ctx).limited = refused
+				intercept.LogOf(ctx).Rejected = refused
 			}
 			return err
 		},

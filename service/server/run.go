@@ -16,10 +16,15 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"github.com/yourorg/userservice/service/admin"
+	"github.com/yourorg/userservice/service/browser"
 	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/forwarded"
 	"github.com/yourorg/userservice/service/health"
+	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/janitor"
+	"github.com/yourorg/userservice/service/limits"
 	"github.com/yourorg/userservice/service/store/traced"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/transport"
@@ -47,16 +52,18 @@ type Server struct {
 	metrics  *telemetry.Metrics
 	tracing  *telemetry.Tracing
 	callers  *callers
-	limits   *limits
+	limits   *limits.Limits
+	proxies  forwarded.Proxies
 	feed     *feed.Feed
 	health   *health.Health
 	clock    func() clock.Status // nil: unknown
 	services []Service
 	guard    *transport.Guard
+	observer *intercept.Observer
 	public   endpoint
 	admin    endpoint // zero if disabled
 
-	refuse refusal // for hosts and origins that are not allowed
+	refuse browser.Refusal // for hosts and origins that are not allowed
 
 	connections *transport.Connections // of the public listener
 	endCalls    context.CancelCauseFunc
@@ -91,11 +98,13 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if s.callers, err = loadCallers(ctx, &cfg, s.services, parts.Logger, parts.Metrics.Registry()); err != nil {
 		return nil, err
 	}
-	if s.limits, err = newLimits(&s.cfg, s.services, parts.Logger, parts.Metrics); err != nil { //nolint:contextcheck // the log lines of the memory level belong to no call
+	if s.proxies, err = forwarded.Parse(cfg.TrustedProxy); err != nil {
 		return nil, err
 	}
-	s.refuse = refuseLogged(s.log, s.limits.refuse)
-	s.limits.open = s.callers.policy.Open
+	if s.limits, err = s.newLimits(); err != nil { //nolint:contextcheck // the log lines of the memory level belong to no call
+		return nil, err
+	}
+	s.refuse = browser.LogRefusals(s.log, s.limits.Refuse)
 	// Only store operations of calls are traced, not those of background work.
 	store := parts.Store
 	if parts.Tracing.Enabled() {
@@ -104,7 +113,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	if s.feed, err = feed.Open(ctx, store); err != nil {
 		return nil, fmt.Errorf("open feed: %w", err)
 	}
-	s.feed.SetMemory(s.limits.reserveShared)
+	s.feed.SetMemory(s.limits.ReserveShared)
 	s.health = health.New(s.feed.Head)
 	s.clock = parts.Storage.Clock
 	handler, err := s.handler(store)
@@ -136,9 +145,9 @@ func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
 		Logger:               s.log,
 	}
 	if !s.cfg.authenticates() {
-		handler = checkHost(s.public.listener, s.cfg.AllowHost, s.refuse, handler)
+		handler = browser.CheckHost(s.public.listener, s.cfg.AllowHost, s.refuse, handler)
 	}
-	handler = withClientAddress(isUnixSocket(s.public.listener), s.limits.proxies, s.guard.Wrap(recoverPanics(s.log, handler)))
+	handler = forwarded.Handler(isUnixSocket(s.public.listener), s.proxies, s.guard.Wrap(recoverPanics(s.log, handler)))
 	s.public.server = transport.NewServer(transport.WithTLS(handler), options)
 	s.public.server.ConnContext = transport.ConnContext
 	s.connections = transport.NewConnections()
@@ -148,7 +157,8 @@ func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
 	s.endCalls = end
 	s.public.server.BaseContext = func(net.Listener) context.Context { return calls }
 	if s.admin.listener != nil {
-		s.admin.server = s.newAdmin()
+		s.admin.server = admin.NewServer(browser.CheckHost(s.admin.listener, s.cfg.AllowHost, browser.RefuseText,
+			admin.Routes(s.ready, s.metrics.Handler(s.log))), s.log)
 	}
 }
 
@@ -240,7 +250,7 @@ func (s *Server) servePublic(listener net.Listener) error {
 	if s.callers.certificates != nil {
 		secure = s.callers.certificates.Config()
 	}
-	return s.public.server.Serve(s.limits.listener(listener, secure))
+	return s.public.server.Serve(s.limits.Listener(listener, secure))
 }
 
 // Run serves until ctx is done or a listener fails, and then shuts down. It returns an error if a
@@ -267,7 +277,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	serve(s.public.listener, s.servePublic)
 	if s.admin.server != nil {
-		serve(netutil.LimitListener(s.admin.listener, adminConnections), s.admin.server.Serve)
+		serve(netutil.LimitListener(s.admin.listener, admin.MaxConnections), s.admin.server.Serve)
 	}
 	var err error
 	select {

@@ -31,7 +31,7 @@ func TestTraceIDInMetricsLogsAndTraces(t *testing.T) {
 	}
 	log := slog.New(telemetry.Sanitize(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "v1"})
-	observer, err := intercept.NewObserver(log, 0, metrics.Registry())
+	observer, err := intercept.NewObserver(intercept.ObserverOptions{Logger: log, Registry: metrics.Registry()})
 	if err != nil {
 		t.Fatal(err)
 	}

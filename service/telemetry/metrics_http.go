@@ -77,26 +77,11 @@ func (m *Metrics) HTTPDone(r *http.Request, status int, header http.Header, call
 }
 
 func slotOf(status int, header http.Header) int {
-	if code := GRPCStatus(header); code > 0 {
+	if code := protocol.GRPCStatus(header); code > 0 {
 		return endStatus - firstStatus + code
 	}
 	if status < firstStatus || status >= endStatus {
 		return otherSlot
 	}
 	return status - firstStatus
-}
-
-// GRPCStatus returns the code of a gRPC error in the trailers, or 0. A response without body
-// has its trailers in the header.
-func GRPCStatus(header http.Header) int {
-	for _, name := range [...]string{http.TrailerPrefix + "Grpc-Status", "Grpc-Status"} {
-		values := header[name]
-		if len(values) == 0 {
-			continue
-		}
-		if code, err := strconv.Atoi(values[0]); err == nil && code > 0 && code < grpcCodes {
-			return code
-		}
-	}
-	return 0
 }

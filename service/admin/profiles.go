@@ -1,12 +1,12 @@
-package server
+package admin
 
 import (
 	"fmt"
 	"net/http"
 	"net/http/pprof"
-	"net/url"
 	"strconv"
-	"strings"
+
+	"github.com/yourorg/userservice/service/browser"
 )
 
 // maxProfileSeconds bounds the seconds parameter of profiles and traces, which cost CPU time and
@@ -24,7 +24,7 @@ func profiles() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case isCrossSite(r):
+		case browser.IsCrossSite(r):
 			http.Error(w, "profiles are not served to pages of another origin", http.StatusForbidden)
 		case !validSeconds(r):
 			http.Error(w, fmt.Sprintf("seconds: must be more than 0 and at most %d", maxProfileSeconds), http.StatusBadRequest)
@@ -32,28 +32,6 @@ func profiles() http.Handler {
 			mux.ServeHTTP(w, r)
 		}
 	})
-}
-
-// isCrossSite reports whether a browser made the request for a page of another origin. Browsers
-// send Sec-Fetch-Site only over TLS and to loopback addresses; otherwise Origin or Referer is
-// checked.
-func isCrossSite(r *http.Request) bool {
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "same-origin", "none":
-		return false
-	case "":
-		return otherHost(r, r.Header.Get("Origin")) || otherHost(r, r.Header.Get("Referer"))
-	}
-	return true
-}
-
-// otherHost reports whether rawURL, an Origin or Referer, is of another host than the request.
-func otherHost(r *http.Request, rawURL string) bool {
-	if rawURL == "" {
-		return false
-	}
-	u, err := url.Parse(rawURL)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }
 
 // validSeconds reports whether the seconds parameter is absent or in range.

@@ -1,4 +1,4 @@
-package server
+package browser
 
 import (
 	"strings"
@@ -24,9 +24,9 @@ func TestAllowedOrigins(t *testing.T) {
 		"http://127.0.0.1:5173":   {"http://127.0.0.1:5173": true},
 		"http://my_host:5173":     {"http://my_host:5173": true},
 	} {
-		all, err := parseOrigins([]string{value})
+		all, err := ParseOrigins([]string{value})
 		if err != nil {
-			t.Errorf("parseOrigins(%q): %v", value, err)
+			t.Errorf("ParseOrigins(%q): %v", value, err)
 			continue
 		}
 		for origin, want := range origins {
@@ -89,9 +89,9 @@ func TestNonCanonicalOrigins(t *testing.T) {
 		" https://app.example.com":     "expected",
 		"https://a.example,b.example":  "expected a host name",
 	} {
-		_, err := parseOrigins([]string{value})
+		_, err := ParseOrigins([]string{value})
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("parseOrigins(%q): got %v, want %q", value, err, want)
+			t.Errorf("ParseOrigins(%q): got %v, want %q", value, err, want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package server
+package browser
 
 import (
 	"errors"
@@ -120,11 +120,12 @@ func (p originPattern) matches(origin string) bool {
 	return ok && label != "" && !strings.ContainsAny(label, ".:/@[]")
 }
 
-// origins are the allowed origins.
-type origins []originPattern
+// Origins are the allowed origins.
+type Origins []originPattern
 
-func parseOrigins(values []string) (origins, error) {
-	var all origins
+// ParseOrigins parses the values of --cors-origin.
+func ParseOrigins(values []string) (Origins, error) {
+	var all Origins
 	for _, value := range values {
 		pattern, err := parseOrigin(value)
 		if err != nil {
@@ -135,6 +136,6 @@ func parseOrigins(values []string) (origins, error) {
 	return all, nil
 }
 
-func (o origins) allow(origin string) bool {
+func (o Origins) allow(origin string) bool {
 	return origin != "" && slices.ContainsFunc(o, func(p originPattern) bool { return p.matches(origin) })
 }

@@ -1,4 +1,4 @@
-package server
+package limits
 
 import (
 	"context"
@@ -16,26 +16,26 @@ import (
 // maxConnLines is the maximum number of log lines about connections per second and reason.
 const maxConnLines = 5
 
-// listener returns a listener that enforces the limits of connections. It terminates TLS, because the
+// Listener returns a listener that enforces the limits of connections. It terminates TLS, because the
 // frame limits need plain frames.
-func (l *limits) listener(inner net.Listener, secure *tls.Config) *transport.Listener {
+func (l *Limits) Listener(inner net.Listener, secure *tls.Config) *transport.Listener {
 	listener := transport.Listen(inner, transport.ListenOptions{
-		StallTimeout:   l.cfg.StallTimeout,
+		StallTimeout:   l.opts.StallTimeout,
 		TLS:            secure,
 		MaxConnections: l.maxConnections(l.conns.log),
-		MaxPerPeer:     l.cfg.MaxConnectionsPerPeer,
-		Exempt:         l.proxies.trustsAddr,
+		MaxPerPeer:     l.opts.ConnsPerPeer,
+		Exempt:         l.opts.Proxies.TrustsAddr,
 		Memory:         l.memory,
 		Scheduler:      l.scheduler,
 		Class:          l.peerClass(),
-		HeaderTimeout:  l.cfg.HeaderTimeout,
+		HeaderTimeout:  l.opts.HeaderTimeout,
 
-		MaxConcurrentStreams: l.cfg.MaxConcurrentStreams,
+		MaxConcurrentStreams: l.opts.StreamsPerConn,
 		Frames: transport.FrameLimits{
-			PerSecond: l.cfg.MaxControlFrames,
+			PerSecond: l.opts.ControlFrames,
 			// A client may cancel all streams of a connection at once, twice.
-			ResetBurst:      2 * l.cfg.MaxConcurrentStreams,
-			MinPingInterval: l.cfg.KeepaliveMinTime,
+			ResetBurst:      2 * l.opts.StreamsPerConn,
+			MinPingInterval: l.opts.MinPingInterval,
 		},
 		OnReject:         l.conns.rejected,
 		OnClose:          l.conns.goAway,

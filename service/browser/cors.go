@@ -1,4 +1,4 @@
-package server
+package browser
 
 import (
 	"net/http"
@@ -20,9 +20,9 @@ var allowedHeaders = append(cors.AllowedHeaders(), // never changed
 var exposedHeaders = append(cors.ExposedHeaders(), // never changed
 	"ETag", "Retry-After", "WWW-Authenticate", user.PositionHeader)
 
-// crossOrigin implements CORS for the allowed origins and rejects cross-origin requests of others.
+// CrossOrigin implements CORS for the allowed origins and rejects cross-origin requests of others.
 // Without the rejection any web page could write to a service that only its visitor can reach.
-func crossOrigin(allowed origins, refuse refusal, next http.Handler) http.Handler {
+func CrossOrigin(allowed Origins, refuse Refusal, next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	methods := strings.Join(append(cors.AllowedMethods(), "PATCH", "PUT", "DELETE"), ", ")
 	headers, exposed := strings.Join(allowedHeaders, ", "), strings.Join(exposedHeaders, ", ")
@@ -46,7 +46,6 @@ func crossOrigin(allowed origins, refuse refusal, next http.Handler) http.Handle
 			header.Set("Access-Control-Allow-Methods", methods)
 			header.Set("Access-Control-Allow-Headers", joinHeaders(headers, r.Header.Get("Access-Control-Request-Headers")))
 			header.Set("Access-Control-Max-Age", "7200") // the maximum of Chromium
-			stateOf(r.Context()).notRPC = true
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}

@@ -1,4 +1,4 @@
-package server
+package limits
 
 import (
 	"context"
@@ -23,8 +23,8 @@ func connectionsWithin(openFiles uint64, configured int) int {
 }
 
 // maxConnections returns the connection limit, and logs if it is below --max-connections.
-func (l *limits) maxConnections(log *slog.Logger) int {
-	openFiles, configured := openFilesLimit(), l.cfg.MaxConnections
+func (l *Limits) maxConnections(log *slog.Logger) int {
+	openFiles, configured := openFilesLimit(), l.opts.Connections
 	limit := connectionsWithin(openFiles, configured)
 	if limit < configured {
 		log.LogAttrs(context.Background(), slog.LevelWarn, "connection limit lowered: open file limit too low (ulimit -n)",

@@ -1,4 +1,6 @@
-package server
+// Package forwarded finds the address of a client behind trusted proxies, from the headers Forwarded (RFC 7239) and
+// X-Forwarded-For.
+package forwarded
 
 import (
 	"fmt"
@@ -9,20 +11,20 @@ import (
 	"strings"
 )
 
-// unixPeer is the address of all peers of a Unix socket.
-const unixPeer = "unix"
+// UnixPeer is the address of all peers of a Unix socket.
+const UnixPeer = "unix"
 
-// trustedProxies are the peers whose Forwarded and X-Forwarded-For headers are trusted.
-type trustedProxies struct {
+// Proxies are the peers whose Forwarded and X-Forwarded-For headers are trusted.
+type Proxies struct {
 	prefixes []netip.Prefix
 	unix     bool // the peers of a Unix socket
 }
 
-// parseTrustedProxies parses the values of --trusted-proxy.
-func parseTrustedProxies(values []string) (trustedProxies, error) {
-	var p trustedProxies
+// Parse parses the values of --trusted-proxy.
+func Parse(values []string) (Proxies, error) {
+	var p Proxies
 	for _, value := range values {
-		if value == unixPeer {
+		if value == UnixPeer {
 			p.unix = true
 			continue
 		}
@@ -48,14 +50,29 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return prefix.Masked(), err
 }
 
-func (p trustedProxies) any() bool { return p.unix || len(p.prefixes) > 0 }
+// Handler sets RemoteAddr, which limits and logs use, to the address of the client. All
+// peers of a Unix socket have the same address, because they choose their own names.
+func Handler(socket bool, p Proxies, next http.Handler) http.Handler {
+	if !socket && !p.any() {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if socket {
+			r.RemoteAddr = UnixPeer
+		}
+		r.RemoteAddr = p.client(r.RemoteAddr, r.Header)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (p Proxies) any() bool { return p.unix || len(p.prefixes) > 0 }
 
 // client returns the address of the client of a request from peer: peer itself, unless it is a trusted
 // proxy. The headers are read from the right up to the first address that is not a trusted proxy;
 // the rest is unverified. At an invalid element the proxy that reported it counts as the client.
 //
 // If both headers are present and differ, both are ignored: a proxy may set only one of them.
-func (p trustedProxies) client(peer string, header http.Header) string {
+func (p Proxies) client(peer string, header http.Header) string {
 	if !p.trusts(peer) {
 		return peer
 	}
@@ -71,7 +88,7 @@ func (p trustedProxies) client(peer string, header http.Header) string {
 }
 
 // walk reads the hops from the right. found is false if the last one is missing.
-func (p trustedProxies) walk(peer string, hops []string) (client string, found bool) {
+func (p Proxies) walk(peer string, hops []string) (client string, found bool) {
 	client = peer
 	if len(hops) == 0 || hops[len(hops)-1] == "" {
 		return peer, false
@@ -90,16 +107,16 @@ func (p trustedProxies) walk(peer string, hops []string) (client string, found b
 }
 
 // trusts reports whether an address, with or without port, is a trusted proxy.
-func (p trustedProxies) trusts(peer string) bool {
-	if peer == unixPeer {
+func (p Proxies) trusts(peer string) bool {
+	if peer == UnixPeer {
 		return p.unix
 	}
 	addr, err := netip.ParseAddr(hostOf(peer))
 	return err == nil && slices.ContainsFunc(p.prefixes, func(prefix netip.Prefix) bool { return prefix.Contains(addr.Unmap()) })
 }
 
-// trustsAddr reports whether the peer of a connection is a trusted proxy.
-func (p trustedProxies) trustsAddr(peer net.Addr) bool {
+// TrustsAddr reports whether the peer of a connection is a trusted proxy.
+func (p Proxies) TrustsAddr(peer net.Addr) bool {
 	if peer.Network() == "unix" {
 		return p.unix
 	}

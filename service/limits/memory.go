@@ -1,4 +1,4 @@
-package server
+package limits
 
 import (
 	"context"
@@ -12,6 +12,9 @@ import (
 	"github.com/yourorg/userservice/service/auth"
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/protocol"
+	"github.com/yourorg/userservice/service/reqinfo"
+	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -30,8 +33,8 @@ func newBudget(limit int64, log *slog.Logger) *budget.Budget {
 	return b
 }
 
-// reserveShared reserves memory that the streams of all callers share.
-func (l *limits) reserveShared(bytes int64) (release func(), ok bool) {
+// ReserveShared reserves memory that the streams of all callers share.
+func (l *Limits) ReserveShared(bytes int64) (release func(), ok bool) {
 	r := new(budget.Reservation)
 	r.Open(l.memory, nil, budget.Shared, "")
 	if r.Grow(budget.Subscription, bytes) != nil {
@@ -41,62 +44,62 @@ func (l *limits) reserveShared(bytes int64) (release func(), ok bool) {
 	return r.Release, true
 }
 
-// class returns the class of the account of a request before its authentication.
-func (l *limits) class(r *http.Request) budget.Class {
+// Class returns the class of the account of a request before its authentication.
+func (l *Limits) Class(r *http.Request) budget.Class {
 	class := l.peerClass()
 	switch {
 	case isHealthCheck(r):
 		class = budget.System
-	case class == budget.Anonymous && !l.open(r.URL.Path):
+	case class == budget.Anonymous && !l.opts.Open(r.URL.Path):
 		class = budget.Pending
 	}
 	return class
 }
 
 // peerClass returns the class of an unauthenticated peer.
-func (l *limits) peerClass() budget.Class {
-	if l.cfg.authenticates() {
+func (l *Limits) peerClass() budget.Class {
+	if !l.opts.Anonymous {
 		return budget.Anonymous
 	}
 	return budget.Known
 }
 
 func isHealthCheck(r *http.Request) bool {
-	return strings.HasPrefix(r.URL.Path, healthPath) && r.URL.Path != healthWatch
+	return strings.HasPrefix(r.URL.Path, protocol.HealthPath) && r.URL.Path != protocol.HealthWatchPath
 }
 
-// admit rejects requests for which the memory budget is exhausted. It must run before anything that
+// Admit rejects requests for which the memory budget is exhausted. It must run before anything that
 // reads the body.
-func (l *limits) admit(next http.Handler) http.Handler {
+func (l *Limits) Admit(next http.Handler) http.Handler {
 	if l.memory == nil {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if x := stateOf(r.Context()).exchange; x != nil && x.Overloaded() {
-			l.refuse(w, r, user.NewOverloadedError())
+		if x := reqinfo.From[*transport.Exchange](r.Context()); x != nil && x.Overloaded() {
+			l.Refuse(w, r, user.NewOverloadedError())
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// authenticated moves the reservation of the request to the account of its caller, or rejects the
-// request if that account is exhausted. It is a hook of the authentication middleware: a additional
+// Authenticated moves the reservation of the request to the account of its caller, or rejects the
+// request if that account is exhausted. It is a hook of the authentication middleware: an additional
 // http.Handler would double the stack of each idle stream.
-func (l *limits) authenticated(w http.ResponseWriter, r *http.Request, caller auth.Caller) bool {
-	if x := stateOf(r.Context()).exchange; x != nil && x.MoveTo(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
-		l.refuse(w, r, user.NewOverloadedError())
+func (l *Limits) Authenticated(w http.ResponseWriter, r *http.Request, caller auth.Caller) bool {
+	if x := reqinfo.From[*transport.Exchange](r.Context()); x != nil && x.MoveTo(budget.Known, intercept.SubjectKey(caller.Subject)) != nil {
+		l.Refuse(w, r, user.NewOverloadedError())
 		return false
 	}
 	return true
 }
 
-// overloaded returns the error for a message that exceeds the memory budget.
-func (l *limits) overloaded(r *http.Request) error {
+// Overloaded returns the error for a message that exceeds the memory budget.
+func (l *Limits) Overloaded(r *http.Request) error {
 	overloaded := user.NewOverloadedError()
-	l.countRejected(string(overloaded.Reason))
-	if !l.streamingBody(r) { // interceptors log streams; other requests do not reach them
-		stateOf(r.Context()).limited = overloaded
+	l.opts.Rejected(string(overloaded.Reason))
+	if !l.opts.IsStream(r) { // interceptors log streams; other requests do not reach them
+		intercept.LogOf(r.Context()).Rejected = overloaded
 	}
 	converted, _ := intercept.ToConnect(overloaded)
 	return converted

@@ -1,4 +1,4 @@
-package server
+package browser
 
 import (
 	"fmt"
@@ -12,10 +12,10 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// checkHost protects a listener on a loopback address against DNS rebinding: it rejects requests
+// CheckHost protects a listener on a loopback address against DNS rebinding: it rejects requests
 // whose Host is neither localhost, a loopback address, nor allowed. An absent Host is accepted,
 // because browsers always send one. On other addresses every Host is accepted.
-func checkHost(listener net.Listener, allowed []string, refuse refusal, next http.Handler) http.Handler {
+func CheckHost(listener net.Listener, allowed []string, refuse Refusal, next http.Handler) http.Handler {
 	addr, ok := listener.Addr().(*net.TCPAddr)
 	if !ok || !addr.IP.IsLoopback() {
 		return next
@@ -54,8 +54,9 @@ func isLoopbackHost(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
-func (c *Config) validateHosts() error {
-	for _, host := range c.AllowHost {
+// ValidateHosts returns an error for an invalid value of --allow-host.
+func ValidateHosts(hosts []string) error {
+	for _, host := range hosts {
 		if host == "" || hostName(host) != host || strings.ContainsAny(host, "/*, ") {
 			return fmt.Errorf("--allow-host=%s: expected a host name without port, such as users.example.com", host)
 		}

@@ -1,4 +1,4 @@
-package server
+package browser
 
 import (
 	"net"
@@ -29,7 +29,7 @@ func TestHostCheckOnlyOnLoopback(t *testing.T) {
 		"a socket":      {&net.UnixAddr{Name: "/run/userd"}, http.StatusNoContent},
 	} {
 		answer := httptest.NewRecorder()
-		handler := checkHost(elsewhere{addr: test.addr}, nil, refuseText, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		handler := CheckHost(elsewhere{addr: test.addr}, nil, RefuseText, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusNoContent)
 		}))
 		handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://users.example.com/", http.NoBody))

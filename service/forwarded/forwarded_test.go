@@ -1,4 +1,4 @@
-package server
+package forwarded
 
 import (
 	"net/http"
@@ -48,12 +48,12 @@ func TestClientAddress(t *testing.T) {
 		"a forged Forwarded is passed on":  {proxy, []string{"Forwarded", "for=192.0.2.1", "X-Forwarded-For", "203.0.113.7"}, proxy},
 		"a malformed Forwarded passed on":  {proxy, []string{"Forwarded", "nothing", "X-Forwarded-For", "203.0.113.7"}, "203.0.113.7"},
 		"an unknown Forwarded passed on":   {proxy, []string{"Forwarded", "for=unknown", "X-Forwarded-For", "203.0.113.7"}, proxy},
-		"a socket that is not trusted":     {unixPeer, []string{"X-Forwarded-For", "203.0.113.7"}, unixPeer},
+		"a socket that is not trusted":     {UnixPeer, []string{"X-Forwarded-For", "203.0.113.7"}, UnixPeer},
 		"a hop that claims to be a socket": {proxy, []string{"X-Forwarded-For", "unix"}, proxy},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, err := parseTrustedProxies([]string{"10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1"})
+			p, err := Parse([]string{"10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,11 +70,11 @@ func TestClientAddress(t *testing.T) {
 
 func TestTrustedSocket(t *testing.T) {
 	t.Parallel()
-	p, err := parseTrustedProxies([]string{"unix"})
+	p, err := Parse([]string{"unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := p.client(unixPeer, http.Header{"X-Forwarded-For": {"203.0.113.7"}}); got != "203.0.113.7" {
+	if got := p.client(UnixPeer, http.Header{"X-Forwarded-For": {"203.0.113.7"}}); got != "203.0.113.7" {
 		t.Errorf("client = %s, want 203.0.113.7", got)
 	}
 	if got := p.client("127.0.0.1:80", http.Header{"X-Forwarded-For": {"203.0.113.7"}}); got != "127.0.0.1:80" {
@@ -89,9 +89,9 @@ func TestTrustedProxyValues(t *testing.T) {
 		"": false, "localhost": false, "10.0.0.0/33": false, "10.0.0.1:80": false, "10.0.0": false, "*": false,
 		"::ffff:10.0.0.0/104": false, "::ffff:10.0.0.1": false, "fe80::1%eth0": false, "unix:/run/x": false,
 	} {
-		_, err := parseTrustedProxies([]string{value})
+		_, err := Parse([]string{value})
 		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "expected an address, a CIDR") {
-			t.Errorf("parseTrustedProxies(%q): got %v, want ok %v", value, err, ok)
+			t.Errorf("Parse(%q): got %v, want ok %v", value, err, ok)
 		}
 	}
 }
