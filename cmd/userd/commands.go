@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel"
 
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/server"
 	"github.com/yourorg/userservice/service/telemetry"
 )
@@ -122,6 +123,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	for _, v := range all.ignored {
 		log.WarnContext(ctx, "environment variable ignored", v.attrs()...)
 	}
+	fair.AddProcessor()
 	sockets, err := activatedSockets()
 	if err != nil {
 		return err

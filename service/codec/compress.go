@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
-	"runtime"
 
 	"connectrpc.com/connect"
+
+	"github.com/yourorg/userservice/service/fair"
 )
 
 const (
@@ -26,7 +27,7 @@ type Compressors struct{ free chan *gzip.Writer }
 
 // NewCompressors returns a pool. Writers are allocated on first use.
 func NewCompressors() *Compressors {
-	n := min(runtime.GOMAXPROCS(0), maxCompressors)
+	n := min(fair.Processors(), maxCompressors)
 	c := &Compressors{free: make(chan *gzip.Writer, n)}
 	for range n {
 		c.free <- nil

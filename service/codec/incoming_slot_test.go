@@ -3,7 +3,6 @@ package codec
 import (
 	"bytes"
 	"fmt"
-	"runtime"
 	"testing"
 	"testing/synctest"
 
@@ -54,7 +53,7 @@ func TestMessagesAreMeasuredInASlot(t *testing.T) {
 
 // occupy acquires all slots for other callers.
 func occupy(scheduler *fair.Scheduler) (release func()) {
-	slots := make([]fair.Slot, runtime.GOMAXPROCS(0))
+	slots := make([]fair.Slot, fair.Processors())
 	for i := range slots {
 		slots[i].Open(scheduler, fmt.Sprint("other", i))
 		slots[i].Acquire()

@@ -1,15 +1,13 @@
 // Package fair shares the processors among callers.
 //
 // The Go runtime has no priorities: the goroutines of one caller's thousand requests run before
-// the one of another caller that comes after them, and while every processor is busy the runtime
-// looks at the network only every 10 ms. So a request runs in a slot of a Scheduler, and gives it
+// the one of another caller that comes after them. So a request runs in a slot of a Scheduler, and gives it
 // up while it waits for its body, the store, an event or its peer. There are as many slots as
 // processors, and one caller has one fewer at most. Requests that wait for a slot get one in turn by
 // caller, as in the API Priority and Fairness of Kubernetes.
 package fair
 
 import (
-	"runtime"
 	"sync"
 	"time"
 )
@@ -55,7 +53,7 @@ type waiter struct {
 
 // NewScheduler returns a scheduler with a slot for each processor.
 func NewScheduler() *Scheduler {
-	processors := runtime.GOMAXPROCS(0)
+	processors := Processors()
 	s := &Scheduler{slots: processors, free: processors, most: max(1, processors-1), flows: make(map[string]*flow)}
 	s.waiters.New = func() any { return &waiter{wake: make(chan struct{}, 1)} }
 	return s

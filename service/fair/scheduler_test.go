@@ -2,6 +2,7 @@ package fair
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -353,5 +354,21 @@ func TestLoneCallerHasAllSlots(t *testing.T) {
 	other.Open(s, "b")
 	if got, want := s.limit(), max(1, s.slots-1); got != want {
 		t.Errorf("limit() beside another caller = %d, want %d", got, want)
+	}
+}
+
+// The processor that AddProcessor adds has no slot.
+func TestAddProcessor(t *testing.T) {
+	processors := runtime.GOMAXPROCS(0)
+	defer func() {
+		spare.Store(0)
+		runtime.GOMAXPROCS(processors)
+	}()
+	AddProcessor()
+	if got, want := runtime.GOMAXPROCS(0), processors+1; got != want {
+		t.Errorf("GOMAXPROCS = %d, want %d", got, want)
+	}
+	if got, want := NewScheduler().slots, processors; got != want {
+		t.Errorf("NewScheduler() has %d slots, want %d", got, want)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -36,7 +35,7 @@ func TestStreamsReceiveLargeMessagesInASlot(t *testing.T) {
 	}{{turnBytes, false}, {turnBytes + 1, true}} {
 		synctest.Test(t, func(t *testing.T) {
 			scheduler := fair.NewScheduler()
-			others := make([]fair.Slot, runtime.GOMAXPROCS(0))
+			others := make([]fair.Slot, fair.Processors())
 			for i := range others {
 				others[i].Open(scheduler, fmt.Sprint("other", i))
 				others[i].Acquire()

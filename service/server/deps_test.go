@@ -22,7 +22,7 @@ const module = "github.com/yourorg/userservice/"
 // The domain is independent of protocols and databases, handlers depend only on the interface of the
 // store, and packages below the mux are independent of users. Only package server imports all others.
 var mayImport = map[string][]string{
-	"cmd/userd": {"service/server", "service/auth", "service/auth/devtoken", "service/telemetry", "service/store/...", "service/user"},
+	"cmd/userd": {"service/server", "service/fair", "service/auth", "service/auth/devtoken", "service/telemetry", "service/store/...", "service/user"},
 
 	// Handlers record the caller in the log.
 	"service":              {"service/user", "service/feed", "service/batch", "service/filter", "service/fieldmask", "service/pagetoken", "service/auth", "service/budget", "service/validate", "gen/..."},

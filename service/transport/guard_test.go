@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -441,7 +440,7 @@ func TestWaitIdleWaitsForRequestsWithoutASlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opts := options()
 		opts.Scheduler = fair.NewScheduler()
-		others := make([]fair.Slot, runtime.GOMAXPROCS(0))
+		others := make([]fair.Slot, fair.Processors())
 		for i := range others {
 			others[i].Open(opts.Scheduler, fmt.Sprint("other", i))
 			others[i].Acquire()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"runtime"
 	"sync"
 	"time"
 
@@ -30,9 +29,9 @@ const (
 	shortRead = 16
 )
 
-// scanReaders returns the number of scan connections, at most half of GOMAXPROCS, so that scans do
+// scanReaders returns the number of scan connections, at most half of the processors, so that scans do
 // not delay other requests.
-func scanReaders() int { return min(max(1, runtime.GOMAXPROCS(0)/2), maxScanReaders) }
+func scanReaders() int { return min(max(1, fair.Processors()/2), maxScanReaders) }
 
 // pool runs reads. Point reads and scans have separate readers, so that a point read does not wait
 // for a scan. A reader is a connection with its own goroutine: SQLite needs a large stack, which

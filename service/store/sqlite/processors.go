@@ -4,11 +4,12 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/yourorg/userservice/service/fair"
 )
 
-// processors limits the scans and group commits that run concurrently to GOMAXPROCS-1, at least
-// one. The Go scheduler has no priorities: while long work uses all processors, a request waits
-// up to 10 ms at each step. Group commits precede scans.
+// processors limits the scans and group commits that run concurrently to one fewer than there are
+// processors, at least one: the Go scheduler has no priorities. Group commits precede scans.
 type processors struct {
 	single bool // GOMAXPROCS is 1
 
@@ -25,8 +26,7 @@ const (
 )
 
 func newProcessors() *processors {
-	n := runtime.GOMAXPROCS(0)
-	return &processors{free: max(1, n-1), single: n == 1}
+	return &processors{free: max(1, fair.Processors()-1), single: runtime.GOMAXPROCS(0) == 1}
 }
 
 // acquire blocks until a processor is free. Waiters of a workload are served in FIFO order.
