@@ -98,10 +98,13 @@ func not(c condition) condition {
 // restriction compiles "field operator value".
 func restriction(left *expr.Expr, operator string, value *expr.Expr) (condition, *user.Error) {
 	name, _ := textOf(left)
+	if name == searchField {
+		return searchRestriction(operator, value)
+	}
 	name, key, hasKey := strings.Cut(name, ".")
 	field := user.FindField(name)
 	if field == nil || !field.Filterable || hasKey && field.Map == nil {
-		return condition{}, newErrorf("must compare %s, not %s", joinOr(user.FilterableFields().Names()), describe(left))
+		return condition{}, newErrorf("must compare %s, not %s", joinOr(append(user.FilterableFields().Names(), searchField)), describe(left))
 	}
 	switch {
 	case field.Status != nil:

@@ -57,10 +57,19 @@ func orMax(before int64) int64 {
 
 // or returns what the disjunction implies.
 func (a implied) or(b implied) implied {
-	if len(a.where) == 0 || len(b.where) == 0 {
+	x, y := a.conditions(), b.conditions()
+	if len(x) == 0 || len(y) == 0 {
 		return implied{}
 	}
-	return implied{where: []user.Condition{{Any: slices.Concat(alternatives(a.where), alternatives(b.where))}}}
+	return implied{where: []user.Condition{{Any: slices.Concat(alternatives(x), alternatives(y))}}}
+}
+
+// conditions returns the conditions, with that of the name.
+func (a implied) conditions() []user.Condition {
+	if a.name.order == user.ByID || len(a.name.key) < user.MinContains {
+		return a.where
+	}
+	return append(slices.Clip(a.where), user.Condition{Contains: a.name.key})
 }
 
 // alternatives returns conditions of which one is met if all of where are.
@@ -108,16 +117,19 @@ func (f *Filter) Updated() TimeRange { return f.implied.updated }
 // exact key is the first of the keys with that prefix.
 func (f *Filter) Narrow(q *user.ListQuery) (atMostOne bool) {
 	in := &f.implied
+	where := in.where
 	if b := in.name; b.exact {
 		q.Order, q.Desc, q.Prefix, q.MaxScanned = b.order, false, b.key, 1
 		return true
 	} else if b.order != user.ByID && b.order == q.Order {
 		q.Prefix = b.key
+	} else {
+		where = in.conditions()
 	}
 	q.AfterActivity, q.BeforeActivity = in.last.after, in.last.before
-	if len(in.where) > 0 {
-		where := all(in.where)
-		q.Where = &where
+	if len(where) > 0 {
+		condition := all(where)
+		q.Where = &condition
 	}
 	return false
 }

@@ -113,66 +113,7 @@ func keyRestriction(field *user.Field, key, operator string, value *expr.Expr) (
 		got, ok := (*field.Map(u))[key]
 		return ok && got == text
 	})
-	if operator == filtering.FunctionNotEquals {
-		return not(is), nil
-	}
-	return is, nil
-}
-
-// nameRestriction compares the normal form of a username or an e-mail address.
-func nameRestriction(field, operator string, value *expr.Expr) (condition, *user.Error) {
-	if operator != filtering.FunctionEquals && operator != filtering.FunctionNotEquals {
-		return condition{}, newErrorf(`must compare %s with = or !=, not %s; the value may end with *`, field, operator)
-	}
-	text, ok := textOf(value)
-	if !ok {
-		return condition{}, newErrorf(`must put the value of %s in quotes`, field)
-	}
-	if text != anyText && strings.HasPrefix(text, anyText) {
-		return condition{}, newErrorf(`must compare %s with a value that does not start with *; it may end with *`, field)
-	}
-	b, err := nameBound(field, text)
-	if err != nil {
-		return condition{}, err
-	}
-	is := condition{match: b.matches(), implied: implied{name: bound{}.narrower(b)}}
-	if operator == filtering.FunctionNotEquals {
-		return not(is), nil
-	}
-	return is, nil
-}
-
-func nameBound(field, text string) (bound, *user.Error) {
-	b := bound{order: user.ByUsername}
-	exactKey, prefixKey := user.UsernameKey, user.UsernamePrefix
-	if field == "email" {
-		b.order, exactKey, prefixKey = user.ByEmail, user.EmailKey, user.EmailPrefix
-	}
-	var err *user.Error
-	if prefix, isPrefix := strings.CutSuffix(text, anyText); isPrefix {
-		b.key, err = prefixKey(prefix)
-	} else {
-		b.exact = true
-		b.key, err = exactKey(text)
-	}
-	if err != nil {
-		return bound{}, newErrorf("must compare %s with a valid value, which %s", field, err.Violations[0].Message)
-	}
-	return b, nil
-}
-
-func (b bound) matches() predicate {
-	key, byUsername := b.key, b.order == user.ByUsername
-	same := strings.HasPrefix
-	if b.exact {
-		same = func(s, key string) bool { return s == key }
-	}
-	return func(_ *user.User, k user.Keys) bool {
-		if byUsername {
-			return same(k.Username, key)
-		}
-		return same(k.Email, key)
-	}
+	return equalOrNot(is, operator), nil
 }
 
 // compareOperators are the operators of ordered values. The map is immutable.

@@ -17,18 +17,15 @@ type Condition struct {
 }
 
 // Meets reports whether a user meets the condition.
-func (c *Condition) Meets(u *User, keys Keys) bool { return c.meets(u.Terms(), keys) }
-
-func (c *Condition) meets(terms []Term, keys Keys) bool {
+func (c *Condition) Meets(u *User, keys Keys) bool {
 	switch {
 	case c.Term != "":
-		_, found := slices.BinarySearch(terms, c.Term)
-		return found
+		return slices.Contains(u.Terms(), c.Term)
 	case c.Contains != "":
 		return strings.Contains(keys.Username, c.Contains) || strings.Contains(keys.Email, c.Contains)
 	case c.Any != nil:
-		return slices.ContainsFunc(c.Any, func(part Condition) bool { return part.meets(terms, keys) })
+		return slices.ContainsFunc(c.Any, func(part Condition) bool { return part.Meets(u, keys) })
 	default:
-		return !slices.ContainsFunc(c.All, func(part Condition) bool { return !part.meets(terms, keys) })
+		return !slices.ContainsFunc(c.All, func(part Condition) bool { return !part.Meets(u, keys) })
 	}
 }

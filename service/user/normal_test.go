@@ -215,14 +215,14 @@ func TestUsernamePrefix(t *testing.T) {
 		{"invisible characters", "\ufeffA\u200bn", "an"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := user.UsernamePrefix(test.in)
+			got, err := user.UsernamePart(test.in, true, false)
 			if err != nil || got != test.want {
-				t.Errorf("UsernamePrefix() = %q, %v, want %q", got, err, test.want)
+				t.Errorf("UsernamePart() = %q, %v, want %q", got, err, test.want)
 			}
 		})
 	}
-	if got, err := user.UsernamePrefix("a\x00"); err == nil {
-		t.Errorf("UsernamePrefix() with a control character = %q, want an error", got)
+	if got, err := user.UsernamePart("a\x00", true, false); err == nil {
+		t.Errorf("UsernamePart() with a control character = %q, want an error", got)
 	}
 }
 
@@ -237,7 +237,7 @@ func TestUsernameKeyStartsWithPrefixKey(t *testing.T) {
 		for end < len(name) && !utf8.RuneStart(name[end]) {
 			end++
 		}
-		prefix, err := user.UsernamePrefix(name[:end])
+		prefix, err := user.UsernamePart(name[:end], true, false)
 		if err != nil {
 			t.Fatalf("prefix %q: %v", name[:end], err)
 		}
@@ -328,9 +328,9 @@ func TestEmailPrefix(t *testing.T) {
 		{"invisible characters", "\u2060 a\u200bnn@exam", "ann@exam"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := user.EmailPrefix(test.in)
+			got, err := user.EmailPart(test.in, true, false)
 			if err != nil || got != test.want {
-				t.Errorf("EmailPrefix() = %q, %v, want %q", got, err, test.want)
+				t.Errorf("EmailPart() = %q, %v, want %q", got, err, test.want)
 			}
 		})
 	}
@@ -340,8 +340,8 @@ func TestEmailPrefix(t *testing.T) {
 		"underscore in label":          "ann@a_b.c",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := user.EmailPrefix(in); err == nil {
-				t.Errorf("EmailPrefix() = %q, want an error", got)
+			if got, err := user.EmailPart(in, true, false); err == nil {
+				t.Errorf("EmailPart() = %q, want an error", got)
 			}
 		})
 	}

@@ -435,19 +435,26 @@ type ListUsersRequest struct {
 	// Default: the first page. At most 4096 bytes.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Filter in the language of AIP-160 over username, email, status, tags, metadata,
-	// created_at, updated_at and last_activity_id, also in lowerCamelCase. Examples:
-	// status = ACTIVE; username = "ann*"; tags:"vip" AND metadata.team = "red";
-	// metadata:"team" (has the key); last_activity_id > 1000. Usernames and e-mail
-	// addresses are compared by normal form, and may end in * to match a prefix; tags,
-	// keys and values are compared as a whole. A key with spaces is quoted, as in
-	// metadata."full name" = "Ann". != includes users without the key. Default: all. At
-	// most 2048 bytes.
+	// created_at, updated_at and last_activity_id, also in lowerCamelCase, and search.
+	// Examples: status = ACTIVE; search = "ann"; username = "ann*";
+	// email = "*@example.org"; tags:"vip" AND metadata.team = "red"; metadata:"team" (has
+	// the key); last_activity_id > 1000. Default: all. At most 2048 bytes.
 	//
-	// Equality, a prefix, status, tags, metadata, updated_at and last_activity_id are
-	// answered by an index; of restrictions joined by AND the most selective one, of
-	// restrictions joined by OR those of all. NOT, !=, created_at, and a filter on tags,
-	// metadata or status of more than 1000 users with an order_by other than user_id, scan
-	// users in the order of the list.
+	// search matches any part of a username or an e-mail address. It and the values of
+	// username and email are compared by normal form, which ignores case, width and
+	// surplus spaces. A username or email may start or end with *, which matches any text.
+	// A text to search for, and a value that starts with *, has at least 3 bytes in its
+	// normal form, such as 3 Latin, 2 Greek or 1 Chinese character. An international
+	// domain is found by complete labels after the @, or by its ASCII form. Tags, keys and
+	// values are compared as a whole. A key with spaces is quoted, as in
+	// metadata."full name" = "Ann". != includes users without the key.
+	//
+	// Each restriction is answered by an index, except NOT, !=, created_at and a prefix of
+	// one or two bytes beside OR. Restrictions joined by AND are answered together, and
+	// restrictions joined by OR if all of them are. What no index answers is compared with
+	// each user that the index returns, or without an index with each user in the order
+	// of the list, as for tags, metadata, status and search with more than 1000 users and
+	// an order_by other than user_id. A page is limited to 10,000 users compared.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Order: user_id, username, email, last_activity_id or updated_at, with the suffix
 	// " desc" for descending order. The last two are the same order. A user that changes
