@@ -239,13 +239,23 @@ func TestWaitForReturnsAtPosition(t *testing.T) {
 	if err := <-reached; err != nil {
 		t.Fatal(err)
 	}
+	last := int64(2)
+	for range 20 {
+		last++
+		go func() { reached <- b.feed.WaitFor(t.Context(), last) }()
+		b.create()
+		if err := <-reached; err != nil {
+			t.Fatal(err)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.feed.WaitFor(ctx, 3); err == nil {
+	last++
+	if err := b.feed.WaitFor(ctx, last); err == nil {
 		t.Error("WaitFor() with a canceled context = nil, want an error")
 	}
 	b.feed.Drain()
-	if err := b.feed.WaitFor(t.Context(), 3); !user.HasReason(err, user.ServerDraining) {
+	if err := b.feed.WaitFor(t.Context(), last); !user.HasReason(err, user.ServerDraining) {
 		t.Errorf("WaitFor() while draining = %v, want SERVER_DRAINING", err)
 	}
 }
@@ -266,5 +276,10 @@ func TestCheckPosition(t *testing.T) {
 		if user.HasReason(err, user.PositionOutOfRange) != c.invalid || !c.invalid && err != nil {
 			t.Errorf("CheckPosition(%q, %d) = %v", c.epoch, c.position, err)
 		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.feed.CheckPosition(ctx, epoch, 2); err == nil {
+		t.Error("CheckPosition() with a canceled context = nil, want an error")
 	}
 }
