@@ -75,8 +75,8 @@ func (s *Service) listQuery(ctx context.Context, req *userv1.ListUsersRequest) (
 
 // narrowTimes restricts the last activity to the positions of a range of times. Log times do not decrease.
 // Positions of rows that are no longer retained are unknown and restrict nothing.
-func (s *Service) narrowTimes(ctx context.Context, times filter.TimeRange, q *user.ListQuery) error {
-	if times == (filter.TimeRange{}) {
+func (s *Service) narrowTimes(ctx context.Context, times user.TimeRange, q *user.ListQuery) error {
+	if times == (user.TimeRange{}) {
 		return nil
 	}
 	if !times.From.IsZero() {
@@ -124,6 +124,7 @@ func parseOrder(orderBy string, byDefault user.Order) (order user.Order, desc bo
 	}
 	order, known := map[string]user.Order{
 		"user_id": user.ByID, "username": user.ByUsername, "email": user.ByEmail, "updated_at": user.ByLastActivity, "last_activity_id": user.ByLastActivity,
+		"created_at": user.ByCreated,
 	}[field]
 	direction := "asc"
 	if len(words) > 1 {
@@ -131,7 +132,7 @@ func parseOrder(orderBy string, byDefault user.Order) (order user.Order, desc bo
 	}
 	if !known || len(words) > 2 || direction != "asc" && direction != "desc" {
 		return 0, false, user.NewFieldErrorf("order_by",
-			`must be user_id, username, email, updated_at or last_activity_id, optionally followed by " asc" or " desc"`)
+			`must be user_id, username, email, created_at, updated_at or last_activity_id, optionally followed by " asc" or " desc"`)
 	}
 	return order, direction == "desc", nil
 }

@@ -3,7 +3,6 @@ package filter
 import (
 	"math"
 	"slices"
-	"time"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -11,7 +10,8 @@ import (
 // implied has conditions that all users matching an expression meet. The zero value has none.
 type implied struct {
 	name    bound
-	updated TimeRange
+	updated user.TimeRange
+	created user.TimeRange
 	last    positionRange
 	where   []user.Condition // conditions that an index can answer
 }
@@ -23,23 +23,13 @@ type bound struct {
 	exact bool       // key is the normal form, not a prefix
 }
 
-// TimeRange is a range of times. A zero bound restricts nothing.
-type TimeRange struct {
-	From, Until time.Time // inclusive, exclusive
-}
-
 // positionRange is a range of positions, both bounds exclusive. Before 0: no upper bound.
 type positionRange struct{ after, before int64 }
 
 // and returns what the conjunction implies.
 func (a implied) and(b implied) implied {
 	a.name = a.name.narrower(b.name)
-	if b.updated.From.After(a.updated.From) {
-		a.updated.From = b.updated.From
-	}
-	if until := b.updated.Until; !until.IsZero() && (a.updated.Until.IsZero() || until.Before(a.updated.Until)) {
-		a.updated.Until = until
-	}
+	a.updated, a.created = a.updated.Intersect(b.updated), a.created.Intersect(b.created)
 	a.last.after = max(a.last.after, b.last.after)
 	if b.last.before > 0 {
 		a.last.before = min(b.last.before, orMax(a.last.before))
@@ -98,20 +88,22 @@ func (b bound) narrower(other bound) bound {
 }
 
 // Order returns the order in which the matching users are contiguous: that of a prefix, or ByLastActivity
-// for a range of times or positions of the last change. ByID if there is none, or with a
+// or ByCreated for a range of times or positions. ByID if there is none, or with a
 // condition, whose index is in this order.
 func (f *Filter) Order() user.Order {
 	switch in := &f.implied; {
 	case in.name.order != user.ByID:
 		return in.name.order
-	case len(in.where) == 0 && (in.last != positionRange{} || in.updated != TimeRange{}):
+	case len(in.where) == 0 && (in.last != positionRange{} || in.updated != user.TimeRange{}):
 		return user.ByLastActivity
+	case len(in.where) == 0 && in.created != user.TimeRange{}:
+		return user.ByCreated
 	}
 	return user.ByID
 }
 
 // Updated returns a range with updated_at of all matching users.
-func (f *Filter) Updated() TimeRange { return f.implied.updated }
+func (f *Filter) Updated() user.TimeRange { return f.implied.updated }
 
 // Narrow restricts the query to a part of an index. It reports whether at most one user can match: an
 // exact key is the first of the keys with that prefix.
@@ -126,7 +118,7 @@ func (f *Filter) Narrow(q *user.ListQuery) (atMostOne bool) {
 	} else {
 		where = in.conditions()
 	}
-	q.AfterActivity, q.BeforeActivity = in.last.after, in.last.before
+	q.AfterActivity, q.BeforeActivity, q.Created = in.last.after, in.last.before, in.created
 	if len(where) > 0 {
 		condition := all(where)
 		q.Where = &condition

@@ -149,15 +149,18 @@ func timeRestriction(field *user.Field, operator string, value *expr.Expr) (cond
 		return condition{}, err
 	}
 	c := condition{match: func(u *user.User, _ user.Keys) bool { return holds(field.Time(u).Compare(at)) }}
-	if field.Name != "updated_at" {
-		return c, nil
-	}
+	var times user.TimeRange
 	lower, upper := bounds(operator)
 	if lower {
-		c.implied.updated.From = at
+		times.From = at
 	}
 	if upper {
-		c.implied.updated.Until = at.Add(time.Microsecond) // the precision of stored times
+		times.Until = at.Add(time.Microsecond) // the precision of stored times
+	}
+	if field.Name == "updated_at" {
+		c.implied.updated = times
+	} else {
+		c.implied.created = times
 	}
 	return c, nil
 }

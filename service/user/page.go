@@ -1,5 +1,7 @@
 package user
 
+import "time"
+
 // Order is the sort order of a list of users. Ties are ordered by id.
 type Order int
 
@@ -10,7 +12,27 @@ const (
 	ByEmail
 	// ByLastActivity is the order of User.LastActivityID, and therefore of UpdatedAt.
 	ByLastActivity
+	ByCreated // by CreatedAt
 )
+
+// Orders returns all sort orders.
+func Orders() []Order { return []Order{ByID, ByUsername, ByEmail, ByLastActivity, ByCreated} }
+
+// TimeRange is a range of times. A zero bound restricts nothing.
+type TimeRange struct {
+	From, Until time.Time // inclusive, exclusive
+}
+
+// Intersect returns the times that are in both ranges.
+func (r TimeRange) Intersect(other TimeRange) TimeRange {
+	if other.From.After(r.From) {
+		r.From = other.From
+	}
+	if until := other.Until; !until.IsZero() && (r.Until.IsZero() || until.Before(r.Until)) {
+		r.Until = until
+	}
+	return r
+}
 
 // ListQuery selects a page of users.
 type ListQuery struct {
@@ -23,10 +45,11 @@ type ListQuery struct {
 	Prefix string
 	// After and before which LastActivityID must be; BeforeActivity 0: no bound.
 	AfterActivity, BeforeActivity int64
+	Created                       TimeRange // in which CreatedAt must be
 	// Where is a condition that a store uses to read less; nil: none.
 	Where *Condition
 	// Match selects users; nil selects all. It must not retain its arguments. A user that matches must
-	// meet AfterActivity, BeforeActivity and Where, so that a store need not evaluate them.
+	// meet AfterActivity, BeforeActivity, Created and Where, so that a store need not evaluate them.
 	Match func(*User, Keys) bool
 
 	MaxUsers   int // users to return, at least 1
@@ -37,7 +60,7 @@ type ListQuery struct {
 // ListCursor is the position of a user in a sort order.
 type ListCursor struct {
 	Key string `json:"k,omitempty"` // for ByUsername and ByEmail: the normal form
-	// Position is for ByLastActivity.
+	// Position is for ByLastActivity, and for ByCreated the time in microseconds since the Unix epoch.
 	Position int64 `json:"p,omitempty"`
 	ID       int64 `json:"i"`
 }

@@ -449,18 +449,19 @@ type ListUsersRequest struct {
 	// values are compared as a whole. A key with spaces is quoted, as in
 	// metadata."full name" = "Ann". != includes users without the key.
 	//
-	// Each restriction is answered by an index, except NOT, !=, created_at and a prefix of
-	// one or two bytes beside OR. Restrictions joined by AND are answered together, and
-	// restrictions joined by OR if all of them are. What no index answers is compared with
-	// each user that the index returns, or without an index with each user in the order
-	// of the list, as for tags, metadata, status and search with more than 1000 users and
-	// an order_by other than user_id. A page is limited to 10,000 users compared.
+	// Each restriction is answered by an index, except NOT and != (of other fields than
+	// status), ranges within OR, and a prefix of one or two bytes within OR. Restrictions
+	// of tags, metadata, status and parts of names are answered together, joined by AND
+	// and OR. What no index answers is compared with each user that the index returns; NOT
+	// alone is compared with all users. An index that does not have the order of the list
+	// is used if it returns up to 1000 users; otherwise users are compared in the order of the
+	// list. A page is limited to 10,000 users compared, and costs about 10 µs for each.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Order: user_id, username, email, last_activity_id or updated_at, with the suffix
-	// " desc" for descending order. The last two are the same order. A user that changes
+	// Order: user_id, username, email, created_at, last_activity_id or updated_at, with the
+	// suffix " desc" for descending order. The last two are the same order. A user that changes
 	// between two pages moves to its end: ascending pages miss no change, descending
-	// pages may. Default: the field of a prefix in the filter; for a filter on only updated_at
-	// or last_activity_id this field; else user_id.
+	// pages may. Default: the field of a prefix in the filter; for a filter on only
+	// updated_at, last_activity_id or created_at this field; else user_id.
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// Include deleted users. Default: false.
 	ShowDeleted   bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`

@@ -69,7 +69,7 @@ func TestListsEndOnCorruptTree(t *testing.T) {
 		t.Error("Integrity() = nil, want damage")
 	}
 	failed := 0
-	for _, order := range []user.Order{user.ByID, user.ByUsername, user.ByEmail, user.ByLastActivity} {
+	for _, order := range user.Orders() {
 		for _, desc := range []bool{false, true} {
 			n, err := walkUsers(t, s, user.ListQuery{Order: order, Desc: desc, MaxUsers: 50, MaxScanned: 100, MaxBytes: 1 << 20}, users)
 			t.Logf("order %v, descending %v: %d users, %v", order, desc, n, err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"math"
+	"time"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -16,6 +17,7 @@ const (
 	byUsername
 	byEmail
 	byLastActivity
+	byCreated
 	byTerms
 )
 
@@ -25,7 +27,7 @@ var (
 	termSelect  = listColumns + "terms CROSS JOIN users ON user_id = terms.rowid "
 )
 
-var listQueries = [10]string{
+var listQueries = [12]string{
 	byID:               listSelect + "WHERE user_id > ? ORDER BY user_id LIMIT ?",
 	byID + 1:           listSelect + "WHERE user_id < ? ORDER BY user_id DESC LIMIT ?",
 	byUsername:         listSelect + "WHERE username_key >= ? AND username_key < ? ORDER BY username_key LIMIT ?",
@@ -34,6 +36,8 @@ var listQueries = [10]string{
 	byEmail + 1:        listSelect + "WHERE email_key >= ? AND email_key < ? ORDER BY email_key DESC LIMIT ?",
 	byLastActivity:     listSelect + "WHERE last_activity_id > ? AND last_activity_id < ? ORDER BY last_activity_id LIMIT ?",
 	byLastActivity + 1: listSelect + "WHERE last_activity_id > ? AND last_activity_id < ? ORDER BY last_activity_id DESC LIMIT ?",
+	byCreated:          listSelect + "WHERE (created_at, user_id) > (?, ?) AND created_at < ? ORDER BY created_at, user_id LIMIT ?",
+	byCreated + 1:      listSelect + "WHERE (created_at, user_id) < (?, ?) AND created_at >= ? ORDER BY created_at DESC, user_id DESC LIMIT ?",
 	byTerms:            termSelect + "WHERE terms MATCH ? AND terms.rowid > ? ORDER BY terms.rowid LIMIT ?",
 	byTerms + 1:        termSelect + "WHERE terms MATCH ? AND terms.rowid < ? ORDER BY terms.rowid DESC LIMIT ?",
 }
@@ -130,6 +134,8 @@ func (l *lister) walk(read func(query int, args ...driver.Value) error) error {
 	case user.ByLastActivity:
 		after, before := l.positions()
 		return read(byLastActivity, after, before)
+	case user.ByCreated:
+		return read(byCreated, l.created()...)
 	default:
 		return read(byID, l.id())
 	}
@@ -158,6 +164,35 @@ func (l *lister) positions() (after, before int64) {
 		after = max(after, l.cursor.Position)
 	}
 	return after, before
+}
+
+// created returns the exclusive cursor of the remaining times, and the bound at their end. The index seeks the time;
+// the users of one transaction, which have the same time, are skipped up to the cursor.
+func (l *lister) created() []driver.Value {
+	from, until := micros(l.query.Created)
+	switch {
+	case l.query.Desc && l.cursor != nil && l.cursor.Position < until:
+		return []driver.Value{l.cursor.Position, l.cursor.ID, from}
+	case l.query.Desc:
+		return []driver.Value{until, int64(math.MinInt64), from}
+	case l.cursor != nil && l.cursor.Position >= from:
+		return []driver.Value{l.cursor.Position, l.cursor.ID, until}
+	default:
+		return []driver.Value{from, int64(math.MinInt64), until}
+	}
+}
+
+// micros returns a range of times in microseconds.
+func micros(times user.TimeRange) (from, until int64) {
+	from, until = math.MinInt64, math.MaxInt64
+	if !times.From.IsZero() {
+		// The first microsecond that is not before.
+		from = times.From.Add(time.Microsecond - time.Nanosecond).UnixMicro()
+	}
+	if !times.Until.IsZero() {
+		until = times.Until.Add(time.Microsecond - time.Nanosecond).UnixMicro()
+	}
+	return from, until
 }
 
 // keys returns the range [lower, upper) of the remaining keys.
@@ -225,6 +260,8 @@ func (l *lister) cursorOf(u *user.User, keys user.Keys) *user.ListCursor {
 		cursor.Key = keys.Email
 	case user.ByLastActivity:
 		cursor.Position = u.LastActivityID
+	case user.ByCreated:
+		cursor.Position = u.CreatedAt.UnixMicro()
 	case user.ByID:
 	}
 	return cursor
@@ -236,14 +273,7 @@ func (l *lister) advances(cursor *user.ListCursor) bool {
 	if l.cursor == nil {
 		return true
 	}
-	order := cmp.Or(cmp.Compare(cursor.Key, l.cursor.Key), cmp.Compare(cursor.Position, l.cursor.Position))
-	if l.query.Order == user.ByID {
-		order = cmp.Compare(cursor.ID, l.cursor.ID)
-	}
-	if l.query.Desc {
-		order = -order
-	}
-	return order > 0
+	return l.compare(cursor, l.cursor) > 0
 }
 
 // endAtCursor ends the page before the end of the list.

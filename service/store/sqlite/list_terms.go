@@ -12,8 +12,19 @@ import (
 // maxSorted is the largest number of users with a condition that are sorted in memory.
 const maxSorted = 1000
 
-// candidates are the first users of a query of the index.
-const candidates = "SELECT rowid FROM terms WHERE terms MATCH ? ORDER BY rowid LIMIT ?"
+// Candidates are the first users of a condition or a range.
+const (
+	termCandidates     = "SELECT rowid FROM terms WHERE terms MATCH ? ORDER BY rowid LIMIT ?"
+	activityCandidates = "SELECT user_id FROM users WHERE last_activity_id > ? AND last_activity_id < ? LIMIT ?"
+	createdCandidates  = "SELECT user_id FROM users WHERE created_at >= ? AND created_at < ? LIMIT ?"
+)
+
+// candidateReader has the statements that read candidates.
+type candidateReader struct{ terms, activity, created *stmt }
+
+func newCandidateReader(err *error, c *conn) candidateReader {
+	return candidateReader{c.prepare(err, termCandidates), c.prepare(err, activityCandidates), c.prepare(err, createdCandidates)}
+}
 
 // source is what a list reads.
 type source int
@@ -25,26 +36,50 @@ const (
 	fromSorted        // the few users of the index of terms, sorted in memory
 )
 
-// plan chooses the source. In another order than by ID, the users with a condition are sorted if they are
-// few; otherwise the index of the order is scanned.
+// plan chooses the source. The users of a range or a condition that are not contiguous in the order are sorted if
+// they are few; otherwise the index of the order is scanned, or that of terms for the order by ID.
 func (l *lister) plan(r *reader) error {
+	q := &l.query
+	if q.Where != nil {
+		l.match = indexQuery(q.Where)
+	}
+	after, before := l.positions()
+	from, until := micros(q.Created)
+	for _, c := range []struct {
+		use   bool
+		query *stmt
+		args  []driver.Value
+	}{
+		{q.AfterActivity+q.BeforeActivity > 0 && q.Order != user.ByLastActivity, r.candidates.activity, []driver.Value{after, before}},
+		{q.Created != user.TimeRange{} && q.Order != user.ByCreated, r.candidates.created, []driver.Value{from, until}},
+		{q.Where != nil && q.Order != user.ByID, r.candidates.terms, []driver.Value{l.match}},
+	} {
+		if !c.use {
+			continue
+		}
+		ids, err := c.query.ids(append(c.args, int64(maxSorted+1))...)
+		if err != nil {
+			return err
+		}
+		if len(ids) <= maxSorted {
+			l.source, l.sorted.ids = fromSorted, ids
+			return nil
+		}
+	}
 	l.source = fromOrder
-	if l.query.Where == nil {
-		return nil
-	}
-	l.match = indexQuery(l.query.Where)
-	if l.query.Order == user.ByID {
+	if q.Where != nil && q.Order == user.ByID {
 		l.source = fromTerms
-		return nil
 	}
-	err := r.candidates.each(func(row []driver.Value) (bool, error) {
-		l.sorted.ids = append(l.sorted.ids, asNumber(row[0]))
+	return nil
+}
+
+// ids returns the integers in the first column.
+func (s *stmt) ids(args ...driver.Value) (ids []int64, err error) {
+	err = s.each(func(row []driver.Value) (bool, error) {
+		ids = append(ids, asNumber(row[0]))
 		return true, nil
-	}, l.match, int64(maxSorted+1))
-	if err == nil && len(l.sorted.ids) <= maxSorted {
-		l.source = fromSorted
-	}
-	return err
+	}, args...)
+	return ids, err
 }
 
 // endIf ends the list if it is not done and there are no more users.

@@ -122,6 +122,7 @@ func makeVersion1(t *testing.T, path string) {
 			WHERE log.user_id = users.user_id AND action IN ('user.created', 'user.status_changed'))`,
 		"DROP TABLE terms",
 		"DROP TABLE unused_terms",
+		"DROP INDEX users_created",
 		"DROP INDEX users_last_activity",
 		"CREATE INDEX users_updated ON users (updated_at)",
 		"DELETE FROM goose_db_version WHERE version_id > 1",

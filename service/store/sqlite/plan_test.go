@@ -18,6 +18,10 @@ func TestPlans(t *testing.T) {
 		listQueries[byUsername+1]:     "SEARCH users USING INDEX users_username (username_key>? AND username_key<?)",
 		listQueries[byEmail]:          "SEARCH users USING INDEX users_email (email_key>? AND email_key<?)",
 		listQueries[byEmail+1]:        "SEARCH users USING INDEX users_email (email_key>? AND email_key<?)",
+		listQueries[byCreated]:        "SEARCH users USING INDEX users_created (created_at>? AND created_at<?)",
+		listQueries[byCreated+1]:      "SEARCH users USING INDEX users_created (created_at>? AND created_at<?)",
+		activityCandidates:            "SEARCH users USING COVERING INDEX users_last_activity (last_activity_id>? AND last_activity_id<?)",
+		createdCandidates:             "SEARCH users USING COVERING INDEX users_created (created_at>? AND created_at<?)",
 		listQueries[byLastActivity]:   "SEARCH users USING INDEX users_last_activity (last_activity_id>? AND last_activity_id<?)",
 		listQueries[byLastActivity+1]: "SEARCH users USING INDEX users_last_activity (last_activity_id>? AND last_activity_id<?)",
 		logUser:                       "SEARCH log USING INDEX log_user (user_id=? AND rowid>? AND rowid<?)",
@@ -40,7 +44,7 @@ func TestTermPlans(t *testing.T) {
 	for query, want := range map[string]string{
 		listQueries[byTerms]:   "SCAN terms VIRTUAL TABLE INDEX 64:M1>, SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
 		listQueries[byTerms+1]: "SCAN terms VIRTUAL TABLE INDEX 192:M1<, SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
-		candidates:             "SCAN terms VIRTUAL TABLE INDEX 64:M1",
+		termCandidates:         "SCAN terms VIRTUAL TABLE INDEX 64:M1",
 	} {
 		if got := strings.Join(planOf(t, s, query), ", "); got != want {
 			t.Errorf("plan of %s = %q, want %q", query, got, want)

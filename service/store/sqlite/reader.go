@@ -15,8 +15,9 @@ type reader struct {
 	timeAt  *stmt
 	due     *stmt
 	lists   [len(listQueries)]*stmt
-	// listedUser is a user of a list, candidates are users of the index.
-	listedUser, candidates *stmt
+	// listedUser is a user of a list.
+	listedUser *stmt
+	candidates candidateReader
 }
 
 func newReader(ctx context.Context, path string) (*reader, error) {
@@ -34,7 +35,7 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 	r.timeAt = c.prepare(&err, "SELECT time FROM log WHERE position = ?")
 	r.due = c.prepare(&err, dueQuery)
 	r.listedUser = c.prepare(&err, listSelect+"WHERE user_id = ?")
-	r.candidates = c.prepare(&err, candidates)
+	r.candidates = newCandidateReader(&err, c)
 	for i, query := range listQueries {
 		r.lists[i] = c.prepare(&err, query)
 	}

@@ -119,6 +119,8 @@ func (d *modelData) entry(order user.Order, id int64) entry {
 		p.mark.Key = p.keys.Email
 	case user.ByLastActivity:
 		p.mark.Position = p.user.LastActivityID
+	case user.ByCreated:
+		p.mark.Position = p.user.CreatedAt.UnixMicro()
 	case user.ByID:
 	}
 	return p
@@ -146,10 +148,10 @@ func (d *modelData) sorted(query user.ListQuery) []entry {
 	return entries
 }
 
-// inRange reports whether a user is in the part of the index of its last activity that query reads.
+// inRange reports whether a user is in the ranges of a query.
 func inRange(u *user.User, query user.ListQuery) bool {
-	return query.Order != user.ByLastActivity || u.LastActivityID > query.AfterActivity &&
-		(query.BeforeActivity == 0 || u.LastActivityID < query.BeforeActivity)
+	return u.LastActivityID > query.AfterActivity && (query.BeforeActivity == 0 || u.LastActivityID < query.BeforeActivity) &&
+		!u.CreatedAt.Before(query.Created.From) && (query.Created.Until.IsZero() || u.CreatedAt.Before(query.Created.Until))
 }
 
 // List implements user.Store.

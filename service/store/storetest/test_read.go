@@ -133,9 +133,11 @@ var readTests = map[string]func(*harness){
 		h.check(h.matchStatuses(append([]int64{ids[300], 4711, ids[1], ids[300], -1}, ids...)))
 	},
 	"pages of users add up to a full sort in every order and direction": func(h *harness) {
-		reference := h.fillUsers(120)
 		short := func(u *user.User, k user.Keys) bool { return len(k.Username) < 7 && u.Username != "" && k.Email != "" }
-		for order := user.ByID; order <= user.ByLastActivity; order++ {
+		start := h.clock.Now()
+		reference := h.fillUsers(120)
+		at := func(share int) time.Time { return start.Add(h.clock.Now().Sub(start) * time.Duration(share) / 10) }
+		for _, order := range user.Orders() {
 			for _, desc := range []bool{false, true} {
 				for _, q := range []user.ListQuery{
 					{MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20},
@@ -150,11 +152,16 @@ var readTests = map[string]func(*harness){
 					{MaxUsers: 7, MaxScanned: 9, MaxBytes: 1 << 20, AfterActivity: 100},
 					{MaxUsers: 7, MaxScanned: 9, MaxBytes: 1 << 20, AfterActivity: 1000},
 					{MaxUsers: 7, MaxScanned: 9, MaxBytes: 1 << 20, BeforeActivity: 1},
+					{MaxUsers: 3, MaxScanned: 9, MaxBytes: 1 << 20, Created: user.TimeRange{From: at(3), Until: at(8)}},
+					{MaxUsers: 7, MaxScanned: 5, MaxBytes: 1 << 20, Created: user.TimeRange{From: at(5)}, Match: short},
+					{MaxUsers: 7, MaxScanned: 9, MaxBytes: 1 << 20, Created: user.TimeRange{Until: at(4).Add(time.Nanosecond)}},
+					{MaxUsers: 7, MaxScanned: 9, MaxBytes: 1 << 20, Created: user.TimeRange{From: at(11)}},
 				} {
 					if q.Prefix != "" && order != user.ByUsername && order != user.ByEmail {
 						continue
 					}
-					if q.AfterActivity+q.BeforeActivity > 0 && order != user.ByLastActivity {
+					if q.AfterActivity+q.BeforeActivity > 0 && order != user.ByLastActivity ||
+						q.Created != (user.TimeRange{}) && order != user.ByCreated {
 						continue
 					}
 					q.Order, q.Desc = order, desc

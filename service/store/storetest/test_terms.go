@@ -129,11 +129,11 @@ func (h *harness) compareTerms(reference *modelData) {
 	m := NewModel(nil)
 	m.data = reference
 	for _, where := range termConditions() {
-		for order := user.ByID; order <= user.ByLastActivity; order++ {
+		for _, order := range user.Orders() {
 			for n := range 4 {
 				q := user.ListQuery{
 					Order: order, Desc: n%2 == 1, ShowDeleted: n/2 == 1, Where: &where, Match: where.Meets,
-					MaxUsers: 150, MaxScanned: 300, MaxBytes: 1 << 20,
+					MaxUsers: 400, MaxScanned: 700, MaxBytes: 1 << 20,
 				}
 				if n == 3 && order == user.ByUsername {
 					q.Prefix = "b"
