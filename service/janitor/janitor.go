@@ -1,4 +1,4 @@
-// Package janitor purges deleted users after their retention, and deletes expired request ids.
+// Package janitor purges deleted users and prunes the log after their retention, and deletes expired request ids.
 package janitor
 
 import (
@@ -18,6 +18,7 @@ const (
 	// The batch sizes bound how long one write of the janitor delays other writers.
 	purgeBatch  = 100
 	expireBatch = 1000
+	pruneBatch  = 100
 	// actor is the actor of purges in the log.
 	actor = "userd"
 )
@@ -28,6 +29,9 @@ type Janitor struct {
 	Clock   func() time.Time
 	Log     *slog.Logger
 	Metrics *telemetry.Metrics
+	// LogRetention is the age at which log rows are pruned; 0: never. It must not be less than
+	// user.RequestIDLifetime.
+	LogRetention time.Duration
 }
 
 // Run cleans up at once and then at intervals, until ctx is done.
@@ -48,6 +52,7 @@ func (j *Janitor) cleanUp(ctx context.Context) {
 	_ = panics.Task(j.Log, "housekeeping", func(ctx context.Context) error { // a panic ends only this round
 		j.do(ctx, telemetry.StepPurge, "purged users", j.purgeAll)
 		j.do(ctx, telemetry.StepExpire, "expired request ids", j.expireRequestIDs)
+		j.do(ctx, telemetry.StepPrune, "pruned log rows", j.pruneLog)
 		return nil
 	})(ctx)
 }
@@ -115,4 +120,23 @@ func (j *Janitor) expireRequestIDs(ctx context.Context) (expired int, err error)
 			return expired, err
 		}
 	}
+}
+
+// pruneLog prunes rows until none is due, or for an interval, so that it does not delay the other steps. It
+// pauses after each batch for as long as the batch took, so that it takes at most half of the writer's time.
+func (j *Janitor) pruneLog(ctx context.Context) (pruned int, err error) {
+	for begin := time.Now(); j.LogRetention > 0 && time.Since(begin) < interval; {
+		start := time.Now()
+		n, err := j.Store.Prune(ctx, j.LogRetention, pruneBatch)
+		pruned += n
+		if err != nil || n < pruneBatch {
+			return pruned, err
+		}
+		select {
+		case <-time.After(time.Since(start)):
+		case <-ctx.Done():
+			return pruned, context.Cause(ctx)
+		}
+	}
+	return pruned, nil
 }

@@ -1,10 +1,13 @@
 package janitor
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,4 +132,109 @@ func TestPanicInJanitor(t *testing.T) {
 			t.Errorf("%d rounds, want at least 4", store.searches)
 		}
 	})
+}
+
+// Rows are pruned within a round after their retention, and a stream can still read the others.
+func TestJanitorPrunesLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var lines bytes.Buffer
+		store, err := sqlite.Open(ctx, sqlite.Options{Path: path, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := store.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		create := func(from, to int) {
+			t.Helper()
+			var batch user.Batch
+			for i := from; i < to; i++ {
+				op, err := user.NewCreate(user.User{Username: fmt.Sprint("user", i), Email: fmt.Sprintf("u%d@example.com", i)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				batch.Changes = append(batch.Changes, user.Change{Op: op})
+			}
+			if _, err := user.Apply(ctx, store, batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first := func() int64 {
+			t.Helper()
+			first, err := store.First(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return first
+		}
+		const old = 2*pruneBatch + 7
+		create(0, old)
+		time.Sleep(time.Hour)
+		create(old, old+5)
+		time.Sleep(23*time.Hour - 2*interval)
+		ended := make(chan struct{})
+		j := &Janitor{
+			Store: store, Clock: time.Now, Log: slog.New(slog.NewTextHandler(&lines, nil)),
+			Metrics: telemetry.NewMetrics(telemetry.Build{}), LogRetention: 24 * time.Hour,
+		}
+		go func() { defer close(ended); j.Run(ctx) }()
+		time.Sleep(2*interval - time.Second)
+		if got := first(); got != 1 {
+			t.Errorf("oldest row before the retention ended = %d, want 1", got)
+		}
+		time.Sleep(interval + 2*time.Second)
+		if got := first(); got != old+1 {
+			t.Errorf("oldest row after the retention = %d, want %d", got, old+1)
+		}
+		cancel()
+		<-ended
+		if want := fmt.Sprintf("msg=\"pruned log rows\" count=%d", old); !strings.Contains(lines.String(), want) {
+			t.Errorf("log = %s, want %s", lines.String(), want)
+		}
+	})
+}
+
+// backlogStore always has rows to prune. A batch takes a second.
+type backlogStore struct {
+	user.Store
+
+	searches int
+	ages     map[time.Duration]int
+}
+
+func (s *backlogStore) DuePurges(context.Context, int) ([]int64, error) {
+	s.searches++
+	return nil, nil
+}
+
+func (s *backlogStore) ExpireRequestIDs(context.Context, int) (int, error) { return 0, nil }
+
+func (s *backlogStore) Prune(_ context.Context, age time.Duration, limit int) (int, error) {
+	time.Sleep(time.Second)
+	s.ages[age]++
+	return limit, nil
+}
+
+// A large number of rows to prune does not delay the other steps, and takes half of the time. Without a
+// retention nothing is pruned.
+func TestJanitorBoundsPruning(t *testing.T) {
+	for retention, want := range map[time.Duration]int{0: 0, 48 * time.Hour: 300} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*interval-500*time.Millisecond)
+			defer cancel()
+			store := &backlogStore{ages: make(map[time.Duration]int)}
+			(&Janitor{
+				Store: store, Clock: time.Now, Log: slog.New(slog.DiscardHandler),
+				Metrics: telemetry.NewMetrics(telemetry.Build{}), LogRetention: retention,
+			}).Run(ctx)
+			if got := store.ages[retention]; got != want || store.searches < 10 {
+				t.Errorf("retention %v: %d batches in 10 min, want %d; %d rounds, want at least 10", retention, got, want, store.searches)
+			}
+		})
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/yourorg/userservice/service/browser"
 	"github.com/yourorg/userservice/service/forwarded"
+	"github.com/yourorg/userservice/service/user"
 )
 
 // Config is the configuration of a server. The tags define the name, default and help of each flag
@@ -42,6 +43,7 @@ type Config struct {
 	ShutdownTimeout time.Duration `group:"Shutdown:" default:"15s" help:"Timeout of the shutdown after --drain-wait."`
 
 	Retention        time.Duration `group:"Data:" default:"720h" help:"Time until a deleted user is purged."`
+	LogRetention     time.Duration `group:"Data:" default:"0s" help:"Age at which log rows are deleted, at least 24h; 0: never."`
 	TrustClock       bool          `group:"Data:" help:"Trust the system clock at start even if it differs from the time recorded in the store."`
 	TrustTraceParent bool          `group:"Tracing:" help:"Use the client's traceparent as the parent span and for sampling, instead of a link."`
 }
@@ -78,7 +80,18 @@ func (c *Config) Validate() error {
 		inRange("drain-wait", c.DrainWait, 0, time.Hour),
 		inRange("shutdown-timeout", c.ShutdownTimeout, 0, time.Hour),
 		inRange("retention", c.Retention, 0, 100*365*24*time.Hour),
+		c.validateLogRetention(),
 	)
+}
+
+// validateLogRetention rejects a log retention below the lifetime of request ids.
+func (c *Config) validateLogRetention() error {
+	const longest = 100 * 365 * 24 * time.Hour
+	if c.LogRetention == 0 || c.LogRetention >= user.RequestIDLifetime && c.LogRetention <= longest {
+		return nil
+	}
+	return fmt.Errorf("--log-retention=%v: expected 0 or %v to %v, because results of request ids are read from the log for %v",
+		c.LogRetention, user.RequestIDLifetime, longest, user.RequestIDLifetime)
 }
 
 // adminOff disables the admin listener, as does an empty address. An empty environment variable

@@ -3,6 +3,7 @@ package server_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/yourorg/userservice/service/server"
 )
@@ -53,6 +54,9 @@ func TestBadSettingsSayWhatWasExpected(t *testing.T) {
 		"authorities alone":          {func(c *server.Config) { c.TLSCert, c.TLSKey, c.TLSClientCA = "c", "k", "ca" }, "does not authenticate callers"},
 		"authorities without TLS":    {func(c *server.Config) { c.TLSClientCA, c.TLSClientRules = "ca", "r" }, "--tls-client-ca requires --tls-cert"},
 		"reflection for friends":     {func(c *server.Config) { c.Reflection = "friends" }, "expected off, callers or open"},
+		"log retention":              {func(c *server.Config) { c.LogRetention = 24 * time.Hour }, ""},
+		"log retention too short":    {func(c *server.Config) { c.LogRetention = time.Hour }, "--log-retention=1h0m0s: expected 0 or 24h0m0s to"},
+		"negative log retention":     {func(c *server.Config) { c.LogRetention = -time.Hour }, "because results of request ids are read from the log"},
 		"no admin":                   {func(c *server.Config) { c.AdminListen = "" }, ""},
 		"admin off":                  {func(c *server.Config) { c.AdminListen = "off" }, ""},
 		"origin with a path":         {func(c *server.Config) { c.CORSOrigin = []string{"https://a.example/x"} }, "expected an origin without user, path and query"},

@@ -50,6 +50,7 @@ func (s *Server) registerSources(storage Storage) error {
 	}
 	return s.metrics.RegisterSources(telemetry.Sources{
 		StoreHead:      s.storeHead,
+		StoreFirst:     s.storeFirst,
 		FeedHead:       func() (int64, time.Time) { head := s.feed.Head(); return head.Position, head.Time },
 		StreamLag:      s.feed.Lag,
 		StoreBytes:     storage.Bytes,
@@ -73,6 +74,11 @@ func (s *Server) storeHead() (position int64, at time.Time, ok bool) {
 	defer cancel()
 	head, err := s.store.Head(ctx)
 	return head.Position, head.Time, err == nil
+}
+
+func (s *Server) storeFirst() (position int64, ok bool) {
+	first, err := s.store.First(context.Background())
+	return first, err == nil
 }
 
 func (s *Server) flushSpans(ctx context.Context) error {

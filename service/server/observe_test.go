@@ -74,7 +74,7 @@ func TestMetricsAfterCalls(t *testing.T) {
 		`userd_errors_total{reason="USER_NOT_FOUND"} 1`,
 		`userd_authentication_failures_total{reason="missing"} 1`,
 		`userd_http_unhandled_total{code="grpc_16",protocol="grpc"} 1`,
-		"userd_log_position 1\n", "userd_feed_position 1\n", "userd_feed_lag_rows 0\n", "userd_slot_waiters 0\n", "userd_slots_lent_total ",
+		"userd_log_position 1\n", "userd_log_first_position 1\n", "userd_feed_position 1\n", "userd_feed_lag_rows 0\n", "userd_slot_waiters 0\n", "userd_slots_lent_total ",
 		"userd_commit_changes_count 1\n", "userd_commit_sync_seconds_count 1\n",
 		"userd_serves_reads 1\n", "userd_serves_writes 1\n", "userd_store_read_only 0\n", "userd_draining 0\n",
 		`userd_streams_aborted_total{reason="write_stalled"} 0`, "userd_build_info{", "go_goroutines ",

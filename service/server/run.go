@@ -194,7 +194,7 @@ func (s *Server) startBackground(ctx context.Context, parts Parts) {
 		Store: s.store, WriteFailures: parts.Storage.WriteFailures, Integrity: parts.Storage.Integrity, Health: s.health, Log: s.log,
 	}
 	probe.Probe(ctx)
-	cleaner := &janitor.Janitor{Store: s.store, Clock: parts.Clock, Log: s.log, Metrics: s.metrics}
+	cleaner := &janitor.Janitor{Store: s.store, Clock: parts.Clock, Log: s.log, Metrics: s.metrics, LogRetention: s.cfg.LogRetention}
 	s.background.Go(func() { s.callers.run(ctx) })
 	s.background.Go(func() { probe.Run(ctx) })
 	s.background.Go(func() { cleaner.Run(ctx) })

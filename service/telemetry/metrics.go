@@ -22,6 +22,7 @@ const (
 const (
 	StepPurge  = "purge"  // purge deleted users
 	StepExpire = "expire" // delete expired request ids
+	StepPrune  = "prune"  // prune the log
 )
 
 // Build identifies the program.
@@ -72,14 +73,14 @@ func NewMetrics(build Build) *Metrics {
 	}, []string{"step"})
 	m.registry.MustRegister(version, m.commitChanges, m.commitSync, m.housekeepingSuccess,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	steps := []string{StepPurge, StepExpire}
+	steps := []string{StepPurge, StepExpire, StepPrune}
 	for _, step := range steps {
 		m.housekeepingSuccess.WithLabelValues(step)
 	}
 	m.authFailures = m.labeledCounter("userd_authentication_failures_total", "Total number of requests with rejected credentials, by reason.", "reason")
 	m.rejected = m.labeledCounter("userd_requests_rejected_total", "Total number of requests and messages rejected by a limit before a handler, by ErrorReason.",
 		"reason", "MESSAGE_TOO_LARGE", "RATE_LIMITED", "OVERLOADED", "HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED")
-	m.housekeepingItems = m.labeledCounter("userd_housekeeping_items_total", "Total number of purged users and expired request ids, by step.", "step", steps...)
+	m.housekeepingItems = m.labeledCounter("userd_housekeeping_items_total", "Total number of purged users, expired request ids and pruned log rows, by step.", "step", steps...)
 	m.housekeepingFailures = m.labeledCounter("userd_housekeeping_failures_total", "Total number of failed housekeeping steps.", "step", steps...)
 	m.requests = m.httpCounters("userd_http_requests_total",
 		"Total number of HTTP requests, by protocol and status.")

@@ -17,6 +17,8 @@ type Sources struct {
 	// does not respond.
 	StoreHead func() (position int64, at time.Time, ok bool)
 	FeedHead  func() (position int64, at time.Time)
+	// StoreFirst returns the position of the oldest retained row.
+	StoreFirst func() (position int64, ok bool)
 	// StreamLag returns the number of rows that the slowest activity stream is behind.
 	StreamLag func() int64
 
@@ -57,6 +59,12 @@ func (m *Metrics) RegisterSources(s Sources) error {
 		w.gauge("userd_log_last_commit_timestamp_seconds", "Commit time of the last log row in Unix seconds; 0 if the log is empty.", func() float64 {
 			_, at, ok := s.StoreHead()
 			return orNaN(unixSeconds(at), ok)
+		})
+	}
+	if s.StoreFirst != nil {
+		w.gauge("userd_log_first_position", "Position of the oldest retained log row; one more than userd_log_position if there is none.", func() float64 {
+			position, ok := s.StoreFirst()
+			return orNaN(float64(position), ok)
 		})
 	}
 	if s.FeedHead != nil {

@@ -96,6 +96,7 @@ func TestSources(t *testing.T) {
 	at, responds := time.Unix(1700000000, 500_000_000), true
 	err := m.RegisterSources(telemetry.Sources{
 		StoreHead:      func() (int64, time.Time, bool) { return committed, at, responds },
+		StoreFirst:     func() (int64, bool) { return 4, responds },
 		FeedHead:       func() (int64, time.Time) { return delivered, at },
 		StoreBytes:     func() int64 { return 4096 },
 		WALBytes:       telemetry.FileSize(wal),
@@ -108,6 +109,7 @@ func TestSources(t *testing.T) {
 	all := gathered(t, m.Gatherer())
 	want(t, all, "userd_log_position{}", 10)
 	want(t, all, "userd_log_last_commit_timestamp_seconds{}", 1700000000.5)
+	want(t, all, "userd_log_first_position{}", 4)
 	want(t, all, "userd_feed_position{}", 8)
 	want(t, all, "userd_feed_lag_rows{}", 2)
 	want(t, all, "userd_store_size_bytes{}", 4096)
@@ -129,7 +131,7 @@ func TestSources(t *testing.T) {
 	want(t, all, "userd_log_last_commit_timestamp_seconds{}", 0)
 	responds = false
 	all = gathered(t, m.Gatherer())
-	for _, name := range []string{"userd_log_position{}", "userd_log_last_commit_timestamp_seconds{}", "userd_feed_lag_rows{}"} {
+	for _, name := range []string{"userd_log_position{}", "userd_log_first_position{}", "userd_log_last_commit_timestamp_seconds{}", "userd_feed_lag_rows{}"} {
 		if value, ok := all[name]; !ok || !math.IsNaN(value) {
 			t.Errorf("%s of an unresponsive store = %v, want NaN", name, value)
 		}

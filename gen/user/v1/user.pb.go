@@ -362,7 +362,8 @@ type UserStatusUpdate struct {
 	// clock. An older time changes nothing. It is not the time of the log.
 	Timestamp *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
 	// In a response: position of the change that set this status. In a request to
-	// follow: send the changes since this position instead of the current status.
+	// follow: send the changes since this position instead of the current status; the item
+	// fails with OUT_OF_RANGE if rows after it are no longer retained.
 	// Default 0: the current status.
 	ActivityId int64 `protobuf:"varint,4,opt,name=activity_id,json=activityId,proto3" json:"activity_id,omitempty"`
 	// In a response: this item failed; the stream continues. It has a code and a

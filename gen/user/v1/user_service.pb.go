@@ -1750,15 +1750,19 @@ func (x *UpdateUsersResponse) GetResults() []*UserResult {
 }
 
 // StreamUserActivitiesRequest is the request of StreamUserActivities. At most one of since,
-// after_activity_id and from_head may be set; by default the stream starts with the first row.
+// after_activity_id and from_head may be set; by default the stream starts with the first row. The
+// server may delete rows after a time: the first row is then the oldest one that is retained.
 type StreamUserActivitiesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user. 0: the whole log, which requires a separate permission.
 	UserId int64 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Rows from this time on, inclusive. It may be in the future.
+	// Rows from this time on, inclusive. It may be in the future. If older rows are no longer
+	// retained, the stream starts with the first row; use after_activity_id to resume without a gap.
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
 	// Rows after this position: the activity_id of the last row that the client has
-	// received. Default 0: from the first row.
+	// received. If rows after it are no longer retained, the call fails with OUT_OF_RANGE, also
+	// later in the stream: it never has a gap. Default 0: from the first row; with epoch, after
+	// position 0.
 	AfterActivityId int64 `protobuf:"varint,3,opt,name=after_activity_id,json=afterActivityId,proto3" json:"after_activity_id,omitempty"`
 	// Only rows with one of these actions, at most 64. Default: all.
 	Actions []string `protobuf:"bytes,4,rep,name=actions,proto3" json:"actions,omitempty"`
@@ -1869,10 +1873,11 @@ type ListUserActivitiesRequest struct {
 	UserId int64 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Maximum number of rows, up to 1000. Default (0): 50.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page, with the other fields unchanged.
+	// next_page_token of the previous page, with the other fields unchanged. With
+	// ACTIVITY_ORDER_OLDEST_FIRST, OUT_OF_RANGE if rows after that page are no longer retained.
 	// Default: the first page. At most 4096 bytes.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Order. Default: newest first.
+	// Order. Default: newest first, down to the oldest row that is retained.
 	Order ActivityOrder `protobuf:"varint,4,opt,name=order,proto3,enum=user.v1.ActivityOrder" json:"order,omitempty"`
 	// Only rows with one of these actions, at most 64. Default: all.
 	Actions       []string `protobuf:"bytes,5,rep,name=actions,proto3" json:"actions,omitempty"`
@@ -2249,8 +2254,8 @@ type WatchUserStatusRequest struct {
 	// Follow all users, which requires a separate permission. Not together with user_ids.
 	// Default: false.
 	All bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
-	// Start with the changes since this position instead of the current statuses.
-	// Default 0: the current statuses (with all: none).
+	// Start with the changes since this position instead of the current statuses. OUT_OF_RANGE
+	// if rows after it are no longer retained. Default 0: the current statuses (with all: none).
 	AfterActivityId int64 `protobuf:"varint,3,opt,name=after_activity_id,json=afterActivityId,proto3" json:"after_activity_id,omitempty"`
 	// Epoch of after_activity_id; another epoch is OUT_OF_RANGE. Default: not checked. At
 	// most 64 characters.
