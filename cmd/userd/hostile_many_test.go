@@ -185,11 +185,15 @@ func TestMemoryPressure(t *testing.T) {
 	client := web(true)
 	defer client.CloseIdleConnections()
 	x.peakReset(t)
-	for i := range 420 { // from seven callers
-		x.sendPartFrom(t, byte(2+i%7), 110<<10)
+	sendParts := func(n int) {
+		for i := range n { // from seven callers
+			x.sendPartFrom(t, byte(2+i%7), 110<<10)
+		}
 	}
+	sendParts(420)
 	var refused *connect.Error
 	await(t, "a rejection", func() bool {
+		sendParts(7) // those without progress are disconnected at the critical level
 		_, err := x.client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: x.id})
 		return errors.As(err, &refused)
 	})

@@ -56,8 +56,9 @@ type serverConn struct {
 	partialWrites atomic.Int64 // number of partial writes within the stall timeout
 	peer          netip.Addr   // key of the peer in limits
 	memory        connMemory
-	slot          fair.Slot   // schedules the input among peers
-	aborted       atomic.Bool // closed by abort
+	slot          fair.Slot     // schedules the input among peers
+	aborted       atomic.Bool   // closed by abort
+	lastStream    atomic.Uint32 // the last stream that net/http received
 
 	mu          sync.Mutex
 	cond        sync.Cond // signaled when pending shrinks, on errors and on close
@@ -115,6 +116,12 @@ func (c *serverConn) Read(p []byte) (n int, err error) {
 	if n > 0 && c.reserveInput(n) != nil {
 		return 0, c.rejectNoMemory()
 	}
+	if c.budget != nil {
+		c.lastStream.Store(c.budget.lastStream)
+		if c.aborted.Load() { // possibly with an earlier last stream, so the client may repeat this request
+			return 0, net.ErrClosed
+		}
+	}
 	return n, err
 }
 
@@ -167,7 +174,7 @@ func (c *serverConn) closeWithGoAway(reason CloseReason) {
 	c.listener.reportClose(c, reason)
 	c.mu.Lock()
 	c.goingAway = true
-	c.goAway = goAwayFor(reason)
+	c.goAway = goAwayFor(reason, c.lastStream.Load())
 	c.appendGoAway(nil)
 	c.cond.Broadcast()
 	_ = c.Conn.SetDeadline(time.Now().Add(lingerTimeout)) // on failure the connection is closed already

@@ -281,7 +281,7 @@ func (c *serverConn) abort(reason CloseReason) {
 	c.mu.Lock()
 	if c.http2 && !c.closing {
 		c.goingAway = true
-		c.goAway = goAwayFor(reason)
+		c.goAway = goAwayFor(reason, c.lastStream.Load())
 		c.appendGoAway(nil)
 		c.cond.Broadcast()
 	}

@@ -103,7 +103,8 @@ type frameBudget struct {
 	memory     *connMemory    // nil: not accounted
 	memoryErr  error          // no memory for received frames
 	maxStreams int32
-	sentAtPing int64 // frames sent as of the last ping
+	lastStream uint32 // highest id of a stream opened by the client
+	sentAtPing int64  // frames sent as of the last ping
 
 	streams                   int64 // opened by the client
 	usedResets, usedWindows   int64 // earned frames that were used
@@ -138,6 +139,9 @@ func (b *frameBudget) received(p []byte) CloseReason {
 			return ""
 		}
 		b.windows.frame(h)
+		if h.kind == frameHeaders {
+			b.lastStream = max(b.lastStream, h.stream)
+		}
 		b.windows.payload(rest)
 		if b.memory != nil {
 			if err := b.memory.frame(h, b.maxStreams); err != nil {
@@ -389,14 +393,14 @@ const (
 )
 
 // goAwayFor returns the GOAWAY frame for a reason.
-func goAwayFor(reason CloseReason) []byte {
+func goAwayFor(reason CloseReason, lastStream uint32) []byte {
 	switch reason {
 	case CloseMemory:
-		return goAway(errEnhanceYourCalm, "server overloaded")
+		return goAway(errEnhanceYourCalm, lastStream, "server overloaded")
 	case CloseHeaderTimeout:
-		return goAway(errEnhanceYourCalm, "header timeout")
+		return goAway(errEnhanceYourCalm, lastStream, "header timeout")
 	default:
-		return goAway(errEnhanceYourCalm, "too_many_"+string(reason))
+		return goAway(errEnhanceYourCalm, lastStream, "too_many_"+string(reason))
 	}
 }
 
@@ -404,12 +408,11 @@ func goAwayFor(reason CloseReason) []byte {
 // 3.4).
 func emptySettings() []byte { return []byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0} }
 
-// goAway returns a GOAWAY frame. The last handled stream is unknown here, so the frame has the
-// maximum id: any stream may have been handled.
-func goAway(code uint32, text string) []byte {
+// goAway returns a GOAWAY frame. Clients may repeat the requests of streams after lastStream.
+func goAway(code, lastStream uint32, text string) []byte {
 	frame := make([]byte, 0, frameHeaderLen+8+len(text))
 	frame = append(frame, 0, 0, byte(8+len(text)), frameGoAway, 0, 0, 0, 0, 0)
-	frame = binary.BigEndian.AppendUint32(frame, 1<<31-1)
+	frame = binary.BigEndian.AppendUint32(frame, lastStream)
 	frame = binary.BigEndian.AppendUint32(frame, code)
 	return append(frame, text...)
 }

@@ -297,8 +297,8 @@ func TestCloseWithGoAway(t *testing.T) {
 
 func TestGoAwayTextForPings(t *testing.T) {
 	// gRPC clients recognize this text and ping less often.
-	if !strings.HasSuffix(string(goAwayFor(ClosePings)), "too_many_pings") {
-		t.Errorf("goAwayFor(ClosePings) = %q, want too_many_pings", goAwayFor(ClosePings))
+	if !strings.HasSuffix(string(goAwayFor(ClosePings, 0)), "too_many_pings") {
+		t.Errorf("goAwayFor(ClosePings, 0) = %q, want too_many_pings", goAwayFor(ClosePings, 0))
 	}
 }
 

@@ -283,7 +283,7 @@ func rejection(start []byte) []byte {
 		return []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n" +
 			"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n")
 	}
-	return append(emptySettings(), goAwayFor("connections")...)
+	return append(emptySettings(), goAwayFor("connections", 0)...)
 }
 
 // tlsState is the TLS state of a connection.

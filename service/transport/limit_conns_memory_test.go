@@ -118,15 +118,15 @@ func headerBlock(t *testing.T) []byte {
 	return block.Bytes()
 }
 
-// goAwayText reads to the end and returns the debug data of the last GOAWAY.
-func goAwayText(framer *http2.Framer) (text string, err error) {
+// goAwayText reads to the end and returns the debug data and the last stream of the last GOAWAY.
+func goAwayText(framer *http2.Framer) (text string, lastStream uint32, err error) {
 	for {
 		frame, err := framer.ReadFrame()
 		if goAway, ok := frame.(*http2.GoAwayFrame); ok {
-			text = string(goAway.DebugData())
+			text, lastStream = string(goAway.DebugData()), goAway.LastStreamID
 		}
 		if err != nil {
-			return text, err
+			return text, lastStream, err
 		}
 	}
 }
@@ -206,7 +206,7 @@ func TestHeaderTimeout(t *testing.T) {
 			if err := send(conn, framer); err != nil {
 				t.Fatal(err)
 			}
-			if text, err := goAwayText(framer); text != "header timeout" {
+			if text, _, err := goAwayText(framer); text != "header timeout" {
 				t.Errorf("GOAWAY says %q, %v, want %q", text, err, "header timeout")
 			}
 		})
@@ -298,13 +298,19 @@ func awaitFrame(t *testing.T, framer *http2.Framer, is func(http2.Frame) bool) {
 	}
 }
 
-// At the critical level connections without progress are closed, the largest first.
+// At the critical level connections without progress are closed, the largest first. The GOAWAY names the
+// last stream that was handled, so that clients repeat later requests.
 func TestCriticalLevelClosesConnections(t *testing.T) {
 	t.Parallel()
 	s := serveMemory(t, 20, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
 	conn := s.dial(t, "127.0.0.1")
 	framer := startHTTP2(t, conn)
-	awaitFrame(t, framer, func(frame http2.Frame) bool { _, ok := frame.(*http2.SettingsFrame); return ok })
+	if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 5, BlockFragment: headerBlock(t), EndHeaders: true, EndStream: true}); err != nil {
+		t.Fatal(err)
+	}
+	awaitFrame(t, framer, func(frame http2.Frame) bool {
+		return frame.Header().StreamID == 5 && frame.Header().Flags.Has(http2.FlagDataEndStream)
+	})
 	for i := range 4 { // other callers use up the rest
 		var other budget.Reservation
 		other.Open(s.budget, nil, budget.Known, string(rune('a'+i)))
@@ -313,7 +319,7 @@ func TestCriticalLevelClosesConnections(t *testing.T) {
 		}
 		t.Cleanup(other.Release)
 	}
-	if text, err := goAwayText(framer); text != "server overloaded" {
-		t.Errorf("GOAWAY says %q, %v, want %q", text, err, "server overloaded")
+	if text, last, err := goAwayText(framer); text != "server overloaded" || last != 5 {
+		t.Errorf("GOAWAY says %q, last stream %d, %v, want %q, last stream 5", text, last, err, "server overloaded")
 	}
 }
