@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"math"
 	"strconv"
 	"strings"
 
@@ -34,11 +35,27 @@ func (s *Service) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (
 	for i, u := range page.Users {
 		res.Users[i] = userToProto(u, user.APIFields())
 	}
+	if req.GetCount() {
+		if err := s.count(ctx, query, res); err != nil {
+			return nil, err
+		}
+	}
 	if page.Next == nil || query.atMostOne {
 		return res, nil
 	}
 	res.NextPageToken, err = pagetoken.Encode(page.Next, listTokenQuery(req)...)
 	return res, err
+}
+
+// count sets the total size of a response.
+func (s *Service) count(ctx context.Context, query listQuery, res *userv1.ListUsersResponse) error {
+	if query.atMostOne {
+		res.TotalSize = int32(len(res.GetUsers())) //nolint:gosec,nolintlint // at most 1
+		return nil
+	}
+	total, err := s.store.Count(ctx, query.ListQuery)
+	res.TotalSize, res.TotalSizeEstimated = int32(min(total.Users, math.MaxInt32)), total.Estimated //nolint:gosec,nolintlint // in range
+	return err
 }
 
 // listQuery is a store query. atMostOne reports that at most one user can match.

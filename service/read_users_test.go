@@ -408,6 +408,41 @@ func TestListUsersOrder(t *testing.T) {
 	}
 }
 
+func TestListUsersCount(t *testing.T) {
+	r := directory(t)
+	for _, test := range []struct {
+		filter  string
+		deleted bool
+		want    int32
+	}{
+		{"", false, 5},
+		{"", true, 6},
+		{`tags:vip`, false, 2},
+		{`search = "example.org" AND NOT tags:vip`, false, 2},
+		{`search = "example.org" AND NOT tags:vip`, true, 3},
+		{`username = "ann"`, false, 1},
+		{`username = "nobody"`, false, 0},
+		{`NOT status = ACTIVE`, false, 2},
+		{`created_at > "2026-03-01T12:00:00Z"`, false, 4},
+	} {
+		req := &userv1.ListUsersRequest{Filter: test.filter, ShowDeleted: test.deleted, Count: true, PageSize: 1}
+		for more := true; more; {
+			res, err := r.ListUsers(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.GetTotalSize() != test.want || res.GetTotalSizeEstimated() {
+				t.Errorf("ListUsers(%s) with count: total_size = %d, estimated = %t, want %d", test.filter, res.GetTotalSize(), res.GetTotalSizeEstimated(), test.want)
+			}
+			req.PageToken = res.GetNextPageToken()
+			more = req.GetPageToken() != ""
+		}
+	}
+	if res, err := r.ListUsers(t.Context(), &userv1.ListUsersRequest{}); err != nil || res.GetTotalSize() != 0 {
+		t.Errorf("ListUsers() without count: total_size = %d, %v, want 0", res.GetTotalSize(), err)
+	}
+}
+
 func TestListUsersPageToken(t *testing.T) {
 	r := directory(t)
 	first := &userv1.ListUsersRequest{PageSize: 2, Filter: `username = "ann*"`, OrderBy: "username"}

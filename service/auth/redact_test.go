@@ -20,7 +20,7 @@ const shown Permission = ""
 var shownFields = map[protoreflect.Name]map[Permission]string{
 	"GetUserResponse":            {shown: "user"},
 	"BatchGetUsersResponse":      {shown: "users missing_user_ids left_over_user_ids"},
-	"ListUsersResponse":          {shown: "users next_page_token"},
+	"ListUsersResponse":          {shown: "users next_page_token total_size total_size_estimated"},
 	"CreateUserResponse":         {shown: "user"},
 	"UpdateUserResponse":         {shown: "user"},
 	"DeleteUserResponse":         {shown: "user"},

@@ -71,6 +71,12 @@ type ListPage struct {
 	Next  *ListCursor // start of the next page; nil: this is the last page
 }
 
+// Count is a number of users.
+type Count struct {
+	Users     int64
+	Estimated bool
+}
+
 // LogQuery selects a page of the log.
 type LogQuery struct {
 	UserID int64 // 0: all users

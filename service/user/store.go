@@ -55,6 +55,10 @@ type Store interface {
 	// List returns a page of users. Its cost is independent of the depth of the page and
 	// the size of the store.
 	List(ctx context.Context, query ListQuery) (ListPage, error)
+	// Count returns the number of users on all pages of a list; After, MaxUsers and MaxBytes of the
+	// query have no effect. It is exact if at most MaxScanned users are compared, else it may be
+	// an estimate, for which up to MaxScanned further users are compared.
+	Count(ctx context.Context, query ListQuery) (Count, error)
 	// Log returns a page of the log. Its cost is independent of the depth of the page. It fails
 	// with a POSITION_OUT_OF_RANGE error if rows after query.After were pruned, also during the
 	// read: a page never has a gap.

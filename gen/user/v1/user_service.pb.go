@@ -464,7 +464,10 @@ type ListUsersRequest struct {
 	// updated_at, last_activity_id or created_at this field; else user_id.
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// Include deleted users. Default: false.
-	ShowDeleted   bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Return total_size. It costs up to 20,000 users compared, with each page that asks for
+	// it. Default: false.
+	Count         bool `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -534,6 +537,13 @@ func (x *ListUsersRequest) GetShowDeleted() bool {
 	return false
 }
 
+func (x *ListUsersRequest) GetCount() bool {
+	if x != nil {
+		return x.Count
+	}
+	return false
+}
+
 // ListUsersResponse is the response of ListUsers.
 type ListUsersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -542,8 +552,14 @@ type ListUsersResponse struct {
 	Users []*User `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
 	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Number of users on all pages, if count was set. It is exact if at most 10,000 users
+	// are compared, which are those that an index returns for the filter.
+	TotalSize int32 `protobuf:"varint,3,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
+	// total_size is an estimate from one in 256 users: its standard error is about 15 % of
+	// 10,000 and 2 % of a million.
+	TotalSizeEstimated bool `protobuf:"varint,4,opt,name=total_size_estimated,json=totalSizeEstimated,proto3" json:"total_size_estimated,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ListUsersResponse) Reset() {
@@ -588,6 +604,20 @@ func (x *ListUsersResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListUsersResponse) GetTotalSize() int32 {
+	if x != nil {
+		return x.TotalSize
+	}
+	return 0
+}
+
+func (x *ListUsersResponse) GetTotalSizeEstimated() bool {
+	if x != nil {
+		return x.TotalSizeEstimated
+	}
+	return false
 }
 
 // CreateUserRequest is the request of CreateUser.
@@ -2546,7 +2576,7 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"\x15BatchGetUsersResponse\x12#\n" +
 	"\x05users\x18\x01 \x03(\v2\r.user.v1.UserR\x05users\x12(\n" +
 	"\x10missing_user_ids\x18\x02 \x03(\x03R\x0emissingUserIds\x12+\n" +
-	"\x12left_over_user_ids\x18\x03 \x03(\x03R\x0fleftOverUserIds\"\xcd\x01\n" +
+	"\x12left_over_user_ids\x18\x03 \x03(\x03R\x0fleftOverUserIds\"\xe3\x01\n" +
 	"\x10ListUsersRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
@@ -2554,10 +2584,14 @@ const file_user_v1_user_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x12 \n" +
 	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x10R\x06filter\x12\"\n" +
 	"\border_by\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\aorderBy\x12!\n" +
-	"\fshow_deleted\x18\x05 \x01(\bR\vshowDeleted\"`\n" +
+	"\fshow_deleted\x18\x05 \x01(\bR\vshowDeleted\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\bR\x05count\"\xb1\x01\n" +
 	"\x11ListUsersResponse\x12#\n" +
 	"\x05users\x18\x01 \x03(\v2\r.user.v1.UserR\x05users\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf1\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n" +
+	"\n" +
+	"total_size\x18\x03 \x01(\x05R\ttotalSize\x120\n" +
+	"\x14total_size_estimated\x18\x04 \x01(\bR\x12totalSizeEstimated\"\xf1\x02\n" +
 	"\x11CreateUserRequest\x12%\n" +
 	"\busername\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x03\x18@R\busername\x12 \n" +
 	"\x05email\x18\x02 \x01(\tB\n" +

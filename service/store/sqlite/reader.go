@@ -18,6 +18,8 @@ type reader struct {
 	// listedUser is a user of a list.
 	listedUser *stmt
 	candidates candidateReader
+	// countEntries counts entries of the index.
+	countEntries *stmt
 }
 
 func newReader(ctx context.Context, path string) (*reader, error) {
@@ -36,6 +38,7 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 	r.due = c.prepare(&err, dueQuery)
 	r.listedUser = c.prepare(&err, listSelect+"WHERE user_id = ?")
 	r.candidates = newCandidateReader(&err, c)
+	r.countEntries = c.prepare(&err, countEntries)
 	for i, query := range listQueries {
 		r.lists[i] = c.prepare(&err, query)
 	}

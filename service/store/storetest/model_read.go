@@ -3,6 +3,7 @@ package storetest
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -184,6 +185,13 @@ func (m *Model) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 		scanned++
 	}
 	return page, nil
+}
+
+// Count implements user.Store. It is always exact.
+func (m *Model) Count(ctx context.Context, query user.ListQuery) (user.Count, error) {
+	query.After, query.MaxUsers, query.MaxScanned, query.MaxBytes = nil, math.MaxInt, math.MaxInt, math.MaxInt
+	page, err := m.List(ctx, query)
+	return user.Count{Users: int64(len(page.Users))}, err
 }
 
 // Log implements user.Store.

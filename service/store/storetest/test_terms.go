@@ -139,6 +139,12 @@ func (h *harness) compareTerms(reference *modelData) {
 					q.Prefix = "b"
 				}
 				want := h.listAll(m, q)
+				q.MaxScanned = 10_000
+				count, err := h.store.Count(h.ctx(), q)
+				if h.check(err); count != (user.Count{Users: int64(len(want))}) {
+					h.Fatalf("Count(%+v) where %+v = %+v, want %d users", q, where, count, len(want))
+				}
+				q.MaxScanned = 700
 				if got := h.listAll(h.store, q); !slices.Equal(got, want) {
 					h.Fatalf("List(%+v) where %+v = %d users %v, want %d users %v", q, where, len(got), got, len(want), want)
 				}
