@@ -1,0 +1,199 @@
+package batch_test
+
+import (
+	"context"
+	"errors"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/batch"
+	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// chunkItems is the number of items of a chunk.
+const chunkItems = 500
+
+// recordingStore completes each batch with positions in order, after the batches that hold.
+type recordingStore struct {
+	user.Store
+
+	mu       sync.Mutex
+	batches  []int // sizes
+	position int64
+	open     int // batches that are not complete
+	mostOpen int
+	hold     int   // batches that complete only when this many are open; 0: each completes at once
+	fail     error // of the second batch
+	held     []func()
+}
+
+func (*recordingStore) Observe(func(user.Commit)) {}
+
+func (*recordingStore) Head(context.Context) (user.Head, error) {
+	return user.Head{Epoch: "e", Position: 10}, nil
+}
+
+func (s *recordingStore) Submit(_ context.Context, b user.Batch) *user.Pending {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pending, complete := user.NewPending()
+	s.batches = append(s.batches, len(b.Changes))
+	if len(s.batches) == 2 && s.fail != nil {
+		complete(nil, s.fail)
+		return pending
+	}
+	results := make([]user.Result, len(b.Changes))
+	for i := range results {
+		s.position++
+		results[i] = user.Result{Outcome: user.OutcomeUpdated, Position: 10 + s.position}
+	}
+	s.open++
+	s.mostOpen = max(s.mostOpen, s.open)
+	s.held = append(s.held, func() { s.open--; complete(results, nil) })
+	if s.open >= s.hold {
+		for _, release := range s.held {
+			release()
+		}
+		s.held = nil
+	}
+	return pending
+}
+
+// received is the result of a stream: indexes of items in the order of OnResult, and the failed ones.
+type received struct {
+	indexes, failed []int
+	position        int64
+	err             error
+}
+
+// receive sends items over a client stream to Receive. The changes of items with a negative id are invalid.
+func receive(t *testing.T, store *recordingStore, limit int, f *feed.Feed, ids ...int64) (got received) {
+	t.Helper()
+	p := &batch.Pipeline{Store: store, Feed: f, Limit: limit, OnResult: func(index int, result *user.Result) {
+		got.indexes = append(got.indexes, index)
+		if result.Err != nil {
+			got.failed = append(got.failed, index)
+		}
+	}}
+	handler := connect.NewClientStreamHandler("/test/Items", func(ctx context.Context, stream *connect.ClientStream[userv1.GetUserRequest]) (*connect.Response[emptypb.Empty], error) {
+		got.position, got.err = batch.Receive(ctx, p, stream, func(item *userv1.GetUserRequest) (user.Change, error) {
+			if item.GetUserId() < 0 {
+				return user.Change{}, user.NewFieldErrorf("user_id", "must be positive")
+			}
+			return user.Change{Op: &user.ReadBarrier{ID: item.GetUserId()}}, nil
+		})
+		return connect.NewResponse(&emptypb.Empty{}), nil
+	})
+	server := httptest.NewServer(handler)
+	defer server.Close()
+	stream := connect.NewClient[userv1.GetUserRequest, emptypb.Empty](server.Client(), server.URL+"/test/Items").CallClientStream(t.Context())
+	for _, id := range ids {
+		if err := stream.Send(&userv1.GetUserRequest{UserId: id}); err != nil {
+			break // the handler has returned
+		}
+	}
+	_, _ = stream.CloseAndReceive()
+	return got
+}
+
+func openFeed(t *testing.T, store user.Store) *feed.Feed {
+	t.Helper()
+	f, err := feed.Open(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func numbers(n int) []int64 {
+	ids := make([]int64, n)
+	for i := range ids {
+		ids[i] = int64(i + 1)
+	}
+	return ids
+}
+
+// Each item has its own result, in the order received, over the ends of chunks; invalid items are not submitted.
+func TestReceiveResultsInOrder(t *testing.T) {
+	t.Parallel()
+	store := new(recordingStore)
+	ids := numbers(2*chunkItems + 1)
+	ids[0], ids[chunkItems], ids[2*chunkItems] = -1, -1, -1 // the last chunk has no valid item
+	got := receive(t, store, 10_000, openFeed(t, store), ids...)
+	if got.err != nil || !slices.IsSorted(got.indexes) || len(got.indexes) != len(ids) {
+		t.Errorf("Receive(%d items) = %d results, sorted %t, %v; want one per item in order", len(ids), len(got.indexes), slices.IsSorted(got.indexes), got.err)
+	}
+	if want := []int{0, chunkItems, 2 * chunkItems}; !slices.Equal(got.failed, want) {
+		t.Errorf("failed items = %v, want %v", got.failed, want)
+	}
+	if want := []int{chunkItems - 1, chunkItems - 1}; !slices.Equal(store.batches, want) {
+		t.Errorf("sizes of batches = %v, want %v", store.batches, want)
+	}
+	if want := int64(10 + 2*chunkItems - 2); got.position != want {
+		t.Errorf("position = %d, want %d, the newest of the results", got.position, want)
+	}
+}
+
+// The position of a stream without results is that of its begin.
+func TestReceiveNothing(t *testing.T) {
+	t.Parallel()
+	store := new(recordingStore)
+	if got := receive(t, store, 10, openFeed(t, store)); got.position != 10 || got.err != nil || len(store.batches) != 0 {
+		t.Errorf("Receive(no items) = %d, %v with %d batches, want 10 without a batch", got.position, got.err, len(store.batches))
+	}
+}
+
+// Chunks are received while others are committed, but at most three are open.
+func TestReceiveAheadOfCommits(t *testing.T) {
+	t.Parallel()
+	store := &recordingStore{hold: 3}
+	got := receive(t, store, 10_000, openFeed(t, store), numbers(3*chunkItems)...)
+	if got.err != nil || store.mostOpen != 3 || len(got.indexes) != 3*chunkItems {
+		t.Errorf("Receive(3 chunks) = %d results, %v with %d open chunks, want %d with 3", len(got.indexes), got.err, store.mostOpen, 3*chunkItems)
+	}
+}
+
+func TestReceiveLimit(t *testing.T) {
+	t.Parallel()
+	store := new(recordingStore)
+	got := receive(t, store, chunkItems, openFeed(t, store), numbers(chunkItems+1)...)
+	if !user.HasReason(got.err, user.TooManyItems) || len(got.indexes) != chunkItems {
+		t.Errorf("Receive(limit+1 items) = %d results, %v; want TOO_MANY_ITEMS after the results of the submitted chunk", len(got.indexes), got.err)
+	}
+}
+
+func TestReceiveWhileDraining(t *testing.T) {
+	t.Parallel()
+	store := new(recordingStore)
+	f := openFeed(t, store)
+	f.Drain()
+	got := receive(t, store, 10, f, 1)
+	failure, _ := user.AsError(got.err)
+	if failure == nil || failure.Reason != user.ServerDraining || failure.Metadata["position"] != "10" || len(store.batches) != 0 {
+		t.Errorf("Receive = %v with %d batches, want SERVER_DRAINING at 10 without a batch", got.err, len(store.batches))
+	}
+}
+
+// The error of a chunk ends the stream, and names the first item without a result.
+func TestReceiveFailingStore(t *testing.T) {
+	t.Parallel()
+	store := &recordingStore{fail: user.NewOverloadedError()}
+	got := receive(t, store, 10_000, openFeed(t, store), numbers(4*chunkItems)...)
+	if !user.HasReason(got.err, user.Overloaded) || len(got.indexes) != chunkItems {
+		t.Errorf("Receive = %d results, %v; want OVERLOADED after %d results", len(got.indexes), got.err, chunkItems)
+	}
+	if want := "apply items from " + strconv.Itoa(chunkItems) + " on: "; got.err == nil || got.err.Error()[:len(want)] != want {
+		t.Errorf("error = %v, want %q and the cause", got.err, want)
+	}
+	if errors.Is(got.err, context.Canceled) {
+		t.Errorf("error = %v, want that of the store", got.err)
+	}
+}
