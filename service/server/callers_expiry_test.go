@@ -122,7 +122,7 @@ func TestSlowEventStreamEndsWithToken(t *testing.T) {
 		t.Run(accept, func(t *testing.T) {
 			t.Parallel()
 			g, token, expired := startSlow(t)
-			conn := dialNarrow(t, g.Addr())
+			conn := dialNarrow(t, g.Server)
 			if _, err := fmt.Fprintf(conn, "GET /api/v1/users/0/activities HTTP/1.1\r\nHost: x\r\nAccept: %s\r\nAuthorization: Bearer %s\r\n\r\n",
 				accept, token); err != nil {
 				t.Fatal(err)
@@ -159,7 +159,7 @@ func readUntil(conn net.Conn, text string) (n int, err error) {
 func TestSlowGRPCStreamEndsWithToken(t *testing.T) {
 	t.Parallel()
 	g, token, expired := startSlow(t)
-	peer := dialHTTP2(t, g.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4 << 10})
+	peer := dialHTTP2(t, g.Server, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4 << 10})
 	peer.token = token
 	peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{})
 	got := 0

@@ -46,7 +46,7 @@ func TestRefusalsAreTrailersOnly(t *testing.T) {
 	} {
 		for _, kind := range []string{"application/grpc", "application/grpc+proto", "application/grpc-web", "application/grpc-web+proto"} {
 			t.Run(name+" over "+kind, func(t *testing.T) {
-				peer := dialHTTP2(t, c.server.Addr())
+				peer := dialHTTP2(t, c.server)
 				peer.token, peer.host, peer.contentType = c.token, c.host, kind
 				id := uint32(1)
 				call := func() *http2.MetaHeadersFrame {
@@ -94,7 +94,7 @@ func TestResponsesWithTrailersHaveNoLength(t *testing.T) {
 		"/grpc.health.v1.Health/Check":              &grpc_health_v1.HealthCheckRequest{Service: "unknown"},
 	} {
 		for _, kind := range []string{"application/grpc", "application/grpc+proto"} {
-			peer := dialHTTP2(t, s.Addr())
+			peer := dialHTTP2(t, s)
 			peer.contentType = kind
 			peer.call(t, 1, path, message)
 			peer.await(t, func(f http2.Frame) bool {

@@ -28,7 +28,7 @@ func TestIdleStreamsHoldNoSlot(t *testing.T) {
 		{"/grpc.health.v1.Health/Watch", &grpc_health_v1.HealthCheckRequest{}},
 	} {
 		for _, kind := range []string{"application/grpc", "application/grpc-web", "application/connect+proto"} {
-			peer := dialHTTP2(t, s.Addr())
+			peer := dialHTTP2(t, s)
 			peer.contentType = kind
 			peer.call(t, 1, test.path, test.request)
 			peer.await(t, func(f http2.Frame) bool { _, ok := f.(*http2.MetaHeadersFrame); return ok })

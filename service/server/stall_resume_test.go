@@ -152,7 +152,7 @@ func TestStalledReaderIsResetRetriably(t *testing.T) {
 			var log lockedBuffer
 			s := startStalling(t, &log)
 			// A small window: TCP buffers all of it.
-			peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4000})
+			peer := dialHTTP2(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4000})
 			peer.contentType = kind
 			peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{})
 			reset, ok := peer.await(t, func(f http2.Frame) bool { _, ok := f.(*http2.RSTStreamFrame); return ok }).(*http2.RSTStreamFrame)

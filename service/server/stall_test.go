@@ -3,7 +3,6 @@ package server_test
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -85,11 +85,12 @@ func (l narrowListener) Accept() (net.Conn, error) {
 const replayed = "/user.v1.UserService/StreamUserActivities"
 
 // A stream whose window stays closed is reset; its connection continues.
-func TestStalledWindowIsReset(t *testing.T) {
-	t.Parallel()
+func TestStalledWindowIsReset(t *testing.T) { synctest.Test(t, stalledWindowIsReset) }
+
+func stalledWindowIsReset(t *testing.T) {
 	var log lockedBuffer
-	s := startStalling(t, &log)
-	peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	s := startStalling(t, &log, servertest.Memory())
+	peer := dialHTTP2(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{})
 	reset, ok := peer.await(t, func(f http2.Frame) bool { _, ok := f.(*http2.RSTStreamFrame); return ok }).(*http2.RSTStreamFrame)
 	if !ok || reset.StreamID != 1 || reset.ErrCode != http2.ErrCodeRefusedStream {
@@ -106,11 +107,12 @@ func TestStalledWindowIsReset(t *testing.T) {
 }
 
 // A slow client is not stalled.
-func TestSlowReaderIsNotReset(t *testing.T) {
-	t.Parallel()
+func TestSlowReaderIsNotReset(t *testing.T) { synctest.Test(t, slowReaderIsNotReset) }
+
+func slowReaderIsNotReset(t *testing.T) {
 	var log lockedBuffer
-	s := startStalling(t, &log)
-	peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 16 << 10})
+	s := startStalling(t, &log, servertest.Memory())
+	peer := dialHTTP2(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 16 << 10})
 	peer.call(t, 1, replayed, &userv1.StreamUserActivitiesRequest{ReplayOnly: true})
 	end := time.Now().Add(1500 * time.Millisecond) // five times the stall timeout
 	got := 0
@@ -138,11 +140,12 @@ func TestSlowReaderIsNotReset(t *testing.T) {
 
 // A client that opens its window in small steps is not stalled, even if they are smaller than a message.
 // Another stream of the connection that opens none is reset, as is the first once it stops.
-func TestTricklingReaderIsNotReset(t *testing.T) {
-	t.Parallel()
+func TestTricklingReaderIsNotReset(t *testing.T) { synctest.Test(t, tricklingReaderIsNotReset) }
+
+func tricklingReaderIsNotReset(t *testing.T) {
 	var log lockedBuffer
-	s := startStalling(t, &log)
-	peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	s := startStalling(t, &log, servertest.Memory())
+	peer := dialHTTP2(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	const trickling, still = 1, 3
 	peer.call(t, trickling, replayed, &userv1.StreamUserActivitiesRequest{})
 	peer.call(t, still, replayed, &userv1.StreamUserActivitiesRequest{})
@@ -200,7 +203,7 @@ func TestStalledConnectionIsClosed(t *testing.T) {
 		t.Parallel()
 		var log lockedBuffer
 		s := startStalling(t, &log)
-		peer := dialHTTP2(t, s.Addr(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+		peer := dialHTTP2(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
 		if err := peer.WriteWindowUpdate(0, 1<<30); err != nil {
 			t.Fatal(err)
 		}
@@ -211,7 +214,7 @@ func TestStalledConnectionIsClosed(t *testing.T) {
 		t.Parallel()
 		var log lockedBuffer
 		s := startStalling(t, &log)
-		conn := dialNarrow(t, s.Addr())
+		conn := dialNarrow(t, s)
 		body := envelope([]byte(`{}`))
 		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/connect+json\r\nContent-Length: %d\r\n\r\n%s",
 			replayed, len(body), body); err != nil {
@@ -222,10 +225,9 @@ func TestStalledConnectionIsClosed(t *testing.T) {
 	})
 }
 
-func dialNarrow(t *testing.T, addr string) net.Conn {
+func dialNarrow(t *testing.T, s *servertest.Server) net.Conn {
 	t.Helper()
-	dialer := net.Dialer{}
-	conn, err := dialer.DialContext(context.Background(), "tcp", addr)
+	conn, err := s.Dial(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,9 +250,9 @@ type http2Peer struct {
 	contentType string // default: application/grpc
 }
 
-func dialHTTP2(t *testing.T, addr string, settings ...http2.Setting) *http2Peer {
+func dialHTTP2(t *testing.T, s *servertest.Server, settings ...http2.Setting) *http2Peer {
 	t.Helper()
-	conn := dialNarrow(t, addr)
+	conn := dialNarrow(t, s)
 	peer := &http2Peer{Framer: http2.NewFramer(conn, conn), conn: conn}
 	peer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {

@@ -21,7 +21,7 @@ func TestStreamsPassProxies(t *testing.T) {
 		for _, kind := range []string{"application/grpc", "application/grpc-web", "application/connect+proto"} {
 			t.Run(path+" over "+kind, func(t *testing.T) {
 				t.Parallel()
-				peer := dialHTTP2(t, s.Addr())
+				peer := dialHTTP2(t, s)
 				peer.contentType = kind
 				peer.call(t, 1, path, new(emptypb.Empty))
 				frame := peer.await(t, func(f http2.Frame) bool {

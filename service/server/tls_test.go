@@ -79,10 +79,7 @@ func overTLS(t *testing.T, s *servertest.Server, config *tls.Config, http2 bool)
 	protocols.SetHTTP2(http2)
 	transport := &http.Transport{
 		TLSClientConfig: config, Protocols: &protocols,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			var dialer net.Dialer
-			return dialer.DialContext(ctx, network, s.Addr())
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.Dial(ctx) },
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}

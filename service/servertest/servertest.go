@@ -35,6 +35,7 @@ type Server struct {
 	admin string
 	store user.Store
 	stop  func() error
+	local *memoryListener // nil: TCP
 }
 
 type options struct {
@@ -46,6 +47,7 @@ type options struct {
 	listen   func() (net.Listener, error)
 	path     string
 	parallel bool
+	memory   bool
 	services []server.Service
 }
 
@@ -83,6 +85,10 @@ func Admin() Option {
 func Listen(listen func() (net.Listener, error)) Option {
 	return func(o *options) { o.listen = listen }
 }
+
+// Memory serves over in-memory connections, which only the clients of the server can reach. A test may run in a
+// bubble of testing/synctest then: timeouts take no time.
+func Memory() Option { return func(o *options) { o.memory = true } }
 
 // Path sets the path of the database file.
 func Path(path string) Option { return func(o *options) { o.path = path } }
@@ -164,7 +170,12 @@ func (s *Server) start() {
 		Store: store, Storage: storage, Logger: log, Metrics: metrics, Tracing: s.options.tracing, Clock: s.options.clock,
 		Services: s.options.services,
 	}
-	if s.options.listen != nil {
+	var local *memoryListener
+	switch {
+	case s.options.memory:
+		local = newMemoryListener()
+		parts.Listener = local
+	case s.options.listen != nil:
 		if parts.Listener, err = s.options.listen(); err != nil {
 			s.t.Fatal(err)
 		}
@@ -179,7 +190,7 @@ func (s *Server) start() {
 	go func() { ended <- running.Run(serving) }()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.addr, s.store = running.Addr().String(), store
+	s.addr, s.store, s.local = running.Addr().String(), store, local
 	if admin := running.AdminAddr(); admin != nil {
 		s.admin = admin.String()
 	}
@@ -199,6 +210,15 @@ func (s *Server) Stop() {
 	if err := stop(); err != nil {
 		s.t.Errorf("shutdown: %v", err)
 	}
+}
+
+// Shutdown drains the server, waits for it, and returns the error of the shutdown.
+func (s *Server) Shutdown() error {
+	s.mu.Lock()
+	stop := s.stop
+	s.stop = func() error { return nil }
+	s.mu.Unlock()
+	return stop()
 }
 
 // Restart stops the server and starts it again with the same store. The port changes; existing
@@ -248,12 +268,21 @@ func (s *Server) client(http2 bool) *http.Client {
 	protocols.SetHTTP1(!http2)
 	protocols.SetUnencryptedHTTP2(http2)
 	return &http.Client{Transport: &http.Transport{
-		Protocols: &protocols,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			var dialer net.Dialer
-			return dialer.DialContext(ctx, network, s.Addr())
-		},
+		Protocols:   &protocols,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.Dial(ctx) },
 	}}
+}
+
+// Dial connects to the server.
+func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
+	s.mu.Lock()
+	local, addr := s.local, s.addr
+	s.mu.Unlock()
+	if local != nil {
+		return local.dial(ctx)
+	}
+	var dialer net.Dialer
+	return dialer.DialContext(ctx, "tcp", addr)
 }
 
 func (s *Server) closeIdle() {
