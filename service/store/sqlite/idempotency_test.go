@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,11 +17,24 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// openAt opens a store whose clock is now.
-func openAt(t *testing.T, now *time.Time) *Store {
+// testClock is a clock that a test advances. The writer of the store reads it.
+type testClock struct{ nanos atomic.Int64 }
+
+func newTestClock() *testClock {
+	c := new(testClock)
+	c.nanos.Store(time.Now().UnixNano())
+	return c
+}
+
+func (c *testClock) now() time.Time { return time.Unix(0, c.nanos.Load()) }
+
+func (c *testClock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
+
+// openAt opens a store with the clock.
+func openAt(t *testing.T, c *testClock) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), Options{
-		Path: filepath.Join(t.TempDir(), "users.db"), Logger: slog.New(slog.DiscardHandler), Clock: clock.FromWallClock(func() time.Time { return *now }),
+		Path: filepath.Join(t.TempDir(), "users.db"), Logger: slog.New(slog.DiscardHandler), Clock: clock.FromWallClock(c.now),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -86,8 +100,8 @@ func TestStoredResultsShareALargeUser(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			now := time.Now()
-			s := openAt(t, &now)
+			now := newTestClock()
+			s := openAt(t, now)
 			id := createLargeUser(t, s).ID
 			for i := range requests {
 				if _, err := user.ApplyOne(t.Context(), s, withRequestID(op(id, i), i)); err != nil {
@@ -97,7 +111,7 @@ func TestStoredResultsShareALargeUser(t *testing.T) {
 			if rows, bytes := storedResults(t, s); rows > 2*requests || bytes > 2*metadataBytes+requests*150 {
 				t.Errorf("%d results: %d rows with %d bytes, want one copy of the user", requests, rows, bytes)
 			}
-			now = now.Add(2*user.RequestIDLifetime + time.Second)
+			now.advance(2*user.RequestIDLifetime + time.Second)
 			for range 5 {
 				if _, err := s.ExpireRequestIDs(t.Context(), requests); err != nil {
 					t.Fatal(err)
@@ -112,8 +126,8 @@ func TestStoredResultsShareALargeUser(t *testing.T) {
 
 // The whole user is stored again after maxDifferences, and repeated requests return their first result.
 func TestStoredResultsRestoreALargeUser(t *testing.T) {
-	now := time.Now()
-	s := openAt(t, &now)
+	now := newTestClock()
+	s := openAt(t, now)
 	id := createLargeUser(t, s).ID
 	var changes []user.Change
 	var want []user.Result
@@ -139,8 +153,8 @@ func TestStoredResultsRestoreALargeUser(t *testing.T) {
 // Random requests, with time that passes, to a large user: a repeated request returns its first result.
 func TestRepeatedRequestsToALargeUser(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		now := time.Now()
-		s := openAt(t, &now)
+		now := newTestClock()
+		s := openAt(t, now)
 		id := createLargeUser(t, s).ID
 		type request struct {
 			change user.Change
@@ -154,9 +168,9 @@ func TestRepeatedRequestsToALargeUser(t *testing.T) {
 			if err != nil {
 				r.Fatal(err)
 			}
-			requests = append(requests, request{change, result.User, now})
+			requests = append(requests, request{change, result.User, now.now()})
 			if rapid.IntRange(0, 4).Draw(r, "wait") == 0 {
-				now = now.Add(time.Duration(rapid.IntRange(1, 30).Draw(r, "hours")) * time.Hour)
+				now.advance(time.Duration(rapid.IntRange(1, 30).Draw(r, "hours")) * time.Hour)
 			}
 			if rapid.IntRange(0, 4).Draw(r, "expire") == 0 {
 				if _, err := s.ExpireRequestIDs(t.Context(), rapid.IntRange(1, 4).Draw(r, "limit")); err != nil {
@@ -165,7 +179,7 @@ func TestRepeatedRequestsToALargeUser(t *testing.T) {
 			}
 		}
 		for i, request := range requests {
-			if now.Sub(request.at) >= user.RequestIDLifetime {
+			if now.now().Sub(request.at) >= user.RequestIDLifetime {
 				continue
 			}
 			got, err := user.ApplyOne(t.Context(), s, request.change)

@@ -381,8 +381,10 @@ func (s *Store) checkFiles() error {
 	return nil
 }
 
+// publish notifies the observer of changes. Transactions without changes may run before Observe, which is not
+// synchronized with them.
 func (s *Store) publish(head user.Head, committed []user.CommittedChange) {
-	if s.observe != nil && len(committed) > 0 {
+	if len(committed) > 0 && s.observe != nil {
 		s.observe(user.Commit{Head: head, Changes: committed})
 	}
 }
