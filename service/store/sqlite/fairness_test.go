@@ -70,6 +70,9 @@ func TestSingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
 	if want := turnUnits + 1; commits[0] != want { // a turn and the single change
 		t.Errorf("first commit has %d changes, want %d", commits[0], want)
 	}
+	if most := slices.Max(commits[1:4]); most >= 2*turnUnits { // the other caller has just written
+		t.Errorf("the next commits have up to %d changes, want fewer than %d", most, 2*turnUnits)
+	}
 	if most := slices.Max(commits); most > maxGroup {
 		t.Errorf("largest commit has %d changes, want at most %d", most, maxGroup)
 	}

@@ -16,8 +16,10 @@ import (
 const (
 	// maxGroup limits the work of one transaction, in units.
 	maxGroup = 4096
-	// turnUnits limits the work of a caller in one transaction while other callers are waiting.
-	turnUnits = 128
+	// turnUnits limits the work of a caller in one transaction until no other caller has written for
+	// aloneAfter: others may come while a large transaction is applied or committed.
+	turnUnits  = 128
+	aloneAfter = time.Second
 	// unitBytes is the size of a unit of work. A change is at least one unit.
 	unitBytes = 2 << 10
 )
@@ -53,6 +55,26 @@ type group struct {
 	units   map[string]int // by caller
 	all     int            // total units
 	changes int
+
+	caller     string    // of the last batch, in this group or an earlier one
+	alternated time.Time // when a batch of another caller than the one before was last taken
+}
+
+// alternates records the caller of a batch.
+func (g *group) alternates(caller string) {
+	if g.caller != "" && g.caller != caller {
+		g.alternated = time.Now()
+	}
+	g.caller = caller
+}
+
+// limit returns the units that a caller may have in the group.
+func (s *Store) limit(g *group, caller string, othersWait bool) int {
+	_, inGroup := g.units[caller]
+	if othersWait || len(g.units) > 1 || len(g.units) == 1 && !inGroup || time.Since(g.alternated) < aloneAfter {
+		return s.opts.turnUnits
+	}
+	return s.opts.maxGroup
 }
 
 // Submit implements user.Store. It blocks while the queue is full, and fails while the writer is
@@ -119,7 +141,7 @@ func (s *Store) write() {
 }
 
 // take adds the next part to the group, and reports whether there was one. A group has one turn of
-// each waiting caller; a single caller has turns up to maxGroup. So changes that arrive while the
+// each waiting caller; a single caller has turns up to its limit. So changes that arrive while the
 // transaction is open share its sync, and a single change waits for a part of a large batch only.
 func (s *Store) take(g *group) bool {
 	if g.all >= s.opts.maxGroup {
@@ -130,9 +152,8 @@ func (s *Store) take(g *group) bool {
 		if it == nil {
 			return false
 		}
-		used, inGroup := g.units[it.caller]
-		shared := others || len(g.units) > 1 || len(g.units) == 1 && !inGroup
-		if shared && used >= s.opts.turnUnits {
+		used := g.units[it.caller]
+		if used >= s.limit(g, it.caller, others) {
 			s.queue.putBack(it) // another caller may not have had its turn
 			continue
 		}
@@ -141,6 +162,9 @@ func (s *Store) take(g *group) bool {
 		}
 		p, units := it.next(min(s.opts.turnUnits, s.opts.maxGroup-g.all))
 		g.parts = append(g.parts, p)
+		if it.job == nil {
+			g.alternates(it.caller)
+		}
 		g.units[it.caller] = used + units
 		g.all += units
 		g.changes += p.to - p.from
