@@ -140,7 +140,9 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	if err != nil {
 		return err
 	}
-	store, storage, err := server.OpenStore(ctx, all.Store, c.TrustClock, log, metrics)
+	indexing := &lateBar{to: to, unit: "users indexed"}
+	store, storage, err := server.OpenStore(ctx, all.Store, c.TrustClock, indexing.set, log, metrics)
+	indexing.end()
 	if err != nil {
 		return errors.Join(err, tracing.Shutdown(ctx))
 	}

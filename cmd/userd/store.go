@@ -125,6 +125,26 @@ func (b *bar) end(err error) error {
 	return err
 }
 
+// lateBar is a bar that is shown when it is first set.
+type lateBar struct {
+	to   console
+	unit string
+	bar  *bar
+}
+
+func (b *lateBar) set(done, total int) {
+	if b.bar == nil {
+		b.bar = newBar(b.to, b.unit)
+	}
+	b.bar.set(done, total)
+}
+
+func (b *lateBar) end() {
+	if b.bar != nil {
+		_ = b.bar.end(nil)
+	}
+}
+
 func mustExist(path string) error {
 	_, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -60,15 +60,16 @@ type Storage struct {
 }
 
 // OpenStore opens the store at the address and observes its commits in metrics. With trustClock the
-// system clock is trusted from the start.
-func OpenStore(ctx context.Context, address string, trustClock bool, log *slog.Logger, metrics *telemetry.Metrics) (user.Store, Storage, error) {
+// system clock is trusted from the start. indexing is called while the index of an older store is built; see
+// sqlite.Options.
+func OpenStore(ctx context.Context, address string, trustClock bool, indexing func(done, total int), log *slog.Logger, metrics *telemetry.Metrics) (user.Store, Storage, error) {
 	path, err := StorePath(address)
 	if err != nil {
 		return nil, Storage{}, err
 	}
 	writeFailures := make(chan struct{}, 1)
 	store, err := sqlite.Open(ctx, sqlite.Options{
-		Path: path, Logger: log, TrustClock: trustClock,
+		Path: path, Logger: log, TrustClock: trustClock, OnIndexing: indexing,
 		OnCommit: func(c sqlite.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) },
 		OnWriteFailure: func() {
 			select {

@@ -149,7 +149,7 @@ func (s *Server) start() {
 	ctx := context.Background()
 	log := slog.New(telemetry.Sanitize(s.options.log))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "test"})
-	store, storage, err := server.OpenStore(ctx, "sqlite:"+s.options.path, false, log, metrics)
+	store, storage, err := server.OpenStore(ctx, "sqlite:"+s.options.path, false, nil, log, metrics)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -62,8 +62,9 @@ func fileDSN(path string) string {
 
 // conn is a connection with its prepared statements. It is not safe for concurrent use.
 type conn struct {
-	raw   driver.Conn
-	stmts []*stmt
+	raw      driver.Conn
+	stmts    []*stmt
+	rowsRead int64
 }
 
 func connect(ctx context.Context, name string) (*conn, error) {
@@ -102,7 +103,7 @@ func (c *conn) prepare(err *error, query string) *stmt {
 		*err = errors.Join(errors.New("SQLite driver: ExecContext or QueryContext not supported"), raw.Close())
 		return nil
 	}
-	s := &stmt{raw: raw, execer: execer, queryer: queryer}
+	s := &stmt{conn: c, raw: raw, execer: execer, queryer: queryer}
 	c.stmts = append(c.stmts, s)
 	return s
 }
@@ -170,6 +171,7 @@ func (c *conn) close() error {
 // starts a goroutine for each call, which costs more than the short statements here.
 // Callers check their context between statements.
 type stmt struct {
+	conn    *conn
 	raw     driver.Stmt
 	execer  driver.StmtExecContext
 	queryer driver.StmtQueryContext
@@ -214,6 +216,7 @@ func (s *stmt) each(visit func(row []driver.Value) (more bool, err error), args 
 		} else if err != nil {
 			return err
 		}
+		s.conn.rowsRead++
 		if more, err := visit(s.row); err != nil || !more {
 			return err
 		}

@@ -1,8 +1,12 @@
 package sqlite
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,45 +59,40 @@ func TestCheckFindsWrongEntries(t *testing.T) {
 
 // Open writes the index of users stored before there was one, and continues an interrupted build.
 func TestOpenBuildsIndex(t *testing.T) {
-	interrupt := func(t *testing.T, path string) {
-		t.Helper()
-		c, err := connect(t.Context(), dsn(path, readerCacheKiB))
-		if err != nil {
-			t.Fatal(err)
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	const users = 2*buildChunk + 100
+	for from := 0; from < users; from += 1000 {
+		var batch user.Batch
+		for i := from; i < min(users, from+1000); i++ {
+			batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, fmt.Sprint("user", i))})
 		}
-		for _, statement := range []string{
-			"INSERT INTO terms(terms) VALUES ('delete-all')",
-			"UPDATE meta SET indexed = 0",
-		} {
-			if err := c.run(statement); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := c.close(); err != nil {
-			t.Fatal(err)
-		}
+		mustWait(t, s.Submit(t.Context(), batch))
 	}
-	for name, prepare := range map[string]func(*testing.T, string){"version 1": makeVersion1, "interrupted": interrupt} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "users.db")
-			s := openTest(t, path)
-			for _, name := range []string{"anna", "berta", "carla"} {
-				createUser(t, s, name)
-			}
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			prepare(t, path)
-			s = openTest(t, path)
-			page, err := s.List(t.Context(), user.ListQuery{
-				Where: &user.Condition{Term: user.FieldByName("tags").ElementTerm("tag")}, MaxUsers: 10, MaxScanned: 10, MaxBytes: 1 << 20,
-			})
-			if err != nil || len(page.Users) != 3 {
-				t.Errorf("List() = %d users, %v, want 3 users", len(page.Users), err)
-			}
-			if got := checkFindings(t, path); got != "" {
-				t.Errorf("Check() = %q, want no findings", got)
-			}
-		})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	makeVersion1(t, path)
+	ctx, interrupt := context.WithCancel(t.Context())
+	opts := Options{Path: path, Logger: slog.New(slog.DiscardHandler), OnIndexing: func(int, int) { interrupt() }}
+	if _, err := Open(ctx, opts); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Open() error = %v, want that of its context", err)
+	}
+	if got := checkFindings(t, path); got != "" {
+		t.Errorf("Check() of an interrupted build = %q, want no findings", got)
+	}
+	var progress [][2]int
+	opts.OnIndexing = func(done, total int) { progress = append(progress, [2]int{done, total}) }
+	s = openPlanted(t, path, opts)
+	if want := [][2]int{{2 * buildChunk, users}, {users, users}, {users, users}}; !slices.Equal(progress, want) {
+		t.Errorf("progress of the continued build = %v, want %v", progress, want)
+	}
+	emea := &user.Condition{Term: user.FieldByName("tags").ElementTerm("emea")}
+	count, err := s.Count(t.Context(), user.ListQuery{Where: emea, Match: emea.Meets, MaxScanned: 2 * users})
+	if err != nil || count.Users != users {
+		t.Errorf("Count() = %+v, %v, want %d users", count, err, users)
+	}
+	if got := checkFindings(t, path); got != "" {
+		t.Errorf("Check() = %q, want no findings", got)
 	}
 }

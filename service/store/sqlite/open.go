@@ -30,6 +30,9 @@ type Options struct {
 	TrustClock bool
 	// OnCommit is called for each commit with changes. It must not block.
 	OnCommit func(CommitStats)
+	// OnIndexing is called while Open builds the index of existing users, with the number of users indexed and
+	// that of all users.
+	OnIndexing func(done, total int)
 	// OnWriteFailure is called when writes start to fail or stop. It must not block.
 	OnWriteFailure func()
 
@@ -155,7 +158,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.session, err = findSession(w.conn, s.lock.file); err != nil {
 		return err
 	}
-	if err := buildIndex(ctx, w.conn, s.opts.Logger); err != nil {
+	if err := buildIndex(ctx, w.conn, s.opts); err != nil {
 		return err
 	}
 	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger, s.heavy); err != nil {
@@ -237,6 +240,9 @@ func (s *Store) ReadOnly() error {
 	}
 	return nil
 }
+
+// RowsRead returns the number of rows that reads have read from tables and indexes since Open.
+func (s *Store) RowsRead() int64 { return s.pool.rows.Load() }
 
 // Clock returns the status of the system clock.
 func (s *Store) Clock() clock.Status { return s.clock.Status() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/yourorg/userservice/service/fair"
@@ -44,7 +45,8 @@ type pool struct {
 	points   readQueue
 	scans    readQueue
 	heavy    *processors
-	tasks    sync.Pool // of *readTask
+	tasks    sync.Pool    // of *readTask
+	rows     atomic.Int64 // read by the readers
 	closed   chan struct{}
 	readers  sync.WaitGroup
 	failed   []error // errors of closing connections; valid after readers.Wait
@@ -72,6 +74,7 @@ func (p *pool) servePoints(r *reader) error {
 	own := make(chan *readTask, 1)
 	for t := p.points.next(own); t != nil; t = p.points.next(own) {
 		t.run(r)
+		p.countRows(r)
 		t.done <- struct{}{}
 	}
 	return r.conn.close()
@@ -83,6 +86,7 @@ func (p *pool) serveScans(r *reader) error {
 		p.heavy.acquire(scans)
 		last := t.run(r)
 		p.heavy.release()
+		p.countRows(r)
 		if last {
 			t.done <- struct{}{}
 		} else {
@@ -91,6 +95,11 @@ func (p *pool) serveScans(r *reader) error {
 		}
 	}
 	return r.conn.close()
+}
+
+func (p *pool) countRows(r *reader) {
+	p.rows.Add(r.conn.rowsRead)
+	r.conn.rowsRead = 0
 }
 
 // close waits for point reads and chunks in progress.
