@@ -117,7 +117,7 @@ func (w *userWatch) sendPage(ctx context.Context) (atHead bool, err error) {
 	w.memory.Shrink(budget.Response, reserved-size)
 	reserved = size
 	for i := range page.Changes {
-		if err := w.send(w.change(&page.Changes[i])); err != nil {
+		if err := w.sendChange(&page.Changes[i]); err != nil {
 			return false, err
 		}
 		w.sent = page.Changes[i].Position
@@ -127,10 +127,23 @@ func (w *userWatch) sendPage(ctx context.Context) (atHead bool, err error) {
 	return page.AtHead, nil
 }
 
-func (w *userWatch) change(c *feed.UserChange) *userv1.WatchUsersResponse {
+// sendChange sends a change. Only the first message of a stream is not shared, because it has the epoch.
+func (w *userWatch) sendChange(c *feed.UserChange) error {
+	if c.Shared == nil || w.last.IsZero() {
+		return w.send(changeToProto(c, w.fields))
+	}
+	m, err := newSharedChange(c, w.fields)
+	if err != nil {
+		return err
+	}
+	w.last = time.Now()
+	return w.stream.Conn().Send(m)
+}
+
+func changeToProto(c *feed.UserChange, fields user.FieldSet) *userv1.WatchUsersResponse {
 	m := &userv1.WatchUsersResponse{UserId: c.UserID, ActivityId: c.Position, Removed: c.User == nil}
 	if c.User != nil {
-		m.User = userToProto(c.User, w.fields)
+		m.User = userToProto(c.User, fields)
 	}
 	return m
 }

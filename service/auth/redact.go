@@ -19,6 +19,18 @@ func (p *Policy) Redact(ctx context.Context, message any) {
 	}
 }
 
+// Redacted returns a message of a stream, or a redacted copy if the caller in ctx may not read all of its fields:
+// streams may share the message.
+func (p *Policy) Redacted(ctx context.Context, message any) any {
+	m, ok := message.(proto.Message)
+	if !ok || !p.withholds(callerStateOf(ctx), m.ProtoReflect()) {
+		return message
+	}
+	redacted := proto.Clone(m)
+	p.Redact(ctx, redacted)
+	return redacted
+}
+
 // RedactError returns err without metadata that the caller in ctx may not read.
 func RedactError(ctx context.Context, err error) error {
 	e, ok := user.AsError(err)
@@ -50,11 +62,26 @@ type plan struct {
 }
 
 func (p *Policy) redact(s *State, m protoreflect.Message) {
-	plan := p.plan(m.Descriptor())
-	if slices.ContainsFunc(plan.closed, m.Has) && !s.use(plan.redaction.needs) {
-		for _, field := range plan.closed {
-			withhold(m, field, plan.redaction.redactMap)
+	p.visit(m, func(plan *plan, m protoreflect.Message) {
+		if !s.use(plan.redaction.needs) {
+			for _, field := range plan.closed {
+				withhold(m, field, plan.redaction.redactMap)
+			}
 		}
+	})
+}
+
+// withholds reports whether redact would change a message.
+func (p *Policy) withholds(s *State, m protoreflect.Message) (found bool) {
+	p.visit(m, func(plan *plan, _ protoreflect.Message) { found = !s.use(plan.redaction.needs) || found })
+	return found
+}
+
+// visit calls f for each message in m that has fields that need a further permission.
+func (p *Policy) visit(m protoreflect.Message, f func(*plan, protoreflect.Message)) {
+	plan := p.plan(m.Descriptor())
+	if slices.ContainsFunc(plan.closed, m.Has) {
+		f(plan, m)
 	}
 	for _, field := range plan.inner {
 		if !m.Has(field) {
@@ -63,15 +90,15 @@ func (p *Policy) redact(s *State, m protoreflect.Message) {
 		switch value := m.Get(field); {
 		case field.IsList():
 			for i := range value.List().Len() {
-				p.redact(s, value.List().Get(i).Message())
+				p.visit(value.List().Get(i).Message(), f)
 			}
 		case field.IsMap():
 			value.Map().Range(func(_ protoreflect.MapKey, value protoreflect.Value) bool {
-				p.redact(s, value.Message())
+				p.visit(value.Message(), f)
 				return true
 			})
 		default:
-			p.redact(s, value.Message())
+			p.visit(value.Message(), f)
 		}
 	}
 }

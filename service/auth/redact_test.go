@@ -78,7 +78,14 @@ func TestRedactByPermission(t *testing.T) {
 			got, want := map[string]bool{}, map[string]bool{}
 			before := proto.Clone(response.Interface())
 			policy := NewPolicy(ReflectionOff)
-			policy.Redact(WithCaller(t.Context(), Caller{Subject: "ann", Kind: Token, Permissions: set}), response.Interface())
+			ctx := WithCaller(t.Context(), Caller{Subject: "ann", Kind: Token, Permissions: set})
+			shared := proto.Clone(before)
+			copied, _ := policy.Redacted(ctx, shared).(proto.Message)
+			policy.Redact(ctx, response.Interface())
+			if !proto.Equal(copied, response.Interface()) || !proto.Equal(shared, before) || proto.Equal(copied, before) != (copied == shared) {
+				t.Errorf("%s with %s: Redacted() = %v, message = %v, want %v, and a copy only if it differs",
+					methods.Get(i).Name(), name, copied, shared, response)
+			}
 			collect(response, "", got)
 			expect(t, before.ProtoReflect(), "", set, want)
 			for path := range want {

@@ -15,6 +15,14 @@ type Sized interface {
 	SetWireSize(bytes int)
 }
 
+// Shared is a message that several streams send.
+type Shared interface {
+	proto.Message
+
+	// Encoding returns the encoding of a codec, which encode makes if there is none. It must not be modified.
+	Encoding(codec string, encode func(proto.Message) ([]byte, error)) ([]byte, error)
+}
+
 // Codecs returns the option with the codecs for protobuf and JSON.
 func (m *Messages) Codecs() connect.HandlerOption {
 	return connect.WithHandlerOptions(
@@ -38,6 +46,10 @@ func (c binaryCodec) Marshal(message any) ([]byte, error) { return c.MarshalAppe
 
 // MarshalAppend appends the message to dst, which connect reuses.
 func (binaryCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
+	if shared, ok := message.(Shared); ok {
+		data, err := shared.Encoding("proto", proto.Marshal)
+		return append(dst, data...), err
+	}
 	m, err := protoMessage(message)
 	if err != nil {
 		return nil, err

@@ -29,6 +29,10 @@ func (c jsonCodec) Marshal(message any) ([]byte, error) {
 
 // MarshalAppend appends the message to dst, which connect reuses.
 func (c jsonCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
+	if shared, ok := message.(Shared); ok {
+		data, err := shared.Encoding("json", protojson.Marshal)
+		return append(dst, data...), err
+	}
 	m, err := protoMessage(message)
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ type UserChange struct {
 	Position int64 // of the last change of the user
 	UserID   int64
 	User     *user.User // nil: it does not match, is deleted, or was purged
+	Shared   *Shared    // nil: no other cursor returns the user
 }
 
 // UserPage is the result of one read.
@@ -130,9 +131,10 @@ func (c *UserCursor) readWindow() (UserPage, bool) {
 	}
 	page := UserPage{Changes: make([]UserChange, len(entries)), AtHead: atHead}
 	for i, e := range entries {
-		page.Changes[i] = e.UserChange
-		if e.User != nil && !c.matches(e.User, e.keys) {
-			page.Changes[i].User = nil
+		change := &page.Changes[i]
+		*change = e.UserChange
+		if e.User == nil || !c.matches(e.User, e.keys) {
+			change.User, change.Shared = nil, nil
 		}
 	}
 	c.cursor.advance(through)

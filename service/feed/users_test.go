@@ -22,7 +22,7 @@ import (
 // leave and join it.
 func TestUserCursorsMirrorTheStore(t *testing.T) {
 	var total mirrorCounts
-	for seed := range uint64(300) {
+	for seed := range uint64(150) {
 		synctest.Test(t, func(t *testing.T) {
 			counts, err := runMirrors(seed, "")
 			if err != nil {

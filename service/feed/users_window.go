@@ -168,13 +168,15 @@ func (w *window) add(generation int, read usersRead, keys map[int64]user.Keys, e
 		return
 	}
 	for i := range read.changes {
-		w.append(&entry{read.changes[i], keys[read.changes[i].UserID]})
+		e := &entry{UserChange: read.changes[i], keys: keys[read.changes[i].UserID]}
+		e.shared.window, e.shared.entry, e.Shared = w, e, &e.shared
+		w.append(e)
 	}
 	w.to, w.filling = read.through, false
 	w.advance()
 }
 
-// append adds an entry. It removes the previous one of the user, and the oldest ones that exceed the maximum.
+// append adds an entry and removes the previous one of the user.
 func (w *window) append(e *entry) {
 	if position, ok := w.newest[e.UserID]; ok {
 		w.remove(w.after(position - 1))
@@ -182,6 +184,11 @@ func (w *window) append(e *entry) {
 	w.entries = append(w.entries, e)
 	w.newest[e.UserID] = e.Position
 	w.bytes += e.size()
+	w.evict()
+}
+
+// evict removes the oldest entries that exceed the maximum.
+func (w *window) evict() {
 	for w.bytes > w.maximum {
 		w.from = w.entries[0].Position
 		w.remove(0)
@@ -198,15 +205,58 @@ func (w *window) remove(i int) {
 type entry struct {
 	UserChange
 
-	keys user.Keys
+	keys   user.Keys
+	shared Shared
 }
 
-// entryBytes is the size of an entry without its user.
-const entryBytes = 256
+// entryBytes is the size of an entry without its user and values.
+const entryBytes = 300
 
 func (e *entry) size() int {
 	if e.User == nil {
 		return entryBytes
 	}
-	return entryBytes + e.User.Size()
+	return entryBytes + e.User.Size() + e.shared.bytes
+}
+
+// Shared has values derived from a change, such as its encoding, for the cursors that return it.
+type Shared struct {
+	window *window
+	entry  *entry
+
+	mu     sync.Mutex
+	values map[any]any
+	bytes  int // guarded by the window
+}
+
+// Value returns the value with a key, which must be comparable. If there is none it calls derive, which returns the
+// value and its size. The value is kept while the window has the change.
+func (s *Shared) Value(key any, derive func() (value any, bytes int, err error)) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if value, ok := s.values[key]; ok {
+		return value, nil
+	}
+	value, bytes, err := derive()
+	if err != nil || !s.window.grow(s.entry, bytes) {
+		return value, err
+	}
+	if s.values == nil {
+		s.values = make(map[any]any)
+	}
+	s.values[key] = value
+	return value, nil
+}
+
+// grow adds the size of a value to an entry. It returns false if the window no longer has the entry.
+func (w *window) grow(e *entry, bytes int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if i := w.after(e.Position - 1); i == len(w.entries) || w.entries[i] != e {
+		return false
+	}
+	e.shared.bytes += bytes
+	w.bytes += bytes
+	w.evict()
+	return true
 }

@@ -2,6 +2,7 @@ package feed_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -185,5 +186,50 @@ func TestWindowMemoryIsReleased(t *testing.T) {
 		if got := reserved.Load(); got != 0 {
 			t.Errorf("%d bytes are reserved without cursors, want 0", got)
 		}
+	})
+}
+
+// A value is derived once for all cursors, and kept while the window has the change.
+func TestSharedValues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWindowTest(t, 1)
+		w.feed.SetWindow(4 << 10)
+		c := w.feed.UserCursor(feed.UserCursorOptions{After: w.feed.Head().Position})
+		defer c.Close()
+		next := func() *feed.Shared {
+			synctest.Wait()
+			page, err := c.Read(t.Context())
+			if err != nil || len(page.Changes) != 1 {
+				t.Fatalf("Read() = %v, %v, want one change", page, err)
+			}
+			return page.Changes[0].Shared
+		}
+		if page, err := c.Read(t.Context()); err != nil || !page.AtHead {
+			t.Fatalf("Read() = %v, %v, want the head", page, err)
+		}
+		derived := 0
+		want := func(step string, s *feed.Shared, key string, bytes, want int) {
+			t.Helper()
+			value, err := s.Value(key, func() (any, int, error) { derived++; return key, bytes, nil })
+			if err != nil || value != key || derived != want {
+				t.Errorf("%s: Value() = %v, %v, derived %d times, want %s, %d times", step, value, err, derived, key, want)
+			}
+		}
+		w.apply(&user.SetStatus{ID: w.id, Status: user.StatusInactive})
+		first := next()
+		if _, err := first.Value("a", func() (any, int, error) { return nil, 0, context.Canceled }); !errors.Is(err, context.Canceled) {
+			t.Errorf("Value() = %v, want the error of the function", err)
+		}
+		want("after an error", first, "a", 100, 1)
+		want("again", first, "a", 100, 1)
+		want("another key", first, "b", 100, 2)
+		w.apply(&user.SetStatus{ID: w.id, Status: user.StatusActive})
+		second := next()
+		want("another change", second, "a", 100, 3)
+		want("a change that the window no longer has", first, "c", 100, 4)
+		want("a change that the window no longer has, again", first, "c", 100, 5)
+		want("more than the window", second, "c", 4<<10, 6)
+		want("after the eviction", second, "d", 100, 7)
+		want("after the eviction, again", second, "d", 100, 8)
 	})
 }

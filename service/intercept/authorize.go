@@ -75,6 +75,5 @@ func (c *authorizedConn) Receive(message any) error {
 
 // Send redacts and sends a response.
 func (c *authorizedConn) Send(message any) error {
-	c.policy.Redact(c.ctx, message)
-	return c.StreamingHandlerConn.Send(message)
+	return c.StreamingHandlerConn.Send(c.policy.Redacted(c.ctx, message))
 }

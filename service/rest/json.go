@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/codec"
 )
 
 // marshalJSON encodes a message as REST JSON: zero scalars are omitted, empty lists and maps are
@@ -17,6 +18,15 @@ func marshalJSON(dst []byte, message proto.Message, fields ...string) ([]byte, e
 	wrapped := withLists{message.ProtoReflect(), fields}
 	// AllowPartial skips the check for required fields, which proto3 does not have.
 	return protojson.MarshalOptions{AllowPartial: true}.MarshalAppend(dst, wrapped.Interface())
+}
+
+// marshalRow encodes a message of a stream.
+func marshalRow(message proto.Message) ([]byte, error) {
+	encode := func(m proto.Message) ([]byte, error) { return marshalJSON(nil, m) }
+	if shared, ok := message.(codec.Shared); ok {
+		return shared.Encoding("rest", encode)
+	}
+	return encode(message)
 }
 
 // withLists is a message whose empty repeated fields are present.

@@ -196,7 +196,7 @@ func (s *stream) send(message proto.Message) error {
 	s.lock()
 	defer s.mu.Unlock()
 	s.begin()
-	position, progress := s.describe(message)
+	position, progress := s.describe(message.ProtoReflect().Interface())
 	text, err := s.row(message, position, progress)
 	switch {
 	case err != nil:
@@ -223,7 +223,7 @@ func (s *stream) row(message proto.Message, position int64, progress bool) (text
 	if progress && !s.progress {
 		text = s.format.anchor(s.buf[:0], id)
 	} else {
-		data, err := marshalJSON(nil, message)
+		data, err := marshalRow(message)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
@@ -40,11 +41,24 @@ func TestWatchUsersOverEachProtocol(t *testing.T) {
 			t.Fatalf("second message = %v, %v, want synced", stream.Msg(), stream.Err())
 		}
 		synced := stream.Msg()
+		// At the head the streams share messages.
+		_, err = client.UpdateUserStatus(t.Context(), &userv1.UpdateUserStatusRequest{UserId: id, Status: userv1.UserStatus_USER_STATUS_INACTIVE})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		updated := got.GetUser()
+		if !stream.Receive() || !proto.Equal(stream.Msg().GetUser(), updated) || stream.Msg().GetActivityId() != updated.GetLastActivityId() {
+			t.Fatalf("third message = %v, %v, want user %v", stream.Msg(), stream.Err(), updated)
+		}
 		if _, err := client.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: id}); err != nil {
 			t.Fatal(err)
 		}
 		if !stream.Receive() || !stream.Msg().GetRemoved() || stream.Msg().GetUserId() != id {
-			t.Fatalf("third message = %v, %v, want a removal", stream.Msg(), stream.Err())
+			t.Fatalf("fourth message = %v, %v, want a removal", stream.Msg(), stream.Err())
 		}
 		resumed, err := client.WatchUsers(t.Context(), &userv1.WatchUsersRequest{
 			Filter: filter, AfterActivityId: synced.GetActivityId(), Epoch: synced.GetEpoch(),
@@ -68,15 +82,26 @@ func TestWatchUsersOverREST(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	names, position := []string{"ann", "bob"}, int64(2)
 	for accept, want := range map[string]string{"application/x-ndjson": "", "text/event-stream": "data: "} {
 		line := watchREST(t, s, accept, "")
-		for _, name := range []string{"ann", "bob"} {
+		for _, name := range names {
 			if got := restMessage(t, line, want); got.GetUser().GetUsername() != name {
 				t.Errorf("%s: message = %v, want user %s", accept, got, name)
 			}
 		}
-		if got := restMessage(t, line, want); !got.GetSynced() || got.GetActivityId() != 2 {
-			t.Errorf("%s: message = %v, want synced at 2", accept, got)
+		if got := restMessage(t, line, want); !got.GetSynced() || got.GetActivityId() != position {
+			t.Errorf("%s: message = %v, want synced at %d", accept, got, position)
+		}
+		// At the head the streams share messages.
+		created, err := s.GRPC().CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "new " + accept, Email: fmt.Sprint(position, "@example.org")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		position++
+		names = append(names, created.GetUser().GetUsername())
+		if got := restMessage(t, line, want); !proto.Equal(got.GetUser(), created.GetUser()) || got.GetActivityId() != position {
+			t.Errorf("%s: message = %v, want user %v", accept, got, created.GetUser())
 		}
 	}
 
