@@ -70,11 +70,6 @@ type wakeups struct{ cursor *Cursor }
 // Position returns the position up to which Read has returned everything.
 func (w wakeups) Position() int64 { return w.cursor.Position() }
 
-// Wait is [Cursor.Wait]. It returns when users have changed, not for other rows.
-func (w wakeups) Wait(ctx context.Context, timer <-chan time.Time) error {
-	return w.cursor.Wait(ctx, timer)
-}
-
 // Drained is [Cursor.Drained].
 func (w wakeups) Drained() error { return w.cursor.Drained() }
 
@@ -89,6 +84,16 @@ func (f *Feed) UserCursor(opts UserCursorOptions) *UserCursor {
 		c.removalsAfter = f.Head().Position
 	}
 	return c
+}
+
+// Wait is [Cursor.Wait]. It returns when users have changed. It moves the cursor past other rows, which can be
+// pruned.
+func (c *UserCursor) Wait(ctx context.Context, timer <-chan time.Time) error {
+	err := c.cursor.Wait(ctx, timer)
+	if entries, through, _, ok := c.feed.window.read(c.window, &c.cursor.query); ok && len(entries) == 0 {
+		c.cursor.advance(through)
+	}
+	return cmp.Or(c.Drained(), err)
 }
 
 // Close unregisters the cursor.

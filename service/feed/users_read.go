@@ -33,33 +33,31 @@ type usersRead struct {
 
 // readUsers reads changes from the store.
 func (f *Feed) readUsers(ctx context.Context, query usersQuery) (usersRead, error) {
-	head := f.Head().Position
 	read, err := f.changedUsers(ctx, query)
 	if err != nil {
 		return usersRead{}, err
-	}
-	if read.done {
-		// The end of the list is the state of all users at head or later.
-		read.through = max(read.through, head)
 	}
 	// The store shows a commit before the feed is notified, and a client resumes only at
 	// positions that the feed knows.
 	if err := f.WaitFor(ctx, read.through); err != nil {
 		return usersRead{}, err
 	}
-	purges, err := f.purges(ctx, max(query.after, query.removalsAfter), &read)
+	purges, through, err := f.purges(ctx, max(query.after, query.removalsAfter), read.through)
 	if err != nil {
 		return usersRead{}, err
 	}
 	read.changes = append(read.changes, purges...)
 	slices.SortFunc(read.changes, func(a, b UserChange) int { return cmp.Compare(a.Position, b.Position) })
-	read.changes = slices.DeleteFunc(read.changes, func(change UserChange) bool { return change.Position > read.through })
+	read.done = read.done && through == read.through
+	read.through = through
+	// The store may have called Match for a user after the page.
+	read.changes = slices.DeleteFunc(read.changes, func(change UserChange) bool { return change.Position > through })
 	return read, nil
 }
 
 // changedUsers reads the users that changed, without purged ones. done reports that none changed after through.
 func (f *Feed) changedUsers(ctx context.Context, query usersQuery) (usersRead, error) {
-	read := usersRead{through: query.after}
+	var read usersRead
 	var removed []UserChange
 	page, err := f.store.List(ctx, user.ListQuery{
 		Order: user.ByLastActivity, After: &user.ListCursor{Position: query.after, ID: math.MaxInt64}, ShowDeleted: true,
@@ -75,9 +73,6 @@ func (f *Feed) changedUsers(ctx context.Context, query usersQuery) (usersRead, e
 	if err != nil {
 		return read, err
 	}
-	if n := len(removed); n > 0 {
-		read.through = removed[n-1].Position
-	}
 	for _, change := range removed {
 		if change.Position > query.removalsAfter {
 			read.changes = append(read.changes, change)
@@ -85,40 +80,31 @@ func (f *Feed) changedUsers(ctx context.Context, query usersQuery) (usersRead, e
 	}
 	for _, u := range page.Users {
 		read.changes = append(read.changes, UserChange{Position: u.LastActivityID, UserID: u.ID, User: u})
-		read.through = max(read.through, u.LastActivityID)
 	}
 	read.done = page.Next == nil
-	if !read.done {
+	if read.done {
+		read.through = page.Head // the list is the state of the users at Head
+	} else {
 		read.through = page.Next.Position
 	}
 	return read, nil
 }
 
-// purges returns the removals of the users purged after a position. It reduces read.through to the position up
-// to which they are complete. If a user was purged after read.through, it may have been missing in the list, so the
-// read is not done.
-func (f *Feed) purges(ctx context.Context, after int64, read *usersRead) (removals []UserChange, err error) {
-	query := user.LogQuery{After: after, Before: read.through + 1, Actions: purgeActions, MaxRows: purgePageRows}
-	if read.done {
-		query.Before = 0
-	} else if after >= read.through {
-		return nil, nil
+// purges returns the removals of the users purged in (after, reached], up to the position through.
+func (f *Feed) purges(ctx context.Context, after, reached int64) (removals []UserChange, through int64, err error) {
+	if after >= reached {
+		return nil, reached, nil
 	}
-	page, err := f.store.Log(ctx, query)
+	page, err := f.store.Log(ctx, user.LogQuery{
+		After: after, Before: reached + 1, Actions: purgeActions, MaxRows: purgePageRows,
+	})
 	if err != nil {
-		return nil, err
-	}
-	// Rows that are pruned during the read are noticed after it.
-	if err := f.CheckPosition(ctx, "", after); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for i := range page.Rows {
 		removals = append(removals, UserChange{Position: page.Rows[i].Position, UserID: page.Rows[i].UserID})
 	}
-	if n := len(removals); page.Reached < read.through || n > 0 && removals[n-1].Position > read.through {
-		read.through, read.done = min(read.through, page.Reached), false
-	}
-	return removals, nil
+	return removals, page.Reached, nil
 }
 
 var purgeActions = []string{user.ActionPurged}

@@ -3,6 +3,7 @@ package feed_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -122,6 +123,28 @@ func TestRecordedActivitiesWakeNoUserCursor(t *testing.T) {
 			w.apply(&user.Record{ID: w.id, Action: "app.seen"})
 		}
 		w.want("activities", 0, 0, 0)
+		w.feed.Drain()
+		for range 2 { // at a position from which the client can resume
+			if err := <-w.ended; !user.HasReason(err, user.ServerDraining) || positionOf(err) != 6 {
+				t.Errorf("cursor ended with %v at position %d, want SERVER_DRAINING at 6", err, positionOf(err))
+			}
+		}
+	})
+}
+
+// positionOf returns the position in an error.
+func positionOf(err error) (position int64) {
+	if failure, ok := user.AsError(err); ok {
+		position, _ = strconv.ParseInt(failure.Metadata["position"], 10, 64)
+	}
+	return position
+}
+
+// A change after activities is read from the window.
+func TestChangeAfterRecordedActivities(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWindowTest(t, 2)
+		w.apply(&user.Record{ID: w.id, Action: "app.seen"})
 		w.apply(&user.SetStatus{ID: w.id, Status: user.StatusInactive})
 		w.want("a change", 1, 2, 2)
 	})

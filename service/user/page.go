@@ -69,6 +69,9 @@ type ListCursor struct {
 type ListPage struct {
 	Users []*User
 	Next  *ListCursor // start of the next page; nil: this is the last page
+	// Head is the position of the log as of which the end of the list was read, if Next is nil. Only for
+	// ByLastActivity without Where.
+	Head int64
 }
 
 // Count is a number of users.

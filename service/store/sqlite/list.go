@@ -80,7 +80,19 @@ func (l *lister) read(r *reader) error {
 	if l.source == fromSorted {
 		return l.sortedChunk(r)
 	}
+	if l.query.Order == user.ByLastActivity && l.query.Where == nil {
+		return r.snapshot(func() error { return l.headChunk(r) })
+	}
 	return l.chunk(r)
+}
+
+// headChunk reads a chunk and, at the end of the list, the head of the log.
+func (l *lister) headChunk(r *reader) error {
+	err := l.chunk(r)
+	if err == nil && l.done && l.page.Next == nil {
+		l.page.Head, _, err = r.head.number()
+	}
+	return err
 }
 
 // chunk reads rows after the cursor. It reads one row more than it may scan, to detect

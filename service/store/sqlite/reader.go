@@ -20,6 +20,8 @@ type reader struct {
 	candidates candidateReader
 	// countEntries counts entries of the index.
 	countEntries *stmt
+	// begin and commit delimit a read transaction, head is the head of the log.
+	begin, commit, head *stmt
 }
 
 func newReader(ctx context.Context, path string) (*reader, error) {
@@ -39,6 +41,8 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 	r.listedUser = c.prepare(&err, listSelect+"WHERE user_id = ?")
 	r.candidates = newCandidateReader(&err, c)
 	r.countEntries = c.prepare(&err, countEntries)
+	r.begin, r.commit = c.prepare(&err, "BEGIN"), c.prepare(&err, "COMMIT")
+	r.head = c.prepare(&err, "SELECT position FROM meta")
 	for i, query := range listQueries {
 		r.lists[i] = c.prepare(&err, query)
 	}
@@ -46,4 +50,17 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 		return nil, errors.Join(err, c.close())
 	}
 	return r, nil
+}
+
+// snapshot runs f in a read transaction.
+func (r *reader) snapshot(f func() error) (err error) {
+	if err := r.begin.exec(); err != nil {
+		return err
+	}
+	defer func() {
+		if failure := r.commit.exec(); err == nil {
+			err = failure
+		}
+	}()
+	return f()
 }

@@ -184,6 +184,9 @@ func (m *Model) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 		last = &p.mark
 		scanned++
 	}
+	if query.Order == user.ByLastActivity && query.Where == nil {
+		page.Head = d.end.Position
+	}
 	return page, nil
 }
 

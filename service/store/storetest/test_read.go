@@ -170,6 +170,35 @@ var readTests = map[string]func(*harness){
 			}
 		}
 	},
+	"a list by last activity has the head of its instant": func(h *harness) {
+		const users = 100
+		written := make(chan error, 1)
+		go func() {
+			for i := range users {
+				op, err := user.NewCreate(user.User{Username: fmt.Sprintf("user %d", i), Email: fmt.Sprintf("u%d@example.org", i)})
+				if err == nil {
+					_, err = h.apply(user.Change{Op: op}) // one row each
+				}
+				if err != nil {
+					written <- err
+					return
+				}
+			}
+			written <- nil
+		}()
+		for head := int64(0); head < users; {
+			select {
+			case err := <-written:
+				h.check(err)
+			default:
+			}
+			page, err := h.store.List(h.ctx(), user.ListQuery{Order: user.ByLastActivity, MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20})
+			h.check(err)
+			if head = page.Head; head != int64(len(page.Users)) {
+				h.Fatalf("List() = %d users with the head %d, want the head after one row for each", len(page.Users), head)
+			}
+		}
+	},
 }
 
 // matchStatuses compares the results of Statuses and GetMany.
@@ -223,6 +252,7 @@ func (h *harness) fillUsers(n int) *modelData {
 		}
 		d.users[u.ID], d.keys[u.ID] = u, op.Keys
 	}
+	d.end = h.head()
 	return d
 }
 
