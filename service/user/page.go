@@ -70,7 +70,7 @@ type ListPage struct {
 	Users []*User
 	Next  *ListCursor // start of the next page; nil: this is the last page
 	// Head is the position of the log as of which the end of the list was read, if Next is nil. Only for
-	// ByLastActivity without Where.
+	// ByLastActivity without Created and Where.
 	Head int64
 }
 

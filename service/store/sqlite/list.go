@@ -80,7 +80,7 @@ func (l *lister) read(r *reader) error {
 	if l.source == fromSorted {
 		return l.sortedChunk(r)
 	}
-	if l.query.Order == user.ByLastActivity && l.query.Where == nil {
+	if l.query.Order == user.ByLastActivity && l.query.Created == (user.TimeRange{}) && l.query.Where == nil {
 		return r.snapshot(func() error { return l.headChunk(r) })
 	}
 	return l.chunk(r)

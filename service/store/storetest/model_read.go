@@ -184,7 +184,7 @@ func (m *Model) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 		last = &p.mark
 		scanned++
 	}
-	if query.Order == user.ByLastActivity && query.Where == nil {
+	if query.Order == user.ByLastActivity && query.Created == (user.TimeRange{}) && query.Where == nil {
 		page.Head = d.end.Position
 	}
 	return page, nil
