@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/yourorg/userservice/service/user"
@@ -114,4 +115,33 @@ func writeAndPurge(t *testing.T, s *Store) []string {
 		t.Fatal(err)
 	}
 	return values
+}
+
+// The write-ahead log of a running store keeps pages of a purged user until it is overwritten. README.md
+// names the size.
+func TestPurgeLeavesNoTraceInRunningStore(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, filepath.Join(dir, "users.db"))
+	values := writeAndPurge(t, s)
+	if len(traces(t, dir, values)) == 0 {
+		t.Error("no values in the write-ahead log after the purge, want some")
+	}
+	other, err := s.List(t.Context(), user.ListQuery{MaxUsers: 1, MaxScanned: 1, MaxBytes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := func() (n int) {
+		t.Helper()
+		if err := s.do(t.Context(), func(w *writer) (err error) { n, err = w.pagesWritten(); return err }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const limit = 40 << 20 >> 12 // pages
+	for begin := pages(); pages() < begin+limit; {
+		record(t, s, other.Users[0].ID, 500, strings.Repeat("x", user.MaxDetails/2))
+	}
+	if found := traces(t, dir, values); len(found) > 0 {
+		t.Errorf("values left after the write-ahead log was overwritten: %q", found)
+	}
 }
