@@ -200,7 +200,7 @@ func (r *rig) list(t *testing.T, req *userv1.ListUsersRequest) string {
 
 func TestListUsersFilter(t *testing.T) {
 	r := directory(t)
-	for _, test := range []struct{ filter, want string }{
+	tests := []struct{ filter, want string }{
 		{``, "Dora,Ann Miller,ANNA,Ann,Bob"},
 		{`  `, "Dora,Ann Miller,ANNA,Ann,Bob"},
 		{`status = ACTIVE`, "Ann Miller,ANNA,Ann"},
@@ -291,10 +291,16 @@ func TestListUsersFilter(t *testing.T) {
 		{`metadata.team = "blue" OR tags:"2026"`, "ANNA,Ann"},
 		{`tags:new OR username = "dora"`, "Dora,Bob"},
 		{`status = ACTIVE AND (tags:vip OR username = "bob")`, "Ann Miller,ANNA"},
-	} {
-		for _, size := range []int32{0, 1, 2} {
-			if got := r.list(t, &userv1.ListUsersRequest{Filter: test.filter, PageSize: size}); got != test.want {
-				t.Errorf("ListUsers(%s) with pages of %d = %s, want %s", test.filter, size, got, test.want)
+	}
+	for _, pruned := range []int{0, 2, 100} { // a filter on updated_at reads the log
+		if pruned > 0 {
+			r.prune(t, 0, pruned)
+		}
+		for _, test := range tests {
+			for _, size := range []int32{0, 1, 2} {
+				if got := r.list(t, &userv1.ListUsersRequest{Filter: test.filter, PageSize: size}); got != test.want {
+					t.Errorf("ListUsers(%s) with pages of %d, %d rows pruned = %s, want %s", test.filter, size, pruned, got, test.want)
+				}
 			}
 		}
 	}
