@@ -3,6 +3,7 @@ package sqlite
 import (
 	"cmp"
 	"database/sql/driver"
+	"math"
 	"slices"
 	"strings"
 
@@ -11,6 +12,9 @@ import (
 
 // maxSorted is the largest number of users with a condition that are sorted in memory.
 const maxSorted = 1000
+
+// gapEntries is the number of entries of the index from which the frequency of a part of a conjunction is estimated.
+const gapEntries = 64
 
 // Candidates are the first users of a condition or a range.
 const (
@@ -41,7 +45,11 @@ const (
 func (l *lister) plan(r *reader) error {
 	q := &l.query
 	if q.Where != nil {
-		l.match = indexQuery(q.Where)
+		where, err := r.candidates.rarestFirst(*q.Where)
+		if err != nil {
+			return err
+		}
+		l.match = indexQuery(&where)
 	}
 	after, before := l.positions()
 	from, until := micros(q.Created)
@@ -71,6 +79,31 @@ func (l *lister) plan(r *reader) error {
 		l.source = fromTerms
 	}
 	return nil
+}
+
+// rarestFirst sorts the parts of a conjunction: the users of the first one are compared with the others.
+func (r *candidateReader) rarestFirst(c user.Condition) (user.Condition, error) {
+	gaps := make([]uint64, len(c.All))
+	order := make([]int, len(c.All))
+	for i := range c.All {
+		ids, err := r.terms.ids(indexQuery(&c.All[i]), int64(gapEntries))
+		if err != nil {
+			return c, err
+		}
+		order[i], gaps[i] = i, math.MaxUint64
+		if len(ids) == gapEntries {
+			gaps[i] = uint64(ids[len(ids)-1] - ids[0]) //nolint:gosec,nolintlint // the IDs ascend
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(gaps[b], gaps[a]) })
+	sorted := make([]user.Condition, len(order))
+	for i, part := range order {
+		sorted[i] = c.All[part]
+	}
+	if len(sorted) > 0 {
+		c.All = sorted
+	}
+	return c, nil
 }
 
 // ids returns the integers in the first column.
@@ -126,7 +159,8 @@ func (l *lister) sortedChunk(r *reader) error {
 		}
 		next := s.cursors[0]
 		size, err := r.listed(next.ID, func(row []driver.Value) error {
-			if cursor, _, err := l.decode(row); err != nil || l.compare(cursor, next) != 0 {
+			u, keys, err := scanListed(row)
+			if err != nil || l.compare(l.cursorOf(u, keys), next) != 0 {
 				return err // the user has moved in the order
 			}
 			return l.add(row)
@@ -143,20 +177,16 @@ func (l *lister) sortedChunk(r *reader) error {
 
 // addCandidate keeps the cursor of a user that is part of the rest of the list.
 func (l *lister) addCandidate(row []driver.Value) error {
-	cursor, matches, err := l.decode(row)
-	if err == nil && matches && (l.cursor == nil || l.compare(cursor, l.cursor) > 0) && strings.HasPrefix(cursor.Key, l.query.Prefix) {
-		l.sorted.cursors = append(l.sorted.cursors, cursor)
-	}
-	return err
-}
-
-// decode returns the cursor of a row, and whether the user is selected.
-func (l *lister) decode(row []driver.Value) (cursor *user.ListCursor, matches bool, err error) {
 	u, keys, err := scanListed(row)
 	if err != nil {
-		return nil, false, err
+		return err
 	}
-	return l.cursorOf(u, keys), l.selects(u, keys), nil
+	cursor := l.cursorOf(u, keys)
+	inRest := strings.HasPrefix(cursor.Key, l.query.Prefix) && (l.cursor == nil || l.compare(cursor, l.cursor) > 0)
+	if inRest && l.selects(u, keys) {
+		l.sorted.cursors = append(l.sorted.cursors, cursor)
+	}
+	return nil
 }
 
 // compare compares cursors in the order of the list.

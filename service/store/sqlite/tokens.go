@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
@@ -98,8 +99,32 @@ func parseToken(word string) (token, error) {
 	return token(n), nil
 }
 
-// maxParts is the largest number of parts of a text that a query uses.
-const maxParts = 16
+// maxParts is the largest number of parts of a text that a query uses: each further one that is frequent costs more
+// than it excludes.
+const maxParts = 6
+
+// rareParts returns the parts of a text that are probably the rarest.
+func rareParts(text string) []token {
+	tokens := textTokens(nil, text)
+	slices.Sort(tokens)
+	tokens = slices.Compact(tokens)
+	slices.SortStableFunc(tokens, func(a, b token) int { return cmp.Compare(rarity(b), rarity(a)) })
+	return tokens[:min(len(tokens), maxParts)]
+}
+
+// rarity returns a larger number for parts of rarer bytes, as they are in names and addresses.
+func rarity(t token) (sum int) {
+	for ; t > 0; t >>= 8 {
+		switch c := byte(t); {
+		case strings.IndexByte("aeinorstl.@ ", c) >= 0:
+		case strings.IndexByte("jqvwxyz", c) >= 0, '0' <= c && c <= '9':
+			sum += 2
+		default:
+			sum++
+		}
+	}
+	return sum
+}
 
 // indexQuery returns a condition in the query language of the index. Users that match the query may not meet
 // the condition. Of the parts of a conjunction all but the first are also met by a sample of the users: two
@@ -109,10 +134,7 @@ func indexQuery(c *user.Condition) string {
 	case c.Term != "":
 		return joinTokens([]token{termToken(c.Term)})
 	case c.Contains != "":
-		tokens := textTokens(nil, c.Contains)
-		slices.Sort(tokens)
-		tokens = slices.Compact(tokens)
-		return "(" + strings.ReplaceAll(joinTokens(tokens[:min(len(tokens), maxParts)]), " ", " AND ") + ")"
+		return "(" + strings.ReplaceAll(joinTokens(rareParts(c.Contains)), " ", " AND ") + ")"
 	case c.Any != nil:
 		return "(" + joinQueries(c.Any, " OR ", "") + ")"
 	default:
