@@ -34,7 +34,7 @@ func (s *Service) WatchUsers(
 	}
 	s.setPosition(ctx, s.feed.Head().Position)
 	cursor := s.feed.UserCursor(feed.UserCursorOptions{
-		After: req.GetAfterActivityId(), ShowDeleted: req.GetShowDeleted(), Match: match.Match,
+		After: req.GetAfterActivityId(), ShowDeleted: req.GetShowDeleted(), Match: match.Match, Where: match.Condition(),
 	})
 	defer cursor.Close()
 	if err := stream.Send(nil); err != nil { // send the header

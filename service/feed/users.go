@@ -19,6 +19,7 @@ type UserCursorOptions struct {
 	After       int64
 	ShowDeleted bool
 	Match       func(*user.User, user.Keys) bool // nil: all users match
+	Where       *user.Condition                  // that all matching users meet; nil: none
 }
 
 // UserChange is the newest state of a user. Cursors share the user, which must not be modified.
@@ -61,7 +62,8 @@ type UserCursor struct {
 	// removalsAfter is the position up to which the client cannot have received a user that is
 	// removed at that position.
 	removalsAfter int64
-	window        int // generation of the window that the cursor reads; 0: it reads the store
+	window        int  // generation of the window that the cursor reads; 0: it reads the store
+	sparse        bool // few of the users read match
 }
 
 // wakeups are the part of a Cursor that a UserCursor has too.
@@ -109,14 +111,19 @@ func (c *UserCursor) Read(ctx context.Context) (UserPage, error) {
 	if page, ok := c.readWindow(); ok {
 		return page, nil
 	}
-	query := c.cursor.query
-	read, err := c.feed.readUsers(ctx, usersQuery{
-		after: c.Position(), removalsAfter: c.removalsAfter, matches: c.matches, maxUsers: query.MaxRows, maxBytes: query.MaxBytes,
-	})
+	query := usersQuery{
+		after: c.Position(), removalsAfter: c.removalsAfter, matches: c.matches,
+		maxUsers: c.cursor.query.MaxRows, maxBytes: c.cursor.query.MaxBytes,
+	}
+	if c.sparse && query.after < query.removalsAfter {
+		query.where = c.opts.Where
+	}
+	read, err := c.feed.readUsers(ctx, query)
 	if err != nil {
 		return UserPage{}, cmp.Or(c.Drained(), err) // with the position of this cursor
 	}
 	c.cursor.advance(read.through)
+	c.sparse = c.sparse || sparseFactor*len(read.changes) < read.scanned
 	if read.done {
 		c.window = c.feed.window.join(read.through) //nolint:contextcheck // the window is read for all cursors
 	}

@@ -13,6 +13,9 @@ const (
 	// userPageScanned bounds the users scanned for one page, and purgePageRows the purges in it.
 	userPageScanned = 1024
 	purgePageRows   = 256
+	// sparseFactor is the number of users scanned for one that matches from which the condition of the filter is
+	// used. The store evaluates it once for each page.
+	sparseFactor = 8
 )
 
 // usersQuery selects a page of changes.
@@ -20,6 +23,8 @@ type usersQuery struct {
 	after         int64
 	removalsAfter int64 // no removals up to here
 	matches       func(*user.User, user.Keys) bool
+	// where makes the read end at removalsAfter: of the users that do not match, only removals are of interest.
+	where *user.Condition
 
 	maxUsers, maxBytes int
 }
@@ -29,6 +34,7 @@ type usersRead struct {
 	changes []UserChange
 	through int64 // every change up to here was read
 	done    bool  // the changes up to here are the state of the users at through
+	scanned int   // number of users scanned
 }
 
 // readUsers reads changes from the store.
@@ -59,17 +65,22 @@ func (f *Feed) readUsers(ctx context.Context, query usersQuery) (usersRead, erro
 func (f *Feed) changedUsers(ctx context.Context, query usersQuery) (usersRead, error) {
 	var read usersRead
 	var removed []UserChange
-	page, err := f.store.List(ctx, user.ListQuery{
+	list := user.ListQuery{
 		Order: user.ByLastActivity, After: &user.ListCursor{Position: query.after, ID: math.MaxInt64}, ShowDeleted: true,
 		MaxUsers: query.maxUsers, MaxBytes: query.maxBytes, MaxScanned: userPageScanned,
 		Match: func(u *user.User, keys user.Keys) bool {
+			read.scanned++
 			if query.matches(u, keys) {
 				return true
 			}
 			removed = append(removed, UserChange{Position: u.LastActivityID, UserID: u.ID})
 			return false
 		},
-	})
+	}
+	if query.where != nil {
+		list.Where, list.BeforeActivity = query.where, query.removalsAfter+1
+	}
+	page, err := f.store.List(ctx, list)
 	if err != nil {
 		return read, err
 	}
@@ -81,11 +92,13 @@ func (f *Feed) changedUsers(ctx context.Context, query usersQuery) (usersRead, e
 	for _, u := range page.Users {
 		read.changes = append(read.changes, UserChange{Position: u.LastActivityID, UserID: u.ID, User: u})
 	}
-	read.done = page.Next == nil
-	if read.done {
-		read.through = page.Head // the list is the state of the users at Head
-	} else {
+	switch {
+	case page.Next != nil:
 		read.through = page.Next.Position
+	case query.where != nil:
+		read.through = query.removalsAfter
+	default: // the list is the state of the users at Head
+		read.through, read.done = page.Head, true
 	}
 	return read, nil
 }

@@ -105,6 +105,16 @@ func (f *Filter) Order() user.Order {
 // Updated returns a range with updated_at of all matching users.
 func (f *Filter) Updated() user.TimeRange { return f.implied.updated }
 
+// Condition returns a condition that all matching users meet, nil if there is none.
+func (f *Filter) Condition() *user.Condition {
+	where := f.implied.conditions()
+	if len(where) == 0 {
+		return nil
+	}
+	condition := all(where)
+	return &condition
+}
+
 // Narrow restricts the query to a part of an index. It reports whether at most one user can match: an
 // exact key is the first of the keys with that prefix.
 func (f *Filter) Narrow(q *user.ListQuery) (atMostOne bool) {
