@@ -3,6 +3,7 @@ package feed_test
 import (
 	"strconv"
 	"testing"
+	"testing/synctest"
 
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
@@ -22,6 +23,23 @@ func TestDrainReturnsCursorPosition(t *testing.T) {
 	b.wantPosition(cursor.Drained(), page.Rows[len(page.Rows)-1].Position)
 	b.wantPosition(cursor.Wait(t.Context(), nil), page.Rows[len(page.Rows)-1].Position)
 	b.drainCursor(cursor) // waits for the prefetched page
+}
+
+// A waiting reader of a quiet user resumes at the head, not at its last row, which may be pruned by then.
+func TestDrainReturnsHeadForQuietCursor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		ids := b.createMany(2)
+		cursor := b.feed.Cursor(feed.CursorOptions{UserID: ids[0]})
+		defer cursor.Close()
+		b.drainCursor(cursor)
+		ended := make(chan error, 1)
+		go func() { ended <- cursor.Wait(t.Context(), nil) }()
+		synctest.Wait()
+		last := b.apply(&user.Record{ID: ids[1], Action: "other"}, user.Author{}).Position
+		b.feed.Drain()
+		b.wantPosition(<-ended, last)
+	})
 }
 
 func (b *bench) wantPosition(err error, want int64) {
