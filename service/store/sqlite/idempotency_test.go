@@ -88,6 +88,7 @@ func withRequestID(op user.Op, id int) user.Change {
 
 // Small requests to a large user store one copy of it, which expires with them.
 func TestStoredResultsShareALargeUser(t *testing.T) {
+	t.Parallel()
 	const requests = 200
 	for name, op := range map[string]func(id int64, i int) user.Op{
 		"without effect": func(id int64, _ int) user.Op { return &user.ReadBarrier{ID: id} },
@@ -126,6 +127,7 @@ func TestStoredResultsShareALargeUser(t *testing.T) {
 
 // The whole user is stored again after maxDifferences, and repeated requests return their first result.
 func TestStoredResultsRestoreALargeUser(t *testing.T) {
+	t.Parallel()
 	now := newTestClock()
 	s := openAt(t, now)
 	id := createLargeUser(t, s).ID
@@ -152,6 +154,7 @@ func TestStoredResultsRestoreALargeUser(t *testing.T) {
 
 // Random requests, with time that passes, to a large user: a repeated request returns its first result.
 func TestRepeatedRequestsToALargeUser(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		now := newTestClock()
 		s := openAt(t, now)
@@ -162,7 +165,7 @@ func TestRepeatedRequestsToALargeUser(t *testing.T) {
 			at     time.Time
 		}
 		var requests []request
-		for i := range rapid.IntRange(1, 40).Draw(r, "requests") {
+		for i := range rapid.IntRange(1, 15).Draw(r, "requests") {
 			change := withRequestID(drawOp(r, id), i)
 			result, err := user.ApplyOne(t.Context(), s, change)
 			if err != nil {
