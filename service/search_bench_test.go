@@ -2,7 +2,6 @@ package service_test
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -151,16 +150,27 @@ func fillSearchStore(b *testing.B, path string, n int) {
 		b.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	var pending []*user.Pending
+	type submitted struct {
+		batch   user.Batch
+		pending *user.Pending
+	}
+	var inFlight []submitted
+	submit := func(batch user.Batch) { inFlight = append(inFlight, submitted{batch, s.Submit(b.Context(), batch)}) }
 	wait := func(keep int) {
-		for len(pending) > keep {
-			results, err := pending[0].Wait(context.Background())
+		for len(inFlight) > keep {
+			first := inFlight[0]
+			inFlight = inFlight[1:]
+			results, err := first.pending.Wait(b.Context())
+			if user.HasReason(err, user.Overloaded) { // the disk has hung; a probe waits for it
+				if err = s.Probe(b.Context()); err == nil {
+					submit(first.batch)
+				}
+			}
 			if err != nil {
 				b.Fatal(err)
 			}
-			pending = pending[1:]
 			if suspend := suspensions(results); len(suspend.Changes) > 0 {
-				pending = append(pending, s.Submit(b.Context(), suspend))
+				submit(suspend)
 			}
 		}
 	}
@@ -174,7 +184,7 @@ func fillSearchStore(b *testing.B, path string, n int) {
 			batch.Changes = append(batch.Changes, user.Change{Op: op})
 			done++
 		}
-		pending = append(pending, s.Submit(b.Context(), batch))
+		submit(batch)
 		wait(8)
 	}
 	wait(0)
