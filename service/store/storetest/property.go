@@ -220,17 +220,31 @@ func (p *comparison) compareLog(r *rapid.T, query user.LogQuery) {
 // compareTerms compares the users with some terms.
 func (p *comparison) compareTerms(r *rapid.T) {
 	status, tags, metadata := user.FieldByName("status"), user.FieldByName("tags"), user.FieldByName("metadata")
-	for _, where := range []user.Condition{
+	orders := []user.Order{user.ByUsername, user.ByEmail, user.ByLastActivity} // the IDs of the model differ
+	for i, where := range []user.Condition{
 		{Term: status.StatusTerm(user.StatusActive)}, {Term: tags.ElementTerm("y")}, {Term: tags.PresentTerm()},
 		{Term: metadata.KeyTerm("k")}, {Term: metadata.PairTerm("k", "anna")}, {Contains: "ann"}, {Contains: "@example"},
 	} {
-		q := user.ListQuery{Order: user.ByUsername, Where: &where, Match: where.Meets, MaxUsers: 1000, MaxScanned: 1000, MaxBytes: 1 << 20, ShowDeleted: true}
-		want, wantErr := p.model.List(r.Context(), q)
-		got, gotErr := p.store.List(r.Context(), q)
-		if wantErr != nil || gotErr != nil {
-			r.Fatal(wantErr, gotErr)
+		q := user.ListQuery{
+			Order: orders[i%len(orders)], Desc: i%2 == 1, Where: &where, Match: where.Meets, ShowDeleted: true,
+			MaxUsers: 2, MaxScanned: 1000, MaxBytes: 1 << 20,
 		}
-		p.same(r, fmt.Sprintf("users with %+v", where), p.normalizeUsers(want.Users, true), p.normalizeUsers(got.Users, false))
+		want, got := p.pages(r, p.model, q), p.pages(r, p.store, q)
+		p.same(r, fmt.Sprintf("users with %+v", where), p.normalizeUsers(want, true), p.normalizeUsers(got, false))
+	}
+}
+
+// pages returns the users of all pages.
+func (p *comparison) pages(r *rapid.T, store user.Store, q user.ListQuery) (users []*user.User) {
+	for {
+		page, err := store.List(r.Context(), q)
+		if err != nil {
+			r.Fatal(err)
+		}
+		users = append(users, page.Users...)
+		if q.After = page.Next; q.After == nil {
+			return users
+		}
 	}
 }
 
