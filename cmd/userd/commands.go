@@ -141,7 +141,10 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 		return err
 	}
 	indexing := &lateBar{to: to, unit: "users indexed"}
-	store, storage, err := server.OpenStore(ctx, all.Store, c.TrustClock, indexing.set, log, metrics)
+	store, storage, err := server.OpenStore(ctx, all.Store, c.TrustClock, func(done, total int) {
+		extendStart()
+		indexing.set(done, total)
+	}, log, metrics)
 	indexing.end()
 	if err != nil {
 		return errors.Join(err, tracing.Shutdown(ctx))

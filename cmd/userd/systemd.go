@@ -37,6 +37,11 @@ func activatedSockets() (s sockets, err error) {
 	return s, nil
 }
 
+// extendStart extends the timeout of systemd for the start by a minute. It does nothing without NOTIFY_SOCKET.
+func extendStart() {
+	_, _ = daemon.SdNotify(false, "EXTEND_TIMEOUT_USEC=60000000") // notifySystemd reports errors
+}
+
 // notifySystemd sends READY=1, and STOPPING=1 when ctx is done. It does nothing without
 // NOTIFY_SOCKET.
 func notifySystemd(ctx context.Context, log *slog.Logger) {
