@@ -33,7 +33,10 @@ shared_modules := \
 	google.golang.org/protobuf
 
 # The race detector needs a C compiler; without one, the tests run without it.
-race := $(if $(shell command -v $${CC:-gcc}),-race)
+# The translated C of SQLite is not instrumented, which saves four fifths of the time of tests with a store; the Go code
+# around it is.
+uninstrumented := modernc.org/sqlite/lib modernc.org/libc/... modernc.org/memory
+race := $(if $(shell command -v $${CC:-gcc}),-race $(foreach p,$(uninstrumented),'-gcflags=$p=-race=false -d=checkptr=0'))
 
 # Hand-written Go files of all modules.
 gofiles = git ls-files --cached --others --exclude-standard '*.go' ':!gen/user'
