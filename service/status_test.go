@@ -302,6 +302,39 @@ func TestWatchUserStatus(t *testing.T) {
 	}
 }
 
+// A client that received position 0 with its epoch resumes there: it may have watched an empty store.
+func TestStatusStreamsResumeAtPosition0(t *testing.T) {
+	r := newRig(t)
+	client := r.client(t)
+	epoch := r.feed.Head().Epoch
+	a := r.create(t, "ann").GetUserId()
+	watch, err := client.WatchUserStatus(t.Context(), &userv1.WatchUserStatusRequest{All: true, Epoch: epoch})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !watch.Receive() || watch.Msg().GetUserId() != a || watch.Msg().GetActivityId() != 1 {
+		t.Errorf("WatchUserStatus = %v, %v, want user %d at position 1", watch.Msg(), watch.Err(), a)
+	}
+	sync, err := client.SyncUserStatus(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sync.Send(&userv1.UserStatusUpdate{Epoch: epoch}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sync.Receive(); err != nil { // the response
+		t.Fatal(err)
+	}
+	if got, err := sync.Receive(); err != nil || got.GetUserId() != a || got.GetActivityId() != 1 {
+		t.Errorf("SyncUserStatus = %v, %v, want user %d at position 1", got, err, a)
+	}
+	_ = watch.Close()
+	if err := sync.CloseRequest(); err != nil {
+		t.Error(err)
+	}
+	_ = sync.CloseResponse()
+}
+
 func TestWatchRequiresUsersOrAll(t *testing.T) {
 	r := newRig(t)
 	client := r.client(t)

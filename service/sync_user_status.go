@@ -113,6 +113,7 @@ func (r *statusReader) process(ctx context.Context, message *userv1.UserStatusUp
 	// Keep only the fields that the response needs: messages may be large.
 	response := pendingResponse{message: &userv1.UserStatusUpdate{
 		UserId: message.GetUserId(), ActivityId: message.GetActivityId(), ClientSeq: message.GetClientSeq(), Progress: message.GetProgress(),
+		Epoch: message.GetEpoch(),
 	}}
 	op, err := r.check(ctx, message)
 	if err != nil {
@@ -276,7 +277,11 @@ func (w *statusWriter) respond(ctx context.Context, in *statusReader, a *pending
 	if err == nil && a.message.GetUserId() == 0 {
 		// Start at the position of the response or at an earlier requested one, without a
 		// snapshot.
-		in.subscription.SubscribeAll(cmp.Or(a.message.GetActivityId(), update.GetActivityId()))
+		after := a.message.GetActivityId()
+		if a.message.GetEpoch() == "" { // with an epoch, 0 is the position before the first row
+			after = cmp.Or(after, update.GetActivityId())
+		}
+		in.subscription.SubscribeAll(after)
 	}
 	return nil
 }

@@ -41,7 +41,10 @@ func (s *Service) WatchUserStatus(
 		defer w.beat.Stop()
 	}
 	if req.GetAll() {
-		subscription.SubscribeAll(cmp.Or(after, s.feed.Head().Position))
+		if req.GetEpoch() == "" { // with an epoch, 0 is the position before the first row
+			after = cmp.Or(after, s.feed.Head().Position)
+		}
+		subscription.SubscribeAll(after)
 	} else if err := w.sendInitial(ctx, req.GetUserIds(), after); err != nil {
 		return err
 	}

@@ -364,7 +364,8 @@ type UserStatusUpdate struct {
 	// In a response: position of the change that set this status. In a request to
 	// follow: send the changes since this position instead of the current status; the item
 	// fails with OUT_OF_RANGE if rows after it are no longer retained.
-	// Default 0: the current status.
+	// Default 0: the current status (of user 0: none; with epoch, the changes since the first
+	// row).
 	ActivityId int64 `protobuf:"varint,4,opt,name=activity_id,json=activityId,proto3" json:"activity_id,omitempty"`
 	// In a response: this item failed; the stream continues. It has a code and a
 	// message but no details, because JSON clients cannot decode google.protobuf.Any

@@ -2285,7 +2285,8 @@ type WatchUserStatusRequest struct {
 	// Default: false.
 	All bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
 	// Start with the changes since this position instead of the current statuses. OUT_OF_RANGE
-	// if rows after it are no longer retained. Default 0: the current statuses (with all: none).
+	// if rows after it are no longer retained. Default 0: the current statuses (with all: none;
+	// with all and epoch: the changes since the first row).
 	AfterActivityId int64 `protobuf:"varint,3,opt,name=after_activity_id,json=afterActivityId,proto3" json:"after_activity_id,omitempty"`
 	// Epoch of after_activity_id; another epoch is OUT_OF_RANGE. Default: not checked. At
 	// most 64 characters.
