@@ -19,6 +19,15 @@ const (
 	allIndexed = math.MaxInt64
 )
 
+// prepareIndex builds the index if it is incomplete. It reports whether there are unused tokens.
+func (w *writer) prepareIndex(ctx context.Context) (unused bool, err error) {
+	if err := buildIndex(ctx, w.conn, w.store.opts); err != nil {
+		return false, err
+	}
+	_, unused, err = w.firstUnused.number()
+	return unused, err
+}
+
 // buildIndex writes the index of users stored before there was one. An interrupted build continues where it
 // ended.
 func buildIndex(ctx context.Context, c *conn, opts Options) (err error) {

@@ -14,9 +14,9 @@ const (
 	cleanTokens   = 64
 )
 
-// scheduleCleaning starts to remove unused tokens from the index in the background.
-func (s *Store) scheduleCleaning() {
-	if s.cleaning.CompareAndSwap(false, true) {
+// cleanIf starts to remove unused tokens from the index in the background, if there are any.
+func (s *Store) cleanIf(unused bool) {
+	if unused && s.cleaning.CompareAndSwap(false, true) {
 		time.AfterFunc(cleanInterval, s.clean)
 	}
 }
@@ -33,9 +33,7 @@ func (s *Store) clean() {
 		},
 		end: func(_ []user.Result, err error) {
 			s.cleaning.Store(false)
-			if more && err == nil {
-				s.scheduleCleaning()
-			}
+			s.cleanIf(more && err == nil)
 		},
 	})
 	if err != nil {

@@ -158,7 +158,8 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.session, err = findSession(w.conn, s.lock.file); err != nil {
 		return err
 	}
-	if err := buildIndex(ctx, w.conn, s.opts); err != nil {
+	unused, err := w.prepareIndex(ctx)
+	if err != nil {
 		return err
 	}
 	if s.pool, err = newPool(ctx, s.disk, s.opts.Logger, s.heavy); err != nil {
@@ -176,7 +177,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	s.finished = make(chan struct{})
 	go s.write() //nolint:contextcheck,nolintlint // outlives ctx
 	s.checkIntegrity(ctx)
-	s.scheduleCleaning()
+	s.cleanIf(unused)
 	return nil
 }
 

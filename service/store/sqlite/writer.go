@@ -368,9 +368,7 @@ func (s *Store) transaction(g *group, savepoints bool) error {
 		s.opts.OnCommit(CommitStats{Changes: g.changes, Sync: duration})
 	}
 	s.publish(head, w.committed)
-	if unused {
-		s.scheduleCleaning()
-	}
+	s.cleanIf(unused)
 	return nil
 }
 
