@@ -36,6 +36,24 @@ func keysOf(u *user.User) user.Keys {
 	return user.Keys{Username: username, Email: email}
 }
 
+// violated returns a restriction of the query of a filter that u does not meet. The store reads only users that
+// meet all.
+func violated(f *filter.Filter, u *user.User) string {
+	var q user.ListQuery
+	f.Narrow(&q)
+	switch created, keys := q.Created, keysOf(u); {
+	case q.Where != nil && !q.Where.Meets(u, keys):
+		return fmt.Sprintf("the condition %v, want its term in User.Terms", *q.Where)
+	case u.LastActivityID <= q.AfterActivity, q.BeforeActivity > 0 && u.LastActivityID >= q.BeforeActivity:
+		return "last_activity_id"
+	case u.CreatedAt.Before(created.From), !created.Until.IsZero() && !u.CreatedAt.Before(created.Until):
+		return "created_at"
+	case !strings.HasPrefix(keys.Username, q.Prefix) && !strings.HasPrefix(keys.Email, q.Prefix):
+		return "the prefix " + q.Prefix
+	}
+	return ""
+}
+
 // The table of fields decides which fields are supported.
 func TestEachFilterableField(t *testing.T) {
 	u, other := storetest.FilledUser(1), storetest.FilledUser(2)
@@ -56,6 +74,9 @@ func TestEachFilterableField(t *testing.T) {
 		if !compiled.Match(u, keysOf(u)) || compiled.Match(other, keysOf(other)) {
 			t.Errorf("%s matches %t, %t, want true of a user with this value, false of another one", text,
 				compiled.Match(u, keysOf(u)), compiled.Match(other, keysOf(other)))
+		}
+		if restricted := violated(&compiled, u); restricted != "" {
+			t.Errorf("%s restricts the query by %s, which a user with this value does not meet", text, restricted)
 		}
 	}
 }

@@ -157,15 +157,16 @@ func timeRestriction(field *user.Field, operator string, value *expr.Expr) (cond
 	if upper {
 		times.Until = at.Add(time.Microsecond) // the precision of stored times
 	}
-	if field.Name == "updated_at" {
+	switch field.Name {
+	case "updated_at":
 		c.implied.updated = times
-	} else {
+	case "created_at":
 		c.implied.created = times
 	}
 	return c, nil
 }
 
-// numberRestriction compares last_activity_id.
+// numberRestriction compares an integer.
 func numberRestriction(field *user.Field, operator string, value *expr.Expr) (condition, *user.Error) {
 	holds := compareOperators[operator]
 	if holds == nil {
@@ -176,6 +177,9 @@ func numberRestriction(field *user.Field, operator string, value *expr.Expr) (co
 		return condition{}, newErrorf("must compare %s with an integer from 0 to %d", field.Name, math.MaxInt64)
 	}
 	c := condition{match: func(u *user.User, _ user.Keys) bool { return holds(cmp.Compare(*field.Int(u), number)) }}
+	if field.Name != "last_activity_id" {
+		return c, nil
+	}
 	least, greatest := number, number // that match
 	switch operator {
 	case filtering.FunctionGreaterThan:
