@@ -116,6 +116,14 @@ func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, 
 	return page, err
 }
 
+// Count implements user.Store.
+func (s *Store) Count(ctx context.Context, query user.ListQuery) (user.Count, error) {
+	ctx, span := s.start(ctx, "Count")
+	count, err := s.Store.Count(ctx, query)
+	finish(span, err)
+	return count, err
+}
+
 // Log implements user.Store.
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
 	ctx, span := s.start(ctx, "Log")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -60,6 +62,11 @@ func (s *fakeStore) List(ctx context.Context, _ user.ListQuery) (user.ListPage, 
 	return user.ListPage{Users: make([]*user.User, 5)}, s.err
 }
 
+func (s *fakeStore) Count(ctx context.Context, _ user.ListQuery) (user.Count, error) {
+	s.record(ctx)
+	return user.Count{Users: 6}, s.err
+}
+
 func (s *fakeStore) Log(ctx context.Context, _ user.LogQuery) (user.LogPage, error) {
 	s.record(ctx)
 	return user.LogPage{Rows: make([]user.Activity, 4)}, s.err
@@ -102,6 +109,7 @@ var reads = map[string]func(context.Context, user.Store) error{
 		return err
 	},
 	"store.List returned_rows=5": func(ctx context.Context, s user.Store) error { _, err := s.List(ctx, user.ListQuery{}); return err },
+	"store.Count":                func(ctx context.Context, s user.Store) error { _, err := s.Count(ctx, user.ListQuery{}); return err },
 	"store.Log returned_rows=4":  func(ctx context.Context, s user.Store) error { _, err := s.Log(ctx, user.LogQuery{}); return err },
 }
 
@@ -119,6 +127,23 @@ func TestReadsAreChildSpansOfTheCall(t *testing.T) {
 		if len(spans) != 1 || describe(spans[0]) != want || spans[0].Parent().SpanID() != call.SpanContext().SpanID() ||
 			!inner.spanContext.Equal(spans[0].SpanContext()) {
 			t.Errorf("spans = %v, want one child span %s", spans, want)
+		}
+	}
+}
+
+// untraced are the operations without spans: those of maintenance, and those that read memory only.
+var untraced = []string{"Head", "First", "Observe", "DuePurges", "Redact", "ExpireRequestIDs", "Prune", "Probe", "Close"}
+
+func TestEachOperationIsTracedOrListed(t *testing.T) {
+	listed := slices.Concat(untraced, []string{"Submit"}) // TestSubmitSpanEndsWhenBatchCompletes
+	for want := range reads {
+		name, _, _ := strings.Cut(strings.TrimPrefix(want, "store."), " ")
+		listed = append(listed, name)
+	}
+	store := reflect.TypeFor[user.Store]()
+	for i := range store.NumMethod() {
+		if name := store.Method(i).Name; !slices.Contains(listed, name) {
+			t.Errorf("%s is neither in reads nor in untraced", name)
 		}
 	}
 }
