@@ -87,13 +87,32 @@ func checkLimits(t *testing.T, f *user.Field, inUser, inCreate fieldLimits) {
 	}
 }
 
-// The description of update_mask lists the writable fields.
-func TestUpdateMaskIsDocumented(t *testing.T) {
+// The comments of the proto files that list fields list those of the table.
+func TestFieldListsAreDocumented(t *testing.T) {
 	document := strings.Join(strings.Fields(gen.OpenAPI()), " ")
-	want := "Fields to apply: " + strings.Join(user.WritableFields().Names(), ", ") + ", or metadata.<key>"
-	if !strings.Contains(document, want) {
-		t.Errorf("the OpenAPI document does not contain %q", want)
+	var withheld user.FieldSet
+	for i := range user.Fields() {
+		if f := &user.Fields()[i]; f.Writable && !f.Public {
+			withheld = withheld.With(f)
+		}
 	}
+	for place, want := range map[string]string{
+		"UpdateUserRequest.update_mask": "Fields to apply: " + strings.Join(user.WritableFields().Names(), ", ") + ", or metadata.<key>",
+		"User":                          "The writable fields of an update are " + enumeration(user.WritableFields()) + ";",
+		"ListUsersRequest.filter":       "AIP-160 over " + enumeration(user.FilterableFields()) + ", also",
+		"UserService":                   `"[withheld]" instead of values of ` + enumeration(withheld) + ",",
+	} {
+		if !strings.Contains(document, want) {
+			t.Errorf("comment of %s in the OpenAPI document does not contain %q", place, want)
+		}
+	}
+}
+
+// enumeration returns "a, b and c".
+func enumeration(set user.FieldSet) string {
+	names := set.Names()
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 func TestEachFieldIsConverted(t *testing.T) {

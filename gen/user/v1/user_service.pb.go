@@ -312,7 +312,7 @@ type BatchGetUsersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The users: 1 to 1000, each greater than 0, without duplicates.
 	UserIds []int64 `protobuf:"varint,1,rep,packed,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
-	// Fields of User to return, as in GetUserRequest. Default: all.
+	// Fields of User to return, as in GetUserRequest. Default: all. At most 64.
 	Fields        []string `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -434,8 +434,8 @@ type ListUsersRequest struct {
 	// next_page_token of the previous page, with the other fields unchanged.
 	// Default: the first page. At most 4096 bytes.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Filter in the language of AIP-160 over username, email, status, tags, metadata,
-	// created_at, updated_at and last_activity_id, also in lowerCamelCase, and search.
+	// Filter in the language of AIP-160 over username, email, status, created_at,
+	// updated_at, tags, metadata and last_activity_id, also in lowerCamelCase, and search.
 	// Examples: status = ACTIVE; search = "ann"; username = "ann*";
 	// email = "*@example.org"; tags:"vip" AND metadata.team = "red"; metadata:"team" (has
 	// the key); last_activity_id > 1000. Default: all. At most 2048 bytes.
@@ -461,7 +461,7 @@ type ListUsersRequest struct {
 	// suffix " desc" for descending order. The last two are the same order. A user that changes
 	// between two pages moves to its end: ascending pages miss no change, descending
 	// pages may. Default: the field of a prefix in the filter; for a filter on only
-	// updated_at, last_activity_id or created_at this field; else user_id.
+	// updated_at, last_activity_id or created_at this field; else user_id. At most 64 bytes.
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// Include deleted users. Default: false.
 	ShowDeleted bool `protobuf:"varint,5,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
@@ -776,7 +776,7 @@ type UpdateUserRequest struct {
 	// ignored.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Apply the change only if this is the etag of the current version, else ABORTED.
-	// Default: unconditional.
+	// Default: unconditional. At most 64 characters.
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	// UUID that makes the request idempotent for 24 hours. Default: none.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -900,7 +900,8 @@ type DeleteUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user, greater than 0.
 	UserId int64 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Delete only if this is the etag of the current version. Default: unconditional.
+	// Delete only if this is the etag of the current version. Default: unconditional. At
+	// most 64 characters.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// UUID that makes the request idempotent for 24 hours. Default: none.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1010,7 +1011,8 @@ type UndeleteUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user, greater than 0.
 	UserId int64 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Undelete only if this is the etag of the current version. Default: unconditional.
+	// Undelete only if this is the etag of the current version. Default: unconditional. At
+	// most 64 characters.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// UUID that makes the request idempotent for 24 hours. Default: none.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1120,7 +1122,8 @@ type PurgeUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user, greater than 0. It must be deleted.
 	UserId int64 `protobuf:"varint,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Purge only if this is the etag of the current version. Default: unconditional.
+	// Purge only if this is the etag of the current version. Default: unconditional. At
+	// most 64 characters.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// UUID that makes the request idempotent for 24 hours. Default: none.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1794,7 +1797,8 @@ type StreamUserActivitiesRequest struct {
 	// later in the stream: it never has a gap. Default 0: from the first row; with epoch, after
 	// position 0.
 	AfterActivityId int64 `protobuf:"varint,3,opt,name=after_activity_id,json=afterActivityId,proto3" json:"after_activity_id,omitempty"`
-	// Only rows with one of these actions, at most 64. Default: all.
+	// Only rows with one of these actions: at most 64, each of 1 to 64 characters.
+	// Default: all.
 	Actions []string `protobuf:"bytes,4,rep,name=actions,proto3" json:"actions,omitempty"`
 	// End the stream with OK when it has caught up. Default: false, continue live.
 	ReplayOnly bool `protobuf:"varint,5,opt,name=replay_only,json=replayOnly,proto3" json:"replay_only,omitempty"`
@@ -1909,7 +1913,8 @@ type ListUserActivitiesRequest struct {
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Order. Default: newest first, down to the oldest row that is retained.
 	Order ActivityOrder `protobuf:"varint,4,opt,name=order,proto3,enum=user.v1.ActivityOrder" json:"order,omitempty"`
-	// Only rows with one of these actions, at most 64. Default: all.
+	// Only rows with one of these actions: at most 64, each of 1 to 64 characters.
+	// Default: all.
 	Actions       []string `protobuf:"bytes,5,rep,name=actions,proto3" json:"actions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
