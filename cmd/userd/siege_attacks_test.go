@@ -18,6 +18,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/user"
 )
 
 const (
@@ -436,11 +437,13 @@ func watchAll(n int) func(a *attacker) error {
 	}
 }
 
-// largeUpdates is a message of 1000 updates with 64 tags and 64 pairs each.
+// largeUpdates is a message of 1000 valid updates with as many tags and pairs as are allowed.
 func (a *attacker) largeUpdates() []byte {
 	u := &userv1.User{Metadata: make(map[string]string)}
-	for i := range 64 {
+	for i := range user.MaxTags {
 		u.Tags = append(u.Tags, strconv.Itoa(i))
+	}
+	for i := range user.MaxMetadata {
 		u.Metadata[strconv.Itoa(i)] = ""
 	}
 	req := new(userv1.UpdateUsersRequest)

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/user"
@@ -104,21 +105,11 @@ func TestRedactByPermission(t *testing.T) {
 
 func newMessage(t *testing.T, d protoreflect.MessageDescriptor) protoreflect.Message {
 	t.Helper()
-	for _, m := range []proto.Message{
-		&userv1.GetUserResponse{}, &userv1.BatchGetUsersResponse{}, &userv1.ListUsersResponse{}, &userv1.CreateUserResponse{},
-		&userv1.UpdateUserResponse{}, &userv1.DeleteUserResponse{}, &userv1.UndeleteUserResponse{},
-		&userv1.PurgeUserResponse{},
-		&userv1.BatchCreateUsersResponse{}, &userv1.BatchUpdateUsersResponse{}, &userv1.CreateUsersResponse{},
-		&userv1.UpdateUsersResponse{}, &userv1.UserActivity{}, &userv1.ListUserActivitiesResponse{},
-		&userv1.RecordUserActivityResponse{}, &userv1.UserStatusUpdate{}, &userv1.UpdateUserStatusResponse{},
-		&userv1.WatchUsersResponse{},
-	} {
-		if m.ProtoReflect().Descriptor().FullName() == d.FullName() {
-			return m.ProtoReflect()
-		}
+	message, err := protoregistry.GlobalTypes.FindMessageByName(d.FullName())
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("unknown message type %s", d.FullName())
-	return nil
+	return message.New()
 }
 
 // fill sets every field at every depth.
