@@ -33,7 +33,7 @@ type Config struct {
 
 	MaxCallDuration  time.Duration `group:"Timeouts:" default:"1m" help:"Maximum duration of a unary call."`
 	HeaderTimeout    time.Duration `group:"Timeouts:" default:"10s" help:"Timeout for a request header and for a TLS handshake."`
-	BodyTimeout      time.Duration `group:"Timeouts:" default:"30s" help:"Timeout for the body of a unary request."`
+	BodyTimeout      time.Duration `group:"Timeouts:" default:"30s" help:"Timeout for the body of a unary request, and for a message of a stream from its first byte."`
 	IdleTimeout      time.Duration `group:"Timeouts:" default:"3m" help:"Timeout after which a connection without calls is closed."`
 	KeepaliveTime    time.Duration `group:"Timeouts:" default:"60s" help:"Idle time after which the server sends an HTTP/2 PING."`
 	KeepaliveTimeout time.Duration `group:"Timeouts:" default:"5s" help:"Timeout for the acknowledgment of a PING."`
