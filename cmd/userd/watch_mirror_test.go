@@ -34,6 +34,7 @@ type mirror struct {
 	epoch    string
 	streams  int
 	synced   []snapshot
+	ended    bool // received one of the last users
 }
 
 // snapshot is a copy at a position.
@@ -80,7 +81,7 @@ func (m *mirror) read(ctx context.Context, t testing.TB) error {
 	}
 }
 
-// stream reads until one of the last users, until the stream fails, or cancels it at random.
+// stream reads until one of the last users and once synced, until the stream fails, or cancels it at random.
 func (m *mirror) stream(ctx context.Context, client userv1connect.UserServiceClient) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -125,13 +126,13 @@ func (m *mirror) receive(msg *userv1.WatchUsersResponse) (done bool, err error) 
 			return false, fmt.Errorf("user %v does not match", u)
 		}
 		m.copy[msg.GetUserId()] = e
-		return strings.HasPrefix(e.name, endUser), nil
+		m.ended = m.ended || strings.HasPrefix(e.name, endUser)
 	case msg.GetRemoved():
 		delete(m.copy, msg.GetUserId())
 	case msg.GetSynced():
 		m.synced = append(m.synced, snapshot{m.position, maps.Clone(m.copy)})
 	}
-	return false, nil
+	return m.ended && len(m.synced) > 0, nil
 }
 
 // compare compares the snapshots and the final copy with the log.
