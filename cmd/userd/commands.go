@@ -141,17 +141,20 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 		return err
 	}
 	indexing := &lateBar{to: to, unit: "users indexed"}
+	opening := server.NewOpening(c.Config, sockets.admin, metrics, log)
 	store, storage, err := server.OpenStore(ctx, all.Store, c.TrustClock, func(done, total int) {
 		extendStart()
 		indexing.set(done, total)
+		opening.Indexing(ctx, done, total)
 	}, log, metrics)
 	indexing.end()
+	adminListener := opening.End()
 	if err != nil {
 		return errors.Join(err, tracing.Shutdown(ctx))
 	}
 	s, err := server.New(ctx, c.Config, server.Parts{
 		Store: store, Storage: storage, Logger: log, Metrics: metrics, Tracing: tracing,
-		Listener: sockets.public, AdminListener: sockets.admin,
+		Listener: sockets.public, AdminListener: adminListener,
 	})
 	if err != nil {
 		_ = store.Close() // err is more important
