@@ -140,14 +140,6 @@ func (w *userWatch) sendChange(c *feed.UserChange) error {
 	return w.stream.Conn().Send(m)
 }
 
-func changeToProto(c *feed.UserChange, fields user.FieldSet) *userv1.WatchUsersResponse {
-	m := &userv1.WatchUsersResponse{UserId: c.UserID, ActivityId: c.Position, Removed: c.User == nil}
-	if c.User != nil {
-		m.User = userToProto(c.User, fields)
-	}
-	return m
-}
-
 // report sends the synced message and progress that are due.
 func (w *userWatch) report(atHead bool) error {
 	synced := atHead && !w.synced

@@ -28,6 +28,14 @@ type encodingKey struct {
 // messageBytes is the size of a message without lists, maps and texts, which it shares with its user.
 const messageBytes = 1 << 10
 
+func changeToProto(c *feed.UserChange, fields user.FieldSet) *userv1.WatchUsersResponse {
+	m := &userv1.WatchUsersResponse{UserId: c.UserID, ActivityId: c.Position, Removed: c.User == nil}
+	if c.User != nil {
+		m.User = userToProto(c.User, fields)
+	}
+	return m
+}
+
 // newSharedChange returns the message for a change with selected fields.
 func newSharedChange(c *feed.UserChange, fields user.FieldSet) (*sharedChange, error) {
 	m, err := c.Shared.Value(fields, func() (any, int, error) {
