@@ -11,8 +11,9 @@ const (
 	// capacityPercent is the part of the limit that can be reserved. The rest is for garbage,
 	// stacks, the runtime and the store.
 	capacityPercent = 60
-	// runtimePercent is the limit of the Go runtime, as a part of the limit.
-	runtimePercent = 90
+	// runtimePercent is the limit of the Go runtime, as a part of the limit. The page caches of SQLite, up to
+	// 70 MiB, are not in it.
+	runtimePercent = 84
 
 	callerShare          = 4  // one caller: a quarter of the capacity
 	anonymousShare       = 4  // all callers without credentials: a quarter
