@@ -41,9 +41,12 @@ func newSharedChange(c *feed.UserChange, fields user.FieldSet) (*sharedChange, e
 	m, err := c.Shared.Value(fields, func() (any, int, error) {
 		return &sharedChange{changeToProto(c, fields), fields, c.Shared}, messageBytes, nil
 	})
+	if err != nil {
+		return nil, err
+	}
 	shared, ok := m.(*sharedChange)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("shared message is a %T: %w", m, err)
+	if !ok {
+		return nil, fmt.Errorf("shared message is a %T", m)
 	}
 	return shared, nil
 }

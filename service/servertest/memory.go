@@ -20,7 +20,7 @@ func newMemoryListener() *memoryListener {
 	return &memoryListener{accepted: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// Addr returns a loopback address, which nobody listens on.
+// Addr returns a loopback address on which no socket listens.
 func (l *memoryListener) Addr() net.Addr { return loopback(1) }
 
 // Accept returns the next connection.
