@@ -60,11 +60,18 @@ run: ## Run the server from source (ARGS="--listen :8080" passes flags)
 .PHONY: test
 # The tests of the programs run them as processes. They run last and alone, because their
 # results depend on timing.
-test: ## Vet and test, with the race detector; Go alone (TESTFLAGS="-run X -v" adds flags)
+test: postgres ## Vet and test, with the race detector; Go alone (TESTFLAGS="-run X -v" adds flags)
 	go vet ./...
 	$(if $(race),,@echo 'no C compiler: without the race detector')
 	go test $(race) -timeout 9m $(TESTFLAGS) $$(go list ./... | grep -v /cmd/)
 	go test -timeout 9m $(TESTFLAGS) ./cmd/...
+
+.PHONY: postgres
+# The tests start a private server from these programs, see service/store/pgtest.
+postgres:
+	@if [[ -z "$${USERD_TEST_POSTGRES:-}" ]] && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && ! command -v postgres >/dev/null; then \
+		if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then apt-get install -y --no-install-recommends postgresql; \
+		else echo 'the tests need PostgreSQL: install it, or set USERD_TEST_POSTGRES to the URL of a server' >&2; exit 1; fi; fi
 
 .PHONY: lint
 lint: $(golangci) $(buf) $(protodeps) ## Lint the Go code and the proto files, and check the formatting

@@ -1,0 +1,189 @@
+package pgtest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	startTimeout = time.Minute
+	stopTimeout  = 20 * time.Second
+)
+
+// Server is a private server. Its methods are not safe for concurrent use.
+type Server struct {
+	dir      string // data, and the socket
+	programs string // folder of postgres and initdb
+
+	process *exec.Cmd // nil: stopped
+	ended   chan error
+	output  *lastLines
+}
+
+// NewServer creates the files of a server, with initdb.
+func NewServer() (*Server, error) {
+	programs, err := findPrograms()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "pg")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir, programs: programs}
+	if err := s.initialize(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return s, nil
+}
+
+func (s *Server) initialize() error {
+	if err := giveToServer(s.dir); err != nil {
+		return err
+	}
+	//nolint:gosec,noctx // an installed program; bounded by the timeout of the tests
+	initdb := exec.Command(filepath.Join(s.programs, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	initdb.Dir, initdb.SysProcAttr = s.dir, asServer()
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// URL returns the URL of the database postgres.
+func (s *Server) URL() string { return "postgres://postgres@/postgres?host=" + s.dir }
+
+// Socket returns the path of the Unix socket.
+func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") }
+
+// Start starts the server and waits until it accepts connections.
+func (s *Server) Start() error {
+	//nolint:gosec,noctx // an installed program; ended by Stop
+	process := exec.Command(filepath.Join(s.programs, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=",
+		"-c", "max_connections=300", "-c", "shared_buffers=128MB", "-c", "fsync=on", "-c", "log_min_messages=log")
+	process.Dir, process.SysProcAttr = s.dir, asServer()
+	messages, err := process.StderrPipe()
+	if err != nil {
+		return err
+	}
+	s.ended, s.output = make(chan error, 1), &lastLines{}
+	started, ready := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // the thread must not end before the server, see asServer
+		err := process.Start()
+		started <- err
+		if err == nil {
+			s.output.read(messages, "ready to accept connections", ready)
+			s.ended <- process.Wait()
+		}
+		runtime.UnlockOSThread()
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start postgres: %w", err)
+	}
+	s.process = process
+	select {
+	case <-ready:
+		return nil
+	case err := <-s.ended:
+		s.process = nil
+		return fmt.Errorf("postgres ended: %w\n%s", err, s.output.text())
+	case <-time.After(startTimeout):
+		return fmt.Errorf("postgres did not start in %v\n%s", startTimeout, s.output.text())
+	}
+}
+
+// Stop disconnects the clients and ends the server.
+func (s *Server) Stop() error { return s.end(syscall.SIGINT) }
+
+// Remove ends the server and removes its files.
+func (s *Server) Remove() error { return errors.Join(s.Stop(), os.RemoveAll(s.dir)) }
+
+// Kill ends the server without a checkpoint, as a crash does.
+func (s *Server) Kill() error { return s.end(syscall.SIGQUIT) }
+
+func (s *Server) end(signal os.Signal) error {
+	if s.process == nil {
+		return nil
+	}
+	process := s.process
+	s.process = nil
+	if err := process.Process.Signal(signal); err != nil {
+		return err
+	}
+	select {
+	case err := <-s.ended:
+		if signal == syscall.SIGQUIT {
+			err = nil // the exit status is not 0
+		}
+		return err
+	case <-time.After(stopTimeout):
+		return errors.Join(fmt.Errorf("postgres did not stop in %v", stopTimeout), process.Process.Kill())
+	}
+}
+
+// findPrograms returns the folder of the newest installed server.
+func findPrograms() (string, error) {
+	folders, err := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if err != nil {
+		return "", err
+	}
+	slices.Sort(folders)
+	slices.Reverse(folders)
+	if path, err := exec.LookPath("postgres"); err == nil {
+		folders = append(folders, filepath.Dir(path))
+	}
+	for _, folder := range append(folders, "/usr/local/bin", "/usr/local/pgsql/bin") {
+		if executable(folder, "postgres") && executable(folder, "initdb") {
+			return folder, nil
+		}
+	}
+	return "", fmt.Errorf("no PostgreSQL server found: install it (Debian: apt-get install postgresql), "+
+		"or set %s to the URL of a server on which databases may be created", Variable)
+}
+
+func executable(folder, name string) bool {
+	info, err := os.Stat(filepath.Join(folder, name))
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
+
+// lastLines keeps the end of the output of the server, for errors.
+type lastLines struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+// read reads the output, and closes found at the first line that contains the text.
+func (l *lastLines) read(r io.Reader, text string, found chan struct{}) {
+	const most = 20
+	for lines := bufio.NewScanner(r); lines.Scan(); {
+		if found != nil && strings.Contains(lines.Text(), text) {
+			close(found)
+			found = nil
+		}
+		l.mu.Lock()
+		if l.lines = append(l.lines, lines.Text()); len(l.lines) > most {
+			l.lines = l.lines[1:]
+		}
+		l.mu.Unlock()
+	}
+}
+
+func (l *lastLines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines, "\n")
+}
