@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"encoding/binary"
 	"sync/atomic"
 	"time"
 )
@@ -31,37 +30,9 @@ const (
 	// burstSeconds is the burst of a bucket, in seconds of its rate.
 	burstSeconds = 10
 	// lateDataBurst is the minimum burst of DATA frames for closed streams: a full connection
-	// window of small items, two frames each, can be in transit when a stream is answered early.
+	// window of small items, two frames each, can be in transit when a stream ends early.
 	lateDataBurst = 1 << 15
 )
-
-// CloseReason says why the server closed a connection.
-type CloseReason string
-
-// Frame limits that a connection can exceed.
-const (
-	ClosePings         CloseReason = "pings"
-	CloseSettings      CloseReason = "settings"
-	CloseResets        CloseReason = "resets"
-	CloseContinuations CloseReason = "continuations"
-	CloseWindowUpdates CloseReason = "window_updates"
-	CloseEmptyData     CloseReason = "empty_data"
-	CloseLateData      CloseReason = "late_data"
-	CloseOtherFrames   CloseReason = "other_frames"
-
-	// Reasons that are not frame limits: no memory for the connection, or an incomplete header
-	// block.
-	CloseMemory        CloseReason = "memory"
-	CloseHeaderTimeout CloseReason = "header_timeout"
-)
-
-// CloseReasons returns all reasons.
-func CloseReasons() []CloseReason {
-	return []CloseReason{
-		ClosePings, CloseSettings, CloseResets, CloseContinuations, CloseWindowUpdates, CloseEmptyData, CloseLateData, CloseOtherFrames,
-		CloseMemory, CloseHeaderTimeout,
-	}
-}
 
 // FrameLimits bound the frames of an HTTP/2 connection that do not advance any call. Frames that
 // are a normal consequence of calls are not charged: window updates for received data, the reset of
@@ -384,35 +355,4 @@ var refusedStream = [4]byte{0, 0, 0, 0x7}
 func (b *frameBudget) replaceErrorCode(p []byte) {
 	n := copy(p, refusedStream[len(refusedStream)-b.replace:])
 	b.replace -= n
-}
-
-// HTTP/2 error codes (RFC 9113, section 7) sent from here.
-const (
-	errEnhanceYourCalm    = 0xb
-	errInadequateSecurity = 0xc
-)
-
-// goAwayFor returns the GOAWAY frame for a reason.
-func goAwayFor(reason CloseReason, lastStream uint32) []byte {
-	switch reason {
-	case CloseMemory:
-		return goAway(errEnhanceYourCalm, lastStream, "server overloaded")
-	case CloseHeaderTimeout:
-		return goAway(errEnhanceYourCalm, lastStream, "header timeout")
-	default:
-		return goAway(errEnhanceYourCalm, lastStream, "too_many_"+string(reason))
-	}
-}
-
-// emptySettings returns a SETTINGS frame, the required first frame of a server (RFC 9113, section
-// 3.4).
-func emptySettings() []byte { return []byte{0, 0, 0, frameSettings, 0, 0, 0, 0, 0} }
-
-// goAway returns a GOAWAY frame. Clients may repeat the requests of streams after lastStream.
-func goAway(code, lastStream uint32, text string) []byte {
-	frame := make([]byte, 0, frameHeaderLen+8+len(text))
-	frame = append(frame, 0, 0, byte(8+len(text)), frameGoAway, 0, 0, 0, 0, 0)
-	frame = binary.BigEndian.AppendUint32(frame, lastStream)
-	frame = binary.BigEndian.AppendUint32(frame, code)
-	return append(frame, text...)
 }
