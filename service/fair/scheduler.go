@@ -1,10 +1,10 @@
 // Package fair shares the processors among callers.
 //
 // The Go runtime has no priorities: the goroutines of one caller's thousand requests run before
-// the one of another caller that comes after them. So a request runs in a slot of a Scheduler, and gives it
-// up while it waits for its body, the store, an event or its peer. There are as many slots as
-// processors, and one caller has one fewer at most. Requests that wait for a slot get one in turn by
-// caller, as in the API Priority and Fairness of Kubernetes.
+// the later request of another caller. Therefore a request runs in a slot of a Scheduler, and releases
+// it while it waits for its body, the store, an event or its peer. There are as many slots as
+// processors, and one caller holds at most one fewer while there are others. Free slots go to the
+// waiting callers round-robin, as in API Priority and Fairness of Kubernetes.
 package fair
 
 import (
@@ -20,17 +20,17 @@ const (
 	lendMoreAfter = 100 * time.Millisecond
 )
 
-// Scheduler hands out slots. It is safe for concurrent use.
+// Scheduler grants slots to requests. It is safe for concurrent use.
 type Scheduler struct {
 	mu      sync.Mutex
-	slots   int // in total, without those that are lent
+	slots   int // in total, without lent ones
 	free    int // negative while slots are lent
 	most    int // slots of one caller beside others
 	flows   map[string]*flow
 	waiting list[*flow] // flows with waiters, the next one first
 	queued  int         // waiters
-	granted uint64      // counts the slots that were handed out
-	lent    int64       // counts those that were lent
+	granted uint64      // number of slots granted so far
+	lent    int64       // number of slots lent so far
 	timed   bool        // the timer of lend runs
 	// settled is closed when granted reaches settledAt; nil: Settle does not wait.
 	settled   chan struct{}
@@ -59,16 +59,15 @@ func NewScheduler() *Scheduler {
 	return s
 }
 
-// Stats returns the number of slots that requests hold and of requests that wait for one, and counts
-// the slots that were lent.
+// Stats returns the numbers of slots held, of requests that wait for a slot, and of slots lent so far.
 func (s *Scheduler) Stats() (held, waiting int, lent int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.slots - s.free, s.queued, s.lent
 }
 
-// Slot is the right of one request to run. A nil or zero Slot always runs. A request with several
-// goroutines runs in one slot, which the first of them to wait gives up.
+// Slot is the right of one request to run. A nil or zero Slot always runs. The goroutines of a
+// request share its slot, and the first of them that waits releases it.
 type Slot struct {
 	scheduler *Scheduler // set by Open
 	flow      *flow      // nil: closed. This and held are under the lock of the scheduler.
@@ -86,7 +85,7 @@ func (t *Slot) Open(s *Scheduler, caller string) {
 	t.flow = s.flowOf(caller)
 }
 
-// Close gives the slot up for good. An Acquire that waits returns, as every later one does.
+// Close releases the slot. A waiting Acquire returns, and later ones return at once.
 func (t *Slot) Close() {
 	if !t.opened() {
 		return
@@ -101,7 +100,7 @@ func (t *Slot) Close() {
 	}
 }
 
-// Move makes the slot one of another caller.
+// Move assigns the slot to another caller.
 func (t *Slot) Move(caller string) {
 	if !t.opened() {
 		return
@@ -129,7 +128,8 @@ func (t *Slot) Acquire() {
 	}
 }
 
-// Release gives the slot up, and reports whether it was held.
+// Release releases the slot, and reports whether it was held. Every function that may block calls it
+// first; a release of a slot that is not held has no effect.
 func (t *Slot) Release() (held bool) {
 	if !t.opened() {
 		return false
@@ -140,16 +140,16 @@ func (t *Slot) Release() (held bool) {
 	return s.release(t)
 }
 
-// Resume acquires the slot again if Release gave it up.
+// Resume acquires the slot again if Release released it.
 func (t *Slot) Resume(held bool) {
 	if held {
 		t.Acquire()
 	}
 }
 
-// Settle waits until the requests that wait for a slot now have got one, but no longer than most.
-// Work that serves many requests at once calls it first, so that they share the work. At most one
-// goroutine calls it at a time.
+// Settle waits until each request that waits for a slot now has been granted one, at most for the
+// given time. Work that serves many requests at once calls it first, so that they share the work. At
+// most one goroutine may call it at a time.
 func (t *Slot) Settle(most time.Duration) {
 	if !t.opened() {
 		return
@@ -189,7 +189,7 @@ func (s *Scheduler) leave(f *flow) {
 	}
 }
 
-// limit returns the number of slots that one caller may have: all while there is no other caller.
+// limit returns the number of slots that one caller may hold: all while there is no other caller.
 func (s *Scheduler) limit() int {
 	if len(s.flows) == 1 {
 		return s.slots
@@ -221,7 +221,7 @@ func (s *Scheduler) acquire(t *Slot) {
 	s.waiters.Put(w)
 }
 
-// hand gives a slot to t, unless that has one or is closed.
+// hand grants a slot to t, unless t holds one or is closed.
 func (s *Scheduler) hand(t *Slot) {
 	if t.held || t.flow == nil {
 		return
@@ -235,7 +235,7 @@ func (s *Scheduler) hand(t *Slot) {
 	}
 }
 
-// release takes the slot of t back, and hands out what is free.
+// release releases the slot of t, and grants free slots to waiters.
 func (s *Scheduler) release(t *Slot) (held bool) {
 	if !t.held {
 		return false
@@ -249,7 +249,7 @@ func (s *Scheduler) release(t *Slot) (held bool) {
 	return true
 }
 
-// next hands a slot to the first waiter of the flow whose turn it is.
+// next grants a slot to the first waiter of the next flow.
 func (s *Scheduler) next() {
 	f := s.waiting.pop()
 	w := f.queue.pop()
@@ -262,8 +262,8 @@ func (s *Scheduler) next() {
 	w.wake <- struct{}{}
 }
 
-// lend hands out one slot more if none was granted for a time. Its arguments are those of the last
-// look: the slots granted by then, and for how long none was.
+// lend grants one additional slot if none was granted for a time. Its arguments are the state of the
+// previous check: the slots granted by then, and the time since the last grant.
 func (s *Scheduler) lend(granted uint64, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -283,7 +283,7 @@ func (s *Scheduler) lend(granted uint64, idle time.Duration) {
 	time.AfterFunc(lendAfter, func() { s.lend(granted, idle) })
 }
 
-// rotate makes the first caller with fewer slots the next one, and reports whether there is one.
+// rotate moves the first caller that holds fewer slots to the front, and reports whether there is one.
 func (s *Scheduler) rotate(slots int) bool {
 	for range s.waiting.len() {
 		if s.waiting.first().held < slots {
