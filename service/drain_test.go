@@ -16,7 +16,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// received is what one status stream delivered, and its resume position.
+// received has the statuses that one stream delivered, and its resume position.
 type received struct {
 	kind     string
 	newest   map[int64]int64 // position by user

@@ -11,7 +11,7 @@ import (
 var siegeAll = flag.Bool("siege", false, "run every attack of TestSiege, which takes minutes")
 
 const (
-	// siegeMemoryLimit is what --memory-limit=auto makes of a container of siegeMemory bytes.
+	// siegeMemoryLimit is the value of --memory-limit=auto in a container of siegeMemory bytes.
 	siegeMemoryLimit = "460MiB"
 	siegeMemory      = 512 << 20
 
@@ -29,8 +29,8 @@ const (
 	noiseFactor = 2
 	// servedShare is the share of the operations that have to keep the bound during an attack.
 	servedShare = 0.95
-	// shortShare and shortAfter take the places of servedShare and of all in make test, which shares
-	// its machine with whatever else runs: without fair shares not one read in five keeps the bound.
+	// shortShare and shortAfter replace servedShare and all in make test, which shares its machine with
+	// other processes. Without fair shares not one read in five keeps the bound.
 	shortShare, shortAfter = 0.5, 0.95
 	// recoveryTime lies between the end of an attack and the reads that all have to keep the bound.
 	recoveryTime = 5 * time.Second
@@ -48,7 +48,7 @@ type attack struct {
 	writes      bool // the well-behaved caller writes, too
 	flags       []string
 	run         func(a *attacker) error
-	// check looks at what the attack has left; nil: nothing beyond the memory and the latency.
+	// check checks the effects of the attack; nil: only the memory and the latency are checked.
 	check func(t *testing.T, s *siege)
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// entry is what a mirror and the log have of a user.
+// entry is the state of a user in a mirror and in the log.
 type entry struct {
 	name    string
 	status  userv1.UserStatus

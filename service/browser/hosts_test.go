@@ -28,13 +28,13 @@ func TestHostCheckOnlyOnLoopback(t *testing.T) {
 		"everywhere":    {&net.TCPAddr{IP: net.IPv6zero}, http.StatusNoContent},
 		"a socket":      {&net.UnixAddr{Name: "/run/userd"}, http.StatusNoContent},
 	} {
-		answer := httptest.NewRecorder()
+		response := httptest.NewRecorder()
 		handler := CheckHost(elsewhere{addr: test.addr}, nil, RefuseText, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusNoContent)
 		}))
-		handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://users.example.com/", http.NoBody))
-		if answer.Code != test.want {
-			t.Errorf("%s: got %d, want %d", name, answer.Code, test.want)
+		handler.ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://users.example.com/", http.NoBody))
+		if response.Code != test.want {
+			t.Errorf("%s: got %d, want %d", name, response.Code, test.want)
 		}
 	}
 }

@@ -319,8 +319,8 @@ func TestLedgerBalances(t *testing.T) {
 	}
 }
 
-// BenchmarkSmallCall is what one small call does: it opens, reserves three kinds, moves
-// to its principal, and releases.
+// BenchmarkSmallCall has the operations of one small call: open, reserve three kinds, move to the
+// principal, release.
 func BenchmarkSmallCall(b *testing.B) {
 	budget := unobserved(Options{})
 	b.ReportAllocs()

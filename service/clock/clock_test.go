@@ -144,7 +144,7 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// A store created while the clock is wrong follows the correction. Earliest stays behind until
+// A store created while the clock is wrong follows the correction. Earliest is not corrected until
 // the clock has been steady.
 func TestFresh(t *testing.T) {
 	for name, off := range map[string]time.Duration{"behind": -56 * year, "ahead": 64 * year} {

@@ -184,10 +184,10 @@ func TestASlotIsHeldOnce(t *testing.T) {
 		slot.Acquire()
 		slot.Acquire()
 		if s.free != 1 {
-			t.Errorf("got %d free slots behind two acquisitions, want 1", s.free)
+			t.Errorf("got %d free slots after two acquisitions, want 1", s.free)
 		}
 		if !slot.Release() || slot.Release() || s.free != 2 {
-			t.Errorf("got %d free slots behind two releases, want 2", s.free)
+			t.Errorf("got %d free slots after two releases, want 2", s.free)
 		}
 		s.free = 0
 		opened := make(chan string, 2)
@@ -206,7 +206,7 @@ func TestASlotIsHeldOnce(t *testing.T) {
 		slot.Release()
 		<-opened
 		if slot.Close(); s.free != 1 {
-			t.Errorf("got %d free slots behind Close, want 1", s.free)
+			t.Errorf("got %d free slots after Close, want 1", s.free)
 		}
 	})
 }
@@ -237,7 +237,7 @@ func TestNilSlotRuns(*testing.T) {
 	new(Slot).Open(nil, "a")
 }
 
-// Whatever requests do, no more run than there are slots, and none is lost.
+// In any order of operations no more requests run than there are slots, and no slot is lost.
 func TestSlotsAreConserved(t *testing.T) {
 	const slots = 3
 	s := newScheduler(slots)
@@ -322,7 +322,7 @@ func TestSettleWaitsForThoseThatWait(t *testing.T) {
 		synctest.Wait()
 		for i, slot := range slots {
 			if settled != (i == 2) {
-				t.Errorf("behind %d slots: settled is %v", i, settled)
+				t.Errorf("after %d slots: settled is %v", i, settled)
 			}
 			slot.Close()
 			synctest.Wait()

@@ -262,7 +262,7 @@ func (s *stream) poll() {
 	last := int64(0)
 	for _, c := range changes {
 		if c.Position <= last {
-			s.w.failf("Poll() has position %d behind %d", c.Position, last)
+			s.w.failf("Poll() has position %d after %d", c.Position, last)
 		}
 		last = c.Position
 		if s.waits(c.UserID) {

@@ -33,7 +33,7 @@ func createAndPurge(w *windowTest, _ int64) {
 	purge(w, w.apply(op).User.ID)
 }
 
-// What happens between two reads is the newest state of each user, from the window and from the store.
+// A read returns the newest state of each user that changed since the previous one, from the window and from the store.
 func TestUserCursorReturnsTheNewestState(t *testing.T) {
 	active, inactive := setStatus(user.StatusActive), setStatus(user.StatusInactive)
 	deleted := func(w *windowTest, id int64) { w.apply(&user.Delete{ID: id, Retention: time.Hour}) }

@@ -83,7 +83,7 @@ func callerFromHeader(r *http.Request) (auth.Caller, error) {
 	return caller, nil
 }
 
-// serve runs the handlers behind the interceptors and, if set, the middleware.
+// serve runs the handlers with the interceptors and, if set, the middleware.
 func serve(t *testing.T, middleware bool) *httptest.Server {
 	t.Helper()
 	policy := auth.NewPolicy(auth.ReflectionOff)

@@ -15,8 +15,8 @@ const compressMinBytes = 1024
 
 // newBodyError returns the error for an invalid body.
 func newBodyError(message string) *connect.Error {
-	answer, _ := intercept.ToConnect(user.NewFieldErrorf(bodyName, "%s", message))
-	return answer
+	err, _ := intercept.ToConnect(user.NewFieldErrorf(bodyName, "%s", message))
+	return err
 }
 
 // acceptsGzip reports whether the client accepts gzip.

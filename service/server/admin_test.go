@@ -27,12 +27,12 @@ func hosted(t *testing.T, url, host string) int {
 		t.Fatal(err)
 	}
 	request.Host = host
-	answer, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = answer.Body.Close()
-	return answer.StatusCode
+	_ = response.Body.Close()
+	return response.StatusCode
 }
 
 // DNS rebinding: the admin listener on a loopback address rejects foreign hosts.

@@ -79,12 +79,12 @@ func (g guarded) readStream(ctx context.Context, over2 bool, token, accept strin
 		return "", err
 	}
 	request.Header.Set("Accept", accept)
-	answer, err := g.as(over2, token).Do(request)
+	response, err := g.as(over2, token).Do(request)
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
 	return string(text), err
 }
 

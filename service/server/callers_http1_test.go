@@ -50,18 +50,18 @@ func TestRejectionDoesNotWaitForBody(t *testing.T) {
 			if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\n%s\r\n%s", request.path, request.header, request.body); err != nil {
 				t.Fatal(err)
 			}
-			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
 				t.Fatalf("no response: %v", err)
 			}
-			text, err := io.ReadAll(answer.Body)
-			_ = answer.Body.Close()
+			text, err := io.ReadAll(response.Body)
+			_ = response.Body.Close()
 			want := http.StatusUnauthorized
 			if name == "client stream" {
 				want = http.StatusOK // the error is in the end of the stream
 			}
-			if err != nil || answer.StatusCode != want || !answer.Close {
-				t.Errorf("got %d %s, %v; the connection is to close: %v", answer.StatusCode, text, err, answer.Close)
+			if err != nil || response.StatusCode != want || !response.Close {
+				t.Errorf("got %d %s, %v; the connection is to close: %v", response.StatusCode, text, err, response.Close)
 			}
 			if !bytes.Contains(text, []byte("unauthenticated")) && !bytes.Contains(text, []byte("CREDENTIALS_")) {
 				t.Errorf("got %q without a reason", text)

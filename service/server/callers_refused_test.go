@@ -36,9 +36,9 @@ func TestAuthFailuresAreRateLimited(t *testing.T) {
 		}
 	}
 	wantError(t, slowed, connect.CodeResourceExhausted, user.RateLimited)
-	answer, body := g.rest(t, "nonsense", resource{method: "GET", path: "/api/v1/users"})
-	if answer.StatusCode != http.StatusTooManyRequests || answer.Header.Get("Retry-After") == "" {
-		t.Errorf("REST = %d %s, want 429 with Retry-After", answer.StatusCode, body)
+	response, body := g.rest(t, "nonsense", resource{method: "GET", path: "/api/v1/users"})
+	if response.StatusCode != http.StatusTooManyRequests || response.Header.Get("Retry-After") == "" {
+		t.Errorf("REST = %d %s, want 429 with Retry-After", response.StatusCode, body)
 	}
 	if _, err := good.ListUsers(t.Context(), &userv1.ListUsersRequest{}); err != nil {
 		t.Errorf("authenticated caller: %v, want no error", err)

@@ -59,10 +59,10 @@ func TestPermissionsOfRequestContent(t *testing.T) {
 			}
 		}
 		for _, accept := range []string{"text/event-stream", "application/x-ndjson", "application/json"} {
-			answer, body := g.rest(t, g.token(t, "reader", time.Hour, auth.ActivitiesRead),
+			response, body := g.rest(t, g.token(t, "reader", time.Hour, auth.ActivitiesRead),
 				resource{method: "GET", path: "/api/v1/users/0/activities", accept: accept})
-			if answer.StatusCode != http.StatusForbidden || !strings.Contains(body, string(auth.ActivitiesReadAll)) {
-				t.Errorf("%s: got %d %s", accept, answer.StatusCode, body)
+			if response.StatusCode != http.StatusForbidden || !strings.Contains(body, string(auth.ActivitiesReadAll)) {
+				t.Errorf("%s: got %d %s", accept, response.StatusCode, body)
 			}
 		}
 	})
@@ -112,13 +112,13 @@ func TestPermissionsOfRequestContent(t *testing.T) {
 			if err := stream.Send(test.send); err != nil {
 				t.Fatal(err)
 			}
-			answer, err := stream.Receive()
+			response, err := stream.Receive()
 			if err != nil {
 				t.Fatalf("%v: the stream ended: %v", test, err)
 			}
-			missing := answer.GetFailure().GetMetadata()["permission"]
-			if missing != string(test.missing) || (answer.GetError() != nil) != (test.missing != "") {
-				t.Errorf("%v %v: got %v", test.has, test.send, answer)
+			missing := response.GetFailure().GetMetadata()["permission"]
+			if missing != string(test.missing) || (response.GetError() != nil) != (test.missing != "") {
+				t.Errorf("%v %v: got %v", test.has, test.send, response)
 			}
 			if err := stream.CloseRequest(); err != nil {
 				t.Error(err)

@@ -260,11 +260,11 @@ func TestEveryRouteIsAuthorized(t *testing.T) {
 			if want == "PERMISSION_MISSING" {
 				status = http.StatusForbidden
 			}
-			answer, body := g.rest(t, token, route)
-			if answer.StatusCode != status || !strings.Contains(body, want) {
-				t.Errorf("%s %s %s: got %d %s, want %s", route.method, route.path, route.accept, answer.StatusCode, body, want)
+			response, body := g.rest(t, token, route)
+			if response.StatusCode != status || !strings.Contains(body, want) {
+				t.Errorf("%s %s %s: got %d %s, want %s", route.method, route.path, route.accept, response.StatusCode, body, want)
 			}
-			if challenge := answer.Header.Get("Www-Authenticate"); (status == http.StatusUnauthorized) != strings.HasPrefix(challenge, "Bearer") {
+			if challenge := response.Header.Get("Www-Authenticate"); (status == http.StatusUnauthorized) != strings.HasPrefix(challenge, "Bearer") {
 				t.Errorf("%s %s: got challenge %q", route.method, route.path, challenge)
 			}
 		}
@@ -293,16 +293,16 @@ func (g guarded) rest(t *testing.T, token string, route resource) (reply, string
 	if body != http.NoBody {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	answer, err := g.as(false, token).Do(request)
+	response, err := g.as(false, token).Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return reply{answer.StatusCode, answer.Header}, string(text)
+	return reply{response.StatusCode, response.Header}, string(text)
 }
 
 func TestOpenPaths(t *testing.T) {
@@ -312,9 +312,9 @@ func TestOpenPaths(t *testing.T) {
 		"/": 200, "/openapi.yaml": 200, "/nothing": 401, "/api/v1/users": 401, "/api/v1/nothing": 401,
 		"/grpc.health.v1.Health/Check": 405, // known, and not by GET
 	} {
-		answer, body := g.rest(t, "", resource{method: "GET", path: path})
-		if answer.StatusCode != want {
-			t.Errorf("%s: got %d %s, want %d", path, answer.StatusCode, body, want)
+		response, body := g.rest(t, "", resource{method: "GET", path: path})
+		if response.StatusCode != want {
+			t.Errorf("%s: got %d %s, want %d", path, response.StatusCode, body, want)
 		}
 	}
 	_, body := g.rest(t, "", resource{method: "GET", path: "/"})

@@ -32,12 +32,12 @@ func TestPagesFromElsewhere(t *testing.T) {
 		if wants != "" {
 			request.Header.Set("Access-Control-Request-Method", wants)
 		}
-		answer, err := s.HTTP(false).Do(request)
+		response, err := s.HTTP(false).Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = answer.Body.Close()
-		return result{answer.StatusCode, answer.Header}
+		_ = response.Body.Close()
+		return result{response.StatusCode, response.Header}
 	}
 	if got := ask(http.MethodPost, "", ""); got.status != http.StatusOK {
 		t.Errorf("no browser: got %v", got.status)

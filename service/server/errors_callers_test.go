@@ -30,7 +30,7 @@ func (k tokens) rows() map[string]failing {
 	refused := func(authorization string, reason user.Reason, message string) failing {
 		f := failing{
 			reason: reason, status: 401, rpc: listUsers, rest: listedByREST,
-			want: &told{Code: connect.CodeUnauthenticated, Reason: string(reason), Message: message},
+			want: &errorContent{Code: connect.CodeUnauthenticated, Reason: string(reason), Message: message},
 		}
 		if authorization != "" {
 			f.header = http.Header{"Authorization": {authorization}}
@@ -41,7 +41,7 @@ func (k tokens) rows() map[string]failing {
 		return failing{
 			reason: user.PermissionMissing, status: 403, rpc: rpc, rest: rest,
 			header: http.Header{"Authorization": {"Bearer " + k.reader}},
-			want: &told{
+			want: &errorContent{
 				Code: connect.CodePermissionDenied, Reason: "PERMISSION_MISSING", Message: "permission required: " + string(p),
 				Metadata: map[string]string{"permission": string(p)},
 			},

@@ -93,8 +93,8 @@ func TestHostileInput(t *testing.T) {
 		for way, r := range test.requests {
 			t.Run(name+" by "+way, func(t *testing.T) {
 				code, body := r.send(t, s.HTTP(false))
-				var answer struct{ Code, Message any }
-				if err := json.Unmarshal([]byte(body), &answer); err != nil || code != http.StatusBadRequest || answer.Message == "" {
+				var response struct{ Code, Message any }
+				if err := json.Unmarshal([]byte(body), &response); err != nil || code != http.StatusBadRequest || response.Message == "" {
 					t.Fatalf("got %d %s", code, body)
 				}
 				// REST names the position in an invalid body.
@@ -156,12 +156,12 @@ func callRaw(ctx context.Context, s *servertest.Server, p servertest.Protocol, n
 		defer func() { _ = stream.CloseResponse() }()
 		_ = stream.Send(&message) // Receive returns the error
 		_ = stream.CloseRequest()
-		answer, err := stream.Receive()
+		response, err := stream.Receive()
 		if err != nil {
 			return err
 		}
 		var update userv1.UserStatusUpdate
-		return errors.Join(proto.Unmarshal(*answer, &update), asError(update.GetFailure()))
+		return errors.Join(proto.Unmarshal(*response, &update), asError(update.GetFailure()))
 	case in:
 		stream := c.CallClientStream(ctx)
 		_ = stream.Send(&message)
@@ -246,7 +246,7 @@ func TestHostileProtobuf(t *testing.T) {
 				if test.to == "SyncUserStatus" && !p.HTTP2 {
 					continue
 				}
-				got := toldByRPC(t, callRaw(t.Context(), s, p, test.to, test.message))
+				got := contentFromRPC(t, callRaw(t.Context(), s, p, test.to, test.message))
 				if got.Code != connect.CodeInvalidArgument || got.Message == "" {
 					t.Errorf("%s: got %+v", p.Name, got)
 				}

@@ -24,7 +24,7 @@ import (
 
 // positionRows request positions after the head of the log.
 func positionRows(head user.Head) map[string]failing {
-	list := func(reason user.Reason, status int, header http.Header, want *told) failing {
+	list := func(reason user.Reason, status int, header http.Header, want *errorContent) failing {
 		return failing{reason: reason, status: status, header: header, want: want, rpc: listUsers, rest: listedByREST}
 	}
 	wanting := func(position string) http.Header { return http.Header{"Userd-Min-Position": {position}} }
@@ -36,13 +36,13 @@ func positionRows(head user.Head) map[string]failing {
 	ahead.Set("X-Server-Timeout", "0.1")
 	return map[string]failing{
 		"no position": list(user.InvalidField, 400, wanting("x"), nil),
-		"position of another log": list(user.PositionOutOfRange, 400, wanting("other:1"), &told{
+		"position of another log": list(user.PositionOutOfRange, 400, wanting("other:1"), &errorContent{
 			Code: connect.CodeOutOfRange, Reason: "POSITION_OUT_OF_RANGE", Message: "the position belongs to another log",
 			Metadata: map[string]string{
 				"epoch": head.Epoch, "first_position": "1", "last_position": strconv.FormatInt(head.Position, 10),
 			},
 		}),
-		"position not reached": list(user.PositionNotReached, 503, ahead, &told{
+		"position not reached": list(user.PositionNotReached, 503, ahead, &errorContent{
 			Code: connect.CodeUnavailable, Reason: "POSITION_NOT_REACHED",
 			Message: "timed out waiting for the requested position", Retry: true,
 		}),
@@ -72,8 +72,8 @@ const (
 
 func limitRows() map[string]limited {
 	tooLong := strings.Repeat("a", 2*mostBytes)
-	exhausted := func(reason user.Reason, message string, limit int) *told {
-		return &told{
+	exhausted := func(reason user.Reason, message string, limit int) *errorContent {
+		return &errorContent{
 			Code: connect.CodeResourceExhausted, Reason: string(reason), Message: message,
 			Metadata: map[string]string{"limit": strconv.Itoa(limit)},
 		}
@@ -106,7 +106,7 @@ func limitRows() map[string]limited {
 		}},
 		"rate": {config: func(c *server.Config) { c.MaxRequestsPerSecond, c.MaxRequestBurst = 1, 1 }, failing: failing{
 			reason: user.RateLimited, status: 429, rpc: listUsers, rest: listedByREST, hasty: true,
-			want: &told{
+			want: &errorContent{
 				Code: connect.CodeResourceExhausted, Reason: "RATE_LIMITED", Retry: true,
 				Message: "request rate limit of the caller exceeded",
 			},
@@ -213,11 +213,11 @@ func followTooMany(ctx context.Context, c userv1connect.UserServiceClient) error
 	}()
 	var last *userv1.ItemFailure
 	for n := range feed.MaxFollows + 1 {
-		answer, err := stream.Receive()
+		response, err := stream.Receive()
 		if err != nil {
 			return err
 		}
-		if last = answer.GetFailure(); last != nil && n < feed.MaxFollows {
+		if last = response.GetFailure(); last != nil && n < feed.MaxFollows {
 			return fmt.Errorf("message %d: %v", n, last)
 		}
 	}

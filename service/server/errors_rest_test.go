@@ -24,8 +24,8 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// told is the protocol-independent content of an error.
-type told struct {
+// errorContent is the protocol-independent content of an error.
+type errorContent struct {
 	Code     connect.Code
 	Message  string
 	Reason   string
@@ -34,7 +34,7 @@ type told struct {
 	Retry    bool
 }
 
-func (o *told) add(detail proto.Message) {
+func (o *errorContent) add(detail proto.Message) {
 	switch d := detail.(type) {
 	case *errdetails.ErrorInfo:
 		o.Reason, o.Metadata = d.GetReason(), d.GetMetadata()
@@ -48,13 +48,13 @@ func (o *told) add(detail proto.Message) {
 	}
 }
 
-func toldByRPC(t *testing.T, err error) told {
+func contentFromRPC(t *testing.T, err error) errorContent {
 	t.Helper()
 	var e *connect.Error
 	if !errors.As(err, &e) {
 		t.Fatalf("not an error of the server: %v", err)
 	}
-	o := told{Code: e.Code(), Message: e.Message()}
+	o := errorContent{Code: e.Code(), Message: e.Message()}
 	for _, d := range e.Details() {
 		value, err := d.Value()
 		if err != nil {
@@ -65,13 +65,13 @@ func toldByRPC(t *testing.T, err error) told {
 	return o
 }
 
-func toldByREST(t *testing.T, body string) told {
+func contentFromREST(t *testing.T, body string) errorContent {
 	t.Helper()
 	var s status.Status
 	if err := protojson.Unmarshal([]byte(body), &s); err != nil {
 		t.Fatalf("%v: %s", err, body)
 	}
-	o := told{Code: connect.Code(s.GetCode()), Message: s.GetMessage()}
+	o := errorContent{Code: connect.Code(s.GetCode()), Message: s.GetMessage()}
 	for _, packed := range s.GetDetails() {
 		value, err := packed.UnmarshalNew()
 		if err != nil {
@@ -118,19 +118,19 @@ func (r request) send(t *testing.T, client *http.Client) (int, string) {
 		message.Header.Set("Content-Type", "application/json")
 	}
 	maps.Copy(message.Header, r.header)
-	answer, err := client.Do(message)
+	response, err := client.Do(message)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	body, err := io.ReadAll(answer.Body)
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer.StatusCode, string(body)
+	return response.StatusCode, string(body)
 }
 
-// headed adds headers to each request, whatever its protocol.
+// headed adds headers to each request of any protocol.
 type headed struct {
 	http.RoundTripper
 
@@ -150,11 +150,11 @@ type failing struct {
 	rpc    func(context.Context, userv1connect.UserServiceClient) error
 	rest   request
 
-	header http.Header // over RPC and REST
-	want   *told       // nil: only compare the protocols
-	noREST string      // reason why REST has no such call
-	http2  bool        // requires HTTP/2
-	hasty  bool        // fails only when repeated quickly
+	header http.Header   // over RPC and REST
+	want   *errorContent // nil: only compare the protocols
+	noREST string        // reason why REST has no such call
+	http2  bool          // requires HTTP/2
+	hasty  bool          // fails only when repeated quickly
 }
 
 func (f *failing) client(s *servertest.Server, http2 bool) *http.Client {
@@ -166,13 +166,13 @@ func (f *failing) client(s *servertest.Server, http2 bool) *http.Client {
 // maxAttempts is enough calls to exceed the rate, even on a slow machine.
 const maxAttempts = 20
 
-func (f *failing) byREST(t *testing.T, s *servertest.Server) told {
+func (f *failing) byREST(t *testing.T, s *servertest.Server) errorContent {
 	t.Helper()
 	code, body := f.rest.send(t, f.client(s, false))
 	for n := 0; f.hasty && code == http.StatusOK && n < maxAttempts; n++ {
 		code, body = f.rest.send(t, f.client(s, false))
 	}
-	got := toldByREST(t, body)
+	got := contentFromREST(t, body)
 	if code != f.status || got.Reason != string(f.reason) || got.Message == "" {
 		t.Fatalf("REST: got %d %+v, want %d %s", code, got, f.status, f.reason)
 	}
@@ -182,14 +182,14 @@ func (f *failing) byREST(t *testing.T, s *servertest.Server) told {
 	return got
 }
 
-func (f *failing) byRPC(t *testing.T, s *servertest.Server, p servertest.Protocol) told {
+func (f *failing) byRPC(t *testing.T, s *servertest.Server, p servertest.Protocol) errorContent {
 	t.Helper()
 	client := userv1connect.NewUserServiceClient(f.client(s, p.HTTP2), "http://userd.test", p.Options...)
 	err := f.rpc(t.Context(), client)
 	for n := 0; f.hasty && err == nil && n < maxAttempts; n++ {
 		err = f.rpc(t.Context(), client)
 	}
-	return toldByRPC(t, err)
+	return contentFromRPC(t, err)
 }
 
 // compare checks that the call fails with the same error over all protocols.

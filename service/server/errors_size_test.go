@@ -85,9 +85,9 @@ func TestErrorsStayBelowSixKiB(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		code, answer := request{method: http.MethodPost, path: "/api/v1/users", body: string(body)}.send(t, s.HTTP(false))
-		if code != http.StatusBadRequest || len(answer) >= largestError || len(toldByREST(t, answer).Fields) == 0 {
-			t.Errorf("REST, %s: %d with %d bytes, want 400 in less than %d", name, code, len(answer), largestError)
+		code, response := request{method: http.MethodPost, path: "/api/v1/users", body: string(body)}.send(t, s.HTTP(false))
+		if code != http.StatusBadRequest || len(response) >= largestError || len(contentFromREST(t, response).Fields) == 0 {
+			t.Errorf("REST, %s: %d with %d bytes, want 400 in less than %d", name, code, len(response), largestError)
 		}
 	}
 }

@@ -66,16 +66,16 @@ func wantStatus(t *testing.T, client *http.Client, method, at, host string, own 
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Origin", "http://"+host)
 	request.Header.Set("Sec-Fetch-Site", "same-origin")
-	answer, err := client.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = answer.Body.Close()
+	_ = response.Body.Close()
 	want := refused
 	if own {
 		want = http.StatusOK
 	}
-	if answer.StatusCode != want {
-		t.Errorf("%s: got %d, want %d", at, answer.StatusCode, want)
+	if response.StatusCode != want {
+		t.Errorf("%s: got %d, want %d", at, response.StatusCode, want)
 	}
 }

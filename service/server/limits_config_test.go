@@ -88,16 +88,16 @@ func ask(t *testing.T, s *servertest.Server, method, path string, header http.He
 	for name, values := range header {
 		request.Header[name] = values
 	}
-	answer, err := s.HTTP(false).Do(request)
+	response, err := s.HTTP(false).Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer.StatusCode, answer.Header, string(text)
+	return response.StatusCode, response.Header, string(text)
 }
 
 // The stream limit of a caller covers all connections and protocols.

@@ -76,16 +76,16 @@ func TestTooLargeMessageIsNotRead(t *testing.T) {
 		if body == "" {
 			request.ContentLength = 1 << 40
 		}
-		answer, err := s.HTTP(true).Do(request)
+		response, err := s.HTTP(true).Do(request)
 		if err != nil {
 			t.Fatalf("%s: %v", contentType, err)
 		}
-		text, _ := io.ReadAll(answer.Body)
+		text, _ := io.ReadAll(response.Body)
 		_ = end.Close() // the client waits for its own body
-		_ = answer.Body.Close()
-		said := string(text) + answer.Header.Get("Grpc-Message") + answer.Trailer.Get("Grpc-Message")
-		if !strings.Contains(said, "too large") {
-			t.Errorf("%s: got %v %s", contentType, answer, said)
+		_ = response.Body.Close()
+		shown := string(text) + response.Header.Get("Grpc-Message") + response.Trailer.Get("Grpc-Message")
+		if !strings.Contains(shown, "too large") {
+			t.Errorf("%s: got %v %s", contentType, response, shown)
 		}
 	}
 }
@@ -112,14 +112,14 @@ func TestGzipBomb(t *testing.T) {
 	}
 	request.Header.Set("Content-Type", "application/proto")
 	request.Header.Set("Content-Encoding", "gzip")
-	answer, err := s.HTTP(false).Do(request)
+	response, err := s.HTTP(false).Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, _ := io.ReadAll(answer.Body)
-	if answer.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(text), "MESSAGE_TOO_LARGE") {
-		t.Errorf("got %d %s", answer.StatusCode, text)
+	defer func() { _ = response.Body.Close() }()
+	text, _ := io.ReadAll(response.Body)
+	if response.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(text), "MESSAGE_TOO_LARGE") {
+		t.Errorf("got %d %s", response.StatusCode, text)
 	}
 }
 
@@ -134,12 +134,12 @@ func TestSmallResponsesAreNotCompressed(t *testing.T) {
 		}
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set("Accept-Encoding", "gzip")
-		answer, err := s.HTTP(false).Do(request)
+		response, err := s.HTTP(false).Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = answer.Body.Close()
-		if got := answer.Header.Get("Content-Encoding"); got != want {
+		_ = response.Body.Close()
+		if got := response.Header.Get("Content-Encoding"); got != want {
 			t.Errorf("got encoding %q, want %q", got, want)
 		}
 	}
@@ -153,14 +153,14 @@ func post(t *testing.T, s *servertest.Server, path, contentType string, body io.
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", contentType)
-	answer, err := s.HTTP(false).Do(request)
+	response, err := s.HTTP(false).Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer.StatusCode, string(text)
+	return response.StatusCode, string(text)
 }

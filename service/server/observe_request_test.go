@@ -52,12 +52,12 @@ func (w *spoken) ask(t *testing.T, g guarded, token, message string) {
 	}
 	request.Header.Set("Content-Type", w.contentType)
 	request.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	answer, err := g.as(w.http2, token).Do(request)
+	response, err := g.as(w.http2, token).Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.Copy(io.Discard, answer.Body)
-	_ = answer.Body.Close()
+	_, _ = io.Copy(io.Discard, response.Body)
+	_ = response.Body.Close()
 }
 
 // linesOf returns the log lines of a protocol, path and code.
@@ -176,12 +176,12 @@ func TestPagesAreNotFailedCalls(t *testing.T) {
 			t.Fatal(err)
 		}
 		request.Header = header
-		answer, err := s.HTTP(false).Do(request)
+		response, err := s.HTTP(false).Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = answer.Body.Close()
-		return answer.StatusCode
+		_ = response.Body.Close()
+		return response.StatusCode
 	}
 	for _, path := range []string{"/", "/openapi.yaml"} {
 		if status := send(http.MethodGet, path, http.Header{}); status != http.StatusOK {

@@ -11,7 +11,7 @@ import (
 	"github.com/yourorg/userservice/service/telemetry"
 )
 
-// A stream has one span, whatever it reads from the store, and REST spans have the protocol rest.
+// A stream has one span, regardless of its reads of the store, and REST spans have the protocol rest.
 func TestSpansOfCalls(t *testing.T) {
 	t.Setenv("OTEL_SDK_DISABLED", "")
 	t.Setenv("OTEL_TRACES_EXPORTER", "console")

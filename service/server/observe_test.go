@@ -35,16 +35,16 @@ func fetch(t *testing.T, url string) (int, string) {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
-	answer, err := transport.RoundTrip(request)
+	response, err := transport.RoundTrip(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	body, err := io.ReadAll(answer.Body)
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer.StatusCode, string(body)
+	return response.StatusCode, string(body)
 }
 
 func TestMetricsAfterCalls(t *testing.T) {
@@ -247,16 +247,16 @@ func TestConnectGetIsConditional(t *testing.T) {
 		if etag != "" {
 			request.Header.Set("If-None-Match", etag)
 		}
-		answer, err := s.HTTP(false).Do(request)
+		response, err := s.HTTP(false).Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = answer.Body.Close() }()
-		body, err := io.ReadAll(answer.Body)
+		defer func() { _ = response.Body.Close() }()
+		body, err := io.ReadAll(response.Body)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return reply{answer.StatusCode, answer.Header}, string(body)
+		return reply{response.StatusCode, response.Header}, string(body)
 	}
 	first, body := get("")
 	etag := first.Header.Get("Etag")

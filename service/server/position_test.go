@@ -48,16 +48,16 @@ func TestReadWaitsForPosition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	type answer struct {
+	type response struct {
 		users int
 		err   error
 	}
-	read := make(chan answer, 1)
+	read := make(chan response, 1)
 	go func() {
 		ctx, info := connect.NewClientContext(t.Context())
 		info.RequestHeader().Set("Userd-Min-Position", head.Epoch+":1")
 		list, err := client.ListUsers(ctx, &userv1.ListUsersRequest{})
-		read <- answer{len(list.GetUsers()), err}
+		read <- response{len(list.GetUsers()), err}
 	}()
 	if _, err := client.CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"}); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 	"github.com/yourorg/userservice/service/servertest"
 )
 
-// Behind a trusted proxy each client has its own rate. Without one, clients share the rate of the peer
+// Each client of a trusted proxy has its own rate. Without a trusted proxy, clients share the rate of the peer
 // address and forwarding headers are ignored.
 func TestLimitsByClientAddress(t *testing.T) {
 	t.Parallel()

@@ -60,8 +60,8 @@ func TestPanicInMiddleware(t *testing.T) {
 			if w.Code != c.status || w.Header().Get("Content-Encoding") != "" {
 				t.Errorf("got %d %v", w.Code, w.Header())
 			}
-			if told := w.Body.String() + w.Header().Get("Grpc-Message") + w.Header().Get("Connect-Error"); strings.Contains(told, "planted") {
-				t.Errorf("response reveals %q", told)
+			if shown := w.Body.String() + w.Header().Get("Grpc-Message") + w.Header().Get("Connect-Error"); strings.Contains(shown, "planted") {
+				t.Errorf("response reveals %q", shown)
 			}
 			if c.name == "REST" && !strings.Contains(w.Body.String(), `"incident"`) {
 				t.Errorf("no incident: %s", w.Body)

@@ -166,7 +166,7 @@ func TestFrameBudgetOfServerResets(t *testing.T) {
 	t.Error("received() never reports a limit")
 }
 
-// DATA for a closed stream, which the server answers with RST_STREAM, is allowed for the amount
+// DATA for a closed stream, to which the server responds with RST_STREAM, is allowed for the amount
 // that can be in transit.
 func TestFrameBudgetOfLateData(t *testing.T) {
 	opens := wireFrames(t, func(f *http2.Framer) error {
