@@ -12,11 +12,12 @@ import (
 )
 
 // A client stream is submitted in chunks: large enough to amortize a commit, small enough to
-// bound the memory. Items are received while up to chunksAhead chunks are committed.
+// bound the memory. Up to chunksAhead chunks are in flight, twice the changes that the embedded store
+// takes into one transaction: one half is received while the other is committed.
 const (
 	chunkItems  = 500
-	chunkBytes  = 1 << 20
-	chunksAhead = 3
+	chunkBytes  = 384 << 10
+	chunksAhead = 8
 )
 
 // Pipeline applies the items of one client stream, in the order received.

@@ -23,16 +23,24 @@ func (op *Create) Target() int64 { return 0 }
 
 // Decide returns the new user and its user.created row.
 func (op *Create) Decide(_ *User, stamp CommitStamp, by Author) (Decision, error) {
-	u := &User{
-		ID: op.ID, Status: StatusActive, StatusTime: stamp.Clock, StatusPosition: stamp.NextPosition,
-		CreatedAt: stamp.LogTime, UpdatedAt: stamp.LogTime, Version: 1,
-	}
-	u.set(&op.Values, profileFields)
+	u := op.user()
+	u.StatusTime, u.StatusPosition = stamp.Clock, stamp.NextPosition
+	u.CreatedAt, u.UpdatedAt = stamp.LogTime, stamp.LogTime
 	changed := newDetails(by)
 	changed.changes(noUser, u, writableFields)
 	d := Decision{User: u, Store: true}
 	u.LastActivityID = d.add(stamp, u.ID, ActionCreated, changed)
 	return d, nil
+}
+
+// Terms returns the terms of the new user. They are the same for each stamp.
+func (op *Create) Terms() []Term { return op.user().Terms() }
+
+// user returns the new user without its times and positions.
+func (op *Create) user() *User {
+	u := &User{ID: op.ID, Status: StatusActive, Version: 1}
+	u.set(&op.Values, profileFields)
+	return u
 }
 
 // Resolve applies the conflict policy. byName holds the username, byEmail the e-mail address;

@@ -13,8 +13,8 @@ import (
 const maxIDAttempts = 64
 
 // change applies one change. After an expected failure (a *user.Error) the transaction
-// is unmodified: such failures occur before or at the first write.
-func (w *writer) change(c *user.Change) (user.Result, error) {
+// is unmodified: such failures occur before or at the first write. tokens are those of createTokens.
+func (w *writer) change(c *user.Change, tokens []token) (user.Result, error) {
 	key := c.IdempotencyKey
 	if c.ValidateOnly {
 		key = nil
@@ -31,7 +31,7 @@ func (w *writer) change(c *user.Change) (user.Result, error) {
 	var result user.Result
 	var err error
 	if create, ok := c.Op.(*user.Create); ok {
-		result, err = w.create(create, c)
+		result, err = w.create(create, c, tokens)
 	} else {
 		result, err = w.alter(c.Op, c)
 	}
@@ -45,7 +45,7 @@ func (w *writer) stamp() user.CommitStamp {
 	return user.CommitStamp{LogTime: w.now, Clock: w.clock, Earliest: w.due, NextPosition: w.next}
 }
 
-func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
+func (w *writer) create(op *user.Create, c *user.Change, tokens []token) (user.Result, error) {
 	withID := *op // a copy: the ID is set below
 	if c.ValidateOnly {
 		withID.ID = 0
@@ -71,7 +71,7 @@ func (w *writer) create(op *user.Create, c *user.Change) (user.Result, error) {
 		if err != nil {
 			return user.Result{}, err
 		}
-		switch err = w.insert(d.User, withID.Keys); {
+		switch err = w.insert(d.User, withID.Keys, withSample(tokens, withID.ID)); {
 		case err == nil:
 			return w.finish(user.OutcomeCreated, withID.ID, &d, c)
 		case isSameID(err):
@@ -152,7 +152,7 @@ func (w *writer) writeUser(cur, next *user.User, id int64, keys user.Keys) error
 	case next == nil:
 		return w.deleteCompletely(cur)
 	case cur == nil:
-		err = w.insert(next, keys)
+		err = w.insert(next, keys, userTokens(next, keys))
 	default:
 		err = w.update(cur, next, keys)
 	}
@@ -164,11 +164,11 @@ func (w *writer) writeUser(cur, next *user.User, id int64, keys user.Keys) error
 	return err
 }
 
-func (w *writer) insert(u *user.User, keys user.Keys) error {
+func (w *writer) insert(u *user.User, keys user.Keys, tokens []token) error {
 	if err := w.insertUser.exec(columnValues(columns, u, keys.Username, keys.Email)...); err != nil {
 		return err
 	}
-	w.index.replace(u.ID, nil, userTokens(u, keys))
+	w.index.replace(u.ID, nil, tokens)
 	return nil
 }
 

@@ -217,7 +217,7 @@ func weighOp(op user.Op) int {
 	bytes := 256
 	switch op := op.(type) {
 	case *user.Create:
-		bytes += weighUser(&op.Values)
+		bytes += weighUser(&op.Values) + 8*(len(op.Keys.Username)+len(op.Keys.Email)) // with createTokens
 	case *user.Record:
 		bytes += weighMap(op.Details)
 	case *user.Update:

@@ -43,16 +43,29 @@ func userTokens(u *user.User, keys user.Keys) (tokens []token) {
 	if u == nil {
 		return nil
 	}
-	tokens = make([]token, 0, 64)
-	for _, t := range u.Terms() {
+	return withSample(sortedTokens(u.Terms(), keys), u.ID)
+}
+
+// createTokens returns the tokens of a user to be created, without those that depend on its ID.
+func createTokens(op *user.Create) []token { return sortedTokens(op.Terms(), op.Keys) }
+
+func sortedTokens(terms []user.Term, keys user.Keys) []token {
+	tokens := make([]token, 0, len(terms)+len(keys.Username)+len(keys.Email))
+	for _, t := range terms {
 		tokens = append(tokens, termToken(t))
 	}
 	tokens = textTokens(textTokens(tokens, keys.Username), keys.Email)
-	if u.ID%sampleRate == 0 {
-		tokens = append(tokens, sampleToken)
-	}
 	slices.Sort(tokens)
 	return slices.Compact(tokens)
+}
+
+// withSample adds the sampleToken if the user is in the sample.
+func withSample(tokens []token, id int64) []token {
+	if id%sampleRate != 0 {
+		return tokens
+	}
+	i, _ := slices.BinarySearch(tokens, sampleToken)
+	return slices.Insert(slices.Clone(tokens), i, sampleToken)
 }
 
 // without returns the elements of a that are not in b, which is sorted.

@@ -173,7 +173,7 @@ func (w *writer) applyPart(p part, savepoints bool) error {
 		result := &it.results[i]
 		*result = user.Result{}
 		err := w.runStep(savepoints, &result.Err, func() (err error) {
-			*result, err = w.change(&it.batch.Changes[i])
+			*result, err = w.change(&it.batch.Changes[i], it.tokens[i])
 			return err
 		})
 		if err != nil {
@@ -261,7 +261,7 @@ func (w *writer) applyAtomic(it *item, savepoints bool) error {
 	for i := range it.batch.Changes {
 		w.yield()
 		err := panics.Catch(func() (err error) {
-			it.results[i], err = w.change(&it.batch.Changes[i])
+			it.results[i], err = w.change(&it.batch.Changes[i], it.tokens[i])
 			return err
 		})
 		if err == nil {

@@ -15,7 +15,7 @@ import (
 
 const (
 	// maxGroup limits the work of one transaction, in units.
-	maxGroup = 4096
+	maxGroup = 2000
 	// turnUnits limits the work of a caller in one transaction until no other caller has written for
 	// aloneAfter: others may come while a large transaction is applied or committed.
 	turnUnits  = 128
@@ -31,7 +31,8 @@ type item struct {
 	batch  user.Batch
 	job    func(*writer) error
 	end    func([]user.Result, error)
-	weight int64 // of a batch in the queue
+	weight int64     // of a batch in the queue
+	tokens [][]token // of the users to be created, by change
 
 	// Used by the writer goroutine only.
 	taken     int           // number of changes already taken into a transaction
@@ -111,9 +112,20 @@ func (s *Store) enqueue(it *item) error {
 		if err := s.admit(it); err != nil {
 			return err
 		}
+		it.prepare()
 	}
 	s.queue.push(it)
 	return nil
+}
+
+// prepare does the part of the work that needs no transaction on the goroutine of the caller.
+func (it *item) prepare() {
+	it.tokens = make([][]token, len(it.batch.Changes))
+	for i := range it.batch.Changes {
+		if op, ok := it.batch.Changes[i].Op.(*user.Create); ok {
+			it.tokens[i] = createTokens(op)
+		}
+	}
 }
 
 // settleTime bounds how long a group waits for requests that wait for their turn to run.
