@@ -43,8 +43,12 @@ func TestLockedDatabase(t *testing.T) {
 	writes := s.watch(ctx, writesName)
 	s.awaitServing(ctx, t, writes)
 	unlock := lockDatabase(ctx, t, filepath.Join(s.program.dir, databaseFile))
+	start := time.Now()
 	for _, err := range s.createUntilError(ctx) {
 		mustBe(t, err, connect.CodeUnavailable, "STORE_UNAVAILABLE")
+	}
+	if took := time.Since(start); took > 20*time.Second { // a lock timeout of 5 s for each of the 8 callers
+		t.Errorf("concurrent creates failed after %v, want the waiting ones to fail together", took)
 	}
 	s.mustRead(ctx, t)
 	s.awaitNotServing(ctx, t, writes, "writes: ")

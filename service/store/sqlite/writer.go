@@ -345,6 +345,8 @@ func (s *Store) transaction(g *group, savepoints bool) error {
 	}
 	w.begin(s.clock.Now())
 	if err := w.beginTransaction(); err != nil {
+		for s.take(g) { // fail with this one, not each after a lock timeout of its own
+		}
 		return s.rollback(fmt.Errorf("begin: %w", err))
 	}
 	if err := s.applyParts(g, savepoints); err != nil {
