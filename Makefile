@@ -59,12 +59,12 @@ run: ## Run the server from source (ARGS="--listen :8080" passes flags)
 
 .PHONY: test
 # The tests of the programs run them as processes. They run last and alone, because their
-# results depend on timing.
+# results depend on timing. Those that run in parallel wait most of the time.
 test: postgres ## Vet and test, with the race detector; Go alone (TESTFLAGS="-run X -v" adds flags)
 	go vet ./...
 	$(if $(race),,@echo 'no C compiler: without the race detector')
 	go test $(race) -timeout 9m $(TESTFLAGS) $$(go list ./... | grep -v /cmd/)
-	go test -timeout 9m $(TESTFLAGS) ./cmd/...
+	go test -timeout 9m -parallel 4 $(TESTFLAGS) ./cmd/...
 
 .PHONY: postgres
 # The tests start a private server from these programs, see service/store/pgtest.

@@ -17,6 +17,7 @@ import (
 // A backup taken during writes contains all writes acknowledged before it, has no gap in its
 // log and gets a new epoch.
 func TestBackupDuringWrites(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, time.Minute)
 	dir, restored := t.TempDir(), t.TempDir()
 	run := program{dir: dir}.start(t)

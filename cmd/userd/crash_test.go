@@ -34,6 +34,7 @@ type crashRun struct {
 }
 
 func TestKillLosesNoAcknowledgedWrite(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	run := crashRun{program: program{dir: t.TempDir()}, kills: 25, callers: 32, random: rand.New(rand.NewPCG(seed, 0))}
 	if err := run.run(t); err != nil {
@@ -44,6 +45,7 @@ func TestKillLosesNoAcknowledgedWrite(t *testing.T) {
 
 // The crash test must detect a server that responds before the commit.
 func TestCrashTestDetectsInjectedFault(t *testing.T) {
+	t.Parallel()
 	run := crashRun{
 		program: program{dir: t.TempDir(), fault: "ack-before-commit"}, kills: 150, callers: 32,
 		random: rand.New(rand.NewPCG(1, 1)),

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
-	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -140,18 +139,18 @@ func sendBombs(t *testing.T, variant variant, b bomb) {
 	if grown > 2*messageLimit+b.extra {
 		t.Errorf("peak memory grew by %d bytes", grown)
 	}
-	// The minimum of several rounds excludes other load of the machine.
-	each := time.Duration(math.MaxInt64)
-	for range 3 {
+	const most = 80 * time.Millisecond
+	each := most + 1
+	for round := 0; round < 3 && each > most; round++ { // other load of the machine can slow a round
 		start := processorTime(t, x.process)
 		for range bombs {
 			throw()
 		}
-		each = min(each, (processorTime(t, x.process)-start)/bombs)
+		each = (processorTime(t, x.process) - start) / bombs
 	}
 	t.Logf("%v of CPU time and %d KiB of memory for %d bytes", each, grown>>10, len(b.body))
-	if each > 80*time.Millisecond {
-		t.Errorf("CPU time for a bomb = %v, want at most 80ms", each)
+	if each > most {
+		t.Errorf("CPU time for a bomb = %v, want at most %v", each, most)
 	}
 	client.CloseIdleConnections()
 	x.awaitIdle(t)

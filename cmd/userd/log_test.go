@@ -37,6 +37,7 @@ type logRun struct {
 const endAction = "test.end"
 
 func TestReadersReceiveExactlyTheLog(t *testing.T) {
+	t.Parallel()
 	run := logRun{
 		program: program{dir: t.TempDir()}, rows: 20_000, restarts: 4,
 		writers: 4, readers: 4, seed: uint64(time.Now().UnixNano()),
@@ -48,6 +49,7 @@ func TestReadersReceiveExactlyTheLog(t *testing.T) {
 }
 
 func TestLogTestDetectsInjectedFaults(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []string{"drop-at-seam", "publish-early"} {
 		t.Run(fault, func(t *testing.T) {
 			run := logRun{

@@ -62,6 +62,7 @@ func writeOldLog(t *testing.T, path string) {
 
 // Kills while the log is pruned lose no acknowledged write and leave no gap, and the store remains intact.
 func TestKillWhileLogIsPruned(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 4*time.Minute)
 	seed := uint64(time.Now().UnixNano())
 	dir := t.TempDir()

@@ -17,6 +17,7 @@ import (
 // write of a user name to the write-ahead log and the write of the response with it to the
 // socket there must be a sync of the log.
 func TestResponseIsSentAfterSync(t *testing.T) {
+	t.Parallel()
 	if err := watchSyncs(t, program{dir: t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
@@ -24,6 +25,7 @@ func TestResponseIsSentAfterSync(t *testing.T) {
 
 // The sync test must detect a store that does not sync.
 func TestSyncTestDetectsInjectedFault(t *testing.T) {
+	t.Parallel()
 	err := watchSyncs(t, program{dir: t.TempDir(), fault: "sync-off"})
 	if err == nil {
 		t.Fatal("responses without a sync were not detected")
