@@ -1,0 +1,72 @@
+package http2
+
+import (
+	"net/http"
+	"os"
+	"time"
+)
+
+// SetReadDeadline sets the deadline of reads of the body. A deadline in the past ends a read in progress.
+func (w *responseWriter) SetReadDeadline(at time.Time) error {
+	st := w.stream
+	st.conn.mu.Lock()
+	defer st.conn.mu.Unlock()
+	st.readDeadline.set(st, at)
+	return nil
+}
+
+// SetWriteDeadline sets the deadline of writes. A deadline in the past resets the stream at once, a later one
+// when a write exceeds it.
+func (w *responseWriter) SetWriteDeadline(at time.Time) error {
+	st := w.stream
+	st.conn.mu.Lock()
+	defer st.conn.mu.Unlock()
+	st.writeDeadline.set(st, at)
+	if st.writeDeadline.expired() {
+		_ = st.writeTimedOut()
+	}
+	return nil
+}
+
+// set sets a deadline that has not passed. c.mu is held.
+func (d *deadline) set(st *stream, at time.Time) {
+	if d.exceeded {
+		return
+	}
+	d.at = at
+	d.stop()
+	st.cond.Broadcast() // waiting goroutines start a new timer
+}
+
+// writeTimedOut resets a stream whose write deadline has passed. c.mu is held.
+func (st *stream) writeTimedOut() error {
+	st.conn.resetStream(st, st.resetCode, os.ErrDeadlineExceeded)
+	return st.err
+}
+
+// EnableFullDuplex does nothing: responses are always full duplex.
+func (*responseWriter) EnableFullDuplex() error { return nil }
+
+// StreamID returns the stream identifier.
+func (w *responseWriter) StreamID() uint32 { return w.stream.id }
+
+// Progress returns a number that changes when the client has received something of the response, or has opened
+// the window of the stream.
+func (w *responseWriter) Progress() int64 {
+	c := w.stream.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return w.stream.progress + c.writes
+}
+
+// RefuseOnReset makes a write deadline reset the stream with REFUSED_STREAM, which clients retry, in place of
+// INTERNAL_ERROR.
+func (w *responseWriter) RefuseOnReset() {
+	c := w.stream.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.stream.resetCode = errRefusedStream
+}
+
+// Push is not supported.
+func (*responseWriter) Push(string, *http.PushOptions) error { return http.ErrNotSupported }
