@@ -25,15 +25,24 @@ var mayImport = map[string][]string{
 	"cmd/userd": {"service/server", "service/fair", "service/auth", "service/auth/devtoken", "service/telemetry", "service/store/...", "service/user"},
 
 	// Handlers record the caller in the log.
-	"service":              {"service/user", "service/feed", "service/batch", "service/filter", "service/fieldmask", "service/pagetoken", "service/auth", "service/budget", "service/validate", "gen/..."},
-	"service/batch":        {"service/user", "service/feed", "service/rpcstatus", "gen/..."},
-	"service/filter":       {"service/user"},
-	"service/fieldmask":    {"service/user"},
-	"service/pagetoken":    {"service/user"},
-	"service/store/sqlite": {"service/fair", "service/user", "service/clock"},
-	"service/store/traced": {"service/user"},
-	"service/store/faulty": {"service/user"},
-	"service/feed":         {"service/fair", "service/user"},
+	"service":           {"service/user", "service/feed", "service/batch", "service/filter", "service/fieldmask", "service/pagetoken", "service/auth", "service/budget", "service/validate", "gen/..."},
+	"service/batch":     {"service/user", "service/feed", "service/rpcstatus", "gen/..."},
+	"service/filter":    {"service/user"},
+	"service/fieldmask": {"service/user"},
+	"service/pagetoken": {"service/user"},
+	"service/store/sqlite": {
+		"service/fair", "service/user", "service/clock",
+		"service/store/decide", "service/store/encoding", "service/store/group", "service/store/page", "service/store/tokens",
+	},
+	// Shared by the stores.
+	"service/store/decide":   {"service/user", "service/store/encoding", "service/store/tokens"},
+	"service/store/encoding": {"service/user"},
+	"service/store/group":    {"service/fair", "service/user", "service/store/tokens"},
+	"service/store/page":     {"service/user"},
+	"service/store/tokens":   {"service/user"},
+	"service/store/traced":   {"service/user"},
+	"service/store/faulty":   {"service/user"},
+	"service/feed":           {"service/fair", "service/user"},
 	// The table of errors is shared by handlers, interceptors and middleware, which must not import
 	// each other.
 	"service/user":      {"service/fair"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -102,7 +103,7 @@ func (b *indexBuilder) chunk(after int64) (last int64, err error) {
 		}
 		b.done++
 		last = u.ID
-		return true, b.index.insertTokens(u.ID, userTokens(u, keys))
+		return true, b.index.insertTokens(u.ID, tokens.OfUser(u, keys))
 	}, after, int64(buildChunk))
 	if err != nil {
 		return 0, err

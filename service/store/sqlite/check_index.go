@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"slices"
+
+	"github.com/yourorg/userservice/service/store/tokens"
 )
 
 // checkBuckets is the number of groups of users that the check of the index compares.
@@ -27,7 +29,7 @@ func (k *checker) index(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, k.conn.run("DROP TABLE temp.entries")) }()
 	var sums [checkBuckets]uint64
-	err = k.eachEntry(ctx, indexed, func(id int64, t token, sign uint64) { sums[bucket(id)] += sign * entrySum(id, t) })
+	err = k.eachEntry(ctx, indexed, func(id int64, t tokens.Token, sign uint64) { sums[bucket(id)] += sign * entrySum(id, t) })
 	if err != nil {
 		return err
 	}
@@ -36,7 +38,7 @@ func (k *checker) index(ctx context.Context) (err error) {
 		return nil
 	}
 	users := make(map[int64]uint64)
-	err = k.eachEntry(ctx, indexed, func(id int64, t token, sign uint64) {
+	err = k.eachEntry(ctx, indexed, func(id int64, t tokens.Token, sign uint64) {
 		if bucket(id) == different {
 			users[id] += sign * entrySum(id, t)
 		}
@@ -53,7 +55,7 @@ func (k *checker) index(ctx context.Context) (err error) {
 func bucket(id int64) int { return int(entrySum(id, 0) % checkBuckets) } //nolint:gosec,nolintlint // less than checkBuckets
 
 // entrySum returns a hash of an entry of the index (the finalizer of MurmurHash3).
-func entrySum(id int64, t token) uint64 {
+func entrySum(id int64, t tokens.Token) uint64 {
 	h := uint64(id)*0x9e3779b97f4a7c15 + uint64(t) //nolint:gosec,nolintlint // any 64 bits
 	h = (h ^ h>>33) * 0xff51afd7ed558ccd
 	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
@@ -62,13 +64,13 @@ func entrySum(id int64, t token) uint64 {
 
 // eachEntry calls visit for each token of the users up to an ID, and for each unused token, with sign 1, and for
 // each entry of the index with sign -1.
-func (k *checker) eachEntry(ctx context.Context, upTo int64, visit func(id int64, t token, sign uint64)) error {
+func (k *checker) eachEntry(ctx context.Context, upTo int64, visit func(id int64, t tokens.Token, sign uint64)) error {
 	err := k.eachUser(ctx, func(row []driver.Value) error {
 		u, keys, err := scanListed(row)
 		if err != nil || u.ID > upTo {
 			return nil //nolint:nilerr // found by users
 		}
-		for _, t := range userTokens(u, keys) {
+		for _, t := range tokens.OfUser(u, keys) {
 			visit(u.ID, t, 1)
 		}
 		return nil

@@ -1,10 +1,7 @@
 package sqlite
 
 import (
-	"context"
 	"time"
-
-	"github.com/yourorg/userservice/service/user"
 )
 
 const (
@@ -25,16 +22,12 @@ func (s *Store) cleanIf(unused bool) {
 // next update with unused tokens, or the next start.
 func (s *Store) clean() {
 	more := false
-	err := s.enqueue(&item{
-		ctx: context.Background(),
-		job: func(w *writer) (err error) {
-			more, err = w.cleanIndex(cleanTokens)
-			return err
-		},
-		end: func(_ []user.Result, err error) {
-			s.cleaning.Store(false)
-			s.cleanIf(more && err == nil)
-		},
+	err := s.queue.Go(func(w *writer) (err error) {
+		more, err = w.cleanIndex(cleanTokens)
+		return err
+	}, func(err error) {
+		s.cleaning.Store(false)
+		s.cleanIf(more && err == nil)
 	})
 	if err != nil {
 		s.cleaning.Store(false)

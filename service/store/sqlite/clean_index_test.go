@@ -9,13 +9,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // entries returns the tokens of a user in the index, and those that are to be removed from it.
-func entries(t *testing.T, s *Store, id int64) (stored, unused []token) {
+func entries(t *testing.T, s *Store, id int64) (stored, unused []tokens.Token) {
 	t.Helper()
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		if err := w.conn.run("CREATE VIRTUAL TABLE IF NOT EXISTS temp.entries USING fts5vocab(main, terms, instance)"); err != nil {
 			return err
 		}
@@ -62,10 +63,10 @@ func openPlanted(t *testing.T, path string, opts Options) *Store {
 }
 
 // tokensOf returns the tokens that a user is to have in the index.
-func tokensOf(u *user.User) []token {
+func tokensOf(u *user.User) []tokens.Token {
 	username, _ := user.UsernameKey(u.Username)
 	email, _ := user.EmailKey(u.Email)
-	return userTokens(u, user.Keys{Username: username, Email: email})
+	return tokens.OfUser(u, user.Keys{Username: username, Email: email})
 }
 
 // Tokens that are no longer used are cleaned. A check finds entries that were not removed.
@@ -81,14 +82,14 @@ func TestCleanIndex(t *testing.T) {
 				u = update(t, s, id, user.User{Username: fmt.Sprint("berta", i), Tags: []string{tag}, Status: user.StatusInactive})
 			}
 			stored, unused := entries(t, s, id)
-			if got, want := without(stored, unused), tokensOf(u); !slices.Equal(got, want) {
+			if got, want := tokens.Without(stored, unused), tokensOf(u); !slices.Equal(got, want) {
 				t.Errorf("used entries = %v, want %v", got, want)
 			}
-			if !slices.Contains(unused, termToken(user.FieldByName("tags").ElementTerm("two"))) {
+			if !slices.Contains(unused, tokens.OfTerm(user.FieldByName("tags").ElementTerm("two"))) {
 				t.Errorf("unused entries = %v, want that of the tag two", unused)
 			}
 			for more := true; more; {
-				err := s.do(t.Context(), func(w *writer) (err error) {
+				err := s.queue.Do(t.Context(), func(w *writer) (err error) {
 					more, err = w.cleanIndex(3)
 					return err
 				})
@@ -114,7 +115,7 @@ func TestPurgeLeavesNoEntry(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			s := openPlanted(t, filepath.Join(dir, "users.db"), Options{})
-			err := s.do(t.Context(), func(w *writer) error {
+			err := s.queue.Do(t.Context(), func(w *writer) error {
 				return w.conn.run("INSERT INTO terms(terms, rank) VALUES ('secure-delete', ?)", mode)
 			})
 			if err != nil {
@@ -122,13 +123,13 @@ func TestPurgeLeavesNoEntry(t *testing.T) {
 			}
 			createCrowd(t, s, 0, 600)
 			u := createUser(t, s, "zebulon")
-			var tokens []string
+			var texts []string
 			for i := range 20 {
 				createCrowd(t, s, 600+10*i, 610+10*i)
 				tag := fmt.Sprint("wombat", i)
 				u = update(t, s, u.ID, user.User{Username: fmt.Sprint("zebulon quixote", i), Tags: []string{tag}})
-				token := joinTokens([]token{termToken(user.FieldByName("tags").ElementTerm(tag))})
-				tokens = append(tokens, token[len(token)-9:]) // a page omits the common prefix of neighbors
+				removed := joinTokens([]tokens.Token{tokens.OfTerm(user.FieldByName("tags").ElementTerm(tag))})
+				texts = append(texts, removed[len(removed)-9:]) // a page omits the common prefix of neighbors
 			}
 			for _, op := range []user.Op{&user.Delete{ID: u.ID}, &user.Purge{ID: u.ID}} {
 				if _, err := user.ApplyOne(t.Context(), s, user.Change{Op: op}); err != nil {
@@ -141,7 +142,7 @@ func TestPurgeLeavesNoEntry(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if found := traces(t, dir, tokens); (len(found) > 0) != (mode == 0) {
+			if found := traces(t, dir, texts); (len(found) > 0) != (mode == 0) {
 				t.Errorf("entries left after the purge: %q, want some: %t", found, mode == 0)
 			}
 		})

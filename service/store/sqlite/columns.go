@@ -5,11 +5,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // columns are the stored fields of a user. Each has a column of its name in the table users.
-var columns = columnsOutside(0)
+var columns = encoding.Fields(0)
 
 // userColumns are the columns that scanUser reads. userColumnCount is their number.
 var (
@@ -22,18 +23,9 @@ var (
 var (
 	rareColumns      = user.NewFieldSet("username", "email", "deleted_at", "purge_at")
 	constantColumns  = user.NewFieldSet("user_id", "created_at")
-	updateColumns    = columnsOutside(rareColumns | constantColumns)
-	allUpdateColumns = columnsOutside(constantColumns)
+	updateColumns    = encoding.Fields(rareColumns | constantColumns)
+	allUpdateColumns = encoding.Fields(constantColumns)
 )
-
-func columnsOutside(set user.FieldSet) (stored []*user.Field) {
-	for i := range user.Fields() {
-		if f := &user.Fields()[i]; !f.Computed() && !set.Has(f) {
-			stored = append(stored, f)
-		}
-	}
-	return stored
-}
 
 func columnNames(columns []*user.Field) []string {
 	list := make([]string, len(columns))
@@ -68,9 +60,9 @@ func columnValue(f *user.Field, u *user.User) driver.Value {
 	case f.Time != nil:
 		return timeOrNull(*f.Time(u))
 	case f.List != nil:
-		return encodeList(*f.List(u))
+		return encoding.EncodeList(*f.List(u))
 	default:
-		return encodeMap(formMap, *f.Map(u))
+		return encoding.EncodeMap(encoding.FormMap, *f.Map(u))
 	}
 }
 
@@ -96,9 +88,9 @@ func setColumn(f *user.Field, u *user.User, v driver.Value) (err error) {
 	case f.Time != nil:
 		*f.Time(u) = asTime(v)
 	case f.List != nil:
-		*f.List(u), err = decodeList(asBlob(v))
+		*f.List(u), err = encoding.DecodeList(asBlob(v))
 	default:
-		*f.Map(u), err = decodeMap(asBlob(v))
+		*f.Map(u), err = encoding.DecodeMap(asBlob(v))
 	}
 	return err
 }
@@ -110,7 +102,7 @@ func asBlob(v driver.Value) []byte  { b, _ := v.([]byte); return b }
 // asTime converts a nullable time.
 func asTime(v driver.Value) time.Time {
 	if n, ok := v.(int64); ok {
-		return fromMicros(n)
+		return encoding.FromMicros(n)
 	}
 	return time.Time{}
 }

@@ -6,13 +6,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // Above MaxScanned users a count is an estimate.
 func TestCountEstimates(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
-	const users, inSample = 12_000, 12_000 / sampleRate
+	const users, inSample = 12_000, 12_000 / tokens.SampleRate
 	ids := make([]int64, 0, users)
 	for len(ids) < users {
 		var batch user.Batch
@@ -23,7 +24,7 @@ func TestCountEstimates(t *testing.T) {
 			ids = append(ids, r.User.ID)
 		}
 	}
-	half := func(u *user.User, _ user.Keys) bool { return u.ID/sampleRate%2 == 0 }
+	half := func(u *user.User, _ user.Keys) bool { return u.ID/tokens.SampleRate%2 == 0 }
 	emea := &user.Condition{Term: user.FieldByName("tags").ElementTerm("emea")}
 	for _, test := range []struct {
 		name    string

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 
+	"github.com/yourorg/userservice/service/store/group"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -49,8 +49,8 @@ func TestSingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
 	}
 	single := s.Submit(modest, creates(t, "modest", 1))
 	resume()
-	if got := mustWait(t, single)[0].Position; got != turnUnits+1 {
-		t.Errorf("position of the single change = %d, want %d, after one turn of the other caller", got, turnUnits+1)
+	if got := mustWait(t, single)[0].Position; got != group.TurnUnits+1 {
+		t.Errorf("position of the single change = %d, want %d, after one turn of the other caller", got, group.TurnUnits+1)
 	}
 	last := int64(0)
 	for i, p := range large {
@@ -67,53 +67,19 @@ func TestSingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if want := turnUnits + 1; commits[0] != want { // a turn and the single change
+	if want := group.TurnUnits + 1; commits[0] != want { // a turn and the single change
 		t.Errorf("first commit has %d changes, want %d", commits[0], want)
 	}
-	if most := slices.Max(commits[1:4]); most >= 2*turnUnits { // the other caller has just written
-		t.Errorf("the next commits have up to %d changes, want fewer than %d", most, 2*turnUnits)
+	if most := slices.Max(commits[1:4]); most >= 2*group.TurnUnits { // the other caller has just written
+		t.Errorf("the next commits have up to %d changes, want fewer than %d", most, 2*group.TurnUnits)
 	}
-	if most := slices.Max(commits); most > maxGroup {
-		t.Errorf("largest commit has %d changes, want at most %d", most, maxGroup)
+	if most := slices.Max(commits); most > group.MaxUnits {
+		t.Errorf("largest commit has %d changes, want at most %d", most, group.MaxUnits)
 	}
-}
-
-// A group of one caller that has used its turn accepts a change of another caller before it closes,
-// also if the first caller's next part precedes that change in the queue.
-func TestOpenGroupAcceptsOtherCallers(t *testing.T) {
-	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "users.db"), turnUnits: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	resume := sync.OnceFunc(hold(t, s))
-	defer resume()
-	greedy := s.Submit(user.WithCaller(t.Context(), "greedy"), creates(t, "greedy", 3))
-	modest := s.Submit(user.WithCaller(t.Context(), "modest"), creates(t, "modest", 1))
-	g := &group{units: map[string]int{"greedy": 5}, all: 5}
-	if !s.take(g) {
-		t.Fatal("take() = false, want the change of the other caller")
-	}
-	it := g.parts[0].it
-	if got, want := it.caller, "modest"; got != want {
-		t.Errorf("the group accepts a change of %q, want %q", got, want)
-	}
-	if s.take(g) {
-		t.Error("take() = true for a caller that has used its turn, want false")
-	}
-	it.taken = 0
-	s.queue.putBack(it)
-	resume()
-	mustWait(t, greedy)
-	mustWait(t, modest)
 }
 
 func TestBatchesTakeTurns(t *testing.T) {
-	opts := Options{Path: filepath.Join(t.TempDir(), "users.db"), turnUnits: 2}
+	opts := Options{Path: filepath.Join(t.TempDir(), "users.db"), group: group.Options{TurnUnits: 2}}
 	s, err := Open(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +107,7 @@ func TestBatchesTakeTurns(t *testing.T) {
 // failing injects errors into the next commits; nil means success.
 func failing(t *testing.T, s *Store, commits ...error) {
 	t.Helper()
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		commit := w.commit
 		w.commit = func() error {
 			if len(commits) == 0 {
@@ -163,7 +129,7 @@ func failing(t *testing.T, s *Store, commits ...error) {
 // If the commit of a later part of a batch fails, committed changes keep their results, changes in
 // the failed commit have an unknown outcome, and the remaining ones fail with STORE_READ_ONLY.
 func TestBatchFailsPartWay(t *testing.T) {
-	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "users.db"), turnUnits: 2, maxGroup: 2})
+	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "users.db"), group: group.Options{TurnUnits: 2, MaxUnits: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +153,7 @@ func TestBatchFailsPartWay(t *testing.T) {
 
 // The rest of a batch is not applied after its context has ended.
 func TestBatchIsCanceledPartWay(t *testing.T) {
-	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "users.db"), turnUnits: 2, maxGroup: 2})
+	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "users.db"), group: group.Options{TurnUnits: 2, MaxUnits: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	codes "modernc.org/sqlite/lib"
 
+	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -75,7 +76,7 @@ func (f *File) head(ctx context.Context) (head user.Head, err error) {
 	err = c.rows("SELECT epoch, position, time FROM meta", func(row []driver.Value) error {
 		head.Epoch, head.Position = asText(row[0]), asNumber(row[1])
 		if head.Position > 0 {
-			head.Time = fromMicros(asNumber(row[2]))
+			head.Time = encoding.FromMicros(asNumber(row[2]))
 		}
 		return nil
 	})

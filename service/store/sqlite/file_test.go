@@ -39,7 +39,7 @@ func TestConnectionPragmas(t *testing.T) {
 		}
 		return nil
 	}
-	if err := errors.Join(check(r.conn), s.do(t.Context(), func(w *writer) error { return check(w.conn) })); err != nil {
+	if err := errors.Join(check(r.conn), s.queue.Do(t.Context(), func(w *writer) error { return check(w.conn) })); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.conn.run("DELETE FROM log"); err == nil {

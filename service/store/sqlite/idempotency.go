@@ -4,69 +4,56 @@ import (
 	"bytes"
 	"context"
 	"database/sql/driver"
-	"maps"
 
+	"github.com/yourorg/userservice/service/store/decide"
+	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/user"
 )
 
-// lookupResult returns the stored result of a request, unless it has expired.
-func (w *writer) lookupResult(key *user.IdempotencyKey) (result user.Result, found bool, err error) {
+// Request implements decide.Tx.
+func (w *writer) Request(key *user.IdempotencyKey) (*decide.Request, error) {
 	row, err := w.getRequest.one(key.ID, key.Procedure, key.Caller)
 	if err != nil || row == nil {
-		return user.Result{}, false, err
+		return nil, err
 	}
-	fingerprint, created := asBlob(row[0]), fromMicros(asNumber(row[1]))
-	if w.due.Sub(created) >= user.RequestIDLifetime {
-		return user.Result{}, false, nil
-	}
-	a, err := decodeResult(asBlob(row[2]))
-	switch {
-	case err != nil:
-		return user.Result{}, false, err
-	case a.rows > 0 && a.first < w.store.first.Load():
-		return user.Result{}, false, nil // pruned
-	case !bytes.Equal(fingerprint, key.Fingerprint[:]):
-		return user.Result{}, false, user.NewRequestIDReusedError()
-	}
-	if a.shared {
-		if a.user, _, err = w.sharedUsers.get(a.user); err != nil {
-			return user.Result{}, false, err
+	r := &decide.Request{Fingerprint: bytes.Clone(asBlob(row[0])), Created: encoding.FromMicros(asNumber(row[1]))}
+	r.Result, err = encoding.DecodeResult(asBlob(row[2]))
+	return r, err
+}
+
+// Result implements decide.Tx.
+func (w *writer) Result(a encoding.Result) (result user.Result, err error) {
+	if a.Shared {
+		if a.User, _, err = w.sharedUsers.get(a.User); err != nil {
+			return user.Result{}, err
 		}
 	}
-	result = user.Result{Outcome: a.outcome, User: a.user, Position: a.position}
-	if a.rows > 0 {
+	result = user.Result{Outcome: a.Outcome, User: a.User, Position: a.Position}
+	if a.Rows > 0 {
 		err = w.rowRange.each(func(row []driver.Value) (bool, error) {
 			activity, err := scanRow(row)
 			result.Rows = append(result.Rows, activity)
 			return true, err
-		}, a.first, a.first+int64(a.rows))
+		}, a.First, a.First+int64(a.Rows))
 	}
-	return result, true, err
+	return result, err
 }
 
-// saveResult stores the result of a request. It replaces an expired one.
-func (w *writer) saveResult(key *user.IdempotencyKey, op user.Op, result *user.Result) error {
-	a := storedResult{outcome: result.Outcome, position: result.Position, user: result.User, rows: len(result.Rows)}
-	if a.rows > 0 {
-		a.first = result.Rows[0].Position
-	}
-	id := op.Target()
-	if result.User != nil {
-		id = result.User.ID
-	}
-	if u := result.User; u != nil && u.Size() > largeUserBytes {
-		if err := w.sharedUsers.save(w, u); err != nil {
+// SaveRequest implements decide.Tx.
+func (w *writer) SaveRequest(key *user.IdempotencyKey, userID int64, a encoding.Result) error {
+	if a.User != nil && a.User.Size() > largeUserBytes {
+		if err := w.sharedUsers.save(w, a.User); err != nil {
 			return err
 		}
-		a.shared = true
+		a.Shared = true
 	}
-	return w.putRequest.exec(key.ID, key.Procedure, key.Caller, key.Fingerprint[:], w.clock.UnixMicro(), id, encodeResult(a))
+	return w.putRequest.exec(key.ID, key.Procedure, key.Caller, key.Fingerprint[:], w.clock.UnixMicro(), userID, encoding.EncodeResult(a))
 }
 
 // ExpireRequestIDs implements user.Store.
 func (s *Store) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 	dropped := 0
-	err := s.do(ctx, func(w *writer) error {
+	err := s.queue.Do(ctx, func(w *writer) error {
 		dropped = 0 // the job may be retried
 		var last int64
 		if err := w.redateRequests(limit); err != nil {
@@ -106,21 +93,4 @@ func (w *writer) forgetShared(limit int) error {
 func (w *writer) redateRequests(limit int) error {
 	return w.conn.run("UPDATE request_ids SET created_at = ? WHERE seq IN (SELECT seq FROM request_ids ORDER BY seq LIMIT ?) AND created_at > ?",
 		w.clock.UnixMicro(), int64(limit), w.clock.Add(user.RequestIDLifetime).UnixMicro())
-}
-
-// cloneUser returns a copy, so that result and observer do not share a user.
-func cloneUser(u *user.User) *user.User {
-	if u == nil {
-		return nil
-	}
-	return u.Clone()
-}
-
-func cloneRows(rows []user.Activity) []user.Activity {
-	clones := make([]user.Activity, len(rows))
-	for i, row := range rows {
-		row.Details = maps.Clone(row.Details)
-		clones[i] = row
-	}
-	return clones
 }

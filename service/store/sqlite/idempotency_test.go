@@ -69,7 +69,7 @@ func createLargeUser(t *testing.T, s *Store) *user.User {
 // storedResults returns the number of rows of stored results, and their size.
 func storedResults(t *testing.T, s *Store) (rows, bytes int64) {
 	t.Helper()
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		return w.conn.rows("SELECT count(*), coalesce(sum(length(answer)), 0) FROM "+
 			"(SELECT answer FROM request_ids UNION ALL SELECT answer FROM request_users)", func(row []driver.Value) error {
 			rows, bytes = asNumber(row[0]), asNumber(row[1])

@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // indexChange is a change of the tokens of a user in the transaction.
 type indexChange struct {
 	id          int64
-	remove, add []token
+	remove, add []tokens.Token
 	created     bool // the user had no tokens before
 	purged      bool // no trace of the user may remain
 }
@@ -36,8 +37,8 @@ func newIndexWriter(err *error, c *conn) indexWriter {
 }
 
 // replace replaces the tokens was of a user with is.
-func (x *indexWriter) replace(id int64, was, is []token) {
-	if remove, add := without(was, is), without(is, was); len(remove)+len(add) > 0 {
+func (x *indexWriter) replace(id int64, was, is []tokens.Token) {
+	if remove, add := tokens.Without(was, is), tokens.Without(is, was); len(remove)+len(add) > 0 {
 		x.changes = append(x.changes, indexChange{id: id, remove: remove, add: add, created: was == nil, purged: is == nil})
 	}
 }
@@ -62,9 +63,9 @@ func (x *indexWriter) flush() (unused bool, err error) {
 
 // join adds a later change of the same user.
 func (c *indexChange) join(next indexChange) {
-	remove := slices.Concat(c.remove, without(next.remove, c.add))
-	add := slices.Concat(without(c.add, next.remove), without(next.add, c.remove))
-	c.remove, c.add = without(remove, next.add), add
+	remove := slices.Concat(c.remove, tokens.Without(next.remove, c.add))
+	add := slices.Concat(tokens.Without(c.add, next.remove), tokens.Without(next.add, c.remove))
+	c.remove, c.add = tokens.Without(remove, next.add), add
 	slices.Sort(c.remove)
 	slices.Sort(c.add)
 	c.purged = next.purged
@@ -80,39 +81,39 @@ func (x *indexWriter) write(c indexChange) (unused bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	after := slices.Concat(without(before, c.add), c.remove)
+	after := slices.Concat(tokens.Without(before, c.add), c.remove)
 	if c.purged {
 		if err := x.removeTokens(c.id, after); err != nil {
 			return false, err
 		}
 		after = nil
-	} else if err := x.insertTokens(c.id, without(c.add, before)); err != nil {
+	} else if err := x.insertTokens(c.id, tokens.Without(c.add, before)); err != nil {
 		return false, err
 	}
 	return len(after) > 0, x.setUnused(c.id, after, len(before) > 0)
 }
 
-func (x *indexWriter) insertTokens(id int64, tokens []token) error {
-	if len(tokens) == 0 {
+func (x *indexWriter) insertTokens(id int64, list []tokens.Token) error {
+	if len(list) == 0 {
 		return nil
 	}
-	return x.insert.exec(id, joinTokens(tokens))
+	return x.insert.exec(id, joinTokens(list))
 }
 
 // removeTokens removes entries of the index, without trace.
-func (x *indexWriter) removeTokens(id int64, tokens []token) error {
-	if len(tokens) == 0 || x.keepEntries {
+func (x *indexWriter) removeTokens(id int64, list []tokens.Token) error {
+	if len(list) == 0 || x.keepEntries {
 		return nil
 	}
-	if err := x.remove.exec(id, joinTokens(tokens)); err != nil {
+	if err := x.remove.exec(id, joinTokens(list)); err != nil {
 		return err
 	}
-	// The index counts rows: one for each insert, which a removal of some tokens must not take away.
+	// The index counts rows: one for each insert, which a removal of some list must not take away.
 	return x.insert.exec(id, "")
 }
 
 // unusedOf returns the tokens of a user that are to be removed from the index.
-func (x *indexWriter) unusedOf(id int64) ([]token, error) {
+func (x *indexWriter) unusedOf(id int64) ([]tokens.Token, error) {
 	row, err := x.getUnused.one(id)
 	if err != nil || row == nil {
 		return nil, err
@@ -120,10 +121,10 @@ func (x *indexWriter) unusedOf(id int64) ([]token, error) {
 	return splitTokens(asText(row[0]))
 }
 
-func (x *indexWriter) setUnused(id int64, tokens []token, stored bool) error {
+func (x *indexWriter) setUnused(id int64, list []tokens.Token, stored bool) error {
 	switch {
-	case len(tokens) > 0:
-		return x.putUnused.exec(id, joinTokens(tokens))
+	case len(list) > 0:
+		return x.putUnused.exec(id, joinTokens(list))
 	case stored:
 		return x.dropUnused.exec(id)
 	}
@@ -150,5 +151,5 @@ func (w *writer) indexUpdate(cur, next *user.User, before, keys user.Keys) {
 		return
 	}
 	keys = user.Keys{Username: cmp.Or(keys.Username, before.Username), Email: cmp.Or(keys.Email, before.Email)}
-	w.index.replace(cur.ID, userTokens(cur, before), userTokens(next, keys))
+	w.index.replace(cur.ID, tokens.OfUser(cur, before), tokens.OfUser(next, keys))
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -30,7 +31,7 @@ func checkFindings(t *testing.T, path string) string {
 // A check finds an entry of the index that was not written or not removed.
 func TestCheckFindsWrongEntries(t *testing.T) {
 	text := func(tag string) string {
-		return joinTokens([]token{termToken(user.FieldByName("tags").ElementTerm(tag))})
+		return joinTokens([]tokens.Token{tokens.OfTerm(user.FieldByName("tags").ElementTerm(tag))})
 	}
 	const finding = "its entries in the index are not those of its fields"
 	for _, test := range []struct{ name, statement, token, want string }{
@@ -44,7 +45,7 @@ func TestCheckFindsWrongEntries(t *testing.T) {
 			s := openTest(t, path)
 			createUser(t, s, "anna")
 			id := createUser(t, s, "berta").ID
-			if err := s.do(t.Context(), func(w *writer) error { return w.conn.run(test.statement, id, test.token) }); err != nil {
+			if err := s.queue.Do(t.Context(), func(w *writer) error { return w.conn.run(test.statement, id, test.token) }); err != nil {
 				t.Fatal(err)
 			}
 			if test.want != "" {

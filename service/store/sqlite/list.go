@@ -1,12 +1,10 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"database/sql/driver"
-	"math"
-	"time"
 
+	"github.com/yourorg/userservice/service/store/page"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -45,25 +43,20 @@ var listQueries = [12]string{
 // List implements user.Store. A page is read in chunks: a user whose sort key changes
 // between two chunks may be returned twice or not at all, as between two pages.
 func (s *Store) List(ctx context.Context, query user.ListQuery) (user.ListPage, error) {
-	l := &lister{query: query, cursor: query.After}
+	l := &lister{List: page.NewList(query)}
 	err := scan(ctx, s.pool, func(r *reader) (last bool, err error) {
 		err = l.read(r)
-		return l.done, err
+		return l.Done, err
 	})
 	if err != nil {
 		return user.ListPage{}, err
 	}
-	return l.page, nil
+	return l.Page, nil
 }
 
 // lister reads a page in chunks.
 type lister struct {
-	query   user.ListQuery
-	cursor  *user.ListCursor // the last row read; nil: none
-	page    user.ListPage
-	scanned int
-	bytes   int
-	done    bool
+	page.List
 
 	source source
 	match  string // of the index
@@ -80,7 +73,7 @@ func (l *lister) read(r *reader) error {
 	if l.source == fromSorted {
 		return l.sortedChunk(r)
 	}
-	if l.query.Order == user.ByLastActivity && l.query.Created == (user.TimeRange{}) && l.query.Where == nil {
+	if l.HasHead() {
 		return r.snapshot(func() error { return l.headChunk(r) })
 	}
 	return l.chunk(r)
@@ -89,8 +82,8 @@ func (l *lister) read(r *reader) error {
 // headChunk reads a chunk and, at the end of the list, the head of the log.
 func (l *lister) headChunk(r *reader) error {
 	err := l.chunk(r)
-	if err == nil && l.done && l.page.Next == nil {
-		l.page.Head, _, err = r.head.number()
+	if err == nil && l.Done && l.Page.Next == nil {
+		l.Page.Head, _, err = r.head.number()
 	}
 	return err
 }
@@ -98,10 +91,10 @@ func (l *lister) headChunk(r *reader) error {
 // chunk reads rows after the cursor. It reads one row more than it may scan, to detect
 // the end.
 func (l *lister) chunk(r *reader) error {
-	want := min(l.query.MaxScanned-l.scanned+1, chunkRows)
+	want := min(l.Query.MaxScanned-l.Scanned+1, chunkRows)
 	got, bytes := 0, 0
 	read := func(query int, args ...driver.Value) error {
-		if l.query.Desc {
+		if l.Query.Desc {
 			query++
 		}
 		if bytes >= chunkBytes {
@@ -111,14 +104,14 @@ func (l *lister) chunk(r *reader) error {
 			got++
 			bytes += rowBytes(row)
 			err := l.add(row)
-			return !l.done && bytes < chunkBytes, err
+			return !l.Done && bytes < chunkBytes, err
 		}, append(args, int64(want-got))...)
 	}
 	if err := l.walk(read); err != nil {
 		return err
 	}
-	if !l.done && got < want && bytes < chunkBytes {
-		l.done, l.page.Next = true, nil
+	if got < want && bytes < chunkBytes {
+		l.End()
 	}
 	return nil
 }
@@ -134,159 +127,42 @@ func rowBytes(row []driver.Value) (bytes int) {
 // walk calls read for the queries that continue at the cursor.
 func (l *lister) walk(read func(query int, args ...driver.Value) error) error {
 	if l.source == fromTerms {
-		return read(byTerms, l.match, l.id())
+		return read(byTerms, l.match, l.ID())
 	}
-	switch l.query.Order {
+	switch l.Query.Order {
 	case user.ByUsername:
-		lower, upper := l.keys()
+		lower, upper := l.Keys()
 		return read(byUsername, lower, upper)
 	case user.ByEmail:
-		lower, upper := l.keys()
+		lower, upper := l.Keys()
 		return read(byEmail, lower, upper)
 	case user.ByLastActivity:
-		after, before := l.positions()
+		after, before := l.Positions()
 		return read(byLastActivity, after, before)
 	case user.ByCreated:
 		return read(byCreated, l.created()...)
 	default:
-		return read(byID, l.id())
+		return read(byID, l.ID())
 	}
 }
 
-// id returns the user ID at the cursor, or the one before all others.
-func (l *lister) id() int64 {
-	switch {
-	case l.cursor != nil:
-		return l.cursor.ID
-	case l.query.Desc:
-		return math.MaxInt64
-	default:
-		return math.MinInt64
-	}
-}
-
-// positions returns the exclusive bounds of the remaining positions.
-func (l *lister) positions() (after, before int64) {
-	after, before = l.query.AfterActivity, cmp.Or(l.query.BeforeActivity, math.MaxInt64)
-	switch {
-	case l.cursor == nil:
-	case l.query.Desc:
-		before = min(before, l.cursor.Position)
-	default:
-		after = max(after, l.cursor.Position)
-	}
-	return after, before
-}
-
-// created returns the exclusive cursor of the remaining times, and the bound at their end. The index seeks the time;
-// the users of one transaction, which have the same time, are skipped up to the cursor.
+// created returns the arguments of byCreated. The index seeks the time; the users of one transaction, which have the same
+// time, are skipped up to the cursor.
 func (l *lister) created() []driver.Value {
-	from, until := micros(l.query.Created)
-	switch {
-	case l.query.Desc && l.cursor != nil && l.cursor.Position < until:
-		return []driver.Value{l.cursor.Position, l.cursor.ID, from}
-	case l.query.Desc:
-		return []driver.Value{until, int64(math.MinInt64), from}
-	case l.cursor != nil && l.cursor.Position >= from:
-		return []driver.Value{l.cursor.Position, l.cursor.ID, until}
-	default:
-		return []driver.Value{from, int64(math.MinInt64), until}
-	}
+	at, id, end := l.Created()
+	return []driver.Value{at, id, end}
 }
 
-// micros returns a range of times in microseconds.
-func micros(times user.TimeRange) (from, until int64) {
-	from, until = math.MinInt64, math.MaxInt64
-	if !times.From.IsZero() {
-		// The first microsecond that is not before.
-		from = times.From.Add(time.Microsecond - time.Nanosecond).UnixMicro()
-	}
-	if !times.Until.IsZero() {
-		until = times.Until.Add(time.Microsecond - time.Nanosecond).UnixMicro()
-	}
-	return from, until
-}
-
-// keys returns the range [lower, upper) of the remaining keys.
-func (l *lister) keys() (lower, upper string) {
-	lower, upper = l.query.Prefix, afterPrefix(l.query.Prefix)
-	switch {
-	case l.cursor == nil:
-	case l.query.Desc:
-		upper = min(upper, l.cursor.Key)
-	default:
-		lower = max(lower, l.cursor.Key+"\x00") // the next string
-	}
-	return lower, upper
-}
-
-// afterPrefix returns the least string greater than all strings with the prefix.
-func afterPrefix(prefix string) string {
-	// No byte of UTF-8 is 0xff, so the sum does not overflow.
-	if end := len(prefix) - 1; end >= 0 {
-		return prefix[:end] + string([]byte{prefix[end] + 1})
-	}
-	return "\xff"
-}
-
-// add adds a row to the page, or ends the page if it is full.
+// add adds a row to the page, or ends the page if it is full. In a corrupt index a row may not be after the cursor, and
+// the list would not end.
 func (l *lister) add(row []driver.Value) error {
-	if l.scanned == l.query.MaxScanned || len(l.page.Users) == l.query.MaxUsers {
-		l.endAtCursor()
+	if l.Full() {
+		l.Add(nil, user.Keys{}) // ends the page
 		return nil
 	}
 	u, keys, err := scanListed(row)
-	if err != nil {
-		return err
+	if err == nil && !l.Add(u, keys) {
+		err = disorderError{"users"}
 	}
-	cursor := l.cursorOf(u, keys)
-	if !l.advances(cursor) {
-		return disorderError{"users"}
-	}
-	if l.selects(u, keys) {
-		size := u.Size()
-		if len(l.page.Users) > 0 && l.bytes+size > l.query.MaxBytes {
-			l.endAtCursor()
-			return nil
-		}
-		l.bytes += size
-		l.page.Users = append(l.page.Users, u)
-	}
-	l.scanned++
-	l.cursor = cursor
-	return nil
+	return err
 }
-
-// selects reports whether the list contains a user.
-func (l *lister) selects(u *user.User, keys user.Keys) bool {
-	return (l.query.ShowDeleted || !u.Deleted()) && (l.query.Match == nil || l.query.Match(u, keys))
-}
-
-// cursorOf returns the cursor at a user.
-func (l *lister) cursorOf(u *user.User, keys user.Keys) *user.ListCursor {
-	cursor := &user.ListCursor{ID: u.ID}
-	switch l.query.Order {
-	case user.ByUsername:
-		cursor.Key = keys.Username
-	case user.ByEmail:
-		cursor.Key = keys.Email
-	case user.ByLastActivity:
-		cursor.Position = u.LastActivityID
-	case user.ByCreated:
-		cursor.Position = u.CreatedAt.UnixMicro()
-	case user.ByID:
-	}
-	return cursor
-}
-
-// advances reports whether cursor is after l.cursor. In a corrupt index it may not be,
-// and the list would not end.
-func (l *lister) advances(cursor *user.ListCursor) bool {
-	if l.cursor == nil {
-		return true
-	}
-	return l.compare(cursor, l.cursor) > 0
-}
-
-// endAtCursor ends the page before the end of the list.
-func (l *lister) endAtCursor() { l.done, l.page.Next = true, l.cursor }

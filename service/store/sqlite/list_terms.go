@@ -5,8 +5,8 @@ import (
 	"database/sql/driver"
 	"math"
 	"slices"
-	"strings"
 
+	"github.com/yourorg/userservice/service/store/page"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -43,7 +43,7 @@ const (
 // plan chooses the source. The users of a range or a condition that are not contiguous in the order are sorted if
 // they are few; otherwise the index of the order is scanned, or that of terms for the order by ID.
 func (l *lister) plan(r *reader) error {
-	q := &l.query
+	q := &l.Query
 	if q.Where != nil {
 		where, err := r.candidates.rarestFirst(*q.Where)
 		if err != nil {
@@ -51,8 +51,8 @@ func (l *lister) plan(r *reader) error {
 		}
 		l.match = indexQuery(&where)
 	}
-	after, before := l.positions()
-	from, until := micros(q.Created)
+	after, before := l.Positions()
+	from, until := page.Micros(q.Created)
 	for _, c := range []struct {
 		use   bool
 		query *stmt
@@ -115,13 +115,6 @@ func (s *stmt) ids(args ...driver.Value) (ids []int64, err error) {
 	return ids, err
 }
 
-// endIf ends the list if it is not done and there are no more users.
-func (l *lister) endIf(last bool) {
-	if last && !l.done {
-		l.done, l.page.Next = true, nil
-	}
-}
-
 // listed calls visit with the row of a user, if it exists, and returns the size of the row.
 func (r *reader) listed(id int64, visit func(row []driver.Value) error) (size int, err error) {
 	err = r.listedUser.each(func(row []driver.Value) (bool, error) {
@@ -150,17 +143,17 @@ func (l *lister) sortedChunk(r *reader) error {
 		}
 		bytes += size
 		if s.ids = s.ids[1:]; len(s.ids) == 0 {
-			slices.SortFunc(s.cursors, l.compare)
+			slices.SortFunc(s.cursors, l.Compare)
 		}
 	}
-	for n, bytes := 0, 0; len(s.cursors) > 0 && !l.done; n++ {
+	for n, bytes := 0, 0; len(s.cursors) > 0 && !l.Done; n++ {
 		if n == chunkRows || bytes >= chunkBytes {
 			return nil
 		}
 		next := s.cursors[0]
 		size, err := r.listed(next.ID, func(row []driver.Value) error {
 			u, keys, err := scanListed(row)
-			if err != nil || l.compare(l.cursorOf(u, keys), next) != 0 {
+			if err != nil || l.Compare(l.CursorOf(u, keys), next) != 0 {
 				return err // the user has moved in the order
 			}
 			return l.add(row)
@@ -171,7 +164,7 @@ func (l *lister) sortedChunk(r *reader) error {
 		bytes += size
 		s.cursors = s.cursors[1:]
 	}
-	l.endIf(true)
+	l.End()
 	return nil
 }
 
@@ -181,19 +174,8 @@ func (l *lister) addCandidate(row []driver.Value) error {
 	if err != nil {
 		return err
 	}
-	cursor := l.cursorOf(u, keys)
-	inRest := strings.HasPrefix(cursor.Key, l.query.Prefix) && (l.cursor == nil || l.compare(cursor, l.cursor) > 0)
-	if inRest && l.selects(u, keys) {
+	if cursor := l.Rest(u, keys); cursor != nil {
 		l.sorted.cursors = append(l.sorted.cursors, cursor)
 	}
 	return nil
-}
-
-// compare compares cursors in the order of the list.
-func (l *lister) compare(a, b *user.ListCursor) int {
-	order := cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Position, b.Position), cmp.Compare(a.ID, b.ID))
-	if l.query.Desc {
-		return -order
-	}
-	return order
 }

@@ -3,22 +3,20 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
-	"slices"
 	"sort"
 	"time"
 
+	"github.com/yourorg/userservice/service/store/encoding"
+	"github.com/yourorg/userservice/service/store/page"
 	"github.com/yourorg/userservice/service/user"
 )
-
-// maxLogScan limits the rows scanned for a page with an action filter.
-const maxLogScan = 10_000
 
 const logColumns = "position, user_id, time, action, details"
 
 func scanRow(row []driver.Value) (user.Activity, error) {
-	details, err := decodeMap(asBlob(row[4]))
+	details, err := encoding.DecodeMap(asBlob(row[4]))
 	return user.Activity{
-		Position: asNumber(row[0]), UserID: asNumber(row[1]), Time: fromMicros(asNumber(row[2])),
+		Position: asNumber(row[0]), UserID: asNumber(row[1]), Time: encoding.FromMicros(asNumber(row[2])),
 		Action: asText(row[3]), Details: details,
 	}, err
 }
@@ -28,7 +26,7 @@ func scanRow(row []driver.Value) (user.Activity, error) {
 func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, error) {
 	l := s.newLogReader(query)
 	var err error
-	if l.limit <= shortRead {
+	if l.Limit <= shortRead {
 		_, err = read(ctx, s.pool, func(r *reader) (none struct{}, err error) {
 			for last := false; !last && err == nil; {
 				last, err = l.chunk(r)
@@ -41,48 +39,26 @@ func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, err
 	if err != nil {
 		return user.LogPage{}, err
 	}
-	return l.page, nil
+	return l.Page, nil
 }
 
 // logReader reads a page of the log in chunks.
 type logReader struct {
+	*page.Log
+
 	store *Store
-	query user.LogQuery // After and Before are the bounds of the remaining rows
-	page  user.LogPage
-	limit int // rows to scan
-	left  int // rows left to scan
-	bytes int
 }
 
 func (s *Store) newLogReader(query user.LogQuery) *logReader {
-	if query.Retained {
-		query.After = s.first.Load() - 1
-	}
-	l := &logReader{store: s, query: query, limit: maxLogScan}
-	l.query.Before = s.head.Load().Position + 1
-	if query.Before > 0 {
-		l.query.Before = min(l.query.Before, query.Before)
-	}
-	if query.MaxScanned > 0 {
-		l.limit = min(l.limit, query.MaxScanned)
-	}
-	if len(query.Actions) == 0 {
-		l.limit = min(l.limit, query.MaxRows)
-	}
-	l.left = l.limit
-	l.page.Reached = query.After
-	if query.Desc {
-		l.page.Reached = l.query.Before
-	}
-	return l
+	return &logReader{page.NewLog(query, s.first.Load(), s.head.Load().Position), s}
 }
 
 // chunk reads the next rows. It reads one row more than it may scan, to detect the end.
 func (l *logReader) chunk(r *reader) (last bool, err error) {
-	want := min(l.left+1, chunkRows)
-	got, bytes, full, query := 0, 0, false, l.query
-	err = queryLog(r, &l.query, int64(want), func(row []driver.Value) (bool, error) {
-		if full = l.full(); full {
+	want := min(l.Left+1, chunkRows)
+	got, bytes, full, query := 0, 0, false, l.Query
+	err = queryLog(r, &query, int64(want), func(row []driver.Value) (bool, error) {
+		if full = l.Full(); full {
 			return false, nil
 		}
 		got++
@@ -99,39 +75,24 @@ func (l *logReader) chunk(r *reader) (last bool, err error) {
 	if got == want || bytes >= chunkBytes {
 		return false, nil
 	}
-	l.page.Done = true
-	l.page.Reached = max(l.query.After, l.query.Before-1)
-	if l.query.Desc {
-		l.page.Reached = l.query.After + 1
-	}
+	l.End()
 	return true, nil
-}
-
-func (l *logReader) full() bool {
-	return len(l.page.Rows) == l.query.MaxRows || l.left == 0 || l.query.MaxBytes > 0 && l.bytes >= l.query.MaxBytes
 }
 
 // add adds a row to the page.
 func (l *logReader) add(row []driver.Value) error {
 	position := asNumber(row[0])
-	if l.query.Desc && position >= l.page.Reached || !l.query.Desc && position <= l.page.Reached {
+	if !l.InOrder(position) {
 		return disorderError{"log rows"}
 	}
-	if len(l.query.Actions) == 0 || slices.Contains(l.query.Actions, asText(row[3])) {
+	if l.Selects(asText(row[3])) {
 		activity, err := scanRow(row)
 		if err != nil {
 			return err
 		}
-		l.page.Rows = append(l.page.Rows, activity)
-		l.bytes += activity.DetailBytes()
+		l.Append(activity)
 	}
-	l.left--
-	l.page.Reached = position
-	if l.query.Desc {
-		l.query.Before = position
-	} else {
-		l.query.After, l.query.Retained = position, false
-	}
+	l.Reach(position)
 	return nil
 }
 

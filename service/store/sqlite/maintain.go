@@ -5,13 +5,14 @@ import (
 	"database/sql/driver"
 	"time"
 
+	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // Probe implements user.Store. It writes one page only, so it also fails while the writer
 // reports another page as unreadable.
 func (s *Store) Probe(ctx context.Context) error {
-	return s.do(ctx, func(w *writer) error {
+	return s.queue.Do(ctx, func(w *writer) error {
 		if page := s.failures.page; page != nil {
 			return page
 		}
@@ -29,7 +30,7 @@ func (s *Store) Redact(ctx context.Context, id int64, limit int) (bool, error) {
 	// The job may set these after do has returned an error.
 	var reached int64
 	var rowsLeft, requestsLeft bool
-	err := s.do(ctx, func(w *writer) (err error) {
+	err := s.queue.Do(ctx, func(w *writer) (err error) {
 		if reached, rowsLeft, err = w.redactRows(id, s.redactedUpTo(id), limit); err != nil {
 			return err
 		}
@@ -72,11 +73,11 @@ func (w *writer) redactRows(id, after int64, limit int) (reached int64, more boo
 				return disorderError{"log rows"}
 			}
 			reached = position
-			if b := asBlob(row[4]); len(b) == 0 || b[0] == formRedacted {
+			if b := asBlob(row[4]); len(b) == 0 || b[0] == encoding.FormRedacted {
 				return nil
 			}
 			activity, err := scanRow(row)
-			rows = append(rows, redacted{reached, encodeMap(formRedacted, user.RedactDetails(activity.Details))})
+			rows = append(rows, redacted{reached, encoding.EncodeMap(encoding.FormRedacted, user.RedactDetails(activity.Details))})
 			return err
 		}, id, after, int64(limit))
 	if err != nil {
@@ -111,7 +112,7 @@ func (w *writer) forgetUser(id int64, limit int) (more bool, err error) {
 // Prune implements user.Store. With limit rows of at most user.MaxDetails, it is bounded in bytes too.
 func (s *Store) Prune(ctx context.Context, age time.Duration, limit int) (int, error) {
 	pruned := 0
-	err := s.do(ctx, func(w *writer) (err error) {
+	err := s.queue.Do(ctx, func(w *writer) (err error) {
 		pruned, err = w.prune(w.due.Add(-age), max(limit, 1))
 		return err
 	})

@@ -200,7 +200,7 @@ func TestNamesAreRenormalized(t *testing.T) {
 		{"ΠΑΠΠΑΣ", "παππασ", "\u034fd@example.org", "\u034fd@example.org"},
 		{"Plain", "plain", "plain@example.org", "plain@example.org"},
 	}
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		for i, u := range old {
 			err := w.conn.run("UPDATE users SET username = ?, username_key = ?, email = ?, email_key = ? WHERE user_id = ?",
 				u.username, u.usernameKey, u.email, u.emailKey, ids[i])
@@ -285,7 +285,7 @@ func createOp(t *testing.T, username, email string) *user.Create {
 
 func storedKey(t *testing.T, s *Store, id int64) (key string) {
 	t.Helper()
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		return w.conn.rows("SELECT username_key FROM users WHERE user_id = ?", func(row []driver.Value) error {
 			key = asText(row[0])
 			return nil

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/clock"
+	"github.com/yourorg/userservice/service/store/group"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -36,8 +36,8 @@ type Options struct {
 	// OnWriteFailure is called when writes start to fail or stop. It must not block.
 	OnWriteFailure func()
 
-	// turnUnits and maxGroup override the constants in tests.
-	turnUnits, maxGroup int
+	// group overrides constants in tests.
+	group group.Options
 	// keepDeleted plants a fault: no secure_delete. So does keepEntries: the index keeps removed entries.
 	keepDeleted, keepEntries bool
 }
@@ -65,12 +65,7 @@ type Store struct {
 	stopped   atomic.Pointer[stopped] // nil: writes are accepted
 	observe   func(user.Commit)
 
-	// closing protects closed. Submit holds the read lock while it enqueues.
-	closing  sync.RWMutex
-	closed   bool
-	queue    *writeQueue
-	stalls   *stallDetector
-	finished chan struct{} // closed when the writer goroutine returns
+	queue *group.Queue[*writer]
 
 	// Used by the writer goroutine only.
 	failures writeFailures
@@ -94,7 +89,6 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	opts.turnUnits, opts.maxGroup = cmp.Or(opts.turnUnits, turnUnits), cmp.Or(opts.maxGroup, maxGroup)
 	name := opts.Path
 	var err error
 	if opts.Path, err = resolve(name); err != nil {
@@ -172,10 +166,9 @@ func (s *Store) open(ctx context.Context) (err error) {
 	s.epoch = head.Epoch
 	w.start(head)
 	s.writer = w
-	s.queue = newWriteQueue()
-	s.stalls = newStallDetector() //nolint:contextcheck,nolintlint // outlives ctx
-	s.finished = make(chan struct{})
-	go s.write() //nolint:contextcheck,nolintlint // outlives ctx
+	s.opts.group.Stopped = s.stopError
+	s.queue = group.NewQueue[*writer](s.opts.group)
+	go s.queue.Run(s.write) //nolint:contextcheck,nolintlint // outlives ctx
 	s.checkIntegrity(ctx)
 	s.cleanIf(unused)
 	return nil
@@ -260,15 +253,9 @@ type stopped struct {
 
 // Close waits for submitted batches and for reads in progress, and closes the file.
 func (s *Store) Close() error {
-	s.closing.Lock()
-	if s.closed {
-		s.closing.Unlock()
+	if !s.queue.Close() {
 		return nil
 	}
-	s.closed = true
-	s.queue.close()
-	s.closing.Unlock()
-	<-s.finished
 	s.integrity.close()
 	errs := []error{s.pool.close()}
 	if s.ReadOnly() == nil {

@@ -59,7 +59,7 @@ func planOf(t *testing.T, s *Store, query string) (plan []string) {
 	for i := range args {
 		args[i] = int64(1)
 	}
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		return w.conn.rows("EXPLAIN QUERY PLAN "+query, func(row []driver.Value) error {
 			plan = append(plan, asText(row[3]))
 			return nil
@@ -69,12 +69,4 @@ func planOf(t *testing.T, s *Store, query string) (plan []string) {
 		t.Fatal(err)
 	}
 	return plan
-}
-
-func TestAfterPrefix(t *testing.T) {
-	for prefix, want := range map[string]string{"": "\xff", "a": "b", "az": "a{", "ä": "\xc3\xa5", "a\x7f": "a\x80"} {
-		if got := afterPrefix(prefix); got != want {
-			t.Errorf("afterPrefix(%q) = %q, want %q", prefix, got, want)
-		}
-	}
 }

@@ -68,10 +68,7 @@ func awaitScans(t *testing.T, s *Store, want int) {
 	t.Helper()
 	for {
 		s.pool.scans.mu.Lock()
-		n := 0
-		for _, c := range s.pool.scans.waiting.callers {
-			n += len(c.items)
-		}
+		n := s.pool.scans.waiting.Len()
 		s.pool.scans.mu.Unlock()
 		if n == want {
 			return

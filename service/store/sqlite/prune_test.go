@@ -82,10 +82,10 @@ func TestPrunedSpaceIsReused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := s.do(t.Context(), func(w *writer) error { w.checkpointed = -checkpointPages; return nil }); err != nil {
+		if err := s.queue.Do(t.Context(), func(w *writer) error { w.checkpointed = -checkpointPages; return nil }); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.do(t.Context(), func(*writer) error { return nil }); err != nil { // after the checkpoint
+		if err := s.queue.Do(t.Context(), func(*writer) error { return nil }); err != nil { // after the checkpoint
 			t.Fatal(err)
 		}
 		info, err := os.Stat(path)
@@ -136,7 +136,7 @@ func TestCheckOfPrunedStore(t *testing.T) {
 			if test.damage == "" {
 				return
 			}
-			if err := s.do(t.Context(), func(w *writer) error { return w.conn.run(test.damage) }); err != nil {
+			if err := s.queue.Do(t.Context(), func(w *writer) error { return w.conn.run(test.damage) }); err != nil {
 				t.Fatal(err)
 			}
 			findings, err := s.Check(t.Context(), nil)
@@ -153,7 +153,7 @@ func TestPruneAfterFailedTransaction(t *testing.T) {
 	u := createUser(t, s, "anna")
 	record(t, s, u.ID, 9, "x")
 	failed := errors.New("injected failure")
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		if _, err := w.prune(time.Now().Add(time.Hour), 4); err != nil {
 			return err
 		}

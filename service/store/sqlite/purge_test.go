@@ -132,7 +132,7 @@ func TestPurgeLeavesNoTraceInRunningStore(t *testing.T) {
 	}
 	pages := func() (n int) {
 		t.Helper()
-		if err := s.do(t.Context(), func(w *writer) (err error) { n, err = w.pagesWritten(); return err }); err != nil {
+		if err := s.queue.Do(t.Context(), func(w *writer) (err error) { n, err = w.pagesWritten(); return err }); err != nil {
 			t.Fatal(err)
 		}
 		return n

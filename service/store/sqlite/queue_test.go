@@ -9,11 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/yourorg/userservice/service/store/group"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // callerLength is the number of smallest batches of one caller that fit into the queue.
-const callerLength = queueLength * callerBytes / queueBytes
+const callerLength = group.QueueLength * group.CallerBytes / group.QueueBytes
 
 // Submit blocks while the queue is full.
 func TestSubmitBlocksOnFullQueue(t *testing.T) {
@@ -23,7 +24,7 @@ func TestSubmitBlocksOnFullQueue(t *testing.T) {
 		fit   int
 	}{
 		"batches": {user.Batch{}, callerLength},
-		"bytes":   {large, callerBytes>>20 - 1}, // each is slightly more than 1 MiB
+		"bytes":   {large, group.CallerBytes>>20 - 1}, // each is slightly more than 1 MiB
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
@@ -50,8 +51,7 @@ func TestSubmitBlocksOnFullQueue(t *testing.T) {
 // While the writer is stalled, Submit fails with OVERLOADED, also for blocked callers, but the probe
 // is queued. Submit succeeds again after the transaction has ended.
 func TestStalledWriterIsOverloaded(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
-	s.stalls.timeout = 50 * time.Millisecond
+	s := openPlanted(t, filepath.Join(t.TempDir(), "users.db"), Options{group: group.Options{StallTimeout: 50 * time.Millisecond}})
 	u := createUser(t, s, "anna")
 	resume := hold(t, s)
 	for range callerLength - 1 {
@@ -79,16 +79,4 @@ func TestStalledWriterIsOverloaded(t *testing.T) {
 		t.Errorf("Probe: %v", err)
 	}
 	createUser(t, s, "berta")
-}
-
-// The weight of a batch does not exceed the capacity, or Submit would block indefinitely.
-func TestLargestBatchFits(t *testing.T) {
-	details := map[string]string{"k": strings.Repeat("x", 1<<20)}
-	var batch user.Batch
-	for range 100 {
-		batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: 1, Details: details}})
-	}
-	if got := weigh(batch); got != callerBytes {
-		t.Errorf("weigh = %d, want %d", got, callerBytes)
-	}
 }

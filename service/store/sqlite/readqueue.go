@@ -1,6 +1,10 @@
 package sqlite
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/yourorg/userservice/service/store/group"
+)
 
 // readTask is a read to be run by a reader.
 type readTask struct {
@@ -12,7 +16,7 @@ type readTask struct {
 // readQueue distributes tasks to readers, round-robin by caller. The zero value is ready to use.
 type readQueue struct {
 	mu      sync.Mutex
-	waiting fairQueue[*readTask]
+	waiting group.Fair[*readTask]
 	idle    []chan *readTask // of idle readers, most recently idle last
 	closed  bool
 }
@@ -32,7 +36,7 @@ func (q *readQueue) insert(t *readTask, at int) bool {
 		q.idle = q.idle[:last]
 		return true
 	}
-	q.waiting.insert(t.caller, at, t)
+	q.waiting.Insert(t.caller, at, t)
 	return true
 }
 
@@ -44,7 +48,7 @@ func (q *readQueue) next(own chan *readTask) *readTask {
 		q.mu.Unlock()
 		return nil
 	}
-	if t, ok := q.waiting.pop(); ok {
+	if t, ok := q.waiting.Pop(); ok {
 		q.mu.Unlock()
 		return t
 	}
@@ -57,7 +61,7 @@ func (q *readQueue) next(own chan *readTask) *readTask {
 func (q *readQueue) cancel(t *readTask) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.waiting.remove(t.caller, t)
+	q.waiting.Remove(t.caller, t)
 }
 
 func (q *readQueue) close() {

@@ -13,6 +13,7 @@ import (
 	codes "modernc.org/sqlite/lib"
 
 	"github.com/yourorg/userservice/service/clock"
+	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -56,7 +57,7 @@ func (s *Store) readMeta(c *conn) (head user.Head, err error) {
 		head.Epoch, head.Position = asText(row[0]), asNumber(row[1])
 		s.first.Store(asNumber(row[3]))
 		if head.Position > 0 {
-			head.Time = fromMicros(asNumber(row[2]))
+			head.Time = encoding.FromMicros(asNumber(row[2]))
 		}
 		return nil
 	})
@@ -113,7 +114,7 @@ func (s *Store) endSession(w *writer) error {
 func readClockCheckpoint(c *conn, head user.Head) (kept clock.Checkpoint, err error) {
 	err = c.rows("SELECT clock_time, clock_elapsed, clock_boot FROM meta", func(row []driver.Value) error {
 		if at := asNumber(row[0]); at != 0 {
-			kept = clock.Checkpoint{Time: fromMicros(at), Elapsed: time.Duration(asNumber(row[1])), Boot: asText(row[2])}
+			kept = clock.Checkpoint{Time: encoding.FromMicros(at), Elapsed: time.Duration(asNumber(row[1])), Boot: asText(row[2])}
 		}
 		return nil
 	})

@@ -140,7 +140,7 @@ func TestCheckFindsDamage(t *testing.T) {
 			if err != nil || len(findings) > 0 || checked != 6 {
 				t.Fatalf("Check before the damage = %v, %v, %d rows; want no findings, 6 rows", findings, err, checked)
 			}
-			if err := s.do(t.Context(), func(w *writer) error { return w.conn.run(damage) }); err != nil {
+			if err := s.queue.Do(t.Context(), func(w *writer) error { return w.conn.run(damage) }); err != nil {
 				t.Fatal(err)
 			}
 			findings, err = s.Check(t.Context(), nil)
@@ -170,7 +170,7 @@ func TestOpenInvalidFile(t *testing.T) {
 	}
 	newer := filepath.Join(dir, "newer.db")
 	s := openTest(t, newer)
-	err = s.do(t.Context(), func(w *writer) error {
+	err = s.queue.Do(t.Context(), func(w *writer) error {
 		return w.conn.run("INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)")
 	})
 	if err := errors.Join(err, s.Close()); err != nil {
@@ -214,7 +214,7 @@ func TestFullDisk(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
 	u := createUser(t, s, "anna")
 	limit := func(pages int) {
-		err := s.do(t.Context(), func(w *writer) error {
+		err := s.queue.Do(t.Context(), func(w *writer) error {
 			return w.conn.rows(fmt.Sprint("PRAGMA max_page_count = ", pages), func([]driver.Value) error { return nil })
 		})
 		if err != nil {
@@ -251,7 +251,7 @@ func TestFailedSyncStopsWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	commit, notified := s.writer.commit, false
-	err = s.do(t.Context(), func(w *writer) error {
+	err = s.queue.Do(t.Context(), func(w *writer) error {
 		w.store.opts.OnWriteFailure = func() { notified = true }
 		w.commit = func() error { return errors.New("injected sync failure") }
 		return nil

@@ -11,6 +11,8 @@ import (
 
 	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/panics"
+	"github.com/yourorg/userservice/service/store/decide"
+	"github.com/yourorg/userservice/service/store/group"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -155,25 +157,24 @@ func (w *writer) pagesWritten() (int, error) {
 // applyPart applies a part of an item. After an error the transaction must be rolled back. With
 // savepoints, each change has a savepoint, and an unexpected error fails that change only.
 func (w *writer) applyPart(p part, savepoints bool) error {
-	it := p.it
-	it.err = nil
+	if savepoints || p.From == 0 {
+		p.Restart()
+	}
+	p.Err = nil
 	switch {
-	case it.job != nil:
+	case p.Job != nil:
 		w.store.heavy.release() // the job may block
 		defer w.store.heavy.acquire(commits)
-		return w.runStep(savepoints, &it.err, func() error { return it.job(w) })
-	case it.batch.Atomic:
-		return w.applyAtomic(it, savepoints)
+		return w.runStep(savepoints, &p.Err, func() error { return p.Job(w) })
+	case p.Batch.Atomic:
+		return w.applyAtomic(p, savepoints)
 	}
-	if savepoints || p.from == 0 {
-		it.userBytes = userBytes(it.results[:p.from])
-	}
-	for i := p.from; i < p.to; i++ {
+	for i := p.From; i < p.To; i++ {
 		w.yield()
-		result := &it.results[i]
+		result := &p.Results[i]
 		*result = user.Result{}
 		err := w.runStep(savepoints, &result.Err, func() (err error) {
-			*result, err = w.change(&it.batch.Changes[i], it.tokens[i])
+			*result, err = decide.Change(w, &p.Batch.Changes[i], p.Tokens[i])
 			return err
 		})
 		if err != nil {
@@ -182,24 +183,14 @@ func (w *writer) applyPart(p part, savepoints bool) error {
 		if result.Err != nil {
 			*result = user.Result{Err: result.Err}
 		}
-		result.LimitUser(&it.userBytes, it.batch.MaxUserBytes)
+		result.LimitUser(&p.UserBytes, p.Batch.MaxUserBytes)
 	}
 	return nil
 }
 
-// userBytes returns the size of the users in the results.
-func userBytes(results []user.Result) (bytes int) {
-	for i := range results {
-		if results[i].User != nil {
-			bytes += results[i].User.Size()
-		}
-	}
-	return bytes
-}
-
-// yield yields the processor to scans after each turnUnits changes.
+// yield yields the processor to scans after each turn of changes.
 func (w *writer) yield() {
-	if w.done++; w.done%turnUnits == 0 {
+	if w.done++; w.done%group.TurnUnits == 0 {
 		w.store.heavy.release()
 		w.store.heavy.yield()
 		w.store.heavy.acquire(commits)
@@ -252,20 +243,19 @@ func (w *writer) rollbackTo(m savepointMark) error {
 }
 
 // applyAtomic applies an atomic batch.
-func (w *writer) applyAtomic(it *item, savepoints bool) error {
+func (w *writer) applyAtomic(p part, savepoints bool) error {
 	if err := w.savepoint.exec(); err != nil {
 		return err
 	}
 	before := w.mark()
-	it.userBytes = 0
-	for i := range it.batch.Changes {
+	for i := range p.Batch.Changes {
 		w.yield()
 		err := panics.Catch(func() (err error) {
-			it.results[i], err = w.change(&it.batch.Changes[i], it.tokens[i])
+			p.Results[i], err = decide.Change(w, &p.Batch.Changes[i], p.Tokens[i])
 			return err
 		})
 		if err == nil {
-			it.results[i].LimitUser(&it.userBytes, it.batch.MaxUserBytes)
+			p.Results[i].LimitUser(&p.UserBytes, p.Batch.MaxUserBytes)
 			continue
 		}
 		if _, expected := user.AsError(err); !expected {
@@ -274,7 +264,7 @@ func (w *writer) applyAtomic(it *item, savepoints bool) error {
 			}
 			w.store.opts.Logger.Error("change failed unexpectedly", "error", err, "stack", panics.Stack(err))
 		}
-		it.err = &user.ItemError{Index: i, Err: err}
+		p.Err = &user.ItemError{Index: i, Err: err}
 		return w.rollbackTo(before)
 	}
 	return w.releaseSavepoint.exec()

@@ -37,7 +37,7 @@ func copyFile(t *testing.T, from, to string) {
 func checkpointNow(t *testing.T, s *Store) {
 	t.Helper()
 	createUser(t, s, "checkpoint")
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		w.checkpointed = -1 << 40 // forces a checkpoint after this job
 		return nil
 	})
@@ -227,7 +227,7 @@ func TestParseMetaPage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	for _, n := range []int64{0, 1, 2, 127, 128, 1 << 14, 1 << 22, 1 << 30, 1 << 40, 1 << 62, -1, -200, -1 << 40} {
-		err := s.do(t.Context(), func(w *writer) error {
+		err := s.queue.Do(t.Context(), func(w *writer) error {
 			return w.conn.run("UPDATE meta SET session = ?, commits = ?, position = 0", n, n)
 		})
 		if err != nil {

@@ -16,7 +16,7 @@ func hold(t *testing.T, s *Store) (resume func()) {
 	t.Helper()
 	held, release, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- s.do(t.Context(), func(*writer) error { close(held); <-release; return nil })
+		ended <- s.queue.Do(t.Context(), func(*writer) error { close(held); <-release; return nil })
 	}()
 	<-held
 	return func() {
@@ -51,7 +51,7 @@ func TestCloseAfterFailedSyncKeepsWAL(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
 	s := openTest(t, path)
 	u := createUser(t, s, "anna")
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		w.commit = func() error { return errors.New("injected sync failure") }
 		return nil
 	})
@@ -82,7 +82,7 @@ func TestCloseAfterFailedSyncKeepsWAL(t *testing.T) {
 // STORE_READ_ONLY.
 func TestFailedSyncOutcomeIsUnknown(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
-	err := s.do(t.Context(), func(w *writer) error {
+	err := s.queue.Do(t.Context(), func(w *writer) error {
 		commit := w.commit
 		w.commit = func() error {
 			w.commit = func() error { return errors.New("injected sync failure") }

@@ -1,4 +1,4 @@
-package sqlite
+package encoding
 
 import (
 	"maps"
@@ -9,16 +9,16 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// storedResult is the stored form of a user.Result. Its rows are read from the log.
-type storedResult struct {
-	outcome  user.Outcome
-	position int64
-	first    int64 // position of the first row
-	rows     int
-	user     *user.User
-	shared   bool // only the key of the user is encoded; the user is in request_users
+// Result is the stored form of a user.Result. Its rows are read from the log.
+type Result struct {
+	Outcome  user.Outcome
+	Position int64
+	First    int64 // position of the first row
+	Rows     int
+	User     *user.User
+	Shared   bool // only the key of the user is encoded; the store has the user elsewhere
 
-	difference *difference // from the user in the row before; in request_users only
+	Difference *Difference // from an earlier state of the user, in place of User
 }
 
 // Field numbers of the protobuf message of a stored result. Fields can be added, and unknown fields
@@ -50,54 +50,56 @@ const (
 	entryValue
 )
 
-func encodeResult(a storedResult) []byte {
+// EncodeResult encodes a result.
+func EncodeResult(a Result) []byte {
 	b := append(make([]byte, 0, 192), formResult)
-	b = appendNumber(b, resultOutcome, int64(a.outcome))
-	b = appendNumber(b, resultPosition, a.position)
-	b = appendNumber(b, resultFirst, a.first)
-	b = appendNumber(b, resultRows, int64(a.rows))
-	u := a.user
-	if a.shared {
+	b = appendNumber(b, resultOutcome, int64(a.Outcome))
+	b = appendNumber(b, resultPosition, a.Position)
+	b = appendNumber(b, resultFirst, a.First)
+	b = appendNumber(b, resultRows, int64(a.Rows))
+	u := a.User
+	if a.Shared {
 		b = appendNumber(b, resultShared, 1)
 		u = &user.User{ID: u.ID, Version: u.Version, StatusTime: u.StatusTime}
 	}
 	if u != nil {
 		b = appendBytes(b, resultUser, encodeUser(u))
 	}
-	if a.difference != nil {
-		b = appendBytes(b, resultDifference, a.difference.encode())
+	if a.Difference != nil {
+		b = appendBytes(b, resultDifference, a.Difference.encode())
 	}
 	return b
 }
 
-func decodeResult(stored []byte) (a storedResult, err error) {
+// DecodeResult decodes a result, also of the forms that earlier programs wrote.
+func DecodeResult(stored []byte) (a Result, err error) {
 	if len(stored) > 0 && (stored[0] == formOldResult || stored[0] == formOldShared) {
 		return decodeOldResult(stored)
 	}
 	if len(stored) == 0 || stored[0] != formResult {
-		return a, errEncoding
+		return a, ErrEncoding
 	}
 	err = eachField(stored[1:], func(v protoValue) (err error) {
 		switch v.field {
 		case resultOutcome:
-			a.outcome = user.Outcome(v.number)
+			a.Outcome = user.Outcome(v.number)
 		case resultPosition:
-			a.position = v.number
+			a.Position = v.number
 		case resultFirst:
-			a.first = v.number
+			a.First = v.number
 		case resultRows:
-			a.rows = int(v.number)
+			a.Rows = int(v.number)
 		case resultUser:
-			a.user, err = decodeUser(v.bytes)
+			a.User, err = decodeUser(v.bytes)
 		case resultShared:
-			a.shared = v.number != 0
+			a.Shared = v.number != 0
 		case resultDifference:
-			a.difference, err = decodeDifference(v.bytes)
+			a.Difference, err = decodeDifference(v.bytes)
 		}
 		return err
 	})
-	if err == nil && a.shared && a.user == nil {
-		err = errEncoding
+	if err == nil && a.Shared && a.User == nil {
+		err = ErrEncoding
 	}
 	return a, err
 }
@@ -179,7 +181,7 @@ func decodeField(f *user.Field, u *user.User, v protoValue) error {
 	case f.Status != nil:
 		*f.Status(u) = user.Status(v.number)
 	case f.Time != nil:
-		*f.Time(u) = fromMicros(v.number)
+		*f.Time(u) = FromMicros(v.number)
 	case f.Text != nil:
 		*f.Text(u) = string(v.bytes)
 	case f.List != nil:
@@ -217,7 +219,7 @@ func eachField(b []byte, visit func(protoValue) error) error {
 	for len(b) > 0 {
 		field, kind, n := protowire.ConsumeTag(b)
 		if n < 0 {
-			return errEncoding
+			return ErrEncoding
 		}
 		b = b[n:]
 		v := protoValue{field: int32(field)}
@@ -233,7 +235,7 @@ func eachField(b []byte, visit func(protoValue) error) error {
 			v.field = 0
 		}
 		if n < 0 {
-			return errEncoding
+			return ErrEncoding
 		}
 		b = b[n:]
 		if err := visit(v); err != nil {

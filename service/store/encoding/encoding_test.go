@@ -1,4 +1,4 @@
-package sqlite
+package encoding
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ func drawTime(r *rapid.T, label string) time.Time {
 	if n%3 == 0 {
 		return time.Time{}
 	}
-	return fromMicros(n)
+	return FromMicros(n)
 }
 
 func drawMap(r *rapid.T, label string) map[string]string {
@@ -60,27 +60,27 @@ func drawUser(r *rapid.T) *user.User {
 func TestCodecRoundTrip(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		list, m := drawList(r, "list"), drawMap(r, "map")
-		if got, err := decodeList(encodeList(list)); err != nil || !reflect.DeepEqual(got, list) {
-			r.Fatalf("decodeList = %q, %v, want %q", got, err, list)
+		if got, err := DecodeList(EncodeList(list)); err != nil || !reflect.DeepEqual(got, list) {
+			r.Fatalf("DecodeList = %q, %v, want %q", got, err, list)
 		}
-		for _, form := range []byte{formMap, formRedacted} {
-			b := encodeMap(form, m)
-			if got, err := decodeMap(b); err != nil || !reflect.DeepEqual(got, m) {
-				r.Fatalf("decodeMap = %q, %v, want %q", got, err, m)
+		for _, form := range []byte{FormMap, FormRedacted} {
+			b := EncodeMap(form, m)
+			if got, err := DecodeMap(b); err != nil || !reflect.DeepEqual(got, m) {
+				r.Fatalf("DecodeMap = %q, %v, want %q", got, err, m)
 			}
-			if !bytes.Equal(b, encodeMap(form, m)) {
-				r.Fatal("encodeMap is not deterministic")
+			if !bytes.Equal(b, EncodeMap(form, m)) {
+				r.Fatal("EncodeMap is not deterministic")
 			}
 		}
-		a := storedResult{
-			outcome: user.Outcome(rapid.IntRange(0, 4).Draw(r, "outcome")), position: rapid.Int64().Draw(r, "position"),
-			first: rapid.Int64().Draw(r, "first"), rows: rapid.IntRange(0, math.MaxInt32).Draw(r, "rows"),
+		a := Result{
+			Outcome: user.Outcome(rapid.IntRange(0, 4).Draw(r, "outcome")), Position: rapid.Int64().Draw(r, "position"),
+			First: rapid.Int64().Draw(r, "first"), Rows: rapid.IntRange(0, math.MaxInt32).Draw(r, "rows"),
 		}
 		if rapid.Bool().Draw(r, "user") {
-			a.user = drawUser(r)
+			a.User = drawUser(r)
 		}
-		if got, err := decodeResult(encodeResult(a)); err != nil || !reflect.DeepEqual(got, a) {
-			r.Fatalf("decodeResult = %+v, %v, want %+v", got, err, a)
+		if got, err := DecodeResult(EncodeResult(a)); err != nil || !reflect.DeepEqual(got, a) {
+			r.Fatalf("DecodeResult = %+v, %v, want %+v", got, err, a)
 		}
 	})
 }
@@ -93,13 +93,13 @@ func TestDifference(t *testing.T) {
 				f.Copy(to, from)
 			}
 		}
-		a, err := decodeResult(encodeResult(storedResult{difference: newDifference(from, to)}))
+		a, err := DecodeResult(EncodeResult(Result{Difference: NewDifference(from, to)}))
 		if err != nil {
 			r.Fatal(err)
 		}
 		got := from.Clone()
-		if err := a.difference.apply(got); err != nil || !got.Equal(to, ^user.FieldSet(0)) {
-			r.Errorf("difference applied to %+v = %+v, %v, want %+v", from, got, err, to)
+		if err := a.Difference.Apply(got); err != nil || !got.Equal(to, ^user.FieldSet(0)) {
+			r.Errorf("Difference applied to %+v = %+v, %v, want %+v", from, got, err, to)
 		}
 	})
 }
@@ -107,26 +107,26 @@ func TestDifference(t *testing.T) {
 func TestInvalidEncodingsAreErrors(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		b := rapid.SliceOf(rapid.Byte()).Draw(r, "bytes")
-		for _, form := range []byte{formList, formMap, formResult, formOldResult, formOldShared} {
+		for _, form := range []byte{formList, FormMap, formResult, formOldResult, formOldShared} {
 			all := append([]byte{form}, b...)
-			_, _ = decodeList(all)
-			_, _ = decodeMap(all)
-			_, _ = decodeResult(all)
+			_, _ = DecodeList(all)
+			_, _ = DecodeMap(all)
+			_, _ = DecodeResult(all)
 		}
 		m := map[string]string{"key": rapid.String().Draw(r, "value")}
-		whole := encodeMap(formMap, m)
+		whole := EncodeMap(FormMap, m)
 		cut := rapid.IntRange(1, len(whole)-1).Draw(r, "cut")
-		if _, err := decodeMap(whole[:cut]); err == nil {
-			r.Fatalf("decodeMap of %d of %d bytes succeeded", cut, len(whole))
+		if _, err := DecodeMap(whole[:cut]); err == nil {
+			r.Fatalf("DecodeMap of %d of %d bytes succeeded", cut, len(whole))
 		}
-		if _, err := decodeMap(append(whole, 0)); err == nil {
-			r.Fatal("decodeMap with a trailing byte succeeded")
+		if _, err := DecodeMap(append(whole, 0)); err == nil {
+			r.Fatal("DecodeMap with a trailing byte succeeded")
 		}
 	})
 	for _, form := range []byte{0, 'Z', 'l'} {
-		_, err := decodeList([]byte{form, 0})
-		_, err2 := decodeMap([]byte{form, 0})
-		_, err3 := decodeResult([]byte{form, 0})
+		_, err := DecodeList([]byte{form, 0})
+		_, err2 := DecodeMap([]byte{form, 0})
+		_, err3 := DecodeResult([]byte{form, 0})
 		if err == nil || err2 == nil || err3 == nil {
 			t.Errorf("decoding form %q succeeded", form)
 		}
@@ -134,13 +134,13 @@ func TestInvalidEncodingsAreErrors(t *testing.T) {
 }
 
 func BenchmarkDecodeDetails(b *testing.B) {
-	in := encodeMap(formMap, map[string]string{
+	in := EncodeMap(FormMap, map[string]string{
 		"actor": "actor", "request_id": "0190c1f6-7b1a-7000-8000-000000000000",
 		"new.username": "anna", "new.email": "anna@example.org", "new.status": "USER_STATUS_ACTIVE",
 	})
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decodeMap(in); err != nil {
+		if _, err := DecodeMap(in); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,4 +1,6 @@
-package sqlite
+// Package encoding has the encodings of values that stores keep as bytes: lists, maps, and results of requests. All stores
+// write the same bytes, so that a store can be copied to another one.
+package encoding
 
 import (
 	"encoding/binary"
@@ -9,8 +11,8 @@ import (
 	"time"
 )
 
-// Encoding of BLOB columns: a form byte, then integers as varints and strings as length
-// and bytes. An empty list or map has no bytes.
+// Forms of encoded values: a form byte, then integers as varints and strings as length and bytes. An empty list or
+// map has no bytes.
 //
 //	list           'L' count string…                        tags
 //	map            'M' count (key value)…, keys ascending   metadata, details
@@ -20,18 +22,20 @@ import (
 // Decoding dominates the cost of a log replay; this format is about five times as fast as JSON.
 const (
 	formList     = 'L'
-	formMap      = 'M'
-	formRedacted = 'R'
+	FormMap      = 'M'
+	FormRedacted = 'R'
 	formResult   = 'P'
 )
 
-var errEncoding = errors.New("unknown encoding of a stored value")
+// ErrEncoding is the error of bytes in an unknown encoding.
+var ErrEncoding = errors.New("unknown encoding of a stored value")
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func encodeList(list []string) []byte {
+// EncodeList encodes a list.
+func EncodeList(list []string) []byte {
 	if len(list) == 0 {
 		return nil
 	}
@@ -42,7 +46,8 @@ func encodeList(list []string) []byte {
 	return b
 }
 
-func encodeMap(form byte, m map[string]string) []byte {
+// EncodeMap encodes a map in the form FormMap or FormRedacted.
+func EncodeMap(form byte, m map[string]string) []byte {
 	if len(m) == 0 {
 		return nil
 	}
@@ -110,18 +115,19 @@ func (d *decoder) form() byte {
 
 func (d *decoder) err() error {
 	if d.bad || d.rest != "" {
-		return errEncoding
+		return ErrEncoding
 	}
 	return nil
 }
 
-func decodeList(b []byte) ([]string, error) {
+// DecodeList decodes a list.
+func DecodeList(b []byte) ([]string, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
 	d := decoder{rest: string(b)}
 	if d.form() != formList {
-		return nil, errEncoding
+		return nil, ErrEncoding
 	}
 	list := make([]string, d.count())
 	for i := range list {
@@ -130,13 +136,14 @@ func decodeList(b []byte) ([]string, error) {
 	return list, d.err()
 }
 
-func decodeMap(b []byte) (map[string]string, error) {
+// DecodeMap decodes a map.
+func DecodeMap(b []byte) (map[string]string, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
 	d := decoder{rest: string(b)}
-	if form := d.form(); form != formMap && form != formRedacted {
-		return nil, errEncoding
+	if form := d.form(); form != FormMap && form != FormRedacted {
+		return nil, ErrEncoding
 	}
 	n := d.count()
 	m := make(map[string]string, n)
@@ -150,14 +157,16 @@ func decodeMap(b []byte) (map[string]string, error) {
 // noTime encodes a zero time where there is no NULL.
 const noTime = math.MinInt64
 
-func toMicros(t time.Time) int64 {
+// ToMicros returns a time in microseconds since the Unix epoch.
+func ToMicros(t time.Time) int64 {
 	if t.IsZero() {
 		return noTime
 	}
 	return t.UnixMicro()
 }
 
-func fromMicros(micros int64) time.Time {
+// FromMicros is the inverse of ToMicros.
+func FromMicros(micros int64) time.Time {
 	if micros == noTime {
 		return time.Time{}
 	}

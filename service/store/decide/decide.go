@@ -1,0 +1,331 @@
+// Package decide applies changes in the transaction of a store: which users and requests it reads, and what it writes, in
+// which order. All stores share it, so that a change has the same effect on each.
+package decide
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/yourorg/userservice/service/store/encoding"
+	"github.com/yourorg/userservice/service/store/tokens"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// Errors of Tx.Insert and Tx.Update.
+var (
+	ErrTaken  = errors.New("another user has the username or the e-mail address")
+	ErrSameID = errors.New("another user has the id")
+)
+
+// Tx is a transaction in which changes are decided one at a time. An error other than ErrTaken and ErrSameID is
+// unexpected.
+type Tx interface {
+	Stamp() user.CommitStamp
+	// First returns the position of the oldest retained row.
+	First() int64
+	// NewID returns an id for a user, which may be in use.
+	NewID() (int64, error)
+	// User returns a user, or nil. It must not be modified.
+	User(id int64) (*user.User, error)
+	// Holders returns the users with the names, or nil. An empty name has no holder.
+	Holders(names user.Keys) (byName, byEmail *user.User, err error)
+	// Insert adds a user with its tokens. It fails with ErrTaken or ErrSameID and has no effect then.
+	Insert(u *user.User, keys user.Keys, tokens []tokens.Token) error
+	// Update replaces a user. Empty keys are unchanged. It fails with ErrTaken and has no effect then.
+	Update(cur, next *user.User, keys user.Keys) error
+	// Delete removes a user.
+	Delete(cur *user.User) error
+	// Append adds the rows of a change to the log.
+	Append(rows []user.Activity) error
+	// Changed records a change for the observer of the store.
+	Changed(change user.CommittedChange)
+	// Request returns the stored request with a key, or nil.
+	Request(key *user.IdempotencyKey) (*Request, error)
+	// Result returns a stored result with its user and rows.
+	Result(stored encoding.Result) (user.Result, error)
+	// SaveRequest stores the result of a request about a user. It replaces an expired one.
+	SaveRequest(key *user.IdempotencyKey, userID int64, result encoding.Result) error
+}
+
+// Request is a stored request.
+type Request struct {
+	Fingerprint []byte
+	Created     time.Time
+	Result      encoding.Result
+}
+
+// maxIDAttempts bounds the attempts to find an unused ID. IDs have 22 random bits for
+// each millisecond, so a second attempt is rare.
+const maxIDAttempts = 64
+
+// Change applies one change. After an expected failure (a *user.Error) the transaction
+// is unmodified: such failures occur before or at the first write. prepared are the tokens of a create, see
+// tokens.OfCreate.
+func Change(tx Tx, c *user.Change, prepared []tokens.Token) (user.Result, error) {
+	d := decision{tx, c, prepared}
+	key := c.IdempotencyKey
+	if c.ValidateOnly {
+		key = nil
+	}
+	if key != nil {
+		result, found, err := d.storedResult(key)
+		if err == nil {
+			err = c.ReserveResult(result.User)
+		}
+		if found || err != nil {
+			return result, err
+		}
+	}
+	var result user.Result
+	var err error
+	if create, ok := c.Op.(*user.Create); ok {
+		result, err = d.create(create)
+	} else {
+		result, err = d.alter(c.Op)
+	}
+	if err == nil && key != nil && !c.Prepare {
+		err = d.saveResult(key, &result)
+	}
+	return result, err
+}
+
+// decision is one change in a transaction.
+type decision struct {
+	Tx
+
+	c        *user.Change
+	prepared []tokens.Token
+}
+
+// storedResult returns the stored result of a request, unless it has expired.
+func (d decision) storedResult(key *user.IdempotencyKey) (result user.Result, found bool, err error) {
+	r, err := d.Request(key)
+	if err != nil || r == nil || d.Stamp().Earliest.Sub(r.Created) >= user.RequestIDLifetime {
+		return user.Result{}, false, err
+	}
+	switch {
+	case r.Result.Rows > 0 && r.Result.First < d.First():
+		return user.Result{}, false, nil // pruned
+	case !bytes.Equal(r.Fingerprint, key.Fingerprint[:]):
+		return user.Result{}, false, user.NewRequestIDReusedError()
+	}
+	result, err = d.Result(r.Result)
+	return result, err == nil, err
+}
+
+func (d decision) saveResult(key *user.IdempotencyKey, result *user.Result) error {
+	stored := encoding.Result{Outcome: result.Outcome, Position: result.Position, User: result.User, Rows: len(result.Rows)}
+	if stored.Rows > 0 {
+		stored.First = result.Rows[0].Position
+	}
+	id := d.c.Op.Target()
+	if result.User != nil {
+		id = result.User.ID
+	}
+	return d.SaveRequest(key, id, stored)
+}
+
+// last returns the position of the last row.
+func (d decision) last() int64 { return d.Stamp().NextPosition - 1 }
+
+func (d decision) create(op *user.Create) (user.Result, error) {
+	withID := *op // a copy: the ID is set below
+	if d.c.ValidateOnly {
+		withID.ID = 0
+		decided, err := withID.Decide(nil, d.Stamp(), d.c.By)
+		if err != nil {
+			return user.Result{}, err
+		}
+		byName, byEmail, err := d.Holders(withID.Keys)
+		if err != nil {
+			return user.Result{}, err
+		}
+		if byName != nil || byEmail != nil {
+			return d.conflict(op, byName, byEmail)
+		}
+		return d.valid(decided.User), nil
+	}
+	for range maxIDAttempts {
+		var err error
+		if withID.ID, err = d.NewID(); err != nil {
+			return user.Result{}, fmt.Errorf("new user id: %w", err)
+		}
+		decided, err := withID.Decide(nil, d.Stamp(), d.c.By)
+		if err != nil {
+			return user.Result{}, err
+		}
+		switch err = d.Insert(decided.User, withID.Keys, tokens.WithSample(d.prepared, withID.ID)); {
+		case err == nil:
+			return d.finish(user.OutcomeCreated, withID.ID, &decided)
+		case errors.Is(err, ErrSameID):
+			continue
+		case !errors.Is(err, ErrTaken):
+			return user.Result{}, err
+		}
+		byName, byEmail, err := d.Holders(withID.Keys)
+		if err != nil {
+			return user.Result{}, err
+		}
+		return d.conflict(op, byName, byEmail)
+	}
+	return user.Result{}, fmt.Errorf("no unused user id found in %d attempts", maxIDAttempts)
+}
+
+// conflict resolves a create with a taken name by the conflict policy.
+func (d decision) conflict(op *user.Create, byName, byEmail *user.User) (user.Result, error) {
+	if byName == nil && byEmail == nil {
+		return user.Result{}, errors.New("unique index entry without a user; check the store")
+	}
+	skip, instead, err := op.Resolve(d.c.OnConflict, byName, byEmail)
+	switch {
+	case err != nil:
+		return user.Result{}, err
+	case instead != nil:
+		return d.alter(instead)
+	case d.c.ValidateOnly:
+		return d.valid(skip), nil
+	default:
+		return user.Result{Outcome: user.OutcomeUnchanged, User: clone(skip), Position: d.last()}, nil
+	}
+}
+
+// alter applies an op other than a create.
+func (d decision) alter(op user.Op) (user.Result, error) {
+	id := op.Target()
+	cur, err := d.User(id)
+	if err == nil {
+		err = d.c.ReserveResult(cur)
+	}
+	if err != nil {
+		return user.Result{}, err
+	}
+	decided, err := op.Decide(cur, d.Stamp(), d.c.By)
+	if err != nil {
+		return user.Result{}, err
+	}
+	keys, err := changedKeys(op, cur, decided.User)
+	if err != nil {
+		return user.Result{}, err
+	}
+	if d.c.ValidateOnly {
+		if err := d.taken(keys, id); err != nil {
+			return user.Result{}, err
+		}
+		return d.valid(decided.User), nil
+	}
+	if !decided.Store && !decided.Changed() {
+		return user.Result{Outcome: user.OutcomeUnchanged, User: clone(decided.User), Position: d.last()}, nil
+	}
+	if decided.Store {
+		if err := d.write(cur, decided.User, id, keys); err != nil {
+			return user.Result{}, err
+		}
+	}
+	outcome := user.OutcomeUpdated
+	if !decided.Changed() {
+		outcome = user.OutcomeUnchanged // only the status time changed
+	}
+	return d.finish(outcome, id, &decided)
+}
+
+// write inserts, updates or deletes a user.
+func (d decision) write(cur, next *user.User, id int64, keys user.Keys) error {
+	var err error
+	switch {
+	case next == nil:
+		return d.Delete(cur)
+	case cur == nil:
+		err = d.Insert(next, keys, tokens.OfUser(next, keys))
+	default:
+		err = d.Update(cur, next, keys)
+	}
+	if errors.Is(err, ErrTaken) {
+		if taken := d.taken(keys, id); taken != nil {
+			return taken
+		}
+	}
+	return err
+}
+
+// changedKeys returns the normal forms of the names that change; others are empty.
+func changedKeys(op user.Op, cur, next *user.User) (keys user.Keys, err error) {
+	if next == nil {
+		return keys, nil
+	}
+	if update, ok := op.(*user.Update); ok {
+		keys = update.Keys
+	}
+	var failure *user.Error
+	switch {
+	case cur != nil && next.Username == cur.Username:
+		keys.Username = ""
+	case keys.Username == "":
+		if keys.Username, failure = user.UsernameKey(next.Username); failure != nil {
+			return keys, failure
+		}
+	}
+	switch {
+	case cur != nil && next.Email == cur.Email:
+		keys.Email = ""
+	case keys.Email == "":
+		if keys.Email, failure = user.EmailKey(next.Email); failure != nil {
+			return keys, failure
+		}
+	}
+	return keys, nil
+}
+
+// taken returns an error if another user than id has one of the names.
+func (d decision) taken(keys user.Keys, id int64) error {
+	byName, byEmail, err := d.Holders(keys)
+	switch {
+	case err != nil:
+		return err
+	case byName != nil && byName.ID != id:
+		return user.NewTakenError(user.UsernameTaken, byName.Deleted())
+	case byEmail != nil && byEmail.ID != id:
+		return user.NewTakenError(user.EmailTaken, byEmail.Deleted())
+	}
+	return nil
+}
+
+func (d decision) valid(u *user.User) user.Result {
+	return user.Result{Outcome: user.OutcomeValid, User: clone(u), Position: d.last()}
+}
+
+// finish writes the log rows of a decision and returns the result.
+func (d decision) finish(outcome user.Outcome, id int64, decided *user.Decision) (user.Result, error) {
+	stamp := d.Stamp()
+	for i := range decided.Rows {
+		row := &decided.Rows[i]
+		if row.Position != stamp.NextPosition+int64(i) || !row.Time.Equal(stamp.LogTime) {
+			return user.Result{}, fmt.Errorf("row %d of the decision: position %d, time %s, want position %d, time %s",
+				i, row.Position, row.Time, stamp.NextPosition+int64(i), stamp.LogTime)
+		}
+	}
+	if err := d.Append(decided.Rows); err != nil {
+		return user.Result{}, err
+	}
+	d.Changed(user.CommittedChange{UserID: id, User: decided.User.Summary(), Rows: user.Summaries(decided.Rows), Origin: d.c.By.Origin})
+	return user.Result{Outcome: outcome, User: clone(decided.User), Rows: cloneRows(decided.Rows), Position: d.last()}, nil
+}
+
+// clone returns a copy, so that neither the store nor its observer shares a user with a result.
+func clone(u *user.User) *user.User {
+	if u == nil {
+		return nil
+	}
+	return u.Clone()
+}
+
+func cloneRows(rows []user.Activity) []user.Activity {
+	clones := make([]user.Activity, len(rows))
+	for i, row := range rows {
+		row.Details = maps.Clone(row.Details)
+		clones[i] = row
+	}
+	return clones
+}

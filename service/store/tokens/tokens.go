@@ -1,0 +1,107 @@
+// Package tokens has the tokens of users by which stores find the users that meet a condition.
+package tokens
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"github.com/yourorg/userservice/service/user"
+)
+
+// Token is a token of the index. Below Sample it is three bytes of the normal form of a username or an
+// e-mail address, above it a hash of a term.
+type Token uint64
+
+const (
+	// Sample is a token of one in SampleRate users. It bounds the search for users with two frequent tokens, and is the
+	// base of estimates.
+	Sample Token = 1 << 24
+	// SampleRate is the number of users per user with the token Sample.
+	SampleRate = 256
+)
+
+// OfTerm returns the token of a term. The hash is cryptographic, so that callers cannot choose values that
+// collide; a reader compares the user in any case.
+func OfTerm(t user.Term) Token {
+	sum := sha256.Sum256([]byte(t))
+	return Token(binary.BigEndian.Uint64(sum[:])) | 1<<63
+}
+
+// textTokens returns the tokens of the parts of a text.
+func textTokens(tokens []Token, text string) []Token {
+	for i := range len(text) - user.MinContains + 1 {
+		tokens = append(tokens, Token(text[i])<<16|Token(text[i+1])<<8|Token(text[i+2]))
+	}
+	return tokens
+}
+
+// OfUser returns the tokens of a user, ascending. nil has none.
+func OfUser(u *user.User, keys user.Keys) (tokens []Token) {
+	if u == nil {
+		return nil
+	}
+	return WithSample(sorted(u.Terms(), keys), u.ID)
+}
+
+// OfCreate returns the tokens of a user to be created, without those that depend on its ID.
+func OfCreate(op *user.Create) []Token { return sorted(op.Terms(), op.Keys) }
+
+func sorted(terms []user.Term, keys user.Keys) []Token {
+	tokens := make([]Token, 0, len(terms)+len(keys.Username)+len(keys.Email))
+	for _, t := range terms {
+		tokens = append(tokens, OfTerm(t))
+	}
+	tokens = textTokens(textTokens(tokens, keys.Username), keys.Email)
+	slices.Sort(tokens)
+	return slices.Compact(tokens)
+}
+
+// WithSample adds the token Sample if the user is in the sample.
+func WithSample(tokens []Token, id int64) []Token {
+	if id%SampleRate != 0 {
+		return tokens
+	}
+	i, _ := slices.BinarySearch(tokens, Sample)
+	return slices.Insert(slices.Clone(tokens), i, Sample)
+}
+
+// Without returns the elements of a that are not in b, which is sorted.
+func Without(a, b []Token) []Token {
+	if len(a) == 0 || len(b) == 0 {
+		return a
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(t Token) bool {
+		_, found := slices.BinarySearch(b, t)
+		return found
+	})
+}
+
+// maxParts is the largest number of parts of a text that a query uses: each further one that is frequent costs more
+// than it excludes.
+const maxParts = 6
+
+// RareParts returns the parts of a text that are probably the rarest.
+func RareParts(text string) []Token {
+	tokens := textTokens(nil, text)
+	slices.Sort(tokens)
+	tokens = slices.Compact(tokens)
+	slices.SortStableFunc(tokens, func(a, b Token) int { return cmp.Compare(rarity(b), rarity(a)) })
+	return tokens[:min(len(tokens), maxParts)]
+}
+
+// rarity returns a larger number for parts of rarer bytes, as they are in names and addresses.
+func rarity(t Token) (sum int) {
+	for ; t > 0; t >>= 8 {
+		switch c := byte(t); {
+		case strings.IndexByte("aeinorstl.@ ", c) >= 0:
+		case strings.IndexByte("jqvwxyz", c) >= 0, '0' <= c && c <= '9':
+			sum += 2
+		default:
+			sum++
+		}
+	}
+	return sum
+}
