@@ -64,7 +64,7 @@ func (h *Health) watch(
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return context.Cause(ctx)
 		case <-changed:
 		case <-repeat.C:
 			last = healthv1.HealthCheckResponse_UNKNOWN

@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -61,8 +62,8 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 		}()
 		synctest.Wait()
 		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("watch = %v, want no error", err)
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("watch = %v, want the cause of its context", err)
 		}
 	})
 }

@@ -101,12 +101,9 @@ func (e *Errors) convert(ctx context.Context, spec connect.Spec, err error) erro
 		return connectErr
 	}
 	converted, expected := ToConnect(err)
-	if expected && converted.Code() != connect.CodeCanceled {
-		return converted
-	}
-	// The cause of the cancellation may be the server's own, such as a shutdown.
+	// The cause of the cancellation may be the server's own, such as a shutdown. Reads fail with it, too.
 	reason, ended := user.AsError(context.Cause(ctx))
-	if expected && ended {
+	if _, domain := user.AsError(err); expected && ended && !domain {
 		converted, _ = ToConnect(reason)
 	}
 	if expected {

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/yourorg/userservice/service/transport"
+	"github.com/yourorg/userservice/service/user"
 )
 
 // maxConnLines is the maximum number of log lines about connections per second and reason.
@@ -29,6 +30,9 @@ func (l *Limits) Listener(inner net.Listener, secure *tls.Config) *transport.Lis
 		Scheduler:      l.scheduler,
 		Class:          l.peerClass(),
 		HeaderTimeout:  l.opts.HeaderTimeout,
+		MaxAge:         l.opts.ConnectionAge,
+		AgeGrace:       l.opts.ConnectionAgeGrace,
+		AgeError:       user.NewConnectionAgeError(),
 
 		MaxConcurrentStreams: l.opts.StreamsPerConn,
 		Frames: transport.FrameLimits{
@@ -96,7 +100,11 @@ func (w *connMetrics) rejected(peer net.Addr, reason transport.RejectReason) {
 
 func (w *connMetrics) goAway(peer net.Addr, cause transport.CloseReason) {
 	w.goAwayTotal[cause].Inc()
-	w.logConn(slog.LevelWarn, "connection closed with GOAWAY", string(cause), peer, slog.String("reason", string(cause)))
+	level := slog.LevelWarn
+	if cause == transport.CloseAge {
+		level = slog.LevelDebug
+	}
+	w.logConn(level, "connection closed with GOAWAY", string(cause), peer, slog.String("reason", string(cause)))
 }
 
 // invalid records a connection without a valid request: net/http closed it before a handler ran.

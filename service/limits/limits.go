@@ -27,19 +27,21 @@ const maxPlainBytes = 4 << 10
 
 // Options are the limits. 0 means no limit, unless stated otherwise.
 type Options struct {
-	MessageBytes     int64 // of a message, before and after decompression; required
-	Connections      int
-	ConnsPerPeer     int // of an address, except Proxies
-	StreamsPerConn   int // of an HTTP/2 connection; required
-	StreamsPerCaller int
-	StreamBytes      int64 // total size of the messages of a client stream
-	RequestRate      int   // requests per second of a caller
-	RequestBurst     int
-	ControlFrames    int // excess HTTP/2 control frames per second of a connection and frame type
-	MinPingInterval  time.Duration
-	HeaderTimeout    time.Duration // required
-	StallTimeout     time.Duration // required
-	Memory           int64         // of the process
+	MessageBytes       int64 // of a message, before and after decompression; required
+	Connections        int
+	ConnsPerPeer       int // of an address, except Proxies
+	StreamsPerConn     int // of an HTTP/2 connection; required
+	StreamsPerCaller   int
+	StreamBytes        int64 // total size of the messages of a client stream
+	RequestRate        int   // requests per second of a caller
+	RequestBurst       int
+	ControlFrames      int // excess HTTP/2 control frames per second of a connection and frame type
+	MinPingInterval    time.Duration
+	HeaderTimeout      time.Duration // required
+	StallTimeout       time.Duration // required
+	ConnectionAge      time.Duration
+	ConnectionAgeGrace time.Duration // after ConnectionAge
+	Memory             int64         // of the process
 
 	// Anonymous is set if authentication is disabled, so that an unauthenticated peer is not a second-class caller.
 	Anonymous bool

@@ -31,13 +31,15 @@ type Config struct {
 
 	LimitConfig `embed:"" group:"Limits:"`
 
-	MaxCallDuration  time.Duration `group:"Timeouts:" default:"1m" help:"Maximum duration of a unary call."`
-	HeaderTimeout    time.Duration `group:"Timeouts:" default:"10s" help:"Timeout for a request header and for a TLS handshake."`
-	BodyTimeout      time.Duration `group:"Timeouts:" default:"30s" help:"Timeout for the body of a unary request, and for a message of a stream from its first byte."`
-	IdleTimeout      time.Duration `group:"Timeouts:" default:"3m" help:"Timeout after which a connection without calls is closed."`
-	KeepaliveTime    time.Duration `group:"Timeouts:" default:"60s" help:"Idle time after which the server sends an HTTP/2 PING."`
-	KeepaliveTimeout time.Duration `group:"Timeouts:" default:"5s" help:"Timeout for the acknowledgment of a PING."`
-	StallTimeout     time.Duration `group:"Timeouts:" default:"15s" help:"Timeout for a client that stops reading; its stream is reset."`
+	MaxCallDuration       time.Duration `group:"Timeouts:" default:"1m" help:"Maximum duration of a unary call."`
+	HeaderTimeout         time.Duration `group:"Timeouts:" default:"10s" help:"Timeout for a request header and for a TLS handshake."`
+	BodyTimeout           time.Duration `group:"Timeouts:" default:"30s" help:"Timeout for the body of a unary request, and for a message of a stream from its first byte."`
+	IdleTimeout           time.Duration `group:"Timeouts:" default:"3m" help:"Timeout after which a connection without calls is closed."`
+	KeepaliveTime         time.Duration `group:"Timeouts:" default:"60s" help:"Idle time after which the server sends an HTTP/2 PING."`
+	KeepaliveTimeout      time.Duration `group:"Timeouts:" default:"5s" help:"Timeout for the acknowledgment of a PING."`
+	MaxConnectionAge      time.Duration `group:"Timeouts:" default:"0s" help:"Age, plus or minus a tenth, after which a connection gets no new calls, so that clients connect to other servers too; 0: unlimited."`
+	MaxConnectionAgeGrace time.Duration `group:"Timeouts:" default:"30s" help:"Time after --max-connection-age after which the connection is closed with its calls and streams."`
+	StallTimeout          time.Duration `group:"Timeouts:" default:"15s" help:"Timeout for a client that stops reading; its stream is reset."`
 
 	DrainWait       time.Duration `group:"Shutdown:" default:"0s" help:"Time to keep serving as not ready before the shutdown, for load balancers."`
 	ShutdownTimeout time.Duration `group:"Shutdown:" default:"15s" help:"Timeout of the shutdown after --drain-wait."`
@@ -76,6 +78,8 @@ func (c *Config) Validate() error {
 		inRange("idle-timeout", c.IdleTimeout, 100*time.Millisecond, 24*time.Hour),
 		inRange("keepalive-time", c.KeepaliveTime, time.Second, 24*time.Hour),
 		inRange("keepalive-timeout", c.KeepaliveTimeout, 100*time.Millisecond, time.Hour),
+		inRange("max-connection-age", c.MaxConnectionAge, 0, 100*365*24*time.Hour),
+		inRange("max-connection-age-grace", c.MaxConnectionAgeGrace, 0, 100*365*24*time.Hour),
 		inRange("stall-timeout", c.StallTimeout, 100*time.Millisecond, time.Hour),
 		inRange("drain-wait", c.DrainWait, 0, time.Hour),
 		inRange("shutdown-timeout", c.ShutdownTimeout, 0, time.Hour),

@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -33,13 +34,15 @@ type serverConn struct {
 	reader        *bufio.Reader // nil: nothing read yet
 	start         []byte        // first bytes, up to the length of prefaceStart; for the reading goroutine
 	tls           tlsState
-	onClose       func()       // called once, on close
-	budget        *frameBudget // nil: not HTTP/2
-	windows       *sendWindows // nil: not HTTP/2; set before the first request
-	hasInput      atomic.Bool  // input was received
-	hasRequest    atomic.Bool  // a request reached the handler
-	partialWrites atomic.Int64 // number of partial writes within the stall timeout
-	peer          netip.Addr   // key of the peer in limits
+	onClose       func()                                  // called once, on close
+	budget        *frameBudget                            // nil: not HTTP/2
+	windows       *sendWindows                            // nil: not HTTP/2; set before the first request
+	hasInput      atomic.Bool                             // input was received
+	hasRequest    atomic.Bool                             // a request reached the handler
+	partialWrites atomic.Int64                            // number of partial writes within the stall timeout
+	peer          netip.Addr                              // key of the peer in limits
+	cancel        atomic.Pointer[context.CancelCauseFunc] // of the contexts of requests; nil: no age
+	expires       time.Duration                           // when the connection reaches its age, as Listener.now; 0: never
 	memory        connMemory
 	slot          fair.Slot     // schedules the input among peers
 	aborted       atomic.Bool   // closed by abort
@@ -55,6 +58,7 @@ type serverConn struct {
 	goingAway   bool   // a GOAWAY was queued or sent: further writes are discarded
 	frameQueued bool   // a frame was queued
 	goAway      []byte // GOAWAY to send after the current frame
+	retired     bool   // a GOAWAY for new streams was queued
 	err         error  // error of a write; the connection is unusable
 	reserved    int64  // bytes reserved for pending
 	transferred int64  // DATA frames sent plus bytes read, as of the last flush
@@ -66,7 +70,11 @@ func newServerConn(c net.Conn, l *Listener) *serverConn {
 		g.peer = peerOf(addr.String())
 	}
 	g.slot.Open(l.opts.Scheduler, g.peer.String())
-	g.memory.progress.Store(int64(l.now()))
+	now := l.now()
+	g.memory.progress.Store(int64(now))
+	if age := l.opts.newAge(); age > 0 {
+		g.expires = now + age
+	}
 	g.cond.L = &g.mu
 	return g
 }

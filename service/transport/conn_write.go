@@ -54,6 +54,9 @@ func (c *serverConn) Write(p []byte) (n int, err error) {
 			c.budget.sent(c.pending[len(c.pending)-size:])
 		}
 		n += size
+		if c.goAway != nil {
+			c.appendGoAway(nil)
+		}
 		if !c.flushing {
 			c.flushing = true
 			go c.flush()

@@ -16,22 +16,24 @@ const (
 	CloseLateData      CloseReason = "late_data"
 	CloseOtherFrames   CloseReason = "other_frames"
 
-	// Reasons that are not frame limits: no memory for the connection, or an incomplete header
-	// block.
+	// Reasons that are not frame limits: no memory for the connection, an incomplete header
+	// block, or the maximum age of connections.
 	CloseMemory        CloseReason = "memory"
 	CloseHeaderTimeout CloseReason = "header_timeout"
+	CloseAge           CloseReason = "max_age"
 )
 
 // CloseReasons returns all reasons.
 func CloseReasons() []CloseReason {
 	return []CloseReason{
 		ClosePings, CloseSettings, CloseResets, CloseContinuations, CloseWindowUpdates, CloseEmptyData, CloseLateData, CloseOtherFrames,
-		CloseMemory, CloseHeaderTimeout,
+		CloseMemory, CloseHeaderTimeout, CloseAge,
 	}
 }
 
 // HTTP/2 error codes (RFC 9113, section 7) sent from here.
 const (
+	errNone               = 0x0
 	errEnhanceYourCalm    = 0xb
 	errInadequateSecurity = 0xc
 )
@@ -43,6 +45,8 @@ func goAwayFor(reason CloseReason, lastStream uint32) []byte {
 		return goAway(errEnhanceYourCalm, lastStream, "server overloaded")
 	case CloseHeaderTimeout:
 		return goAway(errEnhanceYourCalm, lastStream, "header timeout")
+	case CloseAge:
+		return goAway(errNone, lastStream, string(reason))
 	default:
 		return goAway(errEnhanceYourCalm, lastStream, "too_many_"+string(reason))
 	}

@@ -191,11 +191,14 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 				panic(panicValue) // net/http aborts the exchange and logs the stack
 			}
 		}()
+		if x.stream && x.conn.hasAge() { // a handler blocked in Receive does not observe its context
+			defer context.AfterFunc(r.Context(), x.StopReading)()
+		}
 		x.slot.Acquire()
 		if g.opts.Context != nil {
 			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // derived from the request's context
 		}
-		if g.noKeepAlives.Load() && r.ProtoMajor == 1 {
+		if r.ProtoMajor == 1 && (g.noKeepAlives.Load() || x.conn.isOld()) {
 			w.Header().Set("Connection", "close")
 		}
 		g.limitBody(x, r)

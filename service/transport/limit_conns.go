@@ -40,6 +40,12 @@ type ListenOptions struct {
 	Class  budget.Class
 	// HeaderTimeout bounds the time of an HTTP/2 header block. 0: no limit.
 	HeaderTimeout time.Duration
+	// MaxAge is the age, plus or minus a tenth, after which a connection gets no new requests: HTTP/2
+	// clients receive a GOAWAY, HTTP/1.1 connections end with their next response. After AgeGrace the
+	// contexts of the calls that still run are canceled with AgeError, and soon the connection is
+	// closed. 0: no limit.
+	MaxAge, AgeGrace time.Duration
+	AgeError         error
 	// MaxConcurrentStreams is the setting of the http.Server. 0: unknown.
 	MaxConcurrentStreams int
 	// MaxConnections and MaxPerPeer limit the connections in total and per address, or per /64 of
@@ -351,6 +357,11 @@ func (c *rawConn) Write(p []byte) (int, error) {
 // ConnContext is for http.Server.ConnContext. WithTLS and Guard get the connection from the
 // context.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if conn, ok := c.(*serverConn); ok && conn.hasAge() {
+		bounded, cancel := context.WithCancelCause(ctx)
+		conn.cancel.Store(&cancel)
+		ctx = bounded
+	}
 	return context.WithValue(ctx, connKey{}, c)
 }
 

@@ -117,6 +117,7 @@ func (l *Listener) sweep() {
 		case <-ticker.C:
 			l.opts.Memory.Observe()
 			l.abortLateHeaders()
+			l.closeOld()
 			l.relieve()
 			l.unpark()
 		}

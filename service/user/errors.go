@@ -225,6 +225,15 @@ func NewStalledError(epoch string, position int64) *Error {
 	return e
 }
 
+// NewConnectionAgeError returns the error of calls and streams whose connection is closed after its maximum age. A
+// stream can be resumed after the last position received.
+func NewConnectionAgeError() *Error {
+	return &Error{
+		Code: Unavailable, Reason: ServerDraining,
+		Message: "connection closed at its maximum age before the call completed, retry on another connection; the outcome of a write is unknown",
+	}
+}
+
 // NewDrainedCallError returns the error for a call that is aborted at shutdown. Its write,
 // if any, may still be committed.
 func NewDrainedCallError(epoch string, position int64) *Error {

@@ -1,0 +1,165 @@
+package server_test
+
+import (
+	"context"
+	"net"
+	"net/http/httptrace"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/servertest"
+)
+
+const (
+	connectionAge      = 10 * time.Second
+	connectionAgeGrace = 5 * time.Second
+	shortestAge        = connectionAge * 9 / 10
+	longestAge         = connectionAge * 11 / 10
+)
+
+func startAging(t *testing.T) *servertest.Server {
+	t.Helper()
+	return servertest.Start(t, servertest.Memory(), servertest.Parallel(), servertest.Config(func(c *server.Config) {
+		c.MaxConnectionAge, c.MaxConnectionAgeGrace = connectionAge, connectionAgeGrace
+	}))
+}
+
+// A client that calls all the time uses a new connection after each age, and no call fails.
+func TestConnectionsAreReplaced(t *testing.T) {
+	const duration = 5 * connectionAge
+	for _, protocol := range servertest.Protocols() {
+		t.Run(protocol.Name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := startAging(t).Client(protocol)
+				used := make(map[net.Conn]struct{})
+				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+					GotConn: func(info httptrace.GotConnInfo) { used[info.Conn] = struct{}{} },
+				})
+				for began := time.Now(); time.Since(began) < duration; time.Sleep(time.Second / 2) {
+					_, err := client.GetUser(ctx, &userv1.GetUserRequest{UserId: 1})
+					if got, want := connect.CodeOf(err), connect.CodeNotFound; got != want {
+						t.Fatalf("GetUser after %v = %v, want %v", time.Since(began), err, want)
+					}
+				}
+				if got, least, most := len(used), int(duration/longestAge), 1+int(duration/shortestAge); got < least || got > most {
+					t.Errorf("%d connections in %v, want %d to %d", got, duration, least, most)
+				}
+			})
+		})
+	}
+}
+
+// A stream goes on when its connection has reached its age, and ends after the grace with an error that clients retry.
+func TestStreamOutlivesConnectionAge(t *testing.T) {
+	for _, protocol := range servertest.Protocols() {
+		t.Run(protocol.Name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testStreamOutlivesAge(t, protocol) })
+		})
+	}
+}
+
+func testStreamOutlivesAge(t *testing.T, protocol servertest.Protocol) {
+	t.Helper()
+	s := startAging(t)
+	created, err := s.GRPC().CreateUser(t.Context(), &userv1.CreateUserRequest{Username: "ada", Email: "ada@example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := &userv1.RecordUserActivityRequest{UserId: created.GetUser().GetUserId(), Action: "test.late"}
+	began := time.Now()
+	stream, err := s.Client(protocol).StreamUserActivities(t.Context(), &userv1.StreamUserActivitiesRequest{UserId: record.GetUserId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(longestAge+time.Second, func() {
+		if _, err := s.GRPC().RecordUserActivity(t.Context(), record); err != nil {
+			t.Error(err)
+		}
+	})
+	late := 0
+	for stream.Receive() {
+		if stream.Msg().GetAction() == record.GetAction() {
+			late++
+		}
+	}
+	if got, want := connect.CodeOf(stream.Err()), connect.CodeUnavailable; got != want || late != 1 || !strings.Contains(stream.Err().Error(), "maximum age") {
+		t.Errorf("stream ended with %v after %d late rows, want %v after 1", stream.Err(), late, want)
+	}
+	if took := time.Since(began); took < shortestAge+connectionAgeGrace || took > longestAge+connectionAgeGrace+time.Second {
+		t.Errorf("stream ended after %v, want %v to %v", took, shortestAge+connectionAgeGrace, longestAge+connectionAgeGrace)
+	}
+}
+
+// Each stream that waits ends like that, over its own connection.
+func TestStreamsEndWithTheirConnection(t *testing.T) {
+	streams := map[string]func(context.Context, *servertest.Server) error{
+		"StreamUserActivities": func(ctx context.Context, s *servertest.Server) error {
+			return drainStream(s.GRPC().StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{}))
+		},
+		"WatchUsers": func(ctx context.Context, s *servertest.Server) error {
+			return drainStream(s.GRPC().WatchUsers(ctx, &userv1.WatchUsersRequest{}))
+		},
+		"WatchUserStatus": func(ctx context.Context, s *servertest.Server) error {
+			return drainStream(s.GRPC().WatchUserStatus(ctx, &userv1.WatchUserStatusRequest{All: true}))
+		},
+		"SyncUserStatus": func(ctx context.Context, s *servertest.Server) error {
+			stream, err := s.GRPC().SyncUserStatus(ctx)
+			if err != nil {
+				return err
+			}
+			if err := stream.Send(&userv1.UserStatusUpdate{}); err != nil {
+				return err
+			}
+			for {
+				if _, err := stream.Receive(); err != nil {
+					return err
+				}
+			}
+		},
+		"BatchUpdateUsers": func(ctx context.Context, s *servertest.Server) error {
+			stream, err := s.GRPC().BatchUpdateUsers(ctx)
+			if err != nil {
+				return err
+			}
+			if err := stream.Send(&userv1.UpdateUserRequest{UserId: 1}); err != nil {
+				return err
+			}
+			time.Sleep(2 * connectionAge)
+			_, err = stream.CloseAndReceive()
+			return err
+		},
+		"health Watch": func(ctx context.Context, s *servertest.Server) error {
+			client := connect.NewClient[healthv1.HealthCheckRequest, healthv1.HealthCheckResponse](
+				s.HTTP(true), "http://userd.test/grpc.health.v1.Health/Watch", connect.WithGRPC())
+			return drainStream(client.CallServerStream(ctx, connect.NewRequest(new(healthv1.HealthCheckRequest))))
+		},
+	}
+	for name, run := range streams {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				err := run(t.Context(), startAging(t))
+				if got, want := connect.CodeOf(err), connect.CodeUnavailable; got != want || !strings.Contains(err.Error(), "maximum age") {
+					t.Errorf("stream ended with %v, want %v", err, want)
+				}
+			})
+		})
+	}
+}
+
+// drainStream receives until the stream ends, and returns its error.
+func drainStream[T any](stream *connect.ServerStreamForClient[T], err error) error {
+	if err != nil {
+		return err
+	}
+	for stream.Receive() {
+	}
+	return stream.Err()
+}

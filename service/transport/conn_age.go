@@ -1,0 +1,63 @@
+package transport
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// maxStreamID is the largest stream id. A GOAWAY with it lets the client finish all its streams
+// (RFC 9113, section 6.8).
+const maxStreamID = 1<<31 - 1
+
+// newAge returns the age of one connection, MaxAge with a jitter of a tenth, so that connections that were opened
+// together are not closed together. 0: unlimited.
+func (o *ListenOptions) newAge() time.Duration {
+	if o.MaxAge <= 0 {
+		return 0
+	}
+	return time.Duration(float64(o.MaxAge) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // spreads load
+}
+
+// hasAge reports whether the connection has a maximum age. nil has none.
+func (c *serverConn) hasAge() bool { return c != nil && c.expires > 0 }
+
+// isOld reports whether the connection has reached its age.
+func (c *serverConn) isOld() bool { return c.hasAge() && c.listener.now() >= c.expires }
+
+// retire notifies the client of an old HTTP/2 connection, so that it opens another one for its next request. An old
+// HTTP/1.1 connection is closed after its next response, see Guard.
+func (c *serverConn) retire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.retired || !c.frameQueued || c.closing || c.goingAway {
+		return
+	}
+	c.retired = true
+	c.goAway = goAwayFor(CloseAge, maxStreamID)
+	c.appendGoAway(nil)
+}
+
+// closeOld retires the connections that reached their age. After the grace it cancels the calls of those that are
+// still open, and closes them when the clients had time to receive the errors.
+func (l *Listener) closeOld() {
+	if l.opts.MaxAge <= 0 {
+		return
+	}
+	for _, c := range l.all((*serverConn).isOld) {
+		switch late := l.now() - c.expires - l.opts.AgeGrace; {
+		case late < 0:
+			c.retire()
+		case late < lingerTimeout:
+			c.endCalls(l.opts.AgeError)
+		default:
+			c.abort(CloseAge)
+		}
+	}
+}
+
+// endCalls cancels the contexts of the requests of the connection.
+func (c *serverConn) endCalls(cause error) {
+	if cancel := c.cancel.Load(); cancel != nil {
+		(*cancel)(cause)
+	}
+}
