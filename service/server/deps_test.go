@@ -24,6 +24,8 @@ const module = "github.com/yourorg/userservice/"
 var mayImport = map[string][]string{
 	"cmd/userd": {"service/server", "service/fair", "service/auth", "service/auth/devtoken", "service/telemetry", "service/store/...", "service/user"},
 
+	"client": {"gen/..."},
+
 	// Handlers record the caller in the log.
 	"service":           {"service/user", "service/feed", "service/batch", "service/filter", "service/fieldmask", "service/pagetoken", "service/auth", "service/budget", "service/validate", "gen/..."},
 	"service/batch":     {"service/user", "service/feed", "service/rpcstatus", "gen/..."},

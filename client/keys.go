@@ -1,0 +1,90 @@
+package client
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/text/cases"
+	"golang.org/x/text/secure/precis"
+	"golang.org/x/text/unicode/norm"
+)
+
+// The normal forms under which the server compares usernames and e-mail addresses, for the lookups of a Mirror. A test
+// compares them with those of the server.
+
+var (
+	fullFold = cases.Fold() // stateless
+	domains  = idna.New(
+		idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true),
+		idna.VerifyDNSLength(true), idna.CheckHyphens(true), idna.CheckJoiners(true),
+	)
+)
+
+// usernameKey returns the normal form of a username: PRECIS Nickname (RFC 8266) with full case folding. It reports
+// false for a text that is no username.
+func usernameKey(username string) (string, bool) {
+	key, err := precis.Nickname.CompareKey(sanitize(username))
+	if err != nil {
+		return "", false
+	}
+	return fold(key, norm.NFKC), true
+}
+
+// emailKey returns the normal form of an e-mail address: the domain in lower-case ASCII (IDNA), the local part in NFC
+// and case-folded. It reports false for a text that is no e-mail address.
+func emailKey(email string) (string, bool) {
+	email = sanitize(email)
+	at := strings.LastIndexByte(email, '@')
+	if at < 0 {
+		return "", false
+	}
+	ascii, err := domains.ToASCII(email[at+1:])
+	if err != nil {
+		return "", false
+	}
+	return fold(norm.NFC.String(email[:at]), norm.NFC) + "@" + strings.ToLower(ascii), true
+}
+
+// fold returns the full case folding in a normalization form.
+func fold(text string, form norm.Form) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return strings.ToLower(text)
+	}
+	for range 4 { // two rounds suffice for every character
+		folded := form.String(strings.ToLower(fullFold.String(form.String(text))))
+		if folded == text {
+			break
+		}
+		text = folded
+	}
+	return text
+}
+
+// sanitize removes invisible characters and surrounding white space.
+func sanitize(text string) string {
+	if utf8.ValidString(text) {
+		text = strings.Map(func(r rune) rune {
+			if invisible(r) {
+				return -1
+			}
+			return r
+		}, text)
+	}
+	return strings.TrimSpace(text)
+}
+
+// invisible reports whether r is an assigned character with the property Default_Ignorable_Code_Point.
+func invisible(r rune) bool {
+	if r < 0xAD || !unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point) {
+		return false
+	}
+	switch {
+	case unicode.In(r, unicode.White_Space, unicode.Prepended_Concatenation_Mark),
+		0xFFF9 <= r && r <= 0xFFFB,   // interlinear annotations
+		0x13430 <= r && r <= 0x13440: // Egyptian hieroglyph format controls
+		return false
+	}
+	return unicode.In(r, unicode.Cf, unicode.L, unicode.M)
+}
