@@ -48,8 +48,8 @@ help: ## List the targets
 ##### The programs
 
 .PHONY: build
-build: ## Build userd into this folder
-	CGO_ENABLED=0 go build -trimpath -o . ./cmd/...
+build: ## Build userd into this folder: static, reproducible, with the version of the Git tag
+	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o . ./cmd/...
 
 .PHONY: run
 run: ## Run the server from source (ARGS="--listen :8080" passes flags)
@@ -126,6 +126,10 @@ interop-clients: $(buf) $(protodeps)
 	rm -rf $(interop)/gen && mkdir -p $(interop)/gen
 	$(buf) build proto -o $(interop)/gen/user.binpb
 	cd $(interop) && ../node_modules/.bin/buf generate gen/user.binpb --template buf.gen.yaml
+
+.PHONY: deploy-check
+deploy-check: ## Check the files in deploy/ (needs root, systemd-analyze and promtool)
+	go test -tags deploy -count=1 -run 'Release|Container|Systemd|Prometheus|Kubernetes' ./cmd/userd
 
 ##### Benchmarks
 

@@ -41,6 +41,7 @@ type commands struct {
 	Backup  backupCommand  `cmd:"" help:"Back up the store to a new file, also while a server uses it."`
 	Restore restoreCommand `cmd:"" help:"Replace the store with a backup. No server may be using the store."`
 	Check   checkCommand   `cmd:"" help:"Check the integrity of the store, also while a server uses it."`
+	Health  healthCommand  `cmd:"" help:"Print whether the server is ready; the exit status is 1 if it is not."`
 	Token   tokenCommand   `cmd:"" help:"Create a development key and a token, and print how to use them."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 

@@ -39,6 +39,15 @@ func listen(ctx context.Context, address string, mode FileMode) (net.Listener, e
 	return config.Listen(ctx, network(address), address)
 }
 
+// Dial connects to a listener by its address, in the format of --listen.
+func Dial(ctx context.Context, address string) (net.Conn, error) {
+	var dialer net.Dialer
+	if path, ok := strings.CutPrefix(address, socketPrefix); ok {
+		return dialer.DialContext(ctx, "unix", path)
+	}
+	return dialer.DialContext(ctx, network(address), address)
+}
+
 // network returns "tcp4" for an IPv4 literal, because "tcp" would let 0.0.0.0 listen on IPv6 too.
 func network(address string) string {
 	host, _, err := net.SplitHostPort(address)
