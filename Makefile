@@ -109,7 +109,7 @@ siege: ## Run the known attacks against a server with 460 MiB of memory (SIEGE=g
 
 .PHONY: conformance
 # The proto files of the runner are in its module.
-conformance: $(buf) $(generators) ## Run the Connect conformance suite, gRPC interop cases and h2spec against the whole server
+conformance: $(buf) $(generators) ## Run the Connect conformance suite against the whole server and the Go client, gRPC interop cases and h2spec
 	cd service/conformance && runner=$$(go mod download -json connectrpc.com/conformance | sed -n 's/^\t"Dir": "\(.*\)",*$$/\1/p') && \
 		../../$(buf) generate "$$runner/proto" && go vet ./... && go test -count=1 -timeout 20m -v ./... | grep -v '^=== '
 

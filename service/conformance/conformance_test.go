@@ -2,43 +2,63 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 )
 
-// serverVariable makes the test binary run the server under test.
-const serverVariable = "USERD_CONFORMANCE_SERVER"
+// modeVariable makes the test binary run the server or the client under test.
+const modeVariable = "USERD_CONFORMANCE"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(serverVariable) != "" {
+	switch os.Getenv(modeVariable) {
+	case "server":
 		main()
-		return
+	case "client":
+		if err := runClient(context.Background(), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "conformance client:", err)
+			os.Exit(1)
+		}
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
 }
 
 // The conformance runner tests all protocols, codecs, compressions and HTTP versions of
 // connect-go, without known failures.
 func TestConformance(t *testing.T) {
+	runConformance(t, "3640", "--mode", "server", "--parallel", "4")
+}
+
+// The same for the transport of the Go client, but for bidirectional streams over HTTP/1.1.
+func TestClientConformance(t *testing.T) {
+	runConformance(t, "4638", "--mode", "client")
+}
+
+// runConformance runs the conformance runner in a mode, and compares the number of cases that pass.
+func runConformance(t *testing.T, want string, mode ...string) {
+	t.Helper()
 	runner := build(t, "connectrpc.com/conformance/cmd/connectconformance")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	command := exec.CommandContext(t.Context(), runner,
-		"--conf", "config.yaml", "--mode", "server", "--max-servers", "2", "--parallel", "4", "--", self)
-	command.Env = append(os.Environ(), serverVariable+"=1")
-	command.Stdout = &out
+	args := slices.Concat(mode, []string{"--conf", "config.yaml", "--max-servers", "2", "--", self})
+	command := exec.CommandContext(t.Context(), runner, args...)
+	command.Env = append(os.Environ(), modeVariable+"="+mode[1])
+	command.Stdout, command.Stderr = &out, &out
 	err = command.Run()
 	summary := regexp.MustCompile(`(\d+) passed, (\d+) failed`).FindSubmatch(out.Bytes())
 	if err != nil || summary == nil {
 		t.Fatalf("conformance runner: %v; output:\n%s", err, tail(out.Bytes()))
 	}
-	if passed, want := string(summary[1]), "3640"; passed != want {
+	if passed := string(summary[1]); passed != want {
 		t.Errorf("conformance cases passed = %s, want %s", passed, want)
 	}
 	t.Logf("%s", summary[0])
