@@ -65,7 +65,7 @@ func Open(ctx context.Context, store user.Store) (*Feed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open feed: %w", err)
 	}
-	f.head.Store(&head)
+	f.head.CompareAndSwap(nil, &head) // a commit of another node may have been observed
 	return f, nil
 }
 

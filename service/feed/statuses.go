@@ -32,15 +32,20 @@ var statusActions = []string{
 	user.ActionDeleted, user.ActionUndeleted, user.ActionPurged,
 }
 
+// statusOf returns the status that a change has set, if any. If the user of a change of another node is newer than the
+// change, there is none: the row of the newer status follows.
 func statusOf(change *user.CommittedChange) (StatusChange, bool) {
 	for i := range slices.Backward(change.Rows) {
-		if slices.Contains(statusActions, change.Rows[i].Action) {
-			status := StatusChange{UserID: change.UserID, Position: change.Rows[i].Position}
-			if change.User != nil {
-				status.Current = change.User.CurrentStatus()
-			}
-			return status, true
+		row := &change.Rows[i]
+		if !slices.Contains(statusActions, row.Action) {
+			continue
 		}
+		status := StatusChange{UserID: change.UserID, Position: row.Position}
+		if change.User == nil {
+			return status, row.Action == user.ActionPurged
+		}
+		status.Current = change.User.CurrentStatus()
+		return status, status.Current.Position == row.Position
 	}
 	return StatusChange{}, false
 }

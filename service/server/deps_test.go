@@ -36,6 +36,10 @@ var mayImport = map[string][]string{
 		"service/fair", "service/user", "service/clock",
 		"service/store/decide", "service/store/encoding", "service/store/group", "service/store/page", "service/store/tokens",
 	},
+	"service/store/postgres": {
+		"service/fair", "service/user", "service/clock",
+		"service/store/decide", "service/store/encoding", "service/store/group", "service/store/page", "service/store/tokens",
+	},
 	// Shared by the stores.
 	"service/store/decide":   {"service/user", "service/store/encoding", "service/store/tokens"},
 	"service/store/encoding": {"service/user"},

@@ -116,7 +116,8 @@ type Commit struct {
 // CommittedChange is one change of a commit. It must not be modified.
 type CommittedChange struct {
 	UserID int64
-	User   *User      // summary after the change; nil: purged
+	// User is a summary after the change, or after a later change if another node has committed it; nil: purged.
+	User   *User
 	Rows   []Activity // without details
 	Origin uint64     // Author.Origin of the change
 }

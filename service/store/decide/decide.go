@@ -310,7 +310,7 @@ func (d decision) finish(outcome user.Outcome, id int64, decided *user.Decision)
 		return user.Result{}, err
 	}
 	d.Changed(user.CommittedChange{UserID: id, User: decided.User.Summary(), Rows: user.Summaries(decided.Rows), Origin: d.c.By.Origin})
-	return user.Result{Outcome: outcome, User: clone(decided.User), Rows: cloneRows(decided.Rows), Position: d.last()}, nil
+	return user.Result{Outcome: outcome, User: clone(decided.User), Rows: CloneRows(decided.Rows), Position: d.last()}, nil
 }
 
 // clone returns a copy, so that neither the store nor its observer shares a user with a result.
@@ -321,7 +321,8 @@ func clone(u *user.User) *user.User {
 	return u.Clone()
 }
 
-func cloneRows(rows []user.Activity) []user.Activity {
+// CloneRows returns a deep copy of rows.
+func CloneRows(rows []user.Activity) []user.Activity {
 	clones := make([]user.Activity, len(rows))
 	for i, row := range rows {
 		row.Details = maps.Clone(row.Details)

@@ -28,6 +28,8 @@ var cluster struct {
 	mu      sync.Mutex
 	private *Server // nil: none was started
 	url     string  // of the server; empty: not started
+	// templates are databases that Stop drops.
+	templates []string
 }
 
 // Run runs the tests and ends the private server. It is called by TestMain.
@@ -40,11 +42,23 @@ func Run(m *testing.M) int {
 	return m.Run()
 }
 
-// Stop ends the private server, if one was started.
+// Stop ends the private server, if one was started, and otherwise drops the templates.
 func Stop() error {
 	cluster.mu.Lock()
+	private, templates := cluster.private, cluster.templates
+	cluster.templates = nil
+	cluster.mu.Unlock()
+	var errs []error
+	for _, name := range templates {
+		if private == nil {
+			errs = append(errs, execute("DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	cluster.mu.Lock()
 	defer cluster.mu.Unlock()
-	private := cluster.private
 	cluster.private, cluster.url = nil, ""
 	if private == nil {
 		return nil
@@ -71,6 +85,9 @@ func (p *Template) Database(t testing.TB, prepare func(url string) error) string
 	t.Helper()
 	p.once.Do(func() {
 		p.name = newName()
+		cluster.mu.Lock()
+		cluster.templates = append(cluster.templates, p.name)
+		cluster.mu.Unlock()
 		if p.err = execute("CREATE DATABASE " + p.name); p.err == nil {
 			p.err = prepare(withDatabase(p.name))
 		}

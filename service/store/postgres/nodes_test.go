@@ -1,0 +1,267 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/yourorg/userservice/service/store/pgtest"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// node is a store with the rows that it has published.
+type node struct {
+	*Store
+
+	mu       sync.Mutex
+	changes  []user.CommittedChange
+	reached  chan struct{} // closed at position target
+	target   int64
+	disorder string
+}
+
+func openNode(t *testing.T, opts Options) *node {
+	t.Helper()
+	opts.Logger = slog.New(slog.DiscardHandler)
+	s, err := Open(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	n := &node{Store: s, reached: make(chan struct{})}
+	s.Observe(n.observe)
+	return n
+}
+
+// observe records the changes, and whether a position does not follow the one before.
+func (n *node) observe(c user.Commit) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i := range c.Changes {
+		for _, row := range c.Changes[i].Rows {
+			if last := n.last(); row.Position != last+1 && n.disorder == "" {
+				n.disorder = fmt.Sprintf("position %d was published after %d", row.Position, last)
+			}
+			n.changes = append(n.changes, user.CommittedChange{
+				UserID: row.UserID, User: c.Changes[i].User, Rows: []user.Activity{row}, Origin: c.Changes[i].Origin,
+			})
+			if row.Position == n.target {
+				close(n.reached)
+			}
+		}
+	}
+}
+
+func (n *node) last() int64 {
+	if len(n.changes) == 0 {
+		return 0
+	}
+	return n.changes[len(n.changes)-1].Rows[0].Position
+}
+
+// await waits until the node has published a position.
+func (n *node) await(t *testing.T, position int64) {
+	t.Helper()
+	n.mu.Lock()
+	if n.last() >= position {
+		n.mu.Unlock()
+		return
+	}
+	n.target = position
+	n.mu.Unlock()
+	select {
+	case <-n.reached:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("position %d was not published, the last one is %d", position, n.last())
+	}
+}
+
+func (n *node) create(ctx context.Context, name string, origin uint64) (user.Result, error) {
+	op, err := user.NewCreate(user.User{Username: name, Email: name + "@example.org"})
+	if err != nil {
+		return user.Result{}, err
+	}
+	return user.ApplyOne(ctx, n.Store, user.Change{Op: op, By: user.Author{Origin: origin}})
+}
+
+// Each node publishes the commits of all nodes in the order of positions, its own before their results, and with their
+// origin.
+func TestNodesPublishAllCommits(t *testing.T) {
+	for name, opts := range map[string]Options{
+		"notified": {pollInterval: time.Hour}, "polled": {NoListen: true, pollInterval: 5 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const writers, creates = 4, 25
+			opts.URL = pgtest.Database(t)
+			nodes := []*node{openNode(t, opts), openNode(t, opts), openNode(t, opts)}
+			var running sync.WaitGroup
+			for i, n := range nodes {
+				for w := range writers {
+					running.Go(func() {
+						for k := range creates {
+							r, err := n.create(t.Context(), fmt.Sprintf("user%d-%d-%d", i, w, k), uint64(i)+1)
+							n.mu.Lock()
+							last := n.last()
+							n.mu.Unlock()
+							if err != nil || last < r.Position {
+								t.Errorf("create on node %d = position %d, %v; published up to %d", i, r.Position, err, last)
+							}
+						}
+					})
+				}
+			}
+			running.Wait()
+			for i, n := range nodes {
+				n.await(t, int64(len(nodes)*writers*creates))
+				n.mu.Lock()
+				if n.disorder != "" {
+					t.Errorf("node %d: %s", i, n.disorder)
+				}
+				own := 0
+				for _, c := range n.changes {
+					if c.Origin == uint64(i)+1 {
+						own++
+					} else if c.Origin != 0 {
+						t.Errorf("node %d: position %d has origin %d, want none", i, c.Rows[0].Position, c.Origin)
+					}
+					if c.User == nil || c.User.ID != c.UserID || c.User.StatusPosition != c.Rows[0].Position {
+						t.Errorf("node %d: position %d of user %d has user %+v", i, c.Rows[0].Position, c.UserID, c.User)
+					}
+				}
+				if own != writers*creates {
+					t.Errorf("node %d: %d changes have its origin, want %d", i, own, writers*creates)
+				}
+				n.mu.Unlock()
+			}
+		})
+	}
+}
+
+// A transaction that commits late is not behind a position that was published. The same test finds a bare sequence in
+// place of the counter row.
+func TestLateCommit(t *testing.T) {
+	for name, planted := range map[string]bool{"counter row": false, "planted: bare sequence": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.Database(t)
+			held, resume := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			opts := Options{URL: url, pollInterval: 5 * time.Millisecond, bareSequence: planted}
+			fast, reader := openNode(t, opts), openNode(t, opts)
+			opts.inject = func(point string) error {
+				if point == beforeDecide {
+					once.Do(func() { close(held); <-resume })
+				}
+				return nil
+			}
+			late := openNode(t, opts)
+			if planted {
+				execute(t, url, "CREATE SEQUENCE positions")
+			}
+			var writes sync.WaitGroup
+			create := func(n *node, name string) {
+				if _, err := n.create(t.Context(), name, 0); err != nil {
+					t.Error(err)
+				}
+			}
+			writes.Go(func() { create(late, "late") })
+			<-held
+			written := make(chan struct{})
+			writes.Go(func() { create(fast, "fast"); close(written) })
+			if planted {
+				reader.await(t, 2)
+			} else {
+				select {
+				case <-written:
+					t.Error("a transaction was committed before the one with the position before")
+				case <-time.After(300 * time.Millisecond): // it waits for the late one
+				}
+			}
+			close(resume)
+			writes.Wait()
+			reader.await(t, 2)
+			reader.mu.Lock()
+			defer reader.mu.Unlock()
+			if found := reader.disorder != ""; found != planted {
+				t.Errorf("disorder = %q, want one: %t", reader.disorder, planted)
+			}
+		})
+	}
+}
+
+func execute(t *testing.T, url, statement string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), statement); err != nil {
+		t.Error(err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// The state of the transaction in the database decides the outcome of a commit whose response was lost.
+func TestLostResponse(t *testing.T) {
+	url := pgtest.Database(t)
+	lost := true
+	n := openNode(t, Options{URL: url, inject: func(point string) error {
+		if point == afterCommit && lost {
+			lost = false
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	}})
+	op, err := user.NewCreate(user.User{Username: "anna", Email: "anna@example.org"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := user.Change{Op: op, IdempotencyKey: &user.IdempotencyKey{Caller: "c", Procedure: "p", ID: "1"}}
+	first, err := user.ApplyOne(t.Context(), n.Store, change)
+	if err != nil || lost {
+		t.Fatalf("create whose response was lost = %v, want success", err)
+	}
+	again, err := user.ApplyOne(t.Context(), n.Store, change)
+	if err != nil || again.Position != first.Position || again.User.ID != first.User.ID {
+		t.Errorf("repeated request = %+v, %v, want %+v", again, err, first)
+	}
+	if err := n.resolve(rolledBack(t, url), io.ErrUnexpectedEOF); !isStoreError(err) || !user.HasReason(translate(err), user.StoreUnavailable) {
+		t.Errorf("resolve of a transaction that was rolled back = %v, want an error", err)
+	}
+}
+
+// rolledBack returns the id of a transaction that was rolled back.
+func rolledBack(t *testing.T, url string) (xid string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := conn.Begin(t.Context())
+	if err == nil {
+		err = tx.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text").Scan(&xid)
+	}
+	if err == nil {
+		err = tx.Rollback(t.Context())
+	}
+	if err == nil {
+		err = conn.Close(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return xid
+}

@@ -1,0 +1,220 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/yourorg/userservice/service/clock"
+	"github.com/yourorg/userservice/service/store/encoding"
+	"github.com/yourorg/userservice/service/store/group"
+	"github.com/yourorg/userservice/service/user"
+)
+
+// Options configures a Store.
+type Options struct {
+	URL    string       // postgres://…; parameters pool_… configure the pool, see pgxpool.ParseConfig
+	Clock  clock.Source // default: clock.System
+	Random io.Reader    // for IDs and epochs; default: crypto/rand
+	Logger *slog.Logger // default: slog.Default
+	// TrustClock accepts the system clock at start even if it differs from the time of the last node.
+	TrustClock bool
+	// OnCommit is called for each commit with changes. It must not block.
+	OnCommit func(CommitStats)
+	// OnWriteFailure is called when writes start to fail. It must not block.
+	OnWriteFailure func()
+	// NoListen uses no notifications, for databases that have none: other nodes are polled.
+	NoListen bool
+
+	// pollInterval and group override constants in tests, inject injects faults.
+	pollInterval time.Duration
+	group        group.Options
+	inject       func(point string) error
+	// bareSequence plants a fault: positions are those of a sequence.
+	bareSequence bool
+}
+
+// CommitStats describes a commit.
+type CommitStats struct {
+	Changes int           // number of changes in the transaction
+	Sync    time.Duration // duration of the last round trip, which writes and commits
+}
+
+// Connections of the pool, unless the URL has pool_max_conns.
+const maxConns = 16
+
+// Parameters of the connections, unless the URL has them. A node that is cut off from the database must not hold the
+// counter row for long.
+var runtimeParams = map[string]string{
+	"application_name":                    "userd",
+	"idle_in_transaction_session_timeout": "5000",
+}
+
+// Store implements user.Store in a PostgreSQL database. It is safe for concurrent use.
+type Store struct {
+	opts    Options
+	epoch   string
+	ids     *user.IDs
+	pool    *pgxpool.Pool
+	clock   *clock.Monitor
+	queue   *group.Queue[*tx]
+	scans   *slots
+	feed    *feed
+	first   atomic.Int64    // position of the oldest retained row, as last read
+	closing context.Context //nolint:containedctx // ends background work
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	failures  int      // of the current series; used by the writer only
+	redacting sync.Map // user ID -> position up to which its rows are redacted
+}
+
+var _ user.Store = (*Store)(nil)
+
+// Open connects to the database and migrates its schema.
+func Open(ctx context.Context, opts Options) (*Store, error) {
+	if opts.Clock == nil {
+		opts.Clock = clock.System()
+	}
+	if opts.Random == nil {
+		opts.Random = rand.Reader
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	if opts.pollInterval == 0 {
+		opts.pollInterval = pollInterval
+	}
+	config, err := parseURL(opts.URL)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), scans: newSlots(max(1, int(config.MaxConns)/4))}
+	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if err := s.open(ctx, config.ConnConfig); err != nil {
+		s.pool.Close()
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	return s, nil
+}
+
+// CheckURL returns an error for an invalid URL of a database. The error does not contain its password.
+func CheckURL(address string) error {
+	_, err := parseURL(address)
+	return err
+}
+
+func parseURL(address string) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(address)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, errors.New("invalid URL")
+	}
+	if !u.Query().Has("pool_max_conns") {
+		config.MaxConns = maxConns
+	}
+	for name, value := range runtimeParams {
+		if _, given := config.ConnConfig.RuntimeParams[name]; !given {
+			config.ConnConfig.RuntimeParams[name] = value
+		}
+	}
+	return config, nil
+}
+
+func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
+	if err := migrate(ctx, s.pool); err != nil {
+		return err
+	}
+	head, kept, err := s.readMeta(ctx)
+	if err != nil {
+		return err
+	}
+	s.epoch = head.Epoch
+	s.clock = clock.New(s.opts.Clock, clock.Checkpoint{Time: kept}, s.opts.TrustClock, s.opts.Logger)
+	s.feed = &feed{pool: s.pool, log: s.opts.Logger, first: &s.first, ownFrom: noOwn}
+	s.feed.head.Store(&head)
+	s.queue = group.NewQueue[*tx](s.opts.group)
+	//nolint:contextcheck,nolintlint // the background work outlives ctx
+	s.closing, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go s.queue.Run(s.write) //nolint:contextcheck,nolintlint // outlives ctx
+	wake := make(chan struct{}, 1)
+	s.running.Go(func() { s.feed.follow(s.closing, wake, s.opts.pollInterval) })
+	if !s.opts.NoListen {
+		s.running.Go(func() { s.feed.listen(s.closing, config, wake) })
+	}
+	return nil
+}
+
+// readMeta returns the head of the log, and the latest time that a node trusted. It sets the epoch of a new store.
+func (s *Store) readMeta(ctx context.Context) (head user.Head, kept time.Time, err error) {
+	id := make([]byte, 16)
+	if _, err := io.ReadFull(s.opts.Random, id); err != nil {
+		return head, kept, err
+	}
+	if _, err := s.pool.Exec(ctx, "UPDATE meta SET epoch = $1 WHERE epoch = ''", fmt.Sprintf("%x", id)); err != nil {
+		return head, kept, err
+	}
+	var micros, first, clockTime int64
+	err = s.pool.QueryRow(ctx, "SELECT epoch, position, time, first, clock FROM meta, probe").Scan(&head.Epoch, &head.Position, &micros, &first, &clockTime)
+	if err != nil {
+		return head, kept, err
+	}
+	s.first.Store(first)
+	head.Time = headTime(head.Position, micros)
+	if clockTime > 0 {
+		kept = encoding.FromMicros(clockTime)
+	}
+	return head, kept, nil
+}
+
+// headTime returns the time of the last row, zero if there was none.
+func headTime(position, micros int64) time.Time {
+	if position == 0 {
+		return time.Time{}
+	}
+	return encoding.FromMicros(micros)
+}
+
+// Head implements user.Store. It is the last commit of which the observer was notified.
+func (s *Store) Head(ctx context.Context) (user.Head, error) {
+	if ctx.Err() != nil {
+		return user.Head{}, context.Cause(ctx)
+	}
+	return *s.feed.head.Load(), nil
+}
+
+// Observe implements user.Store.
+func (s *Store) Observe(observer func(user.Commit)) {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	s.feed.observe = observer
+}
+
+// Clock returns the status of the system clock.
+func (s *Store) Clock() clock.Status { return s.clock.Status() }
+
+// Close waits for submitted batches, and closes the connections.
+func (s *Store) Close() error {
+	if !s.queue.Close() {
+		return nil
+	}
+	s.stop()
+	s.running.Wait()
+	s.pool.Close()
+	return nil
+}
