@@ -33,7 +33,7 @@ type console struct {
 
 // commands defines the command line.
 type commands struct {
-	Store     string `default:"sqlite:userservice.db" help:"Store as sqlite:PATH; the file is created if it does not exist."`
+	Store     string `default:"sqlite:userservice.db" help:"Store as sqlite:PATH, where the file is created if it does not exist, or postgres://USER@HOST/DATABASE."`
 	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"Minimum log level: debug, info, warn or error."`
 	LogFormat string `default:"" enum:",text,json" placeholder:"text|json" help:"Log format (default: text on a terminal, otherwise json)."`
 
@@ -56,8 +56,7 @@ Without arguments it serves on 127.0.0.1:8080 from userservice.db in the current
 
 // Validate is called by kong after parsing.
 func (c *commands) Validate() error {
-	_, err := server.StorePath(c.Store)
-	return err
+	return server.ValidateStore(c.Store)
 }
 
 // run parses the arguments, runs the command and returns the exit status.

@@ -118,10 +118,24 @@ func TestStoreAddress(t *testing.T) {
 	for address, want := range map[string]string{
 		"sqlite:": "path is empty", "sqlite::memory:": "in-memory", "sqlite::MEMORY:": "in-memory", "sqlite::": "in-memory",
 		"sqlite:file:x.db?mode=memory": "is a URI", "sqlite:a\nb.db": "control character", "sqlite:a\x00.db": "control character", "sqlite:a\x7f.db": "control character",
-		"sqlite:a\u0085.db": "control character", "sqlite: x.db": "a space", "sqlite:x.db ": "a space", "postgres://host/db": "not supported by this build", "x.db": "expected sqlite:PATH",
+		"sqlite:a\u0085.db": "control character", "sqlite: x.db": "a space", "sqlite:x.db ": "a space", "postgres://host/db": "is for SQLite", "x.db": "expected sqlite:PATH",
 	} {
 		if _, err := server.StorePath(address); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", address, err)
+		}
+	}
+}
+
+func TestValidateStore(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"sqlite:x.db", "postgres://host/db", "postgresql://user:secret@host:5433/db?sslmode=verify-full", "postgres://"} {
+		if err := server.ValidateStore(address); err != nil {
+			t.Errorf("ValidateStore(%q) = %v, want no error", address, err)
+		}
+	}
+	for _, address := range []string{"", "x.db", "mysql://host/db", "postgres://user:secret@host:port/db", "postgres://user:secret@host/db?pool_max_conns=x"} {
+		if err := server.ValidateStore(address); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("ValidateStore(%q) = %v, want an error without the password", address, err)
 		}
 	}
 }

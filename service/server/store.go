@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/yourorg/userservice/service/clock"
+	"github.com/yourorg/userservice/service/store/postgres"
 	"github.com/yourorg/userservice/service/store/sqlite"
 	"github.com/yourorg/userservice/service/telemetry"
 	"github.com/yourorg/userservice/service/user"
@@ -23,9 +24,27 @@ func StorePath(address string) (string, error) {
 		}
 		return path, nil
 	case "postgres", "postgresql":
-		return "", errors.New("--store: PostgreSQL is not supported by this build: expected sqlite:PATH")
+		return "", errors.New("--store: this command is for SQLite; use the tools of PostgreSQL, such as pg_dump: expected sqlite:PATH")
 	}
-	return "", fmt.Errorf("--store=%s: expected sqlite:PATH", address)
+	return "", fmt.Errorf("--store=%s: expected sqlite:PATH or postgres://…", address)
+}
+
+// ValidateStore returns an error for an invalid address of a store: neither sqlite:PATH nor postgres://…. It does not
+// contain a password.
+func ValidateStore(address string) error {
+	if isPostgres(address) {
+		if err := postgres.CheckURL(address); err != nil {
+			return fmt.Errorf("--store: %w", err)
+		}
+		return nil
+	}
+	_, err := StorePath(address)
+	return err
+}
+
+func isPostgres(address string) bool {
+	kind, _, _ := strings.Cut(address, "://")
+	return kind == "postgres" || kind == "postgresql"
 }
 
 // invalidPath returns why a path is invalid, or "".
@@ -63,20 +82,23 @@ type Storage struct {
 // system clock is trusted from the start. indexing is called while the index of an older store is built; see
 // sqlite.Options.
 func OpenStore(ctx context.Context, address string, trustClock bool, indexing func(done, total int), log *slog.Logger, metrics *telemetry.Metrics) (user.Store, Storage, error) {
+	if err := ValidateStore(address); err != nil {
+		return nil, Storage{}, err
+	}
+	failing, onFailure := writeFailures()
+	if isPostgres(address) {
+		return openPostgres(ctx, postgres.Options{
+			URL: address, Logger: log, TrustClock: trustClock, OnWriteFailure: onFailure,
+			OnCommit: func(c postgres.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) },
+		}, failing)
+	}
 	path, err := StorePath(address)
 	if err != nil {
 		return nil, Storage{}, err
 	}
-	writeFailures := make(chan struct{}, 1)
 	store, err := sqlite.Open(ctx, sqlite.Options{
-		Path: path, Logger: log, TrustClock: trustClock, OnIndexing: indexing,
+		Path: path, Logger: log, TrustClock: trustClock, OnIndexing: indexing, OnWriteFailure: onFailure,
 		OnCommit: func(c sqlite.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) },
-		OnWriteFailure: func() {
-			select {
-			case writeFailures <- struct{}{}:
-			default: // a probe is due already
-			}
-		},
 	})
 	if err != nil {
 		return nil, Storage{}, err
@@ -86,8 +108,27 @@ func OpenStore(ctx context.Context, address string, trustClock bool, indexing fu
 		ReadOnly:      func() bool { return store.ReadOnly() != nil },
 		Bytes:         telemetry.FileSize(path),
 		LogBytes:      telemetry.FileSize(path + "-wal"),
-		WriteFailures: writeFailures,
+		WriteFailures: failing,
 		Integrity:     store.Integrity,
 		Clock:         store.Clock,
 	}, nil
+}
+
+// writeFailures returns a channel that receives when notify was called.
+func writeFailures() (failing <-chan struct{}, notify func()) {
+	failures := make(chan struct{}, 1)
+	return failures, func() {
+		select {
+		case failures <- struct{}{}:
+		default: // a probe is due already
+		}
+	}
+}
+
+func openPostgres(ctx context.Context, opts postgres.Options, writeFailures <-chan struct{}) (user.Store, Storage, error) {
+	store, err := postgres.Open(ctx, opts)
+	if err != nil {
+		return nil, Storage{}, err
+	}
+	return withFault(store), Storage{System: "postgresql", WriteFailures: writeFailures, Clock: store.Clock}, nil
 }

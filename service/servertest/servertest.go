@@ -5,6 +5,7 @@
 package servertest
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -46,6 +47,7 @@ type options struct {
 	tracing  *telemetry.Tracing
 	listen   func() (net.Listener, error)
 	path     string
+	address  string
 	parallel bool
 	memory   bool
 	services []server.Service
@@ -89,6 +91,9 @@ func Listen(listen func() (net.Listener, error)) Option {
 // Memory serves over in-memory connections, which only the clients of the server can reach. A test may run in a
 // bubble of testing/synctest then: timeouts take no time.
 func Memory() Option { return func(o *options) { o.memory = true } }
+
+// Address sets the address of the store.
+func Address(address string) Option { return func(o *options) { o.address = address } }
 
 // Path sets the path of the database file.
 func Path(path string) Option { return func(o *options) { o.path = path } }
@@ -149,7 +154,7 @@ func (s *Server) start() {
 	ctx := context.Background()
 	log := slog.New(telemetry.Sanitize(s.options.log))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "test"})
-	store, storage, err := server.OpenStore(ctx, "sqlite:"+s.options.path, false, nil, log, metrics)
+	store, storage, err := server.OpenStore(ctx, cmp.Or(s.options.address, "sqlite:"+s.options.path), false, nil, log, metrics)
 	if err != nil {
 		s.t.Fatal(err)
 	}
