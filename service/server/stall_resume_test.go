@@ -2,6 +2,9 @@ package server_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -25,6 +28,7 @@ import (
 func TestStalledReaderResumes(t *testing.T) {
 	t.Parallel()
 	const stalled = "response write stalled, stream ended"
+	filled := filledStore(t)
 	patient := servertest.Config(func(c *server.Config) { c.StallTimeout, c.ShutdownTimeout = time.Minute, 5*time.Second })
 	for name, c := range map[string]struct {
 		options []servertest.Option
@@ -42,8 +46,7 @@ func TestStalledReaderResumes(t *testing.T) {
 				t.Run(fmt.Sprintf("%s of %s with a window of %d", name, method, window), func(t *testing.T) {
 					t.Parallel()
 					var log lockedBuffer
-					s := startStalling(t, &log, c.options...)
-					fillStatuses(t, s)
+					s := startNarrow(t, &log, slices.Concat(c.options, []servertest.Option{servertest.Path(copyOfFile(t, filled))})...)
 					next := openGRPC(t, s.Addr(), window, method)
 					last, err := next()
 					if err != nil {
@@ -75,6 +78,26 @@ func wantResumable(t *testing.T, err error, reason user.Reason, position int64) 
 	if got.Code() != codes.Unavailable || info.GetReason() != string(reason) || info.GetMetadata()["position"] != strconv.FormatInt(position, 10) {
 		t.Errorf("the stream ended with %v, %v; want UNAVAILABLE, %s with position %d", err, info, reason, position)
 	}
+}
+
+// filledStore returns the file of a store with the rows of fillLog and fillStatuses.
+func filledStore(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := servertest.Start(t, servertest.Parallel(), servertest.Path(path))
+	fillLog(t, s)
+	fillStatuses(t, s)
+	s.Stop()
+	return path
+}
+
+func copyOfFile(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return servertest.WriteFile(t, t.TempDir(), filepath.Base(path), content)
 }
 
 // fillStatuses stores users with one row each.

@@ -29,7 +29,15 @@ import (
 // timeout.
 func startStalling(t *testing.T, log io.Writer, options ...servertest.Option) *servertest.Server {
 	t.Helper()
-	s := servertest.Start(t, append([]servertest.Option{
+	s := startNarrow(t, log, options...)
+	fillLog(t, s)
+	return s
+}
+
+// startNarrow starts a server with small socket buffers and a short stall timeout.
+func startNarrow(t *testing.T, log io.Writer, options ...servertest.Option) *servertest.Server {
+	t.Helper()
+	return servertest.Start(t, append([]servertest.Option{
 		servertest.Parallel(),
 		servertest.Log(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		servertest.Config(func(c *server.Config) { c.StallTimeout = 300 * time.Millisecond }),
@@ -39,8 +47,6 @@ func startStalling(t *testing.T, log io.Writer, options ...servertest.Option) *s
 			return narrowListener{inner}, err
 		}),
 	}, options...)...)
-	fillLog(t, s)
-	return s
 }
 
 // fillLog stores a user with about a megabyte of rows.
