@@ -127,8 +127,10 @@ func TestFailedWrites(t *testing.T) {
 			tr := inject(t, s.process, "-P", filepath.Join(s.program.dir, databaseFile+fault.file),
 				"-e", "trace=pwrite64,ftruncate,fallocate", "-e", "inject="+fault.inject)
 			if fault.reason == "" {
-				if err := s.fillLog(ctx, 2500); err != nil {
-					t.Fatal(err)
+				for range 5 { // more than the 16 MiB after which the log is checkpointed
+					if err := writeMegabytes(ctx, s.client, s.acked[0]); err != nil {
+						t.Fatal(err)
+					}
 				}
 				s.process.output.await(t, "WAL checkpoint failed")
 			} else if err := s.fillLog(ctx, 2500); err == nil || infoOf(err).GetReason() != fault.reason {

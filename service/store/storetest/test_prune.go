@@ -137,7 +137,7 @@ var pruneTests = map[string]func(*harness){
 		for i := range 300 {
 			batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: u.ID, Action: "app.seen", Details: map[string]string{"n": fmt.Sprint(i)}}})
 		}
-		for range 20 {
+		for range 7 {
 			_, err := user.Apply(h.ctx(), h.store, batch)
 			h.check(err)
 		}
