@@ -95,7 +95,7 @@ func (c *conn) endRequest(st *stream) error {
 	st.recvClosed = true
 	st.cond.Broadcast()
 	if c.pending == st {
-		c.start(st)
+		return c.start(st)
 	}
 	return nil
 }
@@ -114,9 +114,8 @@ func (c *conn) data(h frameHeader, p []byte) error {
 		return err
 	}
 	c.recvWindow -= size
-	if c.meter != nil {
-		c.meter.Unread(size)
-	}
+	c.hooks.Meter.Unread(size)
+	c.received = true
 	st := c.streams[h.stream]
 	if st == nil || st.recvClosed {
 		c.creditConn(size)

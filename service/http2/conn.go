@@ -30,7 +30,7 @@ type conn struct {
 	cancel     context.CancelFunc
 	remoteAddr string
 	tlsState   *tls.ConnectionState // nil: no TLS
-	meter      Meter                // nil: memory is not accounted
+	hooks      Hooks
 	opened     monotonic
 	maxAge     time.Duration // 0: none
 
@@ -40,6 +40,7 @@ type conn struct {
 	block       headerBlock
 	budget      frameBudget
 	sawSettings bool
+	received    bool // body bytes were received since the last read
 
 	headerSince atomic.Int64 // start of an incomplete header block; 0: none
 	lastRead    atomic.Int64
@@ -61,13 +62,15 @@ type conn struct {
 	peerMaxFrame             uint32
 	blocked                  []*stream // streams that wait for the connection
 
-	encoder    *hpack.Encoder
-	out        []byte // queued output
-	control    int    // bytes of control frames in out
-	writing    bool
-	writeSince monotonic // start of a blocked write; 0: none
-	writes     int64     // partial writes
-	changed    sync.Cond // signaled when output was written, and at the end
+	encoder     *hpack.Encoder
+	out         []byte // queued output
+	control     int    // bytes of control frames in out
+	allowed     int    // bytes of output that the meter allows beyond minQueued
+	writing     bool
+	writeSince  monotonic // start of a blocked write; 0: none
+	writes      int64     // partial writes
+	transferred int64     // DATA frames sent as of the last Meter.Transferred
+	changed     sync.Cond // signaled when output was written, and at the end
 
 	graceful   bool // GOAWAY was sent with the largest stream id
 	goAwayPing bool // the ping after it was not acknowledged
@@ -86,6 +89,7 @@ type conn struct {
 func (c *conn) serve(readPreface bool) {
 	defer c.srv.remove(c)
 	c.mu.Lock()
+	c.srv.connState(c, http.StateActive) // as in net/http: a connection without requests is idle, not new
 	c.setIdle()
 	c.appendSettings()
 	c.kick()
@@ -135,13 +139,13 @@ func (c *conn) end(err error) {
 	for _, st := range c.streams {
 		c.closeStream(st, errConnClosed, closedByServer)
 	}
-	c.queue = nil
+	c.kick() // the end of the last response may not be written yet
 	c.changed.Broadcast()
 	c.timer.Stop()
 	c.mu.Unlock()
 	c.cancel()
-	if limit := (limitError{}); errors.As(err, &limit) {
-		c.srv.closedBy(c, limit.reason)
+	if limit := (limitError{}); errors.As(err, &limit) && c.hooks.OnClose != nil {
+		c.hooks.OnClose(limit.reason)
 	}
 }
 
@@ -188,6 +192,13 @@ func (c *conn) stopReading(reason error) {
 	}
 	c.changed.Broadcast()
 	_ = c.net.SetReadDeadline(time.Unix(1, 0)) // fails only if the connection is closed
+}
+
+// End ends the connection because of a limit.
+func (c *conn) End(reason CloseReason) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopReading(limitError{reason})
 }
 
 // abort closes the connection without a GOAWAY. c.mu is held.

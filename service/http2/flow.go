@@ -32,8 +32,8 @@ func (c *conn) creditConn(n int64) {
 		c.recvCredit = 0
 		c.kick()
 	}
-	if c.meter != nil && n > 0 {
-		c.meter.Unread(-n)
+	if n > 0 {
+		c.hooks.Meter.Unread(-n)
 	}
 }
 
@@ -175,7 +175,14 @@ func (c *conn) canQueue(n int) bool {
 	if n <= smallWrite {
 		limit *= 2
 	}
-	return len(c.out) < limit
+	if len(c.out) >= limit {
+		return false
+	}
+	want := len(c.out) + min(n, maxChunk)
+	if want > max(minQueued, c.allowed) {
+		c.allowed = c.hooks.Meter.Output(want)
+	}
+	return len(c.out) < max(minQueued, c.allowed)
 }
 
 // ReserveWindow reserves n bytes of the send windows, so that a message can be sent whole or not at all. If

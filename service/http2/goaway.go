@@ -19,15 +19,15 @@ func (c *conn) appendGoAway(last uint32, code ErrCode, debug string) {
 	c.out = append(c.out, debug...)
 }
 
-// shutdown starts a graceful shutdown (section 6.8): the first GOAWAY has the largest stream id, and after a
+// Shutdown starts a graceful shutdown (section 6.8): the first GOAWAY has the largest stream id, and after a
 // round trip, or lingerTimeout, the final one has the id of the last stream that is served.
-func (c *conn) shutdown() {
+func (c *conn) Shutdown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.startShutdown()
 }
 
-// startShutdown is shutdown with c.mu held.
+// startShutdown is Shutdown with c.mu held.
 func (c *conn) startShutdown() {
 	if c.graceful || c.ended {
 		return
@@ -73,6 +73,9 @@ func (c *conn) sendGoAwayFor(err error) {
 	case errors.As(err, &e):
 	case errors.As(err, &limit):
 		e = connError{errEnhanceYourCalm, limit.reason.debugData()}
+		if limit.reason == CloseAge {
+			e.code = errNo
+		}
 	default:
 		return
 	}

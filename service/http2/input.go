@@ -17,6 +17,7 @@ type input struct {
 	buf        *[]byte // nil: parked
 	start, end int     // unread bytes of buf
 	maxFrame   uint32
+	lastRead   int
 }
 
 var (
@@ -47,40 +48,43 @@ func (in *input) buffered() (h frameHeader, payload []byte, ok bool, err error) 
 	return h, p[frameHeaderLen:size], true, nil
 }
 
-// fill reads more input. At least the next frame, or its header, fits the buffer.
+// fill reads more input. fit was called before.
 func (in *input) fill() error {
-	need := frameHeaderLen
-	if in.end-in.start >= frameHeaderLen {
-		need += int(parseFrameHeader((*in.buf)[in.start:]).length)
-	}
-	in.fit(need)
 	n, err := in.src.Read((*in.buf)[in.end:])
 	in.end += n
+	in.lastRead = n
 	if n > 0 {
 		return nil
 	}
 	return err
 }
 
-// fit makes room for need bytes from start.
-func (in *input) fit(need int) {
+// fit makes room for the rest of the next frame, or of its header.
+func (in *input) fit(meter Meter) error {
+	need := frameHeaderLen
+	if in.end-in.start >= frameHeaderLen {
+		need += int(parseFrameHeader((*in.buf)[in.start:]).length)
+	}
 	switch {
 	case in.buf == nil:
 		in.buf = getInput(need)
-	case in.start == in.end && len(*in.buf) > smallInput && need <= smallInput:
+	case in.start == in.end && len(*in.buf) > smallInput && in.lastRead <= smallInput:
 		in.release()
 		in.buf = getInput(need)
+		return meter.Input(0)
 	case need > len(*in.buf):
 		larger := getInput(need)
 		n := copy(*larger, (*in.buf)[in.start:in.end])
 		in.release()
 		in.buf, in.end = larger, n
+		return meter.Input(len(*larger))
 	case in.start == in.end:
 		in.start, in.end = 0, 0
 	case need > len(*in.buf)-in.start || in.end == len(*in.buf):
 		in.end = copy(*in.buf, (*in.buf)[in.start:in.end])
 		in.start = 0
 	}
+	return nil
 }
 
 func getInput(need int) *[]byte {

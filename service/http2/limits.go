@@ -47,6 +47,7 @@ const (
 
 	CloseMemory        CloseReason = "memory"
 	CloseHeaderTimeout CloseReason = "header_timeout"
+	CloseAge           CloseReason = "max_age"
 )
 
 // bucketReasons are the reasons of the buckets.
@@ -61,6 +62,8 @@ func (r CloseReason) debugData() string {
 		return "server overloaded"
 	case CloseHeaderTimeout:
 		return "header timeout"
+	case CloseAge:
+		return "max_age"
 	default:
 		return "too_many_" + string(r)
 	}

@@ -16,7 +16,9 @@ func (c *conn) readFrames() error {
 			return err
 		}
 		if !ok {
-			c.startPending()
+			if err := c.startPending(); err != nil {
+				return err
+			}
 			if err := c.read(); err != nil {
 				return err
 			}
@@ -40,6 +42,15 @@ func (c *conn) read() error {
 	if c.headerIncomplete() {
 		c.headerSince.CompareAndSwap(0, int64(c.srv.now()))
 		c.arm(c.srv.headerTimeout)
+	}
+	if c.received {
+		c.received = false
+		if err := c.hooks.Meter.Admit(); err != nil {
+			return metered(err)
+		}
+	}
+	if err := c.in.fit(c.hooks.Meter); err != nil {
+		return metered(err)
 	}
 	err := c.in.fill()
 	c.lastRead.Store(int64(c.srv.now()))
@@ -137,16 +148,11 @@ func (c *conn) decode(h frameHeader, p []byte) error {
 		return err
 	}
 	if !h.has(flagEndHeaders) {
-		if c.meter != nil {
-			return c.meterError(c.meter.Header(c.block.encoded))
-		}
-		return nil
+		return metered(c.hooks.Meter.Header(c.block.encoded))
 	}
 	c.headerSince.Store(0)
-	if c.meter != nil {
-		if err := c.meterError(c.meter.Header(0)); err != nil {
-			return err
-		}
+	if err := c.hooks.Meter.Header(0); err != nil {
+		return metered(err)
 	}
 	return c.endBlock()
 }
@@ -234,7 +240,8 @@ func (e limitError) Error() string { return "http2: limit exceeded: " + string(e
 
 func (c *conn) exceeded(reason CloseReason) error { return limitError{reason} }
 
-func (c *conn) meterError(err error) error {
+// metered returns the error of a connection without memory.
+func metered(err error) error {
 	if err != nil {
 		return limitError{CloseMemory}
 	}

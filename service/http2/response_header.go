@@ -75,6 +75,9 @@ func (c *conn) encodeField(name string, values []string) {
 }
 
 // appendResponse queues the header of a response (section 8.3.2). c.mu is held.
+//
+// Unlike net/http it does not add Content-Length to a response with trailers: proxies drop the trailers of a response with
+// length 0.
 func (c *conn) appendResponse(w *responseWriter, end bool) {
 	start := c.beginBlock(w.stream.id)
 	c.encode(":status", statusText(w.status))
@@ -83,7 +86,7 @@ func (c *conn) appendResponse(w *responseWriter, end bool) {
 		w.snapshot.Get("Content-Encoding") == "" {
 		c.encode("content-type", http.DetectContentType(w.first))
 	}
-	if w.length < 0 && w.ended && bodyAllowed(w.status) && (len(w.buf) > 0 || !w.head) {
+	if _, ok := w.snapshot["Content-Length"]; !ok && w.ended && !w.hasTrailers() && bodyAllowed(w.status) && (len(w.buf) > 0 || !w.head) {
 		c.encode("content-length", strconv.Itoa(len(w.buf)))
 	}
 	if _, ok := w.snapshot["Date"]; !ok {

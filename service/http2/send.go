@@ -76,6 +76,14 @@ func (c *conn) write() {
 			c.abort()
 			break
 		}
+		if sent := c.budget.dataSent.Load(); sent != c.transferred {
+			c.transferred = sent
+			c.hooks.Meter.Transferred()
+		}
+	}
+	if c.allowed > 0 && len(c.out) == 0 {
+		c.allowed = 0
+		c.hooks.Meter.Output(0)
 	}
 	c.writing, c.writeSince = false, 0
 	c.changed.Broadcast()

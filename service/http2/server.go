@@ -33,19 +33,23 @@ type Options struct {
 	MaxHeaderFields int
 	// MaxAge closes a connection gracefully at that age, with a jitter of 10 %. 0: no limit.
 	MaxAge time.Duration
-	// Meter, if set, returns the memory accounting of a connection, or nil.
-	Meter func(net.Conn) Meter
-	// OnClose, if set, is called for each connection that exceeded a limit.
-	OnClose func(net.Conn, CloseReason)
+	// Hooks, if set, returns the hooks of a connection.
+	Hooks func(net.Conn, Control) Hooks
 }
 
-// A Meter accounts for the memory of a connection. Its methods must not block, and must not call this package.
-type Meter interface {
-	// Header is called with the size of an incomplete header block, and with 0 at its end. An error ends
-	// the connection.
-	Header(encoded int) error
-	// Unread is called with changes of the number of unread body bytes.
-	Unread(change int64)
+// Control ends a connection. Its methods do not block.
+type Control interface {
+	// Shutdown sends GOAWAY. The connection ends when its streams have ended.
+	Shutdown()
+	// End sends GOAWAY and ends the connection with all its streams.
+	End(CloseReason)
+}
+
+// Hooks are the limits and callbacks of one connection.
+type Hooks struct {
+	Frames  FrameLimits       // in place of Options.Frames
+	Meter   Meter             // nil: memory is not accounted
+	OnClose func(CloseReason) // called when the connection exceeded a limit; nil: none
 }
 
 // server is the HTTP/2 part of an http.Server.
@@ -168,9 +172,6 @@ func (s *server) newConn(nc net.Conn, state *tls.ConnectionState, h http.Handler
 	if addr := nc.RemoteAddr(); addr != nil {
 		c.remoteAddr = addr.String()
 	}
-	if s.opts.Meter != nil {
-		c.meter = s.opts.Meter(nc)
-	}
 	if s.opts.MaxAge > 0 {
 		c.maxAge = s.opts.MaxAge*9/10 + rand.N(s.opts.MaxAge/5+1) //nolint:gosec // jitter
 	}
@@ -178,7 +179,14 @@ func (s *server) newConn(nc net.Conn, state *tls.ConnectionState, h http.Handler
 	c.decoder = hpack.NewDecoder(maxEncoderTable, c.field)
 	c.encoder = hpack.NewEncoder(headerWriter{c})
 	c.changed.L = &c.mu
-	c.budget.limits, c.budget.now = s.opts.Frames, s.now
+	c.hooks = Hooks{Frames: s.opts.Frames}
+	if s.opts.Hooks != nil {
+		c.hooks = s.opts.Hooks(nc, c)
+	}
+	if c.hooks.Meter == nil {
+		c.hooks.Meter = noMeter{}
+	}
+	c.budget.limits, c.budget.now = c.hooks.Frames, s.now
 	c.lastRead.Store(int64(c.opened))
 	c.timer = time.AfterFunc(time.Hour, c.onTimer)
 	return c
@@ -215,19 +223,13 @@ func (s *server) shutDown() {
 	}
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.shutdown()
+		c.Shutdown()
 	}
 }
 
 func (s *server) connState(c *conn, state http.ConnState) {
 	if s.http.ConnState != nil {
 		s.http.ConnState(c.net, state)
-	}
-}
-
-func (s *server) closedBy(c *conn, reason CloseReason) {
-	if s.opts.OnClose != nil {
-		s.opts.OnClose(c.net, reason)
 	}
 }
 

@@ -28,6 +28,7 @@ type stream struct {
 
 	started    bool // the handler was started, or is queued
 	queued     bool // in conn.queue
+	headerSize int64
 	recvClosed bool // END_STREAM was received
 	closed     bool // not in conn.streams
 	err        error
@@ -137,12 +138,16 @@ func (c *conn) openStream(id uint32, b *headerBlock, ignored bool) error {
 	if len(c.streams) == 1 {
 		c.setActive()
 	}
-	if b.endStream {
-		c.start(st)
-	} else {
+	st.headerSize = b.size
+	if !b.endStream {
+		before := c.pending
 		c.pending = st
+		if before != nil {
+			return c.start(before)
+		}
+		return nil
 	}
-	return nil
+	return c.start(st)
 }
 
 // headersTooLarge responds to a header list over the limit (RFC 6585, section 5).
@@ -154,33 +159,38 @@ func (headersTooLarge) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 }
 
 // start starts the handler of a stream, or queues it. c.mu is held.
-func (c *conn) start(st *stream) {
+func (c *conn) start(st *stream) error {
 	if c.pending == st {
 		c.pending = nil
 	}
 	if st.started || st.closed {
-		return
+		return nil
 	}
 	st.started = true
 	if c.running >= c.srv.maxStreams {
 		st.queued = true
 		c.queue = append(c.queue, st)
-		return
+		return metered(c.hooks.Meter.Queue(st.headerSize))
 	}
 	c.running++
 	c.srv.workers.run(st)
+	return nil
+}
+
+// unqueue records that a stream left the queue. c.mu is held.
+func (c *conn) unqueue(st *stream) {
+	st.queued = false
+	_ = c.hooks.Meter.Queue(-st.headerSize) // only growth can fail
 }
 
 // startPending starts the handler that waited for the rest of its request, before the reading goroutine blocks.
-func (c *conn) startPending() {
-	if c.pending == nil { // written by this goroutine, or cleared by another
-		return
-	}
+func (c *conn) startPending() error {
 	c.mu.Lock()
-	if c.pending != nil {
-		c.start(c.pending)
+	defer c.mu.Unlock()
+	if c.pending == nil {
+		return nil
 	}
-	c.mu.Unlock()
+	return c.start(c.pending)
 }
 
 // handlerEnded starts a queued handler in place of one that returned. c.mu is held.
@@ -189,7 +199,7 @@ func (c *conn) handlerEnded() {
 	if len(c.queue) > 0 && !c.ended {
 		st := c.queue[0]
 		c.queue = slices.Delete(c.queue, 0, 1)
-		st.queued = false
+		c.unqueue(st)
 		c.running++
 		c.srv.workers.run(st)
 	}
@@ -210,7 +220,7 @@ func (c *conn) closeStream(st *stream, err error, how closedHow) {
 		c.pending = nil
 	}
 	if st.queued {
-		st.queued = false
+		c.unqueue(st)
 		if i := slices.Index(c.queue, st); i >= 0 {
 			c.queue = slices.Delete(c.queue, i, i+1)
 		}

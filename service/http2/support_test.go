@@ -170,6 +170,7 @@ type frame struct {
 	code    xhttp2.ErrCode    // RST_STREAM and GOAWAY
 	last    uint32            // GOAWAY
 	window  uint32            // WINDOW_UPDATE
+	ping    [8]byte
 	setting map[xhttp2.SettingID]uint32
 }
 
@@ -234,6 +235,8 @@ func (p *peer) read() {
 			got.code = f.ErrCode
 		case *xhttp2.GoAwayFrame:
 			got.code, got.last, got.data = f.ErrCode, f.LastStreamID, bytes.Clone(f.DebugData())
+		case *xhttp2.PingFrame:
+			got.ping = f.Data
 		case *xhttp2.WindowUpdateFrame:
 			got.window = f.Increment
 		case *xhttp2.SettingsFrame:

@@ -23,6 +23,8 @@ type Config struct {
 	AdminListen string   `group:"Listeners:" default:"127.0.0.1:2112" help:"Address of /metrics, /livez, /readyz and /debug/pprof, or off."`
 	SocketMode  FileMode `group:"Listeners:" default:"0660" help:"Permissions of Unix sockets, octal."`
 
+	HTTP2 string `group:"Listeners:" name:"http2" enum:"std,fast" default:"std" help:"HTTP/2 server: std (net/http) or fast (own, less CPU time per call)."`
+
 	CallerConfig `embed:"" group:"Authentication:"`
 
 	CORSOrigin   []string `group:"Browsers and proxies:" name:"cors-origin" placeholder:"ORIGIN" help:"Origins allowed to make cross-origin requests, such as https://app.example.com or https://*.example.com; repeatable."`
@@ -49,6 +51,9 @@ type Config struct {
 	TrustClock       bool          `group:"Data:" help:"Trust the system clock at start even if it differs from the time recorded in the store."`
 	TrustTraceParent bool          `group:"Tracing:" help:"Use the client's traceparent as the parent span and for sampling, instead of a link."`
 }
+
+// http2Fast is the value of --http2 for the server of service/http2.
+const http2Fast = "fast"
 
 // Defaults returns the default configuration.
 func Defaults() (Config, error) {

@@ -69,7 +69,7 @@ var mayImport = map[string][]string{
 	"service/codec":     {"service/fair", "service/jsonpb", "service/budget"},
 	"service/health":    {"service/user", "gen/..."},
 	"service/janitor":   {"service/telemetry", "service/user"},
-	"service/transport": {"service/filewatch", "service/fair", "service/codec", "service/budget"},
+	"service/transport": {"service/filewatch", "service/fair", "service/codec", "service/budget", "service/http2"},
 	"service/server":    {"service/...", "gen/..."},
 
 	"gen/user/v1/userv1connect": {"gen/..."},

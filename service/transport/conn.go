@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/http2"
 )
 
 // readBuffer fits the frames of several small calls. Each connection has one.
@@ -36,7 +37,7 @@ type serverConn struct {
 	tls           tlsState
 	onClose       func()                                  // called once, on close
 	budget        *frameBudget                            // nil: not HTTP/2
-	windows       *sendWindows                            // nil: not HTTP/2; set before the first request
+	windows       *sendWindows                            // nil: not HTTP/2 of net/http; set before the first request
 	hasInput      atomic.Bool                             // input was received
 	hasRequest    atomic.Bool                             // a request reached the handler
 	partialWrites atomic.Int64                            // number of partial writes within the stall timeout
@@ -49,11 +50,12 @@ type serverConn struct {
 	lastStream    atomic.Uint32 // the last stream that net/http received
 
 	mu          sync.Mutex
-	cond        sync.Cond // signaled when pending shrinks, on errors and on close
-	http2       bool      // the connection is HTTP/2, and writes are batched
-	pending     []byte    // bytes to write
-	spare       []byte    // previous buffer, for reuse
-	flushing    bool      // a goroutine is in flush
+	cond        sync.Cond     // signaled when pending shrinks, on errors and on close
+	http2       bool          // the connection is HTTP/2, and writes are batched
+	own         http2.Control // of an HTTP/2 connection of service/http2; nil: it is of net/http
+	pending     []byte        // bytes to write
+	spare       []byte        // previous buffer, for reuse
+	flushing    bool          // a goroutine is in flush
 	closing     bool
 	goingAway   bool   // a GOAWAY was queued or sent: further writes are discarded
 	frameQueued bool   // a frame was queued
@@ -81,6 +83,9 @@ func newServerConn(c net.Conn, l *Listener) *serverConn {
 
 // Read reads from the connection. The first bytes select HTTP/2 or HTTP/1.
 func (c *serverConn) Read(p []byte) (n int, err error) {
+	if c.own != nil { // written by this goroutine
+		return c.fill(p)
+	}
 	if c.aborted.Load() {
 		return 0, net.ErrClosed
 	}
@@ -121,11 +126,18 @@ func (c *serverConn) Read(p []byte) (n int, err error) {
 // fill reads. Input that no handler waits for is passed on in the turn of the peer, so requests of
 // one peer arrive no faster than they are handled.
 func (c *serverConn) fill(p []byte) (int, error) {
-	if c.reader.Buffered() > 0 {
+	var n int
+	var err error
+	switch {
+	case c.reader != nil && c.reader.Buffered() > 0:
 		return c.reader.Read(p)
+	case c.own != nil: // it has a buffer
+		c.reader = nil
+		n, err = c.Conn.Read(p)
+	default:
+		n, err = c.reader.Read(p)
 	}
-	n, err := c.reader.Read(p)
-	if c.budget != nil || c.memory.requests.Load() == 0 {
+	if c.http2 || c.memory.requests.Load() == 0 {
 		c.slot.Acquire()
 		c.slot.Release() // the end of handling the frames is not observable here
 	}
@@ -165,12 +177,12 @@ func (c *serverConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetWriteDeadline sets the write deadline of an HTTP/1 connection. HTTP/2 ignores it and applies
-// the stall timeout: Write returns before its bytes are written.
+// SetWriteDeadline sets the write deadline. HTTP/2 of net/http ignores it and applies the stall timeout: Write returns
+// before its bytes are written. So does HTTP/2 over TLS, see rawConn.
 func (c *serverConn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.http2 {
+	if c.http2 && (c.own == nil || c.tls.raw != nil) {
 		return nil
 	}
 	return c.Conn.SetWriteDeadline(t)

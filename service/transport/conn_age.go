@@ -28,6 +28,13 @@ func (c *serverConn) isOld() bool { return c.hasAge() && c.listener.now() >= c.e
 // HTTP/1.1 connection is closed after its next response, see Guard.
 func (c *serverConn) retire() {
 	c.mu.Lock()
+	own := c.own
+	c.mu.Unlock()
+	if own != nil {
+		own.Shutdown()
+		return
+	}
+	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.retired || !c.frameQueued || c.closing || c.goingAway {
 		return

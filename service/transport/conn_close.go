@@ -45,7 +45,7 @@ func (c *serverConn) closeConn() error {
 	}
 	// HTTP/2 clients may open a connection before they have a request.
 	noRequest := first && !c.http2 && c.hasInput.Load() && !c.hasRequest.Load()
-	linger := first && c.http2 && c.aborted.Load() && c.err == nil
+	linger := first && c.http2 && c.own == nil && c.aborted.Load() && c.err == nil
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	if report := c.listener.opts.OnNoRequest; noRequest && report != nil {

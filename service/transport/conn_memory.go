@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/http2"
 )
 
 // Memory costs of connections, in bytes. A test of package main compares them with the heap.
@@ -55,6 +56,7 @@ type connMemory struct {
 	largest uint32 // largest frame received
 	block   int64  // bytes reserved for the incomplete header block
 	last    frameHeader
+	input   int64 // bytes reserved for a large input buffer of service/http2
 	waiting int32 // requests waiting for a handler to return
 
 	// bodyMu guards the accounting of DATA: bytes received, bytes credited to the peer beyond
@@ -65,6 +67,8 @@ type connMemory struct {
 	// increment is the payload of the WINDOW_UPDATE that is being written, incrementLeft the number
 	// of its bytes still to come. Both are guarded by serverConn.mu.
 	increment, incrementLeft uint32
+
+	output int64 // bytes reserved for queued output of service/http2, which guards it
 }
 
 var errNoMemory = errors.New("no memory for the connection")
@@ -277,6 +281,14 @@ func (c *serverConn) abort(reason CloseReason) {
 	if !c.aborted.CompareAndSwap(false, true) {
 		return
 	}
+	c.mu.Lock()
+	if own := c.own; own != nil {
+		c.mu.Unlock()
+		own.End(http2.CloseReason(reason)) // it sends the GOAWAY, reports the reason and closes the connection
+		c.memory.Release()
+		return
+	}
+	c.mu.Unlock()
 	c.listener.reportClose(c, reason)
 	c.mu.Lock()
 	if c.http2 && !c.closing {

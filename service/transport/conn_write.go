@@ -22,9 +22,9 @@ const (
 func (c *serverConn) Write(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.http2 {
+	if direct := c.own != nil; direct || !c.http2 {
 		c.mu.Unlock()
-		if n, err = c.Conn.Write(p); n > 0 {
+		if n, err = c.Conn.Write(p); n > 0 && !direct {
 			c.memory.progress.Store(int64(c.listener.now()))
 		}
 		c.mu.Lock()

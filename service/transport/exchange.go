@@ -73,7 +73,7 @@ type Exchange struct {
 	sweepSince     time.Time
 	sweepReads     int64
 	sweepBodySince time.Time
-	progress       *progress // nil: no write was blocked during a sweep yet
+	progress       progress
 	prev, next     *Exchange
 }
 
@@ -282,8 +282,8 @@ func (x *Exchange) abortWrite(count func()) bool {
 	}
 	x.writeAborted = true
 	count()
-	if stream := streamID(x.ResponseWriter); stream != 0 && x.conn != nil && x.conn.windows != nil {
-		x.conn.windows.refuseOnReset(stream)
+	if stream := x.streamOf(); stream != nil {
+		stream.RefuseOnReset()
 	}
 	return x.control.SetWriteDeadline(pastDeadline) == nil
 }

@@ -15,6 +15,7 @@ const (
 	CloseEmptyData     CloseReason = "empty_data"
 	CloseLateData      CloseReason = "late_data"
 	CloseOtherFrames   CloseReason = "other_frames"
+	CloseHeaders       CloseReason = "headers" // of service/http2: a header block over twice the limit
 
 	// Reasons that are not frame limits: no memory for the connection, an incomplete header
 	// block, or the maximum age of connections.
@@ -27,7 +28,7 @@ const (
 func CloseReasons() []CloseReason {
 	return []CloseReason{
 		ClosePings, CloseSettings, CloseResets, CloseContinuations, CloseWindowUpdates, CloseEmptyData, CloseLateData, CloseOtherFrames,
-		CloseMemory, CloseHeaderTimeout, CloseAge,
+		CloseHeaders, CloseMemory, CloseHeaderTimeout, CloseAge,
 	}
 }
 

@@ -19,17 +19,17 @@ func (*StalledError) Stalled() bool { return true }
 
 // messages is the state of a gRPC response that is written in whole messages.
 type messages struct {
-	stream uint32
+	stream streamControl
 	left   int64 // unwritten bytes of the current message
 }
 
 // wholeMessages enables writing in whole messages for gRPC over HTTP/2. It must be called on the
 // handler's goroutine.
 func (x *Exchange) wholeMessages() {
-	if x.conn == nil || x.request.ProtoMajor != 2 || protocol.Of(x.request) != protocol.GRPC {
+	if x.request.ProtoMajor != 2 || protocol.Of(x.request) != protocol.GRPC {
 		return
 	}
-	if stream := streamID(x.ResponseWriter); stream != 0 && x.conn.windows != nil {
+	if stream := x.streamOf(); stream != nil {
 		x.messages = &messages{stream: stream}
 	}
 }
@@ -67,8 +67,8 @@ func (x *Exchange) awaitWindow(n int64) error {
 	if x.waitAborted.Load() {
 		return &StalledError{}
 	}
-	windows, stream := x.conn.windows, x.messages.stream
-	wake := windows.reserve(stream, n)
+	stream := x.messages.stream
+	wake := stream.ReserveWindow(n)
 	if wake == nil {
 		return nil
 	}
@@ -87,7 +87,7 @@ func (x *Exchange) awaitWindow(n int64) error {
 	if x.unflushed.Swap(false) {
 		_ = x.control.Flush() // the next write returns the error
 	}
-	for ; wake != nil; wake = windows.reserve(stream, n) {
+	for ; wake != nil; wake = stream.ReserveWindow(n) {
 		select {
 		case <-wake:
 		case <-abort:

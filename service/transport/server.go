@@ -24,6 +24,8 @@ const (
 
 // ServerOptions are the settings of NewServer.
 type ServerOptions struct {
+	// OwnHTTP2 serves HTTP/2 by service/http2 in place of net/http.
+	OwnHTTP2             bool
 	MaxConcurrentStreams int // per HTTP/2 connection
 	// HeaderTimeout bounds the time from the first byte of a request to the end of its header, and
 	// the time of a TLS handshake.
@@ -65,5 +67,8 @@ func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 		ErrorLog: slog.NewLogLogger(newLimitedHandler(opts.Logger.Handler()), slog.LevelWarn),
 	}
 	limitHeaderFields(server)
+	if opts.OwnHTTP2 {
+		useHTTP2(server)
+	}
 	return server
 }

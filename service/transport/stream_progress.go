@@ -6,11 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// progress tracks a blocked response write below net/http. It is guarded by Guard.mu.
+// progress tracks a blocked response write below the handler. It is guarded by Guard.mu.
 type progress struct {
-	conn   *serverConn
-	stream uint32
-	sent   *atomic.Int64 // number of DATA frames sent on the stream
+	stream streamControl // nil: not observed
 	last   int64
 }
 
@@ -18,22 +16,20 @@ type progress struct {
 // smaller than a chunk of Exchange.write, for clients that open their flow-control window in small
 // steps. It returns false if progress cannot be observed.
 func (x *Exchange) madeProgress() bool {
-	if x.progress == nil {
-		x.progress = x.watchProgress()
+	if p := &x.progress; p.stream == nil {
+		if p.stream = x.observe(); p.stream != nil {
+			p.last = p.stream.Progress()
+		}
 		return false
 	}
-	p := x.progress
-	if p.conn == nil {
-		return false
-	}
-	now := p.sent.Load() + p.conn.partialWrites.Load() + p.conn.windows.grants(p.stream)
-	progressed := now != p.last
-	p.last = now
+	now := x.progress.stream.Progress()
+	progressed := now != x.progress.last
+	x.progress.last = now
 	return progressed
 }
 
-// watchProgress starts tracking; nil if the stream is not accessible now.
-func (x *Exchange) watchProgress() *progress {
+// observe returns the stream of the response; nil if it is not accessible now.
+func (x *Exchange) observe() streamControl {
 	if !x.mu.TryLock() {
 		return nil
 	}
@@ -41,21 +37,12 @@ func (x *Exchange) watchProgress() *progress {
 	if x.returned {
 		return nil
 	}
-	conn, ok := x.request.Context().Value(connKey{}).(*serverConn)
-	stream := streamID(x.ResponseWriter)
-	if !ok || stream == 0 {
-		return &progress{}
-	}
-	sent := conn.countData(stream)
-	if sent == nil {
-		return &progress{}
-	}
-	return &progress{conn: conn, stream: stream, sent: sent, last: conn.partialWrites.Load() + conn.windows.grants(stream)}
+	return x.streamOf()
 }
 
 func (p *progress) stop() {
-	if p != nil && p.conn != nil {
-		p.conn.stopCounting(p.stream)
+	if std, ok := p.stream.(stdStream); ok {
+		std.conn.stopCounting(std.id)
 	}
 }
 
@@ -76,19 +63,19 @@ func streamID(w http.ResponseWriter) uint32 {
 	return uint32(value.Uint())
 }
 
-// countData counts DATA frames sent on the stream from now on; nil if the connection is not HTTP/2.
-func (c *serverConn) countData(stream uint32) *atomic.Int64 {
+// dataSent returns the number of DATA frames sent on the stream since its first call.
+func (c *serverConn) dataSent(stream uint32) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.budget == nil {
-		return nil
+	sent := c.budget.dataFrames[stream]
+	if sent == nil {
+		if c.budget.dataFrames == nil {
+			c.budget.dataFrames = make(map[uint32]*atomic.Int64)
+		}
+		sent = new(atomic.Int64)
+		c.budget.dataFrames[stream] = sent
 	}
-	if c.budget.dataFrames == nil {
-		c.budget.dataFrames = make(map[uint32]*atomic.Int64)
-	}
-	sent := new(atomic.Int64)
-	c.budget.dataFrames[stream] = sent
-	return sent
+	return sent.Load()
 }
 
 func (c *serverConn) stopCounting(stream uint32) {

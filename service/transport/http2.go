@@ -1,0 +1,159 @@
+package transport
+
+import (
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/http2"
+)
+
+// useHTTP2 makes the server use service/http2 in place of the HTTP/2 of net/http. The limits of frames, windows and
+// timeouts below net/http do not apply then: those of the package do.
+func useHTTP2(server *http.Server) {
+	http2.Configure(server, http2.Options{MaxHeaderFields: maxHeaderFields, Hooks: func(c net.Conn, control http2.Control) http2.Hooks {
+		conn, ok := c.(*serverConn)
+		if !ok {
+			return http2.Hooks{}
+		}
+		return conn.handOver(control)
+	}})
+}
+
+// handOver ends the handling of frames by the connection: service/http2 reads and writes it from now on. It is called
+// by the reading goroutine.
+func (c *serverConn) handOver(control http2.Control) http2.Hooks {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own, c.budget, c.windows = control, nil, nil
+	c.memory.resetBody()
+	limits := c.listener.opts.Frames
+	return http2.Hooks{
+		Frames:  http2.FrameLimits{PerSecond: limits.PerSecond, ResetBurst: limits.ResetBurst, MinPingInterval: limits.MinPingInterval},
+		Meter:   meter{c},
+		OnClose: func(reason http2.CloseReason) { c.listener.reportClose(c, CloseReason(reason)) },
+	}
+}
+
+// meter reserves the memory of a connection handled by service/http2.
+type meter struct{ c *serverConn }
+
+// Header reserves memory for an incomplete header block.
+func (m meter) Header(encoded int) error {
+	return m.c.memory.hold(budget.Header, &m.c.memory.block, blockFactor*int64(encoded))
+}
+
+// Input reserves memory for a large input buffer.
+func (m meter) Input(size int) error {
+	return m.c.memory.hold(budget.Connection, &m.c.memory.input, int64(size))
+}
+
+// Queue reserves memory for requests that wait for a handler.
+func (m meter) Queue(change int64) error {
+	if change < 0 {
+		m.c.memory.Shrink(budget.Header, -change)
+		return nil
+	}
+	return m.c.memory.Grow(budget.Header, change)
+}
+
+// Unread records received or read body bytes.
+func (m meter) Unread(change int64) {
+	if change > 0 {
+		m.c.memory.addReceived(change)
+		return
+	}
+	m.c.memory.addCredit(-change)
+	m.Transferred()
+}
+
+// Admit reserves memory for unread body bytes. It waits for bodyMemoryTimeout at most.
+func (m meter) Admit() error {
+	err := m.c.memory.reserveBody()
+	for waited := time.Duration(0); err != nil && waited < bodyMemoryTimeout && !m.c.isClosing(); waited += bodyMemoryRetry {
+		time.Sleep(bodyMemoryRetry)
+		err = m.c.memory.reserveBody()
+	}
+	return err
+}
+
+// Output reserves memory for queued output, twice, because an equal number of bytes may be in a write.
+func (m meter) Output(bytes int) (allowed int) {
+	held := &m.c.memory.output
+	if m.c.memory.hold(budget.Response, held, 2*int64(bytes)) != nil {
+		return int(*held / 2)
+	}
+	return bytes
+}
+
+// Transferred records the time of the last progress.
+func (m meter) Transferred() { m.c.memory.progress.Store(int64(m.c.listener.now())) }
+
+// hold changes a reservation from *held to n bytes. The caller guards held.
+func (m *connMemory) hold(kind budget.Kind, held *int64, n int64) error {
+	if n < *held {
+		m.Shrink(kind, *held-n)
+	} else if err := m.Grow(kind, n-*held); err != nil {
+		return err
+	}
+	*held = n
+	return nil
+}
+
+// addReceived records n received bytes of DATA.
+func (m *connMemory) addReceived(n int64) {
+	m.bodyMu.Lock()
+	defer m.bodyMu.Unlock()
+	m.received += n
+}
+
+// resetBody forgets the receive window of net/http.
+func (m *connMemory) resetBody() {
+	m.bodyMu.Lock()
+	defer m.bodyMu.Unlock()
+	m.received, m.credited = 0, 0
+}
+
+// streamControl is the access to the HTTP/2 stream of a response.
+type streamControl interface {
+	// ReserveWindow reserves flow-control window for a message of n bytes. If the window is too small, it returns a
+	// channel that is closed when the window may have grown.
+	ReserveWindow(n int64) <-chan struct{}
+	// Progress returns a number that changes when the client receives something.
+	Progress() int64
+	// RefuseOnReset makes a reset of the stream use REFUSED_STREAM.
+	RefuseOnReset()
+}
+
+// streamOf returns the HTTP/2 stream of a response, nil if there is none or net/http does not reveal it. It must be
+// called on the handler's goroutine, or with Exchange.mu held before the handler has returned.
+func (x *Exchange) streamOf() streamControl {
+	if own, ok := x.ResponseWriter.(streamControl); ok {
+		return own
+	}
+	if x.conn == nil || x.conn.windows == nil {
+		return nil
+	}
+	if id := streamID(x.ResponseWriter); id != 0 {
+		return stdStream{x.conn, id}
+	}
+	return nil
+}
+
+// stdStream is a stream of net/http.
+type stdStream struct {
+	conn *serverConn
+	id   uint32
+}
+
+// ReserveWindow reserves window of the stream.
+func (s stdStream) ReserveWindow(n int64) <-chan struct{} { return s.conn.windows.reserve(s.id, n) }
+
+// RefuseOnReset changes the code of a reset of the stream.
+func (s stdStream) RefuseOnReset() { s.conn.windows.refuseOnReset(s.id) }
+
+// Progress counts DATA frames from its first call on.
+func (s stdStream) Progress() int64 {
+	return s.conn.dataSent(s.id) + s.conn.partialWrites.Load() + s.conn.windows.grants(s.id)
+}
