@@ -73,6 +73,9 @@ func isStoreError(err error) bool {
 	if err == nil {
 		return false
 	}
+	if errors.As(err, new(*pgconn.ConnectError)) { // for any reason, such as a server that is starting
+		return true
+	}
 	if errors.As(err, new(unknownOutcomeError)) || errors.Is(err, errAborted) || isDisconnect(err) || isConflict(err) {
 		return true
 	}

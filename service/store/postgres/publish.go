@@ -204,12 +204,14 @@ func (f *feed) follow(ctx context.Context, wake <-chan struct{}, interval time.D
 
 // listen signals wake at each notification, until ctx ends. It opens a connection of its own, again after a failure.
 func (f *feed) listen(ctx context.Context, config *pgx.ConnConfig, wake chan<- struct{}) {
-	for ctx.Err() == nil {
-		err := f.listenOnce(ctx, config, wake)
+	for failures := 1; ctx.Err() == nil; failures++ {
+		err := f.listenOnce(ctx, config, wake, func() { failures = 0 })
 		if ctx.Err() != nil {
 			return
 		}
-		f.log.Warn("notifications of commits interrupted", "error", err)
+		if failures <= 1 { // the first of a series
+			f.log.Warn("notifications of commits interrupted", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(listenPause):
@@ -217,7 +219,7 @@ func (f *feed) listen(ctx context.Context, config *pgx.ConnConfig, wake chan<- s
 	}
 }
 
-func (f *feed) listenOnce(ctx context.Context, config *pgx.ConnConfig, wake chan<- struct{}) (err error) {
+func (f *feed) listenOnce(ctx context.Context, config *pgx.ConnConfig, wake chan<- struct{}, listening func()) (err error) {
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return err
@@ -230,6 +232,7 @@ func (f *feed) listenOnce(ctx context.Context, config *pgx.ConnConfig, wake chan
 	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
 		return err
 	}
+	listening()
 	for {
 		select {
 		case wake <- struct{}{}: // also for what was committed before LISTEN
