@@ -251,3 +251,22 @@ func (c *mutedConn) Close() error {
 	c.close.Do(func() { close(c.closed) })
 	return c.Conn.Close()
 }
+
+// slowNet makes connections that pass 100 bytes at a time, each 100 ms, in the bubble of a test.
+type slowNet struct {
+	dial  func(context.Context) (net.Conn, error)
+	conns int
+}
+
+func (s *slowNet) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	conn, err := s.dial(ctx)
+	s.conns++
+	return slowConn{conn}, err
+}
+
+type slowConn struct{ net.Conn }
+
+func (c slowConn) Read(p []byte) (int, error) {
+	time.Sleep(100 * time.Millisecond)
+	return c.Conn.Read(p[:min(len(p), 100)])
+}

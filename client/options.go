@@ -111,7 +111,8 @@ func WithBalancing(balancing Balancing) Option { return func(c *config) { c.bala
 func WithConnections(n int) Option { return func(c *config) { c.connections = max(1, n) } }
 
 // WithKeepalive sets the time without received data after which a connection is checked with a ping, and the timeout
-// of the response, after which the connection is closed. Default: 10 s and 1 s. The server permits a ping each 5 s.
+// of the response, after which the connection is closed. Default: 10 s and 1 s. The server permits a ping each 5 s. With
+// idle 0 nothing is sent, and a connection whose peer is silent is used until the operating system closes it.
 func WithKeepalive(idle, timeout time.Duration) Option {
 	return func(c *config) { c.keepalive, c.pingTimeout = idle, timeout }
 }
