@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"slices"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
@@ -39,7 +40,7 @@ func (s *BatchSummary) count(outcome userv1.ItemOutcome) {
 }
 
 // BatchCreateUsers imports users from an iterator of any length, in order, and calls report for each item in order, if
-// it is not nil. A failed item does not fail the batch. Items are sent in chunks of 1,000. After an interruption the
+// it is not nil. A failed item does not fail the batch. Items are sent in chunks of 5,000. After an interruption the
 // chunk is sent again; its request ids, which the client makes for items without one, keep an item from being applied
 // twice. It returns the error of report, or that of the stream; the results of the chunk in progress are then unknown.
 func (c *Client) BatchCreateUsers(
@@ -93,7 +94,10 @@ func results(run func(func(ItemResult) error) error) iter.Seq2[ItemResult, error
 	}
 }
 
-// batch sends items in chunks, so that the failures of a chunk fit in its response.
+// chunkItems is the number of items that are sent on one stream. After an interruption they are sent again.
+const chunkItems = 5000
+
+// batch sends items in chunks.
 type batch[T any] struct {
 	identify func(T) T
 	send     func(context.Context, []T) ([]ItemResult, error) // sends a chunk until it is complete
@@ -107,20 +111,23 @@ type batch[T any] struct {
 func (b *batch[T]) run(ctx context.Context, items iter.Seq[T]) (BatchSummary, error) {
 	for item := range items {
 		b.chunk = append(b.chunk, b.identify(item))
-		if len(b.chunk) == maxBatch {
+		if len(b.chunk) == chunkItems {
 			if err := b.complete(ctx); err != nil {
 				return b.summary, err
 			}
 		}
 	}
-	return b.summary, b.complete(ctx)
+	for len(b.chunk) > 0 {
+		if err := b.complete(ctx); err != nil {
+			return b.summary, err
+		}
+	}
+	return b.summary, nil
 }
 
-// complete sends the chunk and reports its results.
+// complete sends the chunk and reports its results. A response has the first 1,000 failures only: if there are more, the
+// items behind them stay in the chunk, to be sent again. Failures are not stored with the request id, so they fail again.
 func (b *batch[T]) complete(ctx context.Context) error {
-	if len(b.chunk) == 0 {
-		return nil
-	}
 	results, err := b.send(ctx, b.chunk)
 	if err != nil {
 		return err
@@ -134,8 +141,8 @@ func (b *batch[T]) complete(ctx context.Context) error {
 			}
 		}
 	}
-	b.sent += int64(len(b.chunk))
-	b.chunk = b.chunk[:0]
+	b.sent += int64(len(results))
+	b.chunk = slices.Delete(b.chunk, 0, len(results))
 	return nil
 }
 
@@ -177,7 +184,7 @@ func (c *Client) sendCreates(ctx context.Context, items []*userv1.BatchCreateUse
 		for i, r := range response.GetResults() {
 			results[i] = ItemResult{Index: int64(i), UserID: r.GetUserId(), Outcome: r.GetOutcome()}
 		}
-		addFailures("BatchCreateUsers", results, response.GetFailures())
+		results = addFailures("BatchCreateUsers", results, response.GetFailures(), response.GetFailedCount())
 		return nil
 	})
 	return results, err
@@ -200,16 +207,24 @@ func (c *Client) sendUpdates(ctx context.Context, items []*userv1.UpdateUserRequ
 		for i, item := range items {
 			results[i] = ItemResult{Index: int64(i), UserID: item.GetUserId(), Outcome: userv1.ItemOutcome_ITEM_OUTCOME_UPDATED}
 		}
-		addFailures("BatchUpdateUsers", results, response.GetFailures())
+		results = addFailures("BatchUpdateUsers", results, response.GetFailures(), response.GetFailedCount())
 		return nil
 	})
 	return results, err
 }
 
-func addFailures(method string, results []ItemResult, failures []*userv1.ItemFailure) {
+// addFailures sets the errors of the failed items. It returns the results up to the last failure if there are more than
+// the response has.
+func addFailures(method string, results []ItemResult, failures []*userv1.ItemFailure, count int64) []ItemResult {
+	last := 0
 	for _, failure := range failures {
-		if i := failure.GetIndex(); i >= 0 && i < int64(len(results)) {
+		if i := int(failure.GetIndex()); i >= 0 && i < len(results) {
 			results[i].Outcome, results[i].Err = userv1.ItemOutcome_ITEM_OUTCOME_FAILED, newItemError(method, failure)
+			last = i
 		}
 	}
+	if count > int64(len(failures)) && len(failures) > 0 {
+		return results[:last+1]
+	}
+	return results
 }
