@@ -10,5 +10,12 @@ func (f *Feed) Subscriptions() int {
 	return len(f.subscribers) + len(f.wildcards)
 }
 
+// Positions returns the number of users whose last delivered position the subscription has.
+func (s *Subscription) Positions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.positions)
+}
+
 // SetWindow sets the size of the window.
 func (f *Feed) SetWindow(bytes int) { f.window.maximum = bytes }

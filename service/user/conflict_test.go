@@ -86,7 +86,9 @@ func TestConflictUpdateKeepsUnsetFields(t *testing.T) {
 		{"both", []string{"new"}, map[string]string{"desk": "4"}, []string{"new"}, map[string]string{"desk": "4"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			op, err := user.NewCreate(user.User{Username: "ANN", Email: "ann@example.net", Tags: test.tags, Metadata: test.metadata})
+			op, err := user.NewCreate(user.User{
+				Username: "ANN", Email: "ann@example.net", Tags: test.tags, Metadata: test.metadata, Status: user.StatusSuspended,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -99,6 +101,9 @@ func TestConflictUpdateKeepsUnsetFields(t *testing.T) {
 				t.Fatal(decideErr)
 			}
 			u := d.User
+			if u.Status != user.StatusActive {
+				t.Errorf("Decide() = status %v, want that of the user, because creates have none", u.Status)
+			}
 			if u.Username != "ANN" || u.Email != "ann@example.net" {
 				t.Errorf("Decide() = %q, %q, want the names of the import", u.Username, u.Email)
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +53,18 @@ func TestTruncate(t *testing.T) {
 	}
 	if !user.Truncate(time.Time{}).IsZero() {
 		t.Error("Truncate(zero) is set, want zero")
+	}
+}
+
+func TestQuoteTruncates(t *testing.T) {
+	for in, want := range map[string]string{
+		"a\n":                   `"a\n"`,
+		strings.Repeat("ä", 40): `"` + strings.Repeat("ä", 40) + `"`,
+		strings.Repeat("ä", 41): `"` + strings.Repeat("ä", 40) + `…"`,
+	} {
+		if got := user.Quote(in); got != want {
+			t.Errorf("Quote(%q) = %s, want %s", in, got, want)
+		}
 	}
 }
 

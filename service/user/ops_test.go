@@ -122,7 +122,10 @@ func newUpdate(t *testing.T, patch user.Patch, etag string) *user.Update {
 }
 
 func TestCreate(t *testing.T) {
-	op, err := user.NewCreate(user.User{Username: "Ann", Email: "Ann@example.org", Tags: []string{"a", "b"}, Metadata: map[string]string{"k": "v"}})
+	op, err := user.NewCreate(user.User{
+		Username: "Ann", Email: "Ann@example.org", Tags: []string{"a", "b"}, Metadata: map[string]string{"k": "v"},
+		Status: user.StatusSuspended, // ignored
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,8 @@ func TestPart(t *testing.T) {
 		{"end of a domain outside ASCII", user.EmailPart, "x.MÜNCHEN.de", false, true, "x.xn--mnchen-3ya.de"},
 		{"end of a domain, complete labels", user.EmailPart, ".MÜNCHEN.de", false, true, ".xn--mnchen-3ya.de"},
 		{"at", user.EmailPart, "ann@", false, false, "ann@"},
+		{"start of an address", user.EmailPart, " Ann ", true, false, "ann "},
+		{"inner part with spaces", user.EmailPart, " Ann ", false, false, " ann "},
 	} {
 		if got, err := test.part(test.in, test.start, test.end); err != nil || got != test.want {
 			t.Errorf("%s: part %q = %q, %v, want %q", test.name, test.in, got, err, test.want)

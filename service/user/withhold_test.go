@@ -15,6 +15,7 @@ func TestWithholdDetails(t *testing.T) {
 		"old.metadata.plan": "gold", "new.metadata.plan": "silver", "new.metadata": "app",
 		"old.status": "USER_STATUS_ACTIVE", "new.deleted_at": "2026-01-01T00:00:00Z",
 		"actor": "root", "username": "an application's own", "old.emails": "too", "new.": "", "metadata.plan": "too",
+		"app.username": "too", "new.username.first": "too",
 	}
 	before := maps.Clone(in)
 	want := map[string]string{
@@ -22,6 +23,7 @@ func TestWithholdDetails(t *testing.T) {
 		"old.tags": user.WithheldMark, "old.metadata": user.WithheldMark, "new.metadata": user.WithheldMark,
 		"old.status": "USER_STATUS_ACTIVE", "new.deleted_at": "2026-01-01T00:00:00Z",
 		"actor": "root", "username": "an application's own", "old.emails": "too", "new.": "", "metadata.plan": "too",
+		"app.username": "too", "new.username.first": "too",
 	}
 	if got := user.WithholdDetails(in); !maps.Equal(got, want) {
 		t.Errorf("WithholdDetails() = %v, want %v", got, want)
@@ -53,6 +55,24 @@ func TestCloneIsDeep(t *testing.T) {
 	c.Tags[0], c.Metadata["team"] = "other", "other"
 	if u.Tags[0] != "vip" || u.Metadata["team"] != "red" {
 		t.Errorf("changing the clone changed the user: %v, %v", u.Tags, u.Metadata)
+	}
+}
+
+func TestSummaryHasNoLists(t *testing.T) {
+	u := ann()
+	summary := u.Summary()
+	if summary.Tags != nil || summary.Metadata != nil || summary.Username != u.Username || summary.Version != u.Version {
+		t.Errorf("Summary() = %+v, want the user without tags and metadata", summary)
+	}
+	if u.Tags == nil || u.Metadata == nil {
+		t.Error("Summary() modified the user")
+	}
+	if got := (*user.User)(nil).Summary(); got != nil {
+		t.Errorf("Summary() of no user = %+v, want nil", got)
+	}
+	rows := []user.Activity{{Position: 1, Details: map[string]string{"key": "value"}}}
+	if got := user.Summaries(rows); len(got) != 1 || got[0].Position != 1 || got[0].Details != nil || rows[0].Details == nil {
+		t.Errorf("Summaries(%v) = %v, want a copy without details", rows, got)
 	}
 }
 
