@@ -4,7 +4,7 @@
 //     the first locks the counter row and reads the users and request ids of the group, the second writes and commits.
 //   - The transactions that append to the log lock the counter row first, so they run one after another: positions have no
 //     gaps and are in commit order, the times of rows do not decrease, and no write fails by a conflict with another node.
-//   - If the connection is lost during a commit, the state of the transaction in the database decides the outcome.
+//   - If the connection is lost during a commit, what the database has of the transaction decides the outcome.
 //   - Each node observes the commits of all nodes in order. NOTIFY wakes the nodes; a poll makes up for a lost notification.
 //
 // It uses no advisory locks, no savepoints and no state of sessions, except LISTEN on one connection of its own.

@@ -20,6 +20,7 @@ const (
 	deadlockDetected     = "40P01"
 	diskFull             = "53100"
 	readOnlyTransaction  = "25006"
+	idleTimeout          = "25P03" // of a transaction
 
 	classConnection  = "08"
 	classResources   = "53"
@@ -64,7 +65,7 @@ func isDisconnect(err error) bool {
 		return false
 	}
 	state := sqlState(err)
-	return strings.HasPrefix(state, classIntervened) || strings.HasPrefix(state, classConnection) ||
+	return state == idleTimeout || strings.HasPrefix(state, classIntervened) || strings.HasPrefix(state, classConnection) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, new(net.Error)) || errors.Is(err, net.ErrClosed)
 }
 
@@ -76,7 +77,7 @@ func isStoreError(err error) bool {
 	if errors.As(err, new(*pgconn.ConnectError)) { // for any reason, such as a server that is starting
 		return true
 	}
-	if errors.As(err, new(unknownOutcomeError)) || errors.Is(err, errAborted) || isDisconnect(err) || isConflict(err) {
+	if errors.As(err, new(unknownOutcomeError)) || errors.Is(err, errNotCommitted) || isDisconnect(err) || isConflict(err) {
 		return true
 	}
 	state := sqlState(err)
@@ -103,7 +104,7 @@ func translate(err error) error {
 	switch {
 	case state == diskFull:
 		return user.NewStoreFullError()
-	case isDisconnect(err), errors.Is(err, errAborted), state == readOnlyTransaction, isConflict(err),
+	case isDisconnect(err), errors.Is(err, errNotCommitted), state == readOnlyTransaction, isConflict(err),
 		strings.HasPrefix(state, classResources), strings.HasPrefix(state, classSystemError),
 		errors.As(err, new(*pgconn.ConnectError)), errors.Is(err, puddle.ErrClosedPool), errors.Is(err, context.DeadlineExceeded):
 		return user.NewStoreUnavailableError()

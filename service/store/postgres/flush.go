@@ -30,6 +30,8 @@ const (
 		"INSERT INTO log (position, user_id, time, action, details) " +
 		"SELECT n.position, n.user_id, $2, n.action, n.details " +
 		"FROM unnest($3::bigint[], $4::bigint[], $5::text[], $6::bytea[]) AS n(position, user_id, action, details)"
+	saveWriter = "INSERT INTO writers VALUES ($1, $2, $3) " +
+		"ON CONFLICT (process) DO UPDATE SET number = excluded.number, time = excluded.time"
 	saveRequests = "INSERT INTO request_ids (id, procedure, caller, fingerprint, created_at, user_id, answer) " +
 		"SELECT n.id, n.procedure, n.caller, n.fingerprint, $1, n.user_id, n.answer " +
 		"FROM unnest($2::bytea[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bytea[]) " +
@@ -56,6 +58,7 @@ func (t *tx) flush() error {
 	if len(t.rows) > 0 && !t.store.opts.NoListen {
 		b.Queue("NOTIFY " + channel)
 	}
+	b.Queue(saveWriter, t.store.process, t.number, t.clock.UnixMicro())
 	b.Queue("COMMIT")
 	return t.conn.SendBatch(t.ctx, b).Close()
 }

@@ -60,16 +60,16 @@ const selectRequests = "SELECT r.id, r.procedure, r.caller, r.fingerprint, r.cre
 // load begins a transaction, locks the counter row and reads what the changes need, in one round trip.
 func (s *Store) load(ctx context.Context, conn *pgx.Conn, at clock.Times, n needs) (*tx, error) {
 	t := &tx{
-		store: s, ctx: ctx, conn: conn,
+		store: s, ctx: ctx, conn: conn, number: s.transactions.Add(1),
 		users: make(map[int64]*state), usernames: make(map[string]int64), emails: make(map[string]int64),
 		requests: make(map[requestKey]*decide.Request), before: make(map[int64]*state),
 		prepared: make(map[int64][]tokens.Token), saved: make(map[requestKey]savedRequest),
 	}
 	b := &pgx.Batch{}
 	b.Queue("BEGIN")
-	counter := "SELECT epoch, position, time, first, pg_current_xact_id()::text FROM meta FOR UPDATE"
+	counter := "SELECT epoch, position, time, first FROM meta FOR UPDATE"
 	if s.opts.bareSequence {
-		counter = "SELECT epoch, nextval('positions') - 1, time, first, pg_current_xact_id()::text FROM meta"
+		counter = "SELECT epoch, nextval('positions') - 1, time, first FROM meta"
 	}
 	b.Queue(counter).QueryRow(func(row pgx.Row) error {
 		return t.begin(row, at)
@@ -102,7 +102,7 @@ func (s *Store) load(ctx context.Context, conn *pgx.Conn, at clock.Times, n need
 // begin sets the state of the transaction from the counter row.
 func (t *tx) begin(row pgx.Row, at clock.Times) error {
 	var micros int64
-	if err := row.Scan(&t.head.Epoch, &t.head.Position, &micros, &t.first, &t.xid); err != nil {
+	if err := row.Scan(&t.head.Epoch, &t.head.Position, &micros, &t.first); err != nil {
 		return err
 	}
 	t.head.Time = headTime(t.head.Position, micros)

@@ -102,6 +102,10 @@ func (s *Store) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 		if err != nil {
 			return err
 		}
+		// Of processes that ended; an outcome is looked up at once.
+		if err := t.exec("DELETE FROM writers WHERE time < $1", t.due.Add(-user.RequestIDLifetime).UnixMicro()); err != nil {
+			return err
+		}
 		tag, err := t.conn.Exec(t.ctx, "DELETE FROM request_ids WHERE (id, procedure, caller) IN "+
 			"(SELECT id, procedure, caller FROM request_ids WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
 			t.due.Add(-user.RequestIDLifetime).UnixMicro(), limit)

@@ -238,30 +238,28 @@ func TestLostResponse(t *testing.T) {
 	if err != nil || again.Position != first.Position || again.User.ID != first.User.ID {
 		t.Errorf("repeated request = %+v, %v, want %+v", again, err, first)
 	}
-	if err := n.resolve(rolledBack(t, url), io.ErrUnexpectedEOF); !isStoreError(err) || !user.HasReason(translate(err), user.StoreUnavailable) {
-		t.Errorf("resolve of a transaction that was rolled back = %v, want an error", err)
+	if err := n.resolve(n.transactions.Add(1), io.ErrUnexpectedEOF); !isStoreError(err) || !user.HasReason(translate(err), user.StoreUnavailable) {
+		t.Errorf("resolve of a transaction that was not committed = %v, want an error", err)
 	}
 }
 
-// rolledBack returns the id of a transaction that was rolled back.
-func rolledBack(t *testing.T, url string) (xid string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
+// A change that the database rejects fails alone.
+func TestRejectedChangeFailsAlone(t *testing.T) {
+	n := openNode(t, Options{URL: pgtest.Database(t)})
+	first, err := n.create(t.Context(), "anna", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tx, err := conn.Begin(t.Context())
-	if err == nil {
-		err = tx.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text").Scan(&xid)
+	seen := func(action string) user.Change {
+		return user.Change{Op: &user.Record{ID: first.User.ID, Action: action}}
 	}
-	if err == nil {
-		err = tx.Rollback(t.Context())
-	}
-	if err == nil {
-		err = conn.Close(t.Context())
-	}
+	results, err := user.Apply(t.Context(), n.Store, user.Batch{Changes: []user.Change{seen("app.a"), seen("app.\x00"), seen("app.b")}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return xid
+	for i, r := range results {
+		if failed := r.Err != nil; failed != (i == 1) || !failed && r.Position != int64(i/2)+2 {
+			t.Errorf("result %d = %+v, want a failure: %t", i, r, i == 1)
+		}
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -31,7 +32,7 @@ type Options struct {
 	TrustClock bool
 	// OnCommit is called for each commit with changes. It must not block.
 	OnCommit func(CommitStats)
-	// OnWriteFailure is called when writes start to fail. It must not block.
+	// OnWriteFailure is called when writes, or the reads of the commits of other nodes, start to fail. It must not block.
 	OnWriteFailure func()
 	// NoListen uses no notifications, for databases that have none: other nodes are polled.
 	NoListen bool
@@ -50,8 +51,12 @@ type CommitStats struct {
 	Sync    time.Duration // duration of the last round trip, which writes and commits
 }
 
-// Connections of the pool, unless the URL has pool_max_conns.
-const maxConns = 16
+const (
+	// maxConns limits the connections of the pool, unless the URL has pool_max_conns.
+	maxConns = 16
+	// connectTimeout bounds the attempt to connect, unless the URL has connect_timeout.
+	connectTimeout = 5 * time.Second
+)
 
 // Parameters of the connections, unless the URL has them. A node that is cut off from the database must not hold the
 // counter row for long.
@@ -71,12 +76,14 @@ type Store struct {
 	scans   *slots
 	feed    *feed
 	first   atomic.Int64    // position of the oldest retained row, as last read
+	process string          // identifies this process in the database
 	closing context.Context //nolint:containedctx // ends background work
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	failures  int      // of the current series; used by the writer only
-	redacting sync.Map // user ID -> position up to which its rows are redacted
+	transactions atomic.Int64 // number of transactions that were begun
+	failures     int          // of the current series; used by the writer only
+	redacting    sync.Map     // user ID -> position up to which its rows are redacted
 }
 
 var _ user.Store = (*Store)(nil)
@@ -91,6 +98,9 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
+	}
+	if opts.OnWriteFailure == nil {
+		opts.OnWriteFailure = func() {}
 	}
 	if opts.pollInterval == 0 {
 		opts.pollInterval = pollInterval
@@ -128,6 +138,9 @@ func parseURL(address string) (*pgxpool.Config, error) {
 	if !u.Query().Has("pool_max_conns") {
 		config.MaxConns = maxConns
 	}
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connectTimeout
+	}
 	for name, value := range runtimeParams {
 		if _, given := config.ConnConfig.RuntimeParams[name]; !given {
 			config.ConnConfig.RuntimeParams[name] = value
@@ -145,8 +158,9 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 		return err
 	}
 	s.epoch = head.Epoch
+	s.process = uuid.NewString()
 	s.clock = clock.New(s.opts.Clock, clock.Checkpoint{Time: kept}, s.opts.TrustClock, s.opts.Logger)
-	s.feed = &feed{pool: s.pool, log: s.opts.Logger, first: &s.first, ownFrom: noOwn}
+	s.feed = &feed{pool: s.pool, log: s.opts.Logger, first: &s.first, onFailure: s.opts.OnWriteFailure, ownFrom: noOwn}
 	s.feed.head.Store(&head)
 	s.queue = group.NewQueue[*tx](s.opts.group)
 	//nolint:contextcheck,nolintlint // the background work outlives ctx

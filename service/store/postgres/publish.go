@@ -36,6 +36,8 @@ type feed struct {
 	head  atomic.Pointer[user.Head] // of the last published commit
 	first *atomic.Int64             // position of the oldest retained row
 
+	onFailure func() // called when reads start to fail
+
 	mu      sync.Mutex
 	observe func(user.Commit)
 	// ownFrom is the first position that the follower must leave to the writer, which is committing.
@@ -188,6 +190,7 @@ func (f *feed) follow(ctx context.Context, wake <-chan struct{}, interval time.D
 		}
 		if (err != nil) != failing {
 			if failing = err != nil; failing {
+				f.onFailure()
 				f.log.Error("reading commits of other nodes failed", "error", err)
 			} else {
 				f.log.Info("commits of other nodes are read again")

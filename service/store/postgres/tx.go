@@ -18,10 +18,10 @@ import (
 // tx is a transaction that has locked the counter row. It has what load has read, and the changes decided on it, which
 // flush writes. What was not read before is read when it is needed.
 type tx struct {
-	store *Store
-	ctx   context.Context //nolint:containedctx // of the transaction
-	conn  *pgx.Conn
-	xid   string // id of the transaction, by which its outcome is found
+	store  *Store
+	ctx    context.Context //nolint:containedctx // of the transaction
+	conn   *pgx.Conn
+	number int64 // of the transaction in this process, by which its outcome is found
 
 	head       user.Head // before the transaction
 	first      int64     // position of the oldest retained row

@@ -47,41 +47,44 @@ func (s *Store) write(g *writeGroup) {
 	err := s.apply(g.Parts)
 	if err != nil && !isStoreError(err) && (len(g.Parts) > 1 || g.Changes > 1) {
 		s.opts.Logger.Warn("transaction failed unexpectedly, applying each change alone", "error", err)
-		err = s.applyAlone(g.Parts)
+		s.applyAlone(g.Parts)
+		err = nil
 	}
 	s.recordOutcome(err)
 	if err != nil {
-		changeErr := translate(err)
-		if errors.As(err, new(unknownOutcomeError)) {
-			changeErr = user.NewOutcomeUnknownError()
-		}
-		g.Fail(changeErr, translate(err))
+		g.Fail(changeError(err), translate(err))
 		return
 	}
 	g.Complete()
 }
 
-// applyAlone applies each change, atomic batch and job in a transaction of its own.
-func (s *Store) applyAlone(parts []part) error {
+// changeError returns the error of a change whose transaction failed.
+func changeError(err error) error {
+	if errors.As(err, new(unknownOutcomeError)) {
+		return user.NewOutcomeUnknownError()
+	}
+	return translate(err)
+}
+
+// applyAlone applies each change, atomic batch and job in a transaction of its own. Each gets its own error: others are
+// committed.
+func (s *Store) applyAlone(parts []part) {
 	for _, p := range parts {
 		if p.Job != nil || p.Batch.Atomic {
-			if err := s.apply([]part{p}); isStoreError(err) {
-				return err
-			} else if err != nil {
-				p.Err = err
+			if err := s.apply([]part{p}); err != nil {
+				p.Err = changeError(err)
 			}
 			continue
 		}
 		for i := p.From; i < p.To; i++ {
-			if err := s.apply([]part{{Item: p.Item, From: i, To: i + 1}}); isStoreError(err) {
-				return err
-			} else if err != nil {
-				s.opts.Logger.Error("change failed unexpectedly", "error", err)
-				p.Results[i] = user.Result{Err: err}
+			err := s.apply([]part{{Item: p.Item, From: i, To: i + 1}})
+			if err == nil {
+				continue
 			}
+			s.opts.Logger.Error("change failed", "error", err)
+			p.Results[i] = user.Result{Err: changeError(err)}
 		}
 	}
-	return nil
 }
 
 // recordOutcome logs the first of a series of failed transactions, and the end of the series.
@@ -97,9 +100,7 @@ func (s *Store) recordOutcome(err error) {
 		return
 	}
 	s.opts.Logger.Error("transaction failed", "error", err)
-	if s.opts.OnWriteFailure != nil {
-		s.opts.OnWriteFailure()
-	}
+	s.opts.OnWriteFailure()
 }
 
 // apply applies parts in one transaction. It tries again after a conflict with another transaction, and once after a
@@ -175,7 +176,7 @@ func (s *Store) commit(ctx context.Context, conn *pgx.Conn, t *tx, parts []part)
 		err = s.injected(afterCommit)
 	}
 	if err != nil && !isRejected(err) {
-		err = s.resolve(t.xid, err) //nolint:contextcheck // the context may be that of the lost connection
+		err = s.resolve(t.number, err) //nolint:contextcheck // the context may be that of the lost connection
 	}
 	if err != nil {
 		s.feed.endOwn()
@@ -288,29 +289,42 @@ type unknownOutcomeError struct{ error }
 // Unwrap returns the error of the commit.
 func (e unknownOutcomeError) Unwrap() error { return e.error }
 
-// errAborted is the error of a transaction that was rolled back by the server.
-var errAborted = errors.New("transaction was rolled back")
+// errNotCommitted is the error of a transaction that is known not to be committed.
+var errNotCommitted = errors.New("transaction was not committed")
 
-// resolve finds the outcome of a transaction whose commit failed with cause. It returns nil if it was committed.
-func (s *Store) resolve(xid string, cause error) error {
+// resolve finds the outcome of a transaction whose commit failed with cause. It returns nil if it was committed. With the
+// lock of the counter row, which the transaction had, it is known to have ended. Its id in the database does not identify
+// it: after a crash another transaction can get the same.
+func (s *Store) resolve(number int64, cause error) error {
 	ctx, cancel := context.WithTimeout(s.closing, outcomeTimeout)
 	defer cancel()
 	for pause := retryPause; ; pause = min(2*pause, time.Second) {
-		var status *string
-		err := s.pool.QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", xid).Scan(&status)
+		last, err := s.lastCommitted(ctx)
 		switch {
 		case err != nil && ctx.Err() == nil: // the server may be starting
-		case err != nil, status == nil:
+			s.opts.OnWriteFailure()
+		case err != nil:
 			return unknownOutcomeError{fmt.Errorf("commit: %w", cause)}
-		case *status == "committed":
+		case last == number:
 			s.opts.Logger.Info("transaction was committed although its connection was lost", "error", cause)
 			return nil
-		case *status == "aborted":
-			return fmt.Errorf("%w: %w", errAborted, cause)
+		default:
+			return fmt.Errorf("%w: %w", errNotCommitted, cause)
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// lastCommitted returns the number of the last transaction that this process has committed, when none is in progress.
+func (s *Store) lastCommitted(ctx context.Context) (number int64, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(t pgx.Tx) error {
+		if _, err := t.Exec(ctx, "SELECT FROM meta FOR UPDATE"); err != nil {
+			return err
+		}
+		return t.QueryRow(ctx, "SELECT coalesce(max(number), 0) FROM writers WHERE process = $1", s.process).Scan(&number)
+	})
+	return number, err
 }

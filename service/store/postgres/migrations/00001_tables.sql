@@ -73,5 +73,12 @@ CREATE TABLE probe (
 );
 INSERT INTO probe VALUES (1, 0, 0);
 
+-- The last transaction that each process has committed, by which the outcome of a commit is found whose response was lost.
+CREATE TABLE writers (
+    process text   PRIMARY KEY,
+    number  bigint NOT NULL,
+    time    bigint NOT NULL
+);
+
 -- +goose Down
-DROP TABLE users, terms, log, request_ids, meta, probe;
+DROP TABLE users, terms, log, request_ids, meta, probe, writers;
