@@ -30,6 +30,10 @@ const (
 		"INSERT INTO log (position, user_id, time, action, details) " +
 		"SELECT n.position, n.user_id, $2, n.action, n.details " +
 		"FROM unnest($3::bigint[], $4::bigint[], $5::text[], $6::bytea[]) AS n(position, user_id, action, details)"
+	saveShared = "INSERT INTO request_users (user_id, version, status_time, kept_until, answer) " +
+		"SELECT n.user_id, n.version, n.status_time, $1, n.answer " +
+		"FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[]) AS n(user_id, version, status_time, answer) " +
+		"ON CONFLICT (user_id, version, status_time) DO UPDATE SET kept_until = excluded.kept_until WHERE request_users.kept_until < $6"
 	saveWriter = "INSERT INTO writers VALUES ($1, $2, $3) " +
 		"ON CONFLICT (process) DO UPDATE SET number = excluded.number, time = excluded.time"
 	saveRequests = "INSERT INTO request_ids (id, procedure, caller, fingerprint, created_at, user_id, answer) " +
@@ -70,6 +74,7 @@ func (t *tx) queue(b *pgx.Batch) {
 	t.queueRows(b)
 	clear(t.before)
 	clear(t.saved)
+	clear(t.shared)
 	t.undo, t.written = nil, len(t.rows)
 }
 
@@ -157,7 +162,23 @@ func (t *tx) queueRequests(b *pgx.Batch) {
 		r := t.saved[k]
 		fingerprints, users, answers = append(fingerprints, r.fingerprint[:]), append(users, r.userID), append(answers, r.encoded)
 	}
+	if len(t.shared) > 0 {
+		t.queueShared(b)
+	}
 	b.Queue(saveRequests, t.clock.UnixMicro(), ids, procedures, callers, fingerprints, users, answers)
+}
+
+// queueShared queues the statement that stores the users of large results, for twice the lifetime of request ids, so that
+// the row of a state that is stored again within the first half need not be written.
+func (t *tx) queueShared(b *pgx.Batch) {
+	var ids, versions, statusTimes []int64
+	var answers [][]byte
+	for k, encoded := range t.shared {
+		ids, versions, statusTimes = append(ids, k.id), append(versions, k.version), append(statusTimes, k.statusTime)
+		answers = append(answers, encoded)
+	}
+	b.Queue(saveShared, t.clock.Add(2*user.RequestIDLifetime).UnixMicro(), ids, versions, statusTimes, answers,
+		t.clock.Add(user.RequestIDLifetime).UnixMicro())
 }
 
 // queueRows queues the statement that appends to the log.

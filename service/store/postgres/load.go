@@ -63,7 +63,7 @@ func (s *Store) load(ctx context.Context, conn *pgx.Conn, at clock.Times, n need
 		store: s, ctx: ctx, conn: conn, number: s.transactions.Add(1),
 		users: make(map[int64]*state), usernames: make(map[string]int64), emails: make(map[string]int64),
 		requests: make(map[requestKey]*decide.Request), before: make(map[int64]*state),
-		prepared: make(map[int64][]tokens.Token), saved: make(map[requestKey]savedRequest),
+		prepared: make(map[int64][]tokens.Token), saved: make(map[requestKey]savedRequest), shared: make(map[sharedKey][]byte),
 	}
 	b := &pgx.Batch{}
 	b.Queue("BEGIN")

@@ -91,7 +91,12 @@ func (t *tx) redactRows(id, after int64, limit int) (reached int64, more bool, e
 func (t *tx) forgetUser(id int64, limit int) (more bool, err error) {
 	tag, err := t.conn.Exec(t.ctx, "DELETE FROM request_ids WHERE (id, procedure, caller) IN "+
 		"(SELECT id, procedure, caller FROM request_ids WHERE user_id = $1 LIMIT $2)", id, limit)
-	return tag.RowsAffected() == int64(limit), err
+	if err != nil {
+		return false, err
+	}
+	users, err := t.conn.Exec(t.ctx, "DELETE FROM request_users WHERE (user_id, version, status_time) IN "+
+		"(SELECT user_id, version, status_time FROM request_users WHERE user_id = $1 LIMIT $2)", id, limit)
+	return max(tag.RowsAffected(), users.RowsAffected()) == int64(limit), err
 }
 
 // ExpireRequestIDs implements user.Store. Times in the far future, which a wrong clock has caused, are corrected.
@@ -99,6 +104,11 @@ func (s *Store) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 	expired := 0
 	err := s.queue.Do(ctx, func(t *tx) error {
 		err := t.exec("UPDATE request_ids SET created_at = $1 WHERE created_at > $2", t.clock.UnixMicro(), t.clock.Add(user.RequestIDLifetime).UnixMicro())
+		if err != nil {
+			return err
+		}
+		err = t.exec("DELETE FROM request_users WHERE (user_id, version, status_time) IN "+
+			"(SELECT user_id, version, status_time FROM request_users WHERE kept_until <= $1 LIMIT $2)", t.due.UnixMicro(), limit)
 		if err != nil {
 			return err
 		}

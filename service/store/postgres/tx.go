@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/yourorg/userservice/service/store/decide"
-	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -41,6 +39,7 @@ type tx struct {
 	written   int // number of rows that are written
 	committed []user.CommittedChange
 	saved     map[requestKey]savedRequest
+	shared    map[sharedKey][]byte // encoded users of saved results
 	undo      []func()
 
 	failure error // of the database; the transaction cannot continue
@@ -52,16 +51,6 @@ var _ decide.Tx = (*tx)(nil)
 type state struct {
 	user *user.User
 	keys user.Keys
-}
-
-type requestKey struct{ id, procedure, caller string }
-
-func keyOf(key *user.IdempotencyKey) requestKey { return requestKey{key.ID, key.Procedure, key.Caller} }
-
-type savedRequest struct {
-	fingerprint [32]byte
-	userID      int64
-	encoded     []byte
 }
 
 // failed records an error of the database.
@@ -284,73 +273,4 @@ func (t *tx) Changed(change user.CommittedChange) {
 	n := len(t.committed)
 	t.committed = append(t.committed, change)
 	t.undo = append(t.undo, func() { t.committed = t.committed[:n] })
-}
-
-// Request implements decide.Tx.
-func (t *tx) Request(key *user.IdempotencyKey) (*decide.Request, error) {
-	k := keyOf(key)
-	if r, known := t.requests[k]; known {
-		return r, nil
-	}
-	ids, procedures, callers := requestArrays([]requestKey{k})
-	rows, err := t.conn.Query(t.ctx, selectRequests, ids, procedures, callers)
-	if err == nil {
-		err = t.addRequests(rows)
-	}
-	if err != nil {
-		return nil, t.failed(err)
-	}
-	r := t.requests[k]
-	t.requests[k] = r // also if there is none
-	return r, nil
-}
-
-// Result implements decide.Tx.
-func (t *tx) Result(stored encoding.Result) (user.Result, error) {
-	result := user.Result{Outcome: stored.Outcome, User: stored.User, Position: stored.Position}
-	if result.User != nil {
-		result.User = result.User.Clone() // repeated requests in the group must not share it
-	}
-	if stored.Rows == 0 {
-		return result, nil
-	}
-	if own := stored.First - t.head.Position - 1; own >= 0 {
-		result.Rows = decide.CloneRows(t.rows[own : own+int64(stored.Rows)])
-		return result, nil
-	}
-	rows, err := t.conn.Query(t.ctx, "SELECT "+logColumns+" FROM log WHERE position >= $1 AND position < $2 ORDER BY position",
-		stored.First, stored.First+int64(stored.Rows))
-	if err != nil {
-		return user.Result{}, t.failed(err)
-	}
-	err = eachRow(rows, func(row user.Activity, details []byte) (err error) {
-		row.Details, err = encoding.DecodeMap(details)
-		result.Rows = append(result.Rows, row)
-		return err
-	})
-	if err != nil {
-		return user.Result{}, t.failed(err)
-	}
-	return result, nil
-}
-
-// SaveRequest implements decide.Tx.
-func (t *tx) SaveRequest(key *user.IdempotencyKey, userID int64, result encoding.Result) error {
-	k := keyOf(key)
-	encoded := encoding.EncodeResult(result)
-	own, err := encoding.DecodeResult(encoded) // the caller may modify its user
-	if err != nil {
-		return fmt.Errorf("stored result: %w", err)
-	}
-	old, oldRequest := t.saved[k], t.requests[k]
-	_, had := t.saved[k]
-	t.saved[k] = savedRequest{key.Fingerprint, userID, encoded}
-	t.requests[k] = &decide.Request{Fingerprint: key.Fingerprint[:], Created: t.clock, Result: own}
-	t.undo = append(t.undo, func() {
-		t.requests[k] = oldRequest
-		if t.saved[k] = old; !had {
-			delete(t.saved, k)
-		}
-	})
-	return nil
 }

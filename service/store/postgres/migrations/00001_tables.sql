@@ -55,6 +55,18 @@ CREATE TABLE request_ids (
 CREATE INDEX request_ids_created ON request_ids (created_at);
 CREATE INDEX request_ids_user ON request_ids (user_id);
 
+-- Users of large stored results. Results with the same version of a user share a row, so that requests without effect
+-- do not store a copy each.
+CREATE TABLE request_users (
+    user_id     bigint NOT NULL,
+    version     bigint NOT NULL,
+    status_time bigint NOT NULL,
+    kept_until  bigint NOT NULL,
+    answer      bytea  NOT NULL,
+    PRIMARY KEY (user_id, version, status_time)
+);
+CREATE INDEX request_users_kept ON request_users (kept_until);
+
 -- One row, which each transaction that appends to the log locks first: positions are in commit order, without gaps.
 CREATE TABLE meta (
     one      bigint PRIMARY KEY CHECK (one = 1),
@@ -81,4 +93,4 @@ CREATE TABLE writers (
 );
 
 -- +goose Down
-DROP TABLE users, terms, log, request_ids, meta, probe, writers;
+DROP TABLE users, terms, log, request_ids, request_users, meta, probe, writers;
