@@ -22,7 +22,8 @@ const module = "github.com/yourorg/userservice/"
 // The domain is independent of protocols and databases, handlers depend only on the interface of the
 // store, and packages below the mux are independent of users. Only package server imports all others.
 var mayImport = map[string][]string{
-	"cmd/userd": {"service/server", "service/fair", "service/auth", "service/auth/devtoken", "service/telemetry", "service/store/...", "service/user"},
+	"cmd/userctl": {"client", "gen/..."},
+	"cmd/userd":   {"service/server", "service/fair", "service/auth", "service/auth/devtoken", "service/telemetry", "service/store/...", "service/user"},
 
 	"client": {"gen/..."},
 

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/alecthomas/kong"
+)
+
+// console is the environment of a command.
+type console struct {
+	in                                   io.Reader
+	out, err                             io.Writer
+	inTerminal, outTerminal, errTerminal bool
+	exit                                 func(int) // called by --help
+}
+
+// commands defines the command line.
+type commands struct {
+	connection `embed:"" group:"Connection"`
+	Output     string `short:"o" env:"USERCTL_OUTPUT" default:"table" enum:"table,json,ndjson,yaml" placeholder:"table|json|ndjson|yaml" help:"Output format: table, json, ndjson or yaml (default: table). With json, a stream has one object per line."`
+
+	Get        getCommand        `cmd:"" help:"Show users."`
+	List       listCommand       `cmd:"" help:"List or search users."`
+	Create     createCommand     `cmd:"" help:"Create a user."`
+	Update     updateCommand     `cmd:"" help:"Change fields of a user."`
+	Delete     deleteCommand     `cmd:"" help:"Delete users. They can be undeleted until they are purged."`
+	Undelete   undeleteCommand   `cmd:"" help:"Restore deleted users."`
+	Purge      purgeCommand      `cmd:"" help:"Erase deleted users, without a way back."`
+	Record     recordCommand     `cmd:"" help:"Add an activity of an application to the log."`
+	Activities activitiesCommand `cmd:"" help:"Show the activity log of a user or of all users."`
+	Status     statusCommand     `cmd:"" help:"Show, set or follow statuses."`
+	Health     healthCommand     `cmd:"" help:"Show whether the servers are serving."`
+}
+
+const description = `The command line of the user service.
+
+A user is given by id, e-mail address or username. The flags of the connection can also be set by environment variables: --server is USERCTL_SERVER.
+
+Exit statuses:
+
+  0    success
+  1    failure
+  2    usage error or invalid value
+  3    not found
+  4    conflict: a name is taken, or the etag or the state of the user does not match
+  5    missing or insufficient credentials
+  6    server unavailable or timed out
+  130  interrupted`
+
+// run parses the arguments, runs the command and returns the exit status.
+func run(ctx context.Context, args []string, to console) int {
+	var all commands
+	parser, err := kong.New(&all,
+		kong.Name("userctl"), kong.Description(description),
+		kong.Writers(to.out, to.err), kong.Exit(to.exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	if err != nil {
+		_, _ = fmt.Fprintf(to.err, "userctl: %v\n", err)
+		return statusFailed
+	}
+	if len(args) > 0 && args[0] == "help" {
+		args = append(args[1:], "--help")
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		_, _ = fmt.Fprintf(to.err, "userctl: %v\nRun userctl --help for usage.\n", err)
+		return statusUsage
+	}
+	s, err := newSession(&all, to) //nolint:contextcheck // the client lives until close
+	if err == nil {
+		err = command.Run(s)
+		s.close()
+	}
+	printError(to.err, err)
+	return exitStatus(err)
+}
