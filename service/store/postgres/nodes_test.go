@@ -263,3 +263,65 @@ func TestRejectedChangeFailsAlone(t *testing.T) {
 		}
 	}
 }
+
+// A node that hangs while it holds the counter row delays other nodes until the server disconnects it. Its own changes
+// are then applied once.
+func TestHungNodeIsDisconnected(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	held, resume := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	hung := openNode(t, Options{URL: url + "&idle_in_transaction_session_timeout=200", inject: func(point string) error {
+		if point == beforeDecide {
+			once.Do(func() { close(held); <-resume })
+		}
+		return nil
+	}})
+	other := openNode(t, Options{URL: url})
+	done := make(chan error)
+	go func() {
+		_, err := hung.create(t.Context(), "anna", 0)
+		done <- err
+	}()
+	<-held
+	if r, err := other.create(t.Context(), "berta", 0); err != nil || r.Position != 1 {
+		t.Errorf("create on the other node = %+v, %v, want position 1", r, err)
+	}
+	close(resume)
+	if err := <-done; err != nil {
+		t.Errorf("create on the node that was disconnected = %v, want success", err)
+	}
+	other.await(t, 2)
+	if _, err := other.create(t.Context(), "anna", 0); !user.HasReason(err, user.UsernameTaken) {
+		t.Errorf("second create = %v, want USERNAME_TAKEN", err)
+	}
+}
+
+// A request that is sent to several nodes at the same time takes effect once.
+func TestDuplicateRequestsOnNodes(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	nodes := []*node{openNode(t, Options{URL: url}), openNode(t, Options{URL: url})}
+	created, err := nodes[0].create(t.Context(), "anna", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	for i := range 20 {
+		running.Go(func() {
+			for request := range 10 {
+				r, err := user.ApplyOne(t.Context(), nodes[i%2].Store, user.Change{
+					Op:             &user.Record{ID: created.User.ID, Action: "app.seen"},
+					IdempotencyKey: &user.IdempotencyKey{Caller: "c", Procedure: "p", ID: fmt.Sprint(request)},
+				})
+				if err != nil || len(r.Rows) != 1 || r.Rows[0].Position != r.Position {
+					t.Errorf("request %d = %+v, %v, want one row", request, r, err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	if head, err := nodes[0].Head(t.Context()); err != nil || head.Position != 11 {
+		t.Errorf("Head = %+v, %v, want position 11", head, err)
+	}
+}

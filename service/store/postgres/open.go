@@ -59,10 +59,14 @@ const (
 )
 
 // Parameters of the connections, unless the URL has them. A node that is cut off from the database must not hold the
-// counter row for long.
+// counter row for long. Each query has an index in its order; the planner must not read and sort the table instead, as
+// it does before it has statistics.
 var runtimeParams = map[string]string{
 	"application_name":                    "userd",
 	"idle_in_transaction_session_timeout": "5000",
+	"enable_seqscan":                      "off",
+	"enable_bitmapscan":                   "off",
+	"jit":                                 "off", // the cost of a scan that cannot be avoided would start it
 }
 
 // Store implements user.Store in a PostgreSQL database. It is safe for concurrent use.
