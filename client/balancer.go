@@ -28,10 +28,8 @@ func (b *balancer) update(endpoints []endpoint) {
 	if b.closed {
 		return
 	}
-	var before, after []*node
-	if nodes := b.nodes.Load(); nodes != nil {
-		before = *nodes
-	}
+	var after []*node
+	before := *b.nodes.Load()
 	for _, e := range endpoints {
 		i := slices.IndexFunc(before, func(n *node) bool { return n.endpoint == e })
 		if i >= 0 {
@@ -57,19 +55,18 @@ func (n *node) close() {
 	n.transp.CloseIdleConnections()
 }
 
-// close ends the health checks.
+// close ends the lookups and health checks.
 func (b *balancer) close() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.closed = true
-	if nodes := b.nodes.Load(); nodes != nil {
-		for _, n := range *nodes {
-			n.stop()
-		}
-		b.watchers.Wait()
-		for _, n := range *nodes {
-			n.close()
-		}
+	nodes := *b.nodes.Load()
+	b.mu.Unlock()
+	for _, n := range nodes {
+		n.stop()
+	}
+	b.watchers.Wait() // without the lock, which a lookup may need
+	for _, n := range nodes {
+		n.close()
 	}
 	b.nodes.Store(new([]*node))
 }

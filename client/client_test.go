@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -402,5 +403,26 @@ grpc_client_msg_received_total{grpc_method="StreamUserActivities",grpc_service="
 	wantNames := []string{"user.v1.UserService/CreateUser", "user.v1.UserService/GetUser", "user.v1.UserService/StreamUserActivities"}
 	if !slices.Equal(names, wantNames) {
 		t.Errorf("spans = %q, want %q", names, wantNames)
+	}
+}
+
+// A client can be closed while a name is looked up.
+func TestCloseDuringLookup(t *testing.T) {
+	for range 200 {
+		looked := make(chan struct{})
+		var once sync.Once
+		c, err := client.NewWithResolver([]string{"dns+http://userd.test:80"}, func(context.Context, string) ([]string, error) {
+			once.Do(func() { close(looked) })
+			return []string{"192.0.2.1"}, nil
+		}, client.WithLookup(time.Nanosecond), client.WithDialer(func(context.Context, string, string) (net.Conn, error) {
+			return nil, errors.New("no network")
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-looked
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -188,7 +188,7 @@ func (m *Mirror) Users() iter.Seq[*userv1.User] {
 }
 
 // OnChange calls fn for each change of the copy from now on, after the copy has it, until stop is called. When the copy
-// becomes complete, each difference to the copy before is a change. The mirror waits for fn.
+// becomes complete, each difference to the copy before is a change. The mirror waits for fn, which must not close it.
 func (m *Mirror) OnChange(fn func(MirrorChange)) (stop func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -332,3 +332,49 @@ func TestEachReasonHasAnError(t *testing.T) {
 		}
 	}
 }
+
+// A call whose token is rejected is repeated once with a new token.
+func TestRejectedTokenIsRenewed(t *testing.T) {
+	rejected := newReasonError(connect.CodeUnauthenticated, userv1.ErrorReason_CREDENTIALS_EXPIRED, 0)
+	for _, test := range []struct {
+		name       string
+		source     bool
+		rejections int
+		wantCalls  int
+		wantErr    bool
+	}{
+		{"expired", true, 1, 2, false},
+		{"rejected again", true, 9, 2, true},
+		{"no token", false, 9, 1, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := new(fakeNode)
+				c := newFakeClient(t, []*fakeNode{fake})
+				renewals := 0
+				if test.source {
+					c.auth = newTokenCache(func(context.Context) (Token, error) {
+						renewals++
+						return Token{Value: "secret"}, nil
+					})
+				}
+				fake.respond = func(call int) error {
+					if c.auth != nil {
+						_, _ = c.auth.header(t.Context()) // as the interceptor does
+					}
+					if call <= test.rejections {
+						return rejected
+					}
+					return nil
+				}
+				_, err := c.GetUser(t.Context(), 1)
+				if (err != nil) != test.wantErr || len(fake.calls) != test.wantCalls {
+					t.Errorf("GetUser() = %v after %d calls, want %d, an error: %t", err, len(fake.calls), test.wantCalls, test.wantErr)
+				}
+				if test.source && renewals != test.wantCalls {
+					t.Errorf("the source was called %d times, want %d", renewals, test.wantCalls)
+				}
+			})
+		})
+	}
+}
