@@ -22,6 +22,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/store/pgtest"
 )
 
 // The tests of this package run userd as a separate process, since they test kills, restarts
@@ -46,7 +47,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	code := m.Run()
+	code := pgtest.Run(m)
 	if binaries.dir != "" {
 		if err := os.RemoveAll(binaries.dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
