@@ -247,7 +247,11 @@ func (w *responseWriter) promoteTrailers() {
 	}
 }
 
+// hasTrailers reports whether the response ends with trailers. That to HEAD ends with its header.
 func (w *responseWriter) hasTrailers() bool {
+	if w.head {
+		return false
+	}
 	for _, name := range w.trailers {
 		if len(w.header[name]) > 0 {
 			return true

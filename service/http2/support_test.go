@@ -311,12 +311,14 @@ func (p *peer) block(fields ...string) []byte {
 func (p *peer) response(stream uint32) (status, body string, trailers map[string]string) {
 	p.t.Helper()
 	var data strings.Builder
-	seen := 0
 	_, ok := p.find(func(f frame) bool {
+		if f.Type == xhttp2.FrameGoAway && f.code != xhttp2.ErrCodeNo {
+			status = "closed"
+			return true
+		}
 		if f.StreamID != stream {
 			return false
 		}
-		seen++
 		switch f.Type { //nolint:exhaustive // others are not part of a response
 		case xhttp2.FrameHeaders:
 			switch {
