@@ -66,7 +66,8 @@ func (c *conn) headerIncomplete() bool {
 	if in.end-in.start < frameHeaderLen {
 		return false
 	}
-	return parseFrameHeader((*in.buf)[in.start:]).kind == frameHeaders
+	kind := parseFrameHeader((*in.buf)[in.start:]).kind
+	return kind == frameHeaders || kind == frameContinuation
 }
 
 // frame handles one frame (section 6).

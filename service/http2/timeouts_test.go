@@ -61,6 +61,10 @@ func TestHeaderTimeout(t *testing.T) {
 			p.check(p.fr.WriteSettings())
 			p.check(p.fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, EndStream: true, BlockFragment: p.block(request("GET", "/")...)}))
 		},
+		"incomplete CONTINUATION": func(p *peer) {
+			p.check(p.fr.WriteSettings())
+			p.wbuf.Write([]byte{0, 0, 100, byte(xhttp2.FrameContinuation), 0, 0, 0, 0, 1, 0x82})
+		},
 		"incomplete frame": func(p *peer) {
 			p.check(p.fr.WriteSettings())
 			p.wbuf.Write([]byte{0, 0, 100, byte(xhttp2.FrameHeaders), 0, 0, 0, 0, 1, 0x82})
