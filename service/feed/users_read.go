@@ -81,8 +81,8 @@ func (f *Feed) changedUsers(ctx context.Context, query usersQuery) (usersRead, e
 		list.Where, list.BeforeActivity = query.where, query.removalsAfter+1
 	}
 	page, err := f.store.List(ctx, list)
-	if err != nil {
-		return read, err
+	if err != nil { // the store may still call Match, which modifies read
+		return usersRead{}, err
 	}
 	for _, change := range removed {
 		if change.Position > query.removalsAfter {

@@ -49,7 +49,8 @@ type ListQuery struct {
 	// Where is a condition that a store uses to read less; nil: none.
 	Where *Condition
 	// Match selects users; nil selects all. It must not retain its arguments. A user that matches must
-	// meet AfterActivity, BeforeActivity, Created and Where, so that a store need not evaluate them.
+	// meet AfterActivity, BeforeActivity, Created and Where, so that a store need not evaluate them. After a
+	// failed List it may still be called, concurrently.
 	Match func(*User, Keys) bool
 
 	MaxUsers   int // users to return, at least 1

@@ -33,16 +33,19 @@ func (s *Store) Count(ctx context.Context, query user.ListQuery) (user.Count, er
 		entries, _, err = r.countEntries.number(sample.match)
 		return true, err
 	})
-	return user.Count{Users: matches * entries / int64(scanned) * tokens.SampleRate, Estimated: true}, err
+	if err != nil { // the reader may still run
+		return user.Count{}, err
+	}
+	return user.Count{Users: matches * entries / int64(scanned) * tokens.SampleRate, Estimated: true}, nil
 }
 
 // countMatches returns the number of users that match. There may be more if MaxScanned users were scanned.
 func (s *Store) countMatches(ctx context.Context, l *lister) (matches int64, scanned int, err error) {
-	match := l.Query.Match
+	match, n := l.Query.Match, int64(0)
 	l.Query.MaxUsers, l.Query.MaxBytes = 1, 1
 	l.Query.Match = func(u *user.User, keys user.Keys) bool {
 		if match == nil || match(u, keys) {
-			matches++
+			n++
 		}
 		return false
 	}
@@ -50,8 +53,11 @@ func (s *Store) countMatches(ctx context.Context, l *lister) (matches int64, sca
 		err = l.read(r)
 		return l.Done, err
 	})
+	if err != nil { // the reader may still run
+		return 0, 0, err
+	}
 	if l.Page.Next == nil {
 		l.Scanned = min(l.Scanned, l.Query.MaxScanned-1)
 	}
-	return matches, l.Scanned, err
+	return n, l.Scanned, nil
 }

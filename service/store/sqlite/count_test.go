@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -47,5 +49,25 @@ func TestCountEstimates(t *testing.T) {
 	}
 	if got, err := s.Count(t.Context(), user.ListQuery{MaxScanned: users + 1}); err != nil || got != (user.Count{Users: users}) {
 		t.Errorf("Count() = %+v, %v, want exactly %d", got, err, users)
+	}
+}
+
+// A canceled count does not use results of its reader, which may still run. The race detector finds it.
+func TestCanceledCount(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	var batch user.Batch
+	for i := range 300 {
+		batch.Changes = append(batch.Changes, user.Change{Op: mustCreate(t, fmt.Sprint("user", i))})
+	}
+	mustWait(t, s.Submit(t.Context(), batch))
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		got, err := s.Count(ctx, user.ListQuery{MaxScanned: 1000, Match: func(*user.User, user.Keys) bool {
+			cancel()
+			return true
+		}})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("Count() = %+v, %v, want that it was canceled", got, err)
+		}
 	}
 }
