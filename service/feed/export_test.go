@@ -17,5 +17,12 @@ func (s *Subscription) Positions() int {
 	return len(s.positions)
 }
 
+// Pending returns the number of undelivered changes in memory.
+func (s *Subscription) Pending() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pending)
+}
+
 // SetWindow sets the size of the window.
 func (f *Feed) SetWindow(bytes int) { f.window.maximum = bytes }

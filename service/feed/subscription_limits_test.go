@@ -200,3 +200,38 @@ func (b *bench) subscribeAt(s *feed.Subscription, id, position int64) {
 	}
 	s.Resume(id, position)
 }
+
+// A subscription to all users keeps a limited number of changes, and reads the others from the log. Those of
+// users subscribed by id do not count.
+func TestPendingIsLimited(t *testing.T) {
+	const limit = 3
+	b, _ := newHookedBench(t)
+	b.feed.SetLimits(10, limit, 10)
+	s := b.feed.Subscribe(0)
+	defer s.Close()
+	followed := b.createMany(4)
+	for _, id := range followed {
+		b.subscribe(s, id)
+	}
+	for _, id := range followed {
+		b.setStatus(id, user.StatusInactive, 0)
+	}
+	if got := s.Pending(); got != len(followed) {
+		t.Errorf("%d changes of users subscribed by id are pending, want %d", got, len(followed))
+	}
+	b.poll(s)
+	s.SubscribeAll(b.feed.Head().Position)
+	b.poll(s)
+	if got := b.feed.Subscriptions(); got != 1 {
+		t.Errorf("%d registrations after SubscribeAll, want 1", got)
+	}
+	for n := range 2 * limit {
+		b.create()
+		if got, want := s.Pending(), min(n+1, limit); n < limit && got != want || got > limit {
+			t.Fatalf("%d changes are pending after %d creates, want at most %d", got, n+1, limit)
+		}
+	}
+	if got := b.poll(s); len(got) != 2*limit {
+		t.Errorf("Poll() = %d changes, want %d", len(got), 2*limit)
+	}
+}
