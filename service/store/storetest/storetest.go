@@ -104,7 +104,7 @@ func (h *harness) wantReason(err error, reason user.Reason) {
 
 // ctx returns a context with a timeout, so that a store that hangs fails the test.
 func (h *harness) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // ends a hanging call, also on a loaded machine
 	h.Cleanup(cancel)
 	return ctx
 }
