@@ -74,14 +74,7 @@ func benchmarkCreate(b *testing.B, latency time.Duration, nodes, callers int) {
 // delayed returns the URL of a proxy that delays what the database sends.
 func delayed(b *testing.B, url string, latency time.Duration) string {
 	b.Helper()
-	config, err := parseURL(url)
-	if err != nil {
-		b.Fatal(err)
-	}
-	network, address := "unix", fmt.Sprintf("%s/.s.PGSQL.%d", config.ConnConfig.Host, config.ConnConfig.Port)
-	if config.ConnConfig.Host[0] != '/' {
-		network, address = "tcp", net.JoinHostPort(config.ConnConfig.Host, fmt.Sprint(config.ConnConfig.Port))
-	}
+	network, address, target := proxied(b, url)
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // of a benchmark
 	if err != nil {
 		b.Fatal(err)
@@ -102,7 +95,7 @@ func delayed(b *testing.B, url string, latency time.Duration) string {
 			go delay(client, server, latency)
 		}
 	}()
-	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", config.ConnConfig.User, listener.Addr(), config.ConnConfig.Database)
+	return fmt.Sprintf(target, listener.Addr())
 }
 
 // delay copies what it reads after a latency.

@@ -38,7 +38,7 @@ func openNode(t *testing.T, opts Options) *node {
 			t.Error(err)
 		}
 	})
-	n := &node{Store: s, reached: make(chan struct{})}
+	n := &node{Store: s}
 	s.Observe(n.observe)
 	return n
 }
@@ -77,10 +77,11 @@ func (n *node) await(t *testing.T, position int64) {
 		n.mu.Unlock()
 		return
 	}
-	n.target = position
+	reached := make(chan struct{})
+	n.target, n.reached = position, reached
 	n.mu.Unlock()
 	select {
-	case <-n.reached:
+	case <-reached:
 	case <-time.After(30 * time.Second):
 		t.Fatalf("position %d was not published, the last one is %d", position, n.last())
 	}
@@ -323,5 +324,30 @@ func TestDuplicateRequestsOnNodes(t *testing.T) {
 	running.Wait()
 	if head, err := nodes[0].Head(t.Context()); err != nil || head.Position != 11 {
 		t.Errorf("Head = %+v, %v, want position 11", head, err)
+	}
+}
+
+// A node whose connections are lost without a reset, as after a failover, opens others and receives the commits that it
+// has missed.
+func TestLostConnections(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	p := newProxy(t, url)
+	defer p.close() // before the store, which would wait for the connections
+	cutOff := openNode(t, Options{URL: p.url, pollInterval: 20 * time.Millisecond, catchUpTimeout: 500 * time.Millisecond})
+	other := openNode(t, Options{URL: url})
+	if _, err := cutOff.create(t.Context(), "anna", 0); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		p.freeze()
+		r, err := other.create(t.Context(), fmt.Sprint("berta", i), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cutOff.await(t, r.Position)
+		if _, err := cutOff.create(t.Context(), fmt.Sprint("carla", i), 0); err != nil {
+			t.Errorf("create after the connections were lost = %v, want success", err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -37,10 +38,11 @@ type Options struct {
 	// NoListen uses no notifications, for databases that have none: other nodes are polled.
 	NoListen bool
 
-	// pollInterval and group override constants in tests, inject injects faults.
-	pollInterval time.Duration
-	group        group.Options
-	inject       func(point string) error
+	// pollInterval, catchUpTimeout and group override constants in tests, inject injects faults.
+	pollInterval   time.Duration
+	catchUpTimeout time.Duration
+	group          group.Options
+	inject         func(point string) error
 	// bareSequence plants a fault: positions are those of a sequence.
 	bareSequence bool
 }
@@ -164,7 +166,7 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 	s.epoch = head.Epoch
 	s.process = uuid.NewString()
 	s.clock = clock.New(s.opts.Clock, clock.Checkpoint{Time: kept}, s.opts.TrustClock, s.opts.Logger)
-	s.feed = &feed{pool: s.pool, log: s.opts.Logger, first: &s.first, onFailure: s.opts.OnWriteFailure, ownFrom: noOwn}
+	s.feed = &feed{pool: s.pool, log: s.opts.Logger, first: &s.first, onFailure: s.opts.OnWriteFailure, timeout: cmp.Or(s.opts.catchUpTimeout, catchUpTimeout), ownFrom: noOwn}
 	s.feed.head.Store(&head)
 	s.queue = group.NewQueue[*tx](s.opts.group)
 	//nolint:contextcheck,nolintlint // the background work outlives ctx

@@ -24,6 +24,8 @@ const (
 	pollInterval = time.Second
 	// catchUpRows is the number of rows of other nodes that are read and published at a time.
 	catchUpRows = 4096
+	// catchUpTimeout bounds the read of commits of other nodes: a server that was lost without a reset must not block it.
+	catchUpTimeout = 5 * time.Second
 	// listenPause is the pause before the connection of the notifications is opened again.
 	listenPause = time.Second
 )
@@ -36,7 +38,8 @@ type feed struct {
 	head  atomic.Pointer[user.Head] // of the last published commit
 	first *atomic.Int64             // position of the oldest retained row
 
-	onFailure func() // called when reads start to fail
+	timeout   time.Duration // of a read
+	onFailure func()        // called when reads start to fail
 
 	mu      sync.Mutex
 	observe func(user.Commit)
@@ -110,6 +113,8 @@ func (f *feed) catchUp(ctx context.Context) error {
 		var head user.Head
 		// A panic of the observer, which misses commits then, ends the process; others do not.
 		err := panics.Catch(func() error {
+			ctx, cancel := context.WithTimeout(ctx, f.timeout)
+			defer cancel()
 			rows, err := f.pool.Query(ctx, foreignRows, f.head.Load().Position, catchUpRows)
 			if err == nil {
 				changes, head, err = f.scanForeign(rows)
@@ -117,6 +122,7 @@ func (f *feed) catchUp(ctx context.Context) error {
 			return err
 		})
 		if err != nil {
+			f.pool.Reset() // other connections are probably lost too
 			return err
 		}
 		f.publishForeign(changes, head)

@@ -120,7 +120,8 @@ func (s *Store) apply(parts []part) error {
 			time.Sleep(pause)
 			pause *= 2
 		case isDisconnect(err) && broken == 0:
-			broken++ // the pool had a connection that the server has closed
+			broken++ // the pool had a connection that was lost, and has others probably
+			s.pool.Reset()
 		default:
 			return err
 		}
