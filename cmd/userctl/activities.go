@@ -10,10 +10,12 @@ import (
 
 // activitiesCommand is userctl activities.
 type activitiesCommand struct {
+	following `embed:""`
+
 	User   string   `arg:"" optional:"" help:"Id, e-mail address or username (default: all users)."`
 	Action []string `help:"Only these actions, such as user.created; comma-separated, repeatable."`
 	Limit  int      `default:"50" help:"Number of rows, the newest ones; 0: all that are retained."`
-	Follow bool     `short:"F" help:"Continue with new rows until Ctrl-C."`
+	Follow bool     `short:"F" help:"Continue with new rows until Ctrl-C; needed by --after, --exec and --state."`
 }
 
 // Run shows activities, the oldest first.
@@ -28,18 +30,18 @@ func (c *activitiesCommand) Run(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	rows, err := c.newest(ctx, s, id)
-	if err != nil {
-		return err
-	}
 	if c.Follow {
-		if err := s.reach(ctx); err != nil {
-			return err
-		}
-		return c.follow(ctx, s, id, rows)
+		return c.follow(ctx, s, id)
+	}
+	if c.following != (following{}) {
+		return newUsageError("--after, --exec and --state need --follow")
 	}
 	if c.Limit == 0 {
 		return c.all(ctx, s, id)
+	}
+	rows, err := c.newest(ctx, s, id)
+	if err != nil {
+		return err
 	}
 	shown := s.activityList()
 	for _, row := range rows {
@@ -78,16 +80,37 @@ func (c *activitiesCommand) all(ctx context.Context, s *session, id int64) error
 	return shown.end()
 }
 
-// follow shows the newest rows, then those after them.
-func (c *activitiesCommand) follow(ctx context.Context, s *session, id int64, newest []*userv1.UserActivity) error {
-	request := &userv1.StreamUserActivitiesRequest{UserId: id, Actions: c.Action}
-	for _, row := range newest {
-		request.AfterActivityId = row.GetActivityId()
-		if err := s.activityEvent(row); err != nil {
+// follow shows the rows after a position, or else the newest ones, then those after them.
+func (c *activitiesCommand) follow(ctx context.Context, s *session, id int64) error {
+	f, err := c.open(s)
+	if err != nil {
+		return err
+	}
+	if err := s.reach(ctx); err != nil {
+		return err
+	}
+	show := func(row *userv1.UserActivity) error {
+		if row.GetAction() != "" { // else it is a progress row
+			if err := f.show(ctx, row, activityRow(row)...); err != nil {
+				return err
+			}
+		}
+		return f.moved(position{Epoch: s.epoch.get(), Position: row.GetActivityId()})
+	}
+	if !f.resumes() {
+		newest, err := c.newest(ctx, s, id)
+		if err != nil {
 			return err
 		}
+		for _, row := range newest {
+			if err := show(row); err != nil {
+				return f.end(ctx, err)
+			}
+		}
 	}
-	return untilInterrupted(ctx, s.client.StreamUserActivities(ctx, request, s.activityEvent))
+	return f.end(ctx, s.client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{
+		UserId: id, Actions: c.Action, AfterActivityId: f.position.Position, Epoch: f.position.Epoch, Progress: true,
+	}, show))
 }
 
 // untilInterrupted returns nil for the error of a stream that Ctrl-C has ended.
@@ -96,10 +119,6 @@ func untilInterrupted(ctx context.Context, err error) error {
 		return nil //nolint:nilerr // Ctrl-C is how these commands end
 	}
 	return err
-}
-
-func (s *session) activityEvent(row *userv1.UserActivity) error {
-	return s.event(row, activityRow(row)...)
 }
 
 func (s *session) activityList() *list[*userv1.UserActivity] {

@@ -31,6 +31,7 @@ type commands struct {
 	Record     recordCommand     `cmd:"" help:"Add an activity of an application to the log."`
 	Activities activitiesCommand `cmd:"" help:"Show the activity log of a user or of all users."`
 	Status     statusCommand     `cmd:"" help:"Show, set or follow statuses."`
+	Watch      watchCommand      `cmd:"" help:"Show users, then their changes until Ctrl-C."`
 	Import     importCommand     `cmd:"" help:"Create users from a CSV or NDJSON file."`
 	Export     exportCommand     `cmd:"" help:"Write users to a CSV or NDJSON file."`
 	Health     healthCommand     `cmd:"" help:"Show whether the servers are serving."`

@@ -60,7 +60,7 @@ userctl: 4 of 6 rows were refused
 	wantUsers := "USER ID             USERNAME      EMAIL              STATUS     TAGS           UPDATED\n" +
 		"<USER-ID--------->  Ada Lovelace  ada@example.org    active     math, engines  <TIME-------------->\n" +
 		"<USER-ID--------->  Grace Hopper  grace@example.org  suspended  a,b            <TIME-------------->\n"
-	if got := mask(must(t, s, "list")); got != wantUsers {
+	if got := mask(must(t, s, "list", "--order-by", "username")); got != wantUsers {
 		t.Errorf("the users are\n%s\nwant\n%s", got, wantUsers)
 	}
 	if left, _ := filepath.Glob(file + "*"); len(left) != 1 {

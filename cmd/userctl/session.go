@@ -58,6 +58,8 @@ type session struct {
 	client  *client.Client
 	servers []string
 	options []client.Option
+	epoch   *epoch
+	conns   *connections
 	lines   *bufio.Reader // of in, for questions
 }
 
@@ -70,16 +72,21 @@ func newSession(all *commands, to console) (*session, error) {
 	if len(servers) == 0 {
 		servers = []string{defaultServer}
 	}
-	c, err := client.New(servers, options...)
+	seen, conns := new(epoch), new(connections)
+	options = append(options, client.WithDialer(conns.dial))
+	c, err := client.New(servers, append(options, client.WithInterceptors(seen))...)
 	if err != nil {
 		return nil, newUsageError("--server: %v", err)
 	}
 	return &session{
-		console: to, output: newOutput(to.out, all.Output), client: c, servers: servers, options: options, lines: bufio.NewReader(to.in),
+		console: to, output: newOutput(to.out, all.Output), client: c, servers: servers, options: options, epoch: seen, conns: conns, lines: bufio.NewReader(to.in),
 	}, nil
 }
 
-func (s *session) close() { _ = s.client.Close() }
+func (s *session) close() {
+	_ = s.client.Close()
+	s.conns.close()
+}
 
 // confirm asks before a destructive command. Without a terminal, --yes is required.
 func (s *session) confirm(yes bool, question string) error {
