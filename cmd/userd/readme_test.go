@@ -25,6 +25,9 @@ func TestReadmeCommandsWork(t *testing.T) {
 	if err := os.Symlink(build(t, ""), filepath.Join(bin, "userd")); err != nil {
 		t.Fatal(err)
 	}
+	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "userctl"), "../userctl").CombinedOutput(); err != nil {
+		t.Fatalf("build userctl: %v\n%s", err, out)
+	}
 	run := program{dir: dir}.start(t)
 	blocks := shellBlocks(strings.NewReplacer("localhost:8080", run.addr, "localhost:8081", freeAddress(t)).Replace(string(text)))
 	if len(blocks) < 6 {
