@@ -195,7 +195,9 @@ func TestBatchesResume(t *testing.T) {
 		{"planted: new request ids", fresh, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := servertest.Start(t)
+			s := servertest.Start(t, servertest.Config(func(c *server.Config) {
+				c.KeepaliveMinTime, c.MemoryLimit = 0, "off" // the test shares the memory, and with -race it has much
+			}))
 			u := createUser(t, newClient(t, s), 1)
 			f := newFaultyNet(t, s, 30, 60_000, 110_000) // a chunk has about 120 KB, and the server applies 500 items at a time
 			var options []client.Option
