@@ -20,6 +20,9 @@ var (
 
 const (
 	deleteUsers = "DELETE FROM users WHERE user_id = ANY($1)"
+	// deleteResults and deleteShared delete the results that were stored since the last Redact.
+	deleteResults = "DELETE FROM request_ids WHERE user_id = ANY($1)"
+	deleteShared  = "DELETE FROM request_users WHERE user_id = ANY($1)"
 	// releaseNames gives users names that no user has, so that the order in which names are exchanged has no effect.
 	releaseNames = "UPDATE users SET username_key = '\\x00' || int8send(user_id), email_key = '\\x00' || int8send(user_id) WHERE user_id = ANY($1)"
 	insertTerms  = "INSERT INTO terms (token, user_id) SELECT * FROM unnest($1::bigint[], $2::bigint[])"
@@ -120,6 +123,8 @@ func (t *tx) queueUsers(b *pgx.Batch) {
 	}
 	if len(deleted) > 0 {
 		b.Queue(deleteUsers, deleted)
+		b.Queue(deleteResults, deleted)
+		b.Queue(deleteShared, deleted)
 	}
 	if len(renamed) > 1 {
 		b.Queue(releaseNames, renamed)

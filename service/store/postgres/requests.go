@@ -85,7 +85,15 @@ func (t *tx) Result(stored encoding.Result) (user.Result, error) {
 func (t *tx) SaveRequest(key *user.IdempotencyKey, userID int64, result encoding.Result) error {
 	k := keyOf(key)
 	if u := result.User; u != nil && u.Size() > largeUserBytes {
-		t.shared[sharedKeyOf(u)] = encoding.EncodeResult(encoding.Result{User: u})
+		// The state may be rolled back, and another one may get its key.
+		state := sharedKeyOf(u)
+		old, had := t.shared[state]
+		t.undo = append(t.undo, func() {
+			if t.shared[state] = old; !had {
+				delete(t.shared, state)
+			}
+		})
+		t.shared[state] = encoding.EncodeResult(encoding.Result{User: u})
 		result.Shared = true
 	}
 	encoded := encoding.EncodeResult(result)

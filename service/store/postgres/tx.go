@@ -222,7 +222,21 @@ func (t *tx) Update(cur, next *user.User, keys user.Keys) error {
 // Delete implements decide.Tx.
 func (t *tx) Delete(cur *user.User) error {
 	t.set(cur.ID, &state{})
+	t.forgetResults(cur.ID)
 	return nil
+}
+
+// forgetResults drops the results that contain a user, as deleteResults does in the database.
+func (t *tx) forgetResults(id int64) {
+	saved, shared, requests := maps.Clone(t.saved), maps.Clone(t.shared), maps.Clone(t.requests)
+	t.undo = append(t.undo, func() { t.saved, t.shared, t.requests = saved, shared, requests })
+	maps.DeleteFunc(t.saved, func(_ requestKey, r savedRequest) bool { return r.userID == id })
+	maps.DeleteFunc(t.shared, func(k sharedKey, _ []byte) bool { return k.id == id })
+	for k, r := range t.requests {
+		if r != nil && r.Result.User != nil && r.Result.User.ID == id {
+			t.requests[k] = nil
+		}
+	}
 }
 
 // set replaces the state of a user.

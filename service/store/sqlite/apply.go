@@ -70,8 +70,14 @@ func (w *writer) Delete(cur *user.User) error {
 		return err
 	}
 	w.index.replace(cur.ID, tokens.OfUser(cur, before), nil)
-	return nil
+	for more := true; more && err == nil; { // results stored since the last Redact, which are few
+		more, err = w.forgetUser(cur.ID, forgetBatch)
+	}
+	return err
 }
+
+// forgetBatch is the number of stored results that are deleted at a time.
+const forgetBatch = 1000
 
 // Update implements decide.Tx.
 func (w *writer) Update(cur, next *user.User, keys user.Keys) error {

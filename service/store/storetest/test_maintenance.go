@@ -78,6 +78,26 @@ var maintenanceTests = map[string]func(*harness){
 			h.Errorf("apply after the purge = %+v, %v, want a new user", r, err)
 		}
 	},
+	"a result stored during a purge is erased with the user": func(h *harness) {
+		u := h.create("anna")
+		h.mustApply(&user.Delete{ID: u.ID, Retention: time.Hour})
+		h.mustApply(&user.StartPurge{ID: u.ID, Now: true})
+		for more := true; more; {
+			var err error
+			more, err = h.store.Redact(h.ctx(), u.ID, 100)
+			h.check(err)
+		}
+		late := user.Change{Op: createOp("anna"), OnConflict: user.ConflictSkip, IdempotencyKey: idempotencyKey("late")}
+		r, err := h.apply(late)
+		if err != nil || r.User.ID != u.ID {
+			h.Fatalf("apply before the purge = %+v, %v, want the user", r, err)
+		}
+		h.mustApply(&user.Purge{ID: u.ID})
+		r, err = h.apply(late)
+		if err != nil || r.Outcome != user.OutcomeCreated || r.User.ID == u.ID {
+			h.Errorf("apply after the purge = %+v, %v, want a new user", r, err)
+		}
+	},
 	"an interrupted purge leaves the user deleted and due, and is completed by a repetition": func(h *harness) {
 		u := h.create("anna")
 		h.mustApply(metadataOp(u.ID, "k", "secret"))
