@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -255,12 +256,12 @@ func (c *mutedConn) Close() error {
 // slowNet makes connections that pass 100 bytes at a time, each 100 ms, in the bubble of a test.
 type slowNet struct {
 	dial  func(context.Context) (net.Conn, error)
-	conns int
+	conns atomic.Int64
 }
 
 func (s *slowNet) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	conn, err := s.dial(ctx)
-	s.conns++
+	s.conns.Add(1)
 	return slowConn{conn}, err
 }
 
@@ -269,4 +270,37 @@ type slowConn struct{ net.Conn }
 func (c slowConn) Read(p []byte) (int, error) {
 	time.Sleep(100 * time.Millisecond)
 	return c.Conn.Read(p[:min(len(p), 100)])
+}
+
+// lostResponses loses the first responses of client streams, whose items the server has applied.
+type lostResponses struct{ left atomic.Int64 }
+
+func (l *lostResponses) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
+
+func (l *lostResponses) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+func (l *lostResponses) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		conn := next(ctx, spec)
+		if spec.StreamType != connect.StreamTypeClient {
+			return conn
+		}
+		return &lossyConn{conn, l}
+	}
+}
+
+type lossyConn struct {
+	connect.StreamingClientConn
+
+	lost *lostResponses
+}
+
+func (c *lossyConn) Receive(message any) error {
+	err := c.StreamingClientConn.Receive(message)
+	if err == nil && c.lost.left.Add(-1) >= 0 {
+		return connect.NewError(connect.CodeUnavailable, errors.New("response lost"))
+	}
+	return err
 }

@@ -176,7 +176,7 @@ func TestActivitiesFromHeadResume(t *testing.T) {
 	}
 }
 
-// Items are applied once although connections fail while a chunk is sent. The same check finds a planted fault.
+// Items are applied once although connections fail while a chunk is sent, and although responses are lost. The same check finds a planted fault.
 func TestBatchesResume(t *testing.T) {
 	fresh := func(_ int64, message any) {
 		switch item := message.(type) {
@@ -200,7 +200,9 @@ func TestBatchesResume(t *testing.T) {
 			}))
 			u := createUser(t, newClient(t, s), 1)
 			f := newFaultyNet(t, s, 30, 60_000, 110_000) // a chunk has about 120 KB, and the server applies 500 items at a time
-			var options []client.Option
+			lost := new(lostResponses)
+			lost.left.Store(2)
+			options := []client.Option{client.WithInterceptors(lost)}
 			if test.planted != nil {
 				options = append(options, client.WithInterceptors(&plant{change: test.planted}))
 			}

@@ -127,8 +127,9 @@ func TestSlowConnection(t *testing.T) {
 		if err != nil || next != 1002 {
 			t.Errorf("StreamUserActivities() = %v after %d rows, want 1001", err, next-1)
 		}
-		if time.Since(start) < time.Minute || f.conns != 1 {
-			t.Errorf("the replay took %v on %d connections, want more than a minute on one", time.Since(start), f.conns)
+		// The health check may have a connection of its own.
+		if conns := f.conns.Load(); time.Since(start) < time.Minute || conns > 2 {
+			t.Errorf("the replay took %v on %d connections, want more than a minute and no further connection", time.Since(start), conns)
 		}
 	})
 }

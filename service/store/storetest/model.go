@@ -236,6 +236,7 @@ func (tx *modelTx) apply(op user.Op, c user.Change) (user.Result, error) {
 		if d.User == nil {
 			delete(tx.data.users, id)
 			delete(tx.data.keys, id)
+			maps.DeleteFunc(tx.data.requests, func(_ requestKey, r request) bool { return r.userID == id })
 		} else {
 			tx.data.users[id] = d.User.Clone()
 			tx.data.keys[id] = keysOf(d.User)
