@@ -84,17 +84,16 @@ func unpad(h frameHeader, p []byte) ([]byte, error) {
 type ErrCode uint32
 
 const (
-	errNo                 ErrCode = 0x0
-	errProtocol           ErrCode = 0x1
-	errInternal           ErrCode = 0x2
-	errFlowControl        ErrCode = 0x3
-	errStreamClosed       ErrCode = 0x5
-	errFrameSize          ErrCode = 0x6
-	errRefusedStream      ErrCode = 0x7
-	errCancel             ErrCode = 0x8
-	errCompression        ErrCode = 0x9
-	errEnhanceYourCalm    ErrCode = 0xb
-	errInadequateSecurity ErrCode = 0xc // see prohibited
+	errNo              ErrCode = 0x0
+	errProtocol        ErrCode = 0x1
+	errInternal        ErrCode = 0x2
+	errFlowControl     ErrCode = 0x3
+	errStreamClosed    ErrCode = 0x5
+	errFrameSize       ErrCode = 0x6
+	errRefusedStream   ErrCode = 0x7
+	errCancel          ErrCode = 0x8
+	errCompression     ErrCode = 0x9
+	errEnhanceYourCalm ErrCode = 0xb
 )
 
 // connError is a connection error (section 5.4.1).
