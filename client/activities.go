@@ -100,6 +100,9 @@ func (c *Client) WatchUserStatus(ctx context.Context, request *userv1.WatchUserS
 			}
 			if update.GetError() != nil {
 				next.UserIds = slices.DeleteFunc(next.UserIds, func(id int64) bool { return id == update.GetUserId() })
+				if !next.GetAll() && len(next.GetUserIds()) == 0 {
+					return nil
+				}
 				continue
 			}
 			// Updates are in the order of their positions.

@@ -228,3 +228,23 @@ func TestSessionFollowsAgain(t *testing.T) {
 		})
 	}
 }
+
+// A watch of users ends when the last of them is deleted.
+func TestWatchUserStatusEndsWithItsUsers(t *testing.T) {
+	s := servertest.Start(t)
+	c := newClient(t, s)
+	users := []*userv1.User{createUser(t, c, 1), createUser(t, c, 2)}
+	request := &userv1.WatchUserStatusRequest{UserIds: []int64{users[0].GetUserId(), users[1].GetUserId()}}
+	failures := 0
+	err := c.WatchUserStatus(limited(t), request, func(update *userv1.UserStatusUpdate) error {
+		if update.GetError() != nil {
+			failures++
+			return nil
+		}
+		_, err := c.DeleteUser(limited(t), update.GetUserId())
+		return err
+	})
+	if err != nil || failures != len(users) {
+		t.Errorf("WatchUserStatus() = %v after %d failures, want nil after %d", err, failures, len(users))
+	}
+}
