@@ -66,6 +66,7 @@ func (w *writer) Delete(cur *user.User) error {
 	if err != nil {
 		return err
 	}
+	w.store.users.remove(cur.ID)
 	if err := w.deleteUser.exec(cur.ID); err != nil {
 		return err
 	}
@@ -85,6 +86,7 @@ func (w *writer) Update(cur, next *user.User, keys user.Keys) error {
 	if err != nil {
 		return err
 	}
+	w.store.users.remove(cur.ID)
 	if next.Equal(cur, rareColumns) {
 		err = w.updateUser.exec(columnValues(updateColumns, next, cur.ID)...)
 	} else {

@@ -59,6 +59,7 @@ type Store struct {
 	pool      *pool
 	heavy     *processors
 	writer    *writer
+	users     *userCache
 	integrity *integrity
 	head      atomic.Pointer[user.Head]
 	first     atomic.Int64            // position of the oldest retained row
@@ -98,7 +99,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", name, err)
 	}
-	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock, disk: disk{path: opts.Path, db: lock.file}, heavy: newProcessors()}
+	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), lock: lock, disk: disk{path: opts.Path, db: lock.file}, heavy: newProcessors(), users: newUserCache()}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", name, translate(s.disk.diagnose(err))), lock.discard())
 	}
@@ -256,6 +257,7 @@ func (s *Store) Close() error {
 	if !s.queue.Close() {
 		return nil
 	}
+	s.users.close()
 	s.integrity.close()
 	errs := []error{s.pool.close()}
 	if s.ReadOnly() == nil {

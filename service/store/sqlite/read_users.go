@@ -22,7 +22,11 @@ func (s *stmt) oneUser(arg driver.Value) (*user.User, error) {
 
 // Get implements user.Store.
 func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
-	return read(ctx, s.pool, func(r *reader) (*user.User, error) {
+	cached, transactions := s.users.get(id)
+	if cached != nil {
+		return cached, nil
+	}
+	u, err := read(ctx, s.pool, func(r *reader) (*user.User, error) {
 		u, err := r.get.oneUser(id)
 		if err != nil {
 			return nil, err
@@ -32,6 +36,10 @@ func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 		}
 		return u, nil
 	})
+	if err == nil {
+		s.users.add(u, transactions)
+	}
+	return u, err
 }
 
 // GetMany implements user.Store.

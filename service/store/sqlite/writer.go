@@ -109,6 +109,7 @@ func (s *Store) transaction(g *writeGroup, savepoints bool) error {
 		return err
 	}
 	w.begin(s.clock.Now())
+	defer s.users.endTransaction()
 	if err := w.beginTransaction(); err != nil {
 		for g.Take() { // fail with this one, not each after a lock timeout of its own
 		}

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -49,6 +51,41 @@ var readTests = map[string]func(*harness){
 				}
 			}
 		})
+	},
+	"reads of a user never go back": func(h *harness) {
+		id := h.create("ada").ID
+		var acknowledged atomic.Int64
+		var writes sync.WaitGroup
+		var done atomic.Bool
+		writes.Go(func() {
+			defer done.Store(true)
+			for i := range 150 {
+				r, err := h.apply(user.Change{Op: &user.SetStatus{ID: id, Status: user.StatusActive + user.Status(1+i)%2}})
+				if err != nil {
+					h.Error(err)
+					return
+				}
+				acknowledged.Store(r.User.Version)
+			}
+		})
+		runConcurrently(4, func(reader int) {
+			for last, i := int64(0), reader; !done.Load(); i++ {
+				least := max(last, acknowledged.Load())
+				u, err := h.store.Get(h.ctx(), id)
+				if i%2 == 0 {
+					var users []*user.User
+					if users, err = h.store.GetMany(h.ctx(), []int64{id}); err == nil {
+						u = users[0]
+					}
+				}
+				if err != nil || u.Version < least {
+					h.Errorf("got %+v, %v, want version %d or later", u, err, least)
+					return
+				}
+				last = u.Version
+			}
+		})
+		writes.Wait()
 	},
 	"callers may modify returned users and rows": func(h *harness) {
 		change := user.Change{Op: h.createWithAllFields(), IdempotencyKey: idempotencyKey("1")}
