@@ -142,11 +142,14 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	}
 	indexing := &lateBar{to: to, unit: "users indexed"}
 	opening := server.NewOpening(c.Config, sockets.admin, metrics, log)
-	store, storage, err := server.OpenStore(ctx, all.Store, c.TrustClock, func(done, total int) {
-		extendStart()
-		indexing.set(done, total)
-		opening.Indexing(ctx, done, total)
-	}, log, metrics)
+	store, storage, err := server.OpenStore(ctx, server.StoreOptions{
+		Address: all.Store, Replica: c.StoreReplica, TrustClock: c.TrustClock, Logger: log, Metrics: metrics,
+		Indexing: func(done, total int) {
+			extendStart()
+			indexing.set(done, total)
+			opening.Indexing(ctx, done, total)
+		},
+	})
 	indexing.end()
 	adminListener := opening.End()
 	if err != nil {

@@ -32,23 +32,30 @@ type nodes struct {
 func startNodes(t *testing.T) *nodes {
 	t.Helper()
 	n := &nodes{acked: make(map[string]int64)}
-	var err error
-	if n.database, err = pgtest.NewServer(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.database.Remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := n.database.Start(); err != nil {
-		t.Fatal(err)
-	}
+	database, err := pgtest.NewServer()
+	n.database = startDatabase(t, database, err)
 	for range 2 {
 		p := program{dir: t.TempDir(), flags: []string{"--store", n.database.URL()}}.start(t)
 		n.processes, n.clients = append(n.processes, p), append(n.clients, p.client(t, 1<<20))
 	}
 	return n
+}
+
+// startDatabase starts a database until the end of the test.
+func startDatabase(t *testing.T, database *pgtest.Server, err error) *pgtest.Server {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := database.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := database.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return database
 }
 
 // create creates a user on a node. While the outcome is unknown it repeats the request, on the other node in turn.

@@ -96,7 +96,7 @@ func newServer(ctx context.Context, dir string, request *conformancev1.ServerCom
 	}
 	log := slog.New(telemetry.Sanitize(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "conformance"})
-	store, storage, err := server.OpenStore(ctx, "sqlite:"+filepath.Join(dir, "users.db"), false, nil, log, metrics)
+	store, storage, err := server.OpenStore(ctx, server.StoreOptions{Address: "sqlite:" + filepath.Join(dir, "users.db"), Logger: log, Metrics: metrics})
 	if err != nil {
 		return nil, err
 	}

@@ -46,6 +46,7 @@ type Config struct {
 	DrainWait       time.Duration `group:"Shutdown:" default:"0s" help:"Time to keep serving as not ready before the shutdown, for load balancers."`
 	ShutdownTimeout time.Duration `group:"Shutdown:" default:"15s" help:"Timeout of the shutdown after --drain-wait."`
 
+	StoreReplica     string        `group:"Data:" placeholder:"URL" help:"Streaming replica of a PostgreSQL store, read while it has reached the position of this node: postgres://…"`
 	Retention        time.Duration `group:"Data:" default:"720h" help:"Time until a deleted user is purged."`
 	LogRetention     time.Duration `group:"Data:" default:"0s" help:"Age at which log rows are deleted, at least 24h; 0: never."`
 	TrustClock       bool          `group:"Data:" help:"Trust the system clock at start even if it differs from the time recorded in the store."`
@@ -88,6 +89,7 @@ func (c *Config) Validate() error {
 		inRange("stall-timeout", c.StallTimeout, 100*time.Millisecond, time.Hour),
 		inRange("drain-wait", c.DrainWait, 0, time.Hour),
 		inRange("shutdown-timeout", c.ShutdownTimeout, 0, time.Hour),
+		ValidateReplica(c.StoreReplica),
 		inRange("retention", c.Retention, 0, 100*365*24*time.Hour),
 		c.validateLogRetention(),
 	)

@@ -62,7 +62,7 @@ func serve(ctx context.Context) (address string, stopped <-chan error) {
 		panic(err)
 	}
 	log, metrics := slog.New(slog.DiscardHandler), telemetry.NewMetrics(telemetry.Build{})
-	store, storage, err := server.OpenStore(ctx, "sqlite:"+filepath.Join(dir, "users.db"), false, nil, log, metrics)
+	store, storage, err := server.OpenStore(ctx, server.StoreOptions{Address: "sqlite:" + filepath.Join(dir, "users.db"), Logger: log, Metrics: metrics})
 	if err != nil {
 		panic(err)
 	}

@@ -42,6 +42,20 @@ func ValidateStore(address string) error {
 	return err
 }
 
+// ValidateReplica returns an error for an invalid URL of a replica. Empty is valid: there is none.
+func ValidateReplica(address string) error {
+	if address == "" {
+		return nil
+	}
+	if !isPostgres(address) {
+		return errors.New("--store-replica: expected postgres://…")
+	}
+	if err := postgres.CheckURL(address); err != nil {
+		return fmt.Errorf("--store-replica: %w", err)
+	}
+	return nil
+}
+
 func isPostgres(address string) bool {
 	kind, _, _ := strings.Cut(address, "://")
 	return kind == "postgres" || kind == "postgresql"
@@ -78,26 +92,46 @@ type Storage struct {
 	Clock func() clock.Status
 }
 
-// OpenStore opens the store at the address and observes its commits in metrics. With trustClock the
-// system clock is trusted from the start. indexing is called while the index of an older store is built; see
-// sqlite.Options.
-func OpenStore(ctx context.Context, address string, trustClock bool, indexing func(done, total int), log *slog.Logger, metrics *telemetry.Metrics) (user.Store, Storage, error) {
-	if err := ValidateStore(address); err != nil {
+// StoreOptions configures OpenStore.
+type StoreOptions struct {
+	Address    string // sqlite:PATH or postgres://…
+	Replica    string // postgres://… of a streaming replica, which is read while it has reached the head; empty: none
+	TrustClock bool   // trust the system clock from the start
+	// Indexing is called while the index of an older store is built; see sqlite.Options.
+	Indexing func(done, total int)
+	Logger   *slog.Logger
+	Metrics  *telemetry.Metrics // observes reads and commits
+}
+
+func (o *StoreOptions) validate() error {
+	if err := ValidateStore(o.Address); err != nil {
+		return err
+	}
+	if o.Replica != "" && !isPostgres(o.Address) {
+		return errors.New("--store-replica: expected with --store=postgres://…")
+	}
+	return ValidateReplica(o.Replica)
+}
+
+// OpenStore opens a store.
+func OpenStore(ctx context.Context, opts StoreOptions) (user.Store, Storage, error) {
+	if err := opts.validate(); err != nil {
 		return nil, Storage{}, err
 	}
+	log, metrics := opts.Logger, opts.Metrics
 	failing, onFailure := writeFailures()
-	if isPostgres(address) {
+	if isPostgres(opts.Address) {
 		return openPostgres(ctx, postgres.Options{
-			URL: address, Logger: log, TrustClock: trustClock, OnWriteFailure: onFailure,
-			OnCommit: func(c postgres.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) },
+			URL: opts.Address, ReplicaURL: opts.Replica, Logger: log, TrustClock: opts.TrustClock, OnWriteFailure: onFailure,
+			OnCommit: func(c postgres.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) }, OnRead: metrics.StoreRead,
 		}, failing)
 	}
-	path, err := StorePath(address)
+	path, err := StorePath(opts.Address)
 	if err != nil {
 		return nil, Storage{}, err
 	}
 	store, err := sqlite.Open(ctx, sqlite.Options{
-		Path: path, Logger: log, TrustClock: trustClock, OnIndexing: indexing, OnWriteFailure: onFailure,
+		Path: path, Logger: log, TrustClock: opts.TrustClock, OnIndexing: opts.Indexing, OnWriteFailure: onFailure,
 		OnCommit: func(c sqlite.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) },
 	})
 	if err != nil {

@@ -159,7 +159,9 @@ func (s *Server) start() {
 	ctx := context.Background()
 	log := slog.New(telemetry.Sanitize(s.options.log))
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: "test"})
-	store, storage, err := server.OpenStore(ctx, cmp.Or(s.options.address, "sqlite:"+s.options.path), false, nil, log, metrics)
+	store, storage, err := server.OpenStore(ctx, server.StoreOptions{
+		Address: cmp.Or(s.options.address, "sqlite:"+s.options.path), Logger: log, Metrics: metrics,
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -42,6 +42,7 @@ type Metrics struct {
 	commitSync           prometheus.Histogram
 	authFailures         labeledCounter
 	rejected             labeledCounter
+	storeReads           labeledCounter
 	housekeepingItems    labeledCounter
 	housekeepingFailures labeledCounter
 	housekeepingSuccess  *prometheus.GaugeVec
@@ -80,6 +81,7 @@ func NewMetrics(build Build) *Metrics {
 	m.authFailures = m.labeledCounter("userd_authentication_failures_total", "Total number of requests with rejected credentials, by reason.", "reason")
 	m.rejected = m.labeledCounter("userd_requests_rejected_total", "Total number of requests and messages rejected by a limit before a handler, by ErrorReason.",
 		"reason", "MESSAGE_TOO_LARGE", "RATE_LIMITED", "OVERLOADED", "HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED")
+	m.storeReads = m.labeledCounter("userd_store_reads_total", "Total number of reads of a PostgreSQL store, by the database that was read.", "source", "primary", "replica")
 	m.housekeepingItems = m.labeledCounter("userd_housekeeping_items_total", "Total number of purged users, expired request ids and pruned log rows, by step.", "step", steps...)
 	m.housekeepingFailures = m.labeledCounter("userd_housekeeping_failures_total", "Total number of failed housekeeping steps.", "step", steps...)
 	m.requests = m.httpCounters("userd_http_requests_total",
@@ -138,6 +140,9 @@ func (m *Metrics) AuthenticationFailed(cause string) { m.authFailures.of(cause).
 // RequestRejected counts a request or stream message rejected by a limit, by ErrorReason.
 // Rejections by interceptors and handlers are counted in userd_errors_total.
 func (m *Metrics) RequestRejected(reason string) { m.rejected.of(reason).Inc() }
+
+// StoreRead counts a read of a PostgreSQL store by its source, primary or replica.
+func (m *Metrics) StoreRead(source string) { m.storeReads.of(source).Inc() }
 
 // HousekeepingDone records the end of a housekeeping step at now: the number of items, or its
 // error.

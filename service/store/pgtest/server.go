@@ -23,6 +23,8 @@ const (
 
 // Server is a private server. Its methods are not safe for concurrent use.
 type Server struct {
+	Settings []string // further arguments of postgres; must not be modified while it runs
+
 	dir      string // data, and the socket
 	programs string // folder of postgres and initdb
 
@@ -33,6 +35,16 @@ type Server struct {
 
 // NewServer creates the files of a server, with initdb.
 func NewServer() (*Server, error) {
+	return newServer("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+}
+
+// NewReplica creates the files of a streaming replica of a running server, with pg_basebackup.
+func (s *Server) NewReplica() (*Server, error) {
+	return newServer("pg_basebackup", "-h", s.dir, "-U", "postgres", "-c", "fast", "-X", "stream", "-R", "--no-sync")
+}
+
+// newServer creates the files of a server with a program.
+func newServer(program string, args ...string) (*Server, error) {
 	programs, err := findPrograms()
 	if err != nil {
 		return nil, err
@@ -42,21 +54,21 @@ func NewServer() (*Server, error) {
 		return nil, err
 	}
 	s := &Server{dir: dir, programs: programs}
-	if err := s.initialize(); err != nil {
+	if err := s.run(program, append(args, "-D", s.data())...); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return s, nil
 }
 
-func (s *Server) initialize() error {
+// run runs a program of the server as its user, who is made the owner of the folder.
+func (s *Server) run(program string, args ...string) error {
 	if err := giveToServer(s.dir); err != nil {
 		return err
 	}
-	//nolint:gosec,noctx // an installed program; bounded by the timeout of the tests
-	initdb := exec.Command(filepath.Join(s.programs, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-	initdb.Dir, initdb.SysProcAttr = s.dir, asServer()
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w\n%s", err, out)
+	command := exec.Command(filepath.Join(s.programs, program), args...) //nolint:gosec,noctx // an installed program; bounded by the timeout of the tests
+	command.Dir, command.SysProcAttr = s.dir, asServer()
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", program, err, out)
 	}
 	return nil
 }
@@ -72,8 +84,8 @@ func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") 
 // Start starts the server and waits until it accepts connections.
 func (s *Server) Start() error {
 	//nolint:gosec,noctx // an installed program; ended by Stop
-	process := exec.Command(filepath.Join(s.programs, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=",
-		"-c", "max_connections=300", "-c", "shared_buffers=128MB", "-c", "fsync=on", "-c", "log_min_messages=log")
+	process := exec.Command(filepath.Join(s.programs, "postgres"), append([]string{"-D", s.data(), "-k", s.dir, "-c", "listen_addresses=",
+		"-c", "max_connections=300", "-c", "shared_buffers=128MB", "-c", "fsync=on", "-c", "log_min_messages=log"}, s.Settings...)...)
 	process.Dir, process.SysProcAttr = s.dir, asServer()
 	messages, err := process.StderrPipe()
 	if err != nil {
@@ -86,7 +98,7 @@ func (s *Server) Start() error {
 		err := process.Start()
 		started <- err
 		if err == nil {
-			s.output.read(messages, "ready to accept connections", ready)
+			s.output.read(messages, "ready to accept ", ready) // connections, or read-only connections
 			s.ended <- process.Wait()
 		}
 		runtime.UnlockOSThread()
@@ -115,6 +127,9 @@ func (s *Server) Remove() error { return errors.Join(s.Stop(), os.RemoveAll(s.di
 // Kill ends the server without a checkpoint, as a crash does.
 func (s *Server) Kill() error { return s.end(syscall.SIGQUIT) }
 
+// KillPostmaster kills the first process of the server. The others end when they notice it.
+func (s *Server) KillPostmaster() error { return s.end(syscall.SIGKILL) }
+
 func (s *Server) end(signal os.Signal) error {
 	if s.process == nil {
 		return nil
@@ -126,7 +141,7 @@ func (s *Server) end(signal os.Signal) error {
 	}
 	select {
 	case err := <-s.ended:
-		if signal == syscall.SIGQUIT {
+		if signal != syscall.SIGINT {
 			err = nil // the exit status is not 0
 		}
 		return err

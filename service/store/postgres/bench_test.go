@@ -74,7 +74,7 @@ func benchmarkCreate(b *testing.B, latency time.Duration, nodes, callers int) {
 // delayed returns the URL of a proxy that delays what the database sends.
 func delayed(b *testing.B, url string, latency time.Duration) string {
 	b.Helper()
-	network, address, target := proxied(b, url)
+	network, address, target := pgtest.Proxied(b, url)
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // of a benchmark
 	if err != nil {
 		b.Fatal(err)

@@ -113,8 +113,10 @@ func (l *lister) orderChunk(ctx context.Context, want int) (users []listed, last
 		direction = 1
 	}
 	statement := userSelect + listQueries[l.Query.Order][direction]
-	bytes, cut := 0, false
+	cut := false
 	collect := func(rows pgx.Rows) error {
+		bytes := 0
+		users, cut = nil, false
 		return eachUser(rows, func(u *user.User, keys user.Keys, size int) {
 			if cut = cut || bytes >= chunkBytes; !cut {
 				bytes += size
@@ -126,12 +128,10 @@ func (l *lister) orderChunk(ctx context.Context, want int) (users []listed, last
 		err = l.store.query(ctx, collect, statement, append(l.bounds(), want)...)
 		return users, !cut && len(users) < want, 0, err
 	}
-	b := &pgx.Batch{}
-	b.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-	b.Queue("SELECT position FROM meta").QueryRow(func(row pgx.Row) error { return row.Scan(&head) })
-	b.Queue(statement, append(l.bounds(), want)...).Query(collect)
-	b.Queue("COMMIT")
-	err = readError(ctx, l.store.pool.SendBatch(ctx, b).Close())
+	err = l.store.read(ctx, true, func(b *pgx.Batch) {
+		b.Queue(selectPosition).QueryRow(func(row pgx.Row) error { return row.Scan(&head) })
+		b.Queue(statement, append(l.bounds(), want)...).Query(collect)
+	})
 	return users, !cut && len(users) < want, head, err
 }
 

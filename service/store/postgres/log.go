@@ -58,38 +58,63 @@ func (s *Store) Log(ctx context.Context, query user.LogQuery) (user.LogPage, err
 // logChunk reads the next rows. It reads one row more than it may scan, to detect the end.
 func (s *Store) logChunk(ctx context.Context, l *page.Log) (last bool, err error) {
 	want := min(l.Left+1, chunkRows)
-	got, bytes, full, query := 0, 0, false, l.Query
+	query := l.Query
 	statement, args := logStatement(&query, want)
-	b := &pgx.Batch{}
-	b.Queue(statement, args...).Query(func(rows pgx.Rows) error {
-		return eachRow(rows, func(row user.Activity, details []byte) (err error) {
-			if full = full || l.Full(); full || bytes >= chunkBytes {
-				return nil
-			}
-			got++
-			bytes += len(details)
-			if l.Selects(row.Action) {
-				row.Details, err = encoding.DecodeMap(details)
-				l.Append(row)
-			}
-			l.Reach(row.Position)
-			return err
-		})
-	})
+	var rows []logRow
+	var cut bool
 	var first int64
-	b.Queue("SELECT first FROM meta").QueryRow(func(row pgx.Row) error { return row.Scan(&first) })
-	if err := readError(ctx, s.pool.SendBatch(ctx, b).Close()); err != nil {
+	err = s.read(ctx, false, func(b *pgx.Batch) {
+		b.Queue(statement, args...).Query(func(read pgx.Rows) error {
+			bytes := 0
+			rows, cut = nil, false
+			return eachRow(read, func(row user.Activity, details []byte) error {
+				if cut = cut || bytes >= chunkBytes; !cut {
+					bytes += len(details)
+					rows = append(rows, logRow{row, details})
+				}
+				return nil
+			})
+		})
+		b.Queue("SELECT first FROM meta").QueryRow(func(row pgx.Row) error { return row.Scan(&first) })
+	})
+	if err != nil {
 		return false, err
 	}
 	advance(&s.first, first)
-	if err := s.checkRetained(&query); err != nil || full {
-		return full, err
+	if err := s.checkRetained(&query); err != nil {
+		return false, err
 	}
-	if got == want || bytes >= chunkBytes {
+	for i := range rows {
+		if l.Full() {
+			return true, nil
+		}
+		if err := rows[i].appendTo(l); err != nil {
+			return false, err
+		}
+	}
+	if len(rows) == want || cut {
 		return false, nil
 	}
 	l.End()
 	return true, nil
+}
+
+// logRow is a row with its encoded details.
+type logRow struct {
+	row     user.Activity
+	details []byte
+}
+
+// appendTo appends the row to a page, if that selects it.
+func (r *logRow) appendTo(l *page.Log) (err error) {
+	if l.Selects(r.row.Action) {
+		if r.row.Details, err = encoding.DecodeMap(r.details); err != nil {
+			return err
+		}
+		l.Append(r.row)
+	}
+	l.Reach(r.row.Position)
+	return nil
 }
 
 func logStatement(query *user.LogQuery, limit int) (statement string, args []any) {

@@ -332,15 +332,15 @@ func TestDuplicateRequestsOnNodes(t *testing.T) {
 func TestLostConnections(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	p := newProxy(t, url)
-	defer p.close() // before the store, which would wait for the connections
-	cutOff := openNode(t, Options{URL: p.url, pollInterval: 20 * time.Millisecond, catchUpTimeout: 500 * time.Millisecond})
+	p := pgtest.NewProxy(t, url)
+	defer p.Close() // before the store, which would wait for the connections
+	cutOff := openNode(t, Options{URL: p.URL, pollInterval: 20 * time.Millisecond, catchUpTimeout: 500 * time.Millisecond})
 	other := openNode(t, Options{URL: url})
 	if _, err := cutOff.create(t.Context(), "anna", 0); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		p.freeze()
+		p.Freeze()
 		r, err := other.create(t.Context(), fmt.Sprint("berta", i), 0)
 		if err != nil {
 			t.Fatal(err)

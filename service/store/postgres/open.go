@@ -35,6 +35,10 @@ type Options struct {
 	OnCommit func(CommitStats)
 	// OnWriteFailure is called when writes, or the reads of the commits of other nodes, start to fail. It must not block.
 	OnWriteFailure func()
+	// ReplicaURL is that of a streaming replica, which is read while it has reached the head of this node.
+	ReplicaURL string
+	// OnRead is called for each read with the database that it reads. It must not block.
+	OnRead func(source string)
 	// NoListen uses no notifications, for databases that have none: other nodes are polled.
 	NoListen bool
 
@@ -52,6 +56,12 @@ type CommitStats struct {
 	Changes int           // number of changes in the transaction
 	Sync    time.Duration // duration of the last round trip, which writes and commits
 }
+
+// Sources of reads.
+const (
+	ReadPrimary = "primary"
+	ReadReplica = "replica"
+)
 
 const (
 	// maxConns limits the connections of the pool, unless the URL has pool_max_conns.
@@ -77,6 +87,7 @@ type Store struct {
 	epoch   string
 	ids     *user.IDs
 	pool    *pgxpool.Pool
+	replica *replica // nil: none
 	clock   *clock.Monitor
 	queue   *group.Queue[*tx]
 	scans   *slots
@@ -107,6 +118,9 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	if opts.OnWriteFailure == nil {
 		opts.OnWriteFailure = func() {}
+	}
+	if opts.OnRead == nil {
+		opts.OnRead = func(string) {}
 	}
 	if opts.pollInterval == 0 {
 		opts.pollInterval = pollInterval
@@ -164,6 +178,9 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 		return err
 	}
 	s.epoch = head.Epoch
+	if s.replica, err = openReplica(ctx, s.opts.ReplicaURL, s.pool, s.opts.Logger); err != nil {
+		return err
+	}
 	s.process = uuid.NewString()
 	s.clock = clock.New(s.opts.Clock, clock.Checkpoint{Time: kept}, s.opts.TrustClock, s.opts.Logger)
 	s.feed = &feed{pool: s.pool, log: s.opts.Logger, first: &s.first, onFailure: s.opts.OnWriteFailure, timeout: cmp.Or(s.opts.catchUpTimeout, catchUpTimeout), ownFrom: noOwn}
@@ -174,6 +191,9 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 	go s.queue.Run(s.write) //nolint:contextcheck,nolintlint // outlives ctx
 	wake := make(chan struct{}, 1)
 	s.running.Go(func() { s.feed.follow(s.closing, wake, s.opts.pollInterval) })
+	if s.replica != nil {
+		s.running.Go(func() { s.replica.watch(s.closing, func() int64 { return s.feed.head.Load().Position }) })
+	}
 	if !s.opts.NoListen {
 		s.running.Go(func() { s.feed.listen(s.closing, config, wake) })
 	}
@@ -235,6 +255,7 @@ func (s *Store) Close() error {
 	}
 	s.stop()
 	s.running.Wait()
+	s.replica.close()
 	s.pool.Close()
 	return nil
 }

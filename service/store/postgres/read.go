@@ -18,15 +18,36 @@ const (
 	shortRead = 16
 )
 
-// query runs a query and passes its rows to scan, which must close them.
+// query runs a query and passes its rows to scan, which must close them. See read.
 func (s *Store) query(ctx context.Context, scan func(pgx.Rows) error, query string, args ...any) error {
+	return s.read(ctx, false, func(b *pgx.Batch) { b.Queue(query, args...).Query(scan) })
+}
+
+// read runs the queries of queue in one round trip, as of one instant if snapshot is set. It reads the replica if that has
+// reached the head, else the primary. If the replica fails, the functions that read the rows are called again with those
+// of the primary.
+func (s *Store) read(ctx context.Context, snapshot bool, queue func(*pgx.Batch)) error {
 	slot := fair.FromContext(ctx)
 	defer slot.Resume(slot.Release())
-	rows, err := s.pool.Query(ctx, query, args...)
-	if err == nil {
-		err = scan(rows)
+	if s.replica.read(ctx, s.feed.head.Load().Position, snapshot, queue) {
+		s.opts.OnRead(ReadReplica)
+		return nil
 	}
-	return readError(ctx, err)
+	s.opts.OnRead(ReadPrimary)
+	return readError(ctx, s.pool.SendBatch(ctx, newRead(snapshot, queue)).Close())
+}
+
+// newRead returns a batch of the queries of each function in queue.
+func newRead(snapshot bool, queue ...func(*pgx.Batch)) *pgx.Batch {
+	b := &pgx.Batch{}
+	if snapshot {
+		b.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+		defer b.Queue("COMMIT")
+	}
+	for _, q := range queue {
+		q(b)
+	}
+	return b
 }
 
 // scan runs chunk in a slot of the scans.
