@@ -133,7 +133,7 @@ func TestValidateStore(t *testing.T) {
 			t.Errorf("ValidateStore(%q) = %v, want no error", address, err)
 		}
 	}
-	for _, address := range []string{"", "x.db", "mysql://host/db", "postgres://user:secret@host:port/db", "postgres://user:secret@host/db?pool_max_conns=x"} {
+	for _, address := range []string{"", "x.db", "mysql://host/db", "postgres://user:secret@host:port/db", "postgres://user:secret@host/db?pool_max_conns=x", "postgres://user:secret@host/db?pool_max_conns=5"} {
 		if err := server.ValidateStore(address); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("ValidateStore(%q) = %v, want an error without the password", address, err)
 		}

@@ -21,6 +21,7 @@ const (
 	diskFull             = "53100"
 	readOnlyTransaction  = "25006"
 	idleTimeout          = "25P03" // of a transaction
+	lockTimeout          = "55P03"
 
 	classConnection  = "08"
 	classResources   = "53"
@@ -89,7 +90,7 @@ func isStoreError(err error) bool {
 	case classResources, classSystemError:
 		return true
 	}
-	return state == readOnlyTransaction
+	return state == readOnlyTransaction || state == lockTimeout
 }
 
 // translate converts errors of the database to *user.Error where one exists. It returns others as they are.
@@ -104,7 +105,7 @@ func translate(err error) error {
 	switch {
 	case state == diskFull:
 		return user.NewStoreFullError()
-	case isDisconnect(err), errors.Is(err, errNotCommitted), state == readOnlyTransaction, isConflict(err),
+	case isDisconnect(err), errors.Is(err, errNotCommitted), state == readOnlyTransaction, state == lockTimeout, isConflict(err),
 		strings.HasPrefix(state, classResources), strings.HasPrefix(state, classSystemError),
 		errors.As(err, new(*pgconn.ConnectError)), errors.Is(err, puddle.ErrClosedPool), errors.Is(err, context.DeadlineExceeded):
 		return user.NewStoreUnavailableError()

@@ -215,6 +215,23 @@ func execute(t *testing.T, url, statement string) {
 	}
 }
 
+// lockUsers locks the table of users, for reads too, until unlock is called.
+func lockUsers(t *testing.T, url string) (unlock func()) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := conn.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // The state of the transaction in the database decides the outcome of a commit whose response was lost.
 func TestLostResponse(t *testing.T) {
 	url := pgtest.Database(t)

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +43,7 @@ type Options struct {
 	// pollInterval, catchUpTimeout and group override constants in tests, inject injects faults.
 	pollInterval   time.Duration
 	catchUpTimeout time.Duration
+	readTimeout    time.Duration
 	group          group.Options
 	inject         func(point string) error
 	// bareSequence plants a fault: positions are those of a sequence.
@@ -63,40 +62,25 @@ const (
 	ReadReplica = "replica"
 )
 
-const (
-	// maxConns limits the connections of the pool, unless the URL has pool_max_conns.
-	maxConns = 16
-	// connectTimeout bounds the attempt to connect, unless the URL has connect_timeout.
-	connectTimeout = 5 * time.Second
-)
-
-// Parameters of the connections, unless the URL has them. A node that is cut off from the database must not hold the
-// counter row for long. Each query has an index in its order; the planner must not read and sort the table instead, as
-// it does before it has statistics.
-var runtimeParams = map[string]string{
-	"application_name":                    "userd",
-	"idle_in_transaction_session_timeout": "5000",
-	"enable_seqscan":                      "off",
-	"enable_bitmapscan":                   "off",
-	"jit":                                 "off", // the cost of a scan that cannot be avoided would start it
-}
-
 // Store implements user.Store in a PostgreSQL database. It is safe for concurrent use.
 type Store struct {
 	opts    Options
 	epoch   string
 	ids     *user.IDs
-	pool    *pgxpool.Pool
-	replica *replica // nil: none
+	pool    *pgxpool.Pool // for reads
+	writes  *pgxpool.Pool // for writes, and reads of the commits of other nodes
+	replica *replica      // nil: none
 	clock   *clock.Monitor
 	queue   *group.Queue[*tx]
 	scans   *slots
-	feed    *feed
-	first   atomic.Int64    // position of the oldest retained row, as last read
-	process string          // identifies this process in the database
-	closing context.Context //nolint:containedctx // ends background work
-	stop    context.CancelFunc
-	running sync.WaitGroup
+	// reading and background are the slots of reads with and without a caller, for which there are connections.
+	reading, background *slots
+	feed                *feed
+	first               atomic.Int64    // position of the oldest retained row, as last read
+	process             string          // identifies this process in the database
+	closing             context.Context //nolint:containedctx // ends background work
+	stop                context.CancelFunc
+	running             sync.WaitGroup
 
 	transactions atomic.Int64 // number of transactions that were begun
 	failures     int          // of the current series; used by the writer only
@@ -122,51 +106,21 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.OnRead == nil {
 		opts.OnRead = func(string) {}
 	}
-	if opts.pollInterval == 0 {
-		opts.pollInterval = pollInterval
-	}
+	opts.pollInterval = cmp.Or(opts.pollInterval, pollInterval)
+	opts.readTimeout = cmp.Or(opts.readTimeout, readTimeout)
 	config, err := parseURL(opts.URL)
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{opts: opts, ids: user.NewIDs(opts.Random), scans: newSlots(max(1, int(config.MaxConns)/4))}
-	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+	if err := s.connect(ctx, config); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if err := s.open(ctx, config.ConnConfig); err != nil {
-		s.pool.Close()
+		s.disconnect()
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	return s, nil
-}
-
-// CheckURL returns an error for an invalid URL of a database. The error does not contain its password.
-func CheckURL(address string) error {
-	_, err := parseURL(address)
-	return err
-}
-
-func parseURL(address string) (*pgxpool.Config, error) {
-	config, err := pgxpool.ParseConfig(address)
-	if err != nil {
-		return nil, err
-	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return nil, errors.New("invalid URL")
-	}
-	if !u.Query().Has("pool_max_conns") {
-		config.MaxConns = maxConns
-	}
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = connectTimeout
-	}
-	for name, value := range runtimeParams {
-		if _, given := config.ConnConfig.RuntimeParams[name]; !given {
-			config.ConnConfig.RuntimeParams[name] = value
-		}
-	}
-	return config, nil
 }
 
 func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
@@ -177,13 +131,14 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 	if err != nil {
 		return err
 	}
+	warnUnsafe(ctx, s.writes, s.opts.Logger)
 	s.epoch = head.Epoch
 	if s.replica, err = openReplica(ctx, s.opts.ReplicaURL, s.pool, s.opts.Logger); err != nil {
 		return err
 	}
 	s.process = uuid.NewString()
 	s.clock = clock.New(s.opts.Clock, clock.Checkpoint{Time: kept}, s.opts.TrustClock, s.opts.Logger)
-	s.feed = &feed{pool: s.pool, log: s.opts.Logger, first: &s.first, onFailure: s.opts.OnWriteFailure, timeout: cmp.Or(s.opts.catchUpTimeout, catchUpTimeout), ownFrom: noOwn}
+	s.feed = &feed{pool: s.writes, log: s.opts.Logger, first: &s.first, onFailure: s.opts.OnWriteFailure, timeout: cmp.Or(s.opts.catchUpTimeout, catchUpTimeout), ownFrom: noOwn}
 	s.feed.head.Store(&head)
 	s.queue = group.NewQueue[*tx](s.opts.group)
 	//nolint:contextcheck,nolintlint // the background work outlives ctx
@@ -255,7 +210,6 @@ func (s *Store) Close() error {
 	}
 	s.stop()
 	s.running.Wait()
-	s.replica.close()
-	s.pool.Close()
+	s.disconnect()
 	return nil
 }

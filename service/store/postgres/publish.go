@@ -26,6 +26,8 @@ const (
 	catchUpRows = 4096
 	// catchUpTimeout bounds the read of commits of other nodes: a server that was lost without a reset must not block it.
 	catchUpTimeout = 5 * time.Second
+	// slowRead is the duration of a read after which it is reported as failing.
+	slowRead = 500 * time.Millisecond
 	// listenPause is the pause before the connection of the notifications is opened again.
 	listenPause = time.Second
 )
@@ -39,7 +41,7 @@ type feed struct {
 	first *atomic.Int64             // position of the oldest retained row
 
 	timeout   time.Duration // of a read
-	onFailure func()        // called when reads start to fail
+	onFailure func()        // called when reads start to fail or are slow
 
 	mu      sync.Mutex
 	observe func(user.Commit)
@@ -115,6 +117,7 @@ func (f *feed) catchUp(ctx context.Context) error {
 		err := panics.Catch(func() error {
 			ctx, cancel := context.WithTimeout(ctx, f.timeout)
 			defer cancel()
+			defer time.AfterFunc(slowRead, f.onFailure).Stop()
 			rows, err := f.pool.Query(ctx, foreignRows, f.head.Load().Position, catchUpRows)
 			if err == nil {
 				changes, head, err = f.scanForeign(rows)

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,6 +17,8 @@ const (
 	chunkBytes = 256 << 10
 	// shortRead is the largest number of rows or IDs of a point read.
 	shortRead = 16
+	// readTimeout bounds a read, with the time until it has a connection.
+	readTimeout = 5 * time.Second
 )
 
 // query runs a query and passes its rows to scan, which must close them. See read.
@@ -34,7 +37,22 @@ func (s *Store) read(ctx context.Context, snapshot bool, queue func(*pgx.Batch))
 		return nil
 	}
 	s.opts.OnRead(ReadPrimary)
-	return readError(ctx, s.pool.SendBatch(ctx, newRead(snapshot, queue)).Close())
+	return readError(ctx, s.readPrimary(ctx, newRead(snapshot, queue)))
+}
+
+// readPrimary sends a batch to the primary. Callers get connections in turn.
+func (s *Store) readPrimary(ctx context.Context, b *pgx.Batch) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.opts.readTimeout, user.NewOverloadedError())
+	defer cancel()
+	slots := s.reading
+	if user.CallerFromContext(ctx) == "" {
+		slots = s.background
+	}
+	if err := slots.acquire(ctx); err != nil {
+		return err
+	}
+	defer slots.release()
+	return s.pool.SendBatch(ctx, b).Close()
 }
 
 // newRead returns a batch of the queries of each function in queue.

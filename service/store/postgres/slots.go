@@ -9,8 +9,7 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// slots bound the scans that read at the same time, so that point reads find a connection. They are granted to callers
-// round-robin.
+// slots bound the reads, and the scans of them, that run at the same time. They are granted to callers round-robin.
 type slots struct {
 	mu      sync.Mutex
 	free    int

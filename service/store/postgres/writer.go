@@ -122,6 +122,7 @@ func (s *Store) apply(parts []part) error {
 		case isDisconnect(err) && broken == 0:
 			broken++ // the pool had a connection that was lost, and has others probably
 			s.pool.Reset()
+			s.writes.Reset()
 		default:
 			return err
 		}
@@ -133,7 +134,7 @@ func (s *Store) apply(parts []part) error {
 func (s *Store) attempt(parts []part, checkIDs bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), transactionTimeout)
 	defer cancel()
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.writes.Acquire(ctx)
 	if err != nil {
 		return err
 	}
@@ -319,13 +320,18 @@ func (s *Store) resolve(number int64, cause error) error {
 	}
 }
 
-// lastCommitted returns the number of the last transaction that this process has committed, when none is in progress.
+// lastCommitted returns the number of the last transaction that this process has committed, when none is in progress. It
+// commits a write of its own after that transaction, so a synchronous standby has both.
 func (s *Store) lastCommitted(ctx context.Context) (number int64, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(t pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, s.writes, func(t pgx.Tx) error {
 		if _, err := t.Exec(ctx, "SELECT FROM meta FOR UPDATE"); err != nil {
 			return err
 		}
-		return t.QueryRow(ctx, "SELECT coalesce(max(number), 0) FROM writers WHERE process = $1", s.process).Scan(&number)
+		err := t.QueryRow(ctx, "UPDATE writers SET time = time WHERE process = $1 RETURNING number", s.process).Scan(&number)
+		if errors.Is(err, pgx.ErrNoRows) {
+			err = nil // it has committed none
+		}
+		return err
 	})
 	return number, err
 }
