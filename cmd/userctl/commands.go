@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -18,8 +19,11 @@ type console struct {
 
 // commands defines the command line.
 type commands struct {
-	connection `embed:"" group:"Connection"`
-	Output     string `short:"o" env:"USERCTL_OUTPUT" default:"table" enum:"table,json,ndjson,yaml" placeholder:"table|json|ndjson|yaml" help:"Output format: table, json, ndjson or yaml (default: table). With json, a stream has one object per line."`
+	settings `embed:"" group:"Connection"`
+	Context  string `group:"Connection" env:"USERCTL_CONTEXT" placeholder:"NAME" complete:"context" help:"Context of the configuration file (default: the current one, if no server is set). As a flag, it replaces the variables."`
+	Config   string `env:"USERCTL_CONFIG" placeholder:"FILE" help:"Configuration file (default: userctl/config.yaml in XDG_CONFIG_HOME or ~/.config)."`
+	Verbose  bool   `short:"v" help:"Log connections and retries to standard error."`
+	Output   string `short:"o" env:"USERCTL_OUTPUT" default:"table" enum:"table,json,ndjson,yaml" placeholder:"table|json|ndjson|yaml" help:"Output format: table, json, ndjson or yaml (default: table). With json, a stream has one object per line."`
 
 	Get        getCommand        `cmd:"" help:"Show users."`
 	List       listCommand       `cmd:"" help:"List or search users."`
@@ -35,11 +39,12 @@ type commands struct {
 	Import     importCommand     `cmd:"" help:"Create users from a CSV or NDJSON file."`
 	Export     exportCommand     `cmd:"" help:"Write users to a CSV or NDJSON file."`
 	Health     healthCommand     `cmd:"" help:"Show whether the servers are serving."`
+	Contexts   contextCommand    `cmd:"" name:"context" help:"Keep servers and credentials under names, in a configuration file."`
 }
 
 const description = `The command line of the user service.
 
-A user is given by id, e-mail address or username. The flags of the connection can also be set by environment variables: --server is USERCTL_SERVER.
+A user is given by id, e-mail address or username. The flags of the connection can also be set by environment variables: --server is USERCTL_SERVER. Flags are used before variables, and variables before the current context.
 
 Exit statuses:
 
@@ -52,15 +57,19 @@ Exit statuses:
   6    server unavailable or timed out
   130  interrupted`
 
-// run parses the arguments, runs the command and returns the exit status.
-func run(ctx context.Context, args []string, to console) int {
-	var all commands
-	parser, err := kong.New(&all,
+func newParser(ctx context.Context, all *commands, to console) (*kong.Kong, error) {
+	return kong.New(all,
 		kong.Name("userctl"), kong.Description(description),
 		kong.Writers(to.out, to.err), kong.Exit(to.exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
+}
+
+// run parses the arguments, runs the command and returns the exit status.
+func run(ctx context.Context, args []string, to console) int {
+	var all commands
+	parser, err := newParser(ctx, &all, to)
 	if err != nil {
 		_, _ = fmt.Fprintf(to.err, "userctl: %v\n", err)
 		return statusFailed
@@ -73,9 +82,17 @@ func run(ctx context.Context, args []string, to console) int {
 		_, _ = fmt.Fprintf(to.err, "userctl: %v\nRun userctl --help for usage.\n", err)
 		return statusUsage
 	}
-	s, err := newSession(&all, to) //nolint:contextcheck // the client lives until close
-	if err == nil {
-		err = command.Run(s)
+	var s *session
+	bound := errors.Join(
+		command.BindSingletonProvider(func() (_ *session, err error) { //nolint:contextcheck // the client lives until close
+			s, err = newSession(command, &all, to)
+			return s, err
+		}),
+		command.BindSingletonProvider(func() (*configFile, error) { return openConfig(all.Config) }))
+	if err = bound; err == nil {
+		err = command.Run(&all, to, newOutput(to.out, all.Output))
+	}
+	if s != nil {
 		s.close()
 	}
 	printError(to.err, err)

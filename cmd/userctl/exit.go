@@ -31,13 +31,16 @@ func (e usageError) Error() string { return e.text }
 
 func newUsageError(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
 
-// notFoundError is a failed lookup of a user by name.
-type notFoundError struct{ field, name string }
+// notFoundError is a failed lookup by name.
+type notFoundError struct{ text string }
 
 // Error implements error.
-func (e notFoundError) Error() string { return fmt.Sprintf("no user has the %s %q", e.field, e.name) }
+func (e notFoundError) Error() string { return e.text }
 
-func newNotFoundError(field, name string) error { return notFoundError{field, name} }
+// newNotFoundError returns the error of a lookup of a user.
+func newNotFoundError(field, name string) error {
+	return notFoundError{fmt.Sprintf("no user has the %s %q", field, name)}
+}
 
 // exitStatus returns the exit status for the error of a command.
 func exitStatus(err error) int {

@@ -8,47 +8,10 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/yourorg/userservice/client"
 )
-
-// defaultServer is used without --server.
-const defaultServer = "http://127.0.0.1:8080"
-
-// connection defines the flags of the connection.
-type connection struct {
-	Server    []string `env:"USERCTL_SERVER" short:"s" placeholder:"URL" help:"Servers of one store, comma-separated: http://, https://, dns+https://HOST:PORT or unix:/PATH (default: http://127.0.0.1:8080)."`
-	Token     string   `env:"USERCTL_TOKEN" placeholder:"TOKEN" help:"Bearer token. Other users of this machine can see flags; prefer the environment variable."`
-	TokenFile string   `env:"USERCTL_TOKEN_FILE" placeholder:"FILE" help:"File with the bearer token, read again each minute."`
-	CA        string   `env:"USERCTL_CA" name:"ca" placeholder:"FILE" help:"CA bundle (PEM) of the servers (default: that of the system)."`
-	Cert      string   `env:"USERCTL_CERT" placeholder:"FILE" help:"Client certificate (PEM)."`
-	Key       string   `env:"USERCTL_KEY" placeholder:"FILE" help:"Private key (PEM) of the client certificate."`
-	Verbose   bool     `short:"v" help:"Log connections and retries to standard error."`
-}
-
-// options returns the options of the client.
-func (c *connection) options(to console) ([]client.Option, error) {
-	var options []client.Option
-	switch {
-	case c.Token != "" && c.TokenFile != "":
-		return nil, newUsageError("--token and --token-file cannot be used together")
-	case c.Token != "":
-		options = append(options, client.WithTokens(client.StaticToken(c.Token)))
-	case c.TokenFile != "":
-		options = append(options, client.WithTokens(client.TokenFile(c.TokenFile)))
-	}
-	if c.CA != "" || c.Cert != "" || c.Key != "" {
-		settings, err := client.LoadTLS(c.CA, c.Cert, c.Key)
-		if err != nil {
-			return nil, newUsageError("load certificates: %v", err)
-		}
-		options = append(options, client.WithTLS(settings))
-	}
-	logger := slog.New(&interruptions{to.err})
-	if c.Verbose {
-		logger = slog.New(slog.NewTextHandler(to.err, nil))
-	}
-	return append(options, client.WithLogger(logger)), nil
-}
 
 // session has what commands share: the console, the client and the output.
 type session struct {
@@ -63,17 +26,24 @@ type session struct {
 	lines   *bufio.Reader // of in, for questions
 }
 
-func newSession(all *commands, to console) (*session, error) {
-	options, err := all.options(to)
+func newSession(command *kong.Context, all *commands, to console) (*session, error) {
+	if err := all.useContext(command, to.err); err != nil {
+		return nil, err
+	}
+	options, err := all.options()
 	if err != nil {
 		return nil, err
+	}
+	logger := slog.New(&interruptions{to.err})
+	if all.Verbose {
+		logger = slog.New(slog.NewTextHandler(to.err, nil))
 	}
 	servers := all.Server
 	if len(servers) == 0 {
 		servers = []string{defaultServer}
 	}
 	seen, conns := new(epoch), new(connections)
-	options = append(options, client.WithDialer(conns.dial))
+	options = append(options, client.WithLogger(logger), client.WithDialer(conns.dial))
 	c, err := client.New(servers, append(options, client.WithInterceptors(seen))...)
 	if err != nil {
 		return nil, newUsageError("--server: %v", err)

@@ -27,6 +27,8 @@ func TestTranscripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := servertest.Start(t)
+			config := filepath.Join(t.TempDir(), "config.yaml")
+			t.Setenv("USERCTL_CONFIG", config)
 			var got strings.Builder
 			for line := range strings.Lines(string(want)) {
 				command, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "$ ")
@@ -34,7 +36,7 @@ func TestTranscripts(t *testing.T) {
 					continue
 				}
 				r := userctl(t, s, splitArgs(command)...)
-				fmt.Fprintf(&got, "$ %s\n%s%s", command, r.out, r.err)
+				fmt.Fprintf(&got, "$ %s\n%s%s", command, r.out, strings.ReplaceAll(r.err, config, "<CONFIG>"))
 				if r.status != statusOK {
 					fmt.Fprintf(&got, "[exit status %d]\n", r.status)
 				}
