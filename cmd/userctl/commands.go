@@ -40,6 +40,7 @@ type commands struct {
 	Export     exportCommand     `cmd:"" help:"Write users to a CSV or NDJSON file."`
 	Health     healthCommand     `cmd:"" help:"Show whether the servers are serving."`
 	Contexts   contextCommand    `cmd:"" name:"context" help:"Keep servers and credentials under names, in a configuration file."`
+	Completion completionCommand `cmd:"" help:"Print the completion script of a shell."`
 }
 
 const description = `The command line of the user service.
@@ -76,6 +77,10 @@ func run(ctx context.Context, args []string, to console) int {
 	}
 	if len(args) > 0 && args[0] == "help" {
 		args = append(args[1:], "--help")
+	}
+	if len(args) > 0 && args[0] == completeCall {
+		printCandidates(to.out, parser.Model, args[1:])
+		return statusOK
 	}
 	command, err := parser.Parse(args)
 	if err != nil {

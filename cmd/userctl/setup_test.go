@@ -101,12 +101,18 @@ func (l *lines) String() string {
 // wait waits until the output contains a text.
 func (l *lines) wait(t *testing.T, text string) {
 	t.Helper()
+	l.waitFor(t, func(output string) bool { return strings.Contains(output, text) })
+}
+
+// waitFor waits until the output satisfies a condition.
+func (l *lines) waitFor(t *testing.T, complete func(string) bool) {
+	t.Helper()
 	timeout := time.After(time.Minute)
-	for !strings.Contains(l.String(), text) {
+	for !complete(l.String()) {
 		select {
 		case <-l.changed:
 		case <-timeout:
-			t.Fatalf("the output is %q, want one with %q", l.String(), text)
+			t.Fatalf("the output is incomplete: %q", l.String())
 		}
 	}
 }

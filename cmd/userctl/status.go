@@ -48,7 +48,7 @@ func (c *statusGetCommand) Run(ctx context.Context, s *session) error {
 // statusSetCommand is userctl status set.
 type statusSetCommand struct {
 	User   string `arg:"" help:"Id, e-mail address or username."`
-	Status string `arg:"" help:"active, inactive or suspended."`
+	Status string `arg:"" complete:"active,inactive,suspended" help:"active, inactive or suspended."`
 }
 
 // Run sets a status.

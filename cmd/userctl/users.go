@@ -40,7 +40,7 @@ func (c *getCommand) Run(ctx context.Context, s *session) error {
 type listCommand struct {
 	Filter      string `short:"f" help:"Filter (AIP-160), such as 'status = ACTIVE AND tags:\"vip\"'."`
 	Search      string `short:"q" help:"Text in any part of a username or an e-mail address, at least 3 letters."`
-	OrderBy     string `help:"Order: user_id, username, email, created_at, updated_at or last_activity_id, optionally with \" desc\"."`
+	OrderBy     string `complete:"user_id,username,email,created_at,updated_at,last_activity_id" help:"Order: user_id, username, email, created_at, updated_at or last_activity_id, optionally with \" desc\"."`
 	Limit       int    `default:"0" help:"Maximum number of users; 0: all."`
 	ShowDeleted bool   `help:"Include deleted users."`
 }

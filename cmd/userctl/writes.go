@@ -37,7 +37,7 @@ type updateCommand struct {
 	User           string            `arg:"" help:"Id, e-mail address or username."`
 	Username       *string           `help:"New username."`
 	Email          *string           `help:"New e-mail address."`
-	Status         *string           `help:"New status: active, inactive or suspended."`
+	Status         *string           `complete:"active,inactive,suspended" help:"New status: active, inactive or suspended."`
 	Tag            []string          `short:"t" sep:"none" help:"New tag; repeatable. All tags are replaced."`
 	NoTags         bool              `help:"Remove all tags."`
 	Metadata       map[string]string `short:"m" mapsep:"none" placeholder:"KEY=VALUE" help:"Metadata to set; repeatable. Other keys are kept."`
