@@ -78,7 +78,7 @@ func TestConnectionsDrain(t *testing.T) {
 	guard := transport.NewGuard(options())
 	defer guard.Close()
 	connections := transport.NewConnections()
-	server := transport.NewServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := newServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "response")
 	})), transport.ServerOptions{MaxConcurrentStreams: 10, Logger: options().Logger})
 	arrived := make(chan struct{}, 10)

@@ -37,7 +37,7 @@ func TestFrameLimitOverTLS(t *testing.T) {
 		OnClose: func(_ net.Addr, reason transport.CloseReason) { reasons <- reason },
 	})
 	version := make(chan uint16, 1)
-	server := transport.NewServer(transport.WithTLS(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server := newServer(transport.WithTLS(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		version <- r.TLS.Version
 	})), transport.ServerOptions{MaxConcurrentStreams: 10, Logger: slog.New(slog.DiscardHandler)})
 	server.ConnContext = transport.ConnContext
