@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
@@ -18,7 +17,7 @@ import (
 // log and gets a new epoch.
 func TestBackupDuringWrites(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	dir, restored := t.TempDir(), t.TempDir()
 	run := program{dir: dir}.start(t)
 	client := run.client(t, 1<<20)

@@ -93,10 +93,7 @@ func outliveNodes(t *testing.T, programs []program, options ...client.Option) er
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := c.GetUser(ctx, u.GetUserId())
-	if err != nil {
-		t.Fatal(err)
-	}
+	after := getUser(ctx, t, c, u.GetUserId())
 	if after.GetVersion() != 1+items || updated.Updated != items || created.Created != items {
 		return fmt.Errorf("version = %d, want %d; %+v, %+v, want %d each", after.GetVersion(), 1+items, updated, created, items)
 	}
@@ -112,6 +109,16 @@ func outliveNodes(t *testing.T, programs []program, options ...client.Option) er
 		return fmt.Errorf("mirror of %d users has %v, want %d and %v", mirror.Len(), copied, 1+items, after)
 	}
 	return found
+}
+
+// getUser repeats the call while a node starts, which may take longer than the client's attempts.
+func getUser(ctx context.Context, t *testing.T, c *client.Client, id int64) (u *userv1.User) {
+	t.Helper()
+	eventually(ctx, t, func(ctx context.Context) (err error) {
+		u, err = c.GetUser(ctx, id)
+		return err
+	})
+	return u
 }
 
 // followRows returns an error unless the rows have positions 1 to last. It calls end after each endRows rows.

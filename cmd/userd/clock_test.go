@@ -61,7 +61,7 @@ func (c *clockRig) restart(t *testing.T, off time.Duration) {
 	c.set(t, off)
 	c.process = c.start(t)
 	c.client = c.process.client(t, 1<<20)
-	eventually(within(t, time.Minute), t, func(ctx context.Context) error {
+	eventually(within(t, hangTimeout), t, func(ctx context.Context) error {
 		text := c.get(ctx, t, "/metrics")
 		for _, step := range []string{"purge", "expire"} {
 			if !strings.Contains(text, `userd_housekeeping_last_success_timestamp_seconds{step="`+step) ||
@@ -131,7 +131,7 @@ func TestWrongClock(t *testing.T) {
 		"two hours back": -2 * time.Hour, "64 years back": -64 * year,
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
+			ctx := within(t, hangTimeout)
 			c := startClockRig(t)
 			create := &userv1.CreateUserRequest{Username: "once", Email: "once@example.org", RequestId: uuid.NewString()}
 			first := c.create(ctx, t, create)
@@ -193,7 +193,7 @@ func (c *clockRig) mustDelete(ctx context.Context, t *testing.T, u *userv1.User)
 // due are then purged.
 func TestConfirmedClock(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	for name, confirm := range map[string]func(t *testing.T, c *clockRig){
 		"by flag": func(_ *testing.T, c *clockRig) { c.flags = append(c.flags, "--trust-clock") },
 		"by elapsed time": func(t *testing.T, c *clockRig) {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,7 +24,7 @@ func TestDrainHTTP1KeepAlive(t *testing.T) {
 	cert, key := authority.Server(t).Write(t, t.TempDir())
 	for scheme, flags := range map[string][]string{"http": nil, "https": {"--tls-cert", cert, "--tls-key", key}} {
 		t.Run(scheme, func(t *testing.T) {
-			ctx := within(t, time.Minute)
+			ctx := within(t, hangTimeout)
 			program := program{dir: t.TempDir(), flags: flags}
 			p := program.start(t)
 			run := &http1Run{url: scheme + "://" + p.addr, drainRun: drainRun{enough: make(chan struct{})}}

@@ -29,7 +29,7 @@ func TestDrainEndsAllStreams(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx := within(t, time.Minute)
+			ctx := within(t, hangTimeout)
 			p := program.start(t)
 			id := createOne(ctx, t, p)
 			if err := record(ctx, p.client(t, 1<<20), id, "test.noted", "the last row"); err != nil {

@@ -33,7 +33,7 @@ func TestDrainDoesNotWaitForSilentClients(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx := within(t, time.Minute)
+			ctx := within(t, hangTimeout)
 			p := program{dir: t.TempDir(), flags: []string{"--shutdown-timeout", shutdownTimeout.String()}}.start(t)
 			conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.addr)
 			if err != nil {
@@ -65,7 +65,7 @@ func postHeader(bytes int) string {
 func TestDrainWhileDiskHangs(t *testing.T) {
 	t.Parallel()
 	const shutdownTimeout = 3 * time.Second
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := &failureTest{admin: adminAddress()}
 	s.program = program{dir: t.TempDir(), flags: []string{"--admin-listen", s.admin, "--shutdown-timeout", shutdownTimeout.String()}}
 	s.restart(t)

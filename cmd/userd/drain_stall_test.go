@@ -18,6 +18,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
+	"github.com/yourorg/userservice/service/user"
 )
 
 // Stalled readers do not delay a drain: their streams are reset soon. Other streams end with
@@ -27,12 +28,12 @@ func TestDrainDoesNotWaitForStalledReaders(t *testing.T) {
 		"closed flow-control window": stallWindow, "unread connection": stallConnection,
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
+			ctx := within(t, hangTimeout)
 			p := program{dir: t.TempDir()}.start(t)
 			client := p.client(t, 1<<20)
 			id := createOne(ctx, t, p)
 			for range 3 {
-				if err := writeMegabytes(ctx, client, id); err != nil {
+				if err := writeRows(ctx, client, id, 1000); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -153,15 +154,19 @@ func (c *stalledConn) Close() error {
 	return c.Conn.Close()
 }
 
-// writeMegabytes writes incompressible log rows, more than connections buffer.
-func writeMegabytes(ctx context.Context, client userv1connect.UserServiceClient, id int64) error {
+// writeRows writes incompressible rows of 4 KiB each in one batch. They have few large values, because each value is indexed.
+func writeRows(ctx context.Context, client userv1connect.UserServiceClient, id int64, rows int) error {
 	req := &userv1.UpdateUsersRequest{}
-	for range 1000 { // rows of 4 KiB each
-		tags := make([]string, 40)
-		for i := range tags {
-			tags[i] = rand.Text() + rand.Text()
+	for range rows {
+		metadata := make(map[string]string)
+		for i := range 3 {
+			var value strings.Builder
+			for value.Len() < user.MaxMetadataValue-len(rand.Text()) {
+				value.WriteString(rand.Text())
+			}
+			metadata[fmt.Sprint("key", i)] = value.String()
 		}
-		req.Requests = append(req.Requests, &userv1.UpdateUserRequest{UserId: id, User: &userv1.User{Tags: tags}})
+		req.Requests = append(req.Requests, &userv1.UpdateUserRequest{UserId: id, User: &userv1.User{Metadata: metadata}})
 	}
 	_, err := client.UpdateUsers(ctx, req)
 	return err

@@ -49,7 +49,7 @@ const (
 
 func TestDrainUnderLoad(t *testing.T) {
 	const shutdownTimeout = 10 * time.Second
-	ctx := within(t, 90*time.Second)
+	ctx := within(t, hangTimeout)
 	program := program{dir: t.TempDir(), flags: []string{"--shutdown-timeout", shutdownTimeout.String()}}
 	run := &drainRun{process: program.start(t), enough: make(chan struct{})}
 	for range drainConnections {
@@ -247,7 +247,7 @@ func (r *drainRun) compare(ctx context.Context, t *testing.T, p *process) {
 
 // Open client streams end with SERVER_DRAINING.
 func TestDrainEndsClientStreams(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	p := program{dir: t.TempDir()}.start(t)
 	client := p.client(t, 1<<20)
 	id := createOne(ctx, t, p)
@@ -292,7 +292,7 @@ func TestDrainEndsClientStreams(t *testing.T) {
 
 // A second signal kills the process during a drain.
 func TestSecondSignalKills(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	p := program{dir: t.TempDir(), flags: []string{"--drain-wait", "1h"}}.start(t)
 	client := p.client(t, 1<<20)
 	id := createOne(ctx, t, p)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -68,7 +67,7 @@ func (d smallDisk) free(t *testing.T, bytes int64) {
 // On a full disk writes fail with STORE_FULL, reads succeed. Writes recover once there is space.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	disk := newSmallDisk(t)
 	s := startFailureTest(ctx, t, disk.dir)
 	writes := s.watch(ctx, writesName)
@@ -107,7 +106,7 @@ func TestFullDisk(t *testing.T) {
 // SQLite can create the WAL index, and writes once there is space.
 func TestRestartOnFullDisk(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	disk := newSmallDisk(t)
 	s := startFailureTest(ctx, t, disk.dir)
 	disk.fill(t)

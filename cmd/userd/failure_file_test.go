@@ -25,7 +25,7 @@ const databaseFile = "userservice.db"
 // A second process with the same file fails to start, and does not disturb the first.
 func TestSecondProcessFails(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startFailureTest(ctx, t, t.TempDir())
 	out := s.program.mustFail(ctx, t)
 	if !hasAll(out, []string{databaseFile, "locked by another process (pid"}) {
@@ -38,7 +38,7 @@ func TestSecondProcessFails(t *testing.T) {
 // While another process holds SQLite's write lock, writes fail with a retryable error.
 func TestLockedDatabase(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startFailureTest(ctx, t, t.TempDir())
 	writes := s.watch(ctx, writesName)
 	s.awaitServing(ctx, t, writes)
@@ -82,7 +82,7 @@ func lockDatabase(ctx context.Context, t *testing.T, path string) (unlock func()
 // A file with a damaged header is reported at start.
 func TestDamagedHeader(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	for name, damage := range map[string]struct {
 		from, to int64
 		says     []string
@@ -154,7 +154,7 @@ func usersLeaf(file []byte) (from, to int) {
 // start or later.
 func TestDamagedStoreIsNotReady(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := damagedPages(ctx, t, usersLeaf)
 	s.mustBeDamaged(ctx, t)
 	s.process.terminate(t)
@@ -209,7 +209,7 @@ func (s *failureTest) mustBeDamaged(ctx context.Context, t *testing.T) {
 // succeed once the disk can be read.
 func TestReadErrors(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startFailureTest(ctx, t, t.TempDir())
 	for range 200 {
 		s.mustCreate(ctx, t)
@@ -237,7 +237,7 @@ func TestReadErrors(t *testing.T) {
 // and userd check finds the damage.
 func TestDamagedPages(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := damagedPages(ctx, t, func(file []byte) (from, to int) { return len(file) / 2 &^ 4095, len(file) * 3 / 4 &^ 4095 })
 	readable, incident := 0, ""
 	for _, id := range s.acked {

@@ -3,13 +3,12 @@ package main_test
 import (
 	"strings"
 	"testing"
-	"time"
 )
 
 // The program does not start if it cannot sync the directory of a new database file.
 func TestDirectorySyncFails(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	for fault, starts := range map[string]bool{"EIO": false, "EINVAL": true, "EOPNOTSUPP": true} {
 		dir := t.TempDir()
 		p := program{dir: dir, wrap: []string{

@@ -17,7 +17,7 @@ import (
 // serving.
 func TestHungReads(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startFailureTest(ctx, t, t.TempDir())
 	for range 200 {
 		s.mustCreate(ctx, t)

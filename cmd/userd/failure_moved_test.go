@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -25,7 +24,7 @@ func TestFileRemovedOrReplaced(t *testing.T) {
 		"database truncated": func(path string) error { return os.Truncate(path, 8192) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
+			ctx := within(t, hangTimeout)
 			s := startFailureTest(ctx, t, t.TempDir())
 			writes := s.watch(ctx, writesName)
 			s.awaitServing(ctx, t, writes)

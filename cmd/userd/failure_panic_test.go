@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/status"
@@ -70,7 +69,7 @@ func (s *panicTest) mustBeUnaffected(ctx context.Context, t *testing.T) {
 
 // A panic in a handler fails that call only, with an incident, for each kind of call.
 func TestPanicInHandler(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startPanicTest(ctx, t, "panic-in-handler")
 	for _, c := range []struct {
 		kind, file string

@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -13,8 +14,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-
-	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
 // tracer injects failures into the system calls of a process with strace.
@@ -76,7 +75,7 @@ func (tr *tracer) detach() {
 // succeed.
 func TestFailedSync(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startFailureTest(ctx, t, t.TempDir())
 	writes := s.watch(ctx, writesName)
 	s.awaitServing(ctx, t, writes)
@@ -120,20 +119,21 @@ func TestFailedWrites(t *testing.T) {
 		"checkpoint writes fail": {"", "pwrite64:error=EIO:when=1+", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
+			ctx := within(t, hangTimeout)
 			s := startFailureTest(ctx, t, t.TempDir())
 			writes := s.watch(ctx, writesName)
 			s.awaitServing(ctx, t, writes)
+			if fault.file != "-wal" {
+				s.prepareLog(ctx, t)
+			}
 			tr := inject(t, s.process, "-P", filepath.Join(s.program.dir, databaseFile+fault.file),
 				"-e", "trace=pwrite64,ftruncate,fallocate", "-e", "inject="+fault.inject)
 			if fault.reason == "" {
-				for range 5 { // more than the 16 MiB after which the log is checkpointed
-					if err := writeMegabytes(ctx, s.client, s.acked[0]); err != nil {
-						t.Fatal(err)
-					}
+				if err := s.fillLog(ctx, 10); err != nil {
+					t.Fatal(err)
 				}
 				s.process.output.await(t, "WAL checkpoint failed")
-			} else if err := s.fillLog(ctx, 2500); err == nil || infoOf(err).GetReason() != fault.reason {
+			} else if err := s.fillLog(ctx, 10); err == nil || infoOf(err).GetReason() != fault.reason {
 				t.Fatalf("error = %v (%s), want %s", err, infoOf(err).GetReason(), fault.reason)
 			}
 			_ = s.create(ctx) // if rejected, it must not be in the log
@@ -152,37 +152,54 @@ func TestFailedWrites(t *testing.T) {
 // A failed sync of a checkpoint stops writes, too.
 func TestFailedCheckpointSync(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startFailureTest(ctx, t, t.TempDir())
-	inject(t, s.process, "-P", s.program.dir+"/userservice.db", "-e", "trace=fdatasync,fsync",
+	s.prepareLog(ctx, t)
+	inject(t, s.process, "-P", filepath.Join(s.program.dir, databaseFile), "-e", "trace=fdatasync,fsync",
 		"-e", "inject=fdatasync,fsync:error=EIO:when=1+")
-	err := s.fillLog(ctx, 20_000)
+	err := s.fillLog(ctx, 20)
 	mustBe(t, err, connect.CodeFailedPrecondition, "STORE_READ_ONLY")
 	s.process.output.await(t, "store is read-only until restart", "checkpoint")
 	s.mustRead(ctx, t)
 	s.mustSurvive(ctx, t)
 }
 
-// fillLog writes rows until a write fails. A few thousand rows cause a checkpoint.
-func (s *failureTest) fillLog(ctx context.Context, rows int) error {
-	value := strings.Repeat("x", 1000)
-	details := map[string]string{"a": value, "b": value, "c": value}
-	for range rows {
-		_, err := s.client.RecordUserActivity(ctx, &userv1.RecordUserActivityRequest{
-			UserId: s.acked[0], Action: "test.noted", Details: details,
-		})
-		if err != nil {
+// fillLog writes users and batches of rows until a write fails.
+func (s *failureTest) fillLog(ctx context.Context, batches int) error {
+	for range 5 {
+		if err := s.create(ctx); err != nil {
+			return err
+		}
+	}
+	for range batches {
+		if err := writeRows(ctx, s.client, s.acked[0], 100); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// prepareLog writes rows until the write-ahead log has nearly the 16 MiB after which it is checkpointed and its index grows.
+// It is called before inject, because strace stops the program at each system call.
+func (s *failureTest) prepareLog(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for size := int64(0); size < 14<<20; {
+		if err := writeRows(ctx, s.client, s.acked[0], 200); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(s.program.dir, databaseFile+"-wal"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		size = info.Size()
+	}
+}
+
 // While the disk is slow, writes end at their deadlines, reads are not affected, and health
 // reports writes as not serving.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startFailureTest(ctx, t, t.TempDir())
 	writes := s.watch(ctx, writesName)
 	s.awaitServing(ctx, t, writes)

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // alias creates a second path of the store in folder.
@@ -64,7 +63,7 @@ func bindMount(t *testing.T, store, folder string) string {
 // A second process fails to open the store through any path, and creates no files beside it.
 func TestSecondProcessFailsByAnyPath(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startFailureTest(ctx, t, t.TempDir())
 	for name, newAlias := range map[string]alias{
 		"symbolic link": symlink, "symbolic link to the folder": symlinkedFolder, "hard link": hardLink, "bind mount": bindMount,
@@ -88,7 +87,7 @@ func TestSecondProcessFailsByAnyPath(t *testing.T) {
 // A store opened through a symbolic link is the store of the link target.
 func TestSymbolicLink(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	s := startFailureTest(ctx, t, t.TempDir())
 	s.process.kill()
 	own := s.program
@@ -117,7 +116,7 @@ func namesIn(t *testing.T, folder string) (names []string) {
 // Files that are not stores are rejected and not modified.
 func TestForeignFilesAreNotModified(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	dir := t.TempDir()
 	text := []byte("root:x:0:0:root:/root:/bin/bash\n")
 	if err := errors.Join(
@@ -154,7 +153,7 @@ func TestForeignFilesAreNotModified(t *testing.T) {
 // that others can access.
 func TestFileModes(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	for _, umask := range []string{"0", "022", "0277"} {
 		t.Run(umask, func(t *testing.T) {
 			dir := t.TempDir()

@@ -94,7 +94,7 @@ func TestSIGHUPStaysIgnored(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := run.client(t, 1<<20)
-	if _, err := client.CreateUser(within(t, time.Minute), newUser("survivor", 1)); err != nil {
+	if _, err := client.CreateUser(within(t, hangTimeout), newUser("survivor", 1)); err != nil {
 		t.Errorf("call after SIGHUP: %v", err)
 	}
 	run.terminate(t)

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -116,21 +117,19 @@ func loads() []load {
 	}
 }
 
-// unreadBodies returns a begin that sends a body to a call that waits for a log position.
+// unreadBodies returns a begin that sends messages to a stream whose responses are not read. The server reads no further
+// message while too many responses are outstanding.
 func unreadBodies() func(*testing.T, *target, int) {
-	var position string
-	open := onePeer(3, nil, func(p *rawPeer, id uint32) error {
-		err := p.open(id, userv1connect.UserServiceBatchUpdateUsersProcedure, hpack.HeaderField{Name: "userd-min-position", Value: position})
+	closed := http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}
+	message := enveloped(0, marshaled(&userv1.UserStatusUpdate{ClientSeq: 1}))
+	messages := bytes.Repeat(message, 15<<10/len(message))
+	return onePeer(3, []http2.Setting{closed}, func(p *rawPeer, id uint32) error {
+		err := p.open(id, userv1connect.UserServiceSyncUserStatusProcedure)
 		for range 4 {
-			err = errors.Join(err, p.WriteData(id, false, make([]byte, 15<<10)))
+			err = errors.Join(err, p.WriteData(id, false, messages))
 		}
 		return err
 	})
-	return func(t *testing.T, x *target, i int) {
-		t.Helper()
-		position = regexp.MustCompile(`epoch=(\S+)`).FindStringSubmatch(x.output.String())[1] + ":1000000"
-		open(t, x, i)
-	}
 }
 
 // Reserved memory and memory in use differ by at most a factor of two for each kind of load.

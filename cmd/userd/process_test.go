@@ -141,7 +141,7 @@ func launch(t testing.TB, argv []string, dir string, env []string) *process {
 	case run.addr = <-address:
 	case <-run.exited:
 		t.Fatalf("userd exited at start: %v\n%s", run.err, out)
-	case <-time.After(time.Minute):
+	case <-time.After(hangTimeout):
 		t.Fatalf("userd did not print its address:\n%s", out)
 	}
 	return run
@@ -178,7 +178,7 @@ func (p *process) terminate(t testing.TB) {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
 	select {
 	case <-p.exited:
-	case <-time.After(time.Minute):
+	case <-time.After(hangTimeout):
 		t.Fatalf("userd did not exit after SIGTERM:\n%s", p.output)
 	}
 }
@@ -320,6 +320,9 @@ func transportError(err error) bool {
 	}
 	return false
 }
+
+// hangTimeout ends a test that hangs. On a loaded machine a write may take seconds.
+const hangTimeout = 5 * time.Minute
 
 // within returns a context with a timeout.
 func within(t testing.TB, d time.Duration) context.Context {

@@ -64,7 +64,7 @@ func copyTo(t *testing.T, from, to string) {
 // commands fail without modifying files, and userd restore repairs it.
 func TestBackupCopiedOverKilledStore(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	b := makeBackup(ctx, t)
 	copyTo(t, b.backup, b.store)
 	log, err := os.ReadFile(b.store + "-wal")
@@ -107,7 +107,7 @@ func (b *backedUp) mustServe(ctx context.Context, t *testing.T, want []int64) {
 // The replaced store is kept with its log.
 func TestRestoreKeepsTheReplacedStore(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	b := makeBackup(ctx, t)
 	b.mustRun(ctx, t, "restore", "--force", b.backup)
 	b.mustServe(ctx, t, b.old)
@@ -128,7 +128,7 @@ func TestRestoreKeepsTheReplacedStore(t *testing.T) {
 // Invalid backups are rejected, and the store is not modified.
 func TestRestoreInvalidBackup(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	b := makeBackup(ctx, t)
 	dir := t.TempDir()
 	whole, err := os.ReadFile(b.backup)
@@ -214,7 +214,7 @@ func fingerprint(t *testing.T, dir string) string {
 // Exactly one of several concurrent restores to a path succeeds.
 func TestConcurrentRestores(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	b := makeBackup(ctx, t)
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if err := os.Remove(b.store + suffix); err != nil {
@@ -319,7 +319,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a bind mount needs root")
 	}
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	b := makeBackup(ctx, t)
 	run := b.start(t)
 	run.terminate(t)

@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
@@ -42,7 +41,7 @@ func watchSyncs(t *testing.T, p program) error {
 	}
 	run := p.start(t)
 	client := run.client(t, 1<<20)
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	for i := range creates {
 		name := syncedName(i)
 		if _, err := client.CreateUser(ctx, &userv1.CreateUserRequest{Username: name, Email: name + "@example.org"}); err != nil {

@@ -5,7 +5,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 )
@@ -14,7 +13,7 @@ import (
 // not respond does not fail the shutdown.
 func TestSDKMessagesAreLogged(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	var config net.ListenConfig
 	mute, err := config.Listen(ctx, "tcp", "127.0.0.1:0") // never accepted
 	if err != nil {
@@ -55,7 +54,7 @@ func TestTrustTraceParent(t *testing.T) {
 	const trace = "0af7651916cd43dd8448eb211c80319c"
 	for name, flags := range map[string][]string{"linked": nil, "trusted": {"--trust-trace-parent"}} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
+			ctx := within(t, hangTimeout)
 			p := program{
 				dir: t.TempDir(), flags: flags,
 				env: []string{"OTEL_TRACES_EXPORTER=console", "OTEL_TRACES_SAMPLER=parentbased_always_off"},

@@ -227,7 +227,7 @@ func TestManyMirrorsReadOneChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := within(t, time.Minute)
+	ctx := within(t, hangTimeout)
 	received := make(chan error, mirrors)
 	for range mirrors {
 		if err := mirrorChanges(ctx, client, received); err != nil {
