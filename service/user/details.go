@@ -176,10 +176,23 @@ func formatTime(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
+// formatTags returns tags as a JSON array, without tags an empty string.
 func formatTags(tags []string) string {
 	if len(tags) == 0 {
 		return ""
 	}
+	if !slices.ContainsFunc(tags, needsEscape) {
+		return `["` + strings.Join(tags, `","`) + `"]`
+	}
+	return encodeTags(tags)
+}
+
+// needsEscape reports whether JSON may encode a string otherwise than between quotes.
+func needsEscape(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= utf8.RuneSelf || r == '"' || r == '\\' })
+}
+
+func encodeTags(tags []string) string {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

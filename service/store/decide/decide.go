@@ -228,6 +228,7 @@ func (d decision) alter(op user.Op) (user.Result, error) {
 	if !decided.Changed() {
 		outcome = user.OutcomeUnchanged // only the status time changed
 	}
+	decided.User = clone(decided.User) // it may be a user of the transaction
 	return d.finish(outcome, id, &decided)
 }
 
@@ -296,7 +297,7 @@ func (d decision) valid(u *user.User) user.Result {
 	return user.Result{Outcome: user.OutcomeValid, User: clone(u), Position: d.last()}
 }
 
-// finish writes the log rows of a decision and returns the result.
+// finish writes the log rows of a decision and returns the result, which owns the user and the rows of the decision.
 func (d decision) finish(outcome user.Outcome, id int64, decided *user.Decision) (user.Result, error) {
 	stamp := d.Stamp()
 	for i := range decided.Rows {
@@ -310,10 +311,10 @@ func (d decision) finish(outcome user.Outcome, id int64, decided *user.Decision)
 		return user.Result{}, err
 	}
 	d.Changed(user.CommittedChange{UserID: id, User: decided.User.Summary(), Rows: user.Summaries(decided.Rows), Origin: d.c.By.Origin})
-	return user.Result{Outcome: outcome, User: clone(decided.User), Rows: CloneRows(decided.Rows), Position: d.last()}, nil
+	return user.Result{Outcome: outcome, User: decided.User, Rows: decided.Rows, Position: d.last()}, nil
 }
 
-// clone returns a copy, so that neither the store nor its observer shares a user with a result.
+// clone returns a copy, so that a result does not share a user with the store or with another result.
 func clone(u *user.User) *user.User {
 	if u == nil {
 		return nil

@@ -5,7 +5,6 @@ package encoding
 import (
 	"encoding/binary"
 	"errors"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -51,13 +50,15 @@ func EncodeMap(form byte, m map[string]string) []byte {
 	if len(m) == 0 {
 		return nil
 	}
-	size := 4
+	size, keys := 4, make([]string, 0, len(m))
 	for key, value := range m {
 		size += len(key) + len(value) + 4
+		keys = append(keys, key)
 	}
+	slices.Sort(keys)
 	b := append(make([]byte, 0, size), form)
 	b = binary.AppendUvarint(b, uint64(len(m)))
-	for _, key := range slices.Sorted(maps.Keys(m)) {
+	for _, key := range keys {
 		b = appendText(appendText(b, key), m[key])
 	}
 	return b

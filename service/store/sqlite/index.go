@@ -11,6 +11,7 @@ import (
 // indexChange is a change of the tokens of a user in the transaction.
 type indexChange struct {
 	id          int64
+	number      int // of the change in the transaction
 	remove, add []tokens.Token
 	created     bool // the user had no tokens before
 	purged      bool // no trace of the user may remain
@@ -39,14 +40,16 @@ func newIndexWriter(err *error, c *conn) indexWriter {
 // replace replaces the tokens was of a user with is.
 func (x *indexWriter) replace(id int64, was, is []tokens.Token) {
 	if remove, add := tokens.Without(was, is), tokens.Without(is, was); len(remove)+len(add) > 0 {
-		x.changes = append(x.changes, indexChange{id: id, remove: remove, add: add, created: was == nil, purged: is == nil})
+		x.changes = append(x.changes, indexChange{
+			id: id, number: len(x.changes), remove: remove, add: add, created: was == nil, purged: is == nil,
+		})
 	}
 }
 
 // flush writes the changes of the transaction. It reports whether there are new unused tokens.
 func (x *indexWriter) flush() (unused bool, err error) {
 	changes := x.changes
-	slices.SortStableFunc(changes, func(a, b indexChange) int { return cmp.Compare(a.id, b.id) })
+	slices.SortFunc(changes, func(a, b indexChange) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.number, b.number)) })
 	for len(changes) > 0 {
 		change := changes[0]
 		for changes = changes[1:]; len(changes) > 0 && changes[0].id == change.id; changes = changes[1:] {

@@ -20,9 +20,21 @@ func joinTokens(list []tokens.Token) string {
 		if i > 0 {
 			b = append(b, ' ')
 		}
-		b = strconv.AppendUint(b, uint64(t), tokenBase)
+		b = appendToken(b, t)
 	}
 	return string(b)
+}
+
+// appendToken is strconv.AppendUint for the constant base, which takes half of the time.
+func appendToken(b []byte, t tokens.Token) []byte {
+	const digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+	var text [13]byte
+	for i := len(text) - 1; ; i-- {
+		text[i] = digits[t%tokenBase]
+		if t /= tokenBase; t == 0 {
+			return append(b, text[i:]...)
+		}
+	}
 }
 
 // splitTokens is the inverse of joinTokens. It returns the tokens ascending.
