@@ -116,7 +116,7 @@ func attacks() []attack {
 		}, "PROTOCOL_ERROR"},
 		{"CVE-2026-27141 unknown frame types", func(p *peer) {
 			repeat(p, 64, func(i int) {
-				_ = p.fr.WriteRawFrame(xhttp2.FrameType(0xa+i%7), xhttp2.Flags(i), uint32(i), make([]byte, i))
+				_ = p.fr.WriteRawFrame(xhttp2.FrameType(0xa+i%6), xhttp2.Flags(i), uint32(i), make([]byte, i))
 			})
 		}, ""},
 		{"unknown frame flood", func(p *peer) {
@@ -191,4 +191,20 @@ func attacks() []attack {
 			repeat(p, 4*floods, func(int) { _ = p.fr.WriteData(1, false, make([]byte, 5)) })
 		}, "too_many_late_data"},
 	}
+}
+
+// unlimitedByStd are the attacks for which net/http has no limit, so the connection stays open.
+var unlimitedByStd = map[string]bool{
+	"CVE-2019-9513 priority churn": true, "CVE-2019-9515 settings flood": true, "CVE-2025-8671 self-dependency": true,
+	"CVE-2026-78669 changes of SETTINGS_INITIAL_WINDOW_SIZE": true, "CVE-2026-84304 one-byte DATA": true, "unknown frame flood": true,
+	"window update flood": true,
+}
+
+// undecidedByStd are the attacks for which net/http ends the connection if too many responses are queued or too many
+// handlers wait, which depends on the time.
+var undecidedByStd = map[string]bool{
+	"CVE-2019-9512 ping flood": true, "CVE-2019-9514 reset provoking": true, "CVE-2019-9516 fields without a name": true,
+	"CVE-2019-9518 empty DATA": true, "CVE-2023-44487 rapid reset": true, "CVE-2025-8671 window overflow": true,
+	"CVE-2025-8671 window increment 0": true, "CVE-2025-8671 DATA after END_STREAM": true, "DATA on closed streams": true,
+	"CVE-2025-8671 HEADERS after END_STREAM": true,
 }

@@ -96,8 +96,8 @@ func (c *conn) serve(readPreface bool) {
 	c.arm(c.srv.headerTimeout)
 	c.mu.Unlock()
 	c.headerSince.Store(int64(c.srv.now()))
-	var err error
-	if readPreface {
+	err := c.checkTLS()
+	if err == nil && readPreface {
 		err = c.readPreface()
 	}
 	if err == nil {

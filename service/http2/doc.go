@@ -33,9 +33,13 @@
 // answered with 431, and header blocks over twice the limit end the connection. FrameLimits bounds
 // frames that do not advance any stream. Idle connections hold no output buffers.
 //
+// HTTP2Config.WriteByteTimeout bounds the time for which a connection accepts no output. A response whose client opens no
+// window is bounded by http.Server.WriteTimeout and ResponseController.SetWriteDeadline only: how long a
+// stream may wait is known to the handler. Progress tells a handler or middleware what the client has received.
+//
 // # Files
 //
-// In the order of RFC 9113: frame.go (section 4), header_block.go and request.go (4.3, 8.3), stream.go and
-// dispatch.go (5.1), flow.go (5.2, 6.9), receive.go (6), settings.go (6.5), goaway.go (6.8), send.go (frames out),
-// response.go (8.1), limits.go (10.5), timeouts.go (10.5), worker.go and server.go.
+// In the order of RFC 9113: frame.go (section 4), header_block.go and request.go (4.3, 8.3), stream.go (5.1),
+// flow.go (5.2, 6.9), receive.go (6), body.go (6.1), settings.go (6.5), goaway.go (6.8), send.go (frames out), response.go
+// (8.1), tls.go (9.2), limits.go and timeouts.go (10.5), worker.go, conn.go and server.go.
 package http2

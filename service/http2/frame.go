@@ -94,6 +94,7 @@ const (
 	errCancel          ErrCode = 0x8
 	errCompression     ErrCode = 0x9
 	errEnhanceYourCalm ErrCode = 0xb
+	errInadequateTLS   ErrCode = 0xc // INADEQUATE_SECURITY
 )
 
 // connError is a connection error (section 5.4.1).

@@ -90,11 +90,10 @@ func (c *conn) write() {
 }
 
 // writeBatch writes a batch. The timer of the connection interrupts a blocked write several times per write timeout,
-// so progress is noticed. A TLS connection cannot be interrupted.
+// so progress is noticed. A TLS connection cannot be interrupted, so each of its records is a write.
 func (c *conn) writeBatch(batch []byte) error {
 	if !c.interruptible() {
-		_, err := c.net.Write(batch)
-		return err
+		return c.writeRecords(batch)
 	}
 	progress := time.Time{}
 	for {
@@ -120,5 +119,19 @@ func (c *conn) writeBatch(batch []byte) error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// writeRecords writes a batch to a TLS connection.
+func (c *conn) writeRecords(batch []byte) error {
+	for {
+		n, err := c.net.Write(batch[:min(len(batch), maxChunk)])
+		if batch = batch[n:]; err != nil || len(batch) == 0 {
+			return err
+		}
+		c.mu.Lock()
+		c.writes++
+		c.writeSince = c.srv.now()
+		c.mu.Unlock()
 	}
 }

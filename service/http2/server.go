@@ -57,6 +57,7 @@ type server struct {
 	http *http.Server
 	opts Options
 
+	anyCipherSuite           bool
 	maxStreams               int
 	maxFrame                 uint32
 	maxHeaderList            int64
@@ -80,8 +81,7 @@ type server struct {
 
 // Configure makes an http.Server use this package for HTTP/2, over TLS and with prior knowledge. It must be called
 // before the server is used, with all other fields set. It sets TLSNextProto, and Protocols if it is nil. It
-// uses the fields of http.Server and of http.HTTP2Config, except PermitProhibitedCipherSuites, CountError and those
-// of clients.
+// uses the fields of http.Server and of http.HTTP2Config, except CountError and those of clients.
 func Configure(hs *http.Server, opts Options) {
 	s := newServer(hs, opts)
 	if hs.Protocols == nil {
@@ -108,6 +108,7 @@ func newServer(hs *http.Server, opts Options) *server {
 	}
 	s := &server{
 		http: hs, opts: opts, start: time.Now(), conns: make(map[*conn]struct{}),
+		anyCipherSuite:  config.PermitProhibitedCipherSuites,
 		maxStreams:      cmp.Or(max(config.MaxConcurrentStreams, 0), defaultMaxStreams),
 		maxFrame:        uint32(min(max(config.MaxReadFrameSize, minMaxFrame), maxMaxFrame)),
 		maxHeaderList:   int64(cmp.Or(max(hs.MaxHeaderBytes, 0), http.DefaultMaxHeaderBytes)) + usualFields*fieldOverhead,

@@ -80,13 +80,15 @@ func (e engine) startOn(t testing.TB, l net.Listener, secure bool, h http.Handle
 	options := http2.Options{
 		Frames: http2.FrameLimits{PerSecond: 100, ResetBurst: 1000, MinPingInterval: 5 * time.Second}, MaxHeaderFields: 100,
 	}
+	if secure {
+		s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{testCertificate()}, MinVersion: tls.VersionTLS12}
+	}
 	for _, opt := range opts {
 		opt(s.http, &options)
 	}
 	e.configure(s.http, options)
 	go func() {
 		if secure {
-			s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{testCertificate()}, MinVersion: tls.VersionTLS12}
 			s.serve <- s.http.ServeTLS(l, "", "")
 			return
 		}
@@ -184,10 +186,10 @@ func newPeer(t testing.TB, c net.Conn) *peer {
 	return p
 }
 
-func (p *peer) preface(settings ...xhttp2.Setting) {
+func (p *peer) preface() {
 	p.t.Helper()
 	p.wbuf.WriteString(xhttp2.ClientPreface)
-	p.check(p.fr.WriteSettings(settings...))
+	p.check(p.fr.WriteSettings())
 	p.flush()
 	go p.read()
 	p.await("SETTINGS", func(f frame) bool { return f.Type == xhttp2.FrameSettings && !f.Flags.Has(xhttp2.FlagSettingsAck) })

@@ -1,6 +1,7 @@
 package http2_test
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -39,15 +40,19 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// inBubble runs a test of timeouts with a fake clock.
-func inBubble(t *testing.T, h http.HandlerFunc, configure serverOption, test func(t *testing.T, s *testServer, dial func() net.Conn)) {
+// inBubble runs a test of timeouts with a fake clock. dial opens an in-memory connection.
+func (e engine) inBubble(t *testing.T, secure bool, h http.HandlerFunc, configure serverOption, test func(t *testing.T, dial func() net.Conn)) {
 	t.Helper()
+	testCertificate() // of no bubble
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()
-		s := own.startOn(t, l, false, h, configure)
-		test(t, s, func() net.Conn {
+		s := e.startOn(t, l, secure, h, configure)
+		test(t, func() net.Conn {
 			client, server := net.Pipe()
 			l.conns <- server
+			if secure {
+				return tls.Client(client, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+			}
 			return client
 		})
 		s.close()
@@ -72,8 +77,8 @@ func TestHeaderTimeout(t *testing.T) {
 	}
 	for name, send := range tests {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, echo, func(hs *http.Server, _ *http2.Options) { hs.ReadHeaderTimeout = 5 * time.Second },
-				func(t *testing.T, _ *testServer, dial func() net.Conn) {
+			own.inBubble(t, false, echo, func(hs *http.Server, _ *http2.Options) { hs.ReadHeaderTimeout = 5 * time.Second },
+				func(t *testing.T, dial func() net.Conn) {
 					start := time.Now()
 					p := newPeer(t, dial())
 					p.wbuf.WriteString(xhttp2.ClientPreface)
@@ -98,7 +103,7 @@ func TestIdleTimeoutAndAge(t *testing.T) {
 	}
 	for name, configure := range tests {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, echo, configure, func(t *testing.T, _ *testServer, dial func() net.Conn) {
+			own.inBubble(t, false, echo, configure, func(t *testing.T, dial func() net.Conn) {
 				start := time.Now()
 				p := newPeer(t, dial())
 				p.preface()
@@ -139,9 +144,9 @@ func (p *peer) goAwayWithin(t *testing.T, d time.Duration) (xhttp2.ErrCode, stri
 func TestKeepalive(t *testing.T) {
 	for name, acknowledge := range map[string]bool{"acknowledged": true, "not acknowledged": false} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, echo, func(hs *http.Server, _ *http2.Options) {
+			own.inBubble(t, false, echo, func(hs *http.Server, _ *http2.Options) {
 				hs.HTTP2.SendPingTimeout, hs.HTTP2.PingTimeout = time.Minute, 5*time.Second
-			}, func(t *testing.T, _ *testServer, dial func() net.Conn) {
+			}, func(t *testing.T, dial func() net.Conn) {
 				start := time.Now()
 				p := newPeer(t, dial())
 				p.preface()
@@ -185,57 +190,114 @@ func (p *peer) findNext(_ *int, d time.Duration) (frame, bool) {
 	}
 }
 
-// A client that opens its windows but reads nothing is disconnected after the stall timeout, and output for it is
-// bounded (CVE-2019-9511, CVE-2019-9517). A slow one is not disconnected.
-func TestStalledConnection(t *testing.T) {
-	written := 0
-	var failed chan error // made in the bubble
-	handler := func(w http.ResponseWriter, _ *http.Request) {
-		for {
-			n, err := w.Write(make([]byte, 16<<10))
-			written += n
-			if err != nil {
-				failed <- err
-				return
-			}
+// The time until a connection has sent its preface and SETTINGS is bounded, and only that (CVE-2026-56853).
+func TestPrefaceTimeout(t *testing.T) {
+	tests := map[string]string{"nothing": "", "part of the preface": "PRI * HT", "no SETTINGS": xhttp2.ClientPreface}
+	configure := func(hs *http.Server, _ *http2.Options) { hs.ReadHeaderTimeout = 5 * time.Second }
+	for name, start := range tests {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, e engine, secure bool) {
+				e.inBubble(t, secure, echo, configure, func(t *testing.T, dial func() net.Conn) {
+					c := dial()
+					defer func() { _ = c.Close() }()
+					opened := time.Now()
+					if _, err := io.WriteString(c, start); err != nil {
+						t.Fatal(err)
+					}
+					_ = c.SetReadDeadline(opened.Add(time.Minute))
+					_, err := io.Copy(io.Discard, c)
+					if d := time.Since(opened); d > 13*time.Second { // net/http has 10 seconds over TLS
+						t.Errorf("connection ended after %v (%v), want 5s", d, err)
+					}
+				})
+			})
+		})
+	}
+	t.Run("sent", func(t *testing.T) {
+		each(t, func(t *testing.T, e engine, secure bool) {
+			e.inBubble(t, secure, echo, configure, func(t *testing.T, dial func() net.Conn) {
+				p := newPeer(t, dial())
+				p.preface()
+				time.Sleep(time.Minute) // in the bubble
+				p.headers(1, true)
+				p.flush()
+				if status, _, _ := p.response(1); status != "200" {
+					t.Errorf("response after a minute = %s, want 200", status)
+				}
+				_ = p.conn.Close()
+			})
+		})
+	})
+}
+
+// endless is a handler that writes until it fails.
+type endless struct {
+	written int
+	failed  chan error
+}
+
+func (h *endless) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	for {
+		n, err := w.Write(make([]byte, 16<<10))
+		h.written += n
+		if err != nil {
+			h.failed <- err
+			return
 		}
 	}
-	configure := func(hs *http.Server, _ *http2.Options) { hs.HTTP2.WriteByteTimeout = 15 * time.Second }
-	t.Run("stalled", func(t *testing.T) {
-		written = 0
-		inBubble(t, handler, configure, func(t *testing.T, _ *testServer, dial func() net.Conn) {
-			failed = make(chan error, 1)
+}
+
+// start sends a request on a new connection with large windows.
+func (h *endless) start(t *testing.T, c net.Conn) {
+	h.failed = make(chan error, 1) // of the bubble
+	p := newPeer(t, c)
+	p.wbuf.WriteString(xhttp2.ClientPreface)
+	p.check(p.fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1}))
+	p.check(p.fr.WriteWindowUpdate(0, 1<<30))
+	p.headers(1, true)
+	go p.flush()
+}
+
+func writeTimeout(hs *http.Server, _ *http2.Options) { hs.HTTP2.WriteByteTimeout = 15 * time.Second }
+
+// A client that opens its windows but reads nothing is disconnected after the stall timeout, and output for it is
+// bounded (CVE-2019-9511, CVE-2019-9517).
+func TestStalledConnection(t *testing.T) {
+	each(t, func(t *testing.T, e engine, secure bool) {
+		var h endless
+		e.inBubble(t, secure, h.ServeHTTP, writeTimeout, func(t *testing.T, dial func() net.Conn) {
 			c := dial()
 			defer func() { _ = c.Close() }()
-			p := newPeer(t, c)
 			start := time.Now()
-			go discardAfter(c, 60) // the first frames
-			p.wbuf.WriteString(xhttp2.ClientPreface)
-			p.check(p.fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1}))
-			p.check(p.fr.WriteWindowUpdate(0, 1<<30))
-			p.headers(1, true)
-			p.flush()
-			err := <-failed
-			if d := time.Since(start); d < 14*time.Second || d > 20*time.Second {
-				t.Errorf("write failed after %v (%v), want 15s", d, err)
+			h.start(t, c)
+			_, _ = io.CopyN(io.Discard, c, 60) // the first frames
+			err := <-h.failed
+			limit := 20 * time.Second
+			if e.name == std.name {
+				limit *= 2 // it notices progress at the end of each timeout
 			}
-			if most := 512 << 10; written > most {
-				t.Errorf("written = %d bytes, want at most %d", written, most)
+			if d := time.Since(start); d < 14*time.Second || d > limit {
+				t.Errorf("write failed after %v (%v), want 15s to %v", d, err, limit)
+			}
+			if most := 512 << 10; h.written > most {
+				t.Errorf("written = %d bytes, want at most %d", h.written, most)
 			}
 		})
 	})
-	t.Run("slow", func(t *testing.T) {
-		inBubble(t, handler, configure, func(t *testing.T, _ *testServer, dial func() net.Conn) {
-			failed = make(chan error, 1)
+}
+
+// A slow client is not disconnected: each byte is progress, over TLS each record.
+func TestSlowConnection(t *testing.T) {
+	each(t, func(t *testing.T, e engine, secure bool) {
+		var h endless
+		e.inBubble(t, secure, h.ServeHTTP, writeTimeout, func(t *testing.T, dial func() net.Conn) {
 			c := dial()
-			p := newPeer(t, c)
-			p.wbuf.WriteString(xhttp2.ClientPreface)
-			p.check(p.fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1}))
-			p.check(p.fr.WriteWindowUpdate(0, 1<<30))
-			p.headers(1, true)
-			go func() { p.flush() }()
+			h.start(t, c)
 			buf := make([]byte, 100)
-			for range 100 { // 100 bytes each 5 seconds
+			if secure {
+				buf = make([]byte, 10<<10)
+			}
+			for range 100 {
 				if _, err := io.ReadFull(c, buf); err != nil {
 					t.Errorf("slow reader: %v", err)
 					break
@@ -243,11 +305,9 @@ func TestStalledConnection(t *testing.T) {
 				time.Sleep(5 * time.Second) // in the bubble
 			}
 			_ = c.Close()
-			if err := <-failed; err == nil {
+			if err := <-h.failed; err == nil {
 				t.Error("write after the end of the connection succeeded")
 			}
 		})
 	})
 }
-
-func discardAfter(c net.Conn, n int64) { _, _ = io.CopyN(io.Discard, c, n) }

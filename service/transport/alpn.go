@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/yourorg/userservice/service/http2"
 )
 
 // alpnHTTP2 is the ALPN protocol id of HTTP/2 (RFC 9113, section 3.1).
@@ -30,36 +32,21 @@ func (e *ProtocolError) Error() string {
 
 // allows returns an error unless the protocol of a connection matches ALPN. net/http checks the
 // same when it does the handshake itself.
-func (s *tlsState) allows(http2 bool) error {
+func (s *tlsState) allows(isHTTP2 bool) error {
 	if s.conn == nil {
 		return nil
 	}
 	state := s.conn.ConnectionState()
-	e := &ProtocolError{Negotiated: state.NegotiatedProtocol, HTTP2: http2}
+	e := &ProtocolError{Negotiated: state.NegotiatedProtocol, HTTP2: isHTTP2}
 	negotiated := state.NegotiatedProtocol == alpnHTTP2
-	if negotiated && prohibited(state) {
+	if negotiated && http2.ProhibitedTLS(&state) {
 		e.Cipher = state.CipherSuite
 		return e
 	}
-	if http2 != negotiated {
+	if isHTTP2 != negotiated {
 		return e
 	}
 	return nil
-}
-
-// prohibited reports whether HTTP/2 prohibits the cipher suite (RFC 9113, appendix A). The listed
-// suites are the only allowed TLS 1.2 suites of crypto/tls.
-func prohibited(state tls.ConnectionState) bool {
-	if state.Version >= tls.VersionTLS13 {
-		return false
-	}
-	switch state.CipherSuite {
-	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:
-		return false
-	}
-	return true
 }
 
 // reject sends the reason in the protocol of the client, then lingers: closing a socket with unread
