@@ -24,6 +24,7 @@ func (c *conn) newRequest(st *stream, b *headerBlock) (reason string) {
 	r.Proto, r.ProtoMajor = "HTTP/2.0", 2
 	r.Header, r.RemoteAddr, r.TLS = header, c.remoteAddr, c.tlsState
 	r.Body = http.NoBody
+	r.Trailer = declaredTrailers(header)
 	st.req = r
 	if b.method == http.MethodConnect {
 		r.URL, r.RequestURI = &url.URL{Host: b.authority}, b.authority
@@ -51,7 +52,6 @@ func (c *conn) newRequest(st *stream, b *headerBlock) (reason string) {
 		delete(header, "Expect")
 		st.body.needsContinue = true
 	}
-	r.Trailer = declaredTrailers(header)
 	return ""
 }
 
