@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,8 +102,11 @@ func (c *serverConn) Read(p []byte) (n int, err error) {
 			return 0, c.rejectNoMemory()
 		}
 		if err := c.detectProtocol(p[:n]); err != nil {
-			c.tls.reject(c.listener, err)
-			return 0, io.EOF // after any other error net/http would write a response
+			if c.tls.conn != nil {
+				c.tls.reject(c.listener, err)
+			}
+			c.reader.Reset(bytes.NewReader(nil)) // net/http reads again
+			return 0, io.EOF                     // after any other error net/http would write a response
 		}
 	}
 	if n > 0 && c.budget != nil {
@@ -144,13 +148,20 @@ func (c *serverConn) fill(p []byte) (int, error) {
 	return n, err
 }
 
-// detectProtocol detects the protocol. It returns an error if the protocol contradicts ALPN.
+// errNotHTTP is the error of a connection that is neither HTTP/1 nor HTTP/2.
+var errNotHTTP = errors.New("neither a request line nor the HTTP/2 connection preface")
+
+// detectProtocol detects the protocol. It returns an error if the protocol contradicts ALPN, or if the first line has
+// no HTTP version: as an invalid preface it ends the connection without a response (RFC 9113, section 3.4).
 func (c *serverConn) detectProtocol(p []byte) error {
 	c.hasInput.Store(true)
 	before := len(c.start)
 	c.start = append(c.start, p[:min(len(p), len(prefaceStart)-before)]...)
 	if !bytes.HasPrefix(prefaceStart, c.start) {
 		c.start = prefaceStart // HTTP/1: stop comparing
+		if before == 0 && c.isNotHTTP(p) {
+			return errNotHTTP
+		}
 		return c.tls.allows(false)
 	}
 	if len(c.start) < len(prefaceStart) {
@@ -170,6 +181,13 @@ func (c *serverConn) detectProtocol(p []byte) error {
 	c.budget.memory, c.budget.maxStreams = &c.memory, int32(c.listener.opts.MaxConcurrentStreams)
 	c.mu.Unlock()
 	return nil
+}
+
+// isNotHTTP reports whether the first line, which starts with p, is text without an HTTP version.
+func (c *serverConn) isNotHTTP(p []byte) bool {
+	rest, _ := c.reader.Peek(c.reader.Buffered()) // net/http reads no more than the preface at first
+	line, _, whole := bytes.Cut(slices.Concat(p, rest), []byte("\n"))
+	return whole && p[0] >= 'A' && p[0] <= 'z' && !bytes.Contains(line, []byte("HTTP/"))
 }
 
 // SetDeadline sets the deadlines of reads and writes, see SetWriteDeadline.
