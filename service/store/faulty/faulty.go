@@ -26,6 +26,8 @@ const (
 	StaleChange = "stale-change" // some lists of changed users return an older state
 
 	CheckEarly = "check-early" // reads of the log check for pruned rows before they read
+
+	StaleRead = "stale-read" // some point reads return the state of the point read before
 )
 
 const (
@@ -58,6 +60,8 @@ func New(store user.Store, fault string) user.Store {
 		return unpurged{store}
 	case CheckEarly:
 		return checkedEarly{store}
+	case StaleRead:
+		return &cached{Store: store, read: make(map[int64]*user.User)}
 	case StaleChange:
 		return &stale{Store: store, older: make(map[int64]*user.User)}
 	}
