@@ -19,11 +19,12 @@ func (s *Service) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*use
 	if err != nil {
 		return nil, err
 	}
+	res := &userv1.GetUserResponse{User: userToProto(u, fields)}
 	if len(req.GetFields()) == 0 {
 		// The etag is that of the whole user, so a partial response has none.
 		if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
-			info.ResponseHeader().Set("Etag", `"`+u.Etag()+`"`)
+			info.ResponseHeader().Set("Etag", `"`+res.GetUser().GetEtag()+`"`)
 		}
 	}
-	return &userv1.GetUserResponse{User: userToProto(u, fields)}, nil
+	return res, nil
 }

@@ -68,8 +68,8 @@ func (binaryCodec) MarshalStable(message any) ([]byte, error) {
 
 // Unmarshal decodes a message or the message of a reference.
 func (c binaryCodec) Unmarshal(data []byte, message any) error {
-	data, done := c.messages.resolve(data)
-	defer done()
+	data, in := c.messages.resolve(data)
+	defer in.releaseData()
 	m, err := sized(message, len(data))
 	if err != nil {
 		return err

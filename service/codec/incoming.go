@@ -84,9 +84,9 @@ type Incoming struct {
 	nextBytes         int
 	nextErr           error
 
-	out    []byte // returned by the next Read
-	err    error  // returned after out
-	buffer []byte // memory of out
+	out    []byte                                                 // returned by the next Read
+	err    error                                                  // returned after out
+	buffer [PrefixBytes + max(referenceBytes, badFrameBytes)]byte // memory of out
 
 	// The message that out refers to.
 	data            []byte

@@ -400,10 +400,10 @@ func TestForgedReferenceDoesNotResolve(t *testing.T) {
 	in.Open(nil, 1<<20)
 	in.Fetch()
 	forged := binary.BigEndian.AppendUint64(append([]byte(referenceMark), make([]byte, secretBytes)...), in.reference)
-	if got, done := m.resolve(forged); !bytes.Equal(got, forged) {
+	if got, in := m.resolve(forged); !bytes.Equal(got, forged) {
 		t.Errorf("resolve(forged) = %q, want it unchanged", got)
 	} else {
-		done()
+		in.releaseData()
 	}
 	reference, err := io.ReadAll(in)
 	if err != nil {

@@ -55,8 +55,8 @@ func (c jsonCodec) MarshalStable(message any) ([]byte, error) {
 
 // Unmarshal decodes a message. Unknown fields are errors.
 func (c jsonCodec) Unmarshal(text []byte, message any) error {
-	text, done := c.messages.resolve(text)
-	defer done()
+	text, in := c.messages.resolve(text)
+	defer in.releaseData()
 	m, err := sized(message, len(text))
 	if err != nil {
 		return err

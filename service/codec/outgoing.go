@@ -18,25 +18,25 @@ type Outgoing struct {
 	buffered    bool
 	status      int
 	body        []byte
-	savedHeader http.Header // copy as of Buffer
+	savedHeader http.Header // as of NewOutgoing
 	noMemory    bool
 }
 
 // NewOutgoing returns the response of a request, with memory reserved from the request's context.
 func NewOutgoing(w http.ResponseWriter, r *http.Request) *Outgoing {
 	trailers := r.ProtoMajor > 1 && protocol.Of(r).IsGRPC()
-	return &Outgoing{ResponseWriter: w, memory: budget.FromContext(r.Context()), trailers: trailers}
+	o := &Outgoing{ResponseWriter: w, memory: budget.FromContext(r.Context()), trailers: trailers}
+	if header := w.Header(); len(header) > 0 {
+		o.savedHeader = header.Clone()
+	}
+	return o
 }
 
 // Unwrap is for http.ResponseController.
 func (o *Outgoing) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
 // Buffer starts buffering. It must be called before WriteHeader.
-func (o *Outgoing) Buffer() {
-	if !o.buffered {
-		o.buffered, o.savedHeader = true, o.Header().Clone()
-	}
-}
+func (o *Outgoing) Buffer() { o.buffered = true }
 
 // WriteHeader sends or stores the status.
 func (o *Outgoing) WriteHeader(status int) {
@@ -78,7 +78,7 @@ func (o *Outgoing) FlushError() error {
 }
 
 // Finish sends the buffered response. If memory was exhausted, it sends nothing, restores the
-// header as of Buffer, and returns true.
+// header as of NewOutgoing, and returns true.
 func (o *Outgoing) Finish() (noMemory bool) {
 	if !o.buffered {
 		return false

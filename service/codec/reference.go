@@ -45,32 +45,33 @@ func (in *Incoming) refer(prefix []byte) []byte {
 		in.reference = m.last
 		m.held[in.reference] = in
 	}
-	in.buffer = append(append(in.buffer[:0], prefix...), referenceMark...)
-	in.buffer = append(in.buffer, m.secret[:]...)
-	in.buffer = binary.BigEndian.AppendUint64(in.buffer, in.reference)
-	return in.buffer
+	out := append(append(in.buffer[:0], prefix...), referenceMark...)
+	return binary.BigEndian.AppendUint64(append(out, m.secret[:]...), in.reference)
 }
 
-// resolve returns the message for a reference, or data itself. done must be called after the
-// message was decoded.
-func (m *Messages) resolve(data []byte) (message []byte, done func()) {
+// resolve returns the message for a reference, or data itself. The message must be released with releaseData after it
+// was decoded, if in is not nil.
+func (m *Messages) resolve(data []byte) (message []byte, in *Incoming) {
 	rest, ok := bytes.CutPrefix(data, []byte(referenceMark))
 	if !ok || len(data) != referenceBytes || subtle.ConstantTimeCompare(rest[:secretBytes], m.secret[:]) != 1 {
-		return data, func() {}
+		return data, nil
 	}
 	reference := binary.BigEndian.Uint64(rest[secretBytes:])
 	m.mu.Lock()
-	in := m.held[reference]
+	in = m.held[reference]
 	delete(m.held, reference)
 	m.mu.Unlock()
 	if in == nil {
-		return data, func() {} // the request has ended
+		return data, nil // the request has ended
 	}
-	return in.data, in.releaseData
+	return in.data, in
 }
 
-// releaseData releases the bytes of a decoded message.
+// releaseData releases the bytes of a decoded message. in may be nil.
 func (in *Incoming) releaseData() {
+	if in == nil {
+		return
+	}
 	in.data = nil
 	in.memory.Shrink(budget.Decompressed, in.reservedData)
 	in.reservedData = 0

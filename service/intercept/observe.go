@@ -165,6 +165,9 @@ func codeOf(err error) connect.Code {
 
 // reasonOf returns the ErrorReason that is sent to the client, "" if there is none.
 func reasonOf(err error) user.Reason {
+	if err == nil {
+		return ""
+	}
 	var failure *connect.Error
 	if !errors.As(err, &failure) {
 		return ""

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -31,6 +32,13 @@ type Position struct {
 
 	feed  Feed
 	first func(context.Context) (int64, error)
+	// header is the value of user.PositionHeader at a head of the log, nil before the first call.
+	header atomic.Pointer[positionHeader]
+}
+
+type positionHeader struct {
+	head   user.Head
+	values []string // not modified
 }
 
 // NewPosition returns an interceptor for positions of the log. first returns the position of
@@ -66,8 +74,12 @@ func (p *Position) WrapStreamingHandler(next connect.StreamingHandlerFunc) conne
 }
 
 func (p *Position) stamp(res http.Header) {
-	head := p.feed.Head()
-	res[user.PositionHeader] = []string{user.FormatPosition(head.Epoch, head.Position)}
+	head, header := p.feed.Head(), p.header.Load()
+	if header == nil || header.head != head {
+		header = &positionHeader{head, []string{user.FormatPosition(head.Epoch, head.Position)}}
+		p.header.Store(header)
+	}
+	res[user.PositionHeader] = header.values
 }
 
 // wait blocks until the log has reached the position that the request asks for.

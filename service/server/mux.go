@@ -19,12 +19,32 @@ import (
 	"github.com/yourorg/userservice/service/rest"
 )
 
+// procedureHandlers are the handlers of services by the path of each service.
+type procedureHandlers map[string]http.Handler
+
+// Handle adds the handler of a service.
+func (h procedureHandlers) Handle(path string, handler http.Handler) { h[path] = handler }
+
+// ServeHTTP calls the handler of the service in the path.
+func (h procedureHandlers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.Path
+	handler := h[path]
+	if handler == nil {
+		handler = h[path[:strings.LastIndexByte(path, '/')+1]]
+	}
+	if handler == nil {
+		httperror.NotFound(w, r)
+		return
+	}
+	handler.ServeHTTP(w, r)
+}
+
 // rpcMux returns the handler of all RPCs except those of additional services.
 func rpcMux(
 	service userv1connect.UserServiceHandler, checks *health.Health,
 	serviceOptions, plainOptions connect.HandlerOption,
-) *http.ServeMux {
-	mux := http.NewServeMux()
+) procedureHandlers {
+	mux := make(procedureHandlers)
 	mux.Handle(userv1connect.NewUserServiceHandler(service, serviceOptions))
 	mux.Handle(grpchealth.NewHandler(grpchealth.Checker(checks), plainOptions))
 	mux.Handle(checks.WatchHandler(plainOptions))
@@ -36,20 +56,23 @@ func rpcMux(
 }
 
 // routes returns the handler of all paths of the public listener.
-func routes(rpc, resources http.Handler, c *callers, additional []Service) *http.ServeMux {
+func routes(rpc, resources http.Handler, c *callers, additional []Service) http.Handler {
 	mux := http.NewServeMux()
-	// REST resources implement conditional requests themselves.
-	calls := rest.ConditionalGet(checkRPC(rpc))
-	for procedure := range procedures(additional) {
-		mux.Handle(procedure, calls)
-	}
 	mux.HandleFunc("/", httperror.NotFound)
 	mux.Handle("GET /{$}", notRPC(serveHints(c)))
 	mux.Handle(rest.Prefix, resources)
 	if c.documented {
 		mux.Handle(rest.OpenAPIPath, notRPC(resources))
 	}
-	return mux
+	// REST resources implement conditional requests themselves.
+	calls, called := rest.ConditionalGet(checkRPC(rpc)), procedures(additional)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := called[r.URL.Path]; ok {
+			calls.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // procedures returns the path of each procedure, and whether its request is a stream.

@@ -128,13 +128,13 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 		s.guard.Close()
 		return nil, errors.Join(err, s.closeListeners())
 	}
-	s.serveWith(ctx, handler)
+	s.serveWith(handler) //nolint:contextcheck // calls outlive the context of New
 	s.startBackground(ctx, parts)
 	return s, nil
 }
 
 // serveWith creates the HTTP servers.
-func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
+func (s *Server) serveWith(handler http.Handler) {
 	options := transport.ServerOptions{
 		OwnHTTP2:             s.cfg.HTTP2 == http2Fast,
 		MaxConcurrentStreams: s.cfg.MaxConcurrentStreams,
@@ -153,8 +153,9 @@ func (s *Server) serveWith(ctx context.Context, handler http.Handler) {
 	s.public.server.ConnContext = transport.ConnContext
 	s.connections = transport.NewConnections()
 	s.public.server.ConnState = s.connections.Track
-	// Calls outlive the context of New; finishCalls cancels them.
-	calls, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	// Calls outlive the context of New; finishCalls cancels them. They have none of its values, which each lookup of a
+	// value would pass.
+	calls, end := context.WithCancelCause(context.Background())
 	s.endCalls = end
 	s.public.server.BaseContext = func(net.Listener) context.Context { return calls }
 	if s.admin.listener != nil {

@@ -21,6 +21,7 @@ type limitedBody struct {
 	limit    int64
 	opts     *GuardOptions
 	frames   *frames // nil: the body is a single message
+	first    frames  // memory of frames
 	exchange *Exchange
 	request  *http.Request // with the context of the handler
 

@@ -24,7 +24,7 @@ const bufferBytes = 2 << 10
 type Exchange struct {
 	http.ResponseWriter
 
-	control *http.ResponseController
+	control http.ResponseController
 	request *http.Request
 	started time.Time
 

@@ -210,7 +210,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 // it has no slot yet.
 func (g *Guard) begin(w http.ResponseWriter, r *http.Request) *Exchange {
 	x := &Exchange{
-		ResponseWriter: w, control: http.NewResponseController(w), request: r,
+		ResponseWriter: w, control: *http.NewResponseController(w), request: r,
 		started: time.Now(), caller: Peer(r.RemoteAddr), text: textForm(r),
 	}
 	if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
@@ -275,7 +275,8 @@ func (g *Guard) limitBody(x *Exchange, r *http.Request) {
 	x.bodyUnread.Store(true)
 	x.body = r.Body
 	if protocol.Of(r).IsEnveloped() {
-		body.frames = &frames{compression: namesCompression(r)}
+		body.frames = &body.first
+		body.first.compression = namesCompression(r)
 	} else {
 		body.tooLarge = r.ContentLength > body.limit
 	}

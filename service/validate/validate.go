@@ -69,7 +69,7 @@ func (v *Validator) Validate(message proto.Message) error {
 	}
 	var nul []user.Violation
 	if !large {
-		nul = nulViolations(message.ProtoReflect(), "")
+		nul = nulViolations(message.ProtoReflect())
 	}
 	if err == nil && nul == nil {
 		return nil
