@@ -47,6 +47,14 @@ func (b *requestBody) Read(p []byte) (n int, err error) {
 	}
 }
 
+// Received reports whether the whole body has been received: Read does not wait then.
+func (b *requestBody) Received() bool {
+	c := b.stream.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return b.stream.recvClosed
+}
+
 // Close discards the rest of the body.
 func (b *requestBody) Close() error {
 	c := b.stream.conn

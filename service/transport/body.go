@@ -27,6 +27,8 @@ type limitedBody struct {
 
 	tooLarge bool  // Content-Length of a single message is over the limit
 	read     int64 // bytes of a single message
+	all      int64 // bytes read
+	received bool  // the whole body has been received: reads do not wait
 	reserved int64 // reserved bytes of the incomplete message, or of the whole body of a unary call
 	err      error // returned by all further reads
 }
@@ -70,12 +72,22 @@ func (b *limitedBody) readMessage(p []byte) (int, error) {
 	return n, err
 }
 
-// readBody reads from the body without the slot.
+// readBody reads from the body, without the slot if the read can wait.
 func (b *limitedBody) readBody(p []byte) (int, error) {
-	held := b.exchange.slot.Release()
+	held := !b.isReceived() && b.exchange.slot.Release()
 	n, err := b.ReadCloser.Read(p)
 	b.exchange.slot.Resume(held)
+	b.all += int64(n)
 	return n, b.mapError(err)
+}
+
+// isReceived reports whether the whole body has been received.
+func (b *limitedBody) isReceived() bool {
+	if !b.received {
+		source, ok := b.ReadCloser.(interface{ Received() bool }) // of service/http2
+		b.received = b.all == b.request.ContentLength || ok && source.Received()
+	}
+	return b.received
 }
 
 // releaseMessage releases the reservation of a message. The rest is released at the end of the

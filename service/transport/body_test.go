@@ -21,6 +21,7 @@ func tooLargeForTest(*http.Request, int64) error { return errTooLarge }
 
 func newBody(r io.Reader, limit int64, row bool) *limitedBody {
 	b := &limitedBody{
+		request:    &http.Request{ContentLength: -1},
 		ReadCloser: io.NopCloser(r), exchange: &Exchange{started: time.Now()},
 		limit: limit, opts: &GuardOptions{TooLarge: tooLargeForTest},
 	}

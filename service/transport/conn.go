@@ -42,7 +42,9 @@ type serverConn struct {
 	hasInput      atomic.Bool                             // input was received
 	hasRequest    atomic.Bool                             // a request reached the handler
 	partialWrites atomic.Int64                            // number of partial writes within the stall timeout
+	remote        string                                  // address of the peer
 	peer          netip.Addr                              // key of the peer in limits
+	key           string                                  // peer as text
 	cancel        atomic.Pointer[context.CancelCauseFunc] // of the contexts of requests; nil: no age
 	expires       time.Duration                           // when the connection reaches its age, as Listener.now; 0: never
 	memory        connMemory
@@ -70,9 +72,11 @@ type serverConn struct {
 func newServerConn(c net.Conn, l *Listener) *serverConn {
 	g := &serverConn{Conn: c, listener: l}
 	if addr := c.RemoteAddr(); addr != nil {
-		g.peer = peerOf(addr.String())
+		g.remote = addr.String()
+		g.peer = peerOf(g.remote)
 	}
-	g.slot.Open(l.opts.Scheduler, g.peer.String())
+	g.key = g.peer.String()
+	g.slot.Open(l.opts.Scheduler, g.key)
 	now := l.now()
 	g.memory.progress.Store(int64(now))
 	if age := l.opts.newAge(); age > 0 {
@@ -80,6 +84,14 @@ func newServerConn(c net.Conn, l *Listener) *serverConn {
 	}
 	g.cond.L = &g.mu
 	return g
+}
+
+// peerKey is Peer for the address of a request, which may be that of the connection. c may be nil.
+func (c *serverConn) peerKey(addr string) string {
+	if c != nil && c.remote == addr {
+		return c.key
+	}
+	return Peer(addr)
 }
 
 // Read reads from the connection. The first bytes select HTTP/2 or HTTP/1.

@@ -211,9 +211,10 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 func (g *Guard) begin(w http.ResponseWriter, r *http.Request) *Exchange {
 	x := &Exchange{
 		ResponseWriter: w, control: *http.NewResponseController(w), request: r,
-		started: time.Now(), caller: Peer(r.RemoteAddr), text: textForm(r),
+		started: time.Now(), text: textForm(r),
 	}
-	if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
+	conn, ok := r.Context().Value(connKey{}).(*serverConn)
+	if x.caller = conn.peerKey(r.RemoteAddr); ok {
 		conn.hasRequest.Store(true)
 		conn.memory.beginRequest(conn.listener.now(), r.ProtoMajor == 1)
 		x.conn = conn
@@ -231,10 +232,10 @@ func (g *Guard) begin(w http.ResponseWriter, r *http.Request) *Exchange {
 
 // end is called when the handler of the request has returned or panicked.
 func (g *Guard) end(x *Exchange, r *http.Request, panicValue any) {
-	x.slot.Release()
 	// http.ErrAbortHandler aborts the connection intentionally.
 	x.panicked = x.panicked || panicValue != nil && panicValue != http.ErrAbortHandler //nolint:errorlint // documented as a sentinel
-	if panicValue == nil {
+	if panicValue == nil && (x.text != nil || x.bodyUnread.Load()) {
+		x.slot.Release()
 		_ = x.endText() // the error is irrelevant, the handler has returned
 		x.discardBody(cmp.Or(g.opts.DiscardTimeout, discardTimeout))
 	}

@@ -29,7 +29,7 @@ func (l *Listener) now() time.Duration { return time.Since(l.start) }
 
 // reserve reserves the base cost of a connection.
 func (l *Listener) reserve(c *serverConn) error {
-	c.memory.Open(l.opts.Memory, nil, l.opts.Class, c.peer.String())
+	c.memory.Open(l.opts.Memory, nil, l.opts.Class, c.key)
 	err := c.memory.Grow(budget.Connection, connBytes)
 	if err != nil {
 		c.memory.Release()

@@ -1,0 +1,60 @@
+package transport
+
+import (
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/yourorg/userservice/service/fair"
+)
+
+// readerFunc is a body.
+type readerFunc func() int
+
+func (f readerFunc) Read([]byte) (int, error) { return f(), io.EOF }
+func (readerFunc) Close() error               { return nil }
+
+// receivedBody is a body that has been received whole.
+type receivedBody struct{ readerFunc }
+
+func (receivedBody) Received() bool { return true }
+
+// A read that can wait releases the slot of the request, a read of a received body keeps it.
+func TestReadOfReceivedBodyKeepsSlot(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		received bool
+		length   int64 // of the body, -1: unknown
+		want     int   // slots held during the read
+	}{
+		"received":           {true, -1, 1},
+		"not received":       {false, -1, 0},
+		"with a length":      {false, 4, 0},
+		"read to its length": {false, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			scheduler := fair.NewScheduler()
+			x, held := new(Exchange), -1
+			x.slot.Open(scheduler, "a")
+			x.slot.Acquire()
+			read := readerFunc(func() int {
+				held, _, _ = scheduler.Stats()
+				return 0
+			})
+			b := &limitedBody{ReadCloser: read, exchange: x, request: &http.Request{ContentLength: test.length}, opts: new(GuardOptions)}
+			if test.received {
+				b.ReadCloser = receivedBody{read}
+			}
+			if _, err := b.readBody(make([]byte, 8)); err != io.EOF { //nolint:errorlint // documented as a sentinel
+				t.Fatalf("readBody() = %v, want io.EOF", err)
+			}
+			if held != test.want {
+				t.Errorf("got %d slots held during the read, want %d", held, test.want)
+			}
+			if held, _, _ := scheduler.Stats(); held != 1 {
+				t.Errorf("got %d slots held after the read, want 1", held)
+			}
+		})
+	}
+}
