@@ -192,6 +192,7 @@ func BenchmarkStatusFanOut(b *testing.B) {
 	for range connections * streams { // the current status
 		<-received
 	}
+	before := processorTime(b, p)
 	b.ResetTimer()
 	for i := range b.N {
 		_, err := client.UpdateUserStatus(ctx, &userv1.UpdateUserStatusRequest{
@@ -204,7 +205,9 @@ func BenchmarkStatusFanOut(b *testing.B) {
 			<-received
 		}
 	}
-	b.ReportMetric(float64(b.N*connections*streams)/b.Elapsed().Seconds(), "deliveries/s")
+	deliveries := float64(b.N * connections * streams)
+	b.ReportMetric(deliveries/b.Elapsed().Seconds(), "deliveries/s")
+	b.ReportMetric(float64((processorTime(b, p)-before).Nanoseconds())/deliveries/1e3, "server-µs/delivery")
 	cancel()
 	followers.Wait()
 }
