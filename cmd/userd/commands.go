@@ -38,9 +38,10 @@ type commands struct {
 	LogFormat string `default:"" enum:",text,json" placeholder:"text|json" help:"Log format (default: text on a terminal, otherwise json)."`
 
 	Serve   serveCommand   `cmd:"" default:"withargs" help:"Run the server (default command)."`
-	Backup  backupCommand  `cmd:"" help:"Back up the store to a new file, also while a server uses it."`
-	Restore restoreCommand `cmd:"" help:"Replace the store with a backup. No server may be using the store."`
+	Backup  backupCommand  `cmd:"" help:"Back up a SQLite store to a new file, also while a server uses it."`
+	Restore restoreCommand `cmd:"" help:"Replace a SQLite store with a backup. No server may be using the store."`
 	Check   checkCommand   `cmd:"" help:"Check the integrity of the store, also while a server uses it."`
+	Migrate migrateCommand `cmd:"" help:"Move a store to another one, between SQLite and PostgreSQL. No server may be using either."`
 	Health  healthCommand  `cmd:"" help:"Print whether the server is ready; the exit status is 1 if it is not."`
 	Token   tokenCommand   `cmd:"" help:"Create a development key and a token, and print how to use them."`
 	Version versionCommand `cmd:"" help:"Print the version."`

@@ -12,6 +12,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/yourorg/userservice/service/server"
+	"github.com/yourorg/userservice/service/store/postgres"
 	"github.com/yourorg/userservice/service/store/sqlite"
 	"github.com/yourorg/userservice/service/telemetry"
 )
@@ -23,6 +24,9 @@ type backupCommand struct {
 
 // Run writes the backup.
 func (c *backupCommand) Run(ctx context.Context, all *commands, to console) error {
+	if server.IsPostgres(all.Store) {
+		return errors.New("userd backup is for SQLite: back up a PostgreSQL database with pg_dump, or with a base backup and its write-ahead log")
+	}
 	return withStore(ctx, all, func(store *sqlite.File) error {
 		bar := newBar(to, "pages")
 		if err := store.Backup(ctx, c.Path, bar.set); err != nil {
@@ -42,6 +46,10 @@ type restoreCommand struct {
 
 // Run restores the backup.
 func (c *restoreCommand) Run(ctx context.Context, all *commands, to console) error {
+	if server.IsPostgres(all.Store) {
+		return errors.New("userd restore is for SQLite: restore a PostgreSQL database with pg_restore or from its base backup, and before a node starts " +
+			"run UPDATE meta SET epoch = '': clients must notice that rows after the backup are lost")
+	}
 	path, err := server.StorePath(all.Store)
 	if err != nil {
 		return err
@@ -66,24 +74,34 @@ type checkCommand struct{}
 
 // Run checks the store. It fails if there are findings.
 func (checkCommand) Run(ctx context.Context, all *commands, to console) error {
+	if server.IsPostgres(all.Store) {
+		return checkStore(to, redacted(all.Store), func(progress func(done, total int)) ([]string, error) {
+			return postgres.Check(ctx, all.Store, progress)
+		})
+	}
 	return withStore(ctx, all, func(store *sqlite.File) error {
-		bar := newBar(to, "rows and users")
-		findings, err := store.Check(ctx, bar.set)
-		err = bar.end(err)
-		for _, finding := range findings {
-			if _, failed := fmt.Fprintln(to.out, finding); failed != nil {
-				return failed
-			}
-		}
-		if err != nil {
-			return err
-		}
-		if len(findings) > 0 {
-			return fmt.Errorf("%s is damaged", all.Store)
-		}
-		_, err = fmt.Fprintf(to.out, "%s is intact\n", all.Store)
-		return err
+		return checkStore(to, all.Store, func(progress func(done, total int)) ([]string, error) { return store.Check(ctx, progress) })
 	})
+}
+
+// checkStore prints the findings of a check.
+func checkStore(to console, name string, check func(progress func(done, total int)) ([]string, error)) error {
+	bar := newBar(to, "rows and users")
+	findings, err := check(bar.set)
+	err = bar.end(err)
+	for _, finding := range findings {
+		if _, failed := fmt.Fprintln(to.out, finding); failed != nil {
+			return failed
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if len(findings) > 0 {
+		return fmt.Errorf("%s is damaged", name)
+	}
+	_, err = fmt.Fprintf(to.out, "%s is intact\n", name)
+	return err
 }
 
 // withStore opens an existing store, which a server may be using, and calls job.
@@ -111,6 +129,7 @@ func newBar(to console, unit string) *bar {
 		progressbar.OptionSetVisibility(telemetry.IsTerminal(to.err)),
 		progressbar.OptionSetDescription(unit),
 		progressbar.OptionShowCount(),
+		progressbar.OptionShowIts(),
 		progressbar.OptionClearOnFinish(),
 	)}
 }

@@ -35,16 +35,18 @@ var mayImport = map[string][]string{
 	"service/pagetoken": {"service/user"},
 	"service/store/sqlite": {
 		"service/fair", "service/user", "service/clock",
-		"service/store/decide", "service/store/encoding", "service/store/group", "service/store/page", "service/store/tokens",
+		"service/store/check", "service/store/decide", "service/store/encoding", "service/store/group", "service/store/move", "service/store/page", "service/store/tokens",
 	},
 	"service/store/postgres": {
 		"service/fair", "service/user", "service/clock",
-		"service/store/decide", "service/store/encoding", "service/store/group", "service/store/page", "service/store/tokens",
+		"service/store/check", "service/store/decide", "service/store/encoding", "service/store/group", "service/store/move", "service/store/page", "service/store/tokens",
 	},
 	// Shared by the stores.
+	"service/store/check":    {"service/user", "service/store/tokens"},
 	"service/store/decide":   {"service/user", "service/store/encoding", "service/store/tokens"},
 	"service/store/encoding": {"service/user"},
 	"service/store/group":    {"service/fair", "service/user", "service/store/tokens"},
+	"service/store/move":     {"service/clock", "service/store/encoding"},
 	"service/store/page":     {"service/user"},
 	"service/store/tokens":   {"service/user"},
 	"service/store/traced":   {"service/user"},

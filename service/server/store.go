@@ -32,7 +32,7 @@ func StorePath(address string) (string, error) {
 // ValidateStore returns an error for an invalid address of a store: neither sqlite:PATH nor postgres://…. It does not
 // contain a password.
 func ValidateStore(address string) error {
-	if isPostgres(address) {
+	if IsPostgres(address) {
 		if err := postgres.CheckURL(address); err != nil {
 			return fmt.Errorf("--store: %w", err)
 		}
@@ -47,7 +47,7 @@ func ValidateReplica(address string) error {
 	if address == "" {
 		return nil
 	}
-	if !isPostgres(address) {
+	if !IsPostgres(address) {
 		return errors.New("--store-replica: expected postgres://…")
 	}
 	if err := postgres.CheckURL(address); err != nil {
@@ -56,7 +56,8 @@ func ValidateReplica(address string) error {
 	return nil
 }
 
-func isPostgres(address string) bool {
+// IsPostgres reports whether the address of a store is that of a PostgreSQL database.
+func IsPostgres(address string) bool {
 	kind, _, _ := strings.Cut(address, "://")
 	return kind == "postgres" || kind == "postgresql"
 }
@@ -107,7 +108,7 @@ func (o *StoreOptions) validate() error {
 	if err := ValidateStore(o.Address); err != nil {
 		return err
 	}
-	if o.Replica != "" && !isPostgres(o.Address) {
+	if o.Replica != "" && !IsPostgres(o.Address) {
 		return errors.New("--store-replica: expected with --store=postgres://…")
 	}
 	return ValidateReplica(o.Replica)
@@ -120,7 +121,7 @@ func OpenStore(ctx context.Context, opts StoreOptions) (user.Store, Storage, err
 	}
 	log, metrics := opts.Logger, opts.Metrics
 	failing, onFailure := writeFailures()
-	if isPostgres(opts.Address) {
+	if IsPostgres(opts.Address) {
 		return openPostgres(ctx, postgres.Options{
 			URL: opts.Address, ReplicaURL: opts.Replica, Logger: log, TrustClock: opts.TrustClock, OnWriteFailure: onFailure,
 			OnCommit: func(c postgres.CommitStats) { metrics.ObserveCommit(c.Changes, c.Sync) }, OnRead: metrics.StoreRead,

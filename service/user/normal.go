@@ -11,6 +11,10 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
+// NamesVersion is the version of the rules in Sanitize, UsernameKey and EmailKey. Stores normalize all names again when it
+// has changed.
+const NamesVersion = 1
+
 // Sanitize removes invisible characters and surrounding white space from a username or an
 // e-mail address. The result is stored and displayed.
 func Sanitize(name string) string { return strings.TrimSpace(removeInvisible(name)) }

@@ -103,3 +103,37 @@ func (d *Difference) Apply(u *user.User) error {
 	}
 	return mergeUser(u, d.set)
 }
+
+// States restores a state of a user from the stored states of it, which are added from that state to earlier ones: differences,
+// each from the state before, and a whole user.
+type States struct {
+	differences []*Difference
+	whole       *user.User
+}
+
+// Add adds an encoded state. It reports whether an earlier one is needed.
+func (s *States) Add(encoded []byte) (more bool, err error) {
+	stored, err := DecodeResult(encoded)
+	if err != nil {
+		return false, err
+	}
+	if stored.Difference != nil {
+		s.differences = append(s.differences, stored.Difference)
+		return true, nil
+	}
+	s.whole = stored.User
+	return false, nil
+}
+
+// User returns the state that was added first.
+func (s *States) User() (*user.User, error) {
+	if s.whole == nil {
+		return nil, ErrEncoding
+	}
+	for _, d := range slices.Backward(s.differences) {
+		if err := d.Apply(s.whole); err != nil {
+			return nil, err
+		}
+	}
+	return s.whole, nil
+}

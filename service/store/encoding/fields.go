@@ -1,6 +1,10 @@
 package encoding
 
-import "github.com/yourorg/userservice/service/user"
+import (
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
+)
 
 // columns are the stored fields of a user.
 var columns = Fields(0)
@@ -13,4 +17,27 @@ func Fields(except user.FieldSet) (stored []*user.Field) {
 		}
 	}
 	return stored
+}
+
+// SetColumn sets a stored field of a user from the value of its column: int64, string, []byte or nil.
+func SetColumn(f *user.Field, u *user.User, v any) (err error) {
+	number, isSet := v.(int64)
+	encoded, _ := v.([]byte)
+	switch {
+	case f.Int != nil:
+		*f.Int(u) = number
+	case f.Text != nil:
+		*f.Text(u), _ = v.(string)
+	case f.Status != nil:
+		*f.Status(u) = user.Status(number)
+	case f.List != nil:
+		*f.List(u), err = DecodeList(encoded)
+	case f.Map != nil:
+		*f.Map(u), err = DecodeMap(encoded)
+	case isSet:
+		*f.Time(u) = FromMicros(number)
+	default:
+		*f.Time(u) = time.Time{}
+	}
+	return err
 }

@@ -36,7 +36,7 @@ const (
 	saveShared = "INSERT INTO request_users (user_id, version, status_time, kept_until, answer) " +
 		"SELECT n.user_id, n.version, n.status_time, $1, n.answer " +
 		"FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[]) AS n(user_id, version, status_time, answer) " +
-		"ON CONFLICT (user_id, version, status_time) DO UPDATE SET kept_until = excluded.kept_until WHERE request_users.kept_until < $6"
+		"ON CONFLICT (user_id, version, status_time) DO UPDATE SET kept_until = excluded.kept_until, answer = excluded.answer WHERE request_users.kept_until < $6"
 	saveWriter = "INSERT INTO writers VALUES ($1, $2, $3) " +
 		"ON CONFLICT (process) DO UPDATE SET number = excluded.number, time = excluded.time"
 	saveRequests = "INSERT INTO request_ids (id, procedure, caller, fingerprint, created_at, user_id, answer) " +

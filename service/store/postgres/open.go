@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -124,6 +125,9 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
+	if err := checkComplete(ctx, s.pool); err != nil {
+		return err
+	}
 	if err := migrate(ctx, s.pool); err != nil {
 		return err
 	}
@@ -155,13 +159,21 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 	return nil
 }
 
-// readMeta returns the head of the log, and the latest time that a node trusted. It sets the epoch of a new store.
+// errLocked is the error of Open while the counter row is locked.
+var errLocked = errors.New("the row of meta is locked: the store is being moved (userd migrate), or its writers hang")
+
+// readMeta returns the head of the log, and the latest time that a node trusted. It sets the epoch of a new store. It locks the
+// counter row, which a move of the store has locked until it ends.
 func (s *Store) readMeta(ctx context.Context) (head user.Head, kept time.Time, err error) {
 	id := make([]byte, 16)
 	if _, err := io.ReadFull(s.opts.Random, id); err != nil {
 		return head, kept, err
 	}
-	if _, err := s.pool.Exec(ctx, "UPDATE meta SET epoch = $1 WHERE epoch = ''", fmt.Sprintf("%x", id)); err != nil {
+	_, err = s.pool.Exec(ctx, "UPDATE meta SET epoch = CASE epoch WHEN '' THEN $1 ELSE epoch END", fmt.Sprintf("%x", id))
+	if sqlState(err) == lockTimeout {
+		err = errLocked
+	}
+	if err != nil {
 		return head, kept, err
 	}
 	var micros, first, clockTime int64
@@ -210,6 +222,16 @@ func (s *Store) Close() error {
 	}
 	s.stop()
 	s.running.Wait()
+	s.forgetProcess()
 	s.disconnect()
 	return nil
+}
+
+// forgetProcess removes the row of the process, which shows that it may be running. A failure means that it is removed later.
+func (s *Store) forgetProcess() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, err := s.pool.Exec(ctx, "DELETE FROM writers WHERE process = $1", s.process); err != nil {
+		s.opts.Logger.Warn("the process was not removed from the writers", "error", err)
+	}
 }

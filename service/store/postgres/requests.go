@@ -3,6 +3,8 @@ package postgres
 import (
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/yourorg/userservice/service/store/decide"
 	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/user"
@@ -10,6 +12,12 @@ import (
 
 // largeUserBytes is the size above which the user of a stored result is a row of its own.
 const largeUserBytes = 1 << 10
+
+const (
+	selectState         = "SELECT version, status_time, answer FROM request_users WHERE user_id = $1 AND version = $2 AND status_time = $3"
+	selectEarlierStates = "SELECT version, status_time, answer FROM request_users WHERE user_id = $1 AND (version, status_time) < ($2, $3) " +
+		"ORDER BY version DESC, status_time DESC LIMIT 16"
+)
 
 type requestKey struct{ id, procedure, caller string }
 
@@ -114,16 +122,32 @@ func (t *tx) SaveRequest(key *user.IdempotencyKey, userID int64, result encoding
 	return nil
 }
 
-// sharedUser returns the user of a large stored result.
+// sharedUser returns the user of a large stored result. A store that was moved from SQLite has differences between states.
 func (t *tx) sharedUser(k sharedKey) (*user.User, error) {
-	encoded, own := t.shared[k]
-	if !own {
-		err := t.conn.QueryRow(t.ctx, "SELECT answer FROM request_users WHERE user_id = $1 AND version = $2 AND status_time = $3",
-			k.id, k.version, k.statusTime).Scan(&encoded)
+	var states encoding.States
+	if encoded, own := t.shared[k]; own {
+		if _, err := states.Add(encoded); err != nil {
+			return nil, err
+		}
+		return states.User()
+	}
+	query, more, found := selectState, true, true
+	for ; more && found; query = selectEarlierStates {
+		rows, err := t.conn.Query(t.ctx, query, k.id, k.version, k.statusTime)
+		if err != nil {
+			return nil, t.failed(err)
+		}
+		found = false
+		var encoded []byte
+		_, err = pgx.ForEachRow(rows, []any{&k.version, &k.statusTime, &encoded}, func() (err error) {
+			if found = true; more {
+				more, err = states.Add(encoded)
+			}
+			return err
+		})
 		if err != nil {
 			return nil, t.failed(err)
 		}
 	}
-	stored, err := encoding.DecodeResult(encoded)
-	return stored.User, err
+	return states.User()
 }

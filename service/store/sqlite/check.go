@@ -5,18 +5,14 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	codes "modernc.org/sqlite/lib"
 
+	"github.com/yourorg/userservice/service/store/check"
 	"github.com/yourorg/userservice/service/user"
 )
 
-const (
-	checkChunk  = 2000 // rows per query
-	maxFindings = 100
-)
+const checkChunk = 2000 // rows per query
 
 // Check verifies the database: it runs SQLite's integrity check, then checks the log and
 // the users. It returns the problems found, in words for an operator. progress may be nil;
@@ -39,45 +35,37 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 	defer func() { err = errors.Join(err, c.close()) }()
 	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.schema, k.first, k.names, k.users, k.index} {
 		if err := ctx.Err(); err != nil {
-			return k.findings, context.Cause(ctx)
+			return k.List, context.Cause(ctx)
 		}
 		err := step(ctx)
 		if code(err)&0xff == codes.SQLITE_CORRUPT {
-			err = k.found("SQLite: %v", err) // continue with the next step
+			err = k.Add("SQLite: %v", err) // continue with the next step
 		}
-		if err != nil && !errors.Is(err, errTooManyFindings) {
-			return k.findings, fmt.Errorf("check: %w", translate(err))
+		if err != nil && !errors.Is(err, check.ErrTooManyFindings) {
+			return k.List, fmt.Errorf("check: %w", translate(err))
 		}
 	}
-	return k.findings, nil
+	return k.List, nil
 }
-
-var errTooManyFindings = errors.New("too many findings")
 
 // checker is the state of a check.
 type checker struct {
+	check.Findings
+
 	conn     *conn
 	head     user.Head
+	rowAt    *stmt
 	progress func(done, total int)
-	findings []string
 	done     int
 	total    int
 	current  bool  // names are stored in their current normal forms
 	retained int64 // position of the oldest retained row when it was last read; 0: not read
 }
 
-func (k *checker) found(format string, args ...any) error {
-	if len(k.findings) == maxFindings {
-		return errTooManyFindings
-	}
-	k.findings = append(k.findings, fmt.Sprintf(format, args...))
-	return nil
-}
-
 func (k *checker) integrity(context.Context) error {
 	err := k.conn.rows("PRAGMA integrity_check(20)", func(row []driver.Value) error {
 		if text := asText(row[0]); text != "ok" {
-			return k.found("SQLite: %s", text)
+			return k.Add("SQLite: %s", text)
 		}
 		return nil
 	})
@@ -103,9 +91,9 @@ func (k *checker) meta(context.Context) error {
 			}
 			switch {
 			case head != last:
-				return k.found("meta: head position is %d, the last log row %d", head, last)
+				return k.Add("meta: head position is %d, the last log row %d", head, last)
 			case asNumber(row[1]) != asNumber(row[3]):
-				return k.found("meta: head time differs from the time of log row %d", head)
+				return k.Add("meta: head time differs from the time of log row %d", head)
 			}
 			return nil
 		})
@@ -128,13 +116,13 @@ func (k *checker) log(ctx context.Context) error {
 			more = true
 			a, err := scanRow(row)
 			if err != nil {
-				err = k.found("log row %d: details cannot be decoded", a.Position)
+				err = k.Add("log row %d: details cannot be decoded", a.Position)
 			}
 			if err == nil && a.Position != last.Position+1 {
-				err = k.missing(a.Position-1, "log: gap, row %d follows row %d", a.Position, last.Position)
+				err = k.Missing(a.Position-1, "log: gap, row %d follows row %d", a.Position, last.Position)
 			}
 			if err == nil && a.Time.Before(last.Time) {
-				err = k.found("log row %d: earlier time than row %d", a.Position, last.Position)
+				err = k.Add("log row %d: earlier time than row %d", a.Position, last.Position)
 			}
 			last = a
 			k.done++
@@ -146,17 +134,17 @@ func (k *checker) log(ctx context.Context) error {
 		k.progress(k.done, max(k.done, k.total))
 	}
 	if last.Position != k.head.Position {
-		return k.missing(k.head.Position, "log: last row is %d, head position %d", last.Position, k.head.Position)
+		return k.Missing(k.head.Position, "log: last row is %d, head position %d", last.Position, k.head.Position)
 	}
 	return nil
 }
 
-// missing adds a finding about a missing row, unless the row was pruned.
-func (k *checker) missing(position int64, format string, args ...any) error {
+// Missing implements check.Store.
+func (k *checker) Missing(position int64, format string, args ...any) error {
 	if pruned, err := k.pruned(position); pruned || err != nil {
 		return err
 	}
-	return k.found(format, args...)
+	return k.Add(format, args...)
 }
 
 // pruned reports whether a row has been pruned by now. Another process may prune during the check.
@@ -186,7 +174,7 @@ func (k *checker) hasColumn(name string) (found bool, err error) {
 // first checks that no row before the first position is left.
 func (k *checker) first(context.Context) error {
 	return k.conn.rows("SELECT log.position FROM log, meta WHERE log.position < meta.first LIMIT 1", func(row []driver.Value) error {
-		return k.found("log: row %d is left although it was pruned", asNumber(row[0]))
+		return k.Add("log: row %d is left although it was pruned", asNumber(row[0]))
 	})
 }
 
@@ -211,7 +199,7 @@ func (k *checker) names(context.Context) error {
 		return err
 	}
 	return k.conn.rows("SELECT names FROM meta", func(row []driver.Value) error {
-		k.current = asNumber(row[0]) == namesVersion
+		k.current = asNumber(row[0]) == user.NamesVersion
 		return nil
 	})
 }
@@ -219,7 +207,7 @@ func (k *checker) names(context.Context) error {
 // users checks each user against the log and its names against their normal forms.
 func (k *checker) users(ctx context.Context) error {
 	var err error
-	rowAt := k.conn.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position = ?")
+	k.rowAt = k.conn.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position = ?")
 	if err != nil {
 		return err
 	}
@@ -229,86 +217,34 @@ func (k *checker) users(ctx context.Context) error {
 		}
 		u, keys, err := scanListed(row)
 		if err != nil {
-			return k.found("user %d: tags or metadata cannot be decoded", asNumber(row[0]))
+			return k.Add("user %d: tags or metadata cannot be decoded", asNumber(row[0]))
 		}
-		return k.user(u, keys, rowAt)
+		return k.User(k, u, keys)
 	})
 	k.progress(k.done, max(k.done, k.total))
 	return err
 }
 
-func (k *checker) user(u *user.User, keys user.Keys, rowAt *stmt) error {
-	if u.Version < 1 || !u.Status.Valid() {
-		return k.found("user %d: invalid version %d or status %d", u.ID, u.Version, u.Status)
+// Row implements check.Store.
+func (k *checker) Row(position int64) (*user.Activity, error) {
+	row, err := k.rowAt.one(position)
+	if err != nil || len(row) == 0 {
+		return nil, err
 	}
-	if u.Deleted() == u.PurgeAt.IsZero() {
-		return k.found("user %d: deleted_at %v does not match purge_at %v", u.ID, u.DeletedAt, u.PurgeAt)
-	}
-	wrong, err := k.wrongKeys(u, keys)
-	if wrong {
-		err = k.found("user %d: stored normal forms do not match its names", u.ID)
-	}
-	if err != nil {
-		return err
-	}
-	if u.StatusPosition > k.head.Position {
-		return nil // changed after the check began
-	}
-	row, err := rowAt.one(u.StatusPosition)
-	if err != nil {
-		return err
-	}
-	setsStatus := []string{user.ActionCreated, user.ActionStatusChanged, user.ActionDeleted, user.ActionUndeleted}
-	if len(row) == 0 || asNumber(row[1]) != u.ID || !slices.Contains(setsStatus, asText(row[3])) {
-		err = k.missing(u.StatusPosition, "user %d: log row %d did not set its status", u.ID, u.StatusPosition)
-	}
-	if err != nil {
-		return err
-	}
-	return k.lastChange(u, rowAt)
+	return &user.Activity{Position: asNumber(row[0]), UserID: asNumber(row[1]), Action: asText(row[3])}, nil
 }
 
-// lastChange checks that the last change of a user is a row of the log that changed it.
-func (k *checker) lastChange(u *user.User, rowAt *stmt) error {
-	if u.LastActivityID > k.head.Position {
-		return nil // changed after the check began
-	}
-	row, err := rowAt.one(u.LastActivityID)
-	if err != nil {
-		return err
-	}
-	if len(row) == 0 || asNumber(row[1]) != u.ID || !strings.HasPrefix(asText(row[3]), user.ReservedAction) {
-		return k.missing(u.LastActivityID, "user %d: log row %d is not its last change", u.ID, u.LastActivityID)
-	}
-	return nil
-}
+// Head implements check.Store.
+func (k *checker) Head() int64 { return k.head.Position }
 
-// wrongKeys reports whether the stored normal forms of a user do not match its names. A
-// mismatch is allowed before renormalizeNames has run, and where another user already has
-// the normal form.
-func (k *checker) wrongKeys(u *user.User, keys user.Keys) (wrong bool, err error) {
-	if !k.current {
-		return false, nil
-	}
-	username, invalid := user.UsernameKey(u.Username)
-	email, newEmailError := user.EmailKey(u.Email)
-	if invalid != nil || newEmailError != nil {
-		return true, nil //nolint:nilerr // an invalid name is a finding
-	}
-	for _, key := range []struct{ stored, want, column string }{
-		{keys.Username, username, "username_key"}, {keys.Email, email, "email_key"},
-	} {
-		if key.stored == key.want {
-			continue
-		}
-		wrong = true
-		err := k.conn.rows("SELECT 1 FROM users WHERE "+key.column+" = ?", func([]driver.Value) error {
-			wrong = false
-			return nil
-		}, key.want)
-		if wrong || err != nil {
-			return wrong, err
-		}
-	}
-	return false, nil
+// CurrentNames implements check.Store.
+func (k *checker) CurrentNames() bool { return k.current }
+
+// Holds implements check.Store.
+func (k *checker) Holds(column, key string) (held bool, err error) {
+	err = k.conn.rows("SELECT 1 FROM users WHERE "+column+" = ?", func([]driver.Value) error {
+		held = true
+		return nil
+	}, key)
+	return held, err
 }

@@ -4,16 +4,12 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"slices"
 
+	"github.com/yourorg/userservice/service/store/check"
 	"github.com/yourorg/userservice/service/store/tokens"
 )
 
-// checkBuckets is the number of groups of users that the check of the index compares.
-const checkBuckets = 4096
-
-// index compares the index with the tokens of the users, in one read transaction. Both are compared by a sum
-// for each group of users; of the first group that differs, the users are found. A store that has not been
+// index compares the index with the tokens of the users, in one read transaction. A store that has not been
 // opened since it has an index may have that of a part of the users only.
 func (k *checker) index(ctx context.Context) (err error) {
 	if err := k.conn.run("BEGIN"); err != nil {
@@ -28,43 +24,12 @@ func (k *checker) index(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, k.conn.run("DROP TABLE temp.entries")) }()
-	var sums [checkBuckets]uint64
-	err = k.eachEntry(ctx, indexed, func(id int64, t tokens.Token, sign uint64) { sums[bucket(id)] += sign * entrySum(id, t) })
-	if err != nil {
-		return err
-	}
-	different := slices.IndexFunc(sums[:], func(sum uint64) bool { return sum != 0 })
-	if different < 0 {
-		return nil
-	}
-	users := make(map[int64]uint64)
-	err = k.eachEntry(ctx, indexed, func(id int64, t tokens.Token, sign uint64) {
-		if bucket(id) == different {
-			users[id] += sign * entrySum(id, t)
-		}
-	})
-	for id, sum := range users {
-		if sum != 0 && err == nil {
-			err = k.found("user %d: its entries in the index are not those of its fields", id)
-		}
-	}
-	return err
-}
-
-// bucket returns the group of a user.
-func bucket(id int64) int { return int(entrySum(id, 0) % checkBuckets) } //nolint:gosec,nolintlint // less than checkBuckets
-
-// entrySum returns a hash of an entry of the index (the finalizer of MurmurHash3).
-func entrySum(id int64, t tokens.Token) uint64 {
-	h := uint64(id)*0x9e3779b97f4a7c15 + uint64(t) //nolint:gosec,nolintlint // any 64 bits
-	h = (h ^ h>>33) * 0xff51afd7ed558ccd
-	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
-	return h ^ h>>33
+	return k.Index(func(visit check.Visit) error { return k.eachEntry(ctx, indexed, visit) })
 }
 
 // eachEntry calls visit for each token of the users up to an ID, and for each unused token, with sign 1, and for
 // each entry of the index with sign -1.
-func (k *checker) eachEntry(ctx context.Context, upTo int64, visit func(id int64, t tokens.Token, sign uint64)) error {
+func (k *checker) eachEntry(ctx context.Context, upTo int64, visit check.Visit) error {
 	err := k.eachUser(ctx, func(row []driver.Value) error {
 		u, keys, err := scanListed(row)
 		if err != nil || u.ID > upTo {
@@ -88,13 +53,12 @@ func (k *checker) eachEntry(ctx context.Context, upTo int64, visit func(id int64
 	if err != nil {
 		return err
 	}
-	minusOne := ^uint64(0)
 	return k.conn.rowsContext(ctx, "SELECT doc, term FROM temp.entries", func(row []driver.Value) error {
 		t, err := parseToken(asText(row[1]))
 		if err != nil {
-			return k.found("index: unknown entry %q of user %d", asText(row[1]), asNumber(row[0]))
+			return k.Add("index: unknown entry %q of user %d", asText(row[1]), asNumber(row[0]))
 		}
-		visit(asNumber(row[0]), t, minusOne)
+		visit(asNumber(row[0]), t, check.Minus)
 		return nil
 	})
 }

@@ -70,29 +70,11 @@ func columnValue(f *user.Field, u *user.User) driver.Value {
 func scanUser(row []driver.Value) (*user.User, error) {
 	u := new(user.User)
 	for i, f := range columns {
-		if err := setColumn(f, u, row[i]); err != nil {
+		if err := encoding.SetColumn(f, u, row[i]); err != nil {
 			return nil, err
 		}
 	}
 	return u, nil
-}
-
-func setColumn(f *user.Field, u *user.User, v driver.Value) (err error) {
-	switch {
-	case f.Int != nil:
-		*f.Int(u) = asNumber(v)
-	case f.Text != nil:
-		*f.Text(u) = asText(v)
-	case f.Status != nil:
-		*f.Status(u) = user.Status(asNumber(v))
-	case f.Time != nil:
-		*f.Time(u) = asTime(v)
-	case f.List != nil:
-		*f.List(u), err = encoding.DecodeList(asBlob(v))
-	default:
-		*f.Map(u), err = encoding.DecodeMap(asBlob(v))
-	}
-	return err
 }
 
 func asNumber(v driver.Value) int64 { n, _ := v.(int64); return n }

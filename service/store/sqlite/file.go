@@ -58,10 +58,21 @@ func readFile(ctx context.Context, resolved string) (*File, error) {
 		f.dsn = fileDSN(resolved)
 		_, err = f.head(ctx)
 	}
+	if err == nil {
+		err = f.checkComplete(ctx)
+	}
 	if err != nil {
 		return nil, disk{path: resolved}.diagnose(err)
 	}
 	return f, nil
+}
+
+func (f *File) checkComplete(ctx context.Context) error {
+	c, err := connect(ctx, f.dsn)
+	if err != nil {
+		return err
+	}
+	return errors.Join(checkComplete(c), c.close())
 }
 
 func newFile(path string) *File { return &File{path: path, dsn: readOnlyDSN(path)} }

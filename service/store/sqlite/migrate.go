@@ -13,6 +13,8 @@ import (
 
 	"github.com/pressly/goose/v3"
 	driverpkg "modernc.org/sqlite"
+
+	"github.com/yourorg/userservice/service/store/move"
 )
 
 //go:embed migrations/*.sql
@@ -39,6 +41,9 @@ func migrate(ctx context.Context, path string) (err error) {
 	if err := checkVersion(ctx, db); err != nil {
 		return err
 	}
+	if err := checkNoMove(ctx, db); err != nil {
+		return err
+	}
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
 		return err
@@ -58,6 +63,16 @@ func migrate(ctx context.Context, path string) (err error) {
 		return fmt.Errorf("migrate schema from version %d to %d: %w", current, target, err)
 	}
 	_, err = db.ExecContext(ctx, "PRAGMA application_id = "+strconv.Itoa(applicationID))
+	return err
+}
+
+// checkNoMove returns an error for a store that is the target of an incomplete move.
+func checkNoMove(ctx context.Context, db *sql.DB) error {
+	incomplete := false
+	err := db.QueryRowContext(ctx, "SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = 'move'").Scan(&incomplete)
+	if err == nil && incomplete {
+		err = move.ErrIncomplete
+	}
 	return err
 }
 

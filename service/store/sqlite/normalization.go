@@ -10,10 +10,6 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// namesVersion is the version of the rules in user.Sanitize, user.UsernameKey and
-// user.EmailKey. Increment it when they change.
-const namesVersion = 1
-
 // renormalizeNames applies the current normalization rules to the names of all users, in one
 // transaction and without log rows. If two users would get the same normal form, the second
 // keeps its old one, and a warning is logged.
@@ -23,7 +19,7 @@ func renormalizeNames(c *conn, log *slog.Logger) (err error) {
 		version = asNumber(row[0])
 		return nil
 	})
-	if err != nil || version == namesVersion {
+	if err != nil || version == user.NamesVersion {
 		return err
 	}
 	if err := c.run("BEGIN IMMEDIATE"); err != nil {
@@ -51,7 +47,7 @@ func renormalizeNames(c *conn, log *slog.Logger) (err error) {
 		return err
 	}
 	for _, statement := range []string{
-		"UPDATE meta SET names = " + strconv.Itoa(namesVersion) + ", indexed = 0, commits = commits + 1", // see buildIndex
+		"UPDATE meta SET names = " + strconv.Itoa(user.NamesVersion) + ", indexed = 0, commits = commits + 1", // see buildIndex
 		"INSERT INTO terms(terms) VALUES ('delete-all')",
 		"DELETE FROM unused_terms",
 	} {

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"database/sql/driver"
-	"slices"
 
 	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/user"
@@ -68,33 +67,15 @@ func (s *sharedUsers) write(u *user.User, keptUntil int64, encoded []byte) error
 
 // get returns the user with the ID, version and status time of ref, and the number of rows read.
 func (s *sharedUsers) get(ref *user.User) (u *user.User, rows int, err error) {
-	var whole *user.User
-	var differences []*encoding.Difference
+	var states encoding.States
 	err = s.until.each(func(row []driver.Value) (bool, error) {
 		if rows++; rows == 1 && (asNumber(row[0]) != ref.Version || asNumber(row[1]) != encoding.ToMicros(ref.StatusTime)) {
 			return false, encoding.ErrEncoding
 		}
-		a, err := encoding.DecodeResult(asBlob(row[2]))
-		if err != nil {
-			return false, err
-		}
-		if a.Difference != nil {
-			differences = append(differences, a.Difference)
-			return true, nil
-		}
-		whole = a.User
-		return false, nil
+		return states.Add(asBlob(row[2]))
 	}, ref.ID, ref.Version, encoding.ToMicros(ref.StatusTime))
-	if err != nil {
-		return nil, rows, err
+	if err == nil {
+		u, err = states.User()
 	}
-	if whole == nil {
-		return nil, rows, encoding.ErrEncoding
-	}
-	for _, d := range slices.Backward(differences) {
-		if err := d.Apply(whole); err != nil {
-			return nil, rows, err
-		}
-	}
-	return whole, rows, nil
+	return u, rows, err
 }
