@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"slices"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
@@ -39,10 +38,13 @@ func (s *BatchSummary) count(outcome userv1.ItemOutcome) {
 	}
 }
 
-// BatchCreateUsers imports users from an iterator of any length, in order, and calls report for each item in order, if
-// it is not nil. A failed item does not fail the batch. Items are sent in chunks of 5,000. After an interruption the
-// chunk is sent again; its request ids, which the client makes for items without one, keep an item from being applied
-// twice. It returns the error of report, or that of the stream; the results of the chunk in progress are then unknown.
+// BatchCreateUsers imports users from an iterator of any length, and calls report for each item in order, if it is not
+// nil. Items with the same username or e-mail address are applied in order, and all with CONFLICT_POLICY_UPDATE, others
+// in any order. A failed item does not fail the batch.
+//
+// Items are sent in chunks of 2,000, up to three at a time. After an interruption a chunk is sent again; its request
+// ids, which the client makes for items without one, keep an item from being applied twice. It returns the error of
+// report, or that of the stream; the results of the chunks in flight are then unknown.
 func (c *Client) BatchCreateUsers(
 	ctx context.Context, items iter.Seq[*userv1.BatchCreateUsersRequest], report func(ItemResult) error,
 ) (BatchSummary, error) {
@@ -53,14 +55,15 @@ func (c *Client) BatchCreateUsers(
 			}
 			return &userv1.BatchCreateUsersRequest{User: identifyCreate(item.GetUser()), ConflictPolicy: item.GetConflictPolicy()}
 		},
-		send: c.sendCreates, report: report,
+		concerns: createConcerns, send: c.sendCreates, report: report,
 	}
 	return b.run(ctx, items)
 }
 
-// BatchUpdateUsers applies updates from an iterator of any length, in the way of BatchCreateUsers.
+// BatchUpdateUsers applies updates from an iterator of any length, in the way of BatchCreateUsers. Updates of a user are
+// applied in order, and all that change a username or an e-mail address.
 func (c *Client) BatchUpdateUsers(ctx context.Context, items iter.Seq[*userv1.UpdateUserRequest], report func(ItemResult) error) (BatchSummary, error) {
-	b := batch[*userv1.UpdateUserRequest]{identify: identifyUpdate, send: c.sendUpdates, report: report}
+	b := batch[*userv1.UpdateUserRequest]{identify: identifyUpdate, concerns: updateConcerns, send: c.sendUpdates, report: report}
 	return b.run(ctx, items)
 }
 
@@ -92,58 +95,6 @@ func results(run func(func(ItemResult) error) error) iter.Seq2[ItemResult, error
 			yield(ItemResult{}, err)
 		}
 	}
-}
-
-// chunkItems is the number of items that are sent on one stream. After an interruption they are sent again.
-const chunkItems = 5000
-
-// batch sends items in chunks.
-type batch[T any] struct {
-	identify func(T) T
-	send     func(context.Context, []T) ([]ItemResult, error) // sends a chunk until it is complete
-	report   func(ItemResult) error
-
-	chunk   []T
-	sent    int64
-	summary BatchSummary
-}
-
-func (b *batch[T]) run(ctx context.Context, items iter.Seq[T]) (BatchSummary, error) {
-	for item := range items {
-		b.chunk = append(b.chunk, b.identify(item))
-		if len(b.chunk) == chunkItems {
-			if err := b.complete(ctx); err != nil {
-				return b.summary, err
-			}
-		}
-	}
-	for len(b.chunk) > 0 {
-		if err := b.complete(ctx); err != nil {
-			return b.summary, err
-		}
-	}
-	return b.summary, nil
-}
-
-// complete sends the chunk and reports its results. A response has the first 1,000 failures only: if there are more, the
-// items behind them stay in the chunk, to be sent again. Failures are not stored with the request id, so they fail again.
-func (b *batch[T]) complete(ctx context.Context) error {
-	results, err := b.send(ctx, b.chunk)
-	if err != nil {
-		return err
-	}
-	for _, r := range results {
-		r.Index += b.sent
-		b.summary.count(r.Outcome)
-		if b.report != nil {
-			if err := b.report(r); err != nil {
-				return err
-			}
-		}
-	}
-	b.sent += int64(len(results))
-	b.chunk = slices.Delete(b.chunk, 0, len(results))
-	return nil
 }
 
 // clientStream is the stream of a batch.

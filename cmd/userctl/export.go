@@ -63,7 +63,7 @@ func (c *exportCommand) write(ctx context.Context, s *session, format string, w 
 			return n, err
 		}
 		n++
-		bar.add(1)
+		bar.set(n)
 	}
 	return n, flush()
 }
@@ -71,7 +71,7 @@ func (c *exportCommand) write(ctx context.Context, s *session, format string, w 
 // newRowWriter returns functions that write a user and flush.
 func newRowWriter(w io.Writer, format string) (add func(*userv1.User) error, flush func() error) {
 	if format == "ndjson" {
-		encoder := newOutput(w, "ndjson")
+		encoder := &output{out: w, format: "ndjson"}
 		return func(u *userv1.User) error { return encoder.encode(u) }, func() error { return nil }
 	}
 	table := csv.NewWriter(w)

@@ -13,10 +13,10 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// importChunk is the number of rows that are sent together.
-const importChunk = 1000
+// saveRows is the number of rows after which the statuses are set and the state is saved.
+const saveRows = 5000
 
-// importJob sends the rows of an import in chunks.
+// importJob sends the rows of an import.
 type importJob struct {
 	*session
 
@@ -26,6 +26,18 @@ type importJob struct {
 	policy  userv1.ConflictPolicy
 	dryRun  bool
 	bar     *progress
+
+	sent    []sentRow // without result, in order
+	results []sentRow // since the state was saved
+	failed  error     // of reading the file
+}
+
+// sentRow is a row, which is sent unless it has an error, with its result.
+type sentRow struct {
+	importRow
+
+	number int // from 0
+	result client.ItemResult
 }
 
 func (j *importJob) run(ctx context.Context) error {
@@ -33,98 +45,81 @@ func (j *importJob) run(ctx context.Context) error {
 		if _, err := j.rows.Read(); err != nil {
 			return err // not the end: the file is that of the state
 		}
-		j.bar.add(1)
 	}
-	for {
-		chunk, end, err := j.read()
-		if err != nil {
-			return err
+	j.bar.set(j.state.Rows)
+	_, err := j.client.BatchCreateUsers(ctx, j.creates, func(r client.ItemResult) error {
+		first := slices.IndexFunc(j.sent, func(row sentRow) bool { return row.err == nil })
+		j.sent[first].result = r
+		j.results = append(j.results, j.sent[:first+1]...)
+		j.sent = j.sent[first+1:]
+		j.bar.set(j.state.Rows + len(j.results))
+		if len(j.results) >= saveRows {
+			return j.save(ctx)
 		}
-		if err := j.send(ctx, chunk); err != nil {
-			return err
-		}
-		j.bar.add(len(chunk))
-		if end {
-			return nil
-		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
+	j.results = append(j.results, j.sent...)
+	return errors.Join(j.save(ctx), j.failed)
 }
 
-// read returns the next rows.
-func (j *importJob) read() (chunk []importRow, end bool, err error) {
-	for len(chunk) < importChunk {
+// creates reads the rows and yields those to send.
+func (j *importJob) creates(yield func(*userv1.BatchCreateUsersRequest) bool) {
+	for number := j.state.Rows; ; number++ {
 		row, err := j.rows.Read()
 		if errors.Is(err, io.EOF) {
-			return chunk, true, nil
+			return
 		}
 		if err != nil {
-			return nil, false, err
+			j.failed = err
+			return
 		}
 		if row.err == nil && row.user.GetDeletedAt() != nil {
 			row.err = errors.New("the user is deleted")
 		}
-		chunk = append(chunk, row)
+		j.sent = append(j.sent, sentRow{importRow: row, number: number})
+		if row.err == nil && !yield(j.create(number, row.user)) {
+			return
+		}
 	}
-	return chunk, false, nil
 }
 
-// send applies a chunk, reports refused rows, and saves the state.
-func (j *importJob) send(ctx context.Context, chunk []importRow) error {
-	counts := j.state.Summary
-	var creates []*userv1.BatchCreateUsersRequest
-	var sent []int // index in chunk of each create
-	for i, row := range chunk {
-		if row.err == nil {
-			creates = append(creates, j.create(j.state.Rows+i, row.user))
-			sent = append(sent, i)
-		}
-	}
+// save sets the statuses of the rows with results, reports refused rows, and saves the state.
+func (j *importJob) save(ctx context.Context) error {
 	var updates []*userv1.UpdateUserRequest
-	var updated []int // index in chunk of each update
-	_, err := j.client.BatchCreateUsers(ctx, slices.Values(creates), func(r client.ItemResult) error {
-		i := sent[r.Index]
-		switch r.Outcome {
-		case userv1.ItemOutcome_ITEM_OUTCOME_CREATED:
-			counts.Created++
-		case userv1.ItemOutcome_ITEM_OUTCOME_UPDATED:
-			counts.Updated++
-		case userv1.ItemOutcome_ITEM_OUTCOME_UNCHANGED:
-			counts.Unchanged++
-		case userv1.ItemOutcome_ITEM_OUTCOME_VALID:
-			counts.Valid++
-		default:
-			chunk[i].err = r.Err
-		}
-		if j.setsStatus(chunk[i].user, r) {
-			updates = append(updates, j.update(j.state.Rows+i, r.UserID, chunk[i].user.GetStatus()))
+	var updated []int // index in results of each update
+	for i, row := range j.results {
+		if row.err == nil && j.setsStatus(row.user, row.result) {
+			updates = append(updates, j.update(row.number, row.result.UserID, row.user.GetStatus()))
 			updated = append(updated, i)
 		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
-	_, err = j.client.BatchUpdateUsers(ctx, slices.Values(updates), func(r client.ItemResult) error {
+	_, err := j.client.BatchUpdateUsers(ctx, slices.Values(updates), func(r client.ItemResult) error {
 		if r.Err != nil {
-			i := updated[r.Index]
-			chunk[i].err = fmt.Errorf("the user was stored, but not its status: %w", r.Err)
+			j.results[updated[r.Index]].err = fmt.Errorf("the user was stored, but not its status: %w", r.Err)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, row := range chunk {
+	for _, row := range j.results {
+		j.state.Summary.count(row.result.Outcome)
+		if row.err == nil {
+			row.err = row.result.Err
+		}
 		if row.err == nil {
 			continue
 		}
-		counts.Refused++
+		j.state.Summary.Refused++
 		if _, err := fmt.Fprintf(j.refused, "line %d: %s\n", row.line, printable(reasonOf(row.err))); err != nil {
 			return err
 		}
 	}
-	j.state.Summary = counts
-	j.state.Rows += len(chunk)
+	j.state.Rows += len(j.results)
+	j.results = j.results[:0]
 	return j.state.save()
 }
 

@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 
 	"github.com/google/uuid"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// importState is how far an import is. It is saved before the first row is sent and after each chunk, so that an
-// interrupted import continues with the rows of the chunk in progress, which have the same request ids again.
+// importState is how far an import is. It is saved before the first row is sent and after a number of rows. An interrupted
+// import continues with the rows behind them, which have the same request ids again.
 type importState struct {
 	ID      uuid.UUID     `json:"id"`    // from which request ids are derived
 	Input   string        `json:"input"` // hash of the content and the options
@@ -29,6 +31,21 @@ type importSummary struct {
 	Unchanged int `json:"unchanged"`
 	Valid     int `json:"valid"`
 	Refused   int `json:"refused"`
+}
+
+// count adds a row that was sent.
+func (s *importSummary) count(outcome userv1.ItemOutcome) {
+	switch outcome {
+	case userv1.ItemOutcome_ITEM_OUTCOME_CREATED:
+		s.Created++
+	case userv1.ItemOutcome_ITEM_OUTCOME_UPDATED:
+		s.Updated++
+	case userv1.ItemOutcome_ITEM_OUTCOME_UNCHANGED:
+		s.Unchanged++
+	case userv1.ItemOutcome_ITEM_OUTCOME_VALID:
+		s.Valid++
+	case userv1.ItemOutcome_ITEM_OUTCOME_UNSPECIFIED, userv1.ItemOutcome_ITEM_OUTCOME_FAILED: // refused
+	}
 }
 
 // openState returns the saved state of an import, or a new one.
