@@ -55,7 +55,7 @@ func (n *node) close() {
 	n.transp.CloseIdleConnections()
 }
 
-// close ends the lookups and health checks.
+// close ends the lookups, the health checks and the connections.
 func (b *balancer) close() {
 	b.mu.Lock()
 	b.closed = true
@@ -65,10 +65,10 @@ func (b *balancer) close() {
 		n.stop()
 	}
 	b.watchers.Wait() // without the lock, which a lookup may need
-	for _, n := range nodes {
-		n.close()
-	}
 	b.nodes.Store(new([]*node))
+	for _, n := range nodes {
+		_ = n.transp.Close()
+	}
 }
 
 // lease is the use of a node by a call or stream, which must call done.

@@ -115,8 +115,8 @@ func (c *config) protocolOptions() []connect.ClientOption {
 	}
 }
 
-// Close ends the health checks and closes idle connections. Streams, sessions and mirrors end first with their own
-// contexts; calls after Close fail with ErrClosed.
+// Close ends the health checks and closes the connections. Calls, streams, sessions and mirrors in progress, and calls
+// after Close, fail with ErrClosed.
 func (c *Client) Close() error {
 	c.cancel()
 	c.balancer.close()

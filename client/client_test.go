@@ -426,3 +426,48 @@ func TestCloseDuringLookup(t *testing.T) {
 		}
 	}
 }
+
+// Close closes all connections, also those with streams, and ends the streams with ErrClosed.
+func TestCloseClosesConnections(t *testing.T) {
+	s := servertest.Start(t)
+	var mu sync.Mutex
+	var open []net.Conn
+	c := newClient(t, s, client.WithConnections(3), client.WithDialer(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := s.Dial(ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		open = append(open, conn)
+		return conn, err
+	}))
+	createUser(t, c, 1)
+	started, ended := make(chan struct{}, 2), make(chan error, 2)
+	for range 2 {
+		go func() {
+			ended <- c.StreamUserActivities(limited(t), &userv1.StreamUserActivitiesRequest{}, func(*userv1.UserActivity) error {
+				started <- struct{}{}
+				return nil
+			})
+		}()
+		<-started
+	}
+	session := c.OpenStatusSession(limited(t), nil)
+	if err := session.FollowAll(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, client.ErrClosed) {
+			t.Errorf("StreamUserActivities() = %v, want ErrClosed", err)
+		}
+	}
+	if _, err := session.Follow(limited(t), 1); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("Follow() = %v, want ErrClosed", err)
+	}
+	for i, conn := range open {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("connection %d: Read() = %v, want ErrClosed", i, err)
+		}
+	}
+}

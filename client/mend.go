@@ -62,8 +62,8 @@ func (c *Client) mend(ctx context.Context, method string, stream func(context.Co
 		if ctx.Err() != nil {
 			return contextError(ctx, method)
 		}
-		failure := newError(method, failures, err)
-		if c.ctx.Err() != nil || !temporary(failure) {
+		failure := c.newFailure(method, failures, err)
+		if !temporary(failure) {
 			return failure
 		}
 		if rejectedToken(failure) {

@@ -35,7 +35,7 @@ type node struct {
 	endpoint endpoint
 	rpc      userv1connect.UserServiceClient
 	health   *grpchealth.Client
-	transp   *transport
+	transp   *Transport
 	breaker  *gobreaker.TwoStepCircuitBreaker[struct{}]
 	status   atomic.Int32
 	inFlight atomic.Int64

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -56,11 +57,12 @@ func TestActivitiesResume(t *testing.T) {
 				options = append(options, client.WithInterceptors(&plant{change: test.planted}))
 			}
 			c := newFaultyClient(t, f, options...)
-			go func() {
+			var writing sync.WaitGroup
+			writing.Go(func() {
 				for from := total / 2; from < total; from += 20 {
 					change(t, writer, u.GetUserId(), from, from+20)
 				}
-			}()
+			})
 			var got []int64
 			for row, err := range c.Activities(limited(t), &userv1.StreamUserActivitiesRequest{}) {
 				if err != nil {
@@ -70,6 +72,7 @@ func TestActivitiesResume(t *testing.T) {
 					break
 				}
 			}
+			writing.Wait() // the last response may be outstanding
 			found := checkPositions(got)
 			if (found != nil) != test.want {
 				t.Errorf("fault = %v, want one: %t", found, test.want)

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -83,7 +84,7 @@ func call[T any](ctx context.Context, c *Client, method string, do func(context.
 			}
 			last = use.node
 		}
-		failure := newError(method, attempt, err)
+		failure := c.newFailure(method, attempt, err)
 		if !c.awaitRetry(ctx, failure) {
 			var none T
 			return none, failure
@@ -107,8 +108,20 @@ func (c *Client) awaitRetry(ctx context.Context, failure *Error) bool {
 	return wait(ctx, delay) == nil
 }
 
+// newFailure converts the error of an attempt. Close closes the connections, so its effect is ErrClosed.
+func (c *Client) newFailure(method string, attempts int, err error) *Error {
+	failure := newError(method, attempts, err)
+	if c.ctx.Err() != nil && temporary(failure) {
+		return newError(method, attempts, connect.NewError(connect.CodeCanceled, ErrClosed))
+	}
+	return failure
+}
+
 // temporary reports whether another attempt may succeed. The context has not ended.
 func temporary(failure *Error) bool {
+	if errors.Is(failure, ErrClosed) {
+		return false
+	}
 	switch failure.Reason {
 	case userv1.ErrorReason_ERROR_REASON_UNSPECIFIED:
 		return failedNode(failure)

@@ -6,16 +6,19 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // NewTransport returns the HTTP transport of a Client to one target, for other services at the same address. Options
 // of calls, such as WithTokens and WithRetry, have no effect.
-func NewTransport(address string, options ...Option) (http.RoundTripper, error) {
+func NewTransport(address string, options ...Option) (*Transport, error) {
 	t, err := parseTarget(address)
 	if err != nil {
 		return nil, err
@@ -26,13 +29,58 @@ func NewTransport(address string, options ...Option) (http.RoundTripper, error) 
 // http1Connections is the default limit of HTTP/1.1 connections to a node.
 const http1Connections = 100
 
-// transport distributes requests to the connections of a node.
-type transport struct {
+// Transport distributes requests to the connections of a node. Close releases them.
+type Transport struct {
 	connections []*http.Transport // with one HTTP/2 connection each
 	next        atomic.Uint64
+
+	mu     sync.Mutex
+	open   map[*openConn]struct{}
+	closed bool
 }
 
-func newTransport(c *config, e endpoint) *transport {
+// openConn is a connection until it is closed.
+type openConn struct {
+	net.Conn
+
+	transport *Transport
+}
+
+// Close implements net.Conn.
+func (c *openConn) Close() error {
+	c.transport.mu.Lock()
+	delete(c.transport.open, c)
+	c.transport.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// track keeps a connection until it is closed.
+func (t *Transport) track(conn net.Conn) (net.Conn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
+	c := &openConn{conn, t}
+	t.open[c] = struct{}{}
+	return c, nil
+}
+
+// Close closes all connections. Their requests fail, and further ones.
+func (t *Transport) Close() error {
+	t.mu.Lock()
+	t.closed = true
+	open := slices.Collect(maps.Keys(t.open))
+	t.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close()
+	}
+	t.CloseIdleConnections() // waiting for a connection, or closed ones that are not noticed yet
+	return nil
+}
+
+func newTransport(c *config, e endpoint) *Transport {
 	n, perHost := c.connections, 0
 	if c.http1 {
 		n, perHost = 1, c.connections
@@ -44,7 +92,7 @@ func newTransport(c *config, e endpoint) *transport {
 	protocols.SetHTTP1(c.http1)
 	protocols.SetHTTP2(!c.http1)
 	protocols.SetUnencryptedHTTP2(!c.http1)
-	t := new(transport)
+	t := &Transport{open: make(map[*openConn]struct{})}
 	for range n {
 		t.connections = append(t.connections, &http.Transport{
 			Protocols:           &protocols,
@@ -59,7 +107,11 @@ func newTransport(c *config, e endpoint) *transport {
 				if e.addr != "" {
 					network, addr = e.network, e.addr
 				}
-				return c.dial(ctx, network, addr)
+				conn, err := c.dial(ctx, network, addr)
+				if err != nil {
+					return nil, err
+				}
+				return t.track(conn)
 			},
 			HTTP2: &http.HTTP2Config{
 				SendPingTimeout: c.keepalive, PingTimeout: c.pingTimeout,
@@ -71,7 +123,7 @@ func newTransport(c *config, e endpoint) *transport {
 }
 
 // RoundTrip sends a request on the next connection.
-func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if len(t.connections) == 1 {
 		return t.connections[0].RoundTrip(r)
 	}
@@ -79,14 +131,14 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // CloseIdleConnections closes connections without calls.
-func (t *transport) CloseIdleConnections() {
+func (t *Transport) CloseIdleConnections() {
 	for _, connection := range t.connections {
 		connection.CloseIdleConnections()
 	}
 }
 
 // httpClient returns a client that follows no redirects, because a token must reach no other server.
-func (t *transport) httpClient() *http.Client {
+func (t *Transport) httpClient() *http.Client {
 	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 

@@ -59,8 +59,8 @@ func (s *session) check(ctx context.Context, server string) (grpchealth.Status, 
 	if err != nil {
 		return grpchealth.StatusUnknown, err
 	}
+	defer func() { _ = transport.Close() }()
 	httpClient := &http.Client{Transport: transport}
-	defer httpClient.CloseIdleConnections()
 	url := strings.TrimPrefix(server, "dns+")
 	if strings.HasPrefix(url, "unix:") {
 		url = "http://localhost"

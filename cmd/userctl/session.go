@@ -22,7 +22,6 @@ type session struct {
 	servers []string
 	options []client.Option
 	epoch   *epoch
-	conns   *connections
 	lines   *bufio.Reader // of in, for questions
 }
 
@@ -42,21 +41,18 @@ func newSession(command *kong.Context, all *commands, to console) (*session, err
 	if len(servers) == 0 {
 		servers = []string{defaultServer}
 	}
-	seen, conns := new(epoch), new(connections)
-	options = append(options, client.WithLogger(logger), client.WithDialer(conns.dial))
+	seen := new(epoch)
+	options = append(options, client.WithLogger(logger))
 	c, err := client.New(servers, append(options, client.WithInterceptors(seen))...)
 	if err != nil {
 		return nil, newUsageError("--server: %v", err)
 	}
 	return &session{
-		console: to, output: newOutput(to.out, all.Output), client: c, servers: servers, options: options, epoch: seen, conns: conns, lines: bufio.NewReader(to.in),
+		console: to, output: newOutput(to.out, all.Output), client: c, servers: servers, options: options, epoch: seen, lines: bufio.NewReader(to.in),
 	}, nil
 }
 
-func (s *session) close() {
-	_ = s.client.Close()
-	s.conns.close()
-}
+func (s *session) close() { _ = s.client.Close() }
 
 // confirm asks before a destructive command. Without a terminal, --yes is required.
 func (s *session) confirm(yes bool, question string) error {
