@@ -107,6 +107,7 @@ func (s *statusSync) send(ctx context.Context, stream *statusConn) {
 			select {
 			case <-s.wake:
 			case <-ctx.Done():
+				_ = stream.CloseRequest() // net/http notices the end of a context only after that of the request body
 				return
 			}
 		}

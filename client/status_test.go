@@ -1,10 +1,13 @@
 package client_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -247,4 +250,24 @@ func TestWatchUserStatusEndsWithItsUsers(t *testing.T) {
 	if err != nil || failures != len(users) {
 		t.Errorf("WatchUserStatus() = %v after %d failures, want nil after %d", err, failures, len(users))
 	}
+}
+
+// A session ends with its context at once, although the server sends nothing.
+func TestStatusSessionEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := servertest.Start(t, servertest.Memory())
+		c := newClient(t, s)
+		u := createUser(t, c, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		session := c.OpenStatusSession(ctx, nil)
+		if _, err := session.Follow(limited(t), u.GetUserId()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		start := time.Now()
+		cancel()
+		if err := session.Close(); !errors.Is(err, context.Canceled) || time.Since(start) != 0 {
+			t.Errorf("Close() = %v after %v, want context.Canceled at once", err, time.Since(start))
+		}
+	})
 }
