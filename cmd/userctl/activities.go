@@ -36,6 +36,7 @@ func (c *activitiesCommand) Run(ctx context.Context, s *session) error {
 	if c.following != (following{}) {
 		return newUsageError("--after, --exec and --state need --follow")
 	}
+	s.page()
 	if c.Limit == 0 {
 		return c.all(ctx, s, id)
 	}

@@ -14,6 +14,7 @@ type console struct {
 	in                                   io.Reader
 	out, err                             io.Writer
 	inTerminal, outTerminal, errTerminal bool
+	width                                int       // of the terminal of out; 0: unknown
 	exit                                 func(int) // called by --help
 }
 
@@ -24,6 +25,7 @@ type commands struct {
 	Config   string `env:"USERCTL_CONFIG" placeholder:"FILE" help:"Configuration file (default: userctl/config.yaml in XDG_CONFIG_HOME or ~/.config)."`
 	Verbose  bool   `short:"v" help:"Log connections and retries to standard error."`
 	Output   string `short:"o" env:"USERCTL_OUTPUT" default:"table" enum:"table,json,ndjson,yaml" placeholder:"table|json|ndjson|yaml" help:"Output format: table, json, ndjson or yaml (default: table). With json, a stream has one object per line."`
+	NoPager  bool   `env:"USERCTL_NO_PAGER" help:"Do not show long lists in a pager (PAGER, default: less)."`
 
 	Get        getCommand        `cmd:"" help:"Show users."`
 	List       listCommand       `cmd:"" help:"List or search users."`
@@ -95,10 +97,10 @@ func run(ctx context.Context, args []string, to console) int {
 		}),
 		command.BindSingletonProvider(func() (*configFile, error) { return openConfig(all.Config) }))
 	if err = bound; err == nil {
-		err = command.Run(&all, to, newOutput(to.out, all.Output))
+		err = command.Run(&all, to, newOutput(to, all.Output))
 	}
 	if s != nil {
-		s.close()
+		err = s.close(err)
 	}
 	printError(to.err, err)
 	return exitStatus(err)

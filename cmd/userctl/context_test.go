@@ -113,11 +113,17 @@ func TestConfigFileMode(t *testing.T) {
 	}
 }
 
-// onContexts runs userctl context without a server.
+// onContexts runs userctl context.
 func onContexts(t *testing.T, args ...string) result {
 	t.Helper()
+	return runWithout(t, append([]string{"context"}, args...)...)
+}
+
+// runWithout runs a command with the variables of the test, and without masks.
+func runWithout(t *testing.T, args ...string) result {
+	t.Helper()
 	var out, stderr bytes.Buffer
-	status := run(t.Context(), append([]string{"context"}, args...), console{in: strings.NewReader(""), out: &out, err: &stderr})
+	status := run(t.Context(), args, console{in: strings.NewReader(""), out: &out, err: &stderr})
 	return result{out.String(), stderr.String(), status}
 }
 

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
@@ -120,15 +119,15 @@ func countRows(r io.Reader, format string) (int, error) {
 }
 
 func showMapping(w io.Writer, columns []column) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	shown := table{out: w}
 	for _, c := range columns {
 		target := c.target
 		if c.set == nil {
 			target = "(ignored, the server sets it)"
 		}
-		writeRow(table, "column "+c.name, "-> "+target)
+		shown.add("column "+c.name, "-> "+target)
 	}
-	return table.Flush()
+	return shown.flush()
 }
 
 // finish prints the result. The state file of an import that is not complete is kept.

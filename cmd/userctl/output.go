@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -19,11 +18,15 @@ import (
 
 // output writes messages in the format of --output.
 type output struct {
+	style
+
 	out    io.Writer
 	format string
 }
 
-func newOutput(out io.Writer, format string) *output { return &output{out: out, format: format} }
+func newOutput(to console, format string) *output {
+	return &output{style: newStyle(to), out: to.out, format: format}
+}
 
 // field is a line of the table of one message.
 type field struct{ name, value string }
@@ -33,13 +36,13 @@ func (o *output) one(message proto.Message, fields []field) error {
 	if o.format != "table" {
 		return o.encode(message)
 	}
-	w := newTable(o.out)
+	shown := table{style: style{color: o.color}, out: o.out} // values are not shortened
 	for _, f := range fields {
 		if f.value != "" {
-			writeRow(w, f.name, f.value)
+			shown.add(f.name, f.value)
 		}
 	}
-	return w.Flush()
+	return shown.flush()
 }
 
 // encode writes a message as JSON or YAML.
@@ -71,7 +74,7 @@ type list[M proto.Message] struct {
 
 	head  []string
 	row   func(M) []string
-	table *tabwriter.Writer
+	table table
 	rows  int
 }
 
@@ -79,7 +82,7 @@ type list[M proto.Message] struct {
 const tableRows = 1000
 
 func newList[M proto.Message](o *output, row func(M) []string, head ...string) *list[M] {
-	return &list[M]{output: o, head: head, row: row, table: newTable(o.out)}
+	return &list[M]{output: o, head: head, row: row, table: newTable(o.style, o.out, head)}
 }
 
 func (l *list[M]) add(message M) error {
@@ -87,11 +90,11 @@ func (l *list[M]) add(message M) error {
 	switch l.format {
 	case "table":
 		if l.rows == 1 {
-			writeRow(l.table, l.head...)
+			l.table.add(l.head...)
 		}
-		writeRow(l.table, l.row(message)...)
+		l.table.add(l.row(message)...)
 		if l.rows%tableRows == 0 {
-			return l.table.Flush()
+			return l.table.flush()
 		}
 		return nil
 	case "json":
@@ -118,7 +121,7 @@ func (l *list[M]) add(message M) error {
 func (l *list[M]) end() error {
 	switch {
 	case l.format == "table":
-		return l.table.Flush()
+		return l.table.flush()
 	case l.format == "json" && l.rows == 0:
 		_, err := io.WriteString(l.out, "[]\n")
 		return err
@@ -143,24 +146,18 @@ func (o *output) event(message proto.Message, columns ...string) error {
 	switch o.format {
 	case "table":
 		for i, column := range columns {
-			columns[i] = printable(column)
+			columns[i] = o.paint(printable(column))
+			if i == 0 {
+				columns[i] = o.in(faint, columns[i]) // the position or the time
+			}
 		}
 		_, err := fmt.Fprintln(o.out, strings.TrimRight(strings.Join(columns, "  "), " "))
 		return err
 	case "json":
-		return newOutput(o.out, "ndjson").encode(message)
+		return (&output{out: o.out, format: "ndjson"}).encode(message)
 	default:
 		return o.encode(message)
 	}
-}
-
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
-
-func writeRow(w io.Writer, columns ...string) {
-	for i, column := range columns {
-		columns[i] = printable(column)
-	}
-	_, _ = fmt.Fprintln(w, strings.TrimRight(strings.Join(columns, "\t"), "\t")) // Flush has the error
 }
 
 // encodeJSON returns a message as compact JSON. The spaces of protojson are random.

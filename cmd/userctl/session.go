@@ -22,6 +22,7 @@ type session struct {
 	servers []string
 	options []client.Option
 	epoch   *epoch
+	pager   *pager        // nil: none
 	lines   *bufio.Reader // of in, for questions
 }
 
@@ -48,11 +49,26 @@ func newSession(command *kong.Context, all *commands, to console) (*session, err
 		return nil, newUsageError("--server: %v", err)
 	}
 	return &session{
-		console: to, output: newOutput(to.out, all.Output), client: c, servers: servers, options: options, epoch: seen, lines: bufio.NewReader(to.in),
+		console: to, output: newOutput(to, all.Output), client: c, servers: servers, options: options, epoch: seen,
+		pager: newPager(to, all.NoPager), lines: bufio.NewReader(to.in),
 	}, nil
 }
 
-func (s *session) close() { _ = s.client.Close() }
+// page shows the output in the pager, if it is on a terminal.
+func (s *session) page() {
+	if s.pager != nil {
+		s.output.out = s.pager
+	}
+}
+
+// close ends the command with its error.
+func (s *session) close(err error) error {
+	_ = s.client.Close()
+	if s.pager != nil {
+		err = s.pager.close(err)
+	}
+	return err
+}
 
 // confirm asks before a destructive command. Without a terminal, --yes is required.
 func (s *session) confirm(yes bool, question string) error {

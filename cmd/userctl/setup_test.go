@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"regexp"
 	"strings"
 	"sync"
@@ -127,12 +128,18 @@ type started struct {
 // start starts a command.
 func start(t *testing.T, s *servertest.Server, args ...string) started {
 	t.Helper()
+	return startOn(t, s, strings.NewReader(""), args...)
+}
+
+// startOn starts a command with an input.
+func startOn(t *testing.T, s *servertest.Server, in io.Reader, args ...string) started {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	c := started{out: newLines(), err: newLines()}
 	done := make(chan int, 1)
 	args = append([]string{"--server", s.URL()}, args...)
-	go func() { done <- run(ctx, args, console{in: strings.NewReader(""), out: c.out, err: c.err}) }()
+	go func() { done <- run(ctx, args, console{in: in, out: c.out, err: c.err}) }()
 	c.wait = func() result {
 		status := <-done
 		return result{mask(c.out.String()), mask(c.err.String()), status}

@@ -13,6 +13,7 @@ import (
 type statusCommand struct {
 	Get   statusGetCommand   `cmd:"" help:"Show the statuses of users."`
 	Set   statusSetCommand   `cmd:"" help:"Set the status of a user."`
+	Sync  statusSyncCommand  `cmd:"" help:"Set the statuses in lines of standard input over one stream."`
 	Watch statusWatchCommand `cmd:"" help:"Show statuses, then their changes until Ctrl-C."`
 }
 

@@ -98,14 +98,6 @@ func TestControlCharacters(t *testing.T) {
 	}
 }
 
-func TestCredentials(t *testing.T) {
-	s := servertest.Start(t)
-	r := userctl(t, s, "list", "--token-file", "none")
-	if want := "hint: pass a token with --token-file or USERCTL_TOKEN"; r.status != statusForbidden || !strings.Contains(r.err, want) {
-		t.Errorf("with a missing file: exit status %d, %q; want %d, %q", r.status, r.err, statusForbidden, want)
-	}
-}
-
 func TestFollowActivities(t *testing.T) {
 	s := servertest.Start(t)
 	must(t, s, "create", "Ada Lovelace", "ada@example.org")

@@ -19,13 +19,14 @@ type getCommand struct {
 
 // Run shows users.
 func (c *getCommand) Run(ctx context.Context, s *session) error {
+	s.page()
 	for i, name := range c.User {
 		u, err := s.find(ctx, name)
 		if err != nil {
 			return err
 		}
 		if i > 0 && s.format == "table" {
-			if _, err := fmt.Fprintln(s.console.out); err != nil {
+			if _, err := fmt.Fprintln(s.output.out); err != nil {
 				return err
 			}
 		}
@@ -53,6 +54,7 @@ func (c *listCommand) Run(ctx context.Context, s *session) error {
 	request := &userv1.ListUsersRequest{
 		Filter: filterOf(c.Filter, c.Search), OrderBy: c.OrderBy, ShowDeleted: c.ShowDeleted, PageSize: pageSize(c.Limit),
 	}
+	s.page()
 	rows := s.userList()
 	for u, err := range s.client.Users(ctx, request) {
 		if err != nil {
