@@ -48,3 +48,18 @@ func TestIgnoredVariablesArePrinted(t *testing.T) {
 		t.Errorf("stderr = %q, want %q", stderr.String(), want)
 	}
 }
+
+// Each flag has the variable of its name in upper case.
+func TestVariablesHaveTheNamesOfFlags(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), build(t, ""), "serve", "--help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	help := strings.Join(strings.Fields(string(out)), " ")
+	for _, flag := range []string{"http2", "listen", "max-connection-age"} {
+		want := "($USERD_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")) + ")"
+		if _, after, ok := strings.Cut(help, "--"+flag+"="); !ok || !strings.Contains(after[:min(len(after), 400)], want) {
+			t.Errorf("help of --%s has no %s", flag, want)
+		}
+	}
+}
