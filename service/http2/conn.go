@@ -23,7 +23,7 @@ const (
 
 // conn is a connection. Fields without a comment are set before the first frame.
 type conn struct {
-	srv        *server
+	srv        *Server
 	net        net.Conn
 	handler    http.Handler
 	ctx        context.Context //nolint:containedctx // parent of the contexts of all requests
@@ -87,7 +87,6 @@ type conn struct {
 
 // serve serves the connection until it ends.
 func (c *conn) serve(readPreface bool) {
-	defer c.srv.remove(c)
 	c.mu.Lock()
 	c.srv.connState(c, http.StateActive) // as in net/http: a connection without requests is idle, not new
 	c.setIdle()

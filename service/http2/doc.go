@@ -8,8 +8,8 @@
 //
 // # Goroutines and state
 //
-// A connection has one reading goroutine, the one of net/http. It decodes frames from a buffer and never
-// writes to the connection. Handlers run on workers, which are reused with their grown stacks.
+// A connection has one reading goroutine, the one of net/http or its own (Hooks.Context). It decodes frames from a buffer and
+// never writes to the connection. Handlers run on workers, which are reused with their grown stacks.
 //
 //   - The reading goroutine alone owns the input buffer, the HPACK decoder, the incomplete header block and
 //     the frame budget.
@@ -31,7 +31,8 @@
 // receive windows. Queued DATA is bounded by maxQueued and queued control frames by maxControl; the reading goroutine
 // blocks at the latter. Header lists are bounded in bytes and fields; a list over the limit is
 // answered with 431, and header blocks over twice the limit end the connection. FrameLimits bounds
-// frames that do not advance any stream. Idle connections hold no output buffers.
+// frames that do not advance any stream. Idle connections hold no output buffers, and no
+// input buffer if they are files or TLS.
 //
 // HTTP2Config.WriteByteTimeout bounds the time for which a connection accepts no output. A response whose client opens no
 // window is bounded by http.Server.WriteTimeout and ResponseController.SetWriteDeadline only: how long a

@@ -108,7 +108,8 @@ func bytesAhead(t *testing.T, e engine, secure bool, begin func() (bodyWriter, f
 		const heavy, quiet = 1, 3
 		get(heavy, "/heavy")
 		get(quiet, "/quiet")
-		go p.flush()
+		flushed := make(chan bool)
+		go func() { flushed <- p.flush() }()
 		in := xhttp2.NewFramer(io.Discard, p.conn)
 		ahead := 0
 		until := func(done func(f xhttp2.Frame) bool) {
@@ -126,6 +127,7 @@ func bytesAhead(t *testing.T, e engine, secure bool, begin func() (bodyWriter, f
 			}
 		}
 		until(func(xhttp2.Frame) bool { return ahead > 1<<20 })
+		<-flushed
 		for id := uint32(5); id < 105; id += 2 {
 			events <- true
 			get(id, "/unary")

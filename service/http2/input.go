@@ -1,8 +1,11 @@
 package http2
 
 import (
+	"crypto/tls"
 	"io"
+	"net"
 	"sync"
+	"syscall"
 )
 
 const (
@@ -11,13 +14,36 @@ const (
 	largeInput = 2 * minMaxFrame
 )
 
-// input is the buffered input of a connection.
+// input is the buffered input of a connection. It has no buffer while it is empty and waits, if the connection permits.
 type input struct {
 	src        io.Reader
-	buf        *[]byte // nil: parked
+	hooks      *Hooks
+	buf        *[]byte // nil: none
 	start, end int     // unread bytes of buf
 	maxFrame   uint32
 	lastRead   int
+
+	readFile func(fd uintptr) bool // reads in place of src, see fillRaw; nil: not supported
+	n        int                   // result of readFile
+	err      error
+}
+
+// shortRead is the size of the first read of an empty input with Hooks.ShortReads.
+const shortRead = 16
+
+func (in *input) init(c *conn) {
+	in.src, in.maxFrame, in.hooks = c.net, c.srv.maxFrame, &c.hooks
+	if file, ok := c.net.(*net.TCPConn); ok && c.hooks.Raw == nil {
+		if raw, err := file.SyscallConn(); err == nil {
+			c.hooks.Raw = func() syscall.RawConn { return raw }
+		}
+	}
+	if _, ok := c.net.(*tls.Conn); ok {
+		c.hooks.ShortReads = true
+	}
+	if c.hooks.Raw != nil {
+		in.initRaw()
+	}
 }
 
 var (
@@ -49,8 +75,24 @@ func (in *input) buffered() (h frameHeader, payload []byte, ok bool, err error) 
 }
 
 // fill reads more input. fit was called before.
-func (in *input) fill() error {
-	n, err := in.src.Read((*in.buf)[in.end:])
+func (in *input) fill() (err error) {
+	if in.readFile != nil {
+		if raw := in.hooks.Raw(); raw != nil {
+			return in.fillRaw(raw)
+		}
+	}
+	var n int
+	if in.buf == nil && in.hooks.ShortReads {
+		var first [shortRead]byte
+		n, err = in.src.Read(first[:])
+		in.buf = getInput(smallInput)
+		copy(*in.buf, first[:n])
+	} else {
+		if in.buf == nil {
+			in.buf = getInput(smallInput)
+		}
+		n, err = in.src.Read((*in.buf)[in.end:])
+	}
 	in.end += n
 	in.lastRead = n
 	if n > 0 {
@@ -59,27 +101,50 @@ func (in *input) fill() error {
 	return err
 }
 
-// fit makes room for the rest of the next frame, or of its header.
+// fillRaw reads from a file.
+func (in *input) fillRaw(raw syscall.RawConn) error {
+	in.n, in.err = 0, nil
+	err := raw.Read(in.readFile)
+	if in.hooks.AfterRead != nil {
+		in.hooks.AfterRead()
+	}
+	in.end += in.n
+	in.lastRead = in.n
+	switch {
+	case err != nil:
+		return err
+	case in.err != nil:
+		return in.err
+	case in.n == 0:
+		return io.EOF
+	}
+	return nil
+}
+
+// fit makes room for the rest of the next frame. It releases the buffer of an empty input.
 func (in *input) fit(meter Meter) error {
+	if in.start == in.end {
+		large := in.buf != nil && len(*in.buf) > smallInput
+		if large && in.lastRead > smallInput { // more is likely to follow
+			in.start, in.end = 0, 0
+			return nil
+		}
+		if in.release(); large {
+			return meter.Input(0)
+		}
+		return nil
+	}
 	need := frameHeaderLen
 	if in.end-in.start >= frameHeaderLen {
 		need += int(parseFrameHeader((*in.buf)[in.start:]).length)
 	}
 	switch {
-	case in.buf == nil:
-		in.buf = getInput(need)
-	case in.start == in.end && len(*in.buf) > smallInput && in.lastRead <= smallInput:
-		in.release()
-		in.buf = getInput(need)
-		return meter.Input(0)
 	case need > len(*in.buf):
 		larger := getInput(need)
 		n := copy(*larger, (*in.buf)[in.start:in.end])
 		in.release()
 		in.buf, in.end = larger, n
 		return meter.Input(len(*larger))
-	case in.start == in.end:
-		in.start, in.end = 0, 0
 	case need > len(*in.buf)-in.start || in.end == len(*in.buf):
 		in.end = copy(*in.buf, (*in.buf)[in.start:in.end])
 		in.start = 0

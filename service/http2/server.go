@@ -6,11 +6,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
@@ -50,10 +53,21 @@ type Hooks struct {
 	Frames  FrameLimits       // in place of Options.Frames
 	Meter   Meter             // nil: memory is not accounted
 	OnClose func(CloseReason) // called when the connection exceeded a limit; nil: none
+
+	// Context, if set, is the base context of requests, and detaches the connection: it is served on a goroutine of its own,
+	// so that net/http releases its 8 KiB of buffers. The goroutine of net/http then closes the net.Conn, which
+	// must ignore one call of Close. http.Server tracks a detached connection no longer: see Server.Wait and Server.Close.
+	Context context.Context //nolint:containedctx // handed over
+	// Raw, if set, returns the file of the connection, on which reads bypass the net.Conn; nil: not now. AfterRead, if set, is called
+	// after each of them.
+	Raw       func() syscall.RawConn
+	AfterRead func()
+	// ShortReads says that reads of a few bytes cost no system call, as over TLS.
+	ShortReads bool
 }
 
-// server is the HTTP/2 part of an http.Server.
-type server struct {
+// Server is the HTTP/2 part of an http.Server.
+type Server struct {
 	http *http.Server
 	opts Options
 
@@ -76,13 +90,14 @@ type server struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
+	empty    chan struct{} // closed when there are no connections; nil: Wait is not called
 	shutdown bool
 }
 
 // Configure makes an http.Server use this package for HTTP/2, over TLS and with prior knowledge. It must be called
 // before the server is used, with all other fields set. It sets TLSNextProto, and Protocols if it is nil. It
 // uses the fields of http.Server and of http.HTTP2Config, except CountError and those of clients.
-func Configure(hs *http.Server, opts Options) {
+func Configure(hs *http.Server, opts Options) *Server {
 	s := newServer(hs, opts)
 	if hs.Protocols == nil {
 		hs.Protocols = new(http.Protocols)
@@ -95,9 +110,10 @@ func Configure(hs *http.Server, opts Options) {
 	hs.TLSNextProto["h2"] = s.serveTLS
 	hs.TLSNextProto["unencrypted_http2"] = s.serveUnencrypted
 	hs.RegisterOnShutdown(s.shutDown)
+	return s
 }
 
-func newServer(hs *http.Server, opts Options) *server {
+func newServer(hs *http.Server, opts Options) *Server {
 	config := hs.HTTP2
 	if config == nil {
 		config = new(http.HTTP2Config)
@@ -106,7 +122,7 @@ func newServer(hs *http.Server, opts Options) *server {
 	if idle == 0 {
 		idle = hs.ReadTimeout
 	}
-	s := &server{
+	s := &Server{
 		http: hs, opts: opts, start: time.Now(), conns: make(map[*conn]struct{}),
 		anyCipherSuite:  config.PermitProhibitedCipherSuites,
 		maxStreams:      cmp.Or(max(config.MaxConcurrentStreams, 0), defaultMaxStreams),
@@ -132,16 +148,16 @@ func newServer(hs *http.Server, opts Options) *server {
 }
 
 // now returns the time since the start of the server, at least 1.
-func (s *server) now() monotonic { return time.Since(s.start) + 1 }
+func (s *Server) now() monotonic { return time.Since(s.start) + 1 }
 
-func (s *server) serveTLS(_ *http.Server, c *tls.Conn, h http.Handler) {
+func (s *Server) serveTLS(_ *http.Server, c *tls.Conn, h http.Handler) {
 	state := c.ConnectionState()
 	s.serve(c, &state, h, true)
 }
 
 // serveUnencrypted serves a connection of which net/http has read the preface. net/http passes it in the form
 // of a *tls.Conn.
-func (s *server) serveUnencrypted(_ *http.Server, c *tls.Conn, h http.Handler) {
+func (s *Server) serveUnencrypted(_ *http.Server, c *tls.Conn, h http.Handler) {
 	inner, ok := c.NetConn().(interface{ UnencryptedNetConn() net.Conn })
 	if !ok {
 		_ = c.NetConn().Close() // not called by net/http
@@ -150,21 +166,38 @@ func (s *server) serveUnencrypted(_ *http.Server, c *tls.Conn, h http.Handler) {
 	s.serve(inner.UnencryptedNetConn(), nil, h, false)
 }
 
-func (s *server) serve(nc net.Conn, state *tls.ConnectionState, h http.Handler, preface bool) {
-	ctx := context.Background()
-	if base, ok := h.(interface{ BaseContext() context.Context }); ok {
+func (s *Server) serve(nc net.Conn, state *tls.ConnectionState, h http.Handler, preface bool) {
+	c := s.newConn(nc, state, h)
+	ctx := c.hooks.Context
+	detached := ctx != nil
+	if base, ok := h.(interface{ BaseContext() context.Context }); ok && !detached {
 		ctx = base.BaseContext()
 	}
-	c := s.newConn(nc, state, h)
-	c.ctx, c.cancel = context.WithCancel(context.WithValue(ctx, http.LocalAddrContextKey, nc.LocalAddr()))
-	if !s.add(c) {
-		_ = nc.Close()
-		return
+	if ctx == nil {
+		ctx = context.Background()
 	}
-	c.serve(preface)
+	c.ctx, c.cancel = context.WithCancel(context.WithValue(ctx, http.LocalAddrContextKey, nc.LocalAddr()))
+	switch {
+	case !s.add(c):
+		_ = nc.Close()
+	case detached:
+		go func() {
+			defer s.remove(c)
+			defer func() { _ = nc.Close() }()
+			defer func() {
+				if v := recover(); v != nil {
+					s.logPanic(c.remoteAddr, v)
+				}
+			}()
+			c.serve(preface)
+		}()
+	default:
+		defer s.remove(c)
+		c.serve(preface)
+	}
 }
 
-func (s *server) newConn(nc net.Conn, state *tls.ConnectionState, h http.Handler) *conn {
+func (s *Server) newConn(nc net.Conn, state *tls.ConnectionState, h http.Handler) *conn {
 	c := &conn{
 		srv: s, net: nc, handler: h, tlsState: state, opened: s.now(),
 		streams: make(map[uint32]*stream), recvWindow: initialWindow, sendWindow: initialWindow, peerInitial: initialWindow,
@@ -176,7 +209,6 @@ func (s *server) newConn(nc net.Conn, state *tls.ConnectionState, h http.Handler
 	if s.opts.MaxAge > 0 {
 		c.maxAge = s.opts.MaxAge*9/10 + rand.N(s.opts.MaxAge/5+1) //nolint:gosec // jitter
 	}
-	c.in = input{src: nc, maxFrame: s.maxFrame}
 	c.decoder = hpack.NewDecoder(maxEncoderTable, c.field)
 	c.encoder = hpack.NewEncoder(headerWriter{c})
 	c.changed.L = &c.mu
@@ -187,6 +219,7 @@ func (s *server) newConn(nc net.Conn, state *tls.ConnectionState, h http.Handler
 	if c.hooks.Meter == nil {
 		c.hooks.Meter = noMeter{}
 	}
+	c.in.init(c)
 	c.budget.limits, c.budget.now = c.hooks.Frames, s.now
 	c.lastRead.Store(int64(c.opened))
 	c.timer = time.AfterFunc(time.Hour, c.onTimer)
@@ -194,7 +227,7 @@ func (s *server) newConn(nc net.Conn, state *tls.ConnectionState, h http.Handler
 }
 
 // add registers a connection. It returns false after a shutdown.
-func (s *server) add(c *conn) bool {
+func (s *Server) add(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.shutdown {
@@ -207,28 +240,61 @@ func (s *server) add(c *conn) bool {
 	return true
 }
 
-func (s *server) remove(c *conn) {
+func (s *Server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
+	if s.empty != nil && len(s.conns) == 0 {
+		close(s.empty)
+		s.empty = nil
+	}
 	s.workers.connClosed()
 }
 
-// shutDown starts the graceful shutdown of all connections.
-func (s *server) shutDown() {
+// Wait waits until all connections have ended, also the detached ones. Call it after http.Server.Shutdown.
+func (s *Server) Wait(ctx context.Context) error {
 	s.mu.Lock()
-	s.shutdown = true
-	conns := make([]*conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
+	if s.empty == nil && len(s.conns) > 0 {
+		s.empty = make(chan struct{})
 	}
+	empty := s.empty
 	s.mu.Unlock()
-	for _, c := range conns {
+	if empty == nil {
+		return nil
+	}
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close closes all connections, also the detached ones.
+func (s *Server) Close() {
+	for _, c := range s.stop() {
+		c.mu.Lock()
+		c.abort()
+		c.mu.Unlock()
+	}
+}
+
+// stop refuses further connections and returns the present ones.
+func (s *Server) stop() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shutdown = true
+	return slices.Collect(maps.Keys(s.conns))
+}
+
+// shutDown starts the graceful shutdown of all connections.
+func (s *Server) shutDown() {
+	for _, c := range s.stop() {
 		c.Shutdown()
 	}
 }
 
-func (s *server) connState(c *conn, state http.ConnState) {
+func (s *Server) connState(c *conn, state http.ConnState) {
 	if s.http.ConnState != nil {
 		s.http.ConnState(c.net, state)
 	}
@@ -267,13 +333,17 @@ func (st *stream) panicked(value any) {
 	if err, ok := value.(error); ok && errors.Is(err, http.ErrAbortHandler) || value == nil {
 		return
 	}
+	c.srv.logPanic(c.remoteAddr, value)
+}
+
+func (s *Server) logPanic(peer string, value any) {
 	stack := make([]byte, 64<<10)
 	stack = stack[:runtime.Stack(stack, false)]
 	const format = "http2: panic serving %v: %v\n%s"
-	if log := c.srv.http.ErrorLog; log != nil {
-		log.Printf(format, c.remoteAddr, value, stack)
+	if log := s.http.ErrorLog; log != nil {
+		log.Printf(format, peer, value, stack)
 		return
 	}
 	//nolint:sloglint // net/http logs to the default logger too
-	slog.Error("http2: panic serving request", slog.String("peer", c.remoteAddr), slog.Any("panic", value), slog.String("stack", string(stack)))
+	slog.Error("http2: panic serving request", slog.String("peer", peer), slog.Any("panic", value), slog.String("stack", string(stack)))
 }

@@ -29,7 +29,7 @@ type engine struct {
 }
 
 var (
-	own     = engine{"http2", http2.Configure}
+	own     = engine{"http2", func(hs *http.Server, o http2.Options) { http2.Configure(hs, o) }}
 	std     = engine{"net/http", func(*http.Server, http2.Options) {}}
 	engines = []engine{own, std}
 )

@@ -60,8 +60,8 @@ type Server struct {
 	services []Service
 	guard    *transport.Guard
 	observer *intercept.Observer
-	public   endpoint
-	admin    endpoint // zero if disabled
+	public   endpoint[*transport.Server]
+	admin    endpoint[*http.Server] // zero if disabled
 
 	refuse browser.Refusal // for hosts and origins that are not allowed
 
@@ -73,9 +73,9 @@ type Server struct {
 }
 
 // endpoint is a listener and its HTTP server.
-type endpoint struct {
+type endpoint[S any] struct {
 	listener net.Listener
-	server   *http.Server
+	server   S
 }
 
 // New returns a listening server. Connections wait until Run serves them. If New fails, the caller must

@@ -167,7 +167,7 @@ func startBare(t *testing.T, settings *tls.Config) (addr string) {
 	return serveUntilEnd(t, server, func(l net.Listener) error { return server.ServeTLS(l, "", "") })
 }
 
-func serveUntilEnd(t *testing.T, server *http.Server, serve func(net.Listener) error) (addr string) {
+func serveUntilEnd(t *testing.T, server io.Closer, serve func(net.Listener) error) (addr string) {
 	t.Helper()
 	var config net.ListenConfig
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")

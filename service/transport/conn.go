@@ -46,6 +46,7 @@ type serverConn struct {
 	peer          netip.Addr                              // key of the peer in limits
 	key           string                                  // peer as text
 	cancel        atomic.Pointer[context.CancelCauseFunc] // of the contexts of requests; nil: no age
+	base          context.Context                         //nolint:containedctx // of requests, set by ConnContext; nil: unknown
 	expires       time.Duration                           // when the connection reaches its age, as Listener.now; 0: never
 	memory        connMemory
 	slot          fair.Slot     // schedules the input among peers
@@ -56,6 +57,7 @@ type serverConn struct {
 	cond        sync.Cond     // signaled when pending shrinks, on errors and on close
 	http2       bool          // the connection is HTTP/2, and writes are batched
 	own         http2.Control // of an HTTP/2 connection of service/http2; nil: it is of net/http
+	detached    bool          // net/http will call Close, which must be ignored
 	pending     []byte        // bytes to write
 	spare       []byte        // previous buffer, for reuse
 	flushing    bool          // a goroutine is in flush
@@ -154,10 +156,15 @@ func (c *serverConn) fill(p []byte) (int, error) {
 		n, err = c.reader.Read(p)
 	}
 	if c.http2 || c.memory.requests.Load() == 0 {
-		c.slot.Acquire()
-		c.slot.Release() // the end of handling the frames is not observable here
+		c.takeTurn()
 	}
 	return n, err
+}
+
+// takeTurn waits for the turn of the peer.
+func (c *serverConn) takeTurn() {
+	c.slot.Acquire()
+	c.slot.Release() // the end of handling the frames is not observable here
 }
 
 // errNotHTTP is the error of a connection that is neither HTTP/1 nor HTTP/2.

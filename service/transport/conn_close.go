@@ -20,8 +20,12 @@ const (
 func (c *serverConn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing {
+	switch {
+	case c.closing:
 		return nil // net/http closes twice
+	case c.detached:
+		c.detached = false
+		return nil
 	}
 	c.closing = true
 	if !c.flushing {

@@ -19,6 +19,8 @@ const (
 	// TLS session after its handshake.
 	connBytes = 32 << 10
 	tlsBytes  = 20 << 10
+	// ownConnBytes is the base cost of a connection of service/http2.
+	ownConnBytes = 12 << 10
 	// includedBytes is the part of the base cost that covers small headers, bodies and frames.
 	includedBytes = 4 << 10
 	// headerFactor and blockFactor are the memory per byte of an incomplete header in HTTP/1 and

@@ -40,7 +40,7 @@ func options() transport.GuardOptions {
 }
 
 // newServer returns a server with the HTTP/2 server of the variable USERD_HTTP2, as that of servertest.
-func newServer(handler http.Handler, opts transport.ServerOptions) *http.Server {
+func newServer(handler http.Handler, opts transport.ServerOptions) *transport.Server {
 	opts.OwnHTTP2 = os.Getenv("USERD_HTTP2") == "fast"
 	return transport.NewServer(handler, opts)
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
@@ -11,8 +12,8 @@ import (
 
 // useHTTP2 makes the server use service/http2 in place of the HTTP/2 of net/http. The limits of frames, windows and
 // timeouts below net/http do not apply then: those of the package do.
-func useHTTP2(server *http.Server) {
-	http2.Configure(server, http2.Options{MaxHeaderFields: maxHeaderFields, Hooks: func(c net.Conn, control http2.Control) http2.Hooks {
+func useHTTP2(server *http.Server) *http2.Server {
+	return http2.Configure(server, http2.Options{MaxHeaderFields: maxHeaderFields, Hooks: func(c net.Conn, control http2.Control) http2.Hooks {
 		conn, ok := c.(*serverConn)
 		if !ok {
 			return http2.Hooks{}
@@ -28,11 +29,34 @@ func (c *serverConn) handOver(control http2.Control) http2.Hooks {
 	defer c.mu.Unlock()
 	c.own, c.budget, c.windows = control, nil, nil
 	c.memory.resetBody()
+	c.memory.Shrink(budget.Connection, connBytes-ownConnBytes)
+	c.detached = c.base != nil
 	limits := c.listener.opts.Frames
 	return http2.Hooks{
 		Frames:  http2.FrameLimits{PerSecond: limits.PerSecond, ResetBurst: limits.ResetBurst, MinPingInterval: limits.MinPingInterval},
 		Meter:   meter{c},
 		OnClose: func(reason http2.CloseReason) { c.listener.reportClose(c, CloseReason(reason)) },
+		Context: c.base, Raw: c.file(), AfterRead: c.takeTurn, ShortReads: c.tls.conn != nil,
+	}
+}
+
+// file returns a function that returns the file of a connection without TLS, when nothing is left of what was read to detect the
+// protocol. It is nil if there is no file.
+func (c *serverConn) file() func() syscall.RawConn {
+	inner, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := inner.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return func() syscall.RawConn {
+		if c.reader != nil && c.reader.Buffered() > 0 {
+			return nil
+		}
+		c.reader = nil
+		return raw
 	}
 }
 

@@ -357,12 +357,17 @@ func (c *rawConn) Write(p []byte) (int, error) {
 // ConnContext is for http.Server.ConnContext. WithTLS and Guard get the connection from the
 // context.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	if conn, ok := c.(*serverConn); ok && conn.hasAge() {
+	conn, ok := c.(*serverConn)
+	if ok && conn.hasAge() {
 		bounded, cancel := context.WithCancelCause(ctx)
 		conn.cancel.Store(&cancel)
 		ctx = bounded
 	}
-	return context.WithValue(ctx, connKey{}, c)
+	ctx = context.WithValue(ctx, connKey{}, c)
+	if ok {
+		conn.base = ctx
+	}
+	return ctx
 }
 
 // WithTLS returns a handler that sets Request.TLS, which net/http does not know because the

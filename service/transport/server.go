@@ -1,9 +1,12 @@
 package transport
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/yourorg/userservice/service/http2"
 )
 
 const (
@@ -43,7 +46,7 @@ type ServerOptions struct {
 // NewServer returns a server for HTTP/1.1 and HTTP/2 with prior knowledge on one port. TLS is
 // terminated by the listener, see ListenOptions. There is no timeout for a whole request or
 // response, because streams are long-lived.
-func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
+func NewServer(handler http.Handler, opts ServerOptions) *Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -67,8 +70,34 @@ func NewServer(handler http.Handler, opts ServerOptions) *http.Server {
 		ErrorLog: slog.NewLogLogger(newLimitedHandler(opts.Logger.Handler()), slog.LevelWarn),
 	}
 	limitHeaderFields(server)
+	s := &Server{Server: server}
 	if opts.OwnHTTP2 {
-		useHTTP2(server)
+		s.own = useHTTP2(server)
 	}
-	return server
+	return s
+}
+
+// Server is an http.Server, of which HTTP/2 may be that of service/http2.
+type Server struct {
+	*http.Server
+
+	own *http2.Server // nil: HTTP/2 is that of net/http
+}
+
+// Shutdown is that of http.Server. It also waits for the connections of service/http2.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.Server.Shutdown(ctx)
+	if err == nil && s.own != nil {
+		err = s.own.Wait(ctx)
+	}
+	return err
+}
+
+// Close closes all connections.
+func (s *Server) Close() error {
+	err := s.Server.Close()
+	if s.own != nil {
+		s.own.Close()
+	}
+	return err
 }
