@@ -31,11 +31,15 @@ func putOutput(b []byte) {
 	}
 }
 
-// kick makes a goroutine write the queued output. c.mu is held.
+// kick makes a goroutine write the queued output. It runs after the goroutines that are ready now, so that the output of
+// other streams is part of the same write. c.mu is held.
 func (c *conn) kick() {
 	if !c.writing && len(c.out) > 0 {
 		c.writing = true
-		go c.write()
+		go func() {
+			runtime.Gosched()
+			c.write()
+		}()
 	}
 }
 
