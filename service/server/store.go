@@ -165,5 +165,5 @@ func openPostgres(ctx context.Context, opts postgres.Options, writeFailures <-ch
 	if err != nil {
 		return nil, Storage{}, err
 	}
-	return withFault(store), Storage{System: "postgresql", WriteFailures: writeFailures, Clock: store.Clock}, nil
+	return withFault(store), Storage{System: "postgresql", Bytes: store.Bytes, WriteFailures: writeFailures, Clock: store.Clock}, nil
 }

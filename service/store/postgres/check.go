@@ -130,7 +130,7 @@ func (k *checker) row(row user.Activity, details []byte, want, last int64) error
 
 // users checks each user against the log and its names against their normal forms.
 func (k *checker) users() error {
-	return k.eachChunk(func(users []listed) error {
+	return eachUserChunk(k.ctx, k.tx, func(users []listed) error {
 		positions := make([]int64, 0, 2*len(users))
 		for _, u := range users {
 			positions = append(positions, u.user.StatusPosition, u.user.LastActivityID)
@@ -153,10 +153,10 @@ func (k *checker) users() error {
 	})
 }
 
-// eachChunk calls visit with all users, some at a time.
-func (k *checker) eachChunk(visit func([]listed) error) error {
+// eachUserChunk calls visit with all users, some at a time.
+func eachUserChunk(ctx context.Context, t pgx.Tx, visit func([]listed) error) error {
 	for last := int64(0); ; {
-		rows, err := k.tx.Query(k.ctx, userSelect+"WHERE user_id > $1 ORDER BY user_id LIMIT $2", last, checkChunk)
+		rows, err := t.Query(ctx, userSelect+"WHERE user_id > $1 ORDER BY user_id LIMIT $2", last, checkChunk)
 		if err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func (k *checker) eachChunk(visit func([]listed) error) error {
 // index compares the index with the tokens of the users.
 func (k *checker) index() error {
 	return k.Index(func(visit check.Visit) error {
-		err := k.eachChunk(func(users []listed) error {
+		err := eachUserChunk(k.ctx, k.tx, func(users []listed) error {
 			for _, u := range users {
 				for _, t := range tokens.OfUser(u.user, u.keys) {
 					visit(u.user.ID, t, 1)

@@ -168,3 +168,33 @@ func (t *tx) prune(until time.Time, limit int) (pruned int, err error) {
 	t.first = first
 	return pruned, nil
 }
+
+// measureInterval is the interval at which the size of the database is measured, which reads the sizes of its files.
+const measureInterval = time.Minute
+
+// measureAtIntervals measures the size of the database until ctx ends.
+func (s *Store) measureAtIntervals(ctx context.Context) {
+	ticker := time.NewTicker(measureInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			s.measure(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// measure measures the size of the database. Health reports failures of reads; other databases may not have the function.
+func (s *Store) measure(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.readTimeout)
+	defer cancel()
+	var bytes int64
+	if err := s.pool.QueryRow(ctx, "SELECT pg_database_size(current_database())").Scan(&bytes); err == nil {
+		s.bytes.Store(bytes)
+	}
+}
+
+// Bytes returns the size of the database as last measured, 0 if it is unknown.
+func (s *Store) Bytes() int64 { return s.bytes.Load() }

@@ -230,6 +230,21 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// The size of the database is known when the store is open.
+func TestBytes(t *testing.T) {
+	t.Parallel()
+	s, err := openStore(t, newDatabase(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Bytes(); got < 1<<20 {
+		t.Errorf("Bytes() = %d, want a few megabytes", got)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A database without a store is not checked.
 func TestCheckWithoutStore(t *testing.T) {
 	t.Parallel()

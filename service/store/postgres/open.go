@@ -85,6 +85,7 @@ type Store struct {
 
 	transactions atomic.Int64 // number of transactions that were begun
 	failures     int          // of the current series; used by the writer only
+	bytes        atomic.Int64 // size of the database
 	redacting    sync.Map     // user ID -> position up to which its rows are redacted
 }
 
@@ -131,6 +132,12 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 	if err := migrate(ctx, s.pool); err != nil {
 		return err
 	}
+	if err := s.checkLock(ctx); err != nil {
+		return err
+	}
+	if err := s.renormalizeNames(ctx); err != nil {
+		return err
+	}
 	head, kept, err := s.readMeta(ctx)
 	if err != nil {
 		return err
@@ -150,6 +157,8 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 	go s.queue.Run(s.write) //nolint:contextcheck,nolintlint // outlives ctx
 	wake := make(chan struct{}, 1)
 	s.running.Go(func() { s.feed.follow(s.closing, wake, s.opts.pollInterval) })
+	s.measure(ctx)
+	s.running.Go(func() { s.measureAtIntervals(s.closing) })
 	if s.replica != nil {
 		s.running.Go(func() { s.replica.watch(s.closing, func() int64 { return s.feed.head.Load().Position }) })
 	}
@@ -162,18 +171,27 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 // errLocked is the error of Open while the counter row is locked.
 var errLocked = errors.New("the row of meta is locked: the store is being moved (userd migrate), or its writers hang")
 
-// readMeta returns the head of the log, and the latest time that a node trusted. It sets the epoch of a new store. It locks the
-// counter row, which a move of the store has locked until it ends.
+// checkLock returns an error if the counter row is locked, as a move of the store locks it until it ends. It rolls back: a commit
+// would wait for a synchronous standby.
+func (s *Store) checkLock(ctx context.Context) error {
+	t, err := s.pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = t.Exec(ctx, "SELECT FROM meta FOR UPDATE")
+	if sqlState(err) == lockTimeout {
+		err = errLocked
+	}
+	return cmp.Or(err, t.Rollback(ctx))
+}
+
+// readMeta returns the head of the log, and the latest time that a node trusted. It sets the epoch of a new store.
 func (s *Store) readMeta(ctx context.Context) (head user.Head, kept time.Time, err error) {
 	id := make([]byte, 16)
 	if _, err := io.ReadFull(s.opts.Random, id); err != nil {
 		return head, kept, err
 	}
-	_, err = s.pool.Exec(ctx, "UPDATE meta SET epoch = CASE epoch WHEN '' THEN $1 ELSE epoch END", fmt.Sprintf("%x", id))
-	if sqlState(err) == lockTimeout {
-		err = errLocked
-	}
-	if err != nil {
+	if _, err := s.pool.Exec(ctx, "UPDATE meta SET epoch = $1 WHERE epoch = ''", fmt.Sprintf("%x", id)); err != nil {
 		return head, kept, err
 	}
 	var micros, first, clockTime int64
