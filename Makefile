@@ -57,6 +57,10 @@ run: ## Run the server from source (ARGS="--listen :8080" passes flags)
 
 ##### Checks
 
+# Property tests run with so many random cases in `make test`; the default of rapid is 100.
+RAPID_CHECKS ?= 40
+export RAPID_CHECKS
+
 .PHONY: test
 # The tests of the programs run them as processes. They run last and alone, because their
 # results depend on timing. Those that run in parallel wait most of the time.
@@ -66,6 +70,12 @@ test: postgres ## Vet and test, with the race detector; Go alone (TESTFLAGS="-ru
 	# The package that takes longest starts first. go vet has run.
 	go test $(race) -vet=off -timeout 9m $(TESTFLAGS) ./service/store/sqlite $$(go list ./... | grep -v /cmd/)
 	go test -vet=off -timeout 9m -parallel 4 $(TESTFLAGS) ./cmd/...
+
+.PHONY: test-long
+test-long: RAPID_CHECKS := 300
+test-long: postgres ## Test with more random cases, kills, restarts and changes; without the race detector
+	go test -vet=off -count=1 -timeout 20m ./service/feed ./service/store/... ./service/user
+	go test -vet=off -count=1 -timeout 20m -run '^Test(KillLosesNoAcknowledgedWrite|ReadersReceiveExactlyTheLog|MirrorsEqualTheStore)$$' ./cmd/userd -long
 
 .PHONY: postgres
 # The tests start a private server from these programs, see service/store/pgtest.

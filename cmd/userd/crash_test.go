@@ -36,7 +36,7 @@ type crashRun struct {
 func TestKillLosesNoAcknowledgedWrite(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
-	run := crashRun{program: program{dir: t.TempDir()}, kills: 25, callers: 32, random: rand.New(rand.NewPCG(seed, 0))}
+	run := crashRun{program: program{dir: t.TempDir()}, kills: longer(10), callers: 32, random: rand.New(rand.NewPCG(seed, 0))}
 	if err := run.run(t); err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
@@ -58,7 +58,7 @@ func TestCrashTestDetectsInjectedFault(t *testing.T) {
 }
 
 func (r *crashRun) run(t testing.TB) error {
-	ctx := within(t, 4*time.Minute)
+	ctx := within(t, time.Duration(longer(5))*time.Minute)
 	r.weight = make(map[string]string)
 	for i := range user.MaxMetadata {
 		r.weight[fmt.Sprint(i)] = strings.Repeat("x", user.MaxMetadataValue)

@@ -113,7 +113,7 @@ func TestBombsOfDecompression(t *testing.T) {
 // sendBombs sends bombs and checks the memory and CPU time of the server.
 func sendBombs(t *testing.T, variant variant, b bomb) {
 	t.Helper()
-	const bombs = 10
+	const bombs = 5
 	x := newTarget(t)
 	client := web(variant.http2)
 	defer client.CloseIdleConnections()

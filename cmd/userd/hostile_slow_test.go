@@ -229,7 +229,11 @@ func TestStalledRESTStreamsAreAborted(t *testing.T) {
 	t.Parallel()
 	overBoth(t, func(t *testing.T, start func(*testing.T, ...string) *target) {
 		x := start(t, "--stall-timeout", "1s")
-		importUsers(t, x.client, 20_000)
+		for range 3 {
+			if err := writeRows(t.Context(), x.client, x.id, 1000); err != nil {
+				t.Fatal(err)
+			}
+		}
 		x.atRest(t)
 		for _, accept := range []string{"text/event-stream", "application/x-ndjson"} {
 			t.Run(accept, func(t *testing.T) {

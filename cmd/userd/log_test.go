@@ -39,7 +39,7 @@ const endAction = "test.end"
 func TestReadersReceiveExactlyTheLog(t *testing.T) {
 	t.Parallel()
 	run := logRun{
-		program: program{dir: t.TempDir()}, rows: 20_000, restarts: 4,
+		program: program{dir: t.TempDir()}, rows: int64(longer(8000)), restarts: 3,
 		writers: 4, readers: 4, seed: uint64(time.Now().UnixNano()),
 	}
 	t.Logf("seed %d", run.seed)
@@ -66,7 +66,7 @@ func TestLogTestDetectsInjectedFaults(t *testing.T) {
 }
 
 func (r *logRun) run(t testing.TB) error {
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, time.Duration(longer(5))*time.Minute)
 	r.begin(r.program.start(t))
 	if err := r.createFollowed(ctx, t); err != nil {
 		return err

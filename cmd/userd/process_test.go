@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -319,6 +320,16 @@ func transportError(err error) bool {
 		}
 	}
 	return false
+}
+
+// long is set by make test-long.
+var long = flag.Bool("long", false, "make random kills, restarts and changes five times as often")
+
+func longer(n int) int {
+	if *long {
+		return 5 * n
+	}
+	return n
 }
 
 // hangTimeout ends a test that hangs. On a loaded machine a write may take seconds.

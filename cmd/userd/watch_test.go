@@ -59,8 +59,8 @@ const (
 func TestMirrorsEqualTheStore(t *testing.T) {
 	t.Parallel()
 	run := watchRun{
-		program: program{dir: t.TempDir()}, start: 2000, changes: 6000,
-		restarts: 4, writers: 4, seed: uint64(time.Now().UnixNano()),
+		program: program{dir: t.TempDir()}, start: 1000, changes: int64(longer(2500)),
+		restarts: 3, writers: 4, seed: uint64(time.Now().UnixNano()),
 	}
 	t.Logf("seed %d", run.seed)
 	if err := run.run(t); err != nil {
@@ -93,7 +93,7 @@ func TestMirrorTestDetectsInjectedFaults(t *testing.T) {
 }
 
 func (r *watchRun) run(t testing.TB) error {
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, time.Duration(longer(5))*time.Minute)
 	r.begin(r.program.start(t))
 	if err := r.create(ctx, r.process().client(t, 1<<20), r.start, rand.New(rand.NewPCG(r.seed, 1))); err != nil {
 		return err

@@ -58,11 +58,11 @@ func (d *databases) open(t *testing.T, opts storetest.Options, change func(*post
 	return s
 }
 
-// The suite also passes without notifications, with transactions that fail with conflicts, and with commits whose
+// The tests of writes also pass without notifications, with transactions that fail with conflicts, and with commits whose
 // response is lost.
 func TestStoreWithFaults(t *testing.T) {
 	d := &databases{}
-	storetest.Run(t, func(t *testing.T, opts storetest.Options) user.Store {
+	storetest.RunWrites(t, func(t *testing.T, opts storetest.Options) user.Store {
 		t.Helper()
 		return d.open(t, opts, func(o *postgres.Options) { *o = o.WithFaults() })
 	})

@@ -3,13 +3,10 @@ package storetest
 import (
 	"cmp"
 	"fmt"
-	"reflect"
 	"slices"
 	"testing"
 	"time"
 
-	gocmp "github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/yourorg/userservice/service/user"
@@ -249,10 +246,7 @@ func (p *comparison) pages(r *rapid.T, store user.Store, q user.ListQuery) (user
 }
 
 func (p *comparison) same(r *rapid.T, name string, want, got any) {
-	if reflect.DeepEqual(want, got) {
-		return // much faster than Diff
-	}
-	if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := difference(want, got); diff != "" {
 		r.Fatalf("%s (-model +store):\n%s", name, diff)
 	}
 }

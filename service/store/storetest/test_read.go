@@ -9,23 +9,20 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
-
 	"github.com/yourorg/userservice/service/user"
 )
 
 // sameRows compares rows; an empty slice or map equals nil.
 func (h *harness) sameRows(got, want []user.Activity) {
 	h.Helper()
-	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := difference(want, got); diff != "" {
 		h.Fatalf("rows (-want +got):\n%s", diff)
 	}
 }
 
 func (h *harness) sameUsers(got, want []*user.User) {
 	h.Helper()
-	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := difference(want, got); diff != "" {
 		h.Fatalf("users (-want +got):\n%s", diff)
 	}
 }
@@ -254,7 +251,7 @@ func (h *harness) matchStatuses(ids []int64) error {
 	if err != nil {
 		return err
 	}
-	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := difference(want, got); diff != "" {
 		return fmt.Errorf("Statuses(%d ids) (-want +got):\n%s", len(ids), diff)
 	}
 	return nil
@@ -303,7 +300,7 @@ func (h *harness) comparePages(reference *modelData, q user.ListQuery) {
 		h.check(err)
 		got, err := h.store.List(h.ctx(), q)
 		h.check(err)
-		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		if diff := difference(want, got); diff != "" {
 			h.Fatalf("List(%+v) (-want +got):\n%s", q, diff)
 		}
 		if got.Next == nil {
