@@ -148,6 +148,10 @@ deploy-check: ## Check the files in deploy/ (needs root, systemd-analyze and pro
 bench: ## Benchmark the program with a million users (BENCH=Replay selects some)
 	go test -run '^$$' -bench '$(or $(BENCH),.)' -benchtime 2s -timeout 30m ./cmd/userd | grep -v level=
 
+.PHONY: bench-postgres
+bench-postgres: postgres ## Benchmark PostgreSQL: creates on one to three nodes beside pgbench, with and without latency, and delivery between nodes
+	go test -run '^$$' -bench 'Create|Delivery' -benchtime $(or $(BENCHTIME),5000x) -timeout 30m ./service/store/postgres | awk '/^(Benchmark|PASS|FAIL|ok)/'
+
 .PHONY: bench-parts
 bench-parts: ## Benchmark the packages: store, interceptors, transport
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./service/...

@@ -70,7 +70,7 @@ type history struct {
 
 func runHistory(t *testing.T, programs []program) *history {
 	t.Helper()
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, hangTimeout)
 	h := &history{programs: programs, start: time.Now(), restarted: make(chan struct{})}
 	for _, p := range programs {
 		node := p.start(t)

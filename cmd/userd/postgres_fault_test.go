@@ -64,7 +64,7 @@ func startWithStandby(ctx context.Context, t *testing.T) (n *nodes, standby *pgt
 // write is lost, the streams have no gap, and health follows within five seconds.
 func TestPostgresFailover(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, hangTimeout)
 	n, standby := startWithStandby(ctx, t)
 	await := n.watchHealth(ctx, t, n.processes...)
 	endStreams := []func(){n.follow(ctx, t, 0), n.follow(ctx, t, 1)}
@@ -90,7 +90,7 @@ func TestPostgresFailover(t *testing.T) {
 // standby promoted, it has all that was.
 func TestPostgresStandbyLost(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, hangTimeout)
 	n, standby := startWithStandby(ctx, t)
 	stop := make(chan struct{})
 	wait := n.write(ctx, t, stop)
@@ -130,7 +130,7 @@ func TestPostgresStandbyLost(t *testing.T) {
 // A request whose commit succeeded, but whose response from the database was lost, takes effect once.
 func TestPostgresLostCommits(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, hangTimeout)
 	database, err := pgtest.NewServer()
 	n := &nodes{database: startDatabase(t, database, err)}
 	lossy := pgtest.NewProxy(t, n.database.URL())
@@ -152,7 +152,7 @@ func TestPostgresLostCommits(t *testing.T) {
 // goes on when the partition has healed.
 func TestPostgresPartition(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, hangTimeout)
 	database, err := pgtest.NewServer()
 	n := &nodes{database: startDatabase(t, database, err)}
 	network := pgtest.NewProxy(t, n.database.URL())
@@ -182,7 +182,7 @@ func TestPostgresPartition(t *testing.T) {
 // Without a storm, conflicts of serializable transactions are not visible to callers.
 func TestPostgresSerializationFailures(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, hangTimeout)
 	database, err := pgtest.NewServer()
 	n := &nodes{database: startDatabase(t, database, err)}
 	url := n.database.URL() + "&default_transaction_isolation=serializable"
@@ -210,7 +210,7 @@ func TestPostgresSerializationFailures(t *testing.T) {
 // health does not change, and writes are not delayed.
 func TestPostgresReadsHang(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, hangTimeout)
 	n := startNodes(t)
 	if err := n.create(ctx, 0, "ann"); err != nil {
 		t.Fatal(err)
@@ -258,7 +258,7 @@ func TestPostgresReadsHang(t *testing.T) {
 // Nodes whose clocks differ by minutes write in one order of time, and repeat each other's results.
 func TestPostgresClocksDiffer(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, hangTimeout)
 	database, err := pgtest.NewServer()
 	n := &nodes{database: startDatabase(t, database, err)}
 	for i, offset := range []string{"0s", "7m", "-5m"} {

@@ -3,7 +3,6 @@ package main_test
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -14,7 +13,7 @@ import (
 // A node reads from its replica what another node has written, at the position of the write.
 func TestPostgresReplica(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, hangTimeout)
 	n := startNodes(t)
 	replica, err := n.database.NewReplica()
 	replica = startDatabase(t, replica, err)

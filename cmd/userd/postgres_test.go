@@ -47,7 +47,12 @@ func (n *nodes) start(t *testing.T, urls ...string) {
 
 func (n *nodes) add(t *testing.T, p program) {
 	t.Helper()
-	process := p.start(t)
+	process, number := p.start(t), len(n.processes)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("node %d:\n%s", number, process.output)
+		}
+	})
 	n.processes, n.clients = append(n.processes, process), append(n.clients, process.client(t, 1<<20))
 }
 
@@ -155,11 +160,6 @@ func (n *nodes) verify(ctx context.Context, t *testing.T, client userv1connect.U
 			t.Errorf("user %s with id %d was created %d times, want once", name, id, created[id])
 		}
 	}
-	if t.Failed() {
-		for i, p := range n.processes {
-			t.Logf("node %d:\n%s", i, p.output)
-		}
-	}
 	if int(last) != len(n.acked) {
 		t.Errorf("the log has %d rows for %d acknowledged users", last, len(n.acked))
 	}
@@ -237,7 +237,7 @@ func (n *nodes) follow(ctx context.Context, t *testing.T, node int) (end func())
 // node, whose stream has no gap.
 func TestPostgresNodeKilled(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, hangTimeout)
 	n := startNodes(t)
 	endStream := n.follow(ctx, t, 1)
 	stop := make(chan struct{})
@@ -255,7 +255,7 @@ func TestPostgresNodeKilled(t *testing.T) {
 // acknowledged write is lost.
 func TestPostgresRestarted(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, hangTimeout)
 	n := startNodes(t)
 	stop := make(chan struct{})
 	wait := n.write(ctx, t, stop)

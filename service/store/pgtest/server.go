@@ -60,6 +60,12 @@ func newServer(program string, args ...string) (*Server, error) {
 	return s, nil
 }
 
+// Program returns the path of an installed program of the newest server, such as pgbench.
+func Program(name string) (string, error) {
+	programs, err := findPrograms()
+	return filepath.Join(programs, name), err
+}
+
 // run runs a program of the server as its user, who is made the owner of the folder.
 func (s *Server) run(program string, args ...string) error {
 	if err := giveToServer(s.dir); err != nil {
@@ -85,7 +91,7 @@ func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") 
 func (s *Server) Start() error {
 	//nolint:gosec,noctx // an installed program; ended by Stop
 	process := exec.Command(filepath.Join(s.programs, "postgres"), append([]string{"-D", s.data(), "-k", s.dir, "-c", "listen_addresses=",
-		"-c", "max_connections=300", "-c", "shared_buffers=128MB", "-c", "fsync=on", "-c", "log_min_messages=log"}, s.Settings...)...)
+		"-c", "max_connections=600", "-c", "shared_buffers=128MB", "-c", "fsync=on", "-c", "log_min_messages=log"}, s.Settings...)...)
 	process.Dir, process.SysProcAttr = s.dir, asServer()
 	messages, err := process.StderrPipe()
 	if err != nil {
@@ -150,8 +156,14 @@ func (s *Server) end(signal os.Signal) error {
 	}
 }
 
-// findPrograms returns the folder of the newest installed server.
+// ProgramsVariable names the folder of the programs of private servers.
+const ProgramsVariable = "USERD_TEST_POSTGRES_PROGRAMS"
+
+// findPrograms returns the folder of ProgramsVariable, else that of the newest installed server.
 func findPrograms() (string, error) {
+	if folder := os.Getenv(ProgramsVariable); folder != "" {
+		return folder, nil
+	}
 	folders, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil {
 		return "", err

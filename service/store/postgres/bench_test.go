@@ -4,7 +4,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,20 +19,71 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// BenchmarkCreate creates users by callers that are distributed over nodes, also with a latency to the database.
+// BenchmarkCreate creates users by callers that are distributed over nodes, also with a latency to the database, and for
+// comparison by pgbench, where each caller has a connection.
 func BenchmarkCreate(b *testing.B) {
 	for _, latency := range []time.Duration{0, time.Millisecond} {
-		for _, nodes := range []int{1, 2, 3} {
-			for _, callers := range []int{1, 64, 512} {
-				if callers < nodes || latency > 0 && nodes == 2 {
+		for _, callers := range []int{1, 64, 512} {
+			for _, nodes := range []int{1, 2, 3} {
+				if callers < nodes {
 					continue
 				}
-				b.Run(fmt.Sprintf("latency=%v/nodes=%d/callers=%d", latency, nodes, callers), func(b *testing.B) {
+				b.Run(fmt.Sprintf("latency=%v/callers=%d/nodes=%d", latency, callers, nodes), func(b *testing.B) {
 					benchmarkCreate(b, latency, nodes, callers)
 				})
 			}
+			b.Run(fmt.Sprintf("latency=%v/callers=%d/pgbench", latency, callers), func(b *testing.B) {
+				benchmarkPgbench(b, latency, callers)
+			})
 		}
 	}
+}
+
+// pgbenchScript does in one statement what a transaction of one create does: it advances the counter, inserts a user with
+// the 24 entries of its index, and appends a row.
+const pgbenchScript = `\set id random(1, 9000000000000000000)
+WITH counter AS (UPDATE meta SET position = position + 1 RETURNING position),
+inserted AS (INSERT INTO users (user_id, username, username_key, email, email_key, status, status_time, status_position,
+	created_at, updated_at, version, last_activity_id)
+	SELECT :id::bigint, 'user' || :id::bigint, int8send(:id::bigint), 'user' || :id::bigint || '@example.org', int8send(:id::bigint), 1, 0, position,
+	:id::bigint, 0, 1, position FROM counter),
+indexed AS (INSERT INTO terms SELECT (:id::bigint / n) % 5000 * 24 + n, :id::bigint FROM generate_series(1, 24) AS n)
+INSERT INTO log SELECT position, :id::bigint, 0, 'user.created', '\x00' FROM counter;
+`
+
+var pgbenchRate = regexp.MustCompile(`tps = ([0-9.]+)`)
+
+func benchmarkPgbench(b *testing.B, latency time.Duration, callers int) {
+	url := pgtest.Database(b)
+	s, err := Open(b.Context(), Options{URL: url}) // creates the tables
+	if err == nil {
+		err = s.Close()
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	if latency > 0 {
+		url = delayed(b, url, latency)
+	}
+	script := filepath.Join(b.TempDir(), "create.sql")
+	if err := os.WriteFile(script, []byte(pgbenchScript), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	program, err := pgtest.Program("pgbench")
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := exec.CommandContext(b.Context(), program, "-n", "-M", "prepared", "-f", script, "-j", "2", "-c", strconv.Itoa(callers),
+		"-t", strconv.Itoa(max(1, b.N/callers)), url).CombinedOutput()
+	found := pgbenchRate.FindSubmatch(out)
+	if err != nil || found == nil {
+		b.Fatalf("pgbench: %v\n%s", err, out)
+	}
+	rate, err := strconv.ParseFloat(string(found[1]), 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(rate, "creates/s")
 }
 
 func benchmarkCreate(b *testing.B, latency time.Duration, nodes, callers int) {
