@@ -84,6 +84,7 @@ type Store struct {
 	running             sync.WaitGroup
 
 	transactions atomic.Int64 // number of transactions that were begun
+	committed    atomic.Int64 // number of the last one that was committed
 	failures     int          // of the current series; used by the writer only
 	bytes        atomic.Int64 // size of the database
 	redacting    sync.Map     // user ID -> position up to which its rows are redacted
@@ -144,10 +145,10 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 	}
 	warnUnsafe(ctx, s.writes, s.opts.Logger)
 	s.epoch = head.Epoch
-	if s.replica, err = openReplica(ctx, s.opts.ReplicaURL, s.pool, s.opts.Logger); err != nil {
+	s.process = uuid.NewString()
+	if s.replica, err = s.openReplica(ctx); err != nil {
 		return err
 	}
-	s.process = uuid.NewString()
 	s.clock = clock.New(s.opts.Clock, clock.Checkpoint{Time: kept}, s.opts.TrustClock, s.opts.Logger)
 	s.feed = &feed{pool: s.writes, log: s.opts.Logger, first: &s.first, onFailure: s.opts.OnWriteFailure, timeout: cmp.Or(s.opts.catchUpTimeout, catchUpTimeout), ownFrom: noOwn}
 	s.feed.head.Store(&head)
@@ -160,7 +161,7 @@ func (s *Store) open(ctx context.Context, config *pgx.ConnConfig) error {
 	s.measure(ctx)
 	s.running.Go(func() { s.measureAtIntervals(s.closing) })
 	if s.replica != nil {
-		s.running.Go(func() { s.replica.watch(s.closing, func() int64 { return s.feed.head.Load().Position }) })
+		s.running.Go(func() { s.replica.watch(s.closing, s.progress) })
 	}
 	if !s.opts.NoListen {
 		s.running.Go(func() { s.feed.listen(s.closing, config, wake) })

@@ -27,12 +27,12 @@ func (s *Store) query(ctx context.Context, scan func(pgx.Rows) error, query stri
 }
 
 // read runs the queries of queue in one round trip, as of one instant if snapshot is set. It reads the replica if that has
-// reached the head, else the primary. If the replica fails, the functions that read the rows are called again with those
+// reached the progress of this node, else the primary. If the replica fails, the functions that read the rows are called again with those
 // of the primary.
 func (s *Store) read(ctx context.Context, snapshot bool, queue func(*pgx.Batch)) error {
 	slot := fair.FromContext(ctx)
 	defer slot.Resume(slot.Release())
-	if s.replica.read(ctx, s.feed.head.Load().Position, snapshot, queue) {
+	if s.replica.read(ctx, s.progress(), snapshot, queue) {
 		s.opts.OnRead(ReadReplica)
 		return nil
 	}

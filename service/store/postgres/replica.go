@@ -29,40 +29,51 @@ var (
 
 const (
 	selectPosition = "SELECT position FROM meta"
+	selectProgress = "SELECT position, (SELECT coalesce(max(number), 0) FROM writers WHERE process = $1) FROM meta"
 	selectIdentity = "SELECT epoch, system_identifier FROM meta, pg_control_system()"
 )
 
-// replica is a streaming replica. A read of it fails unless the replica has reached the position that the read needs: the
-// position is read in the same round trip, before the data. A nil replica cannot be read.
-type replica struct {
-	pool   *pgxpool.Pool
-	log    *slog.Logger
-	usable atomic.Bool
-	failed chan struct{} // receives when usable was set to false
+// progress is what a read must reflect: the head that this node has published, and its last transaction, which may have
+// no rows.
+type progress struct{ position, transaction int64 }
+
+// progress returns what a read that starts now must reflect.
+func (s *Store) progress() progress {
+	return progress{position: s.feed.head.Load().Position, transaction: s.committed.Load()}
 }
 
-// openReplica connects to the replica of the store at primary. It fails if the replica is of another store. A replica
+// replica is a streaming replica. A read of it fails unless the replica has reached the progress that the read needs: that
+// is read in the same round trip, before the data. A nil replica cannot be read.
+type replica struct {
+	pool    *pgxpool.Pool
+	log     *slog.Logger
+	process string // identifies this process in the database
+	usable  atomic.Bool
+	failed  chan struct{} // receives when usable was set to false
+}
+
+// openReplica connects to the replica. It fails if the replica is of another store. A replica
 // that is unavailable is read later.
-func openReplica(ctx context.Context, url string, primary *pgxpool.Pool, log *slog.Logger) (*replica, error) {
-	if url == "" {
+func (s *Store) openReplica(ctx context.Context) (*replica, error) {
+	if s.opts.ReplicaURL == "" {
 		return nil, nil //nolint:nilnil // there is no replica
 	}
 	var epoch string
 	var system int64
-	if err := primary.QueryRow(ctx, selectIdentity).Scan(&epoch, &system); err != nil {
+	if err := s.pool.QueryRow(ctx, selectIdentity).Scan(&epoch, &system); err != nil {
 		return nil, err
 	}
-	config, err := parseURL(url)
+	config, err := parseURL(s.opts.ReplicaURL)
 	if err != nil {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return identify(ctx, conn, epoch, system) }
-	r := &replica{log: log, failed: make(chan struct{}, 1)}
+	r := &replica{log: s.opts.Logger, process: s.process, failed: make(chan struct{}, 1)}
 	if r.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, err
 	}
 	r.fail()
-	if err := r.check(ctx, 0); errors.Is(err, errOtherStore) {
+	if err := r.check(ctx, progress{}); errors.Is(err, errOtherStore) {
 		r.pool.Close()
 		return nil, err
 	}
@@ -87,15 +98,15 @@ func identify(ctx context.Context, conn *pgx.Conn, epoch string, system int64) e
 	return nil
 }
 
-// read sends the queries of queue, and reports whether they were read at or after a position.
-func (r *replica) read(ctx context.Context, position int64, snapshot bool, queue func(*pgx.Batch)) bool {
+// read sends the queries of queue, and reports whether what was read reflects the progress.
+func (r *replica) read(ctx context.Context, need progress, snapshot bool, queue func(*pgx.Batch)) bool {
 	if r == nil || !r.usable.Load() {
 		return false
 	}
 	reading, cancel := context.WithTimeout(ctx, replicaTimeout)
 	defer cancel()
 	check := func(b *pgx.Batch) {
-		b.Queue(selectPosition).QueryRow(func(row pgx.Row) error { return reached(row, position) })
+		b.Queue(selectProgress, r.process).QueryRow(func(row pgx.Row) error { return reached(row, need) })
 	}
 	err := r.pool.SendBatch(reading, newRead(snapshot, check, queue)).Close()
 	if err != nil && ctx.Err() == nil {
@@ -104,13 +115,13 @@ func (r *replica) read(ctx context.Context, position int64, snapshot bool, queue
 	return err == nil
 }
 
-func reached(row pgx.Row, position int64) error {
-	var at int64
-	if err := row.Scan(&at); err != nil {
+func reached(row pgx.Row, need progress) error {
+	var at progress
+	if err := row.Scan(&at.position, &at.transaction); err != nil {
 		return err
 	}
-	if at < position {
-		return fmt.Errorf("%w: at position %d, want %d", errBehind, at, position)
+	if at.position < need.position || at.transaction < need.transaction {
+		return fmt.Errorf("%w: at position %d, want %d", errBehind, at.position, need.position)
 	}
 	return nil
 }
@@ -124,11 +135,11 @@ func (r *replica) fail() {
 	}
 }
 
-// check returns an error if the replica cannot be read or has not reached a position.
-func (r *replica) check(ctx context.Context, position int64) error {
+// check returns an error if the replica cannot be read or has not reached the progress.
+func (r *replica) check(ctx context.Context, need progress) error {
 	ctx, cancel := context.WithTimeout(ctx, replicaTimeout)
 	defer cancel()
-	err := reached(r.pool.QueryRow(ctx, selectPosition), position)
+	err := reached(r.pool.QueryRow(ctx, selectProgress, r.process), need)
 	if err != nil && !errors.Is(err, errBehind) {
 		r.pool.Reset() // other connections are probably lost too
 	}
@@ -136,7 +147,7 @@ func (r *replica) check(ctx context.Context, position int64) error {
 }
 
 // watch waits after each failure until the replica is usable again, until ctx ends.
-func (r *replica) watch(ctx context.Context, head func() int64) {
+func (r *replica) watch(ctx context.Context, need func() progress) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -145,7 +156,7 @@ func (r *replica) watch(ctx context.Context, head func() int64) {
 		}
 		start, logged := time.Now(), false
 		for pause := retryPause; ; pause = min(2*pause, replicaPause) {
-			err := r.check(ctx, head())
+			err := r.check(ctx, need())
 			if err == nil {
 				break
 			}

@@ -94,6 +94,15 @@ func (r *replicated) createAndRead(t *testing.T) {
 	if err != nil || len(page.Rows) != 1 || page.Rows[0].Position != created.Position {
 		t.Fatalf("Log after create = %+v, %v, want position %d", page, err, created.Position)
 	}
+	// A change without a row.
+	at := created.User.StatusTime.Add(time.Second)
+	change := user.Change{Op: &user.SetStatus{ID: created.User.ID, Status: created.User.Status, Time: at}}
+	if _, err := user.ApplyOne(t.Context(), r.Store, change); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Get(t.Context(), created.User.ID); err != nil || !got.StatusTime.Equal(at) {
+		t.Fatalf("Get after a later time of the status = %v, %v, want %v", got.StatusTime, err, at)
+	}
 }
 
 // awaitReplica reads until the replica is read.

@@ -187,6 +187,7 @@ func (s *Store) commit(ctx context.Context, conn *pgx.Conn, t *tx, parts []part)
 	if s.opts.OnCommit != nil && len(t.rows) > 0 {
 		s.opts.OnCommit(CommitStats{Changes: changes(parts), Sync: time.Since(start)})
 	}
+	s.committed.Store(t.number)
 	advance(&s.first, t.first)
 	head := t.head
 	head.Position = t.next - 1
