@@ -85,6 +85,7 @@ type Store struct {
 
 	transactions atomic.Int64 // number of transactions that were begun
 	committed    atomic.Int64 // number of the last one that was committed
+	seen         atomic.Int64 // position that reads have reflected, if there is a replica
 	failures     int          // of the current series; used by the writer only
 	bytes        atomic.Int64 // size of the database
 	redacting    sync.Map     // user ID -> position up to which its rows are redacted

@@ -32,12 +32,16 @@ func (s *Store) query(ctx context.Context, scan func(pgx.Rows) error, query stri
 func (s *Store) read(ctx context.Context, snapshot bool, queue func(*pgx.Batch)) error {
 	slot := fair.FromContext(ctx)
 	defer slot.Resume(slot.Release())
-	if s.replica.read(ctx, s.progress(), snapshot, queue) {
+	queues := []func(*pgx.Batch){queue}
+	if s.replica != nil {
+		queues = append(queues, s.see)
+	}
+	if s.replica.read(ctx, s.progress(), snapshot, queues...) {
 		s.opts.OnRead(ReadReplica)
 		return nil
 	}
 	s.opts.OnRead(ReadPrimary)
-	return readError(ctx, s.readPrimary(ctx, newRead(snapshot, queue)))
+	return readError(ctx, s.readPrimary(ctx, newRead(snapshot, queues...)))
 }
 
 // readPrimary sends a batch to the primary. Callers get connections in turn.

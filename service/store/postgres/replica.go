@@ -33,13 +33,23 @@ const (
 	selectIdentity = "SELECT epoch, system_identifier FROM meta, pg_control_system()"
 )
 
-// progress is what a read must reflect: the head that this node has published, and its last transaction, which may have
-// no rows.
+// progress is what a read must reflect: the head that this node has published, what it has read before, and its last
+// transaction, which may have no rows.
 type progress struct{ position, transaction int64 }
 
 // progress returns what a read that starts now must reflect.
 func (s *Store) progress() progress {
-	return progress{position: s.feed.head.Load().Position, transaction: s.committed.Load()}
+	return progress{position: max(s.feed.head.Load().Position, s.seen.Load()), transaction: s.committed.Load()}
+}
+
+// see queues a query of the position after the data of a read, so that a later read of another database does not go back.
+func (s *Store) see(b *pgx.Batch) {
+	b.Queue(selectPosition).QueryRow(func(row pgx.Row) error {
+		var position int64
+		err := row.Scan(&position)
+		advance(&s.seen, position)
+		return err
+	})
 }
 
 // replica is a streaming replica. A read of it fails unless the replica has reached the progress that the read needs: that
@@ -99,7 +109,7 @@ func identify(ctx context.Context, conn *pgx.Conn, epoch string, system int64) e
 }
 
 // read sends the queries of queue, and reports whether what was read reflects the progress.
-func (r *replica) read(ctx context.Context, need progress, snapshot bool, queue func(*pgx.Batch)) bool {
+func (r *replica) read(ctx context.Context, need progress, snapshot bool, queue ...func(*pgx.Batch)) bool {
 	if r == nil || !r.usable.Load() {
 		return false
 	}
@@ -108,7 +118,7 @@ func (r *replica) read(ctx context.Context, need progress, snapshot bool, queue 
 	check := func(b *pgx.Batch) {
 		b.Queue(selectProgress, r.process).QueryRow(func(row pgx.Row) error { return reached(row, need) })
 	}
-	err := r.pool.SendBatch(reading, newRead(snapshot, check, queue)).Close()
+	err := r.pool.SendBatch(reading, newRead(snapshot, append([]func(*pgx.Batch){check}, queue...)...)).Close()
 	if err != nil && ctx.Err() == nil {
 		r.fail()
 	}

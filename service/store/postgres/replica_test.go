@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -163,6 +164,55 @@ func TestReplica(t *testing.T) {
 	}
 	r.awaitReplica(t)
 	r.createAndRead(t)
+}
+
+// Reads of a user do not go back, although the primary shows commits before they are published.
+func TestReadsOfReplicaNeverGoBack(t *testing.T) {
+	t.Parallel()
+	r := openReplicated(t)
+	r.awaitReplica(t)
+	created, err := r.create(t.Context(), "ann", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		for i := range 300 {
+			status := user.StatusActive + user.Status(1+i)%2
+			if _, err := user.ApplyOne(t.Context(), r.Store, user.Change{Op: &user.SetStatus{ID: created.User.ID, Status: status}}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	var last atomic.Int64
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-written:
+					return
+				default:
+				}
+				least := last.Load()
+				u, err := r.Get(t.Context(), created.User.ID)
+				if err != nil || u.Version < least {
+					t.Errorf("Get = %+v, %v, want version %d or later", u, err, least)
+					return
+				}
+				advance(&last, u.Version)
+			}
+		})
+	}
+	readers.Wait()
+	<-written
+	if counts := r.reads.take(); counts[ReadReplica] == 0 || counts[ReadPrimary] == 0 {
+		t.Errorf("reads = %v, want some of each database", counts)
+	} else {
+		t.Logf("reads beside writes: %v", counts)
+	}
 }
 
 // awaitPaused waits until the replay is paused.
