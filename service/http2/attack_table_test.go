@@ -127,7 +127,11 @@ func attacks() []attack {
 			p.flush()
 		}, "PROTOCOL_ERROR"},
 		{"CVE-2026-33186 path without slash", func(p *peer) {
-			for i, path := range []string{"x", "", "http://a/b", "?a"} {
+			paths := []string{"x", "", "?a"}
+			if p.own { // net/http before Go 1.27 accepts it
+				paths = append(paths, "http://a/b")
+			}
+			for i, path := range paths {
 				id := uint32(2*i + 1)
 				p.check(p.fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, EndStream: true, EndHeaders: true, BlockFragment: p.block(request("GET", path)...)}))
 				p.flush()

@@ -284,6 +284,8 @@ func explainedFrames(sent string, s *frameScript, before, ours, theirs string) s
 		return "a stream over the limit is refused, so that clients repeat it"
 	case same(ours, theirs, "PROTOCOL_ERROR", "INTERNAL_ERROR"):
 		return "a body of a wrong length is malformed (section 8.1.1)"
+	case strings.HasPrefix(sent, "request") && strings.Contains(sent, "with a length") && strings.Contains(ours, fmt.Sprintf("; %d: reset PROTOCOL_ERROR", s.id)):
+		return "a body of a wrong length is malformed, also an empty one (net/http before Go 1.27)"
 	case strings.HasPrefix(sent, "trailers") && same(ours, theirs, "STREAM_CLOSED", "PROTOCOL_ERROR"):
 		return "malformed HEADERS on a half-closed stream"
 	case strings.HasPrefix(sent, "trailers") && strings.Contains(sent, "self-dependent"):

@@ -42,6 +42,7 @@ type testServer struct {
 	http   *http.Server
 	listen net.Listener
 	secure bool
+	own    bool // of this package
 	log    *lockedBuffer
 	serve  chan error
 }
@@ -67,7 +68,7 @@ func (e engine) start(t testing.TB, secure bool, h http.HandlerFunc, opts ...ser
 }
 
 func (e engine) startOn(t testing.TB, l net.Listener, secure bool, h http.HandlerFunc, opts ...serverOption) *testServer {
-	s := &testServer{t: t, listen: l, secure: secure, log: new(lockedBuffer), serve: make(chan error, 1)}
+	s := &testServer{t: t, listen: l, secure: secure, own: e.name == own.name, log: new(lockedBuffer), serve: make(chan error, 1)}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -145,12 +146,14 @@ func (s *testServer) dial() *peer {
 		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 	}
 	p := newPeer(s.t, c)
+	p.own = s.own
 	p.preface()
 	return p
 }
 
 // peer is a client that sends single frames.
 type peer struct {
+	own  bool // the server is of this package
 	t    testing.TB
 	conn net.Conn
 	fr   *xhttp2.Framer

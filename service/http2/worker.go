@@ -1,14 +1,15 @@
 package http2
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	// maxIdleWorkers bounds the workers that wait for a request, and maxIdleTime how long they wait.
+	// maxIdleWorkers bounds the workers that wait for a request, and maxIdleTime about how long they wait.
 	maxIdleWorkers = 256
-	maxIdleTime    = 10 * time.Second
+	maxIdleTime    = 2 * time.Second
 )
 
 // workers runs handlers on goroutines that are reused: a new goroutine would grow its stack for each request. No worker
@@ -16,9 +17,10 @@ const (
 type workers struct {
 	now func() monotonic
 
-	mu    sync.Mutex
-	conns int
-	idle  []*worker // the last one was used last
+	mu       sync.Mutex
+	conns    int
+	idle     []*worker // the last one was used last
+	trimming bool      // trim will run
 }
 
 type worker struct {
@@ -61,11 +63,26 @@ func (p *workers) park(w *worker) bool {
 	if p.conns == 0 || len(p.idle) >= maxIdleWorkers {
 		return false
 	}
-	if p.idle = append(p.idle, w); w.since-p.idle[0].since > maxIdleTime {
-		p.idle[0].work <- nil
-		p.idle = append(p.idle[:0], p.idle[1:]...)
+	p.idle = append(p.idle, w)
+	if !p.trimming {
+		p.trimming = true
+		time.AfterFunc(maxIdleTime, p.trim)
 	}
 	return true
+}
+
+// trim ends the workers that were idle for maxIdleTime.
+func (p *workers) trim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cold := 0
+	for before := p.now() - maxIdleTime; cold < len(p.idle) && p.idle[cold].since <= before; cold++ {
+		p.idle[cold].work <- nil
+	}
+	p.idle = slices.Delete(p.idle, 0, cold)
+	if p.trimming = len(p.idle) > 0; p.trimming {
+		time.AfterFunc(maxIdleTime, p.trim)
+	}
 }
 
 func (p *workers) connOpened() {
