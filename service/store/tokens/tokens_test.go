@@ -35,3 +35,76 @@ func TestOfCreate(t *testing.T) {
 		}
 	})
 }
+
+// Stores contain these tokens: they must not change.
+func TestTokensOfUser(t *testing.T) {
+	t.Parallel()
+	u := &user.User{ID: 3 * SampleRate, Status: user.StatusActive, Tags: []string{"vip"}}
+	got := OfUser(u, user.Keys{Username: "abab", Email: "b@c"})
+	want := []Token{0x616261, 0x624063, 0x626162, Sample}
+	if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
+		t.Errorf("OfUser() = %x, want %x first", got, want)
+	}
+	terms := u.Terms()
+	if len(terms) == 0 || len(got) != len(want)+len(terms) || !slices.IsSorted(got) {
+		t.Errorf("OfUser() = %x, want the tokens of %d terms after %x, ascending", got, len(terms), want)
+	}
+	for _, term := range terms {
+		if _, found := slices.BinarySearch(got, OfTerm(term)); !found {
+			t.Errorf("OfUser() = %x, want also %x", got, OfTerm(term))
+		}
+	}
+	u.ID++
+	if other := OfUser(u, user.Keys{}); slices.Contains(other, Sample) || len(other) != len(terms) {
+		t.Errorf("OfUser() of a user outside the sample = %x, want the tokens of %d terms", other, len(terms))
+	}
+	if got := OfUser(nil, user.Keys{Username: "abab"}); got != nil {
+		t.Errorf("OfUser(nil) = %x, want none", got)
+	}
+	if got := OfTerm("tags:vip"); got>>63 != 1 {
+		t.Errorf("OfTerm() = %x, want the highest bit set", got)
+	}
+}
+
+func TestWithout(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ a, b, want []Token }{
+		{nil, []Token{1}, nil}, {[]Token{1, 2}, nil, []Token{1, 2}}, {[]Token{1, 2, 3}, []Token{2, 4}, []Token{1, 3}},
+		{[]Token{5}, []Token{5}, []Token{}},
+	} {
+		kept := slices.Clone(test.a)
+		if got := Without(test.a, test.b); !slices.Equal(got, test.want) || !slices.Equal(test.a, kept) {
+			t.Errorf("Without(%v, %v) = %v, want %v", kept, test.b, got, test.want)
+		}
+	}
+}
+
+// The parts of rare bytes are first, each once, and there are at most maxParts.
+func TestRareParts(t *testing.T) {
+	t.Parallel()
+	part := func(s string) Token { return textTokens(nil, s)[0] }
+	for text, want := range map[string][]string{
+		"ab":     nil,
+		"ananan": {"ana", "nan"},
+		"aaaq9z": {"q9z", "aq9", "aaq", "aaa"},
+		"aaam0":  {"am0", "aam", "aaa"},
+		"aaa/:0": {"/:0", "a/:", "aa/", "aaa"}, // / and : are next to the digits
+	} {
+		got := RareParts(text)
+		var tokens []Token
+		for _, s := range want {
+			tokens = append(tokens, part(s))
+		}
+		if !slices.Equal(got, tokens) {
+			t.Errorf("RareParts(%q) = %x, want %x", text, got, tokens)
+		}
+	}
+	for _, rare := range []string{"j", "q", "0", "9"} {
+		if got := RareParts("aa-aa" + rare); got[0] != part("aa"+rare) {
+			t.Errorf("RareParts(aa-aa%s) = %x, want aa%s first", rare, got, rare)
+		}
+	}
+	if got := RareParts("abcdefghijklmn"); len(got) != maxParts {
+		t.Errorf("RareParts of 12 parts = %x, want %d", got, maxParts)
+	}
+}
