@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -14,9 +16,12 @@ import (
 // An import whose process is killed continues without importing a row twice, or losing one.
 func TestImportOutlivesKills(t *testing.T) {
 	var left atomic.Int64
-	var process atomic.Pointer[exec.Cmd]
+	var mu sync.Mutex
+	var process *os.Process
 	kill := func() {
-		if err := process.Load().Process.Kill(); err != nil {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := process.Kill(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -35,8 +40,13 @@ func TestImportOutlivesKills(t *testing.T) {
 		command.Env = env
 		var stderr strings.Builder
 		command.Stderr = &stderr
-		process.Store(command)
-		err := command.Run()
+		mu.Lock()
+		err := command.Start()
+		process = command.Process
+		mu.Unlock()
+		if err == nil {
+			err = command.Wait()
+		}
 		return stderr.String(), err
 	}
 	for _, after := range []int64{1, 1500, 6400, 5000, 5900} {
