@@ -140,8 +140,8 @@ interop-clients: $(buf) $(protodeps)
 	cd $(interop) && ../node_modules/.bin/buf generate gen/user.binpb --template buf.gen.yaml
 
 .PHONY: deploy-check
-deploy-check: ## Check the files in deploy/ (needs root, systemd-analyze and promtool)
-	go test -tags deploy -count=1 -run 'Release|Container|Systemd|Prometheus|Kubernetes' ./cmd/userd
+deploy-check: postgres ## Check the files in deploy/ (needs root, systemd-analyze, promtool and nginx)
+	go test -tags deploy -count=1 -run 'Release|Container|Systemd|Prometheus|Kubernetes|Compose' ./cmd/userd
 
 ##### Benchmarks
 

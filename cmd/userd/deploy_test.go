@@ -20,7 +20,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// The tests of the folder deploy: make deploy-check. They need root, for chroot, systemd-analyze and promtool.
+// The tests of the folder deploy: make deploy-check. They need root, for chroot, systemd-analyze, promtool, nginx and PostgreSQL.
 
 const deployFolder = "../../deploy/"
 

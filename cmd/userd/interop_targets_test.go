@@ -3,14 +3,11 @@
 package main_test
 
 import (
-	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -161,14 +158,7 @@ func (b *builder) nginx(marker string, behind front) front {
 	} else {
 		config = replace(b.t, config, "listen 80", "listen 127.0.0.1:"+port)
 	}
-	around := "daemon off;\npid %[1]s/pid;\nerror_log stderr;\n%[2]sevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/a;\nproxy_temp_path %[1]s/b;\n" +
-		"fastcgi_temp_path %[1]s/c;\nuwsgi_temp_path %[1]s/d;\nscgi_temp_path %[1]s/e;\n%[3]s\n}\n"
-	user := ""
-	if os.Getuid() == 0 {
-		user = "user root;\n" // for access to the test directories
-	}
-	path := servertest.WriteFile(b.t, dir, "nginx.conf", fmt.Appendf(nil, around, dir, user, config))
-	b.startProxy(port, "nginx", "-p", dir, "-e", "stderr", "-c", path)
+	startNginx(b.t, port, config)
 	return f
 }
 
@@ -180,7 +170,7 @@ func (b *builder) haproxy(behind front) front {
 	config := replace(b.t, readmeConfig(b.t, "haproxy"), "127.0.0.1:8080", behind.backend.addr,
 		"bind :443", "bind 127.0.0.1:"+port, "/etc/ssl/userd.pem", both)
 	path := servertest.WriteFile(b.t, dir, "haproxy.cfg", []byte(config))
-	b.startProxy(port, "haproxy", "-db", "-f", path)
+	startProxy(b.t, port, "haproxy", "-db", "-f", path)
 	return front{url: "https://127.0.0.1:" + port, token: behind.token, ca: b.ca, pages: behind.pages, backend: behind.backend}
 }
 
@@ -192,44 +182,8 @@ func (b *builder) caddy(behind front) front {
 		"userd.example.com {", "https://127.0.0.1:"+port+" {\n    tls "+cert+" "+key)
 	config = "{\n    admin off\n    auto_https disable_redirects\n}\n" + config
 	path := servertest.WriteFile(b.t, dir, "Caddyfile", []byte(config))
-	b.startProxy(port, "caddy", "run", "--adapter", "caddyfile", "--config", path)
+	startProxy(b.t, port, "caddy", "run", "--adapter", "caddyfile", "--config", path)
 	return front{url: "https://127.0.0.1:" + port, token: behind.token, ca: b.ca, pages: behind.pages, backend: behind.backend}
-}
-
-// startProxy starts a program and returns when it accepts connections.
-func (b *builder) startProxy(port string, argv ...string) {
-	b.t.Helper()
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it is ended below
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		b.t.Fatalf("%s is required: %v", argv[0], err)
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	b.t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		select {
-		case <-exited:
-		case <-time.After(5 * time.Second):
-			_ = cmd.Process.Kill()
-		}
-	})
-	for end := time.Now().Add(20 * time.Second); ; {
-		conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
-		if err == nil {
-			_ = conn.Close()
-			return
-		}
-		select {
-		case err := <-exited:
-			b.t.Fatalf("%s exited: %v\n%s", argv[0], err, out.String())
-		case <-time.After(20 * time.Millisecond):
-		}
-		if time.Now().After(end) {
-			b.t.Fatalf("%s does not accept connections: %v", argv[0], err)
-		}
-	}
 }
 
 // reverseProxy is a proxy with net/http/httputil. It has no FlushInterval: streams are flushed at once
