@@ -43,8 +43,8 @@ func TestAttacks(t *testing.T) {
 				}
 				if e.name == own.name {
 					checkOutcome(t, p, a.want)
-				} else if open := p.open(); !undecidedByStd[a.id] && open != (a.want == "" || unlimitedByStd[a.id]) {
-					t.Errorf("connection open = %v, want %v; received %v, %v", open, !open, p.got[max(len(p.got)-2, 0):], p.err)
+				} else if want := a.want == "" || unlimitedByStd[a.id]; !undecidedByStd[a.id] && p.open() != want {
+					t.Errorf("connection open = %v, want %v; received %v, %v", !want, want, p.got[max(len(p.got)-2, 0):], p.err)
 				}
 				if got := describe(s.client(), get(t, s, "/")); !strings.HasPrefix(got, "200") {
 					t.Errorf("response on another connection = %q, want 200", got)

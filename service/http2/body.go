@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sync"
 )
 
 // requestBody is the body of a request. One goroutine reads it.
@@ -166,5 +167,43 @@ func (st *stream) append(p []byte) {
 		st.unread = st.unread[:copy(st.unread, st.unread[st.unreadFrom:])]
 		st.unreadFrom = 0
 	}
+	if need := len(st.unread) + len(p); need > cap(st.unread) {
+		larger := append(getBody(need), st.unread...)
+		putBody(st.unread)
+		st.unread = larger
+	}
 	st.unread = append(st.unread, p...)
+}
+
+// bodies are the pools of buffers of unread bytes, of 4 to 64 KiB. A buffer is at most twice as large as its content was.
+var bodies [5]sync.Pool
+
+const smallBody = 4 << 10
+
+// bodyClass returns the index of the smallest buffer of n bytes in bodies, or len(bodies).
+func bodyClass(n int) int {
+	class := 0
+	for class < len(bodies) && n > smallBody<<class {
+		class++
+	}
+	return class
+}
+
+func getBody(n int) []byte {
+	class := bodyClass(n)
+	if class == len(bodies) {
+		return make([]byte, 0, n)
+	}
+	if b, ok := bodies[class].Get().(*[]byte); ok {
+		return *b
+	}
+	return make([]byte, 0, smallBody<<class)
+}
+
+// putBody puts back a buffer of getBody. Other slices are ignored.
+func putBody(b []byte) {
+	if class := bodyClass(cap(b)); class < len(bodies) && cap(b) == smallBody<<class {
+		b = b[:0]
+		bodies[class].Put(&b)
+	}
 }

@@ -56,20 +56,16 @@ func (c *conn) discardUnread(st *stream) {
 		c.creditConn(int64(n))
 		st.bodyDropped = true
 	}
+	putBody(st.unread)
 	st.unread, st.unreadFrom, st.bodyClosed = nil, 0, true
 }
-
-// maxKeptBody is the largest body buffer that is kept while it is empty.
-const maxKeptBody = 4 << 10
 
 // read copies unread body bytes to p. c.mu is held.
 func (st *stream) read(p []byte) int {
 	n := copy(p, st.unread[st.unreadFrom:])
 	if st.unreadFrom += n; st.unreadFrom == len(st.unread) {
-		st.unreadFrom = 0
-		if st.unread = st.unread[:0]; cap(st.unread) > maxKeptBody {
-			st.unread = nil
-		}
+		putBody(st.unread)
+		st.unread, st.unreadFrom = st.inline[:0], 0
 	}
 	st.conn.creditConn(int64(n))
 	st.conn.creditStream(st, int64(n))
