@@ -26,6 +26,9 @@ func (c *migrateCommand) Validate() error {
 			return fmt.Errorf("%s: %w", flag, err)
 		}
 	}
+	if c.From == c.To {
+		return errors.New("--to: must differ from --from")
+	}
 	return nil
 }
 

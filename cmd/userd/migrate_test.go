@@ -139,3 +139,23 @@ func migrate(ctx context.Context, t *testing.T, from, to string) (out string, er
 	printed, err := exec.CommandContext(ctx, build(t, ""), "migrate", "--from", from, "--to", to).CombinedOutput()
 	return string(printed), err
 }
+
+// Commands that are not for a store say what to do instead.
+func TestStoreCommandsRefused(t *testing.T) {
+	t.Parallel()
+	const database = "postgres://user:secret@localhost/users"
+	for want, args := range map[string][]string{
+		"pg_dump":                         {"backup", "copy.db", "--store", database},
+		"UPDATE meta SET epoch = ''":      {"restore", "copy.db", "--store", database},
+		"--to: must differ from --from":   {"migrate", "--from", database, "--to", database},
+		"expected sqlite:PATH":            {"migrate", "--from", "x", "--to", database},
+		"store missing.db does not exist": {"migrate", "--from", "sqlite:missing.db", "--to", database},
+	} {
+		cmd := exec.CommandContext(t.Context(), build(t, ""), args...)
+		cmd.Dir = t.TempDir()
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), want) || strings.Contains(string(out), "secret") {
+			t.Errorf("userd %s: %v\n%s\nwant an error with %q, without the password", strings.Join(args, " "), err, out, want)
+		}
+	}
+}
