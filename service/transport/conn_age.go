@@ -24,9 +24,9 @@ func (c *serverConn) hasAge() bool { return c != nil && c.expires > 0 }
 // isOld reports whether the connection has reached its age.
 func (c *serverConn) isOld() bool { return c.hasAge() && c.listener.now() >= c.expires }
 
-// retire notifies the client of an old HTTP/2 connection, so that it opens another one for its next request. An old
-// HTTP/1.1 connection is closed after its next response, see Guard.
-func (c *serverConn) retire() {
+// retire notifies the client of an HTTP/2 connection, so that it opens another one for its next request. An old HTTP/1.1
+// connection is closed after its next response, see Guard.
+func (c *serverConn) retire(reason string) {
 	c.mu.Lock()
 	own := c.own
 	c.mu.Unlock()
@@ -40,7 +40,7 @@ func (c *serverConn) retire() {
 		return
 	}
 	c.retired = true
-	c.goAway = goAwayFor(CloseAge, maxStreamID)
+	c.goAway = goAway(errNone, maxStreamID, reason)
 	c.appendGoAway(nil)
 }
 
@@ -53,7 +53,7 @@ func (l *Listener) closeOld() {
 	for _, c := range l.all((*serverConn).isOld) {
 		switch late := l.now() - c.expires - l.opts.AgeGrace; {
 		case late < 0:
-			c.retire()
+			c.retire(string(CloseAge))
 		case late < lingerTimeout:
 			c.endCalls(l.opts.AgeError)
 		default:

@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,9 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/yourorg/userservice/service/transport"
 )
@@ -146,5 +150,80 @@ func TestConnectionsDrain(t *testing.T) {
 	connections.Drain(over)
 	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("Read(connection without a request) = %v, want EOF", err)
+	}
+}
+
+// Drain notifies HTTP/2 clients with a GOAWAY that rejects no stream, so a request in transit is served.
+func TestDrainServesStreamsInTransit(t *testing.T) {
+	t.Parallel()
+	connections := transport.NewConnections()
+	server := newServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "response")
+	}), transport.ServerOptions{MaxConcurrentStreams: 10, Logger: options().Logger})
+	server.ConnState = connections.Track
+	inner, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- server.Serve(transport.Listen(inner, transport.ListenOptions{StallTimeout: time.Minute}))
+	}()
+	defer func() {
+		_ = server.Close()
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	}()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	framer := http2.NewFramer(conn, conn)
+	request := func(stream uint32) {
+		var block bytes.Buffer
+		encoder := hpack.NewEncoder(&block)
+		for _, field := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "x"}, {":path", "/"}} {
+			if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// await returns the last stream of the GOAWAY before the end of a stream; 0: none.
+	await := func(stream uint32) (last uint32) {
+		for {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if goAway, ok := frame.(*http2.GoAwayFrame); ok {
+				last = goAway.LastStreamID
+			}
+			if frame.Header().StreamID == stream && frame.Header().Flags.Has(http2.FlagDataEndStream) {
+				return last
+			}
+		}
+	}
+	if err := framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	request(1)
+	if last := await(1); last != 0 {
+		t.Errorf("GOAWAY with the last stream %d before Drain", last)
+	}
+	connections.Drain(t.Context())
+	request(3)
+	if last := await(3); last != 1<<31-1 {
+		t.Errorf("last stream of the GOAWAY = %d, want %d", last, 1<<31-1)
 	}
 }
