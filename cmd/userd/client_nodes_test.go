@@ -36,6 +36,11 @@ func TestClientOutlivesNodes(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			found := outliveNodes(t, test.nodes(t), test.options...)
+			for range 3 { // a node may be ended when no item is in flight
+				if test.want && found == nil {
+					found = outliveNodes(t, test.nodes(t), test.options...)
+				}
+			}
 			if (found != nil) != test.want {
 				t.Errorf("fault = %v, want one: %t", found, test.want)
 			}
@@ -51,7 +56,7 @@ func newPostgresNodes(t *testing.T) []program {
 }
 
 // endRows is the number of rows after which a node is ended.
-const endRows = 1400
+const endRows = 2300
 
 // outliveNodes runs batches while nodes are ended, and returns an error if an item was applied twice or not at all, a row
 // was not delivered once, or a mirror differs.
@@ -75,7 +80,7 @@ func outliveNodes(t *testing.T, programs []program, options ...client.Option) er
 	mirror := c.Mirror(ctx, client.MirrorOptions{})
 	defer mirror.Close()
 
-	const items = 3000
+	const items = 10_000
 	var found error
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -208,7 +208,7 @@ type failedCall struct {
 // A node that drains fails no unary call. One that is killed fails those that it had begun, at most.
 func TestComposeNodesEnd(t *testing.T) {
 	c := startComposed(t)
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, hangTimeout)
 	load := c.startLoad(ctx, t)
 	for i := range c.nodes {
 		c.awaitUse(t, i)

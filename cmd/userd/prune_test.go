@@ -63,7 +63,7 @@ func writeOldLog(t *testing.T, path string) {
 // Kills while the log is pruned lose no acknowledged write and leave no gap, and the store remains intact.
 func TestKillWhileLogIsPruned(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 4*time.Minute)
+	ctx := within(t, hangTimeout)
 	seed := uint64(time.Now().UnixNano())
 	dir := t.TempDir()
 	writeOldLog(t, filepath.Join(dir, databaseFile))

@@ -8,7 +8,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -21,7 +20,7 @@ import (
 // and restarted. Each request id must take effect exactly once.
 func TestRequestIDsTakeEffectOnce(t *testing.T) {
 	const callers, calls, kills = 4, 60, 3
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, hangTimeout)
 	run := program{dir: t.TempDir()}
 	cutter := newCutter(t)
 	cutter.aim(run.start(t))

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -249,7 +248,7 @@ func TestConcurrentRestores(t *testing.T) {
 // one, or a mismatch that is reported. It can be repeated.
 func TestKilledRestore(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, hangTimeout)
 	b := makeBackup(ctx, t)
 	original := t.TempDir()
 	for _, suffix := range []string{"", "-wal"} {
