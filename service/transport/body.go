@@ -72,9 +72,10 @@ func (b *limitedBody) readMessage(p []byte) (int, error) {
 	return n, err
 }
 
-// readBody reads from the body, without the slot if the read can wait.
+// readBody reads from the body, without the slot if the read can wait or the request is not small.
 func (b *limitedBody) readBody(p []byte) (int, error) {
-	held := !b.isReceived() && b.exchange.slot.Release()
+	yields := !b.isReceived() || !b.exchange.isSmall()
+	held := yields && b.exchange.slot.Release()
 	n, err := b.ReadCloser.Read(p)
 	b.exchange.slot.Resume(held)
 	b.all += int64(n)

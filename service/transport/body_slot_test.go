@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/fair"
 )
 
@@ -19,23 +20,29 @@ type receivedBody struct{ readerFunc }
 
 func (receivedBody) Received() bool { return true }
 
-// A read that can wait releases the slot of the request, a read of a received body keeps it.
+// A read that can wait releases the slot of the request, a read of a received body keeps it unless the request is large.
 func TestReadOfReceivedBodyKeepsSlot(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		received bool
 		length   int64 // of the body, -1: unknown
+		message  int64 // bytes reserved for a message
 		want     int   // slots held during the read
 	}{
-		"received":           {true, -1, 1},
-		"not received":       {false, -1, 0},
-		"with a length":      {false, 4, 0},
-		"read to its length": {false, 0, 1},
+		"received":             {true, -1, 0, 1},
+		"not received":         {false, -1, 0, 0},
+		"with a length":        {false, 4, 0, 0},
+		"with a large message": {true, -1, 1 << 20, 0},
+		"read to its length":   {false, 0, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			scheduler := fair.NewScheduler()
 			x, held := new(Exchange), -1
+			x.memory.Open(budget.New(budget.Options{Limit: 64 << 20}), nil, budget.Known, "a")
+			if err := x.memory.Grow(budget.Message, test.message); err != nil {
+				t.Fatal(err)
+			}
 			x.slot.Open(scheduler, "a")
 			x.slot.Acquire()
 			read := readerFunc(func() int {

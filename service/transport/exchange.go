@@ -108,6 +108,12 @@ func (x *Exchange) Started() bool {
 // Memory returns the reservation of the request. It is released when the handler has returned.
 func (x *Exchange) Memory() *budget.Reservation { return &x.memory }
 
+// isSmall reports whether the request needs no more than the base memory of a request. Others run before a request that
+// is not small goes on, so that the garbage of such requests does not grow faster than it is collected.
+func (x *Exchange) isSmall() bool {
+	return x.memory.Held(budget.Message)+x.memory.Held(budget.Decompressed)+x.memory.Held(budget.Response) == 0
+}
+
 // CallerKey returns the caller that the request is accounted to: its address, or the caller of MoveTo.
 func (x *Exchange) CallerKey() string { return x.caller }
 

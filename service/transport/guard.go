@@ -234,8 +234,10 @@ func (g *Guard) begin(w http.ResponseWriter, r *http.Request) *Exchange {
 func (g *Guard) end(x *Exchange, r *http.Request, panicValue any) {
 	// http.ErrAbortHandler aborts the connection intentionally.
 	x.panicked = x.panicked || panicValue != nil && panicValue != http.ErrAbortHandler //nolint:errorlint // documented as a sentinel
-	if panicValue == nil && (x.text != nil || x.bodyUnread.Load()) {
+	if !x.isSmall() || x.text != nil || x.bodyUnread.Load() {
 		x.slot.Release()
+	}
+	if panicValue == nil {
 		_ = x.endText() // the error is irrelevant, the handler has returned
 		x.discardBody(cmp.Or(g.opts.DiscardTimeout, discardTimeout))
 	}
