@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"sync"
 	"testing"
@@ -58,11 +59,17 @@ func (d *databases) open(t *testing.T, opts storetest.Options, change func(*post
 	return s
 }
 
-// The tests of writes also pass without notifications, with transactions that fail with conflicts, and with commits whose
-// response is lost.
+var long = flag.Bool("long", false, "run the whole suite with faults")
+
+// The suite also passes without notifications, with transactions that fail with conflicts, and with commits whose
+// response is lost: in the short form its tests of writes, which are the ones that depend on transactions.
 func TestStoreWithFaults(t *testing.T) {
 	d := &databases{}
-	storetest.RunWrites(t, func(t *testing.T, opts storetest.Options) user.Store {
+	suite := storetest.RunWrites
+	if *long {
+		suite = storetest.Run
+	}
+	suite(t, func(t *testing.T, opts storetest.Options) user.Store {
 		t.Helper()
 		return d.open(t, opts, func(o *postgres.Options) { *o = o.WithFaults() })
 	})
