@@ -39,7 +39,8 @@ func TestReadOfReceivedBodyKeepsSlot(t *testing.T) {
 			t.Parallel()
 			scheduler := fair.NewScheduler()
 			x, held := new(Exchange), -1
-			x.memory.Open(budget.New(budget.Options{Limit: 64 << 20}), nil, budget.Known, "a")
+			memory := budget.New(budget.Options{Limit: 64 << 20, InUse: func() (int64, int64) { return 0, 0 }})
+			x.memory.Open(memory, nil, budget.Known, "a")
 			if err := x.memory.Grow(budget.Message, test.message); err != nil {
 				t.Fatal(err)
 			}
