@@ -21,8 +21,8 @@ func TestCallContext(t *testing.T) {
 		cause  error
 	}{
 		"in progress":                       {0, func(context.Context, context.CancelCauseFunc) {}, nil, nil},
-		"over, nobody waited":               {0, func(context.Context, context.CancelCauseFunc) { time.Sleep(time.Minute) }, context.DeadlineExceeded, context.DeadlineExceeded},
-		"over, somebody waited":             {0, func(ctx context.Context, _ context.CancelCauseFunc) { <-ctx.Done() }, context.DeadlineExceeded, context.DeadlineExceeded},
+		"over, without a wait":              {0, func(context.Context, context.CancelCauseFunc) { time.Sleep(time.Minute) }, context.DeadlineExceeded, context.DeadlineExceeded},
+		"over, after a wait":                {0, func(ctx context.Context, _ context.CancelCauseFunc) { <-ctx.Done() }, context.DeadlineExceeded, context.DeadlineExceeded},
 		"the parent is over":                {time.Second, func(ctx context.Context, _ context.CancelCauseFunc) { <-ctx.Done() }, context.DeadlineExceeded, context.DeadlineExceeded},
 		"the parent is canceled":            {0, func(_ context.Context, cancel context.CancelCauseFunc) { cancel(ended) }, context.Canceled, ended},
 		"the parent is canceled, with wait": {0, func(ctx context.Context, cancel context.CancelCauseFunc) { done := ctx.Done(); cancel(ended); <-done }, context.Canceled, ended},
