@@ -86,9 +86,8 @@ func (g *Group[T]) alternates(caller string) {
 }
 
 // limit returns the units that a caller may have in the group.
-func (g *Group[T]) limit(caller string, othersWait bool) int {
-	_, inGroup := g.units[caller]
-	if othersWait || len(g.units) > 1 || len(g.units) == 1 && !inGroup || time.Since(g.alternated) < aloneAfter {
+func (g *Group[T]) limit(othersWait bool) int {
+	if othersWait || len(g.units) > 1 || time.Since(g.alternated) < aloneAfter {
 		return g.queue.opts.TurnUnits
 	}
 	return g.queue.opts.MaxUnits
@@ -108,7 +107,7 @@ func (g *Group[T]) Take() bool {
 			return false
 		}
 		used := g.units[it.Caller]
-		if used >= g.limit(it.Caller, others) {
+		if used >= g.limit(others) {
 			q.putBack(it) // another caller may not have had its turn
 			continue
 		}
