@@ -23,7 +23,7 @@ type Config struct {
 	AdminListen string   `group:"Listeners:" default:"127.0.0.1:2112" help:"Address of /metrics, /livez, /readyz and /debug/pprof, or off."`
 	SocketMode  FileMode `group:"Listeners:" default:"0660" help:"Permissions of Unix sockets, octal."`
 
-	HTTP2 string `group:"Listeners:" name:"http2" env:"USERD_HTTP2" enum:"std,fast" default:"std" help:"HTTP/2 server: std (net/http) or fast (own, less CPU time per call)."`
+	HTTP2 string `group:"Listeners:" name:"http2" env:"USERD_HTTP2" enum:"fast,std" default:"fast" help:"HTTP/2 server: fast (own) or std (net/http)."`
 
 	CallerConfig `embed:"" group:"Authentication:"`
 

@@ -41,7 +41,7 @@ func options() transport.GuardOptions {
 
 // newServer returns a server with the HTTP/2 server of the variable USERD_HTTP2, as that of servertest.
 func newServer(handler http.Handler, opts transport.ServerOptions) *transport.Server {
-	opts.OwnHTTP2 = os.Getenv("USERD_HTTP2") == "fast"
+	opts.OwnHTTP2 = os.Getenv("USERD_HTTP2") != "std"
 	return transport.NewServer(handler, opts)
 }
 
