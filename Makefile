@@ -76,7 +76,6 @@ test-long: RAPID_CHECKS := 300
 test-long: postgres ## Test with more random cases, kills, restarts and changes; without the race detector
 	go test -vet=off -count=1 -timeout 20m ./service/feed ./service/store/... ./service/user
 	go test -vet=off -count=1 -timeout 20m -run '^TestStoreWithFaults$$' ./service/store/postgres -long
-	USERD_HTTP2=std go test -vet=off -count=1 ./service/transport
 	go test -vet=off -count=1 -timeout 20m -run '^Test(KillLosesNoAcknowledgedWrite|ReadersReceiveExactlyTheLog|MirrorsEqualTheStore)$$' ./cmd/userd -long
 
 .PHONY: postgres

@@ -76,7 +76,7 @@ func newServer(ctx context.Context, dir string, request *conformancev1.ServerCom
 		return nil, err
 	}
 	config.Listen, config.AdminListen = "127.0.0.1:0", ""
-	config.HTTP2 = cmp.Or(os.Getenv("USERD_HTTP2"), config.HTTP2) // as in servertest
+	config.HTTP2 = cmp.Or(os.Getenv("USERD_HTTP2"), config.HTTP2)
 	if limit := request.GetMessageReceiveLimit(); limit > 0 {
 		config.MaxMessageBytes = server.Bytes(limit)
 	}

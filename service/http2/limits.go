@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -49,6 +50,11 @@ const (
 	CloseHeaderTimeout CloseReason = "header_timeout"
 	CloseAge           CloseReason = "max_age"
 )
+
+// CloseReasons returns all reasons.
+func CloseReasons() []CloseReason {
+	return append(slices.Clone(bucketReasons[:]), CloseHeaders, CloseMemory, CloseHeaderTimeout, CloseAge)
+}
 
 // bucketReasons are the reasons of the buckets.
 var bucketReasons = [buckets]CloseReason{

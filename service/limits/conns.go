@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/yourorg/userservice/service/http2"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -17,8 +18,7 @@ import (
 // maxConnLines is the maximum number of log lines about connections per second and reason.
 const maxConnLines = 5
 
-// Listener returns a listener that enforces the limits of connections. It terminates TLS, because the
-// frame limits need plain frames.
+// Listener returns a listener that enforces the limits of connections and terminates TLS.
 func (l *Limits) Listener(inner net.Listener, secure *tls.Config) *transport.Listener {
 	listener := transport.Listen(inner, transport.ListenOptions{
 		StallTimeout:   l.opts.StallTimeout,
@@ -29,13 +29,11 @@ func (l *Limits) Listener(inner net.Listener, secure *tls.Config) *transport.Lis
 		Memory:         l.memory,
 		Scheduler:      l.scheduler,
 		Class:          l.peerClass(),
-		HeaderTimeout:  l.opts.HeaderTimeout,
 		MaxAge:         l.opts.ConnectionAge,
 		AgeGrace:       l.opts.ConnectionAgeGrace,
 		AgeError:       user.NewConnectionAgeError(),
 
-		MaxConcurrentStreams: l.opts.StreamsPerConn,
-		Frames: transport.FrameLimits{
+		Frames: http2.FrameLimits{
 			PerSecond: l.opts.ControlFrames,
 			// A client may cancel all streams of a connection at once, twice.
 			ResetBurst:      2 * l.opts.StreamsPerConn,
@@ -57,14 +55,14 @@ type connMetrics struct {
 	listener      atomic.Pointer[transport.Listener]
 	invalidTotal  prometheus.Counter
 	rejectedTotal map[transport.RejectReason]prometheus.Counter
-	goAwayTotal   map[transport.CloseReason]prometheus.Counter
+	goAwayTotal   map[http2.CloseReason]prometheus.Counter
 }
 
 func newConnMetrics(log *slog.Logger, registry prometheus.Registerer) (*connMetrics, error) {
 	w := &connMetrics{
 		log: log, lines: transport.NewRate(maxConnLines, maxConnLines),
 		rejectedTotal: make(map[transport.RejectReason]prometheus.Counter),
-		goAwayTotal:   make(map[transport.CloseReason]prometheus.Counter),
+		goAwayTotal:   make(map[http2.CloseReason]prometheus.Counter),
 		invalidTotal: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "userd_connections_invalid_total",
 			Help: "Total number of HTTP/1 connections that sent data but no valid request.",
@@ -79,7 +77,7 @@ func newConnMetrics(log *slog.Logger, registry prometheus.Registerer) (*connMetr
 	goAway := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "userd_connections_goaway_total", Help: "Total number of HTTP/2 connections closed with GOAWAY because of abusive frames, timeouts or memory pressure, by reason.",
 	}, []string{"reason"})
-	for _, cause := range transport.CloseReasons() {
+	for _, cause := range http2.CloseReasons() {
 		w.goAwayTotal[cause] = goAway.WithLabelValues(string(cause))
 	}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -98,10 +96,10 @@ func (w *connMetrics) rejected(peer net.Addr, reason transport.RejectReason) {
 	w.logConn(slog.LevelWarn, "connection rejected", string(reason), peer, slog.String("reason", string(reason)))
 }
 
-func (w *connMetrics) goAway(peer net.Addr, cause transport.CloseReason) {
+func (w *connMetrics) goAway(peer net.Addr, cause http2.CloseReason) {
 	w.goAwayTotal[cause].Inc()
 	level := slog.LevelWarn
-	if cause == transport.CloseAge {
+	if cause == http2.CloseAge {
 		level = slog.LevelDebug
 	}
 	w.logConn(level, "connection closed with GOAWAY", string(cause), peer, slog.String("reason", string(cause)))

@@ -37,7 +37,6 @@ type Options struct {
 	RequestBurst       int
 	ControlFrames      int // excess HTTP/2 control frames per second of a connection and frame type
 	MinPingInterval    time.Duration
-	HeaderTimeout      time.Duration // required
 	StallTimeout       time.Duration // required
 	ConnectionAge      time.Duration
 	ConnectionAgeGrace time.Duration // after ConnectionAge

@@ -53,8 +53,8 @@ type Config struct {
 	TrustTraceParent bool          `group:"Tracing:" help:"Use the client's traceparent as the parent span and for sampling, instead of a link."`
 }
 
-// http2Fast is the value of --http2 for the server of service/http2.
-const http2Fast = "fast"
+// http2Std is the value of --http2 for the server of net/http.
+const http2Std = "std"
 
 // Defaults returns the default configuration.
 func Defaults() (Config, error) {

@@ -86,7 +86,6 @@ func (s *Server) newLimits() (*limits.Limits, error) {
 		RequestBurst:       burst,
 		ControlFrames:      c.MaxControlFrames,
 		MinPingInterval:    c.KeepaliveMinTime,
-		HeaderTimeout:      c.HeaderTimeout,
 		StallTimeout:       c.StallTimeout,
 		ConnectionAge:      c.MaxConnectionAge,
 		ConnectionAgeGrace: c.MaxConnectionAgeGrace,

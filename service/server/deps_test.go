@@ -58,7 +58,7 @@ var mayImport = map[string][]string{
 	"service/rpcstatus": {"service/user"},
 	"service/validate":  {"service/user", "gen/..."},
 	"service/limits": {
-		"service/auth", "service/budget", "service/fair", "service/forwarded", "service/httperror", "service/intercept", "service/transport", "service/user",
+		"service/auth", "service/budget", "service/fair", "service/forwarded", "service/http2", "service/httperror", "service/intercept", "service/transport", "service/user",
 	},
 	"service/admin":         {"service/browser"},
 	"service/browser":       {"service/rpcstatus", "service/user"},

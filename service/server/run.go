@@ -136,7 +136,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 // serveWith creates the HTTP servers.
 func (s *Server) serveWith(handler http.Handler) {
 	options := transport.ServerOptions{
-		OwnHTTP2:             s.cfg.HTTP2 == http2Fast,
+		StdHTTP2:             s.cfg.HTTP2 == http2Std,
 		MaxConcurrentStreams: s.cfg.MaxConcurrentStreams,
 		HeaderTimeout:        s.cfg.HeaderTimeout,
 		IdleTimeout:          s.cfg.IdleTimeout,

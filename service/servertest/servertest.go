@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -107,10 +106,6 @@ func Services(services ...server.Service) Option {
 // Parallel disables the check for leaked goroutines, for parallel tests.
 func Parallel() Option { return func(o *options) { o.parallel = true } }
 
-// http2Variable is the environment variable of --http2. It selects the HTTP/2 server of all tests, also of those that run
-// userd.
-const http2Variable = "USERD_HTTP2"
-
 // Start starts a server that runs until the test ends.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
@@ -175,7 +170,6 @@ func (s *Server) start() {
 	config.Listen, config.AdminListen = "127.0.0.1:0", ""
 	config.AllowHost = []string{"userd.test"} // the host that clients use
 	config.ShutdownTimeout = 5 * time.Second
-	config.HTTP2 = cmp.Or(os.Getenv(http2Variable), config.HTTP2)
 	for _, change := range s.options.config {
 		change(&config)
 	}

@@ -63,7 +63,7 @@ func (s *tlsState) reject(l *Listener, reason error) {
 	case !ok:
 		return
 	case e.Cipher != 0:
-		_, _ = s.conn.Write(append(emptySettings(), goAway(errInadequateSecurity, 0, e.Error())...))
+		_, _ = s.conn.Write(goAway(errInadequateSecurity, e.Error()))
 	case e.HTTP2:
 		text := e.Error() + "\n"
 		_, _ = fmt.Fprintf(s.conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"+

@@ -22,53 +22,35 @@ const readBuffer = 4 << 10
 
 // prefaceStart is the part of the client connection preface that is read before the protocol is
 // known to be HTTP/2.
-var (
-	clientPreface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-	prefaceStart  = clientPreface[:len("PRI * HTTP/2.0")]
-)
+var prefaceStart = []byte("PRI * HTTP/2.0")
 
 // serverConn is one connection. Like any net.Conn it supports one reader and several concurrent
-// writers. Writes of HTTP/2 are batched.
+// writers.
 type serverConn struct {
 	net.Conn
 
-	listener      *Listener
-	reader        *bufio.Reader // nil: nothing read yet
-	start         []byte        // first bytes, up to the length of prefaceStart; for the reading goroutine
-	tls           tlsState
-	onClose       func()                                  // called once, on close
-	budget        *frameBudget                            // nil: not HTTP/2
-	windows       *sendWindows                            // nil: not HTTP/2 of net/http; set before the first request
-	hasInput      atomic.Bool                             // input was received
-	hasRequest    atomic.Bool                             // a request reached the handler
-	partialWrites atomic.Int64                            // number of partial writes within the stall timeout
-	remote        string                                  // address of the peer
-	peer          netip.Addr                              // key of the peer in limits
-	key           string                                  // peer as text
-	cancel        atomic.Pointer[context.CancelCauseFunc] // of the contexts of requests; nil: no age
-	base          context.Context                         //nolint:containedctx // of requests, set by ConnContext; nil: unknown
-	expires       time.Duration                           // when the connection reaches its age, as Listener.now; 0: never
-	memory        connMemory
-	slot          fair.Slot     // schedules the input among peers
-	aborted       atomic.Bool   // closed by abort
-	lastStream    atomic.Uint32 // the last stream that net/http received
+	listener   *Listener
+	reader     *bufio.Reader // nil: nothing read yet
+	start      []byte        // first bytes, up to the length of prefaceStart; for the reading goroutine
+	tls        tlsState
+	onClose    func()                                  // called once, on close
+	hasInput   atomic.Bool                             // input was received
+	hasRequest atomic.Bool                             // a request reached the handler
+	remote     string                                  // address of the peer
+	peer       netip.Addr                              // key of the peer in limits
+	key        string                                  // peer as text
+	cancel     atomic.Pointer[context.CancelCauseFunc] // of the contexts of requests; nil: no age
+	base       context.Context                         //nolint:containedctx // of requests, set by ConnContext; nil: unknown
+	expires    time.Duration                           // when the connection reaches its age, as Listener.now; 0: never
+	memory     connMemory
+	slot       fair.Slot   // schedules the input among peers
+	aborted    atomic.Bool // closed by abort
+	closing    atomic.Bool // Close was called
 
-	mu          sync.Mutex
-	cond        sync.Cond     // signaled when pending shrinks, on errors and on close
-	http2       bool          // the connection is HTTP/2, and writes are batched
-	own         http2.Control // of an HTTP/2 connection of service/http2; nil: it is of net/http
-	detached    bool          // net/http will call Close, which must be ignored
-	pending     []byte        // bytes to write
-	spare       []byte        // previous buffer, for reuse
-	flushing    bool          // a goroutine is in flush
-	closing     bool
-	goingAway   bool   // a GOAWAY was queued or sent: further writes are discarded
-	frameQueued bool   // a frame was queued
-	goAway      []byte // GOAWAY to send after the current frame
-	retired     bool   // a GOAWAY for new streams was queued
-	err         error  // error of a write; the connection is unusable
-	reserved    int64  // bytes reserved for pending
-	transferred int64  // DATA frames sent plus bytes read, as of the last flush
+	mu       sync.Mutex
+	http2    bool          // the connection is HTTP/2
+	own      http2.Control // of an HTTP/2 connection of service/http2; nil: it is of net/http
+	detached bool          // net/http will call Close, which must be ignored
 }
 
 func newServerConn(c net.Conn, l *Listener) *serverConn {
@@ -84,7 +66,6 @@ func newServerConn(c net.Conn, l *Listener) *serverConn {
 	if age := l.opts.newAge(); age > 0 {
 		g.expires = now + age
 	}
-	g.cond.L = &g.mu
 	return g
 }
 
@@ -100,9 +81,6 @@ func (c *serverConn) peerKey(addr string) string {
 func (c *serverConn) Read(p []byte) (n int, err error) {
 	if c.own != nil { // written by this goroutine
 		return c.fill(p)
-	}
-	if c.aborted.Load() {
-		return 0, net.ErrClosed
 	}
 	if c.reader == nil {
 		c.reader = bufio.NewReaderSize(c.Conn, readBuffer)
@@ -123,20 +101,8 @@ func (c *serverConn) Read(p []byte) (n int, err error) {
 			return 0, io.EOF                     // after any other error net/http would write a response
 		}
 	}
-	if n > 0 && c.budget != nil {
-		if reason := c.budget.received(p[:n]); reason != "" {
-			c.closeWithGoAway(reason)
-			return 0, net.ErrClosed
-		}
-	}
 	if n > 0 && c.reserveInput(n) != nil {
 		return 0, c.rejectNoMemory()
-	}
-	if c.budget != nil {
-		c.lastStream.Store(c.budget.lastStream)
-		if c.aborted.Load() { // possibly with an earlier last stream, so the client may repeat this request
-			return 0, net.ErrClosed
-		}
 	}
 	return n, err
 }
@@ -189,16 +155,12 @@ func (c *serverConn) detectProtocol(p []byte) error {
 	if err := c.tls.allows(true); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.http2 = true
 	if c.tls.raw != nil {
 		c.tls.raw.owner.Store(c)
 	}
-	c.budget = newFrameBudget(c.listener.opts.Frames, before)
-	c.windows = c.budget.windows
-	c.memory.addCredit(firstConnWindow - connWindow)
-	c.budget.memory, c.budget.maxStreams = &c.memory, int32(c.listener.opts.MaxConcurrentStreams)
-	c.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.http2 = true
 	return nil
 }
 
@@ -207,20 +169,4 @@ func (c *serverConn) isNotHTTP(p []byte) bool {
 	rest, _ := c.reader.Peek(c.reader.Buffered()) // net/http reads no more than the preface at first
 	line, _, whole := bytes.Cut(slices.Concat(p, rest), []byte("\n"))
 	return whole && p[0] >= 'A' && p[0] <= 'z' && !bytes.Contains(line, []byte("HTTP/"))
-}
-
-// SetDeadline sets the deadlines of reads and writes, see SetWriteDeadline.
-func (c *serverConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
-}
-
-// SetWriteDeadline sets the write deadline. HTTP/2 of net/http ignores it and applies the stall timeout: Write returns
-// before its bytes are written. So does HTTP/2 over TLS, see rawConn.
-func (c *serverConn) SetWriteDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.http2 && (c.own == nil || c.tls.raw != nil) {
-		return nil
-	}
-	return c.Conn.SetWriteDeadline(t)
 }

@@ -3,11 +3,9 @@ package transport
 import (
 	"math/rand/v2"
 	"time"
-)
 
-// maxStreamID is the largest stream id. A GOAWAY with it lets the client finish all its streams
-// (RFC 9113, section 6.8).
-const maxStreamID = 1<<31 - 1
+	"github.com/yourorg/userservice/service/http2"
+)
 
 // newAge returns the age of one connection, MaxAge with a jitter of a tenth, so that connections that were opened
 // together are not closed together. 0: unlimited.
@@ -24,24 +22,19 @@ func (c *serverConn) hasAge() bool { return c != nil && c.expires > 0 }
 // isOld reports whether the connection has reached its age.
 func (c *serverConn) isOld() bool { return c.hasAge() && c.listener.now() >= c.expires }
 
-// retire notifies the client of an HTTP/2 connection, so that it opens another one for its next request. An old HTTP/1.1
-// connection is closed after its next response, see Guard.
-func (c *serverConn) retire(reason string) {
-	c.mu.Lock()
-	own := c.own
-	c.mu.Unlock()
-	if own != nil {
+// retire notifies the client of a connection of service/http2, so that it opens another one for its next request. An old
+// connection of net/http is closed after its next response, see Guard.
+func (c *serverConn) retire() {
+	if own := c.control(); own != nil {
 		own.Shutdown()
-		return
 	}
+}
+
+// control returns the control of a connection of service/http2, nil for others.
+func (c *serverConn) control() http2.Control {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.retired || !c.frameQueued || c.closing || c.goingAway {
-		return
-	}
-	c.retired = true
-	c.goAway = goAway(errNone, maxStreamID, reason)
-	c.appendGoAway(nil)
+	return c.own
 }
 
 // closeOld retires the connections that reached their age. After the grace it cancels the calls of those that are
@@ -53,11 +46,11 @@ func (l *Listener) closeOld() {
 	for _, c := range l.all((*serverConn).isOld) {
 		switch late := l.now() - c.expires - l.opts.AgeGrace; {
 		case late < 0:
-			c.retire(string(CloseAge))
+			c.retire()
 		case late < lingerTimeout:
 			c.endCalls(l.opts.AgeError)
 		default:
-			c.abort(CloseAge)
+			c.abort(http2.CloseAge)
 		}
 	}
 }

@@ -2,9 +2,9 @@ package transport
 
 import (
 	"errors"
-	"io"
-	"net"
 	"time"
+
+	"github.com/yourorg/userservice/service/http2"
 )
 
 const (
@@ -15,69 +15,24 @@ const (
 	maxLingerBytes = 1 << 20
 )
 
-// Close closes the connection after pending bytes are written, for lingerTimeout at most. It does
-// not wait for them.
+// Close closes the connection. It may be called twice, as by net/http.
 func (c *serverConn) Close() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.closing:
-		return nil // net/http closes twice
-	case c.detached:
-		c.detached = false
+	detached, isHTTP2 := c.detached, c.http2
+	c.detached = false
+	c.mu.Unlock()
+	if detached || c.closing.Swap(true) {
 		return nil
 	}
-	c.closing = true
-	if !c.flushing {
-		return c.closeConn()
-	}
-	c.cond.Broadcast()
-	// A blocked write gets lingerTimeout, a read none.
-	return errors.Join(
-		c.Conn.SetWriteDeadline(time.Now().Add(lingerTimeout/stallChecks)),
-		c.SetReadDeadline(pastDeadline),
-	)
-}
-
-// closeConn closes the underlying connection. The caller holds c.mu, which is released during the
-// call, because TLS sends close_notify through setCheckDeadline. It may be called twice.
-func (c *serverConn) closeConn() error {
-	first := c.onClose != nil
-	if first {
+	if c.onClose != nil {
 		c.onClose()
-		c.onClose = nil
 	}
 	// HTTP/2 clients may open a connection before they have a request.
-	noRequest := first && !c.http2 && c.hasInput.Load() && !c.hasRequest.Load()
-	linger := first && c.http2 && c.own == nil && c.aborted.Load() && c.err == nil
-	c.mu.Unlock()
-	defer c.mu.Lock()
+	noRequest := !isHTTP2 && c.hasInput.Load() && !c.hasRequest.Load()
 	if report := c.listener.opts.OnNoRequest; noRequest && report != nil {
 		report(c.RemoteAddr())
 	}
-	if linger {
-		select {
-		case c.listener.rejecting <- struct{}{}:
-			go c.lingerAndClose()
-			return nil
-		default:
-		}
-	}
 	return c.Conn.Close()
-}
-
-// lingerAndClose closes an aborted connection once the client has closed it or stops sending, see
-// closeWithGoAway. Listener.rejecting bounds the number of calls.
-func (c *serverConn) lingerAndClose() {
-	defer func() { <-c.listener.rejecting }()
-	defer func() { _ = c.Conn.Close() }()
-	input := c.Conn
-	if c.tls.raw != nil {
-		input = c.tls.raw.Conn // without decryption
-	}
-	if c.Conn.SetDeadline(time.Now().Add(lingerTimeout)) == nil && c.CloseWrite() == nil {
-		_, _ = io.Copy(io.Discard, io.LimitReader(input, maxLingerBytes))
-	}
 }
 
 // CloseWrite shuts down the writing side, if the connection supports it.
@@ -88,54 +43,16 @@ func (c *serverConn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// closeWithGoAway closes a connection that exceeded a frame limit: it sends GOAWAY after the
-// current frame and then lingers, because closing a socket with unread input resets the connection,
-// and the client would not receive the GOAWAY.
-func (c *serverConn) closeWithGoAway(reason CloseReason) {
-	c.listener.reportClose(c, reason)
-	c.mu.Lock()
-	c.goingAway = true
-	c.goAway = goAwayFor(reason, c.lastStream.Load())
-	c.appendGoAway(nil)
-	c.cond.Broadcast()
-	_ = c.Conn.SetDeadline(time.Now().Add(lingerTimeout)) // on failure the connection is closed already
-	timer := time.AfterFunc(lingerTimeout, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.goAway = nil
-		c.cond.Broadcast()
-	})
-	for (c.flushing || c.goAway != nil) && c.err == nil && !c.closing {
-		c.cond.Wait()
+// abort closes the connection. Clients of service/http2 receive a GOAWAY.
+func (c *serverConn) abort(reason http2.CloseReason) {
+	if !c.aborted.CompareAndSwap(false, true) {
+		return
 	}
-	timer.Stop()
-	c.mu.Unlock()
-	if c.CloseWrite() == nil {
-		_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, maxLingerBytes))
+	if own := c.control(); own != nil {
+		own.End(reason) // it sends the GOAWAY, reports the reason and closes the connection
+	} else {
+		c.listener.reportClose(c, reason)
+		_ = c.Close() // the error is irrelevant, the connection may be closed already
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil {
-		c.err = net.ErrClosed
-	}
-}
-
-// appendGoAway appends the rest of the current frame from p, and after a complete frame the GOAWAY.
-// The caller holds c.mu.
-func (c *serverConn) appendGoAway(p []byte) {
-	n := 0
-	for ; n < len(p) && !c.budget.out.atBoundary(); n++ {
-		c.budget.sent(p[n : n+1])
-	}
-	if c.pending = append(c.pending, p[:n]...); c.budget.out.atBoundary() {
-		if !c.frameQueued && n == 0 {
-			c.pending = append(c.pending, emptySettings()...)
-		}
-		c.pending = append(c.pending, c.goAway...)
-		c.goAway = nil
-	}
-	if !c.flushing && len(c.pending) > 0 {
-		c.flushing = true
-		go c.flush()
-	}
+	c.memory.Release()
 }

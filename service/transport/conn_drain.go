@@ -73,7 +73,7 @@ func (c *Connections) Drain(ctx context.Context) {
 	retired := slices.Collect(maps.Keys(c.http2))
 	c.mu.Unlock()
 	for _, conn := range retired {
-		conn.retire("draining")
+		conn.retire()
 	}
 	c.mu.Lock()
 	quiet := c.drained

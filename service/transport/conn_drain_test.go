@@ -82,7 +82,7 @@ func TestConnectionsDrain(t *testing.T) {
 	guard := transport.NewGuard(options())
 	defer guard.Close()
 	connections := transport.NewConnections()
-	server := newServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := transport.NewServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "response")
 	})), transport.ServerOptions{MaxConcurrentStreams: 10, Logger: options().Logger})
 	arrived := make(chan struct{}, 10)
@@ -157,7 +157,7 @@ func TestConnectionsDrain(t *testing.T) {
 func TestDrainServesStreamsInTransit(t *testing.T) {
 	t.Parallel()
 	connections := transport.NewConnections()
-	server := newServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := transport.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "response")
 	}), transport.ServerOptions{MaxConcurrentStreams: 10, Logger: options().Logger})
 	server.ConnState = connections.Track

@@ -3,154 +3,51 @@ package transport
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 const stallTimeout = 10 * time.Second
 
-// pair returns both ends of an unbuffered in-process connection. The server side batches writes if
-// the input is HTTP/2.
-func pair(t *testing.T, start string) (*serverConn, net.Conn) {
-	t.Helper()
+// pair returns both ends of an unbuffered in-process connection.
+func pair() (*serverConn, net.Conn) {
 	inner, peer := net.Pipe()
-	c := newServerConn(inner, Listen(nil, ListenOptions{StallTimeout: stallTimeout}))
-	go func() { _, _ = io.WriteString(peer, start) }()
-	if _, err := io.ReadFull(c, make([]byte, len(start))); err != nil {
-		t.Fatal(err)
-	}
-	return c, peer
+	return newServerConn(inner, Listen(nil, ListenOptions{StallTimeout: stallTimeout})), peer
 }
 
-const (
-	asHTTP2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-	asHTTP1 = "POST / HTTP/1.1\r\n\r\n"
-)
-
-// All writes arrive in order over a TCP connection, also those before Close.
-func TestBatchedWritesArriveInOrder(t *testing.T) {
-	t.Parallel()
-	var config net.ListenConfig
-	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener := Listen(inner, ListenOptions{StallTimeout: stallTimeout})
-	defer func() { _ = listener.Close() }()
-	random := rand.New(rand.NewPCG(1, 2))
-	for range 50 {
-		want := make([]byte, random.IntN(1<<20))
-		for i := range want {
-			want[i] = byte(random.Uint32())
-		}
-		var sizes []int
-		for left := len(want); left > 0; {
-			n := min(1+random.IntN(1<<random.IntN(18)), left)
-			sizes = append(sizes, n)
-			left -= n
-		}
-		var dialer net.Dialer
-		peer, err := dialer.DialContext(t.Context(), "tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(peer, asHTTP2); err != nil {
-			t.Fatal(err)
-		}
-		var writing sync.WaitGroup
-		writing.Go(func() {
-			c, err := listener.Accept()
-			if err != nil {
-				t.Error(err)
-				return
+func TestCheckedWriteStallTimeout(t *testing.T) {
+	for _, closing := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := pair()
+			want := stallTimeout
+			if closing {
+				c.closing.Store(true)
+				want = lingerTimeout
 			}
-			if _, err := io.ReadFull(c, make([]byte, len(asHTTP2))); err != nil {
-				t.Error(err)
-			}
-			for rest := want; len(sizes) > 0; sizes = sizes[1:] {
-				p := bytes.Clone(rest[:sizes[0]])
-				if n, err := c.Write(p); n != len(p) || err != nil {
-					t.Errorf("Write() = %d of %d, %v", n, len(p), err)
-				}
-				clear(p) // Write must not keep p
-				rest = rest[sizes[0]:]
-			}
-			if err := errors.Join(c.Close(), c.Close()); err != nil {
-				t.Error(err)
+			start := time.Now()
+			n, err := c.writeChecked(c.Conn, []byte("unread"))
+			if took := time.Since(start); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) || took != want {
+				t.Errorf("writeChecked(), closing %t = %d, %v after %v, want a timeout after %v", closing, n, err, took, want)
 			}
 		})
-		got, err := io.ReadAll(peer)
-		_ = peer.Close()
-		writing.Wait()
-		if err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("received %d bytes of %d, %v", len(got), len(want), err)
-		}
 	}
 }
 
-func TestConcurrentWritesAreBatched(t *testing.T) {
+func TestCheckedWriteToSlowPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, peer := pair(t, asHTTP2)
-		for range 10 {
-			if _, err := c.Write([]byte("frame")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		// The first write may contain only the first frame.
-		reads := 0
-		for got := 0; got < 50; reads++ {
-			n, err := peer.Read(make([]byte, 100))
-			if err != nil {
-				t.Fatal(err)
-			}
-			got += n
-		}
-		if reads > 2 {
-			t.Errorf("batch needed %d writes, want 2 at most", reads)
-		}
-		_ = c.Close()
-	})
-}
-
-func TestBatchedWriteStallTimeout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, peer := pair(t, asHTTP2)
-		began := time.Now()
-		n, err := c.Write(make([]byte, 3*maxPending)) // more than the pending limit
-		if !errors.Is(err, os.ErrDeadlineExceeded) || n >= 3*maxPending {
-			t.Errorf("got %d, %v", n, err)
-		}
-		if took := time.Since(began); took != stallTimeout {
-			t.Errorf("it took %v", took)
-		}
-		if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			t.Errorf("Read(peer) = %v, want EOF", err)
-		}
-		if _, err := c.Write([]byte("x")); err == nil {
-			t.Error("Write() after the end = nil, want an error")
-		}
-		_ = c.Close()
-	})
-}
-
-func TestBatchedWriteToSlowPeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, peer := pair(t, asHTTP2)
-		sent := []byte("slow, but it reads")
-		if _, err := c.Write(sent); err != nil {
-			t.Fatal(err)
-		}
+		c, peer := pair()
+		want := []byte("slow, but it reads")
+		written := make(chan error, 1)
+		go func() {
+			_, err := c.writeChecked(c.Conn, want)
+			written <- err
+		}()
 		var got []byte
-		for range sent {
+		for range want {
 			time.Sleep(stallTimeout - time.Second)
 			one := make([]byte, 1)
 			if _, err := peer.Read(one); err != nil {
@@ -158,83 +55,40 @@ func TestBatchedWriteToSlowPeer(t *testing.T) {
 			}
 			got = append(got, one...)
 		}
-		if !bytes.Equal(got, sent) {
-			t.Errorf("got %q", got)
+		if err := <-written; err != nil || !bytes.Equal(got, want) {
+			t.Errorf("writeChecked() = %v, received %q, want nil and %q", err, got, want)
 		}
-		_ = c.Close()
 	})
 }
 
-func TestCloseDoesNotBlock(t *testing.T) {
+// net/http closes connections twice.
+func TestSecondClose(t *testing.T) {
+	t.Parallel()
+	c, peer := pair()
+	closed := 0
+	c.onClose = func() { closed++ }
+	if err := errors.Join(c.Close(), c.Close()); err != nil || closed != 1 {
+		t.Errorf("Close() twice = %v with %d calls of onClose, want nil and 1", err, closed)
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("Read() after Close() = nil, want an error")
+	}
+	if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("Read() of the peer = %v, want EOF", err)
+	}
+}
+
+// The write deadline of net/http applies without TLS.
+func TestWriteDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, peer := pair(t, asHTTP2)
-		if _, err := c.Write([]byte("unread")); err != nil {
+		c, _ := pair()
+		start := time.Now()
+		if err := c.SetWriteDeadline(start.Add(time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
-		began := time.Now()
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-		if _, err := c.Read(make([]byte, 1)); err == nil {
-			t.Error("Read() after Close() = nil, want an error")
-		}
-		if took := time.Since(began); took != 0 {
-			t.Errorf("Close() took %v, want 0", took)
-		}
-		time.Sleep(lingerTimeout)
-		synctest.Wait()
-		if _, err := peer.Write([]byte("x")); err == nil {
-			t.Error("Write(peer) after Close() = nil, want an error")
+		n, err := c.Write([]byte("unread"))
+		if took := time.Since(start); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) || took != time.Second {
+			t.Errorf("Write() = %d, %v after %v, want a timeout after 1s", n, err, took)
 		}
 	})
-}
-
-func TestHTTP1WritesAreNotBatched(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := pair(t, asHTTP1)
-		began := time.Now()
-		if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		if n, err := c.Write([]byte("unread")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("got %d, %v", n, err)
-		}
-		if took := time.Since(began); took != time.Second {
-			t.Errorf("it took %v", took)
-		}
-		_ = c.Close()
-	})
-}
-
-// The first frame of a server is SETTINGS (RFC 9113, section 3.4), also if the connection is closed
-// before net/http has written any frame.
-func TestEarlyGoAwayFollowsSettings(t *testing.T) {
-	closeEarly := map[string]func(c *serverConn){
-		"abort":           func(c *serverConn) { c.abort(CloseMemory) },
-		"closeWithGoAway": func(c *serverConn) { c.closeWithGoAway(ClosePings) },
-	}
-	for name, closes := range closeEarly {
-		for _, settingsSent := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, settings sent %t", name, settingsSent), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					c, peer := pair(t, asHTTP2)
-					if settingsSent {
-						if _, err := c.Write(emptySettings()); err != nil {
-							t.Fatal(err)
-						}
-					}
-					go closes(c)
-					framer := http2.NewFramer(nil, peer)
-					for _, want := range []http2.FrameType{http2.FrameSettings, http2.FrameGoAway} {
-						if frame, err := framer.ReadFrame(); err != nil || frame.Header().Type != want {
-							t.Errorf("ReadFrame() = %v, %v, want %v", frame, err, want)
-						}
-					}
-					_ = peer.Close()
-					_ = c.Close()
-				})
-			})
-		}
-	}
 }

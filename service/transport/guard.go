@@ -198,7 +198,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		if g.opts.Context != nil {
 			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // derived from the request's context
 		}
-		if r.ProtoMajor == 1 && (g.noKeepAlives.Load() || x.conn.isOld()) {
+		if r.ProtoMajor == 1 && g.noKeepAlives.Load() || x.conn.isOld() {
 			w.Header().Set("Connection", "close")
 		}
 		g.limitBody(x, r)
@@ -303,7 +303,6 @@ func (g *Guard) add(x *Exchange) (stopped bool) {
 func (g *Guard) remove(x *Exchange) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	x.progress.stop()
 	if x.prev != nil {
 		x.prev.next = x.next
 	} else {

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -39,17 +38,11 @@ func options() transport.GuardOptions {
 	}
 }
 
-// newServer returns a server with the HTTP/2 server of the variable USERD_HTTP2, as that of servertest.
-func newServer(handler http.Handler, opts transport.ServerOptions) *transport.Server {
-	opts.OwnHTTP2 = os.Getenv("USERD_HTTP2") != "std"
-	return transport.NewServer(handler, opts)
-}
-
 // serve runs a guarded handler until the test ends.
 func serve(t *testing.T, opts transport.GuardOptions, handler http.HandlerFunc) (guard *transport.Guard, addr string) {
 	t.Helper()
 	guard = transport.NewGuard(opts)
-	server := newServer(guard.Wrap(handler), transport.ServerOptions{
+	server := transport.NewServer(guard.Wrap(handler), transport.ServerOptions{
 		MaxConcurrentStreams: 10, Logger: opts.Logger,
 	})
 	var config net.ListenConfig
@@ -203,7 +196,7 @@ func TestLastChunkStallTimeout(t *testing.T) {
 	opts.StallTimeout = 100 * time.Millisecond
 	guard := transport.NewGuard(opts)
 	defer guard.Close()
-	server := newServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := transport.NewServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "all of it")
 		_ = http.NewResponseController(w).Flush()
 	})), transport.ServerOptions{Logger: opts.Logger})

@@ -10,8 +10,7 @@ import (
 	"github.com/yourorg/userservice/service/http2"
 )
 
-// useHTTP2 makes the server use service/http2 in place of the HTTP/2 of net/http. The limits of frames, windows and
-// timeouts below net/http do not apply then: those of the package do.
+// useHTTP2 makes the server use service/http2 in place of the HTTP/2 of net/http.
 func useHTTP2(server *http.Server) *http2.Server {
 	return http2.Configure(server, http2.Options{MaxHeaderFields: maxHeaderFields, Hooks: func(c net.Conn, control http2.Control) http2.Hooks {
 		conn, ok := c.(*serverConn)
@@ -22,20 +21,17 @@ func useHTTP2(server *http.Server) *http2.Server {
 	}})
 }
 
-// handOver ends the handling of frames by the connection: service/http2 reads and writes it from now on. It is called
-// by the reading goroutine.
+// handOver passes the connection to service/http2. It is called by the reading goroutine.
 func (c *serverConn) handOver(control http2.Control) http2.Hooks {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.own, c.budget, c.windows = control, nil, nil
-	c.memory.resetBody()
+	c.own = control
 	c.memory.Shrink(budget.Connection, connBytes-ownConnBytes)
 	c.detached = c.base != nil
-	limits := c.listener.opts.Frames
 	return http2.Hooks{
-		Frames:  http2.FrameLimits{PerSecond: limits.PerSecond, ResetBurst: limits.ResetBurst, MinPingInterval: limits.MinPingInterval},
+		Frames:  c.listener.opts.Frames,
 		Meter:   meter{c},
-		OnClose: func(reason http2.CloseReason) { c.listener.reportClose(c, CloseReason(reason)) },
+		OnClose: func(reason http2.CloseReason) { c.listener.reportClose(c, reason) },
 		Context: c.base, Raw: c.file(), AfterRead: c.takeTurn, ShortReads: c.tls.conn != nil,
 	}
 }
@@ -84,18 +80,17 @@ func (m meter) Queue(change int64) error {
 
 // Unread records received or read body bytes.
 func (m meter) Unread(change int64) {
-	if change > 0 {
-		m.c.memory.addReceived(change)
-		return
+	m.c.memory.addUnread(change)
+	if change < 0 {
+		_ = m.c.memory.reserveBody() // it only fails for more
+		m.Transferred()
 	}
-	m.c.memory.addCredit(-change)
-	m.Transferred()
 }
 
 // Admit reserves memory for unread body bytes. It waits for bodyMemoryTimeout at most.
 func (m meter) Admit() error {
 	err := m.c.memory.reserveBody()
-	for waited := time.Duration(0); err != nil && waited < bodyMemoryTimeout && !m.c.isClosing(); waited += bodyMemoryRetry {
+	for waited := time.Duration(0); err != nil && waited < bodyMemoryTimeout && !m.c.closing.Load(); waited += bodyMemoryRetry {
 		time.Sleep(bodyMemoryRetry)
 		err = m.c.memory.reserveBody()
 	}
@@ -125,20 +120,6 @@ func (m *connMemory) hold(kind budget.Kind, held *int64, n int64) error {
 	return nil
 }
 
-// addReceived records n received bytes of DATA.
-func (m *connMemory) addReceived(n int64) {
-	m.bodyMu.Lock()
-	defer m.bodyMu.Unlock()
-	m.received += n
-}
-
-// resetBody forgets the receive window of net/http.
-func (m *connMemory) resetBody() {
-	m.bodyMu.Lock()
-	defer m.bodyMu.Unlock()
-	m.received, m.credited = 0, 0
-}
-
 // streamControl is the access to the HTTP/2 stream of a response.
 type streamControl interface {
 	// ReserveWindow reserves flow-control window for a message of n bytes. If the window is too small, it returns a
@@ -150,34 +131,8 @@ type streamControl interface {
 	RefuseOnReset()
 }
 
-// streamOf returns the HTTP/2 stream of a response, nil if there is none or net/http does not reveal it. It must be
-// called on the handler's goroutine, or with Exchange.mu held before the handler has returned.
+// streamOf returns the stream of a response of service/http2, nil for others.
 func (x *Exchange) streamOf() streamControl {
-	if own, ok := x.ResponseWriter.(streamControl); ok {
-		return own
-	}
-	if x.conn == nil || x.conn.windows == nil {
-		return nil
-	}
-	if id := streamID(x.ResponseWriter); id != 0 {
-		return stdStream{x.conn, id}
-	}
-	return nil
-}
-
-// stdStream is a stream of net/http.
-type stdStream struct {
-	conn *serverConn
-	id   uint32
-}
-
-// ReserveWindow reserves window of the stream.
-func (s stdStream) ReserveWindow(n int64) <-chan struct{} { return s.conn.windows.reserve(s.id, n) }
-
-// RefuseOnReset changes the code of a reset of the stream.
-func (s stdStream) RefuseOnReset() { s.conn.windows.refuseOnReset(s.id) }
-
-// Progress counts DATA frames from its first call on.
-func (s stdStream) Progress() int64 {
-	return s.conn.dataSent(s.id) + s.conn.partialWrites.Load() + s.conn.windows.grants(s.id)
+	own, _ := x.ResponseWriter.(streamControl)
+	return own
 }

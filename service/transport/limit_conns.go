@@ -15,10 +15,11 @@ import (
 
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/http2"
 )
 
 const (
-	// maxRejecting is how many rejected or aborted connections linger at a time. Others are
+	// maxRejecting is how many rejected connections linger at a time. Others are
 	// closed at once.
 	maxRejecting = 64
 	// rejectPause is the pause of accepting after a rejection. Rejected clients may reconnect at
@@ -38,16 +39,12 @@ type ListenOptions struct {
 	// peers.
 	Memory *budget.Budget
 	Class  budget.Class
-	// HeaderTimeout bounds the time of an HTTP/2 header block. 0: no limit.
-	HeaderTimeout time.Duration
 	// MaxAge is the age, plus or minus a tenth, after which a connection gets no new requests: HTTP/2
 	// clients receive a GOAWAY, HTTP/1.1 connections end with their next response. After AgeGrace the
 	// contexts of the calls that still run are canceled with AgeError, and soon the connection is
 	// closed. 0: no limit.
 	MaxAge, AgeGrace time.Duration
 	AgeError         error
-	// MaxConcurrentStreams is the setting of the http.Server. 0: unknown.
-	MaxConcurrentStreams int
 	// MaxConnections and MaxPerPeer limit the connections in total and per address, or per /64 of
 	// IPv6. 0: no limit.
 	MaxConnections, MaxPerPeer int
@@ -55,12 +52,12 @@ type ListenOptions struct {
 	Exempt func(net.Addr) bool
 	// Scheduler shares the processors among peers; nil: frames are handled at once.
 	Scheduler *fair.Scheduler
-	// Frames limits the control frames of HTTP/2 connections.
-	Frames FrameLimits
+	// Frames limits the control frames of connections of service/http2.
+	Frames http2.FrameLimits
 	// OnReject, if set, is called for each rejected connection, OnClose for each connection that
 	// was closed because it exceeded a limit.
 	OnReject func(peer net.Addr, reason RejectReason)
-	OnClose  func(peer net.Addr, reason CloseReason)
+	OnClose  func(peer net.Addr, reason http2.CloseReason)
 	// OnNoRequest, if set, is called for each HTTP/1 connection that ends with input but no request
 	// for the handler: the input was not HTTP, or net/http rejected it with 400, 431, 501 or 505.
 	OnNoRequest func(peer net.Addr)
@@ -68,11 +65,7 @@ type ListenOptions struct {
 	OnHandshakeError func(peer net.Addr, err error)
 }
 
-// Listener limits connections and terminates TLS. It batches the reads and writes of HTTP/2
-// connections: net/http makes one system call to write a frame and two to read one. Writes are
-// collected while other goroutines run, and then written at once.
-//
-// Connections that are stalled or exceed a frame limit are closed.
+// Listener limits connections and terminates TLS. Connections that are stalled or exceed a limit are closed.
 type Listener struct {
 	net.Listener
 
@@ -243,7 +236,7 @@ func peerOf(addr string) netip.Addr {
 // Peer returns the key of a peer in limits: its address, or the /64 prefix of IPv6.
 func Peer(addr string) string { return peerOf(addr).String() }
 
-func (l *Listener) reportClose(c net.Conn, reason CloseReason) {
+func (l *Listener) reportClose(c net.Conn, reason http2.CloseReason) {
 	if l.opts.OnClose != nil {
 		l.opts.OnClose(c.RemoteAddr(), reason)
 	}
@@ -289,7 +282,7 @@ func rejection(start []byte) []byte {
 		return []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n" +
 			"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n")
 	}
-	return append(emptySettings(), goAwayFor("connections", 0)...)
+	return goAway(errEnhanceYourCalm, "too_many_connections")
 }
 
 // tlsState is the TLS state of a connection.

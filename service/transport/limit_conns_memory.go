@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/http2"
 )
 
 const (
@@ -116,7 +117,6 @@ func (l *Listener) sweep() {
 			return
 		case <-ticker.C:
 			l.opts.Memory.Observe()
-			l.abortLateHeaders()
 			l.closeOld()
 			l.relieve()
 			l.unpark()
@@ -136,21 +136,6 @@ func (l *Listener) all(keep func(*serverConn) bool) (kept []*serverConn) {
 		}
 	}
 	return kept
-}
-
-// abortLateHeaders closes HTTP/2 connections whose header block exceeded the header timeout.
-// net/http does it for HTTP/1.
-func (l *Listener) abortLateHeaders() {
-	if l.opts.HeaderTimeout <= 0 {
-		return
-	}
-	before := int64(l.now() - l.opts.HeaderTimeout)
-	for _, c := range l.all(func(c *serverConn) bool {
-		since := c.memory.headerStart.Load()
-		return since != 0 && since < before
-	}) {
-		c.abort(CloseHeaderTimeout)
-	}
 }
 
 // relieve disconnects the largest holders without progress while the level is critical.
@@ -174,7 +159,7 @@ func (l *Listener) relieve() {
 		if excess <= 0 {
 			return
 		}
-		h.abort(CloseMemory)
+		h.abort(http2.CloseMemory)
 		excess -= h.held
 	}
 }

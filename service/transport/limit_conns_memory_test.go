@@ -12,10 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
+	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/http2"
 	"github.com/yourorg/userservice/service/transport"
 )
 
@@ -23,11 +24,11 @@ import (
 type memoryServer struct {
 	addr   string
 	budget *budget.Budget
-	closed chan transport.CloseReason // reasons of closed connections
+	closed chan http2.CloseReason // reasons of closed connections
 }
 
 // serveMemory serves the handler with memory for conns connections of one peer.
-func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handler http.HandlerFunc) *memoryServer {
+func serveMemory(t *testing.T, conns int64, handler http.HandlerFunc) *memoryServer {
 	t.Helper()
 	const connBytes = 32 << 10
 	s := &memoryServer{
@@ -35,7 +36,7 @@ func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handle
 		budget: budget.New(budget.Options{
 			Limit: (conns*connBytes + connBytes/2) * 4 * 10 / 6, InUse: func() (int64, int64) { return 0, 0 },
 		}),
-		closed: make(chan transport.CloseReason, 1000),
+		closed: make(chan http2.CloseReason, 1000),
 	}
 	var config net.ListenConfig
 	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -43,8 +44,10 @@ func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handle
 		t.Fatal(err)
 	}
 	s.addr = inner.Addr().String()
-	opts.Memory, opts.Class, opts.StallTimeout = s.budget, budget.Known, 10*time.Second
-	opts.OnClose = func(_ net.Addr, reason transport.CloseReason) { s.closed <- reason }
+	opts := transport.ListenOptions{
+		Memory: s.budget, Class: budget.Known, StallTimeout: 10 * time.Second,
+		OnClose: func(_ net.Addr, reason http2.CloseReason) { s.closed <- reason },
+	}
 	guard := transport.NewGuard(transport.GuardOptions{
 		StallTimeout: 10 * time.Second, BodyTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler),
 		MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 }, IsStream: func(*http.Request) bool { return true },
@@ -52,7 +55,7 @@ func serveMemory(t *testing.T, conns int64, opts transport.ListenOptions, handle
 		Class:      func(*http.Request) budget.Class { return budget.Known },
 		Overloaded: func(*http.Request) error { return errors.New("overloaded") },
 	})
-	server := newServer(guard.Wrap(handler), transport.ServerOptions{
+	server := transport.NewServer(guard.Wrap(handler), transport.ServerOptions{
 		MaxConcurrentStreams: 100, HeaderTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	})
 	server.ConnContext = transport.ConnContext
@@ -94,10 +97,10 @@ func get(conn net.Conn) (string, error) {
 }
 
 // startHTTP2 sends the preface.
-func startHTTP2(t *testing.T, conn net.Conn) *http2.Framer {
+func startHTTP2(t *testing.T, conn net.Conn) *xhttp2.Framer {
 	t.Helper()
-	framer := http2.NewFramer(conn, conn)
-	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+	framer := xhttp2.NewFramer(conn, conn)
+	if _, err := io.WriteString(conn, xhttp2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}
 	if err := framer.WriteSettings(); err != nil {
@@ -119,10 +122,10 @@ func headerBlock(t *testing.T) []byte {
 }
 
 // goAwayText reads to the end and returns the debug data and the last stream of the last GOAWAY.
-func goAwayText(framer *http2.Framer) (text string, lastStream uint32, err error) {
+func goAwayText(framer *xhttp2.Framer) (text string, lastStream uint32, err error) {
 	for {
 		frame, err := framer.ReadFrame()
-		if goAway, ok := frame.(*http2.GoAwayFrame); ok {
+		if goAway, ok := frame.(*xhttp2.GoAwayFrame); ok {
 			text, lastStream = string(goAway.DebugData()), goAway.LastStreamID
 		}
 		if err != nil {
@@ -136,7 +139,7 @@ func goAwayText(framer *http2.Framer) (text string, lastStream uint32, err error
 func TestConnectionShareOfPeer(t *testing.T) {
 	t.Parallel()
 	const share = 5
-	s := serveMemory(t, share, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
+	s := serveMemory(t, share, func(http.ResponseWriter, *http.Request) {})
 	for range 3 * share {
 		s.dial(t, "127.0.0.1")
 	}
@@ -146,8 +149,8 @@ func TestConnectionShareOfPeer(t *testing.T) {
 	if line, err := get(s.dial(t, "127.0.0.1")); err != nil || line != "HTTP/1.1 200 OK" {
 		t.Errorf("response to the same peer = %q, %v, want 200", line, err)
 	}
-	if got := <-s.closed; got != transport.CloseMemory {
-		t.Errorf("an unused connection was closed for %q, want %q", got, transport.CloseMemory)
+	if got := <-s.closed; got != http2.CloseMemory {
+		t.Errorf("an unused connection was closed for %q, want %q", got, http2.CloseMemory)
 	}
 	if held, most := s.budget.Reserved(budget.Connection), s.budget.CallerShare(budget.Known); held > most+64<<10 {
 		t.Errorf("connections hold %d bytes, want at most the share %d and one more", held, most)
@@ -158,7 +161,7 @@ func TestConnectionShareOfPeer(t *testing.T) {
 func TestConnectionInUseIsNotEvicted(t *testing.T) {
 	t.Parallel()
 	entered, leave := make(chan struct{}), make(chan struct{})
-	s := serveMemory(t, 3, transport.ListenOptions{}, func(_ http.ResponseWriter, r *http.Request) {
+	s := serveMemory(t, 3, func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			entered <- struct{}{}
 			<-leave
@@ -182,64 +185,9 @@ func TestConnectionInUseIsNotEvicted(t *testing.T) {
 	}
 }
 
-func TestHeaderTimeout(t *testing.T) {
-	t.Parallel()
-	block := headerBlock(t)
-	for name, send := range map[string]func(conn net.Conn, framer *http2.Framer) error{
-		"without END_HEADERS": func(_ net.Conn, framer *http2.Framer) error {
-			return framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block})
-		},
-		"a frame that does not end": func(conn net.Conn, _ *http2.Framer) error {
-			_, err := conn.Write(append([]byte{0, 0, 100, 1, 4, 0, 0, 0, 1}, block...))
-			return err
-		},
-		"a CONTINUATION frame that does not end": func(conn net.Conn, framer *http2.Framer) error {
-			_, err := conn.Write([]byte{0, 0, 100, 9, 4, 0, 0, 0, 1, 0})
-			return errors.Join(framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block}), err)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := serveMemory(t, 10, transport.ListenOptions{HeaderTimeout: 50 * time.Millisecond}, func(http.ResponseWriter, *http.Request) {})
-			conn := s.dial(t, "127.0.0.1")
-			framer := startHTTP2(t, conn)
-			if err := send(conn, framer); err != nil {
-				t.Fatal(err)
-			}
-			if text, _, err := goAwayText(framer); text != "header timeout" {
-				t.Errorf("GOAWAY says %q, %v, want %q", text, err, "header timeout")
-			}
-		})
-	}
-}
-
-// An idle connection after a complete header block has no timeout.
-func TestHeaderTimeoutDoesNotApplyToIdleConnections(t *testing.T) {
-	t.Parallel()
-	s := serveMemory(t, 10, transport.ListenOptions{HeaderTimeout: time.Millisecond}, func(http.ResponseWriter, *http.Request) {})
-	conn := s.dial(t, "127.0.0.1")
-	framer := startHTTP2(t, conn)
-	for id := uint32(1); id < 20; id += 2 {
-		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: headerBlock(t), EndHeaders: true, EndStream: true}); err != nil {
-			t.Fatal(err)
-		}
-		for answered := false; !answered; {
-			frame, err := framer.ReadFrame()
-			if err != nil {
-				t.Fatalf("stream %d: %v", id, err)
-			}
-			headers, ok := frame.(*http2.HeadersFrame)
-			answered = ok && headers.StreamID == id
-		}
-	}
-	if n := s.budget.Reserved(budget.Header); n != 0 {
-		t.Errorf("%d bytes are reserved for headers after all requests, want 0", n)
-	}
-}
-
 func TestHTTP1HeaderWithoutMemory(t *testing.T) {
 	t.Parallel()
-	s := serveMemory(t, 2, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
+	s := serveMemory(t, 2, func(http.ResponseWriter, *http.Request) {})
 	conn := s.dial(t, "127.0.0.1")
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nX-Long: "+strings.Repeat("x", 30<<10)); err != nil {
 		t.Fatal(err)
@@ -255,9 +203,9 @@ func TestUnreadBodyReservation(t *testing.T) {
 	t.Parallel()
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
-	s := serveMemory(t, 20, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) { <-ctx.Done() })
+	s := serveMemory(t, 20, func(http.ResponseWriter, *http.Request) { <-ctx.Done() })
 	framer := startHTTP2(t, s.dial(t, "127.0.0.1"))
-	if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headerBlock(t), EndHeaders: true}); err != nil {
+	if err := framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: headerBlock(t), EndHeaders: true}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -270,8 +218,8 @@ func TestUnreadBodyReservation(t *testing.T) {
 		t.Errorf("%d bytes are reserved for 48 KiB of unread body", n)
 	}
 	leave()
-	awaitFrame(t, framer, func(frame http2.Frame) bool {
-		headers, ok := frame.(*http2.HeadersFrame)
+	awaitFrame(t, framer, func(frame xhttp2.Frame) bool {
+		headers, ok := frame.(*xhttp2.HeadersFrame)
 		return ok && headers.StreamEnded()
 	})
 	for s.budget.Reserved(budget.Body) > 4<<10 { // until the deadline of the connection
@@ -280,18 +228,18 @@ func TestUnreadBodyReservation(t *testing.T) {
 }
 
 // ping waits until the server has processed the frames before.
-func ping(t *testing.T, framer *http2.Framer) {
+func ping(t *testing.T, framer *xhttp2.Framer) {
 	t.Helper()
 	if err := framer.WritePing(false, [8]byte{}); err != nil {
 		t.Fatal(err)
 	}
-	awaitFrame(t, framer, func(frame http2.Frame) bool {
-		ping, ok := frame.(*http2.PingFrame)
+	awaitFrame(t, framer, func(frame xhttp2.Frame) bool {
+		ping, ok := frame.(*xhttp2.PingFrame)
 		return ok && ping.IsAck()
 	})
 }
 
-func awaitFrame(t *testing.T, framer *http2.Framer, is func(http2.Frame) bool) {
+func awaitFrame(t *testing.T, framer *xhttp2.Framer, is func(xhttp2.Frame) bool) {
 	t.Helper()
 	for {
 		frame, err := framer.ReadFrame()
@@ -308,14 +256,14 @@ func awaitFrame(t *testing.T, framer *http2.Framer, is func(http2.Frame) bool) {
 // last stream that was handled, so that clients repeat later requests.
 func TestCriticalLevelClosesConnections(t *testing.T) {
 	t.Parallel()
-	s := serveMemory(t, 20, transport.ListenOptions{}, func(http.ResponseWriter, *http.Request) {})
+	s := serveMemory(t, 20, func(http.ResponseWriter, *http.Request) {})
 	conn := s.dial(t, "127.0.0.1")
 	framer := startHTTP2(t, conn)
-	if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 5, BlockFragment: headerBlock(t), EndHeaders: true, EndStream: true}); err != nil {
+	if err := framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 5, BlockFragment: headerBlock(t), EndHeaders: true, EndStream: true}); err != nil {
 		t.Fatal(err)
 	}
-	awaitFrame(t, framer, func(frame http2.Frame) bool {
-		return frame.Header().StreamID == 5 && frame.Header().Flags.Has(http2.FlagDataEndStream)
+	awaitFrame(t, framer, func(frame xhttp2.Frame) bool {
+		return frame.Header().StreamID == 5 && frame.Header().Flags.Has(xhttp2.FlagDataEndStream)
 	})
 	for i := range 4 { // other callers use up the rest
 		var other budget.Reservation

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/yourorg/userservice/service/http2"
 )
 
 const (
@@ -63,7 +65,7 @@ func (l *Listener) unpark() {
 			return false
 		}
 		evictions--
-		victim.abort(CloseMemory)
+		victim.abort(http2.CloseMemory)
 		return true
 	}
 	for _, peer := range l.parkedPeers() {

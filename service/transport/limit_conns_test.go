@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
+	xhttp2 "golang.org/x/net/http2"
 
+	"github.com/yourorg/userservice/service/http2"
 	"github.com/yourorg/userservice/service/transport"
 )
 
@@ -30,14 +31,14 @@ func TestFrameLimitOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reasons := make(chan transport.CloseReason, 1)
+	reasons := make(chan http2.CloseReason, 1)
 	listener := transport.Listen(inner, transport.ListenOptions{
-		StallTimeout: 10 * time.Second, Frames: transport.FrameLimits{PerSecond: 10},
+		StallTimeout: 10 * time.Second, Frames: http2.FrameLimits{PerSecond: 10},
 		TLS:     &tls.Config{Certificates: issuer.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12},
-		OnClose: func(_ net.Addr, reason transport.CloseReason) { reasons <- reason },
+		OnClose: func(_ net.Addr, reason http2.CloseReason) { reasons <- reason },
 	})
 	version := make(chan uint16, 1)
-	server := newServer(transport.WithTLS(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server := transport.NewServer(transport.WithTLS(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		version <- r.TLS.Version
 	})), transport.ServerOptions{MaxConcurrentStreams: 10, Logger: slog.New(slog.DiscardHandler)})
 	server.ConnContext = transport.ConnContext
@@ -61,36 +62,36 @@ func TestFrameLimitOverTLS(t *testing.T) {
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+	if _, err := io.WriteString(conn, xhttp2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}
-	framer := http2.NewFramer(conn, conn)
+	framer := xhttp2.NewFramer(conn, conn)
 	// GET https:// with a one-letter authority, from the static table of HPACK.
 	get := []byte{0x82, 0x87, 0x84, 0x01, 1, 'x'}
 	if err := framer.WriteSettings(); err != nil {
 		t.Fatal(err)
 	}
-	if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: get, EndHeaders: true, EndStream: true}); err != nil {
+	if err := framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: get, EndHeaders: true, EndStream: true}); err != nil {
 		t.Fatal(err)
 	}
 	if got := <-version; got < tls.VersionTLS12 {
 		t.Errorf("Request.TLS.Version = %x, want TLS 1.2 or later", got)
 	}
 	go func() {
-		for framer.WritePriority(3, http2.PriorityParam{StreamDep: 5}) == nil { // until the connection is closed
+		for framer.WritePriority(3, xhttp2.PriorityParam{StreamDep: 5}) == nil { // until the connection is closed
 			continue
 		}
 	}()
-	if got := <-reasons; got != transport.CloseOtherFrames {
-		t.Errorf("OnClose reason = %s, want %s", got, transport.CloseOtherFrames)
+	if got := <-reasons; got != http2.CloseOtherFrames {
+		t.Errorf("OnClose reason = %s, want %s", got, http2.CloseOtherFrames)
 	}
 	for {
 		frame, err := framer.ReadFrame()
 		if err != nil {
 			t.Fatalf("ReadFrame() = %v, want GOAWAY", err)
 		}
-		if goAway, ok := frame.(*http2.GoAwayFrame); ok {
-			if goAway.ErrCode != http2.ErrCodeEnhanceYourCalm {
+		if goAway, ok := frame.(*xhttp2.GoAwayFrame); ok {
+			if goAway.ErrCode != xhttp2.ErrCodeEnhanceYourCalm {
 				t.Errorf("ReadFrame() = %v, want ENHANCE_YOUR_CALM", goAway)
 			}
 			return

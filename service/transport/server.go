@@ -18,8 +18,6 @@ const (
 	// connection.
 	streamWindow = 64 << 10
 	connWindow   = 256 << 10
-	// firstConnWindow is the initial receive window of a connection (RFC 9113, section 6.9.2).
-	firstConnWindow = 64<<10 - 1
 	// readFrameSize is the minimum SETTINGS_MAX_FRAME_SIZE. Each connection holds a buffer of that
 	// size.
 	readFrameSize = 16 << 10
@@ -27,8 +25,9 @@ const (
 
 // ServerOptions are the settings of NewServer.
 type ServerOptions struct {
-	// OwnHTTP2 serves HTTP/2 by service/http2 in place of net/http.
-	OwnHTTP2             bool
+	// StdHTTP2 serves HTTP/2 by net/http in place of service/http2. It has the limits of net/http only: control frames,
+	// incomplete header blocks, unread bodies and queued responses are neither limited nor accounted further.
+	StdHTTP2             bool
 	MaxConcurrentStreams int // per HTTP/2 connection
 	// HeaderTimeout bounds the time from the first byte of a request to the end of its header, and
 	// the time of a TLS handshake.
@@ -71,7 +70,7 @@ func NewServer(handler http.Handler, opts ServerOptions) *Server {
 	}
 	limitHeaderFields(server)
 	s := &Server{Server: server}
-	if opts.OwnHTTP2 {
+	if !opts.StdHTTP2 {
 		s.own = useHTTP2(server)
 	}
 	return s

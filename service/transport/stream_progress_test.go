@@ -27,7 +27,7 @@ func TestSlowConnectionIsNotStalled(t *testing.T) {
 		guard := transport.NewGuard(opts)
 		defer guard.Close()
 		written := make(chan error, 1)
-		server := newServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		server := transport.NewServer(guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, err := w.Write(make([]byte, size))
 			written <- err
 		})), transport.ServerOptions{WriteTimeout: stall, Logger: opts.Logger})
