@@ -32,6 +32,7 @@ func TestReadOfReceivedBodyKeepsSlot(t *testing.T) {
 		"received":             {true, -1, 0, 1},
 		"not received":         {false, -1, 0, 0},
 		"with a length":        {false, 4, 0, 0},
+		"with a small message": {true, -1, smallBytes, 1},
 		"with a large message": {true, -1, 1 << 20, 0},
 		"read to its length":   {false, 0, 0, 1},
 	} {

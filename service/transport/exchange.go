@@ -108,10 +108,13 @@ func (x *Exchange) Started() bool {
 // Memory returns the reservation of the request. It is released when the handler has returned.
 func (x *Exchange) Memory() *budget.Reservation { return &x.memory }
 
+// smallBytes is the size of messages that the base memory of a request covers.
+const smallBytes = 4 << 10
+
 // isSmall reports whether the request needs no more than the base memory of a request. Others run before a request that
 // is not small goes on, so that the garbage of such requests does not grow faster than it is collected.
 func (x *Exchange) isSmall() bool {
-	return x.memory.Held(budget.Message)+x.memory.Held(budget.Decompressed)+x.memory.Held(budget.Response) == 0
+	return x.memory.Held(budget.Message)+x.memory.Held(budget.Decompressed)+x.memory.Held(budget.Response) <= smallBytes
 }
 
 // CallerKey returns the caller that the request is accounted to: its address, or the caller of MoveTo.
