@@ -40,6 +40,35 @@ func TestIDsDifferWithinAMillisecond(t *testing.T) {
 	}
 }
 
+// Ids of the same time ascend by random steps. They are at most a second ahead of the time.
+func TestIDsAscend(t *testing.T) {
+	ids := user.NewIDs(nil)
+	steps := make(map[int64]bool)
+	last, err := ids.New(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := last >> 22
+	for range 100_000 {
+		id, err := ids.New(now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ahead := id>>22 - first; ahead < 0 || ahead > 1000 {
+			t.Fatalf("New() = %d, which is %d ms ahead, want 0 to 1000", id, ahead)
+		}
+		if step := id - last; step > 0 {
+			steps[step] = true
+		} else if id>>22 != first {
+			t.Fatalf("New() = %d after %d, want more, or an id of the present millisecond", id, last)
+		}
+		last = id
+	}
+	if len(steps) < 1000 {
+		t.Errorf("%d different steps, want random ones", len(steps))
+	}
+}
+
 func TestNewIDReturnsRandomSourceError(t *testing.T) {
 	broken := errors.New("broken")
 	if _, err := user.NewIDs(iotest.ErrReader(broken)).New(now); !errors.Is(err, broken) {
