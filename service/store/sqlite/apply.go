@@ -71,6 +71,9 @@ func (w *writer) Delete(cur *user.User) error {
 		return err
 	}
 	w.index.replace(cur.ID, tokens.OfUser(cur, before), nil)
+	if err := w.requests.flush(); err != nil {
+		return err
+	}
 	for more := true; more && err == nil; { // results stored since the last Redact, which are few
 		more, err = w.forgetUser(cur.ID, forgetBatch)
 	}
@@ -110,8 +113,8 @@ func textOrNull(s string) driver.Value {
 func (w *writer) Append(rows []user.Activity) error {
 	for i := range rows {
 		row := &rows[i]
-		if err := w.insertRow.exec(row.Position, row.UserID, row.Time.UnixMicro(), row.Action, encoding.EncodeMap(encoding.FormMap, row.Details)); err != nil {
-			return fmt.Errorf("append row: %w", err)
+		if err := w.log.add(row.Position, row.UserID, row.Time.UnixMicro(), row.Action, encoding.EncodeMap(encoding.FormMap, row.Details)); err != nil {
+			return fmt.Errorf("append rows: %w", err)
 		}
 	}
 	w.next += int64(len(rows))

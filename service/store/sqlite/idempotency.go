@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
 	"database/sql/driver"
 
@@ -12,12 +11,12 @@ import (
 
 // Request implements decide.Tx.
 func (w *writer) Request(key *user.IdempotencyKey) (*decide.Request, error) {
-	row, err := w.getRequest.one(key.ID, key.Procedure, key.Caller)
-	if err != nil || row == nil {
+	stored, err := w.requests.get(key)
+	if err != nil || stored == nil {
 		return nil, err
 	}
-	r := &decide.Request{Fingerprint: bytes.Clone(asBlob(row[0])), Created: encoding.FromMicros(asNumber(row[1]))}
-	r.Result, err = encoding.DecodeResult(asBlob(row[2]))
+	r := &decide.Request{Fingerprint: stored.fingerprint, Created: encoding.FromMicros(stored.created)}
+	r.Result, err = encoding.DecodeResult(stored.result)
 	return r, err
 }
 
@@ -30,6 +29,9 @@ func (w *writer) Result(a encoding.Result) (result user.Result, err error) {
 	}
 	result = user.Result{Outcome: a.Outcome, User: a.User, Position: a.Position}
 	if a.Rows > 0 {
+		if err := w.log.flush(); err != nil {
+			return user.Result{}, err
+		}
 		err = w.rowRange.each(func(row []driver.Value) (bool, error) {
 			activity, err := scanRow(row)
 			result.Rows = append(result.Rows, activity)
@@ -47,7 +49,7 @@ func (w *writer) SaveRequest(key *user.IdempotencyKey, userID int64, a encoding.
 		}
 		a.Shared = true
 	}
-	return w.putRequest.exec(key.ID, key.Procedure, key.Caller, key.Fingerprint[:], w.clock.UnixMicro(), userID, encoding.EncodeResult(a))
+	return w.requests.put(key, w.clock.UnixMicro(), userID, encoding.EncodeResult(a))
 }
 
 // ExpireRequestIDs implements user.Store.

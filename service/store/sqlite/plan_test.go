@@ -30,6 +30,7 @@ func TestPlans(t *testing.T) {
 		statusQuery: "SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
 		dueQuery:    "SEARCH users USING COVERING INDEX users_purge (purge_at<?)",
 		"SELECT seq FROM request_ids WHERE user_id = ? LIMIT ?":                     "SEARCH request_ids USING COVERING INDEX request_ids_user (user_id=?)",
+		"SELECT answer FROM request_ids WHERE id IN (?, ?)":                         "SEARCH request_ids USING INDEX request_ids_key (id=?)",
 		"SELECT seq FROM request_ids WHERE id = ? AND procedure = ? AND caller = ?": "SEARCH request_ids USING COVERING INDEX request_ids_key (id=? AND procedure=? AND caller=?)",
 	} {
 		if got := planOf(t, s, query); len(got) != 1 || got[0] != want {

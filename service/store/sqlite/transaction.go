@@ -33,10 +33,11 @@ type writer struct {
 
 	getUser, getKeys, getByName, getByEmail *stmt
 	insertUser, updateUser, updateUserFully *stmt
-	deleteUser, insertRow, rowRange         *stmt
-	getRequest, putRequest                  *stmt
+	deleteUser, rowRange                    *stmt
 	sharedUsers                             sharedUsers
 
+	log         rowWriter
+	requests    requestWriter
 	index       indexWriter
 	firstUnused *stmt
 
@@ -86,12 +87,10 @@ func (w *writer) prepareTransaction(err *error) {
 	w.countCommit = c.prepare(err, "UPDATE meta SET commits = commits + 1")
 	w.totalChanges = c.prepare(err, "SELECT total_changes()")
 	w.walCheckpoint = c.prepare(err, "PRAGMA wal_checkpoint(PASSIVE)")
-	w.insertRow = c.prepare(err, "INSERT INTO log ("+logColumns+") VALUES (?, ?, ?, ?, ?)")
+	w.log = newRowWriter(err, c, "INSERT INTO", "log", logColumns)
 	w.rowRange = c.prepare(err, "SELECT "+logColumns+" FROM log WHERE position >= ? AND position < ? ORDER BY position")
 	w.sharedUsers = newSharedUsers(err, c)
-	w.getRequest = c.prepare(err, "SELECT fingerprint, created_at, answer FROM request_ids WHERE id = ? AND procedure = ? AND caller = ?")
-	w.putRequest = c.prepare(err, "INSERT OR REPLACE INTO request_ids (id, procedure, caller, fingerprint, created_at, user_id, answer) "+
-		"VALUES (?, ?, ?, ?, ?, ?, ?)")
+	w.requests = newRequestWriter(err, c)
 }
 
 func (w *writer) prepareUsers(err *error) {
@@ -120,6 +119,8 @@ func (w *writer) begin(at clock.Times) {
 		w.now = w.head.Time
 	}
 	w.next, w.committed, w.index.changes = w.head.Position+1, nil, nil
+	w.log.drop()
+	w.requests.drop()
 }
 
 func (w *writer) beginTransaction() (err error) {
@@ -169,6 +170,11 @@ func (w *writer) applyPart(p part, savepoints bool) error {
 	case p.Batch.Atomic:
 		return w.applyAtomic(p, savepoints)
 	}
+	if !savepoints {
+		if err := w.requests.load(p.Batch.Changes[p.From:p.To]); err != nil {
+			return err
+		}
+	}
 	for i := p.From; i < p.To; i++ {
 		w.yield()
 		result := &p.Results[i]
@@ -185,7 +191,15 @@ func (w *writer) applyPart(p part, savepoints bool) error {
 		}
 		result.LimitUser(&p.UserBytes, p.Batch.MaxUserBytes)
 	}
-	return nil
+	return w.flushRows()
+}
+
+// flushRows writes the rows of tables that are not written yet. A part, and a step with a savepoint, ends with it.
+func (w *writer) flushRows() error {
+	if err := w.log.flush(); err != nil {
+		return fmt.Errorf("append rows: %w", err)
+	}
+	return w.requests.flush()
 }
 
 // yield yields the processor to scans after each turn of changes.
@@ -206,7 +220,12 @@ func (w *writer) runStep(savepoints bool, failure *error, step func() error) err
 		}
 	}
 	before := w.mark()
-	err := panics.Catch(step)
+	err := panics.Catch(func() error {
+		if err := step(); err != nil || !savepoints {
+			return err
+		}
+		return w.flushRows()
+	})
 	_, expected := user.AsError(err)
 	if err == nil || expected {
 		*failure = err
@@ -236,6 +255,8 @@ func (w *writer) mark() savepointMark {
 // rollbackTo rolls back to the savepoint.
 func (w *writer) rollbackTo(m savepointMark) error {
 	w.next, w.committed, w.index.changes = m.next, w.committed[:m.committed], w.index.changes[:m.indexed]
+	w.log.drop()
+	w.requests.drop()
 	if err := w.rollbackToSavepoint.exec(); err != nil {
 		return err
 	}
@@ -248,6 +269,9 @@ func (w *writer) applyAtomic(p part, savepoints bool) error {
 		return err
 	}
 	before := w.mark()
+	if err := w.requests.load(p.Batch.Changes); err != nil {
+		return err
+	}
 	for i := range p.Batch.Changes {
 		w.yield()
 		err := panics.Catch(func() (err error) {
@@ -266,6 +290,9 @@ func (w *writer) applyAtomic(p part, savepoints bool) error {
 		}
 		p.Err = &user.ItemError{Index: i, Err: err}
 		return w.rollbackTo(before)
+	}
+	if err := w.flushRows(); err != nil {
+		return err
 	}
 	return w.releaseSavepoint.exec()
 }
