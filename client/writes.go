@@ -25,13 +25,16 @@ func IfMatch(etag string) WriteOption { return func(w *Write) { w.ETag = etag } 
 // RequestID sets the request id of a write, a UUID: within 24 hours the write is applied once.
 func RequestID(id string) WriteOption { return func(w *Write) { w.RequestID = id } }
 
+// newRequestID returns a UUID of version 7: servers store request ids in their order, and append the newest ones.
+func newRequestID() string { return uuid.Must(uuid.NewV7()).String() }
+
 func newWrite(options []WriteOption) Write {
 	var w Write
 	for _, option := range options {
 		option(&w)
 	}
 	if w.RequestID == "" {
-		w.RequestID = uuid.NewString()
+		w.RequestID = newRequestID()
 	}
 	return w
 }
@@ -49,7 +52,7 @@ func identify[M identified](message M, id func(M) *string) M {
 		return message
 	}
 	message = proto.CloneOf(message)
-	*id(message) = uuid.NewString()
+	*id(message) = newRequestID()
 	return message
 }
 

@@ -135,7 +135,7 @@ func (j *importJob) create(row int, u *userv1.User) *userv1.BatchCreateUsersRequ
 	return &userv1.BatchCreateUsersRequest{
 		User: &userv1.CreateUserRequest{
 			Username: u.GetUsername(), Email: u.GetEmail(), Tags: u.GetTags(), Metadata: u.GetMetadata(),
-			RequestId: j.state.requestID(row, "create"), ValidateOnly: j.dryRun,
+			RequestId: j.state.requestID(row, writeCreate), ValidateOnly: j.dryRun,
 		},
 		ConflictPolicy: j.policy,
 	}
@@ -157,6 +157,6 @@ func (j *importJob) setsStatus(u *userv1.User, r client.ItemResult) bool {
 func (j *importJob) update(row int, id int64, status userv1.UserStatus) *userv1.UpdateUserRequest {
 	return &userv1.UpdateUserRequest{
 		UserId: id, User: &userv1.User{Status: status}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"status"}},
-		RequestId: j.state.requestID(row, "status"),
+		RequestId: j.state.requestID(row, writeStatus),
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,10 +92,23 @@ func (s *importState) remove() error {
 	return os.Remove(s.path)
 }
 
-// requestID returns the request id of a write of a row.
-func (s *importState) requestID(row int, write string) string {
-	return uuid.NewSHA1(s.ID, fmt.Appendf(nil, "%d %s", row, write)).String()
+// requestID returns the request id of a write of a row: the last bytes of the id of the import are replaced by their
+// numbers. Servers store request ids in their order, and append those of an import.
+func (s *importState) requestID(row int, write rowWrite) string {
+	id := s.ID
+	binary.BigEndian.PutUint64(id[8:], uint64(row))
+	id[8] = s.ID[8]
+	id[9] = byte(write)
+	return id.String()
 }
+
+// rowWrite is a write of a row.
+type rowWrite byte
+
+const (
+	writeCreate rowWrite = iota
+	writeStatus
+)
 
 // writeFile replaces a file atomically and durably.
 func writeFile(path string, text []byte) error {
