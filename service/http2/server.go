@@ -57,6 +57,7 @@ type Hooks struct {
 	// Context, if set, is the base context of requests, and detaches the connection: it is served on a goroutine of its own,
 	// so that net/http releases its 8 KiB of buffers. The goroutine of net/http then closes the net.Conn, which
 	// must ignore one call of Close. http.Server tracks a detached connection no longer: see Server.Wait and Server.Close.
+	// http.Server.ConnState gets http.StateClosed twice: when net/http has released the connection, and at its end.
 	Context context.Context //nolint:containedctx // handed over
 	// Raw, if set, returns the file of the connection, on which reads bypass the net.Conn; nil: not now. AfterRead, if set, is called
 	// after each of them.
@@ -180,9 +181,13 @@ func (s *Server) serve(nc net.Conn, state *tls.ConnectionState, h http.Handler, 
 	switch {
 	case !s.add(c):
 		_ = nc.Close()
+		if detached {
+			s.connState(c, http.StateClosed)
+		}
 	case detached:
 		go func() {
 			defer s.remove(c)
+			defer s.connState(c, http.StateClosed)
 			defer func() { _ = nc.Close() }()
 			defer func() {
 				if v := recover(); v != nil {

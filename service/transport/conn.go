@@ -51,6 +51,7 @@ type serverConn struct {
 	http2    bool          // the connection is HTTP/2
 	own      http2.Control // of an HTTP/2 connection of service/http2; nil: it is of net/http
 	detached bool          // net/http will call Close, which must be ignored
+	released bool          // net/http will report StateClosed, which must be ignored
 }
 
 func newServerConn(c net.Conn, l *Listener) *serverConn {

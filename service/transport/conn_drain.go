@@ -44,7 +44,7 @@ func (c *Connections) Track(conn net.Conn, state http.ConnState) {
 	case http.StateClosed, http.StateHijacked:
 		delete(c.unused, conn)
 		delete(c.keepAlive, conn)
-		if own, ok := conn.(*serverConn); ok {
+		if own, ok := conn.(*serverConn); ok && own.ended() {
 			delete(c.http2, own)
 		}
 	}
@@ -52,6 +52,15 @@ func (c *Connections) Track(conn net.Conn, state http.ConnState) {
 		close(c.drained)
 		c.drained = nil
 	}
+}
+
+// ended reports whether StateClosed is the end of the connection. net/http reports it before, when it releases a detached connection.
+func (c *serverConn) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	released := c.released
+	c.released = false
+	return !released
 }
 
 // isHTTP2 reports whether a connection with a request is HTTP/2.

@@ -27,7 +27,7 @@ func (c *serverConn) handOver(control http2.Control) http2.Hooks {
 	defer c.mu.Unlock()
 	c.own = control
 	c.memory.Shrink(budget.Connection, connBytes-ownConnBytes)
-	c.detached = c.base != nil
+	c.detached, c.released = c.base != nil, c.base != nil
 	return http2.Hooks{
 		Frames:  c.listener.opts.Frames,
 		Meter:   meter{c},

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -175,6 +176,7 @@ func (l *Listener) add(c *serverConn) {
 
 func (l *Listener) remove(c *serverConn) {
 	l.open.Add(-1)
+	c.endCalls(context.Canceled) // its context is a child of that of all calls
 	c.memory.Release()
 	c.slot.Close()
 	l.mu.Lock()
