@@ -20,9 +20,11 @@ import (
 // readBuffer fits the frames of several small calls. Each connection has one.
 const readBuffer = 4 << 10
 
-// prefaceStart is the part of the client connection preface that is read before the protocol is
-// known to be HTTP/2.
-var prefaceStart = []byte("PRI * HTTP/2.0")
+// prefaceStart is the first line of the client connection preface.
+var (
+	clientPreface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	prefaceStart  = clientPreface[:len("PRI * HTTP/2.0")]
+)
 
 // serverConn is one connection. Like any net.Conn it supports one reader and several concurrent
 // writers.
@@ -31,7 +33,7 @@ type serverConn struct {
 
 	listener   *Listener
 	reader     *bufio.Reader // nil: nothing read yet
-	start      []byte        // first bytes, up to the length of prefaceStart; for the reading goroutine
+	start      []byte        // first bytes, up to the length of clientPreface; for the reading goroutine
 	tls        tlsState
 	onClose    func()                                  // called once, on close
 	hasInput   atomic.Bool                             // input was received
@@ -90,7 +92,7 @@ func (c *serverConn) Read(p []byte) (n int, err error) {
 	if err != nil && c.tls.conn != nil {
 		c.tls.handshakeFailed(c.listener, err)
 	}
-	if n > 0 && len(c.start) < len(prefaceStart) {
+	if n > 0 && len(c.start) < len(clientPreface) {
 		if raw := c.tls.raw; raw != nil && raw.memory.Swap(nil) != nil && c.memory.endHandshake() != nil {
 			return 0, c.rejectNoMemory()
 		}
@@ -142,16 +144,20 @@ var errNotHTTP = errors.New("neither a request line nor the HTTP/2 connection pr
 func (c *serverConn) detectProtocol(p []byte) error {
 	c.hasInput.Store(true)
 	before := len(c.start)
-	c.start = append(c.start, p[:min(len(p), len(prefaceStart)-before)]...)
-	if !bytes.HasPrefix(prefaceStart, c.start) {
-		c.start = prefaceStart // HTTP/1: stop comparing
+	c.start = append(c.start, p[:min(len(p), len(clientPreface)-before)]...)
+	switch {
+	case bytes.HasPrefix(clientPreface, c.start):
+		if len(c.start) < len(clientPreface) {
+			return nil
+		}
+	case bytes.HasPrefix(c.start, prefaceStart): // net/http would pass it to the handler as a request with the method PRI
+		return errNotHTTP
+	default:
+		c.start = clientPreface // HTTP/1: stop comparing
 		if before == 0 && c.isNotHTTP(p) {
 			return errNotHTTP
 		}
 		return c.tls.allows(false)
-	}
-	if len(c.start) < len(prefaceStart) {
-		return nil
 	}
 	if err := c.tls.allows(true); err != nil {
 		return err

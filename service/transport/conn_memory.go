@@ -122,7 +122,7 @@ func (m *connMemory) reserveBody() error {
 
 // reserveInput reserves memory for n bytes of input of HTTP/1 before net/http reads them. service/http2 reserves its own.
 func (c *serverConn) reserveInput(n int) error {
-	if c.http2 || c.memory.Budget() == nil || len(c.start) < len(prefaceStart) {
+	if c.http2 || c.memory.Budget() == nil || len(c.start) < len(clientPreface) {
 		return nil
 	}
 	return c.memory.readHTTP1(n)

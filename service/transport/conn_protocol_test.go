@@ -18,6 +18,9 @@ func TestNotHTTP(t *testing.T) {
 		"GET / HTTP/1.1\r\n\r\n":             nil,
 		"GET / HTTP/9\r\n\r\n":               nil,
 		"PRI * HTTP/2.0\r\n\r\n":             nil,
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":   nil,
+		"PRI * HTTP/2.0\r\n\r\nGET":          io.EOF,
+		"PRI * HTTP/2.0\r\nHost: localhost":  io.EOF,
 		"GET /":                              nil,
 		"\x16\x03\x01\n TLS":                 nil,
 	}
@@ -25,7 +28,7 @@ func TestNotHTTP(t *testing.T) {
 		inner, peer := net.Pipe()
 		c := newServerConn(inner, Listen(nil, ListenOptions{StallTimeout: stallTimeout}))
 		go func() { _, _ = io.WriteString(peer, start) }()
-		buf := make([]byte, len(prefaceStart)) // as net/http
+		buf := make([]byte, len(clientPreface)) // the most that net/http reads at first
 		n, err := c.Read(buf)
 		if !errors.Is(err, want) || want == nil && !strings.HasPrefix(start, string(buf[:n])) {
 			t.Errorf("Read(%q) = %q, %v, want error %v", start, buf[:n], err, want)
