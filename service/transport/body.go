@@ -85,8 +85,8 @@ func (b *limitedBody) readBody(p []byte) (int, error) {
 // isReceived reports whether the whole body has been received.
 func (b *limitedBody) isReceived() bool {
 	if !b.received {
-		source, ok := b.ReadCloser.(interface{ Received() bool }) // of service/http2
-		b.received = b.all == b.request.ContentLength || ok && source.Received()
+		received, known := isReceived(b.ReadCloser)
+		b.received = received || !known && b.all == b.request.ContentLength
 	}
 	return b.received
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"cmp"
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -265,8 +266,22 @@ func (g *Guard) reserve(x *Exchange, r *http.Request) {
 	x.overloaded = x.reserve(g.opts.Memory, r) != nil
 }
 
+// hasBody reports whether reads of the body may return bytes, or wait: a client of HTTP/2 need not end a body of length 0.
 func hasBody(r *http.Request) bool {
-	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+	if r.Body == nil || r.Body == http.NoBody {
+		return false
+	}
+	if r.ContentLength != 0 {
+		return true
+	}
+	received, known := isReceived(r.Body)
+	return known && !received
+}
+
+// isReceived reports whether the whole body of a request of service/http2 has been received.
+func isReceived(body io.Reader) (received, known bool) {
+	source, known := body.(interface{ Received() bool })
+	return known && source.Received(), known
 }
 
 // limitBody wraps the request body, if any.
