@@ -3,21 +3,27 @@ package http2_test
 import (
 	"net"
 	"net/http"
+	"strings"
 	"testing"
+	"testing/synctest"
 
 	xhttp2 "golang.org/x/net/http2"
 
 	"github.com/yourorg/userservice/service/http2"
 )
 
-// A client that reads nothing cannot make the server queue responses to control frames without bound, also where no budget ends the
-// connection (CVE-2019-9512, GHSA-hrxh-6v49-42gf).
-func TestControlFramesOfStalledClient(t *testing.T) {
+// A client that reads nothing cannot make the server queue control frames or responses without a body without bound, also where no
+// budget ends the connection (CVE-2019-9512, CVE-2019-9517, GHSA-hrxh-6v49-42gf).
+func TestFramesOfStalledClient(t *testing.T) {
 	tests := map[string]func(p *peer, i int){
 		"PING":     func(p *peer, _ int) { _ = p.fr.WritePing(false, [8]byte{}) },
 		"SETTINGS": func(p *peer, _ int) { _ = p.fr.WriteSettings() },
 		"malformed requests": func(p *peer, i int) {
 			_ = p.fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: uint32(2*i + 1), EndStream: true, EndHeaders: true, BlockFragment: p.block("x", "y")})
+		},
+		"requests": func(p *peer, i int) {
+			synctest.Wait() // no more streams are open than are permitted
+			p.headers(uint32(2*i+1), true, "x", strings.Repeat("x", 1000))
 		},
 		"DATA on a closed stream": func(p *peer, i int) {
 			if i == 0 {

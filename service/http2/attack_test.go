@@ -302,6 +302,23 @@ func TestFragmentedField(t *testing.T) {
 	}
 }
 
+// A path over the limit is answered with 431 too if the client sends other pseudo-header fields after it.
+func TestLargePath(t *testing.T) {
+	s := own.start(t, false, attackHandler)
+	p := s.dial()
+	block := p.block(":authority", "example.com", ":method", "GET", ":path", "/"+strings.Repeat("x", 40<<10), ":scheme", "http")
+	p.check(p.fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, EndStream: true, BlockFragment: block[:16<<10]}))
+	for block = block[16<<10:]; len(block) > 0; {
+		n := min(len(block), 16<<10)
+		p.check(p.fr.WriteContinuation(1, n == len(block), block[:n]))
+		block = block[n:]
+	}
+	p.flush()
+	if status, _, _ := p.response(1); status != "431" {
+		t.Errorf("status = %s, want 431", status)
+	}
+}
+
 // A header list over a limit fails its stream only.
 func TestLargeHeaderLists(t *testing.T) {
 	tests := map[string][]string{

@@ -175,6 +175,23 @@ func (st *stream) append(p []byte) {
 	st.unread = append(st.unread, p...)
 }
 
+// shrinkUnread moves what is left of a large buffer to a small one: it may stay unread as long as the stream is open. c.mu is held.
+func (st *stream) shrinkUnread() {
+	left := st.unread[st.unreadFrom:]
+	var smaller []byte
+	switch class := bodyClass(cap(st.unread)); {
+	case len(left) == 0, len(left) <= len(st.inline) && cap(st.unread) > len(st.inline):
+		smaller = st.inline[:0]
+	case bodyClass(len(left))+1 < class:
+		smaller = getBody(len(left))
+	default:
+		return
+	}
+	smaller = append(smaller, left...)
+	putBody(st.unread)
+	st.unread, st.unreadFrom = smaller, 0
+}
+
 // bodies are the pools of buffers of unread bytes, of 4 to 64 KiB. A buffer is at most twice as large as its content was.
 var bodies [5]sync.Pool
 

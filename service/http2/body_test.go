@@ -5,6 +5,10 @@ import (
 	"net/http"
 	"runtime"
 	"testing"
+
+	xhttp2 "golang.org/x/net/http2"
+
+	"github.com/yourorg/userservice/service/http2"
 )
 
 // Buffers of received bodies are reused.
@@ -38,4 +42,35 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
+}
+
+// The rest of a body that a handler does not read keeps no large buffer.
+func TestUnreadRestIsSmall(t *testing.T) {
+	const streams, size = 90, 60 << 10
+	read, release := make(chan bool), make(chan bool)
+	s := own.start(t, false, func(_ http.ResponseWriter, r *http.Request) {
+		<-release
+		if _, err := io.CopyN(io.Discard, r.Body, size-1); err != nil {
+			t.Errorf("Read() = %v, want nil", err)
+		}
+		read <- true
+		<-r.Context().Done()
+	}, func(_ *http.Server, o *http2.Options) { o.Frames = http2.FrameLimits{} })
+	p := s.dial()
+	before := heap()
+	for i := range streams {
+		id := uint32(2*i + 1)
+		p.headers(id, false)
+		for range 4 {
+			p.check(p.fr.WriteData(id, false, make([]byte, size/4)))
+		}
+		_ = p.fr.WritePing(false, [8]byte{byte(i)})
+		p.flush()
+		p.await("PING", func(f frame) bool { return f.Type == xhttp2.FramePing && f.ping[0] == byte(i) })
+		release <- true
+		<-read
+	}
+	if after := heap(); after > before+streams*16<<10 {
+		t.Errorf("heap grew by %d bytes of a stream, want at most 16 KiB", (after-before)/streams)
+	}
 }

@@ -81,8 +81,8 @@ type conn struct {
 	endedBy    error     // why the server ended the connection
 	pingSent   monotonic // unacknowledged ping; 0: none
 	timer      *time.Timer
-	shutdownAt monotonic    // time of the final GOAWAY
-	timerAt    atomic.Int64 // when the timer runs; 0: not armed
+	shutdownAt monotonic // time of the final GOAWAY
+	timerAt    monotonic // when the timer runs; 0: not armed
 }
 
 // serve serves the connection until it ends.
@@ -120,10 +120,14 @@ func (c *conn) setActive() {
 	c.arm(c.srv.tick)
 }
 
-// lastStreamClosed is called when no stream is open. c.mu is held.
+// lastStreamClosed is called when no stream is open. The handlers of streams that were reset may still run. c.mu is held.
 func (c *conn) lastStreamClosed() {
-	if c.goAwaySent && !c.ended {
+	switch {
+	case c.ended:
+	case c.goAwaySent:
 		c.stopReading(nil)
+	case c.running == 0:
+		c.setIdle()
 	}
 }
 

@@ -63,10 +63,8 @@ func (c *conn) discardUnread(st *stream) {
 // read copies unread body bytes to p. c.mu is held.
 func (st *stream) read(p []byte) int {
 	n := copy(p, st.unread[st.unreadFrom:])
-	if st.unreadFrom += n; st.unreadFrom == len(st.unread) {
-		putBody(st.unread)
-		st.unread, st.unreadFrom = st.inline[:0], 0
-	}
+	st.unreadFrom += n
+	st.shrinkUnread()
 	st.conn.creditConn(int64(n))
 	st.conn.creditStream(st, int64(n))
 	return n
@@ -158,6 +156,23 @@ func (c *conn) awaitSend(st *stream, want int) (int, error) {
 			if n > 0 {
 				return int(n), nil
 			}
+		}
+		c.addBlocked(st)
+		c.kick()
+		st.writeDeadline.wait(st)
+	}
+}
+
+// awaitRoom waits until HEADERS can be queued: flow control does not hold them back, but a client that reads nothing does. c.mu is held.
+func (c *conn) awaitRoom(st *stream) error {
+	for {
+		switch {
+		case st.err != nil:
+			return st.err
+		case st.writeDeadline.expired():
+			return st.writeTimedOut()
+		case c.canQueue(smallWrite):
+			return nil
 		}
 		c.addBlocked(st)
 		c.kick()

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"net/http"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -125,6 +126,14 @@ func (b *headerBlock) pseudo(f hpack.HeaderField) {
 	b.seen |= bit
 	*value = f.Value
 	b.hasPseudo = true
+}
+
+// replacePseudo replaces the pseudo-header fields of a list over the limit: some of them may have been dropped. No handler sees them.
+func (b *headerBlock) replacePseudo() {
+	if b.method != http.MethodHead {
+		b.method = http.MethodGet
+	}
+	b.scheme, b.path = "http", "/"
 }
 
 // validName reports whether a field name is a token in lower case (section 8.2.1).

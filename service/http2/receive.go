@@ -39,9 +39,10 @@ func (c *conn) readFrames() error {
 
 // read reads more input. An incomplete header block starts the header timeout.
 func (c *conn) read() error {
-	if c.headerIncomplete() {
-		c.headerSince.CompareAndSwap(0, int64(c.srv.now()))
+	if c.headerIncomplete() && c.headerSince.CompareAndSwap(0, int64(c.srv.now())) {
+		c.mu.Lock()
 		c.arm(c.srv.headerTimeout)
+		c.mu.Unlock()
 	}
 	if c.received {
 		c.received = false

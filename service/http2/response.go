@@ -211,8 +211,8 @@ func (w *responseWriter) sendHeader(end bool) error {
 		return w.stream.err
 	}
 	st := w.stream
-	if st.err != nil {
-		return st.err
+	if err := st.conn.awaitRoom(st); err != nil {
+		return err
 	}
 	w.sentHeader, st.headerQueued = true, true
 	if values, ok := w.snapshot["Connection"]; ok {
@@ -295,16 +295,16 @@ func (st *stream) sendRest() error {
 		}
 	}
 	if !noBody {
-		if _, err := w.sendData(w.buf, !trailers); err != nil {
+		if _, err := w.sendData(w.buf, !trailers); err != nil || !trailers {
 			return err
 		}
 	}
-	switch {
-	case st.err != nil:
-		return st.err
-	case trailers:
+	if err := st.conn.awaitRoom(st); err != nil {
+		return err
+	}
+	if trailers {
 		st.conn.appendTrailers(w)
-	case noBody:
+	} else {
 		st.conn.out = appendFrameHeader(st.conn.output(), 0, frameData, flagEndStream, st.id)
 	}
 	return nil

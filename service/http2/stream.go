@@ -114,6 +114,9 @@ func (c *conn) openStream(id uint32, b *headerBlock, ignored bool) error {
 	}
 	st := &stream{conn: c, id: id, handler: c.handler}
 	st.ctx, st.cancel = context.WithCancel(c.ctx)
+	if b.tooLarge {
+		b.replacePseudo()
+	}
 	if reason := c.newRequest(st, b); reason != "" {
 		st.cancel()
 		return streamError{id, errProtocol, reason}
@@ -226,6 +229,10 @@ func (c *conn) closeStream(st *stream, err error, how closedHow) {
 		}
 	}
 	c.discardUnread(st)
+	if st.blocked {
+		st.blocked = false
+		c.blocked = slices.DeleteFunc(c.blocked, func(other *stream) bool { return other == st })
+	}
 	c.sendReserved -= st.reserved
 	st.reserved = 0
 	st.signal()

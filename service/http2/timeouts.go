@@ -5,16 +5,16 @@ import "time"
 // stallChecks is the number of times per stall timeout that a blocked write is interrupted.
 const stallChecks = 4
 
-// arm makes the timer of the connection run within d.
+// arm makes the timer of the connection run within d. c.mu is held.
 func (c *conn) arm(d time.Duration) {
 	if d <= 0 {
 		return
 	}
 	at := c.srv.now() + d
-	if before := monotonic(c.timerAt.Load()); before != 0 && before <= at {
+	if c.timerAt != 0 && c.timerAt <= at {
 		return
 	}
-	c.timerAt.Store(int64(at))
+	c.timerAt = at
 	c.timer.Reset(d)
 }
 
@@ -42,7 +42,7 @@ func (c *conn) onTimer() {
 	if c.ended {
 		return
 	}
-	c.timerAt.Store(0)
+	c.timerAt = 0
 	s := c.srv
 	k := check{now: s.now()}
 	if since := monotonic(c.headerSince.Load()); since != 0 && k.due(since, s.headerTimeout) {

@@ -107,7 +107,7 @@ func TestIdleTimeoutAndAge(t *testing.T) {
 				start := time.Now()
 				p := newPeer(t, dial())
 				p.preface()
-				if code, _ := p.goAwayWithin(t, 2*time.Minute); code != xhttp2.ErrCodeNo {
+				if code := p.goAwayWithin(t, 2*time.Minute); code != xhttp2.ErrCodeNo {
 					t.Errorf("GOAWAY code = %v, want NO_ERROR", code)
 				}
 				if d := time.Since(start); d < 54*time.Second || d > 70*time.Second {
@@ -119,7 +119,7 @@ func TestIdleTimeoutAndAge(t *testing.T) {
 }
 
 // goAwayWithin is goAway with a timeout.
-func (p *peer) goAwayWithin(t *testing.T, d time.Duration) (xhttp2.ErrCode, string) {
+func (p *peer) goAwayWithin(t *testing.T, d time.Duration) xhttp2.ErrCode {
 	t.Helper()
 	timer := time.AfterFunc(d, func() { _ = p.conn.Close() })
 	defer timer.Stop()
@@ -131,7 +131,7 @@ func (p *peer) goAwayWithin(t *testing.T, d time.Duration) (xhttp2.ErrCode, stri
 		}
 		if i == len(p.got) {
 			p.mu.Unlock()
-			return code, ""
+			return code
 		}
 		if f := p.got[i]; f.Type == xhttp2.FrameGoAway {
 			code = f.code
