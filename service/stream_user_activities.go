@@ -18,22 +18,32 @@ import (
 func (s *Service) StreamUserActivities(
 	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
 ) error {
-	opts, err := s.cursorOptions(ctx, req)
+	a, err := s.openActivities(ctx, req, stream)
 	if err != nil {
 		return err
 	}
+	defer a.close()
+	return s.stallError(a.run(ctx), a.sent)
+}
+
+// openActivities returns the stream of a request. The caller must close it.
+func (s *Service) openActivities(
+	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
+) (*activityStream, error) {
+	opts, err := s.cursorOptions(ctx, req)
+	if err != nil {
+		return nil, err
+	}
 	s.setPosition(ctx, s.feed.Head().Position)
 	cursor := s.feed.Cursor(opts)
-	defer cursor.Close()
-	if err := stream.Send(nil); err != nil { // send the header
-		return err
+	a := &activityStream{
+		req: req, stream: stream, cursor: cursor, flush: flusher(ctx), memory: budget.FromContext(ctx), sent: cursor.Position(), reported: -1,
 	}
-	a := activityStream{
-		req: req, stream: stream, flush: flusher(ctx), heartbeat: s.opts.Heartbeat,
-		memory: budget.FromContext(ctx), sent: cursor.Position(),
+	if req.GetProgress() {
+		a.beat = time.NewTicker(s.opts.Heartbeat)
+		a.ticks = a.beat.C
 	}
-	err = a.run(ctx, cursor)
-	return s.stallError(err, a.sent)
+	return a, nil
 }
 
 // cursorOptions determines the start point. It reads the user afterwards, so a deletion in
@@ -95,59 +105,77 @@ func (s *Service) before(ctx context.Context, t time.Time) (position int64, olde
 	return position, position < first, err
 }
 
+// activityStream sends the rows of a cursor. Its state is here and not in variables of run, so a stream that waits has a small
+// stack.
 type activityStream struct {
-	req       *userv1.StreamUserActivitiesRequest
-	stream    *connect.ServerStream[userv1.UserActivity]
-	flush     reqinfo.FlushControl
-	heartbeat time.Duration
-	sent      int64 // every row up to this position was sent
-	memory    *budget.Reservation
-	full      bool // memory for full pages is reserved
+	req      *userv1.StreamUserActivitiesRequest
+	stream   *connect.ServerStream[userv1.UserActivity]
+	cursor   *feed.Cursor
+	flush    reqinfo.FlushControl
+	beat     *time.Ticker     // of progress rows; nil: not requested
+	ticks    <-chan time.Time // of beat
+	sent     int64            // every row up to this position was sent
+	reported int64            // position of the last progress row; -1: none
+	memory   *budget.Reservation
+	full     bool // memory for full pages is reserved
 }
 
-func (a *activityStream) run(ctx context.Context, cursor *feed.Cursor) error {
-	var beat *time.Ticker
-	var ticks <-chan time.Time
-	if a.req.GetProgress() {
-		beat = time.NewTicker(a.heartbeat)
-		defer beat.Stop()
-		ticks = beat.C
+func (a *activityStream) close() {
+	if a.beat != nil {
+		a.beat.Stop()
+	}
+	a.cursor.Close()
+}
+
+func (a *activityStream) run(ctx context.Context) error {
+	if err := a.stream.Send(nil); err != nil { // send the header
+		return err
 	}
 	a.flush.Cork()
-	for reported := int64(-1); ; {
-		if err := cursor.Drained(); err != nil {
+	for {
+		if ended, err := a.catchUp(ctx); ended || err != nil {
 			return err
 		}
-		page, err := cursor.Read(ctx)
+		a.flush.Uncork()
+		err := a.cursor.Wait(ctx, a.ticks)
+		a.flush.Cork()
 		if err != nil {
 			return err
 		}
-		if err := a.send(ctx, cursor, page.Rows); err != nil {
-			return err
+	}
+}
+
+// catchUp sends the rows up to the head. It reports whether no rows follow.
+func (a *activityStream) catchUp(ctx context.Context) (ended bool, err error) {
+	for {
+		if err := a.cursor.Drained(); err != nil {
+			return false, err
 		}
-		a.sent = cursor.Position()
-		a.adjustPageSize(cursor, !page.AtHead)
+		page, err := a.cursor.Read(ctx)
+		if err != nil {
+			return false, err
+		}
+		if err := a.send(ctx, page.Rows); err != nil {
+			return false, err
+		}
+		a.sent = a.cursor.Position()
+		a.adjustPageSize(!page.AtHead)
 		if !page.AtHead {
 			continue
 		}
-		if beat != nil && (reported < 0 || len(page.Rows) == 0) {
-			if err := a.stream.Send(progressRow(cursor.Position())); err != nil {
-				return err
+		if a.beat != nil && (a.reported < 0 || len(page.Rows) == 0) {
+			if err := a.stream.Send(progressRow(a.sent)); err != nil {
+				return false, err
 			}
-			reported = cursor.Position()
+			a.reported = a.sent
 		}
-		if page.Ended || a.req.GetReplayOnly() {
-			return nil
-		}
-		if err := a.wait(ctx, cursor, ticks); err != nil {
-			return err
-		}
+		return page.Ended || a.req.GetReplayOnly(), nil
 	}
 }
 
 // adjustPageSize switches to full pages when the client has read a small one, more rows follow,
 // and memory is available. A stream that stalls at its start, or is idle, takes little memory.
-func (a *activityStream) adjustPageSize(cursor *feed.Cursor, more bool) {
+func (a *activityStream) adjustPageSize(more bool) {
 	if a.full == more {
 		return
 	}
@@ -157,14 +185,14 @@ func (a *activityStream) adjustPageSize(cursor *feed.Cursor, more bool) {
 		return
 	}
 	a.full = more
-	cursor.SetFullPages(more)
+	a.cursor.SetFullPages(more)
 }
 
 // send sends a page and prefetches the next one at its middle. A stalled stream holds one page.
-func (a *activityStream) send(ctx context.Context, cursor *feed.Cursor, rows []user.Activity) error {
+func (a *activityStream) send(ctx context.Context, rows []user.Activity) error {
 	for i := range rows {
 		if i == len(rows)/2 {
-			cursor.Prefetch(ctx)
+			a.cursor.Prefetch(ctx)
 		}
 		if err := a.stream.Send(activityToProto(&rows[i])); err != nil {
 			return err
@@ -172,12 +200,4 @@ func (a *activityStream) send(ctx context.Context, cursor *feed.Cursor, rows []u
 		a.sent = rows[i].Position
 	}
 	return nil
-}
-
-// wait flushes and waits for new rows.
-func (a *activityStream) wait(ctx context.Context, cursor *feed.Cursor, ticks <-chan time.Time) error {
-	a.flush.Uncork()
-	err := cursor.Wait(ctx, ticks)
-	a.flush.Cork()
-	return err
 }

@@ -37,15 +37,10 @@ func (s *State) Caller() Caller {
 
 func callerStateOf(ctx context.Context) *State { return reqinfo.From[*State](ctx) }
 
-// withState sets the state of the request, in place if its context has one.
-func withState(r *http.Request, caller Caller, authenticate func(*http.Request) (Caller, error)) *http.Request {
+// setCaller sets the caller in the State of the request.
+func setCaller(r *http.Request, caller Caller, authenticate func(*http.Request) (Caller, error)) {
 	s := callerStateOf(r.Context())
-	if s == nil {
-		s = new(State)
-		r = r.WithContext(reqinfo.With(r.Context(), s))
-	}
 	s.caller, s.request, s.authenticate = caller, r, authenticate
-	return r
 }
 
 // use reports whether the caller has the permission, and records that it was granted.

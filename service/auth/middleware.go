@@ -7,6 +7,7 @@ import (
 
 	"github.com/yourorg/userservice/service/httperror"
 	"github.com/yourorg/userservice/service/protocol"
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // MiddlewareOptions configure Middleware.
@@ -39,27 +40,39 @@ type MiddlewareOptions struct {
 // The decision is by path, and a path can have several spellings. That is safe: an unknown
 // path needs credentials, and an interceptor authorizes the procedure.
 func Middleware(opts MiddlewareOptions) func(http.Handler) http.Handler {
+	check := NewCheck(opts)
 	return func(next http.Handler) http.Handler {
-		if opts.Authenticate == nil {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				next.ServeHTTP(w, withState(r, FullAccess(), nil))
-			})
-		}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if opts.open(r.URL.Path) {
-				next.ServeHTTP(w, r)
-				return
+			if callerStateOf(r.Context()) == nil {
+				r = r.WithContext(reqinfo.With(r.Context(), new(State)))
 			}
-			caller, err := opts.Authenticate(r)
-			if err != nil {
-				opts.refuse(w, r, err)
-				return
-			}
-			r = withState(r, caller, opts.Authenticate)
-			if opts.OnAuthenticated == nil || opts.OnAuthenticated(w, r, caller) {
+			if check(w, r) {
 				next.ServeHTTP(w, r)
 			}
 		})
+	}
+}
+
+// NewCheck returns Middleware as a check, for requests whose context has a State. It reports whether the request goes on; otherwise
+// it has responded.
+func NewCheck(opts MiddlewareOptions) func(http.ResponseWriter, *http.Request) bool {
+	if opts.Authenticate == nil {
+		return func(_ http.ResponseWriter, r *http.Request) bool {
+			setCaller(r, FullAccess(), nil)
+			return true
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if opts.open(r.URL.Path) {
+			return true
+		}
+		caller, err := opts.Authenticate(r)
+		if err != nil {
+			opts.refuse(w, r, err)
+			return false
+		}
+		setCaller(r, caller, opts.Authenticate)
+		return opts.OnAuthenticated == nil || opts.OnAuthenticated(w, r, caller)
 	}
 }
 

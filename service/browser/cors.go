@@ -20,13 +20,14 @@ var allowedHeaders = append(cors.AllowedHeaders(), // never changed
 var exposedHeaders = append(cors.ExposedHeaders(), // never changed
 	"ETag", "Retry-After", "WWW-Authenticate", user.PositionHeader)
 
-// CrossOrigin implements CORS for the allowed origins and rejects cross-origin requests of others.
-// Without the rejection any web page could write to a service that only its visitor can reach.
-func CrossOrigin(allowed Origins, refuse Refusal, next http.Handler) http.Handler {
+// CrossOrigin returns a check that implements CORS for the allowed origins and rejects cross-origin requests of others. It reports
+// whether the request goes on; otherwise it has responded. Without the rejection any web page could write to a service that only
+// its visitor can reach.
+func CrossOrigin(allowed Origins, refuse Refusal) func(http.ResponseWriter, *http.Request) bool {
 	protection := http.NewCrossOriginProtection()
 	methods := strings.Join(append(cors.AllowedMethods(), "PATCH", "PUT", "DELETE"), ", ")
 	headers, exposed := strings.Join(allowedHeaders, ", "), strings.Join(exposedHeaders, ", ")
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) bool {
 		header, origin := w.Header(), r.Header.Get("Origin")
 		preflight := origin != "" && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
 		if len(allowed) > 0 {
@@ -37,21 +38,20 @@ func CrossOrigin(allowed Origins, refuse Refusal, next http.Handler) http.Handle
 			header.Set("Access-Control-Allow-Origin", origin)
 		case preflight, readsCrossOrigin(r), protection.Check(r) != nil:
 			refuse(w, r, newOriginNotAllowedError(origin))
-			return
+			return false
 		default:
-			next.ServeHTTP(w, r)
-			return
+			return true
 		}
 		if preflight {
 			header.Set("Access-Control-Allow-Methods", methods)
 			header.Set("Access-Control-Allow-Headers", joinHeaders(headers, r.Header.Get("Access-Control-Request-Headers")))
 			header.Set("Access-Control-Max-Age", "7200") // the maximum of Chromium
 			w.WriteHeader(http.StatusNoContent)
-			return
+			return false
 		}
 		header.Set("Access-Control-Expose-Headers", exposed)
-		next.ServeHTTP(w, r)
-	})
+		return true
+	}
 }
 
 func joinHeaders(headers, requested string) string {

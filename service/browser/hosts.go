@@ -12,22 +12,20 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// CheckHost protects a listener on a loopback address against DNS rebinding: it rejects requests
-// whose Host is neither localhost, a loopback address, nor allowed. An absent Host is accepted,
-// because browsers always send one. On other addresses every Host is accepted.
-func CheckHost(listener net.Listener, allowed []string, refuse Refusal, next http.Handler) http.Handler {
+// CheckHost returns a check that protects a listener on a loopback address against DNS rebinding: it rejects requests
+// whose Host is neither localhost, a loopback address, nor allowed, and reports whether the request goes on. An absent Host is
+// accepted, because browsers always send one. On other addresses every Host is accepted.
+func CheckHost(listener net.Listener, allowed []string, refuse Refusal) func(http.ResponseWriter, *http.Request) bool {
 	addr, ok := listener.Addr().(*net.TCPAddr)
-	if !ok || !addr.IP.IsLoopback() {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	loopback := ok && addr.IP.IsLoopback()
+	return func(w http.ResponseWriter, r *http.Request) bool {
 		host := hostName(r.Host)
-		if host == "" || isLoopbackHost(host) || slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold(a, host) }) {
-			next.ServeHTTP(w, r)
-			return
+		if !loopback || host == "" || isLoopbackHost(host) || slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold(a, host) }) {
+			return true
 		}
 		refuse(w, r, newHostNotAllowedError(host))
-	})
+		return false
+	}
 }
 
 func newHostNotAllowedError(host string) *user.Error {

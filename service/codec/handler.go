@@ -57,8 +57,8 @@ func (m *Messages) Gate(authorize func(ctx context.Context, procedure string) *c
 			}
 			return nil, err
 		}
-		if q.outgoing != nil && spec.StreamType&connect.StreamTypeServer == 0 {
-			q.outgoing.Buffer()
+		if q.outgoing != nil {
+			q.outgoing.Open(spec.StreamType&connect.StreamTypeServer == 0)
 		}
 		if q.incoming == nil {
 			return ctx, nil

@@ -7,7 +7,7 @@ import (
 	"github.com/yourorg/userservice/service/protocol"
 )
 
-// Outgoing is the response of a request. After Buffer it holds the response, a single message,
+// Outgoing is the response of a request. After Open(true) it holds the response, a single message,
 // until the handler has returned: a handler blocked in Write would hold the message, its buffers
 // and its compressor.
 type Outgoing struct {
@@ -35,8 +35,12 @@ func NewOutgoing(w http.ResponseWriter, r *http.Request) *Outgoing {
 // Unwrap is for http.ResponseController.
 func (o *Outgoing) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
-// Buffer starts buffering. It must be called before WriteHeader.
-func (o *Outgoing) Buffer() { o.buffered = true }
+// Open starts a buffered response, or a stream. It must be called before WriteHeader.
+func (o *Outgoing) Open(buffered bool) {
+	if o.buffered = buffered; !buffered {
+		o.savedHeader = nil // a stream holds no copy while it is open
+	}
+}
 
 // WriteHeader sends or stores the status.
 func (o *Outgoing) WriteHeader(status int) {

@@ -46,6 +46,7 @@ type Cursor struct {
 	wake       chan struct{}
 	more       bool          // more rows follow the last page
 	prefetched chan pageRead // the prefetched page; nil: none
+	stop       func() bool   // ends the signal of the context; nil: Wait was not called
 	deleted    bool          // the user is deleted as of the rows read
 
 	// readTo is the position up to which everything was read, or idle.
@@ -84,6 +85,9 @@ func (f *Feed) Cursor(opts CursorOptions) *Cursor {
 
 // Close unregisters the cursor.
 func (c *Cursor) Close() {
+	if c.stop != nil {
+		c.stop()
+	}
 	c.feed.mu.Lock()
 	defer c.feed.mu.Unlock()
 	remove(c.feed.cursors, c.opts.UserID, c)
@@ -157,22 +161,44 @@ func (c *Cursor) Prefetch(ctx context.Context) {
 }
 
 // Wait blocks until new rows may be available or the timer fires. The last Read must have reached the
-// head. Wait returns a SERVER_DRAINING error at shutdown, or the cause of ctx.
+// head. Wait returns a SERVER_DRAINING error at shutdown, or the cause of ctx, which must be the same for each call.
+//
+// Commits, the drain and the context signal one channel: the stack of a select is larger than that of most handlers, and a waiting
+// stream has few other frames.
 func (c *Cursor) Wait(ctx context.Context, timer <-chan time.Time) error {
+	if err := c.beforeWait(ctx); err != nil {
+		return err
+	}
+	if timer == nil {
+		<-c.wake
+	} else {
+		c.waitFor(timer)
+	}
+	return c.afterWait(ctx)
+}
+
+func (c *Cursor) beforeWait(ctx context.Context) error {
 	if err := c.Drained(); err != nil {
 		return err
 	}
+	if c.stop == nil {
+		c.stop = context.AfterFunc(ctx, c.signal)
+	}
 	c.readTo.Store(idle)
-	var err error
+	return nil
+}
+
+//go:noinline // for the stack of Wait
+func (c *Cursor) waitFor(timer <-chan time.Time) {
 	select {
 	case <-c.wake:
 	case <-timer:
-	case <-c.feed.draining:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
 	}
+}
+
+func (c *Cursor) afterWait(ctx context.Context) error {
 	c.skip()
-	return cmp.Or(c.Drained(), err)
+	return cmp.Or(c.Drained(), context.Cause(ctx))
 }
 
 // skip moves the cursor of a user past the rows of others that were committed during Wait. Otherwise the

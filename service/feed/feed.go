@@ -90,7 +90,16 @@ func (f *Feed) Lag() int64 {
 }
 
 // Drain notifies all streams of shutdown. It is idempotent.
-func (f *Feed) Drain() { f.drain.Do(func() { close(f.draining) }) }
+func (f *Feed) Drain() {
+	f.drain.Do(func() {
+		close(f.draining)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for key := range f.cursors {
+			f.signalAll(key)
+		}
+	})
+}
 
 // Draining returns a channel that is closed by Drain.
 func (f *Feed) Draining() <-chan struct{} { return f.draining }

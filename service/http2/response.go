@@ -32,7 +32,7 @@ type responseWriter struct {
 	ended       bool // the handler returned
 	head        bool // the request is HEAD
 	status      int
-	snapshot    http.Header // header as of WriteHeader
+	snapshot    http.Header // header as of WriteHeader, until it is queued
 	trailers    []string    // declared names
 	length      int64       // Content-Length; -1: unknown
 	written     int64
@@ -225,7 +225,7 @@ func (w *responseWriter) sendHeader(end bool) error {
 		w.first = w.buf
 	}
 	st.conn.appendResponse(w, end)
-	w.first = nil
+	w.first, w.snapshot = nil, nil
 	return nil
 }
 

@@ -46,12 +46,16 @@ func (a *Authorize) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 // WrapStreamingHandler authorizes streams.
 func (a *Authorize) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if err := a.policy.Authorize(ctx, conn.Spec().Procedure); err != nil {
+		if err := a.authorize(ctx, conn); err != nil {
 			return err
 		}
 		err := next(ctx, &authorizedConn{StreamingHandlerConn: conn, ctx: ctx, policy: a.policy})
 		return auth.RedactError(ctx, err)
 	}
+}
+
+func (a *Authorize) authorize(ctx context.Context, conn connect.StreamingHandlerConn) error {
+	return a.policy.Authorize(ctx, conn.Spec().Procedure)
 }
 
 // authorizedConn authorizes the request message of a server stream and redacts responses.

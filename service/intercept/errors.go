@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -60,7 +61,7 @@ func NewBodyTimeoutError() *connect.Error {
 	return connect.NewError(connect.CodeDeadlineExceeded, errors.New("request body timeout"))
 }
 
-// Errors is an interceptor that maps the errors of handlers to Connect errors.
+// Errors is an interceptor that maps the errors and panics of handlers, and of the interceptors inside of it, to Connect errors.
 type Errors struct {
 	serverOnly
 
@@ -75,28 +76,46 @@ func NewErrors(log *slog.Logger) *Errors { return &Errors{log: log} }
 // other services.
 func (e *Errors) KeepConnectErrors() *Errors { return &Errors{log: e.log, passConnectErrors: true} }
 
-// WrapUnary maps the errors of unary calls.
+// WrapUnary maps the errors and panics of unary calls.
 func (e *Errors) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		res, err := next(ctx, req)
-		if err != nil {
-			return nil, e.convert(ctx, req.Spec(), err)
-		}
-		return res, nil
+	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
+		defer func() {
+			if err = recovered(recover(), err); err != nil {
+				res, err = nil, e.convert(ctx, req.Spec().Procedure, err)
+			}
+		}()
+		return next(ctx, req)
 	}
 }
 
-// WrapStreamingHandler maps the errors of streams.
+// WrapStreamingHandler maps the errors and panics of streams.
 func (e *Errors) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if err := next(ctx, sendErrorConn{conn}); err != nil {
-			return e.convert(ctx, conn.Spec(), err)
-		}
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
+		defer func() { err = e.ended(ctx, conn, recovered(recover(), err)) }()
+		return next(ctx, sendErrorConn{conn})
+	}
+}
+
+// recovered returns the error of a call: its panic as an error, or err.
+func recovered(value any, err error) error {
+	switch value {
+	case nil:
+		return err
+	case http.ErrAbortHandler: // aborts the response on purpose
+		panic(value)
+	}
+	return panics.New(value)
+}
+
+// ended returns the error of a stream that is sent to the client.
+func (e *Errors) ended(ctx context.Context, conn connect.StreamingHandlerConn, err error) error {
+	if err == nil {
 		return nil
 	}
+	return e.convert(ctx, conn.Spec().Procedure, err)
 }
 
-func (e *Errors) convert(ctx context.Context, spec connect.Spec, err error) error {
+func (e *Errors) convert(ctx context.Context, procedure string, err error) error {
 	if connectErr := (*connect.Error)(nil); e.passConnectErrors && errors.As(err, &connectErr) {
 		return connectErr
 	}
@@ -110,7 +129,7 @@ func (e *Errors) convert(ctx context.Context, spec connect.Spec, err error) erro
 		return converted
 	}
 	attrs := []slog.Attr{
-		slog.String("procedure", spec.Procedure), slog.Any("error", err),
+		slog.String("procedure", procedure), slog.Any("error", err),
 	}
 	if stack := panics.Stack(err); stack != "" {
 		attrs = append(attrs, slog.String("stack", stack))

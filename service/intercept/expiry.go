@@ -34,29 +34,52 @@ func (Expiry) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next 
 // WrapStreamingHandler ends streams with their credentials.
 func (Expiry) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		expires := auth.FromContext(ctx).StreamEnd(time.Now())
-		if expires.IsZero() {
-			return next(ctx, conn)
+		if expires := streamEnd(ctx); !expires.IsZero() {
+			return untilExpiry(ctx, conn, expires, next)
 		}
-		expiring, cancel := context.WithDeadlineCause(ctx, expires, &endedError{auth.NewExpiredError()})
-		defer cancel()
-		if err := endError(expiring); err != nil {
-			return err
-		}
-		bounded, end := context.WithCancelCause(expiring)
-		defer end(nil)
-		defer reauthenticate(bounded, end)()
-		stopAbort := context.AfterFunc(bounded, func() { abortStream(bounded, conn.Spec()) })
-		err := next(bounded, &expiringConn{StreamingHandlerConn: conn, ctx: bounded, expires: expires})
-		ended := endError(bounded)
-		if stopAbort() && ended != nil {
-			abortStream(bounded, conn.Spec()) // the handler returned first
-		}
-		if err != nil && ended != nil {
-			return ended
-		}
+		return next(ctx, conn)
+	}
+}
+
+// streamEnd returns the time at which a stream of the caller must end; zero: none.
+func streamEnd(ctx context.Context) time.Time { return auth.FromContext(ctx).StreamEnd(time.Now()) }
+
+// untilExpiry calls next for a stream that ends at a time.
+func untilExpiry(ctx context.Context, conn connect.StreamingHandlerConn, expires time.Time, next connect.StreamingHandlerFunc) error {
+	c, err := newExpiringConn(ctx, conn, expires)
+	if err != nil {
 		return err
 	}
+	defer c.end()
+	return c.result(next(c.ctx, c))
+}
+
+// newExpiringConn returns the conn of a stream that ends at a time. Its context ends with it.
+func newExpiringConn(ctx context.Context, conn connect.StreamingHandlerConn, expires time.Time) (*expiringConn, error) {
+	expiring, cancel := context.WithDeadlineCause(ctx, expires, &endedError{auth.NewExpiredError()})
+	if err := endError(expiring); err != nil {
+		cancel()
+		return nil, err
+	}
+	bounded, end := context.WithCancelCause(expiring)
+	stop := reauthenticate(bounded, end)
+	return &expiringConn{
+		StreamingHandlerConn: conn, ctx: bounded, expires: expires,
+		stopAbort: context.AfterFunc(bounded, func() { abortStream(bounded, conn.Spec()) }),
+		end:       func() { stop(); cancel() },
+	}, nil
+}
+
+// result returns the result of the stream for that of the handler.
+func (c *expiringConn) result(err error) error {
+	ended := endError(c.ctx)
+	if c.stopAbort() && ended != nil {
+		abortStream(c.ctx, c.Spec()) // the handler returned first
+	}
+	if err != nil && ended != nil {
+		return ended
+	}
+	return err
 }
 
 // reauthenticate re-authenticates the caller periodically until stop is called. It uses a timer
@@ -125,8 +148,10 @@ func abortStream(ctx context.Context, spec connect.Spec) {
 type expiringConn struct {
 	connect.StreamingHandlerConn
 
-	ctx     context.Context //nolint:containedctx // Send has no context parameter
-	expires time.Time
+	ctx       context.Context //nolint:containedctx // Send has no context parameter
+	expires   time.Time
+	stopAbort func() bool
+	end       func() // releases the context and the timer
 }
 
 // err returns the error with which the stream ended, nil if it is open. It also compares the

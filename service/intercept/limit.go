@@ -23,8 +23,8 @@ type StreamLimits struct {
 
 	opts StreamLimitOptions
 
-	mu   sync.Mutex
-	open map[string]int // open streams by caller key
+	mu      sync.Mutex
+	callers map[string]int // open streams by caller key
 }
 
 // StreamLimitOptions configure StreamLimits.
@@ -39,7 +39,7 @@ type StreamLimitOptions struct {
 // NewStreamLimits returns an interceptor with the limits. It belongs inside authorization, so
 // that unauthorized callers do not use up streams.
 func NewStreamLimits(opts StreamLimitOptions) *StreamLimits {
-	return &StreamLimits{opts: opts, open: make(map[string]int)}
+	return &StreamLimits{opts: opts, callers: make(map[string]int)}
 }
 
 // WrapUnary returns next unchanged.
@@ -48,41 +48,56 @@ func (l *StreamLimits) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { ret
 // WrapStreamingHandler applies the limits.
 func (l *StreamLimits) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if l.opts.PerCaller > 0 {
-			caller := user.CallerFromContext(ctx)
-			if !l.enter(caller) {
-				return newTooManyStreamsError(l.opts.PerCaller)
-			}
-			defer l.leave(caller)
+		if err := l.enter(ctx); err != nil {
+			return err
 		}
-		if budget.FromContext(ctx).Grow(budget.Stream, streamBytes) != nil {
-			return user.NewOverloadedError()
-		}
-		if l.opts.Bytes > 0 && conn.Spec().StreamType == connect.StreamTypeClient {
-			conn = &sizedConn{StreamingHandlerConn: conn, limit: l.opts.Bytes}
+		defer l.leave(ctx)
+		conn, err := l.open(ctx, conn)
+		if err != nil {
+			return err
 		}
 		return next(ctx, conn)
 	}
 }
 
+// open reserves the memory of a stream, and returns its conn with the limit of its size.
+func (l *StreamLimits) open(ctx context.Context, conn connect.StreamingHandlerConn) (connect.StreamingHandlerConn, error) {
+	if budget.FromContext(ctx).Grow(budget.Stream, streamBytes) != nil {
+		return nil, user.NewOverloadedError()
+	}
+	if l.opts.Bytes > 0 && conn.Spec().StreamType == connect.StreamTypeClient {
+		conn = &sizedConn{StreamingHandlerConn: conn, limit: l.opts.Bytes}
+	}
+	return conn, nil
+}
+
 // streamBytes is the memory of a stream beyond that of its request.
 const streamBytes = 12 << 10
 
-func (l *StreamLimits) enter(caller string) bool {
+func (l *StreamLimits) enter(ctx context.Context) error {
+	if l.opts.PerCaller == 0 {
+		return nil
+	}
+	caller := user.CallerFromContext(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[caller] >= l.opts.PerCaller {
-		return false
+	if l.callers[caller] >= l.opts.PerCaller {
+		return newTooManyStreamsError(l.opts.PerCaller)
 	}
-	l.open[caller]++
-	return true
+	l.callers[caller]++
+	return nil
 }
 
-func (l *StreamLimits) leave(caller string) {
+//go:noinline // for the stack of a waiting stream
+func (l *StreamLimits) leave(ctx context.Context) {
+	if l.opts.PerCaller == 0 {
+		return
+	}
+	caller := user.CallerFromContext(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[caller]--; l.open[caller] == 0 {
-		delete(l.open, caller)
+	if l.callers[caller]--; l.callers[caller] == 0 {
+		delete(l.callers, caller)
 	}
 }
 

@@ -94,17 +94,19 @@ type observed struct {
 	start   time.Time
 	metrics *methodMetrics // nil: not counted
 	code    connect.Code   // UNKNOWN if the handler panics
+	conn    countedConn    // of a stream
 }
 
 // WrapUnary records unary calls.
 func (o *Observer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		c := o.begin(ctx, req.Spec(), req.Peer())
+		var c observed
+		o.begin(ctx, &c, req.Spec(), req.Peer())
 		if c.metrics != nil {
 			c.metrics.received.Inc() // decoded before the interceptors run
 		}
 		// Deferred, so that a panic is counted too.
-		defer func() { c.metrics.end(ctx, c.code, time.Since(c.start)) }()
+		defer c.end(ctx)
 		res, err := next(ctx, req)
 		if err == nil && c.metrics != nil {
 			c.metrics.sent.Inc()
@@ -117,24 +119,45 @@ func (o *Observer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 // WrapStreamingHandler records streams when they end, and counts their messages.
 func (o *Observer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		c := o.begin(ctx, conn.Spec(), conn.Peer())
-		defer func() { c.metrics.end(ctx, c.code, time.Since(c.start)) }()
-		header := conn.RequestHeader()
-		if c.metrics != nil {
-			conn = &countedConn{StreamingHandlerConn: conn, rpc: c.metrics}
-		}
-		err := next(ctx, conn)
-		o.end(ctx, &c, nil, header, err)
+		c := o.beginStream(ctx, conn)
+		defer c.end(ctx)
+		err := next(ctx, c.stream())
+		o.endStream(ctx, c, err)
 		return err
 	}
 }
 
-func (o *Observer) begin(ctx context.Context, spec connect.Spec, peer connect.Peer) observed {
-	markLogged(ctx)
-	c := observed{spec: spec, peer: peer, start: time.Now(), code: connect.CodeUnknown, metrics: o.methods[spec.Procedure]}
-	c.metrics.start()
+// beginStream returns a stream in progress, on the heap: a waiting stream should have a small stack.
+func (o *Observer) beginStream(ctx context.Context, conn connect.StreamingHandlerConn) *observed {
+	c := new(observed)
+	o.begin(ctx, c, conn.Spec(), conn.Peer())
+	c.conn = countedConn{StreamingHandlerConn: conn, rpc: c.metrics}
 	return c
 }
+
+func (o *Observer) begin(ctx context.Context, c *observed, spec connect.Spec, peer connect.Peer) {
+	markLogged(ctx)
+	c.spec, c.peer, c.start, c.code, c.metrics = spec, peer, time.Now(), connect.CodeUnknown, o.methods[spec.Procedure]
+	c.metrics.start()
+}
+
+// stream returns the conn that counts the messages, if they are counted.
+func (c *observed) stream() connect.StreamingHandlerConn {
+	if c.metrics == nil {
+		return c.conn.StreamingHandlerConn
+	}
+	return &c.conn
+}
+
+//go:noinline // for the stack of a waiting stream
+func (o *Observer) endStream(ctx context.Context, c *observed, err error) {
+	o.end(ctx, c, nil, c.conn.RequestHeader(), err)
+}
+
+// end records the end of the call in its metrics.
+//
+//go:noinline // for the stack of a waiting stream
+func (c *observed) end(ctx context.Context) { c.metrics.end(ctx, c.code, time.Since(c.start)) }
 
 // end records the result of the call. message is the request of a unary call.
 func (o *Observer) end(ctx context.Context, c *observed, message any, header http.Header, err error) {

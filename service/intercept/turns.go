@@ -37,14 +37,19 @@ func (Turns) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
 // WrapStreamingHandler makes Receive wait outside of connect.
 func (t Turns) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		slot := fair.FromContext(ctx)
-		slot.Release()
-		turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, in: reqinfo.From[Messages](ctx), out: reqinfo.From[Response](ctx)}
-		if t.ReserveBidi && turns.in != nil && conn.Spec().StreamType == connect.StreamTypeBidi {
-			turns.memory = budget.FromContext(ctx)
-		}
-		return next(fair.NewContext(ctx, nil), turns)
+		return next(fair.NewContext(ctx, nil), t.newStream(ctx, conn))
 	}
+}
+
+// newStream releases the slot of the request and returns the conn that acquires it for turns.
+func (t Turns) newStream(ctx context.Context, conn connect.StreamingHandlerConn) *streamTurns {
+	slot := fair.FromContext(ctx)
+	slot.Release()
+	turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, in: reqinfo.From[Messages](ctx), out: reqinfo.From[Response](ctx)}
+	if t.ReserveBidi && turns.in != nil && conn.Spec().StreamType == connect.StreamTypeBidi {
+		turns.memory = budget.FromContext(ctx)
+	}
+	return turns
 }
 
 // turnBytes is the number of bytes that a stream receives or sends per turn.

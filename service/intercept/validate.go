@@ -42,10 +42,7 @@ func (v *Validate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 // WrapStreamingHandler validates the request of a server stream.
 func (v *Validate) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if conn.Spec().StreamType == connect.StreamTypeServer {
-			conn = &validatedConn{StreamingHandlerConn: conn, validator: v.validator}
-		}
-		return next(ctx, conn)
+		return next(ctx, &validatedConn{StreamingHandlerConn: conn, validator: v.validator})
 	}
 }
 
@@ -55,12 +52,12 @@ type validatedConn struct {
 	validator Validator
 }
 
-// Receive receives and validates a message.
+// Receive receives a message, and validates the one of a server stream.
 func (c *validatedConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err
 	}
-	if message, ok := message.(proto.Message); ok {
+	if message, ok := message.(proto.Message); ok && c.Spec().StreamType == connect.StreamTypeServer {
 		return onNewGoroutine(func() error { return c.validator.Validate(message) })
 	}
 	return nil

@@ -110,21 +110,10 @@ func (l *Limits) MaxMessageBytes(procedure string) int64 {
 	return limit
 }
 
-// LimitRate enforces the request rate of callers. It belongs inside the authentication. Health checks are
-// exempt, because load balancers treat a rejection as a failure.
-func (l *Limits) LimitRate(next http.Handler) http.Handler {
-	if l.rate == nil {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, protocol.HealthPath) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		if !l.RejectExcess(w, r) {
-			next.ServeHTTP(w, r)
-		}
-	})
+// LimitRate enforces the request rate of the caller, and reports whether the request goes on. It belongs after the
+// authentication. Health checks are exempt, because load balancers treat a rejection as a failure.
+func (l *Limits) LimitRate(w http.ResponseWriter, r *http.Request) bool {
+	return l.rate == nil || strings.HasPrefix(r.URL.Path, protocol.HealthPath) || !l.RejectExcess(w, r)
 }
 
 // RejectExcess rejects a request beyond the rate of its caller, and reports whether it did. Requests

@@ -68,19 +68,14 @@ func isHealthCheck(r *http.Request) bool {
 	return strings.HasPrefix(r.URL.Path, protocol.HealthPath) && r.URL.Path != protocol.HealthWatchPath
 }
 
-// Admit rejects requests for which the memory budget is exhausted. It must run before anything that
-// reads the body.
-func (l *Limits) Admit(next http.Handler) http.Handler {
-	if l.memory == nil {
-		return next
+// Admit rejects a request for which the memory budget is exhausted, and reports whether the request goes on. It must run before
+// anything that reads the body.
+func (l *Limits) Admit(w http.ResponseWriter, r *http.Request) bool {
+	if x := reqinfo.From[*transport.Exchange](r.Context()); x != nil && x.Overloaded() {
+		l.Refuse(w, r, user.NewOverloadedError())
+		return false
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if x := reqinfo.From[*transport.Exchange](r.Context()); x != nil && x.Overloaded() {
-			l.Refuse(w, r, user.NewOverloadedError())
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+	return true
 }
 
 // Authenticated moves the reservation of the request to the account of its caller, or rejects the

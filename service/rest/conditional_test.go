@@ -24,7 +24,9 @@ func connectGetURL(message string) string { return connectGet + url.QueryEscape(
 func both(t *testing.T, f *fake) http.Handler {
 	t.Helper()
 	mux := http.NewServeMux()
-	mux.Handle("/user.v1.UserService/", rest.ConditionalGet(connectHandler(f)))
+	mux.Handle("/user.v1.UserService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		connectHandler(f).ServeHTTP(rest.ConditionalGet(w, r), r)
+	}))
 	mux.Handle("/", newHandler(t, f))
 	return mux
 }

@@ -19,7 +19,10 @@ import (
 
 	"github.com/yourorg/userservice/service/reqinfo"
 
+	"connectrpc.com/connect"
+
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/user"
@@ -246,6 +249,16 @@ func TestContextAndHeadersOfTheCall(t *testing.T) {
 	}
 }
 
+// panicking is an interceptor that panics after a stream.
+type panicking struct{ rest.Interceptor }
+
+func (panicking) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		_ = next(ctx, conn)
+		panic("secret")
+	}
+}
+
 // A panic outside of the interceptors is logged, and the client gets an internal error.
 func TestPanickingHandler(t *testing.T) {
 	for _, rows := range []int{0, 1} {
@@ -256,9 +269,12 @@ func TestPanickingHandler(t *testing.T) {
 					return err
 				}
 			}
-			panic("secret")
+			return nil
 		}}
-		h := newHandler(t, f, func(o *rest.Options) { o.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+		_, panics := userv1connect.NewUserServiceHandler(f, connect.WithInterceptors(rest.Interceptor{}, panicking{}))
+		h := newHandler(t, f, func(o *rest.Options) {
+			o.Handler, o.Logger = panics, slog.New(slog.NewTextHandler(&logged, nil))
+		})
 		w := serve(t, h, sse(activitiesPath))
 		contains(t, logged.String(), "secret")
 		if strings.Contains(w.Body.String(), "secret") {

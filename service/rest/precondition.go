@@ -63,17 +63,14 @@ func parseTags(lines []string) (tags []entityTag, star, ok bool) {
 	return tags, false, len(tags) > 0
 }
 
-// ConditionalGet returns middleware that sets a representation-specific ETag on responses to GET
-// and HEAD that have EtagHeader, and responds 304 if If-None-Match matches. Nothing is buffered.
+// ConditionalGet returns a writer that sets a representation-specific ETag on responses to GET
+// and HEAD that have EtagHeader, and responds 304 if If-None-Match matches. Nothing is buffered. For other methods it returns w.
 // The REST routes include it; Connect GET needs it too.
-func ConditionalGet(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			next.ServeHTTP(w, r)
-			return
-		}
-		next.ServeHTTP(&conditionalWriter{ResponseWriter: w, request: r, rawQuery: r.URL.RawQuery}, r)
-	})
+func ConditionalGet(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return w
+	}
+	return &conditionalWriter{ResponseWriter: w, request: r, rawQuery: r.URL.RawQuery}
 }
 
 type conditionalWriter struct {

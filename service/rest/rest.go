@@ -157,9 +157,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !h.authorized(w, r, route) {
 		return
 	}
-	ConditionalGet(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.serveUnary(w, r, route, variables)
-	})).ServeHTTP(w, r)
+	h.serveUnary(ConditionalGet(w, r), r, route, variables)
 }
 
 // authorized reports whether the caller may call the RPC. If not, it has written a response.

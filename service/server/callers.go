@@ -96,7 +96,7 @@ func loadTokens(ctx context.Context, cfg *Config, log *slog.Logger, registry pro
 }
 
 // middleware authenticates requests before their body is read.
-func (c *callers) middleware(onRefused func(*http.Request, *auth.RefusedError), limits *limits.Limits) func(http.Handler) http.Handler {
+func (c *callers) authenticate(onRefused func(*http.Request, *auth.RefusedError), limits *limits.Limits) check {
 	opts := auth.MiddlewareOptions{
 		Policy: c.policy, OpenPaths: []string{"/"}, OnRefused: onRefused, LimitRefusals: limits.RejectExcess, OnAuthenticated: limits.Authenticated,
 	}
@@ -106,7 +106,7 @@ func (c *callers) middleware(onRefused func(*http.Request, *auth.RefusedError), 
 	if c.authenticator != nil {
 		opts.Authenticate = c.authenticator.Authenticate
 	}
-	return auth.Middleware(opts)
+	return auth.NewCheck(opts)
 }
 
 // err returns why some callers cannot be authenticated at present, or nil.

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"connectrpc.com/connect"
@@ -13,7 +12,6 @@ import (
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/limits"
-	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/rest"
 	"github.com/yourorg/userservice/service/transport"
 	"github.com/yourorg/userservice/service/user"
@@ -38,21 +36,17 @@ type links struct {
 	maxCallDuration time.Duration
 }
 
-// interceptors are the interceptors of a call, outermost first. A panic of an inner one or of the handler
-// becomes an error for the outer ones, which must not panic.
-type interceptors struct{ outer, inner []connect.Interceptor }
-
-// chain returns the interceptors of every call of the service. The order matters:
-func chain(l links) (c interceptors) {
+// chain returns the interceptors of every call of the service, outermost first. The order matters:
+func chain(l links) []connect.Interceptor {
 	// REST passes its messages to the interceptors and handlers without encoding them.
-	c.outer = []connect.Interceptor{rest.Interceptor{}}
+	outer := []connect.Interceptor{rest.Interceptor{}}
 	// Spans come next, so that metrics and log lines have the trace id.
-	c.outer = append(append(c.outer, l.traces...),
+	return append(append(outer, l.traces...),
 		// Metrics and the log line have the code, the reason and the duration that the client observes.
 		l.calls,
-		// Inner interceptors and handlers return domain errors, which are converted to statuses here.
-		l.errors)
-	c.inner = []connect.Interceptor{
+		// Inner interceptors and handlers return domain errors, or panic. Both are converted to statuses here. The outer
+		// interceptors must not panic.
+		l.errors,
 		// Authorization precedes everything that waits or that reveals positions and rules.
 		intercept.NewAuthorize(l.policy),
 		// A stream ends when the credentials of its caller expire.
@@ -70,31 +64,28 @@ func chain(l links) (c interceptors) {
 		intercept.NewValidate(l.validator),
 		// Innermost: all interceptors that inspect the messages of a stream are outside.
 		intercept.Turns{},
-	}
-	return c
+	)
 }
 
 // plainChain returns the interceptors of health and reflection. Their successful calls are frequent
 // and are not logged.
-func plainChain(l links) interceptors {
-	return interceptors{
-		outer: []connect.Interceptor{intercept.NewPlainObserver(l.log), l.errors},
-		inner: []connect.Interceptor{
-			intercept.Drained{Feed: l.feed},
-			intercept.NewAuthorize(l.policy),
-			intercept.Expiry{},
-			l.limits.Watches(),
-			intercept.Turns{ReserveBidi: true},
-		},
+func plainChain(l links) []connect.Interceptor {
+	return []connect.Interceptor{
+		intercept.NewPlainObserver(l.log), l.errors,
+		intercept.Drained{Feed: l.feed},
+		intercept.NewAuthorize(l.policy),
+		intercept.Expiry{},
+		l.limits.Watches(),
+		intercept.Turns{ReserveBidi: true},
 	}
 }
 
 // handlerOptions are the options of every RPC handler.
-func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, c interceptors) connect.HandlerOption {
+func (s *Server) handlerOptions(l links, tooLarge func(limit int64) error, chain []connect.Interceptor) connect.HandlerOption {
 	limit := int64(s.cfg.MaxMessageBytes)
 	return connect.WithHandlerOptions(
 		connect.WithRequestGate(l.messages.Gate(l.authorize, s.limits.MaxMessageBytes)),
-		connect.WithInterceptors(c.outer...), connect.WithRecover(newPanicError), connect.WithInterceptors(c.inner...),
+		connect.WithInterceptors(chain...),
 		l.messages.Codecs(),
 		l.compressors.Gzip(limit, tooLarge),
 		// codec.Incoming enforces the limit with the errors of this service. This is a
@@ -115,10 +106,6 @@ func (l *links) authorize(ctx context.Context, procedure string) *connect.Error 
 	}
 	converted, _ := intercept.ToConnect(err)
 	return converted
-}
-
-func newPanicError(_ context.Context, _ connect.Spec, _ http.Header, value any) error {
-	return panics.New(value)
 }
 
 func newBodyTimeoutError() error { return intercept.NewBodyTimeoutError() }

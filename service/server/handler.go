@@ -13,12 +13,12 @@ import (
 	"github.com/yourorg/userservice/service/validate"
 )
 
-// handler returns the handler of the public listener without the guard. store is the store used by
+// handler returns the handler of the public listener without the guard, and the checks before it. store is the store used by
 // calls.
-func (s *Server) handler(store user.Store) (http.Handler, error) {
+func (s *Server) handler(store user.Store) (http.Handler, []check, error) {
 	validator, err := validate.New(s.protoFiles()...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	limit := int64(s.cfg.MaxMessageBytes)
 	rpcs, err := service.New(store, s.feed, service.Options{
@@ -29,11 +29,11 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 		Validator:       validator,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	observers, err := s.newObservers()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	l := links{
 		observers: observers, errors: intercept.NewErrors(s.log), log: s.log, store: store, feed: s.feed, validator: validator,
@@ -47,15 +47,16 @@ func (s *Server) handler(store user.Store) (http.Handler, error) {
 	}
 	resources, err := s.resources(rpc, l)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	authenticated := s.callers.middleware(recordAuthFailure(s.metrics), s.limits)
 	allowed, err := browser.ParseOrigins(s.cfg.CORSOrigin)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return browser.CrossOrigin(allowed, s.refuse, s.limits.Admit(authenticated(s.limits.LimitRate(
-		l.messages.Handler(routes(rpc, resources, s.callers, s.services)))))), nil
+	return l.messages.Handler(routes(rpc, resources, s.callers, s.services)), []check{
+		browser.CrossOrigin(allowed, s.refuse), s.limits.Admit,
+		s.callers.authenticate(recordAuthFailure(s.metrics), s.limits), s.limits.LimitRate,
+	}, nil
 }
 
 // newGuard returns the guard of the public listener.
@@ -78,6 +79,7 @@ func (s *Server) newGuard() *transport.Guard {
 			}
 			return newContext(r, x)
 		},
+		Recovered:  recovered(s.log),
 		Done:       func(r *http.Request, x *transport.Exchange) { s.observer.RequestDone(r, x) },
 		Memory:     s.limits.Memory(),
 		Scheduler:  s.limits.Scheduler(),

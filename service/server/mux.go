@@ -65,13 +65,13 @@ func routes(rpc, resources http.Handler, c *callers, additional []Service) http.
 		mux.Handle(rest.OpenAPIPath, notRPC(resources))
 	}
 	// REST resources implement conditional requests themselves.
-	calls, called := rest.ConditionalGet(checkRPC(rpc)), procedures(additional)
+	check, called := checkRPC(), procedures(additional)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := called[r.URL.Path]; ok {
-			calls.ServeHTTP(w, r)
-			return
+		if _, ok := called[r.URL.Path]; !ok {
+			mux.ServeHTTP(w, r)
+		} else if check(w, r) {
+			rpc.ServeHTTP(rest.ConditionalGet(w, r), r)
 		}
-		mux.ServeHTTP(w, r)
 	})
 }
 

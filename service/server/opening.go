@@ -51,7 +51,8 @@ func (o *Opening) serve(ctx context.Context) {
 		return
 	}
 	ready := func() (bool, string) { return false, *o.reason.Load() }
-	o.server = admin.NewServer(browser.CheckHost(o.listener, o.cfg.AllowHost, browser.RefuseText, admin.Routes(ready, o.metrics.Handler(o.log))), o.log)
+	o.server = admin.NewServer(checked(admin.Routes(ready, o.metrics.Handler(o.log)),
+		browser.CheckHost(o.listener, o.cfg.AllowHost, browser.RefuseText)), o.log)
 	go func() {
 		defer close(o.ended)
 		err := o.server.Serve(netutil.LimitListener(openListener{o.listener, interrupt}, admin.MaxConnections))

@@ -12,30 +12,20 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// recoverPanics responds with INTERNAL to a panic outside of connect.WithRecover: in middleware, REST
-// conversion or an interceptor. It belongs just inside the guard.
-func recoverPanics(log *slog.Logger, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() { //nolint:contextcheck // the context of the request
-			value := recover()
-			if value == nil {
-				return
-			}
-			if value == http.ErrAbortHandler { //nolint:errorlint // net/http compares the value, too
-				panic(value)
-			}
-			incident := panics.Log(r.Context(), log, "panic in request handler", panics.New(value), slog.String("path", r.URL.Path))
-			x, ok := w.(*transport.Exchange)
-			if ok {
-				x.MarkPanicked()
-			}
-			if !ok || x.Started() {
-				panic(http.ErrAbortHandler) // aborts the partial response
-			}
-			writeInternalError(w, r, incident)
-		}()
-		next.ServeHTTP(w, r)
-	})
+// recovered returns the hook of the guard that responds with INTERNAL to a panic outside of intercept.Errors: in a check,
+// REST conversion or an interceptor.
+func recovered(log *slog.Logger) func(*http.Request, *transport.Exchange, any) {
+	return func(r *http.Request, x *transport.Exchange, value any) {
+		if value == http.ErrAbortHandler { //nolint:errorlint // net/http compares the value, too
+			panic(value)
+		}
+		incident := panics.Log(r.Context(), log, "panic in request handler", panics.New(value), slog.String("path", r.URL.Path))
+		x.MarkPanicked()
+		if x.Started() {
+			panic(http.ErrAbortHandler) // aborts the partial response
+		}
+		writeInternalError(x, r, incident)
+	}
 }
 
 // writeInternalError responds in the protocol of the request, without the headers that describe the failed

@@ -43,7 +43,7 @@ func TestPanicInMiddleware(t *testing.T) {
 			guard := transport.NewGuard(transport.GuardOptions{
 				StallTimeout: time.Minute, BodyTimeout: time.Minute, MaxMessageBytes: func(*http.Request) int64 { return 1 << 20 },
 				IsStream: func(*http.Request) bool { return false }, Context: requestContext(telemetry.DisabledTracing()),
-				Logger: slog.New(slog.DiscardHandler),
+				Recovered: recovered(slog.New(slog.NewTextHandler(&log, nil))), Logger: slog.New(slog.DiscardHandler),
 			})
 			t.Cleanup(guard.Close)
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, c.path, strings.NewReader("{}"))
@@ -55,7 +55,7 @@ func TestPanicInMiddleware(t *testing.T) {
 						t.Errorf("panic value = %v", err)
 					}
 				}()
-				guard.Wrap(recoverPanics(slog.New(slog.NewTextHandler(&log, nil)), c.panics)).ServeHTTP(w, r)
+				guard.Wrap(c.panics).ServeHTTP(w, r)
 			}()
 			if w.Code != c.status || w.Header().Get("Content-Encoding") != "" {
 				t.Errorf("got %d %v", w.Code, w.Header())

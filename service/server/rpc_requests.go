@@ -29,21 +29,21 @@ var (
 
 // checkRPC rejects invalid requests for which the error of package connect would have no reason, a wrong
 // code, or an unbounded length.
-func checkRPC(next http.Handler) http.Handler {
+func checkRPC() check {
 	bidi := bidiProcedures()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) bool {
 		if r.ProtoMajor < 2 && bidi[r.URL.Path] {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			w.WriteHeader(http.StatusHTTPVersionNotSupported)
 			_, _ = io.WriteString(w, "bidirectional streams require HTTP/2, the request used HTTP/1\n")
-			return
+			return false
 		}
 		if message := invalidControl(r); message != "" {
 			httperror.Write(w, r, connect.NewError(connect.CodeInvalidArgument, errors.New(message)))
-			return
+			return false
 		}
-		next.ServeHTTP(w, r)
-	})
+		return true
+	}
 }
 
 // invalidControl returns an error message for invalid control headers and parameters, or "".

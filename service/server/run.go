@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -116,7 +117,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 	s.feed.SetMemory(s.limits.ReserveShared)
 	s.health = health.New(s.feed.Head)
 	s.clock = parts.Storage.Clock
-	handler, err := s.handler(store)
+	handler, checks, err := s.handler(store)
 	if err != nil {
 		return nil, err
 	}
@@ -128,13 +129,13 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Server, error) {
 		s.guard.Close()
 		return nil, errors.Join(err, s.closeListeners())
 	}
-	s.serveWith(handler) //nolint:contextcheck // calls outlive the context of New
+	s.serveWith(handler, checks) //nolint:contextcheck // calls outlive the context of New
 	s.startBackground(ctx, parts)
 	return s, nil
 }
 
 // serveWith creates the HTTP servers.
-func (s *Server) serveWith(handler http.Handler) {
+func (s *Server) serveWith(handler http.Handler, checks []check) {
 	options := transport.ServerOptions{
 		StdHTTP2:             s.cfg.HTTP2 == http2Std,
 		MaxConcurrentStreams: s.cfg.MaxConcurrentStreams,
@@ -146,10 +147,10 @@ func (s *Server) serveWith(handler http.Handler) {
 		Logger:               s.log,
 	}
 	if !s.cfg.authenticates() {
-		handler = browser.CheckHost(s.public.listener, s.cfg.AllowHost, s.refuse, handler)
+		checks = slices.Insert(checks, 0, browser.CheckHost(s.public.listener, s.cfg.AllowHost, s.refuse))
 	}
-	handler = forwarded.Handler(isUnixSocket(s.public.listener), s.proxies, s.guard.Wrap(recoverPanics(s.log, handler)))
-	s.public.server = transport.NewServer(transport.WithTLS(handler), options)
+	handler = forwarded.Handler(isUnixSocket(s.public.listener), s.proxies, s.guard.Wrap(checked(handler, checks...)))
+	s.public.server = transport.NewServer(handler, options)
 	s.public.server.ConnContext = transport.ConnContext
 	s.connections = transport.NewConnections()
 	s.public.server.ConnState = s.connections.Track
@@ -159,8 +160,8 @@ func (s *Server) serveWith(handler http.Handler) {
 	s.endCalls = end
 	s.public.server.BaseContext = func(net.Listener) context.Context { return calls }
 	if s.admin.listener != nil {
-		s.admin.server = admin.NewServer(browser.CheckHost(s.admin.listener, s.cfg.AllowHost, browser.RefuseText,
-			admin.Routes(s.ready, s.metrics.Handler(s.log))), s.log)
+		s.admin.server = admin.NewServer(checked(admin.Routes(s.ready, s.metrics.Handler(s.log)),
+			browser.CheckHost(s.admin.listener, s.cfg.AllowHost, browser.RefuseText)), s.log)
 	}
 }
 

@@ -52,6 +52,8 @@ type GuardOptions struct {
 	IsStream func(*http.Request) bool
 	// Context, if set, returns the context of the handler.
 	Context func(*http.Request, *Exchange) context.Context
+	// Recovered, if set, is called with the value of a panic of the handler, on its goroutine. It responds, or panics.
+	Recovered func(*http.Request, *Exchange, any)
 	// Done, if set, is called after the handler returned or panicked, on its goroutine.
 	Done   func(*http.Request, *Exchange)
 	Logger *slog.Logger
@@ -186,7 +188,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := g.begin(w, r)
 		defer func() {
-			panicValue := recover()
+			panicValue := g.recovered(x, r, recover())
 			g.end(x, r, panicValue)
 			if panicValue != nil {
 				panic(panicValue) // net/http aborts the exchange and logs the stack
@@ -207,6 +209,16 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 	})
 }
 
+// recovered returns the value with which a panic continues; nil: it does not.
+func (g *Guard) recovered(x *Exchange, r *http.Request, value any) (left any) {
+	if value == nil || g.opts.Recovered == nil {
+		return value
+	}
+	defer func() { left = recover() }()
+	g.opts.Recovered(r, x, value)
+	return nil
+}
+
 // begin returns the exchange of a request. It is in the list, so that WaitIdle waits for it, although
 // it has no slot yet.
 func (g *Guard) begin(w http.ResponseWriter, r *http.Request) *Exchange {
@@ -216,6 +228,7 @@ func (g *Guard) begin(w http.ResponseWriter, r *http.Request) *Exchange {
 	}
 	conn, ok := r.Context().Value(connKey{}).(*serverConn)
 	if x.caller = conn.peerKey(r.RemoteAddr); ok {
+		conn.setTLS(r)
 		conn.hasRequest.Store(true)
 		conn.memory.beginRequest(conn.listener.now(), r.ProtoMajor == 1)
 		x.conn = conn

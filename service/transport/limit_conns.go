@@ -364,14 +364,22 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 }
 
 // WithTLS returns a handler that sets Request.TLS, which net/http does not know because the
-// listener terminates TLS.
+// listener terminates TLS. A Guard does so, too.
 func WithTLS(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok && conn.tls.conn != nil && r.TLS == nil {
-			state := &conn.tls
-			state.once.Do(func() { state.state = state.conn.ConnectionState() })
-			r.TLS = &state.state
+		if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
+			conn.setTLS(r)
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// setTLS sets the TLS state of a request.
+func (c *serverConn) setTLS(r *http.Request) {
+	if c.tls.conn == nil || r.TLS != nil {
+		return
+	}
+	state := &c.tls
+	state.once.Do(func() { state.state = state.conn.ConnectionState() })
+	r.TLS = &state.state
 }
