@@ -190,11 +190,13 @@ func (a *activityStream) adjustPageSize(more bool) {
 
 // send sends a page and prefetches the next one at its middle. A stalled stream holds one page.
 func (a *activityStream) send(ctx context.Context, rows []user.Activity) error {
+	message := newActivityMessage()
 	for i := range rows {
 		if i == len(rows)/2 {
 			a.cursor.Prefetch(ctx)
 		}
-		if err := a.stream.Send(activityToProto(&rows[i])); err != nil {
+		message.set(&rows[i])
+		if err := a.stream.Conn().Send(message); err != nil {
 			return err
 		}
 		a.sent = rows[i].Position

@@ -23,6 +23,14 @@ type Shared interface {
 	Encoding(codec string, encode func(proto.Message) ([]byte, error)) ([]byte, error)
 }
 
+// Appender is a message that encodes itself.
+type Appender interface {
+	proto.Message
+
+	// AppendProto appends the protobuf encoding to b.
+	AppendProto(b []byte) []byte
+}
+
 // Codecs returns the option with the codecs for protobuf and JSON.
 func (m *Messages) Codecs() connect.HandlerOption {
 	return connect.WithHandlerOptions(
@@ -49,6 +57,9 @@ func (binaryCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
 	if shared, ok := message.(Shared); ok {
 		data, err := shared.Encoding("proto", proto.Marshal)
 		return append(dst, data...), err
+	}
+	if own, ok := message.(Appender); ok {
+		return own.AppendProto(dst), nil
 	}
 	m, err := protoMessage(message)
 	if err != nil {
