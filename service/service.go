@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,6 +40,8 @@ type Service struct {
 	feed  *feed.Feed
 	opts  Options
 	log   *slog.Logger
+
+	lastStatus atomic.Pointer[sharedStatus]
 }
 
 var _ userv1connect.UserServiceHandler = (*Service)(nil)

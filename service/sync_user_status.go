@@ -42,8 +42,7 @@ func (s *Service) SyncUserStatus(
 		responses: make(chan pendingResponse, maxOutstanding), busy: make(chan struct{}, 1),
 	}
 	go in.receive(ctx, stream.Receive)
-	out := statusWriter{service: s, subscription: subscription, send: stream.Send, flush: flusher(ctx)}
-	return out.run(ctx, in)
+	return s.newStatusWriter(ctx, subscription, stream.Conn().Send).run(ctx, in)
 }
 
 // pendingResponse is the response to a message, in the order of the messages.
@@ -174,42 +173,6 @@ func (r *statusReader) check(ctx context.Context, message *userv1.UserStatusUpda
 		return nil, user.NewFieldErrorf("user_id", "must be greater than 0 to set a status")
 	}
 	return setStatusOp(message.GetUserId(), message.GetStatus(), message.GetTimestamp())
-}
-
-// run sends responses and changes until the receiver ends.
-func (w *statusWriter) run(ctx context.Context, in *statusReader) error {
-	w.flush.Cork()
-	defer func() {
-		if w.beat != nil {
-			w.beat.Stop()
-		}
-	}()
-	for {
-		if err := w.beforeWait(len(in.responses) > 0 || len(w.subscription.Wake()) > 0); err != nil {
-			return err
-		}
-		var err error
-		select {
-		case response, more := <-in.responses:
-			w.flush.Cork()
-			if !more {
-				return w.finalError(in)
-			}
-			err = w.respond(ctx, in, &response)
-		case <-w.subscription.Wake():
-			w.flush.Cork()
-			err = w.sendChanges(ctx)
-		case <-w.ticks():
-			w.progressDue = true
-		case <-w.service.feed.Draining():
-			return w.drain(ctx, in)
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		if err != nil {
-			return err
-		}
-	}
 }
 
 // drain sends the outstanding responses, including that of a message being processed, and ends

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/yourorg/userservice/service/reqinfo"
@@ -34,11 +35,10 @@ func (s *Service) WatchUserStatus(
 	if err := stream.Send(nil); err != nil { // send the header
 		return err
 	}
-	w := statusWriter{service: s, subscription: subscription, send: stream.Send, flush: flusher(ctx)}
+	w := s.newStatusWriter(ctx, subscription, stream.Conn().Send)
 	w.flush.Cork()
 	if req.GetProgress() {
 		w.enableProgress()
-		defer w.beat.Stop()
 	}
 	if req.GetAll() {
 		if req.GetEpoch() == "" { // with an epoch, 0 is the position before the first row
@@ -48,24 +48,7 @@ func (s *Service) WatchUserStatus(
 	} else if err := w.sendInitial(ctx, req.GetUserIds(), after); err != nil {
 		return err
 	}
-	for {
-		if err := w.beforeWait(len(subscription.Wake()) > 0); err != nil {
-			return err
-		}
-		select {
-		case <-subscription.Wake():
-			w.flush.Cork()
-			if err := w.sendChanges(ctx); err != nil {
-				return err
-			}
-		case <-w.ticks():
-			w.progressDue = true
-		case <-s.feed.Draining():
-			return subscription.Drained()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	return w.run(ctx, nil)
 }
 
 const (
@@ -79,10 +62,21 @@ const (
 type statusWriter struct {
 	service      *Service
 	subscription *feed.Subscription
-	send         func(*userv1.UserStatusUpdate) error
+	send         func(message any) error
 	flush        reqinfo.FlushControl
 	beat         *time.Ticker // progress interval; nil: progress not requested
 	progressDue  bool         // send a progress message before the next wait
+
+	// mu is held by the goroutine of the stream except while it waits, also after its end. While it waits, Deliver sends.
+	mu     sync.Mutex
+	direct directDelivery
+}
+
+func (s *Service) newStatusWriter(ctx context.Context, subscription *feed.Subscription, send func(any) error) *statusWriter {
+	w := &statusWriter{service: s, subscription: subscription, send: send, flush: flusher(ctx)}
+	w.mu.Lock()
+	w.deliverDirectly()
+	return w
 }
 
 // enableProgress sends a progress message when the stream has caught up, then periodically.
@@ -157,6 +151,10 @@ func (w *statusWriter) sendChanges(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return w.sendAll(changes)
+}
+
+func (w *statusWriter) sendAll(changes []feed.StatusChange) error {
 	for i := range changes {
 		if err := w.sendChange(&changes[i]); err != nil {
 			return err
@@ -167,7 +165,7 @@ func (w *statusWriter) sendChanges(ctx context.Context) error {
 }
 
 func (w *statusWriter) sendChange(change *feed.StatusChange) error {
-	return w.sendError(change.Position, w.send(w.service.statusChange(change)))
+	return w.sendError(change.Position, w.send(w.service.sharedStatusChange(change)))
 }
 
 // sendError converts the error of sending the change at a position.

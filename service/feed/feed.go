@@ -35,6 +35,8 @@ type Feed struct {
 	cursors     map[int64]map[*Cursor]struct{}
 	subscribers map[int64]map[*Subscription]struct{}
 	wildcards   map[*Subscription]struct{}
+	ready       []*Subscription // for deliver
+	delivering  bool            // deliver runs
 
 	window window
 }
@@ -196,6 +198,10 @@ func (f *Feed) committed(c user.Commit) {
 	}
 	if rows && closed {
 		f.signalAll(changedUsers)
+	}
+	if len(f.ready) > 0 && !f.delivering {
+		f.delivering = true
+		go f.deliverReady()
 	}
 }
 

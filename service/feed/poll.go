@@ -11,15 +11,25 @@ import (
 // Poll returns up to pollRows changes to deliver, in the order of positions. If more are left
 // it signals Wake again.
 func (s *Subscription) Poll(ctx context.Context) ([]StatusChange, error) {
-	ready, logAfter := s.pollPending()
+	ready, logAfter := s.pollPending(s.feed.limits.rows)
 	if logAfter < 0 {
 		return ready, nil
 	}
 	return s.catchUp(ctx, logAfter)
 }
 
+// PollPending is Poll of at most a number of changes that are in memory. It returns no change if the log must be read, and
+// does not wait.
+func (s *Subscription) PollPending(most int) []StatusChange {
+	ready, logAfter := s.pollPending(most)
+	if logAfter >= 0 {
+		s.signal()
+	}
+	return ready
+}
+
 // pollPending returns pending changes, or the position after which to read the log instead.
-func (s *Subscription) pollPending() (ready []StatusChange, logAfter int64) {
+func (s *Subscription) pollPending(most int) (ready []StatusChange, logAfter int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.logAfter >= 0 {
@@ -32,8 +42,8 @@ func (s *Subscription) pollPending() (ready []StatusChange, logAfter int64) {
 		}
 	}
 	slices.SortFunc(ready, func(a, b StatusChange) int { return cmp.Compare(a.Position, b.Position) })
-	if len(ready) > s.feed.limits.rows {
-		ready = ready[:s.feed.limits.rows]
+	if len(ready) > most {
+		ready = ready[:most]
 		s.signal()
 	}
 	for i := range ready {

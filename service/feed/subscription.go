@@ -32,8 +32,10 @@ type Subscription struct {
 	feed   *Feed
 	origin uint64
 	wake   chan struct{}
+	direct Direct // nil: changes wake the stream
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	queued bool // in Feed.ready
 	// positions maps each user subscribed by id to the last position delivered for it. A
 	// subscription to all users keeps only positions ahead of deliveredThrough.
 	positions  map[int64]int64
@@ -263,7 +265,7 @@ func (s *Subscription) push(change StatusChange, origin uint64) {
 	}
 	s.pending[change.UserID] = change
 	if _, paused := s.paused[change.UserID]; !paused {
-		s.signal()
+		s.notify()
 	}
 }
 

@@ -205,6 +205,32 @@ func (w *responseWriter) sendData(p []byte, end bool) (sent int, err error) {
 	return sent, nil
 }
 
+// TryWrite queues p as one DATA frame, if there is window and room for it and nothing is buffered. It does not wait. Kick makes
+// it be sent. Other goroutines than the handler's may call it while the handler does not write.
+func (w *responseWriter) TryWrite(p []byte) bool {
+	st := w.stream
+	c := st.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := int64(len(p))
+	if st.err != nil || w.ended || w.head || !w.sentHeader || len(w.buf) > 0 || len(p) > smallWrite ||
+		st.sendWindow()-st.reserved < n || c.sendWindow-c.sendReserved < n || !c.canQueue(len(p)) {
+		return false
+	}
+	c.out = append(appendFrameHeader(c.output(), len(p), frameData, 0, st.id), p...)
+	c.sent(st, len(p))
+	w.written += n
+	return true
+}
+
+// Kick makes queued output be sent. Any goroutine may call it, also after the end of the stream.
+func (w *responseWriter) Kick() {
+	c := w.stream.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kick()
+}
+
 // sendHeader queues the header, if it was not. c.mu is held.
 func (w *responseWriter) sendHeader(end bool) error {
 	if w.sentHeader {

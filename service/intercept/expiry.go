@@ -51,7 +51,7 @@ func untilExpiry(ctx context.Context, conn connect.StreamingHandlerConn, expires
 		return err
 	}
 	defer c.end()
-	return c.result(next(c.ctx, c))
+	return c.result(next(c.ctx, c)) //nolint:contextcheck // derived from ctx
 }
 
 // newExpiringConn returns the conn of a stream that ends at a time. Its context ends with it.

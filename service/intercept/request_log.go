@@ -58,11 +58,13 @@ func markLogged(ctx context.Context) {
 	}
 }
 
-// Response in the context of a request is its response. The methods except Written are for a request whose
+// Response in the context of a request is its response. The methods except Written and IsDirect are for a request whose
 // handler has returned.
 type Response interface {
 	// Written returns the number of bytes written.
 	Written() int64
+	// IsDirect reports whether another goroutine than the handler's writes, which must not wait.
+	IsDirect() bool
 	Status() int
 	Header() http.Header
 	StartTime() time.Time

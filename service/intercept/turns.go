@@ -96,7 +96,7 @@ func (c *streamTurns) Send(message any) error {
 		defer c.memory.Shrink(budget.Response, size)
 		return c.StreamingHandlerConn.Send(message)
 	}
-	if c.out != nil && c.out.Written()-c.sent > turnBytes {
+	if c.out != nil && c.out.Written()-c.sent > turnBytes && !c.out.IsDirect() {
 		c.sent = c.out.Written()
 		c.slot.Acquire()
 		defer c.slot.Release()

@@ -28,3 +28,19 @@ type FlushControl interface {
 	// Uncork flushes the buffer and ends buffering. A stream must call it before it blocks.
 	Uncork()
 }
+
+// DirectControl is a FlushControl with which another goroutine can write the stream while the goroutine that writes it waits. It
+// is for short messages: such a write never waits.
+type DirectControl interface {
+	FlushControl
+
+	// BeginDirect starts a write. It returns false if the goroutine of the stream must write.
+	BeginDirect() bool
+	// EndDirect queues what was written, and returns true. If it returns false, the goroutine of the stream must call
+	// FinishDirect before it writes.
+	EndDirect() bool
+	// FinishDirect writes what EndDirect could not queue, and returns the number of messages written.
+	FinishDirect() (messages int, err error)
+	// FlushDirect makes what was queued be sent. Any goroutine may call it at any time.
+	FlushDirect()
+}

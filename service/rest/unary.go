@@ -114,5 +114,5 @@ func (h *handler) writeJSON(w http.ResponseWriter, r *http.Request, body []byte)
 	}
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(body) //nolint:gosec // JSON, not HTML; the client may have disconnected
+	_, _ = w.Write(body) // JSON, not HTML; the client may have disconnected
 }

@@ -66,6 +66,55 @@ func TestStalledReaderResumes(t *testing.T) {
 	}
 }
 
+// A client that stops reading a live status stream resumes after the last status that it can still read.
+func TestStalledLiveReaderResumes(t *testing.T) {
+	t.Parallel()
+	filled := filledStore(t)
+	for _, method := range []string{"WatchUserStatus", "SyncUserStatus"} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			var log lockedBuffer
+			s := startNarrow(t, &log, servertest.Path(copyOfFile(t, filled)))
+			next := openGRPC(t, s.Addr(), 64<<10, method)
+			head, err := s.Store().Head(t.Context())
+			last := int64(0)
+			for last < head.Position && err == nil {
+				last, err = next()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			changeStatuses(t, s)
+			log.await(t, "response write stalled, stream ended")
+			for position := last; err == nil; position, err = next() {
+				if position > last+1 {
+					t.Fatalf("position %d after %d", position, last)
+				}
+				last = max(last, position)
+			}
+			wantResumable(t, err, user.StreamStalled, last)
+		})
+	}
+}
+
+// changeStatuses changes the status of each user of fillStatuses, in many commits.
+func changeStatuses(t *testing.T, s *servertest.Server) {
+	t.Helper()
+	page, err := s.Store().Log(t.Context(), user.LogQuery{After: 401, MaxRows: 3000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows := range slices.Chunk(page.Rows, 5) {
+		var batch user.Batch
+		for i := range rows {
+			batch.Changes = append(batch.Changes, user.Change{Op: &user.SetStatus{ID: rows[i].UserID, Status: user.StatusInactive}})
+		}
+		if _, err := user.Apply(t.Context(), s.Store(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func wantResumable(t *testing.T, err error, reason user.Reason, position int64) {
 	t.Helper()
 	got := status.Convert(err)

@@ -47,6 +47,7 @@ type Exchange struct {
 	overloaded bool         // no memory for the request
 	text       *textEncoder // nil: not gRPC-Web text
 
+	direct      direct
 	messages    *messages   // nil: not written in whole messages
 	waitAborted atomic.Bool // a wait for flow-control window was aborted
 	stalled     atomic.Bool // a write was aborted by the stall timeout
@@ -145,6 +146,10 @@ func (x *Exchange) WriteHeader(status int) {
 
 // Write writes p, encoded for gRPC-Web text.
 func (x *Exchange) Write(p []byte) (int, error) {
+	if x.IsDirect() {
+		*x.direct.buf = append(*x.direct.buf, p...)
+		return len(p), nil
+	}
 	if x.messages != nil {
 		return x.writeMessages(p)
 	}
@@ -194,6 +199,9 @@ func (x *Exchange) Flush() { _ = x.FlushError() }
 
 // FlushError is Flush with an error.
 func (x *Exchange) FlushError() error {
+	if x.IsDirect() {
+		return nil
+	}
 	if x.corked.Load() {
 		x.unflushed.Store(true) // Uncork flushes, even if only a header is pending
 		return nil
@@ -224,6 +232,7 @@ func (x *Exchange) writeError(err error) error {
 // Cork suppresses flushes until Uncork. Writes are buffered until net/http's buffer is full. It
 // marks the response as a stream.
 func (x *Exchange) Cork() {
+	x.direct.turn = x.written.Load()
 	x.corked.Store(true)
 	x.MarkStreaming()
 }

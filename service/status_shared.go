@@ -1,0 +1,43 @@
+package service
+
+import (
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/feed"
+)
+
+// sharedStatus is a status change that is sent to all its subscribers. Each codec encodes it once: it implements
+// codec.Shared. It must not be modified.
+type sharedStatus struct {
+	*userv1.UserStatusUpdate
+
+	mu        sync.Mutex
+	encodings map[string][]byte // by codec
+}
+
+// sharedStatusChange returns the message for a change. Subscribers are sent the same change one after the other, so the last
+// one is kept.
+func (s *Service) sharedStatusChange(change *feed.StatusChange) *sharedStatus {
+	last := s.lastStatus.Load()
+	if last == nil || last.GetActivityId() != change.Position || last.GetUserId() != change.UserID || change.Position == 0 {
+		last = &sharedStatus{UserStatusUpdate: s.statusChange(change), encodings: make(map[string][]byte, 1)}
+		s.lastStatus.Store(last)
+	}
+	return last
+}
+
+// Encoding returns the encoding of a codec, which encode makes if there is none.
+func (m *sharedStatus) Encoding(codec string, encode func(proto.Message) ([]byte, error)) (data []byte, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	data, ok := m.encodings[codec]
+	if !ok {
+		if data, err = encode(m.UserStatusUpdate); err == nil {
+			m.encodings[codec] = data
+		}
+	}
+	return data, err
+}
