@@ -144,7 +144,7 @@ var (
 )
 
 // issueToken runs userd token and returns the token and the server flags.
-func issueToken(b *testing.B, dir string) (token string, flags []string) {
+func issueToken(b testing.TB, dir string) (token string, flags []string) {
 	cmd := exec.CommandContext(b.Context(), build(b, ""), "token", "--dir", dir)
 	out, err := cmd.Output()
 	if err != nil {

@@ -135,7 +135,7 @@ func openEvents(ctx context.Context, client *http.Client, url string) error {
 }
 
 // metric reads a metric without labels.
-func metric(b *testing.B, admin, name string) float64 {
+func metric(b testing.TB, admin, name string) float64 {
 	b.Helper()
 	req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://"+admin+"/metrics", http.NoBody)
 	if err != nil {
