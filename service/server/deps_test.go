@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"service/store/check":    {"service/user", "service/store/tokens"},
 	"service/store/decide":   {"service/user", "service/store/encoding", "service/store/tokens"},
 	"service/store/encoding": {"service/user"},
-	"service/store/group":    {"service/fair", "service/user", "service/store/tokens"},
+	"service/store/group":    {"service/fair", "service/user", "service/store/decide"},
 	"service/store/move":     {"service/clock", "service/store/encoding"},
 	"service/store/page":     {"service/user"},
 	"service/store/tokens":   {"service/user"},

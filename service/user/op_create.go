@@ -23,24 +23,40 @@ func (op *Create) Target() int64 { return 0 }
 
 // Decide returns the new user and its user.created row.
 func (op *Create) Decide(_ *User, stamp CommitStamp, by Author) (Decision, error) {
-	u := op.user()
-	u.StatusTime, u.StatusPosition = stamp.Clock, stamp.NextPosition
-	u.CreatedAt, u.UpdatedAt = stamp.LogTime, stamp.LogTime
-	changed := newDetails(by)
-	changed.changes(noUser, u, writableFields)
-	d := Decision{User: u, Store: true}
-	u.LastActivityID = d.add(stamp, u.ID, ActionCreated, changed)
-	return d, nil
+	return op.Draft(by).Decide(op.ID, stamp), nil
 }
 
-// Terms returns the terms of the new user. They are the same for each stamp.
-func (op *Create) Terms() []Term { return op.user().Terms() }
+// Draft is a new user with its user.created row, without what depends on its ID and the stamp.
+type Draft struct {
+	user    User
+	details map[string]string
+}
 
-// user returns the new user without its times and positions.
-func (op *Create) user() *User {
-	u := &User{ID: op.ID, Status: StatusActive, Version: 1}
-	u.set(&op.Values, profileFields)
-	return u
+// Draft returns the new user as a draft.
+func (op *Create) Draft(by Author) *Draft {
+	d := &Draft{user: User{Status: StatusActive, Version: 1}}
+	d.user.set(&op.Values, profileFields)
+	changed := newDetails(by)
+	changed.changes(noUser, &d.user, writableFields)
+	d.details = changed.truncate()
+	return d
+}
+
+// Terms returns the terms of the new user.
+func (d *Draft) Terms() []Term { return d.user.Terms() }
+
+// Details returns the details of the row. They must not be modified.
+func (d *Draft) Details() map[string]string { return d.details }
+
+// Decide returns the decision, which shares lists and maps with the draft.
+func (d *Draft) Decide(id int64, stamp CommitStamp) Decision {
+	u := d.user
+	u.ID = id
+	u.StatusTime, u.StatusPosition = stamp.Clock, stamp.NextPosition
+	u.CreatedAt, u.UpdatedAt = stamp.LogTime, stamp.LogTime
+	u.LastActivityID = stamp.NextPosition
+	row := Activity{Position: stamp.NextPosition, UserID: id, Action: ActionCreated, Time: stamp.LogTime, Details: d.details}
+	return Decision{User: &u, Store: true, Rows: []Activity{row}}
 }
 
 // Resolve applies the conflict policy. byName holds the username, byEmail the e-mail address;

@@ -32,14 +32,14 @@ type Tx interface {
 	User(id int64) (*user.User, error)
 	// Holders returns the users with the names, or nil. An empty name has no holder.
 	Holders(names user.Keys) (byName, byEmail *user.User, err error)
-	// Insert adds a user with its tokens. It fails with ErrTaken or ErrSameID and has no effect then.
-	Insert(u *user.User, keys user.Keys, tokens []tokens.Token) error
+	// Insert adds a user. It fails with ErrTaken or ErrSameID and has no effect then.
+	Insert(u *user.User, keys user.Keys, index Index) error
 	// Update replaces a user. Empty keys are unchanged. It fails with ErrTaken and has no effect then.
 	Update(cur, next *user.User, keys user.Keys) error
 	// Delete removes a user.
 	Delete(cur *user.User) error
-	// Append adds the rows of a change to the log.
-	Append(rows []user.Activity) error
+	// Append adds a row to the log, with its encoded details.
+	Append(row *user.Activity, details []byte) error
 	// Changed records a change for the observer of the store.
 	Changed(change user.CommittedChange)
 	// Request returns the stored request with a key, or nil.
@@ -57,14 +57,46 @@ type Request struct {
 	Result      encoding.Result
 }
 
+// Index are the tokens of a user.
+type Index struct {
+	Tokens []tokens.Token
+	// Text is a representation of the tokens, if the store has prepared one.
+	Text string
+}
+
+// Prepared is the part of the work on a change that needs no transaction. The zero value has none.
+type Prepared struct {
+	Draft   *user.Draft // of a create
+	Details []byte      // encoded details of its row
+	Index   Index       // without tokens that depend on the ID
+}
+
+// Prepare prepares a change.
+func Prepare(c *user.Change) (p Prepared) {
+	if op, ok := c.Op.(*user.Create); ok {
+		p.Draft = op.Draft(c.By)
+		p.Details = encoding.EncodeMap(encoding.FormMap, p.Draft.Details())
+		p.Index.Tokens = tokens.OfDraft(p.Draft, op.Keys)
+	}
+	return p
+}
+
+// index returns the tokens of the prepared user with an ID.
+func (p *Prepared) index(id int64) Index {
+	index := p.Index
+	if all := tokens.WithSample(index.Tokens, id); len(all) > len(index.Tokens) {
+		index = Index{Tokens: all}
+	}
+	return index
+}
+
 // maxIDAttempts bounds the attempts to find an unused ID. IDs have 22 random bits for
 // each millisecond, so a second attempt is rare.
 const maxIDAttempts = 64
 
 // Change applies one change. After an expected failure (a *user.Error) the transaction
-// is unmodified: such failures occur before or at the first write. prepared are the tokens of a create, see
-// tokens.OfCreate.
-func Change(tx Tx, c *user.Change, prepared []tokens.Token) (user.Result, error) {
+// is unmodified: such failures occur before or at the first write. prepared is the result of Prepare.
+func Change(tx Tx, c *user.Change, prepared *Prepared) (user.Result, error) {
 	d := decision{tx, c, prepared}
 	key := c.IdempotencyKey
 	if c.ValidateOnly {
@@ -97,7 +129,7 @@ type decision struct {
 	Tx
 
 	c        *user.Change
-	prepared []tokens.Token
+	prepared *Prepared
 }
 
 // storedResult returns the stored result of a request, unless it has expired.
@@ -132,14 +164,9 @@ func (d decision) saveResult(key *user.IdempotencyKey, result *user.Result) erro
 func (d decision) last() int64 { return d.Stamp().NextPosition - 1 }
 
 func (d decision) create(op *user.Create) (user.Result, error) {
-	withID := *op // a copy: the ID is set below
 	if d.c.ValidateOnly {
-		withID.ID = 0
-		decided, err := withID.Decide(nil, d.Stamp(), d.c.By)
-		if err != nil {
-			return user.Result{}, err
-		}
-		byName, byEmail, err := d.Holders(withID.Keys)
+		decided := d.prepared.Draft.Decide(0, d.Stamp())
+		byName, byEmail, err := d.Holders(op.Keys)
 		if err != nil {
 			return user.Result{}, err
 		}
@@ -149,23 +176,20 @@ func (d decision) create(op *user.Create) (user.Result, error) {
 		return d.valid(decided.User), nil
 	}
 	for range maxIDAttempts {
-		var err error
-		if withID.ID, err = d.NewID(); err != nil {
+		id, err := d.NewID()
+		if err != nil {
 			return user.Result{}, fmt.Errorf("new user id: %w", err)
 		}
-		decided, err := withID.Decide(nil, d.Stamp(), d.c.By)
-		if err != nil {
-			return user.Result{}, err
-		}
-		switch err = d.Insert(decided.User, withID.Keys, tokens.WithSample(d.prepared, withID.ID)); {
+		decided := d.prepared.Draft.Decide(id, d.Stamp())
+		switch err = d.Insert(decided.User, op.Keys, d.prepared.index(id)); {
 		case err == nil:
-			return d.finish(user.OutcomeCreated, withID.ID, &decided)
+			return d.finish(user.OutcomeCreated, id, &decided)
 		case errors.Is(err, ErrSameID):
 			continue
 		case !errors.Is(err, ErrTaken):
 			return user.Result{}, err
 		}
-		byName, byEmail, err := d.Holders(withID.Keys)
+		byName, byEmail, err := d.Holders(op.Keys)
 		if err != nil {
 			return user.Result{}, err
 		}
@@ -239,7 +263,7 @@ func (d decision) write(cur, next *user.User, id int64, keys user.Keys) error {
 	case next == nil:
 		return d.Delete(cur)
 	case cur == nil:
-		err = d.Insert(next, keys, tokens.OfUser(next, keys))
+		err = d.Insert(next, keys, Index{Tokens: tokens.OfUser(next, keys)})
 	default:
 		err = d.Update(cur, next, keys)
 	}
@@ -306,9 +330,13 @@ func (d decision) finish(outcome user.Outcome, id int64, decided *user.Decision)
 			return user.Result{}, fmt.Errorf("row %d of the decision: position %d, time %s, want position %d, time %s",
 				i, row.Position, row.Time, stamp.NextPosition+int64(i), stamp.LogTime)
 		}
-	}
-	if err := d.Append(decided.Rows); err != nil {
-		return user.Result{}, err
+		details := d.prepared.Details
+		if outcome != user.OutcomeCreated {
+			details = encoding.EncodeMap(encoding.FormMap, row.Details)
+		}
+		if err := d.Append(row, details); err != nil {
+			return user.Result{}, err
+		}
 	}
 	d.Changed(user.CommittedChange{UserID: id, User: decided.User.Summary(), Rows: user.Summaries(decided.Rows), Origin: d.c.By.Origin})
 	return user.Result{Outcome: outcome, User: decided.User, Rows: decided.Rows, Position: d.last()}, nil

@@ -6,7 +6,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/yourorg/userservice/service/store/tokens"
+	"github.com/yourorg/userservice/service/store/decide"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -19,8 +19,8 @@ type Item[T any] struct {
 	// UserBytes is the size of the users in Results.
 	UserBytes int
 	Err       error // of the job, or of an atomic batch
-	// Tokens are those of the users to be created, by change.
-	Tokens [][]tokens.Token
+	// Prepared is the prepared part of each change.
+	Prepared []decide.Prepared
 
 	ctx      context.Context //nolint:containedctx // of the queued call
 	end      func([]user.Result, error)
@@ -30,12 +30,10 @@ type Item[T any] struct {
 }
 
 // prepare does the part of the work that needs no transaction on the goroutine of the caller.
-func (it *Item[T]) prepare() {
-	it.Tokens = make([][]tokens.Token, len(it.Batch.Changes))
+func (it *Item[T]) prepare(prepare func(*user.Change) decide.Prepared) {
+	it.Prepared = make([]decide.Prepared, len(it.Batch.Changes))
 	for i := range it.Batch.Changes {
-		if op, ok := it.Batch.Changes[i].Op.(*user.Create); ok {
-			it.Tokens[i] = tokens.OfCreate(op)
-		}
+		it.Prepared[i] = prepare(&it.Batch.Changes[i])
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/store/decide"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -35,6 +36,8 @@ const settleTime = 500 * time.Microsecond
 type Options struct {
 	TurnUnits, MaxUnits int           // override the constants
 	StallTimeout        time.Duration // after which a group is stalled
+	// Prepare prepares a change on the goroutine of the caller. Default: decide.Prepare.
+	Prepare func(*user.Change) decide.Prepared
 	// Stopped returns the error of all batches after writes have stopped, else nil.
 	Stopped func() error
 }
@@ -74,6 +77,9 @@ func NewQueue[T any](opts Options) *Queue[T] {
 	}
 	if opts.StallTimeout == 0 {
 		opts.StallTimeout = stallTimeout
+	}
+	if opts.Prepare == nil {
+		opts.Prepare = decide.Prepare
 	}
 	return &Queue[T]{
 		opts: opts, stalls: newStallDetector(opts.StallTimeout), capacity: semaphore.NewWeighted(QueueBytes),
@@ -119,7 +125,7 @@ func (q *Queue[T]) enqueue(it *Item[T]) error {
 		if err := q.admit(it); err != nil {
 			return err
 		}
-		it.prepare()
+		it.prepare(q.opts.Prepare)
 	}
 	q.mu.Lock()
 	q.items.Push(it.Caller, it)

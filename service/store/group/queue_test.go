@@ -13,7 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/yourorg/userservice/service/store/tokens"
+	"github.com/yourorg/userservice/service/store/decide"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -454,7 +454,7 @@ func TestBackpressure(t *testing.T) {
 	})
 }
 
-// A batch whose context has ended is not queued. Tokens of a batch are those of the users that it creates.
+// A batch whose context has ended is not queued. The changes of a batch are prepared.
 func TestSubmitPreparesBatches(t *testing.T) {
 	q := NewQueue[any](Options{})
 	ended, cancel := context.WithCancelCause(t.Context())
@@ -472,8 +472,9 @@ func TestSubmitPreparesBatches(t *testing.T) {
 	if !g.Take() {
 		t.Fatal("Take() = false, want the batch")
 	}
-	if got, want := g.Parts[0].Tokens, [][]tokens.Token{nil, tokens.OfCreate(create)}; len(want[1]) == 0 || !reflect.DeepEqual(got, want) {
-		t.Errorf("Tokens = %v, want %v", got, want)
+	got := g.Parts[0].Prepared
+	if want := decide.Prepare(&user.Change{Op: create}); got[0].Draft != nil || len(want.Index.Tokens) == 0 || !reflect.DeepEqual(got[1], want) {
+		t.Errorf("Prepared = %+v, want nothing of the first change, and %+v", got, want)
 	}
 }
 

@@ -10,9 +10,17 @@ const unitBytes = 2 << 10
 func weigh(batch user.Batch) int64 {
 	bytes := 0
 	for i := range batch.Changes {
-		bytes += weighOp(batch.Changes[i].Op)
+		bytes += weighOp(batch.Changes[i].Op) + weighPrepared(batch.Changes[i].Op)
 	}
 	return int64(min(max(bytes, QueueBytes/QueueLength), CallerBytes))
+}
+
+// weighPrepared estimates the memory use of what decide.Prepare returns, without tokens: a copy of a user and its details.
+func weighPrepared(op user.Op) int {
+	if create, ok := op.(*user.Create); ok {
+		return 2 * weighUser(&create.Values)
+	}
+	return 0
 }
 
 // weighOp estimates the memory use of an op.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -193,11 +192,10 @@ func (t *tx) queueRows(b *pgx.Batch) {
 		return
 	}
 	positions, users := make([]int64, len(rows)), make([]int64, len(rows))
-	actions, details := make([]string, len(rows)), make([][]byte, len(rows))
+	actions := make([]string, len(rows))
 	for i := range rows {
 		row := &rows[i]
 		positions[i], users[i], actions[i] = row.Position, row.UserID, row.Action
-		details[i] = encoding.EncodeMap(encoding.FormMap, row.Details)
 	}
-	b.Queue(appendRows, t.next-1, t.now.UnixMicro(), positions, users, actions, details)
+	b.Queue(appendRows, t.next-1, t.now.UnixMicro(), positions, users, actions, t.details[t.written:])
 }

@@ -36,7 +36,8 @@ type tx struct {
 	before    map[int64]*state // of changed users, as stored
 	prepared  map[int64][]tokens.Token
 	rows      []user.Activity
-	written   int // number of rows that are written
+	details   [][]byte // of the rows, encoded
+	written   int      // number of rows that are written
 	committed []user.CommittedChange
 	saved     map[requestKey]savedRequest
 	shared    map[sharedKey][]byte // encoded users of saved results
@@ -183,7 +184,7 @@ func (t *tx) taken(id int64, keys user.Keys) (bool, error) {
 }
 
 // Insert implements decide.Tx. Whether the id of a new user is in use is known when it is written.
-func (t *tx) Insert(u *user.User, keys user.Keys, index []tokens.Token) error {
+func (t *tx) Insert(u *user.User, keys user.Keys, index decide.Index) error {
 	if s := t.users[u.ID]; s != nil && s.user != nil {
 		return decide.ErrSameID
 	}
@@ -191,7 +192,7 @@ func (t *tx) Insert(u *user.User, keys user.Keys, index []tokens.Token) error {
 		return errOr(err, decide.ErrTaken)
 	}
 	t.set(u.ID, &state{u, keys})
-	t.prepared[u.ID] = index
+	t.prepared[u.ID] = index.Tokens
 	return nil
 }
 
@@ -271,13 +272,13 @@ func (t *tx) move(id int64, from, to *state) {
 }
 
 // Append implements decide.Tx.
-func (t *tx) Append(rows []user.Activity) error {
+func (t *tx) Append(row *user.Activity, details []byte) error {
 	n := len(t.rows)
-	t.rows = append(t.rows, rows...)
-	t.next += int64(len(rows))
+	t.rows, t.details = append(t.rows, *row), append(t.details, details)
+	t.next++
 	t.undo = append(t.undo, func() {
-		t.rows = t.rows[:n]
-		t.next -= int64(len(rows))
+		t.rows, t.details = t.rows[:n], t.details[:n]
+		t.next--
 	})
 	return nil
 }

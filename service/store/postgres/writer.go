@@ -260,7 +260,7 @@ func (t *tx) change(p part, i int) error {
 	before := t.mark()
 	result := &p.Results[i]
 	err := panics.Catch(func() (err error) {
-		*result, err = decide.Change(t, &p.Batch.Changes[i], p.Tokens[i])
+		*result, err = decide.Change(t, &p.Batch.Changes[i], &p.Prepared[i])
 		return err
 	})
 	if err == nil {

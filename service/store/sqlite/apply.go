@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/yourorg/userservice/service/store/decide"
-	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -40,7 +39,7 @@ func (w *writer) Holders(keys user.Keys) (byName, byEmail *user.User, err error)
 }
 
 // Insert implements decide.Tx.
-func (w *writer) Insert(u *user.User, keys user.Keys, index []tokens.Token) error {
+func (w *writer) Insert(u *user.User, keys user.Keys, index decide.Index) error {
 	err := w.insertUser.exec(columnValues(columns, u, keys.Username, keys.Email)...)
 	switch {
 	case isSameID(err):
@@ -48,7 +47,7 @@ func (w *writer) Insert(u *user.User, keys user.Keys, index []tokens.Token) erro
 	case err != nil:
 		return takenOr(err)
 	}
-	w.index.replace(u.ID, nil, index)
+	w.index.create(u.ID, index)
 	return nil
 }
 
@@ -110,15 +109,19 @@ func textOrNull(s string) driver.Value {
 }
 
 // Append implements decide.Tx.
-func (w *writer) Append(rows []user.Activity) error {
-	for i := range rows {
-		row := &rows[i]
-		if err := w.log.add(row.Position, row.UserID, row.Time.UnixMicro(), row.Action, encoding.EncodeMap(encoding.FormMap, row.Details)); err != nil {
-			return fmt.Errorf("append rows: %w", err)
-		}
+func (w *writer) Append(row *user.Activity, details []byte) error {
+	w.next++
+	if err := w.log.add(row.Position, row.UserID, row.Time.UnixMicro(), row.Action, details); err != nil {
+		return fmt.Errorf("append rows: %w", err)
 	}
-	w.next += int64(len(rows))
 	return nil
+}
+
+// prepare is decide.Prepare with the text of the tokens.
+func prepare(c *user.Change) decide.Prepared {
+	p := decide.Prepare(c)
+	p.Index.Text = joinTokens(p.Index.Tokens)
+	return p
 }
 
 // Changed implements decide.Tx.

@@ -32,7 +32,7 @@ func positions(results []user.Result) (positions []int64) {
 // A single change waits for at most one turn of another caller's large batches, and shares its
 // transaction. The batches keep their order.
 func TestSingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
-	const batches, size = 20, 1000
+	const batches, size = 15, 1000
 	var commits []int
 	s, err := Open(t.Context(), Options{
 		Path:     filepath.Join(t.TempDir(), "users.db"),

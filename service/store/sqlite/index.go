@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/yourorg/userservice/service/store/decide"
 	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -13,8 +14,9 @@ type indexChange struct {
 	id          int64
 	number      int // of the change in the transaction
 	remove, add []tokens.Token
-	created     bool // the user had no tokens before
-	purged      bool // no trace of the user may remain
+	text        string // of add; empty: not known
+	created     bool   // the user had no tokens before
+	purged      bool   // no trace of the user may remain
 }
 
 // indexWriter writes the index. The changes of a transaction are written at its end, in the order of the
@@ -34,6 +36,13 @@ func newIndexWriter(err *error, c *conn) indexWriter {
 		getUnused:  c.prepare(err, "SELECT tokens FROM unused_terms WHERE user_id = ?"),
 		putUnused:  c.prepare(err, "INSERT OR REPLACE INTO unused_terms (user_id, tokens) VALUES (?, ?)"),
 		dropUnused: c.prepare(err, "DELETE FROM unused_terms WHERE user_id = ?"),
+	}
+}
+
+// create adds the tokens of a new user.
+func (x *indexWriter) create(id int64, index decide.Index) {
+	if len(index.Tokens) > 0 {
+		x.changes = append(x.changes, indexChange{id: id, number: len(x.changes), add: index.Tokens, text: index.Text, created: true})
 	}
 }
 
@@ -68,7 +77,7 @@ func (x *indexWriter) flush() (unused bool, err error) {
 func (c *indexChange) join(next indexChange) {
 	remove := slices.Concat(c.remove, tokens.Without(next.remove, c.add))
 	add := slices.Concat(tokens.Without(c.add, next.remove), tokens.Without(next.add, c.remove))
-	c.remove, c.add = tokens.Without(remove, next.add), add
+	c.remove, c.add, c.text = tokens.Without(remove, next.add), add, ""
 	slices.Sort(c.remove)
 	slices.Sort(c.add)
 	c.purged = next.purged
@@ -77,7 +86,10 @@ func (c *indexChange) join(next indexChange) {
 // write writes a change. Tokens that are no longer used remain in the index until they are cleaned, because
 // to remove an entry takes twenty times as long as to insert one.
 func (x *indexWriter) write(c indexChange) (unused bool, err error) {
-	if c.created && !c.purged {
+	switch {
+	case c.created && !c.purged && c.text != "":
+		return false, x.insert.exec(c.id, c.text)
+	case c.created && !c.purged:
 		return false, x.insertTokens(c.id, c.add)
 	}
 	before, err := x.unusedOf(c.id)

@@ -167,7 +167,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	s.epoch = head.Epoch
 	w.start(head)
 	s.writer = w
-	s.opts.group.Stopped = s.stopError
+	s.opts.group.Stopped, s.opts.group.Prepare = s.stopError, prepare
 	s.queue = group.NewQueue[*writer](s.opts.group)
 	go s.queue.Run(s.write) //nolint:contextcheck,nolintlint // outlives ctx
 	s.checkIntegrity(ctx)

@@ -180,7 +180,7 @@ func (w *writer) applyPart(p part, savepoints bool) error {
 		result := &p.Results[i]
 		*result = user.Result{}
 		err := w.runStep(savepoints, &result.Err, func() (err error) {
-			*result, err = decide.Change(w, &p.Batch.Changes[i], p.Tokens[i])
+			*result, err = decide.Change(w, &p.Batch.Changes[i], &p.Prepared[i])
 			return err
 		})
 		if err != nil {
@@ -275,7 +275,7 @@ func (w *writer) applyAtomic(p part, savepoints bool) error {
 	for i := range p.Batch.Changes {
 		w.yield()
 		err := panics.Catch(func() (err error) {
-			p.Results[i], err = decide.Change(w, &p.Batch.Changes[i], p.Tokens[i])
+			p.Results[i], err = decide.Change(w, &p.Batch.Changes[i], &p.Prepared[i])
 			return err
 		})
 		if err == nil {

@@ -46,8 +46,8 @@ func OfUser(u *user.User, keys user.Keys) (tokens []Token) {
 	return WithSample(sorted(u.Terms(), keys), u.ID)
 }
 
-// OfCreate returns the tokens of a user to be created, without those that depend on its ID.
-func OfCreate(op *user.Create) []Token { return sorted(op.Terms(), op.Keys) }
+// OfDraft returns the tokens of a user to be created, without those that depend on its ID.
+func OfDraft(d *user.Draft, keys user.Keys) []Token { return sorted(d.Terms(), keys) }
 
 func sorted(terms []user.Term, keys user.Keys) []Token {
 	tokens := make([]Token, 0, len(terms)+len(keys.Username)+len(keys.Email))

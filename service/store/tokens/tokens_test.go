@@ -10,7 +10,7 @@ import (
 )
 
 // The tokens that are computed before a transaction are those of the user that it creates.
-func TestOfCreate(t *testing.T) {
+func TestOfDraft(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		op := &user.Create{
@@ -25,10 +25,10 @@ func TestOfCreate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := OfCreate(op)
+		before := OfDraft(op.Draft(user.Author{}), op.Keys)
 		kept := slices.Clone(before)
 		if got, want := WithSample(before, op.ID), OfUser(created.User, op.Keys); !slices.Equal(got, want) {
-			r.Errorf("WithSample(OfCreate(op), %d) = %v, want %v", op.ID, got, want)
+			r.Errorf("WithSample(OfDraft(op), %d) = %v, want %v", op.ID, got, want)
 		}
 		if !slices.Equal(before, kept) {
 			r.Errorf("WithSample changed its argument to %v, want %v", before, kept)
