@@ -25,7 +25,11 @@ var (
 // usernameKey returns the normal form of a username: PRECIS Nickname (RFC 8266) with full case folding. It reports
 // false for a text that is no username.
 func usernameKey(username string) (string, bool) {
-	key, err := precis.Nickname.CompareKey(sanitize(username))
+	username = sanitize(username)
+	if isPlain(username, " ") {
+		return strings.ToLower(username), true
+	}
+	key, err := precis.Nickname.CompareKey(username)
 	if err != nil {
 		return "", false
 	}
@@ -40,11 +44,32 @@ func emailKey(email string) (string, bool) {
 	if at < 0 {
 		return "", false
 	}
-	ascii, err := domains.ToASCII(email[at+1:])
-	if err != nil {
-		return "", false
+	ascii := email[at+1:]
+	if !isPlain(ascii, ".") {
+		var err error
+		if ascii, err = domains.ToASCII(ascii); err != nil {
+			return "", false
+		}
 	}
 	return fold(norm.NFC.String(email[:at]), norm.NFC) + "@" + strings.ToLower(ascii), true
+}
+
+// isPlain reports whether a text consists of words of 1 to 63 ASCII letters and digits, with one separator between two: the normal
+// form of such a username, or of such a domain of at most 253 bytes, is its lower case.
+func isPlain(text, separator string) bool {
+	const maxWord, maxText = 63, 253
+	word := 0 // length
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+			word++
+		case c == separator[0] && 0 < word && word <= maxWord:
+			word = 0
+		default:
+			return false
+		}
+	}
+	return 0 < word && word <= maxWord && len(text) <= maxText
 }
 
 // fold returns the full case folding in a normalization form.

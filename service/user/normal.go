@@ -146,11 +146,35 @@ func EmailKey(email string) (string, *Error) {
 	if !validLocal(local) {
 		return "", newEmailError("must have 1 to 64 bytes before the @: letters, digits, single inner dots, and any of !#$%&'*+/=?^_`{|}~-")
 	}
-	ascii, err := domains.ToASCII(domain)
+	ascii, err := domainToASCII(domain)
 	if err != nil || ascii == "" || strings.HasSuffix(ascii, ".") {
 		return "", newEmailError("must have a valid domain name after the @, without a trailing dot")
 	}
 	return foldEmailLocal(local) + "@" + strings.ToLower(ascii), nil
+}
+
+func domainToASCII(domain string) (string, error) {
+	if isPlainDomain(domain) {
+		return strings.ToLower(domain), nil
+	}
+	return domains.ToASCII(domain)
+}
+
+// isPlainDomain is the fast path: the ASCII form of labels of letters and digits is their lower case.
+func isPlainDomain(s string) bool {
+	const maxLabel, maxDomain = 63, 253
+	label := 0 // length
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+			label++
+		case c == '.' && 0 < label && label <= maxLabel:
+			label = 0
+		default:
+			return false
+		}
+	}
+	return 0 < label && label <= maxLabel && len(s) <= maxDomain
 }
 
 func newEmailError(message string) *Error {

@@ -6,6 +6,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/net/idna"
 	"golang.org/x/text/cases"
 	"golang.org/x/text/language"
 	"golang.org/x/text/secure/precis"
@@ -143,6 +144,30 @@ func TestEmailKey(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The fast path for ASCII domains must agree with IDNA.
+func TestEmailKeyOfASCIIDomainEqualsIDNA(t *testing.T) {
+	domains := idna.New(
+		idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true),
+		idna.VerifyDNSLength(true), idna.CheckHyphens(true), idna.CheckJoiners(true),
+	)
+	check := func(t failer, domain string) {
+		t.Helper()
+		got, err := user.EmailKey("a@" + domain)
+		want, idnaErr := domains.ToASCII(domain)
+		if valid := idnaErr == nil && want != "" && !strings.HasSuffix(want, "."); valid != (err == nil) || valid && got != "a@"+want {
+			t.Errorf("EmailKey(a@%s) = %q, %v, want the domain %q, %v as of IDNA", domain, got, err, want, idnaErr)
+		}
+	}
+	label := strings.Repeat("x", 63)
+	long := label + "." + label + "." + label + "."
+	for _, domain := range []string{"", ".", "a", "A.B", "a.", ".a", "a..b", label, label + "x", long + label[:61], long + label[:62], long + label} {
+		check(t, domain)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		check(t, rapid.StringMatching(`[a-zA-Z0-9.-]{0,20}|([A-Za-z0-9]{60,64}\.){1,5}[a-z]{1,64}`).Draw(t, "domain"))
+	})
 }
 
 func TestEmailKeyRejects(t *testing.T) {
