@@ -57,6 +57,8 @@ run: ## Run the server from source (ARGS="--listen :8080" passes flags)
 
 ##### Checks
 
+longest := service/store/postgres service/server client service/store/sqlite service service/store/move service/http2
+
 # Property tests run with so many random cases in `make test`; the default of rapid is 100.
 RAPID_CHECKS ?= 40
 export RAPID_CHECKS
@@ -67,16 +69,16 @@ export RAPID_CHECKS
 test: postgres ## Vet and test, with the race detector; Go alone (TESTFLAGS="-run X -v" adds flags)
 	go vet ./...
 	$(if $(race),,@echo 'no C compiler: without the race detector')
-	# The package that takes longest starts first. go vet has run.
-	go test $(race) -vet=off -timeout 9m $(TESTFLAGS) ./service/store/sqlite $$(go list ./... | grep -v /cmd/)
+	# The packages that take longest start first. go vet has run.
+	go test $(race) -vet=off -timeout 9m $(TESTFLAGS) $(addprefix ./,$(longest)) $$(go list ./... | grep -v /cmd/)
 	go test -vet=off -timeout 9m -parallel 4 $(TESTFLAGS) ./cmd/...
 
 .PHONY: test-long
 test-long: RAPID_CHECKS := 300
 test-long: postgres ## Test with more random cases, kills, restarts and changes; without the race detector
 	go test -vet=off -count=1 -timeout 20m ./service/feed ./service/store/... ./service/user
-	go test -vet=off -count=1 -timeout 20m -run '^TestStoreWithFaults$$' ./service/store/postgres -long
-	go test -vet=off -count=1 -timeout 20m -run '^Test(KillLosesNoAcknowledgedWrite|ReadersReceiveExactlyTheLog|MirrorsEqualTheStore)$$' ./cmd/userd -long
+	go test -vet=off -count=1 -timeout 20m -run '^Test(StoreWithFaults|MovedStore)$$' ./service/store/postgres ./service/store/move -args -long
+	go test -vet=off -count=1 -timeout 20m -run '^Test(KillLosesNoAcknowledgedWrite|ReadersReceiveExactlyTheLog|MirrorsEqualTheStore|Migrate)$$' ./cmd/userd -long
 
 .PHONY: postgres
 # The tests start a private server from these programs, see service/store/pgtest.

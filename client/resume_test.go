@@ -221,6 +221,9 @@ func TestBatchesResume(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if test.want && after.GetVersion() != n+1 {
+				return // the fault is found
+			}
 			next := int64(0)
 			created, err := c.BatchCreateUsers(limited(t), numbered(n, func(i int) *userv1.BatchCreateUsersRequest {
 				return &userv1.BatchCreateUsersRequest{User: &userv1.CreateUserRequest{Username: fmt.Sprint("batch ", i), Email: fmt.Sprintf("batch%d@example.org", i)}}

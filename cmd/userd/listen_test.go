@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -73,6 +74,9 @@ func TestUnixSocket(t *testing.T) {
 }
 
 func TestSIGHUPDrains(t *testing.T) {
+	ignored := make(chan os.Signal, 1)
+	signal.Notify(ignored, syscall.SIGHUP) // so that userd does not inherit that it is ignored, if the tests run under nohup
+	defer signal.Stop(ignored)
 	run := program{dir: t.TempDir()}.start(t)
 	if err := run.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)

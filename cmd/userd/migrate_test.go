@@ -22,8 +22,11 @@ import (
 // A client goes on as if nothing had happened while the store of its server is moved to PostgreSQL and back, by commands that
 // are killed and repeated: its stream has no gap, its mirror is right, and a repeated request has the same result.
 func TestMigrate(t *testing.T) {
-	const users = 25_000
 	t.Parallel()
+	users := 12_000
+	if *long {
+		users = 25_000
+	}
 	ctx := within(t, 6*time.Minute)
 	dir := t.TempDir()
 	stores := []string{
@@ -110,7 +113,7 @@ func TestMigrate(t *testing.T) {
 // incomplete then.
 func migrateWithKills(ctx context.Context, t *testing.T, from, to string) (incomplete int) {
 	t.Helper()
-	for timeout := 100 * time.Millisecond; ; timeout += timeout / 10 {
+	for timeout := 100 * time.Millisecond; ; timeout += timeout / 6 {
 		limited, cancel := context.WithTimeout(ctx, timeout) // its end kills the process
 		out, err := migrate(limited, t, from, to)
 		killed := limited.Err() != nil

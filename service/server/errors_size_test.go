@@ -66,7 +66,7 @@ func TestErrorsStayBelowSixKiB(t *testing.T) {
 		"12 tags and 12 entries": badUser(12, 12, strings.Repeat("x", 65)),
 		"64 tags and 64 entries": badUser(64, 64, strings.Repeat("\U0001F600", 65)),
 		"keys of markup":         badUser(0, 64, strings.Repeat("<", 300)),
-		"keys of controls":       badUser(0, 64, strings.Repeat("\x01", 10_000)),
+		"keys of controls":       badUser(0, 64, strings.Repeat("\x01", 2000)),
 	}
 	s.Each(t, func(t *testing.T, _ userv1connect.UserServiceClient, p servertest.Protocol) {
 		for name, req := range requests {

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -29,19 +28,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(withServer{m}) }
 // withServer ends the server before the check for leaks.
 type withServer struct{ *testing.M }
 
-// Run runs the tests. Each move to SQLite syncs some hundred times, so random tests are fewer than by default.
 func (m withServer) Run() int {
-	flag.Parse()
-	checks := "20"
-	flag.Visit(func(f *flag.Flag) {
-		if f.Name == "rapid.checks" {
-			checks = f.Value.String()
-		}
-	})
-	if err := flag.Set("rapid.checks", checks); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
+	storetest.HalveChecks()
 	return pgtest.Run(m.M)
 }
 
@@ -162,8 +150,15 @@ func execute(t *testing.T, p place, statement string) {
 	}
 }
 
-// A store that is moved each time it is opened again behaves as one that is not moved.
+var long = flag.Bool("long", false, "move stores in all tests that open one again")
+
+// A store that is moved each time it is opened again behaves as one that is not moved. The other tests of the suite open a
+// store once, so they move none.
 func TestMovedStore(t *testing.T) {
 	m := &movers{t: t, current: make(map[string]place), moves: make(map[string]int)}
-	storetest.Run(t, m.open)
+	suite := storetest.RunRestarts
+	if *long {
+		suite = storetest.Run
+	}
+	suite(t, m.open)
 }

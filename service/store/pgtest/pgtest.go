@@ -69,7 +69,7 @@ func Stop() error {
 // Database returns the URL of a new database, which the end of the test drops.
 func Database(t testing.TB) string {
 	t.Helper()
-	return create(t, "")
+	return create(t, " STRATEGY FILE_COPY")
 }
 
 // Template is a prepared database that Database copies. The zero value is ready to use.
@@ -95,7 +95,8 @@ func (p *Template) Database(t testing.TB, prepare func(url string) error) string
 	if p.err != nil {
 		t.Fatalf("prepare the database: %v", p.err)
 	}
-	return create(t, " TEMPLATE "+p.name)
+	// The default strategy writes all pages of the copy to the write-ahead log.
+	return create(t, " STRATEGY FILE_COPY TEMPLATE "+p.name)
 }
 
 func create(t testing.TB, options string) string {

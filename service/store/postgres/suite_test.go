@@ -21,7 +21,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(withServer{m}) }
 // withServer ends the server before the check for leaks.
 type withServer struct{ *testing.M }
 
-func (m withServer) Run() int { return pgtest.Run(m.M) }
+func (m withServer) Run() int {
+	storetest.HalveChecks()
+	return pgtest.Run(m.M)
+}
 
 // migrated is a database with the current schema.
 var migrated pgtest.Template

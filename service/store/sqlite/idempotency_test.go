@@ -89,7 +89,7 @@ func withRequestID(op user.Op, id int) user.Change {
 // Small requests to a large user store one copy of it, which expires with them.
 func TestStoredResultsShareALargeUser(t *testing.T) {
 	t.Parallel()
-	const requests = 200
+	const requests = 60
 	for name, op := range map[string]func(id int64, i int) user.Op{
 		"without effect": func(id int64, _ int) user.Op { return &user.ReadBarrier{ID: id} },
 		"status": func(id int64, i int) user.Op {

@@ -124,7 +124,6 @@ func (tx *modelTx) batch(batch user.Batch) ([]user.Result, error) {
 	before, results := tx.data.clone(), make([]user.Result, len(batch.Changes))
 	userBytes := 0
 	for i, c := range batch.Changes {
-		undo := tx.data.clone()
 		var err error
 		if results[i], err = tx.changeRecovering(c); err == nil {
 			results[i].LimitUser(&userBytes, batch.MaxUserBytes)
@@ -134,7 +133,7 @@ func (tx *modelTx) batch(batch user.Batch) ([]user.Result, error) {
 			tx.data, tx.committed = before, nil
 			return nil, &user.ItemError{Index: i, Err: err}
 		}
-		tx.data, results[i] = undo, user.Result{Err: err}
+		results[i] = user.Result{Err: err} // a change that fails modifies nothing
 	}
 	return results, nil
 }

@@ -2,8 +2,10 @@ package storetest
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -11,6 +13,20 @@ import (
 
 	"github.com/yourorg/userservice/service/user"
 )
+
+// HalveChecks halves the number of random cases, for stores whose cases take long: a database is created for each of
+// them. TestMain calls it.
+func HalveChecks() {
+	flag.Parse()
+	checks := flag.Lookup("rapid.checks").Value
+	n, err := strconv.Atoi(checks.String())
+	if err == nil {
+		err = checks.Set(strconv.Itoa((n + 1) / 2))
+	}
+	if err != nil {
+		panic(err)
+	}
+}
 
 // CompareWithModel applies random batches to the store and to a Model and compares
 // results, log and users, except for the user IDs.

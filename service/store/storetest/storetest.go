@@ -39,24 +39,67 @@ func Run(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
 // others read users at rest.
 func RunWrites(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
 	run(t, open, logTests, writeTests, idempotencyTests, maintenanceTests, pruneTests, fairnessTests)
+	runRandom(t, open)
+}
+
+// RunRestarts runs the tests of the suite that close a store and open it again, without those of lists of thousands.
+func RunRestarts(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
+	for _, group := range []map[string]func(*harness){readTests, logTests, writeTests, idempotencyTests, maintenanceTests, pruneTests, fairnessTests} {
+		for name, test := range group {
+			if restartTests[name] {
+				runTest(t, open, name, test)
+			}
+		}
+	}
+	runRandom(t, open)
+}
+
+func run(t *testing.T, open func(t *testing.T, opts Options) user.Store, groups ...map[string]func(*harness)) {
+	for _, group := range groups {
+		for name, test := range group {
+			runTest(t, open, name, test)
+		}
+	}
+}
+
+func runTest(t *testing.T, open func(t *testing.T, opts Options) user.Store, name string, test func(*harness)) {
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		h := &harness{T: t, opener: open, clock: NewClock(), dir: t.TempDir()}
+		h.open()
+		t.Cleanup(func() { h.check(h.store.Close()) })
+		test(h)
+		if h.restarted && !restartTests[name] {
+			h.Error("the test opens the store again, but restartTests does not have it")
+		}
+	})
+}
+
+func runRandom(t *testing.T, open func(t *testing.T, opts Options) user.Store) {
 	t.Run("random batches have the same effect as on the model", func(t *testing.T) {
 		t.Parallel()
 		CompareWithModel(t, open)
 	})
 }
 
-func run(t *testing.T, open func(t *testing.T, opts Options) user.Store, groups ...map[string]func(*harness)) {
-	for _, group := range groups {
-		for name, test := range group {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				h := &harness{T: t, opener: open, clock: NewClock(), dir: t.TempDir()}
-				h.open()
-				t.Cleanup(func() { h.check(h.store.Close()) })
-				test(h)
-			})
-		}
-	}
+// restartTests lists the tests that open the store again.
+var restartTests = map[string]bool{
+	"a repeated request returns the stored result, also after a restart":                      true,
+	"stored results of a large user do not change with the user":                              true,
+	"a request id reused for a different request is rejected":                                 true,
+	"a request id expires after its lifetime":                                                 true,
+	"positions and epoch continue after a restart":                                            true,
+	"times do not decrease when the clock moves back":                                         true,
+	"a purge keeps row positions and removes personal data":                                   true,
+	"an interrupted purge leaves the user deleted and due, and is completed by a repetition":  true,
+	"a later status time without a new status is stored":                                      true,
+	"Probe has no visible effect":                                                             true,
+	"Prune deletes the oldest rows of an age, in steps":                                       true,
+	"a log without rows keeps its head":                                                       true,
+	"pruning does not change users":                                                           true,
+	"lists with terms have the same users as a full evaluation, in every order and direction": true,
+	"acknowledged writes survive a restart":                                                   true,
+	"Close waits for submitted batches; later calls fail":                                     true,
 }
 
 // Clock is a fake clock. It is safe for concurrent use.
@@ -91,6 +134,8 @@ type harness struct {
 	clock  *Clock
 	dir    string
 	store  user.Store
+
+	restarted bool // reopen was called
 }
 
 func (h *harness) open() {
@@ -101,6 +146,7 @@ func (h *harness) reopen() {
 	h.Helper()
 	h.check(h.store.Close())
 	h.open()
+	h.restarted = true
 }
 
 func (h *harness) check(err error) {
