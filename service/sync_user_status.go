@@ -42,7 +42,7 @@ func (s *Service) SyncUserStatus(
 		responses: make(chan pendingResponse, maxOutstanding), busy: make(chan struct{}, 1),
 	}
 	go in.receive(ctx, stream.Receive)
-	return s.newStatusWriter(ctx, subscription, stream.Conn().Send).run(ctx, in)
+	return s.newStatusWriter(ctx, subscription, stream.Conn()).run(ctx, in)
 }
 
 // pendingResponse is the response to a message, in the order of the messages.
@@ -223,7 +223,7 @@ func (w *statusWriter) respond(ctx context.Context, in *statusReader, a *pending
 	if a.message.GetProgress() {
 		w.enableProgress()
 	}
-	if err := w.send(update); err != nil {
+	if err := w.conn.Send(update); err != nil {
 		return w.sendError(cmp.Or(update.GetActivityId(), math.MaxInt64), err)
 	}
 	if a.paused {

@@ -35,7 +35,7 @@ func (s *Service) WatchUserStatus(
 	if err := stream.Send(nil); err != nil { // send the header
 		return err
 	}
-	w := s.newStatusWriter(ctx, subscription, stream.Conn().Send)
+	w := s.newStatusWriter(ctx, subscription, stream.Conn())
 	w.flush.Cork()
 	if req.GetProgress() {
 		w.enableProgress()
@@ -62,7 +62,7 @@ const (
 type statusWriter struct {
 	service      *Service
 	subscription *feed.Subscription
-	send         func(message any) error
+	conn         connect.StreamingHandlerConn
 	flush        reqinfo.FlushControl
 	beat         *time.Ticker // progress interval; nil: progress not requested
 	progressDue  bool         // send a progress message before the next wait
@@ -72,8 +72,8 @@ type statusWriter struct {
 	direct directDelivery
 }
 
-func (s *Service) newStatusWriter(ctx context.Context, subscription *feed.Subscription, send func(any) error) *statusWriter {
-	w := &statusWriter{service: s, subscription: subscription, send: send, flush: flusher(ctx)}
+func (s *Service) newStatusWriter(ctx context.Context, subscription *feed.Subscription, conn connect.StreamingHandlerConn) *statusWriter {
+	w := &statusWriter{service: s, subscription: subscription, conn: conn, flush: flusher(ctx)}
 	w.mu.Lock()
 	w.deliverDirectly()
 	return w
@@ -102,7 +102,7 @@ func (w *statusWriter) beforeWait(more bool) error {
 	if w.progressDue {
 		w.progressDue = false
 		through := w.subscription.DeliveredThrough()
-		if err := w.send(w.service.statusProgress(through)); err != nil {
+		if err := w.conn.Send(w.service.statusProgress(through)); err != nil {
 			return w.service.stallError(err, through)
 		}
 	}
@@ -165,7 +165,7 @@ func (w *statusWriter) sendAll(changes []feed.StatusChange) error {
 }
 
 func (w *statusWriter) sendChange(change *feed.StatusChange) error {
-	return w.sendError(change.Position, w.send(w.service.sharedStatusChange(change)))
+	return w.sendError(change.Position, w.conn.Send(w.service.sharedStatusChange(change)))
 }
 
 // sendError converts the error of sending the change at a position.

@@ -65,7 +65,7 @@ func stackBytes(t *testing.T, admin string) float64 {
 		if err != nil {
 			t.Fatal(err)
 		}
-		res, err := http.DefaultClient.Do(req)
+		res, err := (&http.Client{Timeout: hangTimeout}).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,7 +48,9 @@ func (s *State) use(p Permission) bool {
 	if s == nil || !s.caller.Permissions.Has(p) {
 		return false
 	}
-	s.used.Or(uint32(p.bit()))
+	if bit := uint32(p.bit()); s.used.Load()&bit == 0 {
+		s.used.Or(bit)
+	}
 	return true
 }
 

@@ -19,16 +19,19 @@ func (p *Policy) Redact(ctx context.Context, message any) {
 	}
 }
 
-// Redacted returns a message of a stream, or a redacted copy if the caller in ctx may not read all of its fields:
-// streams may share the message.
-func (p *Policy) Redacted(ctx context.Context, message any) any {
-	m, ok := message.(proto.Message)
-	if !ok || !p.withholds(callerStateOf(ctx), m.ProtoReflect()) {
-		return message
+// Redactor returns a function for the messages of a stream. It returns a message, or a redacted copy if the caller in ctx may not
+// read all of its fields: streams may share the message.
+func (p *Policy) Redactor(ctx context.Context) func(message any) any {
+	state := callerStateOf(ctx)
+	return func(message any) any {
+		m, ok := message.(proto.Message)
+		if !ok || !p.withholds(state, m.ProtoReflect()) {
+			return message
+		}
+		redacted := proto.Clone(m)
+		p.redact(state, redacted.ProtoReflect())
+		return redacted
 	}
-	redacted := proto.Clone(m)
-	p.Redact(ctx, redacted)
-	return redacted
 }
 
 // RedactError returns err without metadata that the caller in ctx may not read.

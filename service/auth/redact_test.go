@@ -81,7 +81,7 @@ func TestRedactByPermission(t *testing.T) {
 			policy := NewPolicy(ReflectionOff)
 			ctx := WithCaller(t.Context(), Caller{Subject: "ann", Kind: Token, Permissions: set})
 			shared := proto.Clone(before)
-			copied, _ := policy.Redacted(ctx, shared).(proto.Message)
+			copied, _ := policy.Redactor(ctx)(shared).(proto.Message)
 			policy.Redact(ctx, response.Interface())
 			if !proto.Equal(copied, response.Interface()) || !proto.Equal(shared, before) || proto.Equal(copied, before) != (copied == shared) {
 				t.Errorf("%s with %s: Redacted() = %v, message = %v, want %v, and a copy only if it differs",

@@ -222,10 +222,10 @@ func (f *Feed) deliver(change *user.CommittedChange) {
 		return
 	}
 	for s := range subscribers {
-		s.push(status, change.Origin)
+		s.push(&status, change.Origin)
 	}
 	for s := range f.wildcards {
-		s.push(status, change.Origin)
+		s.push(&status, change.Origin)
 	}
 }
 

@@ -38,7 +38,7 @@ func (s *Subscription) pollPending(most int) (ready []StatusChange, logAfter int
 	ready = make([]StatusChange, 0, len(s.pending))
 	for id, change := range s.pending {
 		if _, paused := s.paused[id]; !paused {
-			ready = append(ready, change)
+			ready = append(ready, *change)
 		}
 	}
 	slices.SortFunc(ready, func(a, b StatusChange) int { return cmp.Compare(a.Position, b.Position) })
@@ -89,7 +89,7 @@ func (s *Subscription) skip(change StatusChange) bool {
 		return true
 	}
 	if _, paused := s.paused[change.UserID]; paused {
-		s.pending[change.UserID] = change
+		s.pending[change.UserID] = &change
 		return true
 	}
 	s.markDelivered(change.UserID, change.Position)

@@ -42,8 +42,8 @@ type Subscription struct {
 	paused     map[int64]pause // users with an outstanding response
 	all        bool
 	startAfter int64 // start of the subscription to all users
-	// pending holds undelivered changes, including those of paused users.
-	pending map[int64]StatusChange
+	// pending holds undelivered changes, including those of paused users. Subscriptions share them.
+	pending map[int64]*StatusChange
 	// logAfter is the position after which the log must be read, because changes are missing
 	// from pending; -1: pending is complete.
 	logAfter int64
@@ -65,7 +65,7 @@ type pause struct {
 func (f *Feed) Subscribe(origin uint64) *Subscription {
 	return &Subscription{
 		feed: f, origin: origin, wake: make(chan struct{}, 1), logAfter: -1,
-		positions: make(map[int64]int64), pending: make(map[int64]StatusChange),
+		positions: make(map[int64]int64), pending: make(map[int64]*StatusChange),
 	}
 }
 
@@ -246,7 +246,7 @@ func (s *Subscription) signal() {
 }
 
 // push adds a change. It is called in commit order.
-func (s *Subscription) push(change StatusChange, origin uint64) {
+func (s *Subscription) push(change *StatusChange, origin uint64) {
 	if origin != 0 && origin == s.origin {
 		return // the response delivers it
 	}

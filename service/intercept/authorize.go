@@ -49,7 +49,7 @@ func (a *Authorize) WrapStreamingHandler(next connect.StreamingHandlerFunc) conn
 		if err := a.authorize(ctx, conn); err != nil {
 			return err
 		}
-		err := next(ctx, &authorizedConn{StreamingHandlerConn: conn, ctx: ctx, policy: a.policy})
+		err := next(ctx, &authorizedConn{StreamingHandlerConn: conn, ctx: ctx, redacted: a.policy.Redactor(ctx)})
 		return auth.RedactError(ctx, err)
 	}
 }
@@ -62,8 +62,8 @@ func (a *Authorize) authorize(ctx context.Context, conn connect.StreamingHandler
 type authorizedConn struct {
 	connect.StreamingHandlerConn
 
-	ctx    context.Context //nolint:containedctx // Receive has no context parameter
-	policy *auth.Policy
+	ctx      context.Context //nolint:containedctx // Receive has no context parameter
+	redacted func(message any) any
 }
 
 // Receive receives and authorizes a message.
@@ -79,5 +79,5 @@ func (c *authorizedConn) Receive(message any) error {
 
 // Send redacts and sends a response.
 func (c *authorizedConn) Send(message any) error {
-	return c.StreamingHandlerConn.Send(c.policy.Redacted(c.ctx, message))
+	return c.StreamingHandlerConn.Send(c.redacted(message))
 }

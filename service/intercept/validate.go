@@ -42,8 +42,16 @@ func (v *Validate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 // WrapStreamingHandler validates the request of a server stream.
 func (v *Validate) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return next(ctx, &validatedConn{StreamingHandlerConn: conn, validator: v.validator})
+		return next(ctx, v.validated(conn))
 	}
+}
+
+//go:noinline // for the stack of a waiting stream
+func (v *Validate) validated(conn connect.StreamingHandlerConn) connect.StreamingHandlerConn {
+	if conn.Spec().StreamType != connect.StreamTypeServer {
+		return conn
+	}
+	return &validatedConn{StreamingHandlerConn: conn, validator: v.validator}
 }
 
 type validatedConn struct {
@@ -52,12 +60,12 @@ type validatedConn struct {
 	validator Validator
 }
 
-// Receive receives a message, and validates the one of a server stream.
+// Receive receives and validates a message.
 func (c *validatedConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err
 	}
-	if message, ok := message.(proto.Message); ok && c.Spec().StreamType == connect.StreamTypeServer {
+	if message, ok := message.(proto.Message); ok {
 		return onNewGoroutine(func() error { return c.validator.Validate(message) })
 	}
 	return nil
