@@ -124,6 +124,7 @@ func newTransport(c *config, e endpoint) *Transport {
 
 // RoundTrip sends a request on the next connection.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = withReadAhead(r)
 	if len(t.connections) == 1 {
 		return t.connections[0].RoundTrip(r)
 	}
