@@ -31,6 +31,14 @@ var maintenanceTests = map[string]func(*harness){
 			}
 		}
 	},
+	"a purged user is not found, also if it was read directly before": func(h *harness) {
+		id := h.create("anna").ID
+		h.mustApply(&user.Delete{ID: id})
+		h.get(id) // stores may cache it
+		h.mustApply(&user.Purge{ID: id})
+		_, err := h.store.Get(h.ctx(), id)
+		h.wantReason(err, user.UserNotFound)
+	},
 	"a purge keeps row positions and removes personal data": func(h *harness) {
 		other := h.create("berta")
 		r, err := h.apply(user.Change{Op: h.createWithAllFields(), IdempotencyKey: idempotencyKey("1"), By: user.Author{Actor: "secret actor"}})
