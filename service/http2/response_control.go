@@ -56,7 +56,11 @@ func (w *responseWriter) Progress() int64 {
 	c := w.stream.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return w.stream.progress + c.writes
+	progress := w.stream.progress + c.writes
+	if c.hooks.Accepted != nil {
+		progress += c.hooks.Accepted()
+	}
+	return progress
 }
 
 // RefuseOnReset makes a write deadline reset the stream with REFUSED_STREAM, which clients retry, in place of

@@ -63,6 +63,8 @@ type Hooks struct {
 	// after each of them.
 	Raw       func() syscall.RawConn
 	AfterRead func()
+	// Accepted, if set, returns a number that changes when the peer accepts a part of a write of the net.Conn.
+	Accepted func() int64
 	// ShortReads says that reads of a few bytes cost no system call, as over TLS.
 	ShortReads bool
 }

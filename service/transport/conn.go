@@ -45,9 +45,10 @@ type serverConn struct {
 	base       context.Context                         //nolint:containedctx // of requests, set by ConnContext; nil: unknown
 	expires    time.Duration                           // when the connection reaches its age, as Listener.now; 0: never
 	memory     connMemory
-	slot       fair.Slot   // schedules the input among peers
-	aborted    atomic.Bool // closed by abort
-	closing    atomic.Bool // Close was called
+	slot       fair.Slot    // schedules the input among peers
+	aborted    atomic.Bool  // closed by abort
+	closing    atomic.Bool  // Close was called
+	accepted   atomic.Int64 // number of writes over TLS of which the peer has accepted a part
 
 	mu       sync.Mutex
 	http2    bool          // the connection is HTTP/2

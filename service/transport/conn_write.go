@@ -43,6 +43,7 @@ func (c *serverConn) writeChecked(to net.Conn, p []byte) (written int, err error
 		written += n
 		if stalled++; n > 0 {
 			stalled = 0
+			c.accepted.Add(1)
 		}
 		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || stalled == stallChecks) {
 			return written, err

@@ -32,7 +32,7 @@ func (c *serverConn) handOver(control http2.Control) http2.Hooks {
 		Frames:  c.listener.opts.Frames,
 		Meter:   meter{c},
 		OnClose: func(reason http2.CloseReason) { c.listener.reportClose(c, reason) },
-		Context: c.base, Raw: c.file(), AfterRead: c.takeTurn, ShortReads: c.tls.conn != nil,
+		Context: c.base, Raw: c.file(), AfterRead: c.takeTurn, Accepted: c.accepted.Load, ShortReads: c.tls.conn != nil,
 	}
 }
 

@@ -2,10 +2,12 @@ package transport_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,9 +19,31 @@ import (
 	"github.com/yourorg/userservice/service/transport"
 )
 
-// A slow reader that makes progress is not aborted, although writing a batch takes longer than the
+// A slow reader that makes progress is not aborted, although writing a batch, or a record of TLS, takes longer than the
 // stall timeout.
 func TestSlowConnectionIsNotStalled(t *testing.T) {
+	issuer := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate
+	issuer.Close()
+	for name, secure := range map[string]*tls.Config{
+		"h2c": nil, "TLS": {Certificates: issuer.TLS.Certificates, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12},
+	} {
+		t.Run(name, func(t *testing.T) { testSlowConnection(t, secure) })
+	}
+}
+
+// slowConn is read in small parts of a batch, a tenth of a stall timeout after each other.
+type slowConn struct {
+	net.Conn
+
+	pause time.Duration
+}
+
+func (c slowConn) Read(p []byte) (int, error) {
+	time.Sleep(c.pause)
+	return c.Conn.Read(p[:min(len(p), 1<<10)])
+}
+
+func testSlowConnection(t *testing.T, secure *tls.Config) {
 	synctest.Test(t, func(t *testing.T) {
 		const stall, size = time.Second, 512 << 10
 		opts := options()
@@ -36,16 +60,20 @@ func TestSlowConnectionIsNotStalled(t *testing.T) {
 		inner := pipeListener(make(chan net.Conn, 1))
 		inner <- there
 		serving := make(chan error, 1)
-		go func() { serving <- server.Serve(transport.Listen(inner, transport.ListenOptions{StallTimeout: stall})) }()
-		var reading sync.WaitGroup
-		reading.Go(func() { // a small part of a batch per tenth of the timeout
-			for piece := make([]byte, 1<<10); ; time.Sleep(stall / 10) {
-				if _, err := io.ReadFull(here, piece); err != nil {
-					return
-				}
+		go func() {
+			serving <- server.Serve(transport.Listen(inner, transport.ListenOptions{StallTimeout: stall, TLS: secure}))
+		}()
+		var client net.Conn = slowConn{here, stall / 10}
+		if secure != nil {
+			conn := tls.Client(client, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+			if err := conn.Handshake(); err != nil { //nolint:noctx // local
+				t.Fatal(err)
 			}
-		})
-		ask(t, here)
+			client = conn
+		}
+		var reading sync.WaitGroup
+		reading.Go(func() { _, _ = io.Copy(io.Discard, client) })
+		ask(t, client)
 		if err := <-written; err != nil || guard.StalledWrites() != 0 {
 			t.Errorf("Write() = %v with %d stalled writes, want nil and 0", err, guard.StalledWrites())
 		}
