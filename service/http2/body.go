@@ -7,6 +7,9 @@ import (
 	"sync"
 )
 
+// maxTrailers bounds the trailers of a request, which are kept as long as its handler runs, but are not known when it starts.
+const maxTrailers = 4 << 10
+
 // requestBody is the body of a request. One goroutine reads it.
 type requestBody struct {
 	stream        *stream
@@ -87,7 +90,7 @@ func (c *conn) trailers(st *stream, b *headerBlock) error {
 		return streamError{st.id, errProtocol, "trailers without END_STREAM"}
 	case b.malformed != "" || b.hasPseudo:
 		return streamError{st.id, errProtocol, "malformed trailers"}
-	case b.tooLarge:
+	case b.tooLarge, len(st.req.Trailer) > 0 && b.size > maxTrailers:
 		return streamError{st.id, errEnhanceYourCalm, "trailers exceed the limit"}
 	}
 	if len(st.req.Trailer) > 0 {

@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
@@ -72,5 +74,56 @@ func TestUnreadRestIsSmall(t *testing.T) {
 	}
 	if after := heap(); after > before+streams*16<<10 {
 		t.Errorf("heap grew by %d bytes of a stream, want at most 16 KiB", (after-before)/streams)
+	}
+}
+
+// Declared trailers are kept as long as the handler runs, so they are bounded.
+func TestLargeTrailers(t *testing.T) {
+	for size, want := range map[int]string{2 << 10: "200", 5 << 10: "reset ENHANCE_YOUR_CALM"} {
+		s := own.start(t, false, echo)
+		p := s.dial()
+		p.headers(1, false, "trailer", "x")
+		p.check(p.fr.WriteHeaders(xhttp2.HeadersFrameParam{
+			StreamID: 1, EndStream: true, EndHeaders: true, BlockFragment: p.block("x", strings.Repeat("x", size)),
+		}))
+		p.flush()
+		if status, _, _ := p.response(1); status != want {
+			t.Errorf("status with trailers of %d bytes = %s, want %s", size, status, want)
+		}
+	}
+}
+
+// BenchmarkStalledStreams compares requests beside streams that wait for their windows with those without.
+func BenchmarkStalledStreams(b *testing.B) {
+	for _, stalled := range []int{0, 900} {
+		b.Run(strconv.Itoa(stalled), func(b *testing.B) {
+			s := own.start(b, false, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/body" {
+					_, _ = w.Write([]byte{1})
+				}
+			}, func(hs *http.Server, o *http2.Options) {
+				hs.HTTP2.MaxConcurrentStreams, o.Frames = 1000, http2.FrameLimits{}
+			})
+			p := s.dial()
+			p.check(p.fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0}))
+			id := uint32(1)
+			for ; id < uint32(2*stalled); id += 2 {
+				p.check(p.fr.WriteHeaders(xhttp2.HeadersFrameParam{
+					StreamID: id, EndStream: true, EndHeaders: true, BlockFragment: p.block(request("GET", "/body")...),
+				}))
+				p.flush()
+			}
+			for b.Loop() {
+				p.mu.Lock()
+				p.got = nil
+				p.mu.Unlock()
+				p.headers(id, true)
+				p.flush()
+				if status, _, _ := p.response(id); status != "200" {
+					b.Fatalf("status = %s, want 200", status)
+				}
+				id += 2
+			}
+		})
 	}
 }

@@ -30,7 +30,7 @@
 // handler must wait are queued and count as open. Unread body bytes are bounded by the
 // receive windows. Queued DATA is bounded by maxQueued and queued control frames by maxControl; the reading goroutine
 // blocks at the latter. Header lists are bounded in bytes and fields; a list over the limit is
-// answered with 431, and header blocks over twice the limit end the connection. FrameLimits bounds
+// answered with 431, and header blocks over twice the limit end the connection. Declared trailers have up to 4 KiB. FrameLimits bounds
 // frames that do not advance any stream. Idle connections hold no output buffers, and no
 // input buffer if they are files or TLS.
 //

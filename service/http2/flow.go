@@ -119,7 +119,9 @@ func (c *conn) setInitialWindow(n int64) error {
 	grown := n > c.peerInitial
 	c.peerInitial = n
 	if grown {
-		c.wakeBlocked()
+		for _, st := range c.streams {
+			st.signal()
+		}
 	}
 	return nil
 }
@@ -151,13 +153,12 @@ func (c *conn) awaitSend(st *stream, want int) (int, error) {
 		if st.writeDeadline.expired() {
 			return 0, st.writeTimedOut()
 		}
-		if c.canQueue(want) {
-			n := min(int64(want), c.sendWindow, st.sendWindow(), int64(c.peerMaxFrame), maxChunk)
-			if n > 0 {
-				return int(n), nil
+		if window := st.sendWindow(); window > 0 { // else the connection need not wake the stream
+			if c.sendWindow > 0 && c.canQueue(want) {
+				return int(min(int64(want), c.sendWindow, window, int64(c.peerMaxFrame), maxChunk)), nil
 			}
+			c.addBlocked(st)
 		}
-		c.addBlocked(st)
 		c.kick()
 		st.writeDeadline.wait(st)
 	}
