@@ -78,6 +78,14 @@ func loads() []load {
 		{name: "idle HTTP/2 connections over TLS", tls: true, n: idle, metric: "userd_connections", held: idle, begin: func(t *testing.T, x *target, _ int) {
 			go x.peer(t).end()
 		}},
+		{name: "idle HTTP/2 connections with full header tables", n: idle, metric: `userd_memory_reserved_bytes{kind="connection"}`, held: idle * 20 << 10,
+			begin: func(t *testing.T, x *target, _ int) {
+				p := x.peer(t)
+				if err := p.fillTable(); err != nil {
+					t.Fatal(err)
+				}
+				go p.end()
+			}},
 		{name: "idle HTTP/1.1 connections", n: idle, metric: "userd_connections", held: idle, begin: func(t *testing.T, x *target, _ int) {
 			x.dial(t, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		}},

@@ -177,9 +177,10 @@ func (a *attacker) drain(p *rawPeer, ended func()) error {
 type streams struct {
 	conns, each int
 	fields      []hpack.HeaderField
-	body        []byte // sent after the header; nil: none
-	open        bool   // the request does not end
-	window      uint32 // initial flow-control window of each stream
+	body        []byte              // sent after the header; nil: none
+	open        bool                // the request does not end
+	window      uint32              // initial flow-control window of each stream
+	trailers    []hpack.HeaderField // sent after the body, they end the request
 	// addresses is the number of client addresses; 0: one.
 	addresses int
 }
@@ -256,7 +257,31 @@ func (p *rawPeer) call(id uint32, s streams) error {
 	if err == nil && s.body != nil {
 		err = p.WriteData(id, !s.open, s.body)
 	}
+	if err == nil && s.trailers != nil {
+		err = p.trail(id, s.trailers)
+	}
 	return err
+}
+
+// trail sends trailers, a frame for each field.
+func (p *rawPeer) trail(id uint32, fields []hpack.HeaderField) (err error) {
+	for i, f := range fields {
+		p.header.Reset()
+		f.Sensitive = true // not indexed
+		if err := p.packed.WriteField(f); err != nil {
+			return err
+		}
+		last := i == len(fields)-1
+		if i == 0 {
+			err = p.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: p.header.Bytes(), EndHeaders: last, EndStream: true})
+		} else {
+			err = p.WriteContinuation(id, last, p.header.Bytes())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *rawPeer) ack() error {

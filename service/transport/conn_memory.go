@@ -19,8 +19,10 @@ const (
 	// TLS session after its handshake.
 	connBytes = 32 << 10
 	tlsBytes  = 20 << 10
-	// ownConnBytes is the base cost of a connection of service/http2.
+	// ownConnBytes is the base cost of a connection of service/http2, and tableBytes what its first request adds: an HPACK
+	// table, of which the entries can be so small that the table takes seven times its size of 4 KiB.
 	ownConnBytes = 12 << 10
+	tableBytes   = 12 << 10
 	// includedBytes is the part of the base cost that covers small headers, bodies and frames.
 	includedBytes = 4 << 10
 	// headerFactor and blockFactor are the memory per byte of an incomplete header in HTTP/1 and
@@ -53,8 +55,9 @@ type connMemory struct {
 	headers       atomic.Int64 // header bytes of running requests
 	arriving      atomic.Int64 // bytes of an HTTP/1 header or a handshake that is incomplete or waits for a handler
 
-	// Bytes reserved for a connection of service/http2. block and input are used by its reading goroutine, output is guarded by
-	// the package.
+	// Bytes reserved for a connection of service/http2. table, block and input are used by its reading goroutine, output is guarded
+	// by the package.
+	table  bool  // tableBytes
 	block  int64 // for an incomplete header block
 	input  int64 // for a large input buffer
 	output int64 // for queued output

@@ -59,8 +59,11 @@ func (c *serverConn) file() func() syscall.RawConn {
 // meter reserves the memory of a connection handled by service/http2.
 type meter struct{ c *serverConn }
 
-// Header reserves memory for an incomplete header block.
+// Header reserves memory for an incomplete header block, and for the table that the first one fills.
 func (m meter) Header(encoded int) error {
+	if !m.c.memory.table { // without memory the request is rejected, not the connection
+		m.c.memory.table = m.c.memory.Grow(budget.Connection, tableBytes) == nil
+	}
 	return m.c.memory.hold(budget.Header, &m.c.memory.block, blockFactor*int64(encoded))
 }
 
