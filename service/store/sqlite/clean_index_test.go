@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -105,6 +107,24 @@ func TestCleanIndex(t *testing.T) {
 				t.Errorf("Check() = %q, want findings: %t", found, keep)
 			}
 		})
+	}
+}
+
+// A purge in the transaction of earlier changes of the user leaves no entry either.
+func TestPurgeInTransactionOfUpdate(t *testing.T) {
+	s := openPlanted(t, filepath.Join(t.TempDir(), "users.db"), Options{Clock: clock.FromWallClock(time.Now)})
+	s.cleaning.Store(true) // no cleaning in the background
+	id := createUser(t, s, "anna").ID
+	op, err := user.NewUpdate(id, user.NewPatch(user.User{Username: "berta", Tags: []string{"one"}}), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := user.Batch{Atomic: true, Changes: []user.Change{{Op: op}, {Op: &user.Delete{ID: id}}, {Op: &user.Purge{ID: id}}}}
+	if _, err := user.Apply(t.Context(), s, batch); err != nil {
+		t.Fatal(err)
+	}
+	if stored, unused := entries(t, s, id); len(stored)+len(unused) > 0 {
+		t.Errorf("entries after the purge = %v, %v unused, want none", stored, unused)
 	}
 }
 
