@@ -15,7 +15,8 @@ const (
 	byUsername
 	byEmail
 	byLastActivity
-	byCreated
+	byCreated // after the users with the time of the cursor
+	atCreated // these
 	byTerms
 )
 
@@ -25,7 +26,7 @@ var (
 	termSelect  = listColumns + "terms CROSS JOIN users ON user_id = terms.rowid "
 )
 
-var listQueries = [12]string{
+var listQueries = [14]string{
 	byID:               listSelect + "WHERE user_id > ? ORDER BY user_id LIMIT ?",
 	byID + 1:           listSelect + "WHERE user_id < ? ORDER BY user_id DESC LIMIT ?",
 	byUsername:         listSelect + "WHERE username_key >= ? AND username_key < ? ORDER BY username_key LIMIT ?",
@@ -34,8 +35,10 @@ var listQueries = [12]string{
 	byEmail + 1:        listSelect + "WHERE email_key >= ? AND email_key < ? ORDER BY email_key DESC LIMIT ?",
 	byLastActivity:     listSelect + "WHERE last_activity_id > ? AND last_activity_id < ? ORDER BY last_activity_id LIMIT ?",
 	byLastActivity + 1: listSelect + "WHERE last_activity_id > ? AND last_activity_id < ? ORDER BY last_activity_id DESC LIMIT ?",
-	byCreated:          listSelect + "WHERE (created_at, user_id) > (?, ?) AND created_at < ? ORDER BY created_at, user_id LIMIT ?",
-	byCreated + 1:      listSelect + "WHERE (created_at, user_id) < (?, ?) AND created_at >= ? ORDER BY created_at DESC, user_id DESC LIMIT ?",
+	byCreated:          listSelect + "WHERE created_at > ? AND created_at < ? ORDER BY created_at, user_id LIMIT ?",
+	byCreated + 1:      listSelect + "WHERE created_at < ? AND created_at >= ? ORDER BY created_at DESC, user_id DESC LIMIT ?",
+	atCreated:          listSelect + "WHERE created_at = ? AND user_id > ? AND created_at < ? ORDER BY user_id LIMIT ?",
+	atCreated + 1:      listSelect + "WHERE created_at = ? AND user_id < ? AND created_at >= ? ORDER BY user_id DESC LIMIT ?",
 	byTerms:            termSelect + "WHERE terms MATCH ? AND terms.rowid > ? ORDER BY terms.rowid LIMIT ?",
 	byTerms + 1:        termSelect + "WHERE terms MATCH ? AND terms.rowid < ? ORDER BY terms.rowid DESC LIMIT ?",
 }
@@ -97,7 +100,7 @@ func (l *lister) chunk(r *reader) error {
 		if l.Query.Desc {
 			query++
 		}
-		if bytes >= chunkBytes {
+		if l.Done || got == want || bytes >= chunkBytes {
 			return nil
 		}
 		return r.lists[query].each(func(row []driver.Value) (bool, error) {
@@ -140,17 +143,15 @@ func (l *lister) walk(read func(query int, args ...driver.Value) error) error {
 		after, before := l.Positions()
 		return read(byLastActivity, after, before)
 	case user.ByCreated:
-		return read(byCreated, l.created()...)
+		// The users of a transaction have the same time. One query of both columns would skip them up to the cursor.
+		at, id, end := l.Created()
+		if err := read(atCreated, at, id, end); err != nil {
+			return err
+		}
+		return read(byCreated, at, end)
 	default:
 		return read(byID, l.ID())
 	}
-}
-
-// created returns the arguments of byCreated. The index seeks the time; the users of one transaction, which have the same
-// time, are skipped up to the cursor.
-func (l *lister) created() []driver.Value {
-	at, id, end := l.Created()
-	return []driver.Value{at, id, end}
 }
 
 // add adds a row to the page, or ends the page if it is full. In a corrupt index a row may not be after the cursor, and

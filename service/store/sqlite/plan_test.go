@@ -20,6 +20,8 @@ func TestPlans(t *testing.T) {
 		listQueries[byEmail+1]:        "SEARCH users USING INDEX users_email (email_key>? AND email_key<?)",
 		listQueries[byCreated]:        "SEARCH users USING INDEX users_created (created_at>? AND created_at<?)",
 		listQueries[byCreated+1]:      "SEARCH users USING INDEX users_created (created_at>? AND created_at<?)",
+		listQueries[atCreated]:        "SEARCH users USING INDEX users_created (created_at=? AND rowid>?)",
+		listQueries[atCreated+1]:      "SEARCH users USING INDEX users_created (created_at=? AND rowid<?)",
 		activityCandidates:            "SEARCH users USING COVERING INDEX users_last_activity (last_activity_id>? AND last_activity_id<?)",
 		createdCandidates:             "SEARCH users USING COVERING INDEX users_created (created_at>? AND created_at<?)",
 		listQueries[byLastActivity]:   "SEARCH users USING INDEX users_last_activity (last_activity_id>? AND last_activity_id<?)",
