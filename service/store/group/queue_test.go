@@ -454,6 +454,32 @@ func TestBackpressure(t *testing.T) {
 	})
 }
 
+// A batch that waits for the queue does not hold the share of its caller twice.
+func TestBatchWaitsForQueueOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue[any](Options{})
+		a, b, c := user.WithCaller(t.Context(), "a"), user.WithCaller(t.Context(), "b"), user.WithCaller(t.Context(), "c")
+		q.Submit(c, numbered(1, 1))
+		q.Submit(a, large())
+		q.Submit(b, numbered(2, 1))
+		rest := batch(1) // of the share of c; with it the queue is too small by the batch of b
+		rest.Changes[0].Op = &user.Record{ID: 3, Details: map[string]string{"k": strings.Repeat("x", CallerBytes-QueueBytes/QueueLength-1000)}}
+		waiting := make(chan error, 1)
+		go func() { waiting <- wait(q.Submit(c, rest)) }()
+		synctest.Wait()
+		if queued, want := q.items.Len(), 3; queued != want {
+			t.Fatalf("%d batches are queued, want %d", queued, want)
+		}
+		run(t, q, func(g *Group[any]) {
+			applied(g)
+			g.Complete()
+		})
+		if err := <-waiting; err != nil {
+			t.Errorf("Submit = %v, want success after another caller's batch has ended", err)
+		}
+	})
+}
+
 // A batch whose context has ended is not queued. The changes of a batch are prepared.
 func TestSubmitPreparesBatches(t *testing.T) {
 	q := NewQueue[any](Options{})
