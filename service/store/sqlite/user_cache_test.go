@@ -153,6 +153,10 @@ func TestUserCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	c := newUserCache()
 	large := func(id int64) *user.User { return &user.User{ID: id, Username: strings.Repeat("x", 1<<10)} }
+	c.add(large(-2), 0)
+	if c.remove(-2); c.bytes != 0 {
+		t.Errorf("%d bytes after all users were removed, want 0", c.bytes)
+	}
 	for id := range int64(20_000) {
 		c.add(large(id), 0)
 		if u, _ := c.get(0); u == nil {
