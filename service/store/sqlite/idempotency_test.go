@@ -174,6 +174,10 @@ func TestRepeatedRequestsToALargeUser(t *testing.T) {
 			requests = append(requests, request{change, result.User, now.now()})
 			if rapid.IntRange(0, 4).Draw(r, "wait") == 0 {
 				now.advance(time.Duration(rapid.IntRange(1, 30).Draw(r, "hours")) * time.Hour)
+				// A request may join a transaction that has begun before, to clean the index, and has its time.
+				if err := s.queue.Do(t.Context(), func(*writer) error { return nil }); err != nil {
+					r.Fatal(err)
+				}
 			}
 			if rapid.IntRange(0, 4).Draw(r, "expire") == 0 {
 				if _, err := s.ExpireRequestIDs(t.Context(), rapid.IntRange(1, 4).Draw(r, "limit")); err != nil {
