@@ -4,7 +4,6 @@ import (
 	"io"
 	"net/http"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -95,19 +94,23 @@ func TestLargeTrailers(t *testing.T) {
 
 // BenchmarkStalledStreams compares requests beside streams that wait for their windows with those without.
 func BenchmarkStalledStreams(b *testing.B) {
-	for _, stalled := range []int{0, 900} {
-		b.Run(strconv.Itoa(stalled), func(b *testing.B) {
+	for _, test := range []struct {
+		name    string
+		stalled int
+		window  uint32 // of each stream
+	}{{"none", 0, 0}, {"window of the stream", 900, 0}, {"window of the connection", 900, 1 << 20}} {
+		b.Run(test.name, func(b *testing.B) {
 			s := own.start(b, false, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/body" {
-					_, _ = w.Write([]byte{1})
+					_, _ = w.Write(make([]byte, 64<<10))
 				}
 			}, func(hs *http.Server, o *http2.Options) {
 				hs.HTTP2.MaxConcurrentStreams, o.Frames = 1000, http2.FrameLimits{}
 			})
 			p := s.dial()
-			p.check(p.fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0}))
+			p.check(p.fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: test.window}))
 			id := uint32(1)
-			for ; id < uint32(2*stalled); id += 2 {
+			for ; id < uint32(2*test.stalled); id += 2 {
 				p.check(p.fr.WriteHeaders(xhttp2.HeadersFrameParam{
 					StreamID: id, EndStream: true, EndHeaders: true, BlockFragment: p.block(request("GET", "/body")...),
 				}))

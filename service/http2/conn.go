@@ -61,6 +61,7 @@ type conn struct {
 	peerInitial              int64
 	peerMaxFrame             uint32
 	blocked                  []*stream // streams that wait for the connection
+	full                     bool      // some of them wait for room in the output
 
 	encoder     *hpack.Encoder
 	out         []byte // queued output

@@ -14,6 +14,9 @@ const (
 	smallWrite = 4 << 10
 	// maxControl bounds the queued control frames.
 	maxControl = 32 << 10
+	// leastWindow is the window of the connection for which the streams that wait for it are woken: a byte at a time, each would
+	// wake all of them. A client that has consumed everything has returned more, since the window starts with 64 KiB.
+	leastWindow = 512
 	// initialWindow is the default of windows (section 6.9.2).
 	initialWindow = 1<<16 - 1
 )
@@ -87,8 +90,9 @@ func (c *conn) windowUpdate(h frameHeader, p []byte) error {
 		case c.sendWindow+n > maxWindow:
 			return connError{errFlowControl, "window of the connection exceeds its maximum"}
 		}
-		c.sendWindow += n
-		c.wakeBlocked()
+		if c.sendWindow += n; c.sendWindow >= leastWindow {
+			c.wakeBlocked()
+		}
 		return nil
 	}
 	if c.isIdle(h.stream) {
@@ -154,8 +158,12 @@ func (c *conn) awaitSend(st *stream, want int) (int, error) {
 			return 0, st.writeTimedOut()
 		}
 		if window := st.sendWindow(); window > 0 { // else the connection need not wake the stream
-			if c.sendWindow > 0 && c.canQueue(want) {
+			switch {
+			case c.sendWindow <= 0:
+			case c.canQueue(want):
 				return int(min(int64(want), c.sendWindow, window, int64(c.peerMaxFrame), maxChunk)), nil
+			default:
+				c.full = true
 			}
 			c.addBlocked(st)
 		}
@@ -175,6 +183,7 @@ func (c *conn) awaitRoom(st *stream) error {
 		case c.canQueue(smallWrite):
 			return nil
 		}
+		c.full = true
 		c.addBlocked(st)
 		c.kick()
 		st.writeDeadline.wait(st)

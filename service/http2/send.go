@@ -69,7 +69,10 @@ func (c *conn) write() {
 		c.out, c.control = nil, 0
 		c.writeSince = c.srv.now()
 		c.arm(c.srv.tick)
-		c.wakeBlocked()
+		if c.full {
+			c.full = false
+			c.wakeBlocked()
+		}
 		c.changed.Broadcast()
 		c.mu.Unlock()
 		err := c.writeBatch(batch)
