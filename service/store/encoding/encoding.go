@@ -139,20 +139,27 @@ func DecodeList(b []byte) ([]string, error) {
 
 // DecodeMap decodes a map.
 func DecodeMap(b []byte) (map[string]string, error) {
+	m, _, err := DecodeDetails(b)
+	return m, err
+}
+
+// DecodeDetails decodes a map, and returns the total length of its keys and values.
+func DecodeDetails(b []byte) (m map[string]string, bytes int, err error) {
 	if len(b) == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
 	d := decoder{rest: string(b)}
 	if form := d.form(); form != FormMap && form != FormRedacted {
-		return nil, ErrEncoding
+		return nil, 0, ErrEncoding
 	}
 	n := d.count()
-	m := make(map[string]string, n)
+	m = make(map[string]string, n)
 	for range n {
-		key := d.text()
-		m[key] = d.text()
+		key, value := d.text(), d.text()
+		m[key] = value
+		bytes += len(key) + len(value)
 	}
-	return m, d.err()
+	return m, bytes, d.err()
 }
 
 // noTime encodes a zero time where there is no NULL.

@@ -59,10 +59,10 @@ func (l *Log) InOrder(position int64) bool {
 	return l.Query.Desc && position < l.Page.Reached || !l.Query.Desc && position > l.Page.Reached
 }
 
-// Append adds a row that the page selects.
-func (l *Log) Append(row user.Activity) {
+// Append adds a row that the page selects, with details of a total length, see user.Activity.DetailBytes.
+func (l *Log) Append(row user.Activity, detailBytes int) {
 	l.Page.Rows = append(l.Page.Rows, row)
-	l.bytes += row.DetailBytes()
+	l.bytes += detailBytes
 }
 
 // Reach records that the row at a position was read.

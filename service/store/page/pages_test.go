@@ -275,7 +275,7 @@ func (c *contents) logPage(r *rapid.T, q user.LogQuery, chunk int) user.LogPage 
 				r.Fatalf("InOrder(%d) = false for the next row of %+v", row.Position, l)
 			}
 			if l.Selects(row.Action) {
-				l.Append(row)
+				l.Append(row, row.DetailBytes())
 			}
 			l.Reach(row.Position)
 			if l.InOrder(row.Position) || l.Query.Retained && !q.Desc {

@@ -106,12 +106,14 @@ type logRow struct {
 }
 
 // appendTo appends the row to a page, if that selects it.
-func (r *logRow) appendTo(l *page.Log) (err error) {
+func (r *logRow) appendTo(l *page.Log) error {
 	if l.Selects(r.row.Action) {
-		if r.row.Details, err = encoding.DecodeMap(r.details); err != nil {
+		details, bytes, err := encoding.DecodeDetails(r.details)
+		if err != nil {
 			return err
 		}
-		l.Append(r.row)
+		r.row.Details = details
+		l.Append(r.row, bytes)
 	}
 	l.Reach(r.row.Position)
 	return nil

@@ -14,11 +14,17 @@ import (
 const logColumns = "position, user_id, time, action, details"
 
 func scanRow(row []driver.Value) (user.Activity, error) {
-	details, err := encoding.DecodeMap(asBlob(row[4]))
+	activity, _, err := scanSized(row)
+	return activity, err
+}
+
+// scanSized also returns the total length of the details.
+func scanSized(row []driver.Value) (activity user.Activity, detailBytes int, err error) {
+	details, detailBytes, err := encoding.DecodeDetails(asBlob(row[4]))
 	return user.Activity{
 		Position: asNumber(row[0]), UserID: asNumber(row[1]), Time: encoding.FromMicros(asNumber(row[2])),
 		Action: asText(row[3]), Details: details,
-	}, err
+	}, detailBytes, err
 }
 
 // Log implements user.Store. A page ends at the head known when Log was called. Rows are only added at
@@ -86,11 +92,11 @@ func (l *logReader) add(row []driver.Value) error {
 		return disorderError{"log rows"}
 	}
 	if l.Selects(asText(row[3])) {
-		activity, err := scanRow(row)
+		activity, detailBytes, err := scanSized(row)
 		if err != nil {
 			return err
 		}
-		l.Append(activity)
+		l.Append(activity, detailBytes)
 	}
 	l.Reach(position)
 	return nil
