@@ -49,7 +49,8 @@ type conn struct {
 
 	streams   map[uint32]*stream
 	closed    closedStreams
-	maxStream uint32
+	maxStream uint32  // largest id that the client opened
+	started   uint32  // largest id with a handler
 	pending   *stream // its handler starts when its request is complete, or the reader blocks
 	running   int     // handlers
 	queue     []*stream

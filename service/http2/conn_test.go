@@ -203,3 +203,39 @@ func TestLastResponseBeforeClose(t *testing.T) {
 		}
 	})
 }
+
+// endingMeter ends its connection when the second header block is complete.
+type endingMeter struct {
+	http2.Meter
+
+	control http2.Control
+	blocks  *int
+}
+
+func (m endingMeter) Header(encoded int) error {
+	if encoded > 0 {
+		return nil
+	}
+	if *m.blocks++; *m.blocks == 2 {
+		m.control.End(http2.CloseMemory)
+	}
+	return nil
+}
+
+// Requests that arrive while their connection is ended are not handled, and GOAWAY says so: the client can repeat them.
+func TestRequestsBeforeEnd(t *testing.T) {
+	s := own.start(t, false, func(http.ResponseWriter, *http.Request) { t.Error("the handler was called") },
+		func(_ *http.Server, o *http2.Options) {
+			o.Hooks = func(_ net.Conn, control http2.Control) http2.Hooks {
+				return http2.Hooks{Meter: endingMeter{control: control, blocks: new(int)}}
+			}
+		})
+	p := s.dial()
+	p.headers(1, false) // its body would follow
+	p.headers(3, true)
+	p.flush()
+	goAway := p.await("GOAWAY", func(f frame) bool { return f.Type == xhttp2.FrameGoAway })
+	if goAway.last != 0 || goAway.code != xhttp2.ErrCodeEnhanceYourCalm {
+		t.Errorf("GOAWAY = stream %d, %v, want stream 0, ENHANCE_YOUR_CALM", goAway.last, goAway.code)
+	}
+}

@@ -80,6 +80,6 @@ func (c *conn) sendGoAwayFor(err error) {
 		return
 	}
 	c.endedBy = err
-	c.appendGoAway(c.maxStream, e.code, e.reason)
+	c.appendGoAway(c.started, e.code, e.reason)
 	c.kick()
 }

@@ -100,6 +100,10 @@ func (s *closedStreams) find(id uint32) closedHow {
 // openStream opens the stream of a header block.
 func (c *conn) openStream(id uint32, b *headerBlock, ignored bool) error {
 	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return errConnClosed
+	}
 	c.maxStream = id
 	full := len(c.streams) >= c.srv.maxStreams
 	if ignored || full {
@@ -169,7 +173,11 @@ func (c *conn) start(st *stream) error {
 	if st.started || st.closed {
 		return nil
 	}
+	if c.ended {
+		return errConnClosed
+	}
 	st.started = true
+	c.started = max(c.started, st.id)
 	if c.running >= c.srv.maxStreams {
 		st.queued = true
 		c.queue = append(c.queue, st)

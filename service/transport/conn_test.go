@@ -92,3 +92,23 @@ func TestWriteDeadline(t *testing.T) {
 		}
 	})
 }
+
+// A header block that is complete is progress, although its handler has not started.
+func TestHeaderIsProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := pair()
+		time.Sleep(time.Minute)
+		m := meter{c}
+		for _, step := range []struct {
+			encoded int
+			want    time.Duration
+		}{{100, 0}, {0, time.Minute}} {
+			if err := m.Header(step.encoded); err != nil {
+				t.Fatal(err)
+			}
+			if got := time.Duration(c.memory.progress.Load()); got != step.want {
+				t.Errorf("progress after Header(%d) = %v, want %v", step.encoded, got, step.want)
+			}
+		}
+	})
+}

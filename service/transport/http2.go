@@ -59,8 +59,12 @@ func (c *serverConn) file() func() syscall.RawConn {
 // meter reserves the memory of a connection handled by service/http2.
 type meter struct{ c *serverConn }
 
-// Header reserves memory for an incomplete header block, and for the table that the first one fills.
+// Header reserves memory for an incomplete header block, and for the table that the first one fills. A complete block is progress:
+// its handler may start late on a busy machine, and the connection must not be closed for want of progress meanwhile.
 func (m meter) Header(encoded int) error {
+	if encoded == 0 {
+		m.Transferred()
+	}
 	if !m.c.memory.table { // without memory the request is rejected, not the connection
 		m.c.memory.table = m.c.memory.Grow(budget.Connection, tableBytes) == nil
 	}

@@ -160,8 +160,10 @@ func (l *Listener) relieve() {
 		if excess <= 0 {
 			return
 		}
-		h.abort(http2.CloseMemory)
-		excess -= h.held
+		if h.memory.progress.Load() < before { // no request has arrived meanwhile
+			h.abort(http2.CloseMemory)
+			excess -= h.held
+		}
 	}
 }
 
