@@ -60,7 +60,7 @@ func TestMigrate(t *testing.T) {
 			rows <- row.GetActivityId()
 		}
 	}()
-	last, epoch := int64(0), epochOf(ctx, t, run)
+	last, epoch, interrupted := int64(0), epochOf(ctx, t, run), 0
 	receive := func(upTo int64) {
 		t.Helper()
 		for last < upTo {
@@ -82,6 +82,7 @@ func TestMigrate(t *testing.T) {
 			run.terminate(t)
 		}
 		kills := migrateWithKills(ctx, t, stores[i], to)
+		interrupted += kills
 		run = program{dir: t.TempDir(), flags: []string{"--store", to}}.start(t)
 		current.Store(run)
 		direct := run.client(t, 1<<20) // c may not know yet that the node is back
@@ -107,6 +108,9 @@ func TestMigrate(t *testing.T) {
 		}
 		t.Logf("moved to %s with %d kills of an incomplete move", to, kills)
 	}
+	if interrupted == 0 { // on a loaded machine, all kills of one move may come before it begins
+		t.Error("no kill interrupted a move")
+	}
 }
 
 // migrateWithKills repeats the command until it succeeds, and kills it before. It returns how often the target was
@@ -119,9 +123,6 @@ func migrateWithKills(ctx context.Context, t *testing.T, from, to string) (incom
 		killed := limited.Err() != nil
 		cancel()
 		if err == nil || strings.Contains(out, "not empty") { // it was killed when the move was complete
-			if incomplete == 0 {
-				t.Errorf("no kill interrupted the move to %s", to)
-			}
 			return incomplete
 		}
 		if !killed {
