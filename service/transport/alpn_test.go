@@ -148,7 +148,7 @@ func everySuite(t *testing.T) *tls.Config {
 
 func startListener(t *testing.T, settings *tls.Config) (addr string) {
 	t.Helper()
-	server := transport.NewServer(transport.WithTLS(respondOK()), transport.ServerOptions{
+	server := transport.NewServer(guarded(t, respondOK()), transport.ServerOptions{
 		MaxConcurrentStreams: 10, Logger: slog.New(slog.DiscardHandler),
 	})
 	server.ConnContext = transport.ConnContext

@@ -64,7 +64,7 @@ func startTLS(t *testing.T, issued servertest.Issued, clientCA []byte) *tlsServe
 			}
 		}
 	})
-	server := transport.NewServer(transport.WithTLS(handler), transport.ServerOptions{
+	server := transport.NewServer(guarded(t, handler), transport.ServerOptions{
 		MaxConcurrentStreams: 10, Logger: slog.New(slog.DiscardHandler),
 	})
 	server.ConnContext = transport.ConnContext

@@ -38,6 +38,14 @@ func options() transport.GuardOptions {
 	}
 }
 
+// guarded returns a handler behind a guard, which is closed when the test ends.
+func guarded(t *testing.T, handler http.Handler) http.Handler {
+	t.Helper()
+	guard := transport.NewGuard(options())
+	t.Cleanup(guard.Close)
+	return guard.Wrap(handler)
+}
+
 // serve runs a guarded handler until the test ends.
 func serve(t *testing.T, opts transport.GuardOptions, handler http.HandlerFunc) (guard *transport.Guard, addr string) {
 	t.Helper()

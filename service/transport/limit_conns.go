@@ -33,7 +33,7 @@ const (
 type ListenOptions struct {
 	// StallTimeout closes a connection on which no byte can be written for so long.
 	StallTimeout time.Duration
-	// TLS enables TLS, see WithTLS for handlers; nil: no TLS. The http.Server must not have TLS.
+	// TLS enables TLS; nil: no TLS. The http.Server must not have TLS: Guard sets Request.TLS.
 	TLS *tls.Config
 	// Memory is the budget of connections; nil: no limit. Class is the class of unauthenticated
 	// peers.
@@ -347,8 +347,7 @@ func (c *rawConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// ConnContext is for http.Server.ConnContext. WithTLS and Guard get the connection from the
-// context.
+// ConnContext is for http.Server.ConnContext. Guard gets the connection from the context.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	conn, ok := c.(*serverConn)
 	if ok && conn.hasAge() {
@@ -363,18 +362,7 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// WithTLS returns a handler that sets Request.TLS, which net/http does not know because the
-// listener terminates TLS. A Guard does so, too.
-func WithTLS(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if conn, ok := r.Context().Value(connKey{}).(*serverConn); ok {
-			conn.setTLS(r)
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// setTLS sets the TLS state of a request.
+// setTLS sets the TLS state of a request, which net/http does not know because the listener terminates TLS.
 func (c *serverConn) setTLS(r *http.Request) {
 	if c.tls.conn == nil || r.TLS != nil {
 		return

@@ -38,7 +38,7 @@ func TestFrameLimitOverTLS(t *testing.T) {
 		OnClose: func(_ net.Addr, reason http2.CloseReason) { reasons <- reason },
 	})
 	version := make(chan uint16, 1)
-	server := transport.NewServer(transport.WithTLS(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server := transport.NewServer(guarded(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		version <- r.TLS.Version
 	})), transport.ServerOptions{MaxConcurrentStreams: 10, Logger: slog.New(slog.DiscardHandler)})
 	server.ConnContext = transport.ConnContext
