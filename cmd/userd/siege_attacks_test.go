@@ -489,7 +489,7 @@ func storeAttacks() []attack {
 			})
 		}},
 		{name: "20 updates of 1000 users", permissions: []string{"users.write"}, writes: true, run: updates(20)},
-		{name: "updates of large users", permissions: []string{"users.write"}, run: func(a *attacker) error {
+		{name: "updates of large users", permissions: []string{"users.write"}, writes: true, run: func(a *attacker) error {
 			// A request of 16 KB changes 60 MB of users.
 			req := new(userv1.UpdateUsersRequest)
 			for i := range 1000 {
@@ -499,6 +499,25 @@ func storeAttacks() []attack {
 			return a.flood(5, 4, false, request{
 				method: "POST", path: userv1connect.UserServiceUpdateUsersProcedure, body: func() io.Reader { return bytes.NewReader(body) },
 				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers"},
+			})
+		}},
+		{name: "idempotent updates of large users", permissions: []string{"users.write"}, writes: true, run: func(a *attacker) error {
+			client := a.client(false)
+			return a.repeat(16, func(i int) error {
+				req := new(userv1.UpdateUsersRequest)
+				tag := strconv.FormatInt(time.Now().UnixNano(), 36)
+				for j := range 60 {
+					req.Requests = append(req.Requests, &userv1.UpdateUserRequest{
+						UserId: a.users[(i*60+j)%largeUsers], User: &userv1.User{Tags: []string{tag}},
+						RequestId: fmt.Sprintf("%08x-0000-4000-8000-%012x", time.Now().UnixNano()&0xffffffff, i*60+j),
+					})
+				}
+				body := enveloped(0, a.marshal(req))
+				err := a.request(client, request{
+					method: "POST", path: userv1connect.UserServiceUpdateUsersProcedure, body: func() io.Reader { return bytes.NewReader(body) },
+					header: map[string]string{"Content-Type": grpcProto, "Te": "trailers"},
+				})
+				return err
 			})
 		}},
 		{name: "streams of updates of large users", permissions: []string{"users.write"}, run: func(a *attacker) error {

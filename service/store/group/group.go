@@ -27,6 +27,9 @@ type Item[T any] struct {
 	weight   int64 // of a batch in the queue
 	taken    int   // number of changes taken into a transaction
 	finished bool
+
+	bytes     int // size of the users of the changes applied
+	partBytes int // of them, those of its last part
 }
 
 // prepare does the part of the work that needs no transaction on the goroutine of the caller.
@@ -42,9 +45,22 @@ type Part[T any] struct {
 	*Item[T]
 
 	From, To int
+
+	units int // for which it was taken
 }
 
 func (p Part[T]) last() bool { return p.To == len(p.Batch.Changes) }
+
+// Limit adds the size of the user of a result to the work of the item, and limits the users in its results. Stores call it
+// for each result.
+func (p Part[T]) Limit(r *user.Result) {
+	if r.User != nil {
+		size := r.User.Size()
+		p.bytes += size
+		p.partBytes += size
+	}
+	r.LimitUser(&p.UserBytes, p.Batch.MaxUserBytes)
+}
 
 // Restart sets the state of the item as of the start of the part, so that the part can be applied again.
 func (p Part[T]) Restart() {
@@ -96,6 +112,7 @@ func (g *Group[T]) limit(othersWait bool) int {
 // transaction is open share its sync, and a single change waits for a part of a large batch only.
 func (g *Group[T]) Take() bool {
 	q := g.queue
+	g.charge()
 	if g.all >= q.opts.MaxUnits {
 		return false
 	}
@@ -130,18 +147,48 @@ func (g *Group[T]) Take() bool {
 	return false
 }
 
+// charge adds the size of the users in the last part, which is known when they have been read, to the units of its caller.
+// The group stays open for other callers.
+func (g *Group[T]) charge() {
+	if len(g.Parts) == 0 {
+		return
+	}
+	p := g.Parts[len(g.Parts)-1]
+	g.units[p.Caller] += max(0, p.partBytes/unitBytes-p.units)
+	p.partBytes = 0
+}
+
+// Cut ends the last part, which is not of an atomic batch, before its change to, if the users of the changes before are as
+// large as a turn. It reports whether it did. The rest of the part is queued again.
+func (g *Group[T]) Cut(to int) bool {
+	p := &g.Parts[len(g.Parts)-1]
+	if to == p.To || p.partBytes < g.queue.opts.TurnUnits*unitBytes {
+		return false
+	}
+	last := p.last()
+	g.Changes -= p.To - to
+	p.To, p.taken = to, to
+	if last {
+		g.queue.putBack(p.Item)
+	}
+	return true
+}
+
 // next returns the next part of an item, of about limit units. An atomic batch is one part.
 func (it *Item[T]) next(limit int) (p Part[T], units int) {
 	if it.Results == nil {
 		it.Results = make([]user.Result, len(it.Batch.Changes))
 	}
 	p.Item, p.From, p.To = it, it.taken, it.taken
+	it.partBytes = 0
+	each := it.bytes / unitBytes / max(1, it.taken)
 	for p.To < len(it.Batch.Changes) && (units < limit || it.Batch.Atomic) {
-		units += 1 + weighOp(it.Batch.Changes[p.To].Op)/unitBytes
+		units += max(1+weighOp(it.Batch.Changes[p.To].Op)/unitBytes, each)
 		p.To++
 	}
 	it.taken = p.To
-	return p, max(1, units)
+	p.units = max(1, units)
+	return p, p.units
 }
 
 // dropped completes an item with an error, and returns true, if its context has ended or writes

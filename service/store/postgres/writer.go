@@ -264,7 +264,7 @@ func (t *tx) change(p part, i int) error {
 		return err
 	})
 	if err == nil {
-		result.LimitUser(&p.UserBytes, p.Batch.MaxUserBytes)
+		p.Limit(result)
 		return nil
 	}
 	t.rollback(before)

@@ -157,7 +157,7 @@ func (w *writer) pagesWritten() (int, error) {
 
 // applyPart applies a part of an item. After an error the transaction must be rolled back. With
 // savepoints, each change has a savepoint, and an unexpected error fails that change only.
-func (w *writer) applyPart(p part, savepoints bool) error {
+func (w *writer) applyPart(g *writeGroup, p part, savepoints bool) error {
 	if savepoints || p.From == 0 {
 		p.Restart()
 	}
@@ -189,7 +189,10 @@ func (w *writer) applyPart(p part, savepoints bool) error {
 		if result.Err != nil {
 			*result = user.Result{Err: result.Err}
 		}
-		result.LimitUser(&p.UserBytes, p.Batch.MaxUserBytes)
+		p.Limit(result)
+		if !savepoints && g.Cut(i+1) {
+			break
+		}
 	}
 	return w.flushRows()
 }
@@ -279,7 +282,7 @@ func (w *writer) applyAtomic(p part, savepoints bool) error {
 			return err
 		})
 		if err == nil {
-			p.Results[i].LimitUser(&p.UserBytes, p.Batch.MaxUserBytes)
+			p.Limit(&p.Results[i])
 			continue
 		}
 		if _, expected := user.AsError(err); !expected {

@@ -156,7 +156,7 @@ func (s *Store) applyParts(g *writeGroup, savepoints bool) error {
 	s.heavy.acquire(commits)
 	defer s.heavy.release()
 	for i := 0; i < len(g.Parts); i++ {
-		if err := s.writer.applyPart(g.Parts[i], savepoints); err != nil {
+		if err := s.writer.applyPart(g, g.Parts[i], savepoints); err != nil {
 			return err
 		}
 		if !savepoints && i == len(g.Parts)-1 {
