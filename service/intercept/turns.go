@@ -52,8 +52,12 @@ func (t Turns) newStream(ctx context.Context, conn connect.StreamingHandlerConn)
 	return turns
 }
 
-// turnBytes is the number of bytes that a stream receives or sends per turn.
-const turnBytes = 4 << 10
+const (
+	// turnBytes is the number of bytes that a stream receives or sends per turn.
+	turnBytes = 4 << 10
+	// messageBytes is what a received message counts beside its bytes: an empty one is work too.
+	messageBytes = 128
+)
 
 // streamTurns is a stream that acquires a slot once per turnBytes of messages. A turn for each
 // message would cost more than a small message.
@@ -78,7 +82,7 @@ func (c *streamTurns) Receive(message any) error {
 	} else if c.in != nil {
 		c.in.Fetch()
 		defer c.slot.Release()
-		if c.received += int64(c.in.Fetched()); c.received > turnBytes {
+		if c.received += messageBytes + int64(c.in.Fetched()); c.received > turnBytes {
 			c.received = 0
 			c.slot.Acquire()
 		}

@@ -32,7 +32,7 @@ func TestStreamsReceiveLargeMessagesInASlot(t *testing.T) {
 	for _, test := range []struct {
 		bytes int
 		waits bool
-	}{{turnBytes, false}, {turnBytes + 1, true}} {
+	}{{turnBytes - messageBytes, false}, {turnBytes - messageBytes + 1, true}} {
 		synctest.Test(t, func(t *testing.T) {
 			scheduler := fair.NewScheduler()
 			others := make([]fair.Slot, fair.Processors())
@@ -68,4 +68,48 @@ func TestStreamsReceiveLargeMessagesInASlot(t *testing.T) {
 			}
 		})
 	}
+}
+
+// fetched are messages of a length.
+type fetched int
+
+func (fetched) Fetch() {}
+
+// Fetched returns the length.
+func (f fetched) Fetched() int { return int(f) }
+
+// Empty messages take turns too.
+func TestStreamsReceiveEmptyMessagesInTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		scheduler := fair.NewScheduler()
+		others := make([]fair.Slot, fair.Processors())
+		for i := range others {
+			others[i].Open(scheduler, fmt.Sprint("other", i))
+			others[i].Acquire()
+		}
+		var slot fair.Slot
+		slot.Open(scheduler, "caller")
+		defer slot.Close()
+		const messages = 100
+		received := 0
+		go func() {
+			turns := &streamTurns{StreamingHandlerConn: new(recordingConn), slot: &slot, in: fetched(0)}
+			for range messages {
+				_ = turns.Receive(nil)
+				received++
+			}
+		}()
+		synctest.Wait()
+		if received >= messages {
+			t.Errorf("%d empty messages were received without a slot, want fewer than %d", received, messages)
+		}
+		for i := range others {
+			others[i].Close()
+		}
+		synctest.Wait()
+		if received != messages {
+			t.Errorf("%d messages were received after a slot became free, want %d", received, messages)
+		}
+	})
 }
