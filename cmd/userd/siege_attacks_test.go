@@ -244,6 +244,13 @@ func streamAttacks() []attack {
 				fields: a.post(userv1connect.UserServiceBatchCreateUsersProcedure, grpcProto),
 			})
 		}},
+		{name: "client streams of empty messages", permissions: []string{"users.write"}, run: func(a *attacker) error {
+			body := make([]byte, 5*100_000) // the prefix of an empty message is five zeros
+			return a.flood(10, 2, false, request{
+				method: "POST", path: userv1connect.UserServiceBatchUpdateUsersProcedure, body: func() io.Reader { return bytes.NewReader(body) },
+				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers"},
+			})
+		}},
 		{name: "messages of client streams that never end", run: func(a *attacker) error {
 			begun := slices.Concat(enveloped(0, make([]byte, messageLimit-1))[:5], make([]byte, 4<<10))
 			return a.hold(streams{

@@ -59,6 +59,14 @@ func (b *requestBody) Received() bool {
 	return b.stream.recvClosed
 }
 
+// Buffered returns the number of bytes that can be read without waiting.
+func (b *requestBody) Buffered() int {
+	c := b.stream.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(b.stream.unread) - b.stream.unreadFrom
+}
+
 // Close discards the rest of the body.
 func (b *requestBody) Close() error {
 	c := b.stream.conn

@@ -37,7 +37,11 @@ func (Turns) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
 // WrapStreamingHandler makes Receive wait outside of connect.
 func (t Turns) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return next(fair.NewContext(ctx, nil), t.newStream(ctx, conn))
+		turns := t.newStream(ctx, conn)
+		if !turns.keeps {
+			ctx = fair.NewContext(ctx, nil)
+		}
+		return next(ctx, turns)
 	}
 }
 
@@ -46,7 +50,13 @@ func (t Turns) newStream(ctx context.Context, conn connect.StreamingHandlerConn)
 	slot := fair.FromContext(ctx)
 	slot.Release()
 	turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, in: reqinfo.From[Messages](ctx), out: reqinfo.From[Response](ctx)}
-	if t.ReserveBidi && turns.in != nil && conn.Spec().StreamType == connect.StreamTypeBidi {
+	if turns.in == nil {
+		return turns
+	}
+	switch kind := conn.Spec().StreamType; {
+	case kind == connect.StreamTypeClient:
+		turns.keeps = true
+	case kind == connect.StreamTypeBidi && t.ReserveBidi:
 		turns.memory = budget.FromContext(ctx)
 	}
 	return turns
@@ -68,6 +78,9 @@ type streamTurns struct {
 	in             Messages // nil: connect reads the messages
 	out            Response // nil: messages are sent without turns
 	received, sent int64    // bytes since the last turn, and up to it
+	// keeps is set for a client stream: its messages are handled in the slot, which is released while it waits for more and
+	// after each turn. Messages that wait in the buffer would otherwise be handled without turns.
+	keeps bool
 	// memory is the reservation of a reflection stream, nil for others. Its responses are large and
 	// expensive: each request is handled in a turn, and each response is reserved.
 	memory *budget.Reservation
@@ -75,19 +88,33 @@ type streamTurns struct {
 
 // Receive receives a message.
 func (c *streamTurns) Receive(message any) error {
-	if c.memory != nil {
+	switch {
+	case c.memory != nil:
 		c.slot.Release()
 		c.in.Fetch()
 		c.slot.Acquire()
-	} else if c.in != nil {
+	case c.keeps:
+		if c.in.Fetch(); c.turnEnds() {
+			c.slot.Release()
+		}
+		c.slot.Acquire()
+	case c.in != nil:
 		c.in.Fetch()
 		defer c.slot.Release()
-		if c.received += messageBytes + int64(c.in.Fetched()); c.received > turnBytes {
-			c.received = 0
+		if c.turnEnds() {
 			c.slot.Acquire()
 		}
 	}
 	return c.StreamingHandlerConn.Receive(message)
+}
+
+// turnEnds adds a message to those received, and reports whether they are more than a turn.
+func (c *streamTurns) turnEnds() bool {
+	if c.received += messageBytes + int64(c.in.Fetched()); c.received <= turnBytes {
+		return false
+	}
+	c.received = 0
+	return true
 }
 
 // Send sends a message.

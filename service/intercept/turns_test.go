@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // recordingConn is a stream that records that a message was received.
@@ -112,4 +114,33 @@ func TestStreamsReceiveEmptyMessagesInTurns(t *testing.T) {
 			t.Errorf("%d messages were received after a slot became free, want %d", received, messages)
 		}
 	})
+}
+
+// clientStream is a client stream.
+type clientStream struct{ recordingConn }
+
+func (*clientStream) Spec() connect.Spec { return connect.Spec{StreamType: connect.StreamTypeClient} }
+
+// The handler of a client stream runs in the slot, and knows it, so that what waits can release it.
+func TestClientStreamsKeepTheirSlot(t *testing.T) {
+	t.Parallel()
+	scheduler := fair.NewScheduler()
+	var slot fair.Slot
+	slot.Open(scheduler, "caller")
+	defer slot.Close()
+	ctx := reqinfo.With[Messages](fair.NewContext(t.Context(), &slot), fetched(turnBytes))
+	handler := Turns{}.WrapStreamingHandler(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		for range 3 {
+			if err := conn.Receive(nil); err != nil {
+				return err
+			}
+			if !fair.FromContext(ctx).Release() {
+				t.Error("Release = false after Receive, want the slot of the stream")
+			}
+		}
+		return nil
+	})
+	if err := handler(ctx, new(clientStream)); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -74,12 +74,18 @@ func (b *limitedBody) readMessage(p []byte) (int, error) {
 
 // readBody reads from the body, without the slot if the read can wait or the request is not small.
 func (b *limitedBody) readBody(p []byte) (int, error) {
-	yields := !b.isReceived() || !b.exchange.isSmall()
+	yields := !b.exchange.isSmall() || !b.isReceived() && !b.isBuffered(len(p))
 	held := yields && b.exchange.slot.Release()
 	n, err := b.ReadCloser.Read(p)
 	b.exchange.slot.Resume(held)
 	b.all += int64(n)
 	return n, b.mapError(err)
+}
+
+// isBuffered reports whether n bytes can be read without waiting.
+func (b *limitedBody) isBuffered(n int) bool {
+	source, known := b.ReadCloser.(interface{ Buffered() int })
+	return known && source.Buffered() >= n
 }
 
 // isReceived reports whether the whole body has been received.
