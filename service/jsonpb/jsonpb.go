@@ -1,8 +1,8 @@
 // Package jsonpb decodes JSON messages for all protocols.
 //
-// It differs from package protojson in two points. Names of enum values may omit the common
-// prefix of the enum: ACTIVE for USER_STATUS_ACTIVE. Errors have the path of the field and the
-// expected value, and a bounded size. Unknown fields are errors, because a mistyped field name
+// It differs from package protojson in three points. Names of enum values may omit the common
+// prefix of the enum: ACTIVE for USER_STATUS_ACTIVE. A field mask must not name a key that protojson would
+// change. Errors have the path of the field and the expected value, and a bounded size. Unknown fields are errors, because a mistyped field name
 // that is ignored results in a wrong write.
 package jsonpb
 
@@ -46,6 +46,13 @@ func Unmarshal(text []byte, message proto.Message) error {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return &Error{Message: "must be a JSON object, not empty"}
 	}
+	if err := unmarshal(text, message); err != nil {
+		return err
+	}
+	return checkMasks(message.ProtoReflect(), "")
+}
+
+func unmarshal(text []byte, message proto.Message) error {
 	err := protojson.Unmarshal(text, message)
 	if err == nil {
 		return nil

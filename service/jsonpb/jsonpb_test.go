@@ -62,6 +62,8 @@ func TestErrorsHaveFieldAndExpectation(t *testing.T) {
 		{update, `{"userId":1e300}`, "user_id: must be a 64-bit integer (line 1:11)"},
 		{update, `{"updateMask":["email"]}`, "update_mask: must be field names in lowerCamelCase, separated by commas (line 1:15)"},
 		{update, `{"updateMask":"created_at"}`, "update_mask: must be field names in lowerCamelCase, separated by commas (line 1:15)"},
+		{update, `{"updateMask":"email,metadata.fooBar"}`, "update_mask: must not name a key of metadata with an upper-case letter: the JSON form of a mask changes it; name metadata instead"},
+		{&userv1.UpdateUsersRequest{}, `{"requests":[{},{"user":{"status":"ACTIVE"},"updateMask":"metadata.a.bC"}]}`, "requests[1].update_mask: must not name a key of metadata with an upper-case letter: the JSON form of a mask changes it; name metadata instead"},
 		{update, `{"user":{"status":"ACTIVE","nope":1}}`, "user.nope: unknown field (line 1:28)"},
 		{update, `{"user":{"status":"ACTIVE"},"userId":"x"}`, "user_id: must be a 64-bit integer (line 1:38)"},
 		{update, `{"user":{"status":"ACTIVE",}}`, "invalid JSON: trailing comma before } (line 1:28)"},
@@ -115,7 +117,7 @@ func TestShortEnumNames(t *testing.T) {
 	}
 }
 
-// Unmarshal accepts the same texts as protojson, with the same result. Errors are short and have
+// Unmarshal accepts the same texts as protojson, except masks with changed keys, with the same result. Errors are short and have
 // a position within the text.
 func TestAgreesWithProtojson(t *testing.T) {
 	t.Parallel()
@@ -137,6 +139,7 @@ func checkText(t failer, text []byte) {
 	want, got := &userv1.UpdateUsersRequest{}, &userv1.UpdateUsersRequest{}
 	wantErr, err := protojson.Unmarshal(text, want), jsonpb.Unmarshal(text, got)
 	switch {
+	case err != nil && strings.Contains(err.Error(), "update_mask: must not name a key"):
 	case wantErr == nil && (err != nil || !proto.Equal(got, want)):
 		t.Errorf("Unmarshal(%q) = %v, %v, want %v", text, got, err, want)
 	case err != nil && (len(err.Error()) > 1000 || !utf8.ValidString(err.Error())):
