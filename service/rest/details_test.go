@@ -245,6 +245,7 @@ func TestIdempotencyKey(t *testing.T) {
 		"no UUID":               {request{method: "DELETE", path: path, header: header("order-17")}, 400, "Idempotency-Key: must be one UUID"},
 		"UUID in braces":        {request{method: "DELETE", path: path, header: header("{" + key + "}")}, 400, "Idempotency-Key: must be one UUID"},
 		"empty":                 {request{method: "DELETE", path: path, header: header(`""`)}, 400, "Idempotency-Key: must be one UUID"},
+		"opening quote only":    {request{method: "DELETE", path: path, header: header(`"` + key)}, 400, "Idempotency-Key: must be one UUID"},
 		"batch":                 {request{method: "POST", path: "/api/v1/users:batchCreate", header: header(key), body: `{}`}, 400, "Idempotency-Key: not supported"},
 		"read":                  {request{method: "GET", path: path, header: header("order-17")}, 200, ""},
 		"read by POST":          {request{method: "POST", path: "/api/v1/users:batchGet", header: header("order-17"), body: `{"userIds":["1"]}`}, 200, ""},
@@ -259,6 +260,24 @@ func TestIdempotencyKey(t *testing.T) {
 		if got.status != test.status || !strings.Contains(violationsOf(t, got.body), test.want) {
 			t.Errorf("%s: %d %s, want %d %s", name, got.status, got.body, test.status, test.want)
 		}
+	}
+}
+
+// A request with several tags in If-Match can be repeated with its Idempotency-Key.
+func TestIdempotencyKeyWithTags(t *testing.T) {
+	const key = "6f1c0c5e-7d7c-4a5e-9d5b-0a4f3b1c2d3e"
+	c := curl{t, servertest.Start(t), false}
+	path, etag, _ := c.created("ann")
+	update := func(tag string) reply {
+		return c.do(request{method: "PATCH", path: path, body: `{"tags":["` + tag + `"]}`,
+			header: map[string]string{"Idempotency-Key": key, "If-Match": `"1-other", ` + etag}})
+	}
+	first, again := update("a"), update("a")
+	if first.status != http.StatusOK || again.status != http.StatusOK || !bytes.Equal(first.body, again.body) {
+		t.Errorf("repeated request = %d %s, want %d %s", again.status, again.body, first.status, first.body)
+	}
+	if other := update("b"); other.status != http.StatusConflict {
+		t.Errorf("other request = %d %s, want 409", other.status, other.body)
 	}
 }
 

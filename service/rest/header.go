@@ -90,7 +90,9 @@ func (c *call) readIdempotencyKey(r *http.Request) []user.Violation {
 	}
 	key := strings.TrimSpace(lines[0])
 	if quoted, ok := strings.CutPrefix(key, `"`); ok {
-		key = strings.TrimSuffix(quoted, `"`)
+		if key, ok = strings.CutSuffix(quoted, `"`); !ok {
+			key = ""
+		}
 	}
 	const uuidBytes = 36 // the canonical form; package uuid accepts others too
 	if _, err := uuid.Parse(key); err != nil || len(lines) > 1 || len(key) != uuidBytes {

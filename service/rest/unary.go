@@ -41,7 +41,7 @@ func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, 
 
 // call calls the RPC and sets the response header. If-Match may have several tags, but the message
 // holds one: after a mismatch it retries with the current tag of the user, or with each remaining tag
-// if the caller may not see the current one.
+// if the caller may not see the current one. So does it if the request id was used, maybe with another tag.
 func (h *handler) call(header http.Header, r *http.Request, c *call) (proto.Message, *status.Status) {
 	left := c.etags
 	for {
@@ -52,7 +52,7 @@ func (h *handler) call(header http.Header, r *http.Request, c *call) (proto.Mess
 			return in.response, nil
 		}
 		failure := h.statusOfRPC(r.Context(), err)
-		if len(left) > 0 && rpcstatus.Reason(failure) == user.EtagMismatch {
+		if reason := rpcstatus.Reason(failure); len(left) > 0 && (reason == user.EtagMismatch || reason == user.RequestIDReused) {
 			left = left[1:]
 			if current := rpcstatus.Detail[*errdetails.ErrorInfo](failure).GetMetadata()["etag"]; current != "" {
 				left = slices.DeleteFunc(slices.Clone(left), func(tag string) bool { return tag != current })
