@@ -120,7 +120,7 @@ func (c *integrity) run(ctx context.Context) {
 func (c *integrity) checkUntilResult(ctx context.Context, query string) {
 	for ctx.Err() == nil {
 		start := time.Now()
-		findings, err := c.check(ctx, query)
+		findings, err := structure(ctx, c.disk.path, query)
 		if isDamage(err) {
 			if err = c.disk.diagnose(err); isDamage(err) {
 				findings, err = append(findings, err.Error()), nil
@@ -156,8 +156,9 @@ func (c *integrity) finish(findings []string) {
 	}
 }
 
-func (c *integrity) check(ctx context.Context, query string) (findings []string, err error) {
-	conn, err := connect(ctx, readOnlyDSN(c.disk.path))
+// structure returns the findings of an integrity check of the database at path with its write-ahead log.
+func structure(ctx context.Context, path, query string) (findings []string, err error) {
+	conn, err := connect(ctx, readOnlyDSN(path))
 	if err != nil {
 		return nil, err
 	}

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// checkWAL returns an error if the write-ahead log beside a database belongs to another
-// database: SQLite would apply it. It also returns an error for a database that was open
+// checkWAL returns an error if the write-ahead log or the rollback journal beside a database belongs to
+// another database: SQLite would apply it. It also returns an error for a database that was open
 // under another path and was not closed, since its log is beside that path. It modifies
 // nothing and must run before SQLite opens the database.
 //
@@ -34,11 +34,21 @@ func checkWAL(ctx context.Context, path string) error {
 	if err != nil || page == 0 {
 		return nil //nolint:nilerr // reported elsewhere
 	}
-	log, err := readWAL(path+"-wal", page)
-	switch {
-	case err != nil:
+	if err := checkJournal(path, main, page); err != nil {
 		return err
-	case log.commits > 0 && !main.continuedBy(log):
+	}
+	log, err := readWAL(path+"-wal", page)
+	if err != nil {
+		return err
+	}
+	continued := log.commits == 0 || main.continuedBy(log)
+	if continued && log.commits > 0 && len(log.metaRows) == 0 {
+		if continued, err = fits(ctx, path, log); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !continued:
 		return fmt.Errorf("%[1]s-wal is the write-ahead log of another database: the file of a store that was not closed was replaced. "+
 			"Use userd restore, which moves the log away; or, to use %[1]s as it is, move the log away", path)
 	case !log.exists && main.place != "" && main.place != locationOf(path):
@@ -80,7 +90,7 @@ func (m metaRow) continuedBy(log walContent) bool {
 		return true
 	}
 	first, last := log.metaRows[0], log.metaRows[len(log.metaRows)-1]
-	if m.epoch != "" && m.epoch != first.epoch {
+	if m.epoch != "" && first.epoch != "" && m.epoch != first.epoch {
 		return false
 	}
 	if !m.hasSession || !first.hasSession {
@@ -91,6 +101,27 @@ func (m metaRow) continuedBy(log walContent) bool {
 		sameSession = sameSession || m.session == row.session || m.session == row.previous
 	}
 	return sameSession && m.commits >= first.commits-1 && m.commits <= last.commits
+}
+
+// fits reports whether the database is intact with a log that has no transaction of this service. Such a
+// log was written by Litestream, by a migration, or for another database.
+func fits(ctx context.Context, path string, log walContent) (bool, error) {
+	c, err := connect(ctx, fileDSN(path))
+	if err != nil {
+		return false, err
+	}
+	err = c.rows(`SELECT rootpage FROM sqlite_schema WHERE name LIKE '\_litestream\_%' ESCAPE '\'`, func(row []driver.Value) error {
+		delete(log.pages, uint32(asNumber(row[0])))
+		return nil
+	})
+	if err := errors.Join(err, c.close()); err != nil || len(log.pages) == 0 {
+		return err == nil, err
+	}
+	findings, err := structure(ctx, path, fullCheck)
+	if isDamage(err) {
+		return false, nil
+	}
+	return len(findings) == 0, err
 }
 
 // readMain reads the meta table from the database file alone, without the log, and its

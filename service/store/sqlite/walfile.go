@@ -23,6 +23,7 @@ type walContent struct {
 	exists   bool
 	commits  int
 	metaRows []metaRow // of each transaction that wrote the meta table
+	pages    map[uint32]bool
 }
 
 // readWAL reads the write-ahead log at path. metaPage is the root page of the meta table. A
@@ -36,7 +37,7 @@ func readWAL(path string, metaPage uint32) (content walContent, err error) {
 		return content, err
 	}
 	defer func() { _ = f.Close() }()
-	content.exists = true
+	content.exists, content.pages = true, make(map[uint32]bool)
 	r := bufio.NewReaderSize(f, 1<<20)
 	var header [walHeaderSize]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
@@ -68,7 +69,9 @@ func (c *walContent) readFrames(r io.Reader, sum *walChecksum, salt, frame []byt
 		if !bytes.Equal(frame[8:16], salt) || !sum.equals(frame[16:walFrameHeader]) {
 			return nil
 		}
-		if binary.BigEndian.Uint32(frame) == metaPage {
+		number := binary.BigEndian.Uint32(frame)
+		c.pages[number] = true
+		if number == metaPage {
 			if row, ok := parseMetaPage(frame[walFrameHeader:]); ok {
 				meta = &row
 			}
