@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"crypto/rand"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -119,6 +120,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := s.adopt(ctx); err != nil {
 		return err
 	}
+	defer pinWAL(ctx, s.opts.Path)()
 	if err := migrate(ctx, s.opts.Path); err != nil {
 		return err
 	}
@@ -173,6 +175,17 @@ func (s *Store) open(ctx context.Context) (err error) {
 	s.checkIntegrity(ctx)
 	s.cleanIf(unused)
 	return nil
+}
+
+// pinWAL keeps the write-ahead log of a database until unpin is called, although other connections are closed: a
+// database that is not marked as closed always has a log. It ignores errors, which migrate reports.
+func pinWAL(ctx context.Context, path string) (unpin func()) {
+	c, err := connect(ctx, readOnlyDSN(path))
+	if err != nil {
+		return func() {}
+	}
+	_ = c.rows("SELECT 1 FROM sqlite_schema LIMIT 1", func([]driver.Value) error { return nil })
+	return func() { _ = c.close() } // it has written nothing
 }
 
 // checkIntegrity starts the integrity check and waits up to openCheckTimeout for its result.

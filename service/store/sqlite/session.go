@@ -17,13 +17,19 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// adopt sets a new epoch in a database that is marked as a copy. It does not use a
-// write-ahead log, so a log beside a marked copy always belongs to another database (see
-// checkWAL).
+// adopt sets a new epoch in a database that is marked as a copy, and removes that of a database that was not closed
+// and whose write-ahead log is missing: its last transactions may be lost, and positions must not be reused. In a
+// copy it does not use a write-ahead log, so a log beside a marked copy always belongs to another database
+// (see checkWAL).
 func (s *Store) adopt(ctx context.Context) (err error) {
-	main, _, err := readMain(ctx, s.opts.Path)
-	if err != nil || !main.copied {
+	main, page, err := readMain(ctx, s.opts.Path)
+	if err != nil {
 		return nil
+	}
+	log, err := readWAL(s.opts.Path+"-wal", page)
+	lost := log.commits == 0 && main.place == locationOf(s.opts.Path)
+	if err != nil || !main.copied && !lost {
+		return err
 	}
 	c, err := connect(ctx, address(s.opts.Path, url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(5000)", "synchronous(FULL)", "trusted_schema(OFF)",
@@ -36,6 +42,12 @@ func (s *Store) adopt(ctx context.Context) (err error) {
 			err = failure
 		}
 	}()
+	if lost {
+		s.opts.Logger.Warn("write-ahead log of a store that was not closed is missing: acknowledged writes may be lost, "+
+			"and the store gets a new epoch", "path", s.opts.Path)
+		// readMeta sets the new one. A log with another epoch would not continue the database.
+		return c.run("UPDATE meta SET epoch = ''")
+	}
 	epoch, err := s.newEpoch()
 	if err != nil {
 		return err

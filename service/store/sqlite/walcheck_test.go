@@ -178,6 +178,49 @@ func TestOpenHardLinkWithoutWAL(t *testing.T) {
 	openTest(t, link)
 }
 
+// A store that was not closed gets a new epoch if its write-ahead log is missing or empty: acknowledged writes may
+// be lost.
+func TestOpenWithoutWALAfterKill(t *testing.T) {
+	for name, test := range map[string]struct {
+		log  func(path string) error
+		lost bool
+	}{
+		"kept":    {func(string) error { return nil }, false},
+		"removed": {os.Remove, true},
+		"emptied": {func(path string) error { return os.Truncate(path, 0) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "users.db")
+			killed := openTest(t, path)
+			u := createUser(t, killed, "anna")
+			files := snapshot(t, path)
+			if err := killed.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for _, suffix := range []string{"", "-wal"} {
+				copyFile(t, filepath.Join(files, "users.db"+suffix), path+suffix)
+			}
+			if err := test.log(path + "-wal"); err != nil {
+				t.Fatal(err)
+			}
+			s := openTest(t, path)
+			if _, err := s.Get(t.Context(), u.ID); (err != nil) != test.lost {
+				t.Errorf("Get error = %v, want an error: %v", err, test.lost)
+			}
+			if (s.epoch != killed.epoch) != test.lost || s.epoch == "" {
+				t.Errorf("epoch = %q, was %q, want a new one: %v", s.epoch, killed.epoch, test.lost)
+			}
+			epoch := s.epoch
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if again := openTest(t, path); again.epoch != epoch {
+				t.Errorf("epoch after a restart = %q, want %q", again.epoch, epoch)
+			}
+		})
+	}
+}
+
 // relocate sets the location of a killed store to path.
 func relocate(t *testing.T, path string) {
 	t.Helper()
