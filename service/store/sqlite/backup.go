@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	driverpkg "modernc.org/sqlite"
 )
@@ -16,7 +18,8 @@ import (
 // backupStep is the number of pages copied between checks of the context.
 const backupStep = 512
 
-// Backup writes a consistent, synced copy of the store to path, which must not exist.
+// Backup writes a consistent, synced copy of the store to path, which must not exist, and must not be the name of
+// a log or journal of the store: SQLite would delete it.
 // Another process may use the store. The copy gets a new epoch when it is first opened.
 // After an error no file is left. progress may be nil.
 //
@@ -34,6 +37,11 @@ func (f *File) Backup(ctx context.Context, path string, progress func(done, tota
 func (f *File) backup(ctx context.Context, path string, progress func(done, total int)) (err error) {
 	if _, err := os.Lstat(path); err == nil {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	}
+	if target, err := resolve(path); err != nil {
+		return err
+	} else if suffix, ok := strings.CutPrefix(target, f.path); ok && slices.Contains(sidecars[:], suffix) {
+		return errors.New("is the name of a file of the store; use another path")
 	}
 	partial, err := f.copyBeside(ctx, path, progress)
 	if err != nil {

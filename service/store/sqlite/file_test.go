@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql/driver"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -149,5 +150,18 @@ func TestCheckAndBackupDoNotModifyFiles(t *testing.T) {
 	}
 	if copied := openTest(t, filepath.Join(dir, "copy.db")); copied.head.Load().Position != 1 {
 		t.Errorf("head of the copy = %+v, want position 1", copied.head.Load())
+	}
+}
+
+// A backup is not written to the name of a log or journal of its store, which SQLite would delete.
+func TestBackupOntoFileOfStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	createUser(t, s, "anna")
+	if err := s.Backup(t.Context(), path+"-journal", nil); err == nil {
+		t.Error("Backup to the name of the journal succeeded, want an error")
+	}
+	if _, err := os.Stat(path + "-journal"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Stat of the journal = %v, want ErrNotExist", err)
 	}
 }

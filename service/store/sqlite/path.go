@@ -28,7 +28,7 @@ func resolve(path string) (string, error) {
 	}
 	resolved, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return resolveMissing(path)
+		resolved, err = resolveMissing(path)
 	}
 	if err != nil {
 		return "", err
@@ -36,7 +36,7 @@ func resolve(path string) (string, error) {
 	for _, suffix := range append([]string{""}, sidecars[:]...) {
 		info, err := os.Lstat(resolved + suffix)
 		switch {
-		case errors.Is(err, fs.ErrNotExist) && suffix != "":
+		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			return "", err
 		case info.IsDir() && suffix == "":

@@ -176,7 +176,12 @@ func TestOpenInvalidFile(t *testing.T) {
 	if err := errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)
 	}
+	missing := filepath.Join(dir, "no_file.db")
+	if err := os.Mkdir(missing+"-wal", 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
+		missing: "not a regular file",
 		write("text.db", "this is a text, and a longer one"):                 "not a SQLite database",
 		write("short.db", "short"):                                           "not a SQLite database",
 		write("broken.db", "SQLite format 3\x00"+strings.Repeat("x", 20000)): "not a SQLite database",
