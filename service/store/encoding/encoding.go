@@ -106,9 +106,6 @@ func (d *decoder) text() string {
 }
 
 func (d *decoder) form() byte {
-	if d.rest == "" {
-		return 0
-	}
 	c := d.rest[0]
 	d.rest = d.rest[1:]
 	return c

@@ -1,9 +1,9 @@
 package encoding
 
 import (
-	"bytes"
 	"math"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,10 +65,11 @@ func TestCodecRoundTrip(t *testing.T) {
 		}
 		for _, form := range []byte{FormMap, FormRedacted} {
 			b := EncodeMap(form, m)
-			if got, err := DecodeMap(b); err != nil || !reflect.DeepEqual(got, m) {
-				r.Fatalf("DecodeMap = %q, %v, want %q", got, err, m)
+			got, bytes, err := DecodeDetails(b)
+			if want := (&user.Activity{Details: m}).DetailBytes(); err != nil || !reflect.DeepEqual(got, m) || bytes != want {
+				r.Fatalf("DecodeDetails = %q, %d, %v, want %q, %d", got, bytes, err, m, want)
 			}
-			if !bytes.Equal(b, EncodeMap(form, m)) {
+			if !slices.Equal(b, EncodeMap(form, m)) {
 				r.Fatal("EncodeMap is not deterministic")
 			}
 		}
@@ -129,6 +130,15 @@ func TestInvalidEncodingsAreErrors(t *testing.T) {
 		_, err3 := DecodeResult([]byte{form, 0})
 		if err == nil || err2 == nil || err3 == nil {
 			t.Errorf("decoding form %q succeeded", form)
+		}
+	}
+	whole := EncodeList([]string{"a", "b"})
+	for name, b := range map[string][]byte{
+		"cut": whole[:len(whole)-1], "trailing byte": append(whole, 0),
+		"long number": append([]byte{formList}, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0),
+	} {
+		if got, err := DecodeList(b); err == nil {
+			t.Errorf("%s: DecodeList(%x) = %q, want an error", name, b, got)
 		}
 	}
 }

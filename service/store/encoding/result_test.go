@@ -36,6 +36,15 @@ func storedAnne() *user.User {
 	}
 }
 
+func fromHex(t *testing.T, encoded string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func TestStoredResultsStayReadable(t *testing.T) {
 	whole := Result{Outcome: user.OutcomeUpdated, Position: 42, First: 41, Rows: 2, User: storedAnne()}
 	shared, noUser := whole, Result{Outcome: user.OutcomeUpdated, Position: 42, First: 42, Rows: 1}
@@ -48,11 +57,7 @@ func TestStoredResultsStayReadable(t *testing.T) {
 		{"old", oldResult, whole, false}, {"old, shared", oldShared, shared, false}, {"old, no user", oldNoUser, noUser, false},
 		{"whole", nowResult, whole, true}, {"shared", nowShared, shared, true}, {"no user", nowNoUser, noUser, true},
 	} {
-		b, err := hex.DecodeString(test.encoded)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := DecodeResult(b); err != nil || !reflect.DeepEqual(got, test.want) {
+		if got, err := DecodeResult(fromHex(t, test.encoded)); err != nil || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: DecodeResult() = %+v, %v, want %+v", test.name, got, err, test.want)
 		}
 		if got := fmt.Sprintf("%x", EncodeResult(test.want)); test.written && got != test.encoded {

@@ -3,6 +3,7 @@ package encoding
 import (
 	"encoding/hex"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,16 +56,18 @@ func TestInvalidStatesAreErrors(t *testing.T) {
 func TestInvalidResultsAreErrors(t *testing.T) {
 	for name, encoded := range map[string][]byte{
 		"nothing": nil, "unknown form": {'Z'}, "shared without a user": appendNumber([]byte{formResult}, resultShared, 1),
-		"invalid user": appendBytes([]byte{formResult}, resultUser, []byte{0xff}),
+		"invalid user":          appendBytes([]byte{formResult}, resultUser, []byte{0xff}),
+		"invalid entry":         appendBytes([]byte{formResult}, resultUser, appendBytes(nil, user.FieldByName("metadata").Number, []byte{0xff})),
+		"cut user":              appendBytes([]byte{formResult}, resultUser, encodeUser(storedAnne()))[:10],
+		"old, shared, cut":      fromHex(t, oldShared[:len(oldShared)-2]),
+		"old, invalid tags":     fromHex(t, strings.Replace(oldResult, "074c02", "075a02", 1)),
+		"old, invalid metadata": fromHex(t, strings.Replace(oldResult, "124d02", "125a02", 1)),
 	} {
 		if got, err := DecodeResult(encoded); err == nil {
 			t.Errorf("%s: DecodeResult() = %+v, want an error", name, got)
 		}
 	}
-	old, err := hex.DecodeString(oldResult)
-	if err != nil {
-		t.Fatal(err)
-	}
+	old := fromHex(t, oldResult)
 	const withoutUser = 5
 	for n := range old {
 		if got, err := DecodeResult(old[:n]); (err == nil) != (n == withoutUser) {
