@@ -66,7 +66,7 @@ func (d *databases) open(t *testing.T, opts storetest.Options, change func(*post
 		db.reset(t)
 		db.dir = opts.Dir
 	}
-	o := postgres.Options{URL: db.url, Clock: clock.FromWallClock(opts.Clock), Logger: slog.New(slog.DiscardHandler)}
+	o := postgres.Options{URL: db.url, Clock: clock.FromWallClock(opts.Clock), Random: opts.Random, Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&o)
 	}

@@ -33,7 +33,8 @@ func TestStoreWithSplitBatches(t *testing.T) {
 
 func options(opts storetest.Options) sqlite.Options {
 	return sqlite.Options{
-		Path: filepath.Join(opts.Dir, "users.db"), Clock: clock.FromWallClock(opts.Clock), Logger: slog.New(slog.DiscardHandler),
+		Path: filepath.Join(opts.Dir, "users.db"), Clock: clock.FromWallClock(opts.Clock), Random: opts.Random,
+		Logger: slog.New(slog.DiscardHandler),
 	}
 }
 

@@ -6,6 +6,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"io"
 	"reflect"
 	"strings"
 	"sync"
@@ -22,8 +23,9 @@ import (
 type Options struct {
 	// Dir is the data directory, empty at first. A store that is closed and opened
 	// again with the same Dir must have the same contents.
-	Dir   string
-	Clock func() time.Time
+	Dir    string
+	Clock  func() time.Time
+	Random io.Reader // nil: the default of the store
 }
 
 // Open opens a store for a test. The suite closes it.
@@ -100,6 +102,7 @@ var restartTests = map[string]bool{
 	"lists with terms have the same users as a full evaluation, in every order and direction": true,
 	"acknowledged writes survive a restart":                                                   true,
 	"Close waits for submitted batches; later calls fail":                                     true,
+	"an ID in use is not given to another user":                                               true,
 }
 
 // Clock is a fake clock. It is safe for concurrent use.
@@ -132,6 +135,7 @@ type harness struct {
 	*testing.T
 	opener Open
 	clock  *Clock
+	random io.Reader
 	dir    string
 	store  user.Store
 
@@ -139,7 +143,7 @@ type harness struct {
 }
 
 func (h *harness) open() {
-	h.store = h.opener(h.T, Options{Dir: h.dir, Clock: h.clock.Now})
+	h.store = h.opener(h.T, Options{Dir: h.dir, Clock: h.clock.Now, Random: h.random})
 }
 
 func (h *harness) reopen() {

@@ -201,6 +201,12 @@ var readTests = map[string]func(*harness){
 					q.Order, q.Desc = order, desc
 					h.comparePages(reference, q)
 				}
+				if order == user.ByUsername || order == user.ByEmail {
+					whole := reference.sorted(user.ListQuery{Order: order})[60].mark.Key
+					h.comparePages(reference, user.ListQuery{
+						Order: order, Desc: desc, Prefix: whole, MaxUsers: 3, MaxScanned: 9, MaxBytes: 1 << 20, ShowDeleted: true,
+					})
+				}
 			}
 		}
 	},
@@ -290,7 +296,7 @@ func (h *harness) fillUsers(n int) *modelData {
 	return d
 }
 
-// comparePages compares all pages of q with the model's.
+// comparePages compares all pages of q with the model's, and the number of users.
 func (h *harness) comparePages(reference *modelData, q user.ListQuery) {
 	h.Helper()
 	m := NewModel(nil)
@@ -304,9 +310,23 @@ func (h *harness) comparePages(reference *modelData, q user.ListQuery) {
 			h.Fatalf("List(%+v) (-want +got):\n%s", q, diff)
 		}
 		if got.Next == nil {
+			h.compareCount(m, q)
 			return
 		}
 		q.After = got.Next
 	}
 	h.Fatalf("List(%+v): no last page after 1000 pages", q)
+}
+
+// compareCount compares the number of users of all pages with the model's.
+func (h *harness) compareCount(m *Model, q user.ListQuery) {
+	h.Helper()
+	q.MaxScanned = 1000
+	want, err := m.Count(h.ctx(), q)
+	h.check(err)
+	got, err := h.store.Count(h.ctx(), q)
+	h.check(err)
+	if got != want {
+		h.Fatalf("Count(%+v) = %+v, want %+v", q, got, want)
+	}
 }

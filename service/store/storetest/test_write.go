@@ -21,6 +21,16 @@ func incrementOp(id int64) user.Op {
 	}}
 }
 
+// constantReader returns the same byte again and again, in place of random ones.
+type constantReader byte
+
+func (r constantReader) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = byte(r)
+	}
+	return len(b), nil
+}
+
 var writeTests = map[string]func(*harness){
 	"acknowledged writes survive a restart": func(h *harness) {
 		op, err := user.NewCreate(user.User{Username: "Änne  Müller", Email: "Anne@Example.org", Tags: []string{"a", "b"}, Metadata: map[string]string{"k": "v", "empty": ""}})
@@ -31,6 +41,16 @@ var writeTests = map[string]func(*harness){
 		h.reopen()
 		h.sameUsers([]*user.User{h.get(u.ID)}, []*user.User{want})
 		h.sameRows(h.checkLog(), rows)
+	},
+	"an ID in use is not given to another user": func(h *harness) {
+		h.random = constantReader(1)
+		h.reopen()
+		want := []*user.User{h.create("anna"), h.create("berta")}
+		h.reopen() // the IDs start again
+		want = append(want, h.create("carla"))
+		got, err := h.store.GetMany(h.ctx(), []int64{want[0].ID, want[1].ID, want[2].ID})
+		h.check(err)
+		h.sameUsers(got, want)
 	},
 	"each field is stored": func(h *harness) {
 		u := h.create("anna")
