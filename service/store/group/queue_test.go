@@ -529,4 +529,11 @@ func TestWeighOp(t *testing.T) {
 	if want := int64(QueueBytes / QueueLength); few != want || many != 256_000 {
 		t.Errorf("weigh = %d of one change and %d of a thousand, want %d, 256000", few, many, want)
 	}
+	creates := batch(1000)
+	for i := range creates.Changes {
+		creates.Changes[i].Op = &user.Create{Values: user.User{Username: "ab"}}
+	}
+	if got, want := weigh(creates), int64(1000*(256+2+2*2)); got != want { // with the prepared user and its details
+		t.Errorf("weigh = %d of a thousand creates, want %d", got, want)
+	}
 }

@@ -16,7 +16,7 @@ type stallDetector struct {
 	moving  atomic.Pointer[context.Context] // canceled while the writer is stalled
 
 	mu     sync.Mutex
-	group  int // number of the current group
+	group  int // number of ended groups
 	cancel context.CancelFunc
 }
 
@@ -36,7 +36,6 @@ func (d *stallDetector) renew() {
 func (d *stallDetector) begin() (end func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.group++
 	group := d.group
 	timer := time.AfterFunc(d.timeout, func() {
 		d.mu.Lock()
