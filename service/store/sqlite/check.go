@@ -34,9 +34,6 @@ func (f *File) Check(ctx context.Context, progress func(done, total int)) (findi
 	k := &checker{conn: c, head: head, progress: progress}
 	defer func() { err = errors.Join(err, c.close()) }()
 	for _, step := range []func(context.Context) error{k.integrity, k.meta, k.log, k.schema, k.first, k.names, k.users, k.index} {
-		if err := ctx.Err(); err != nil {
-			return k.List, context.Cause(ctx)
-		}
 		err := step(ctx)
 		if code(err)&0xff == codes.SQLITE_CORRUPT {
 			err = k.Add("SQLite: %v", err) // continue with the next step

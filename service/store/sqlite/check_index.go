@@ -3,19 +3,17 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
 
 	"github.com/yourorg/userservice/service/store/check"
 	"github.com/yourorg/userservice/service/store/tokens"
 )
 
-// index compares the index with the tokens of the users, in one read transaction. A store that has not been
-// opened since it has an index may have that of a part of the users only.
-func (k *checker) index(ctx context.Context) (err error) {
+// index compares the index with the tokens of the users, in one read transaction, which ends when the connection is
+// closed. A store that has not been opened since it has an index may have that of a part of the users only.
+func (k *checker) index(ctx context.Context) error {
 	if err := k.conn.run("BEGIN"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, k.conn.run("COMMIT")) }()
 	indexed := int64(0)
 	if err := k.conn.rows("SELECT indexed FROM meta", func(row []driver.Value) error { indexed = asNumber(row[0]); return nil }); err != nil {
 		return err
@@ -23,7 +21,6 @@ func (k *checker) index(ctx context.Context) (err error) {
 	if err := k.conn.run("CREATE VIRTUAL TABLE temp.entries USING fts5vocab(main, terms, instance)"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, k.conn.run("DROP TABLE temp.entries")) }()
 	return k.Index(func(visit check.Visit) error { return k.eachEntry(ctx, indexed, visit) })
 }
 

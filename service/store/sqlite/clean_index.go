@@ -22,16 +22,13 @@ func (s *Store) cleanIf(unused bool) {
 // next update with unused tokens, or the next start.
 func (s *Store) clean() {
 	more := false
-	err := s.queue.Go(func(w *writer) (err error) {
+	_ = s.queue.Go(func(w *writer) (err error) { // fails only after Close
 		more, err = w.cleanIndex(cleanTokens)
 		return err
 	}, func(err error) {
 		s.cleaning.Store(false)
 		s.cleanIf(more && err == nil)
 	})
-	if err != nil {
-		s.cleaning.Store(false)
-	}
 }
 
 // cleanIndex removes up to limit unused tokens from the index. It reports whether there are more.

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"database/sql/driver"
 	"fmt"
 	"log/slog"
@@ -108,6 +109,47 @@ func TestCleanIndex(t *testing.T) {
 			}
 		})
 	}
+}
+
+// After an update, and after a start, unused tokens are cleaned in the background, in several steps.
+func TestIndexIsCleanedInBackground(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	id := createUser(t, s, "anna").ID
+	tags := func(prefix string) (list []string) {
+		for i := range user.MaxTags {
+			list = append(list, fmt.Sprint(prefix, i))
+		}
+		return list
+	}
+	wait := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for unused := true; unused; {
+			err := s.queue.Do(ctx, func(w *writer) (err error) {
+				_, unused, err = w.firstUnused.number()
+				return err
+			})
+			if err != nil {
+				t.Fatalf("wait until there are no unused tokens: %v", err)
+			}
+		}
+	}
+	for _, prefix := range []string{"one", "two"} {
+		s.cleaning.Store(true) // not before the second update
+		update(t, s, id, user.User{Username: prefix, Tags: tags(prefix)})
+		s.cleaning.Store(false)
+		update(t, s, id, user.User{Username: "anna", Tags: tags("other " + prefix)})
+		wait()
+	}
+	s.cleaning.Store(true) // not before the start
+	update(t, s, id, user.User{Username: "berta", Tags: []string{"tag"}})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, path)
+	wait()
 }
 
 // A purge in the transaction of earlier changes of the user leaves no entry either.

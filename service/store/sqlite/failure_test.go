@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/yourorg/userservice/service/user"
 )
@@ -148,6 +149,68 @@ func TestDatabaseOverwrittenInPlace(t *testing.T) {
 	}
 	if err := s.Integrity(); err == nil || !strings.Contains(err.Error(), "overwritten while it was open") {
 		t.Errorf("Integrity = %v, want that the file was overwritten", err)
+	}
+}
+
+// After a page could not be read, writes are reported as failing for some time, also if others succeed.
+func TestUnreadablePageProlongsSeries(t *testing.T) {
+	t.Parallel()
+	var f writeFailures
+	f.add(unreadableError{errors.New("input/output error")})
+	if got := f.end(); got != 0 || f.page == nil {
+		t.Errorf("end() after an unreadable page = %d, page = %v, want 0 and an error", got, f.page)
+	}
+	f.pageTime = f.pageTime.Add(-pageFailureMemory)
+	if got := f.end(); got != 1 || f.page != nil {
+		t.Errorf("end() after %v = %d, page = %v, want 1 and nil", pageFailureMemory, got, f.page)
+	}
+}
+
+// A check that takes longer than readyCheckTimeout does not keep the store from being ready.
+func TestLongCheckIsReady(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		start time.Time
+		want  error
+	}{
+		{time.Time{}, nil}, {time.Now(), errChecking}, {time.Now().Add(-readyCheckTimeout), nil},
+	} {
+		if got := (&integrity{start: test.start}).status(); !errors.Is(got, test.want) {
+			t.Errorf("status() of a check started at %v = %v, want %v", test.start, got, test.want)
+		}
+	}
+}
+
+// Damage that SQLite reports is an I/O error if one of the files cannot be read.
+func TestDiagnose(t *testing.T) {
+	t.Parallel()
+	damage := error(disorderError{"users"})
+	for name, test := range map[string]struct {
+		prepare func(d *disk) error
+		err     error
+		want    bool
+	}{
+		"readable":            {func(*disk) error { return nil }, damage, false},
+		"readable by path":    {func(d *disk) error { d.db = nil; return nil }, damage, false},
+		"database is missing": {func(d *disk) error { d.db = nil; return os.Remove(d.path) }, damage, false},
+		"database unreadable": {func(d *disk) error { return d.db.Close() }, damage, true},
+		"unreadable by path":  {func(d *disk) error { d.db = nil; return errors.Join(os.Remove(d.path), os.Mkdir(d.path, 0o700)) }, damage, true},
+		"log unreadable":      {func(d *disk) error { return os.Mkdir(d.path+"-wal", 0o700) }, damage, true},
+		"no damage":           {func(d *disk) error { return d.db.Close() }, errors.New("canceled"), false},
+	} {
+		path := filepath.Join(t.TempDir(), "users.db")
+		db, err := os.Create(path)
+		if err == nil {
+			_, err = db.WriteString(strings.Repeat("x", 10_000))
+		}
+		d := disk{path: path, db: db}
+		if err := errors.Join(err, test.prepare(&d)); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.diagnose(test.err); isUnreadable(got) != test.want || !test.want && !errors.Is(got, test.err) {
+			t.Errorf("%s: diagnose(%v) = %v, want an unreadableError: %t", name, test.err, got, test.want)
+		}
+		_ = db.Close()
 	}
 }
 

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/yourorg/userservice/service/clock"
+	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -148,6 +150,25 @@ func TestStoredResultsRestoreALargeUser(t *testing.T) {
 		got, err := user.ApplyOne(t.Context(), s, change)
 		if err != nil || !reflect.DeepEqual(got.User, want[i].User) {
 			t.Fatalf("repeated request %d = version %d, %v, want version %d", i, got.User.Version, err, want[i].User.Version)
+		}
+	}
+}
+
+// A stored result whose user is lost is an error, and not a result without the user.
+func TestLostUserOfStoredResult(t *testing.T) {
+	t.Parallel()
+	s := openAt(t, newTestClock())
+	id := createLargeUser(t, s).ID
+	request := withRequestID(&user.SetStatus{ID: id, Status: user.StatusInactive}, 1)
+	if _, err := user.ApplyOne(t.Context(), s, request); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{"UPDATE request_users SET version = version - 1", "DELETE FROM request_users"} {
+		if err := s.queue.Do(t.Context(), func(w *writer) error { return w.conn.run(statement) }); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := user.ApplyOne(t.Context(), s, request); !errors.Is(err, encoding.ErrEncoding) {
+			t.Errorf("%s: repeated request = %+v, %v, want ErrEncoding", statement, got, err)
 		}
 	}
 }

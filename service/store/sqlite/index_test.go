@@ -28,6 +28,34 @@ func checkFindings(t *testing.T, path string) string {
 	return strings.Join(findings, "\n")
 }
 
+// A check ends at the next chunk after its context is canceled, with the cause.
+func TestCanceledCheck(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	s := openTest(t, path)
+	createCrowd(t, s, 0, checkChunk+1)
+	f, err := OpenFile(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls, cause := 0, errors.New("enough")
+	if _, err := f.Check(t.Context(), func(int, int) { calls++ }); err != nil || calls < 5 {
+		t.Fatalf("Check() = %v with %d calls of progress, want at least 5", err, calls)
+	}
+	for last := 1; last <= calls; last++ {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		n := 0
+		_, err := f.Check(ctx, func(int, int) {
+			if n++; n == last {
+				cancel(cause)
+			}
+		})
+		cancel(nil)
+		if !errors.Is(err, cause) || n > last+1 {
+			t.Errorf("Check() canceled in call %d of progress = %v after %d calls, want %v", last, err, n, cause)
+		}
+	}
+}
+
 // A check finds an entry of the index that was not written or not removed.
 func TestCheckFindsWrongEntries(t *testing.T) {
 	text := func(tag string) string {

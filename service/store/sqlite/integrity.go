@@ -69,7 +69,7 @@ func (c *integrity) status() error {
 	if c.damage != nil {
 		return c.damage
 	}
-	if !c.start.IsZero() && time.Since(c.start) < readyCheckTimeout {
+	if time.Since(c.start) < readyCheckTimeout {
 		return errChecking
 	}
 	return nil
