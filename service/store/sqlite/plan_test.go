@@ -5,7 +5,49 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/yourorg/userservice/service/user"
 )
+
+// A list reads few rows if few users are in its range or meet its condition, in every order.
+func TestListsOfFewUsersReadFewRows(t *testing.T) {
+	now := newTestClock()
+	s := openAt(t, now)
+	const crowd = maxSorted + 100
+	createUser(t, s, "anna")
+	createUser(t, s, "berta")
+	now.advance(time.Hour)
+	createCrowd(t, s, 0, crowd)
+	crowdTime := now.now()
+	now.advance(time.Hour)
+	createUser(t, s, "carla")
+	tag := &user.Condition{Term: user.FieldByName("tags").ElementTerm("tag")}
+	for name, test := range map[string]struct {
+		query user.ListQuery
+		want  int
+	}{
+		"after a position":  {user.ListQuery{AfterActivity: crowd + 2}, 1},
+		"before a position": {user.ListQuery{BeforeActivity: 3}, 2},
+		"created from":      {user.ListQuery{Created: user.TimeRange{From: crowdTime.Add(time.Second)}}, 1},
+		"created until":     {user.ListQuery{Created: user.TimeRange{Until: crowdTime.Add(-time.Second)}}, 2},
+		"condition":         {user.ListQuery{Where: tag}, 3},
+	} {
+		for _, order := range user.Orders() {
+			q := test.query
+			q.Order, q.MaxUsers, q.MaxScanned, q.MaxBytes = order, 10, 2*crowd, 1<<20
+			q.Match = func(u *user.User, _ user.Keys) bool {
+				return len(u.Tags) > 0 && u.LastActivityID > q.AfterActivity && (q.BeforeActivity == 0 || u.LastActivityID < q.BeforeActivity) &&
+					u.CreatedAt.After(q.Created.From) && (q.Created.Until.IsZero() || u.CreatedAt.Before(q.Created.Until))
+			}
+			before := s.RowsRead()
+			page, err := s.List(t.Context(), q)
+			if read := s.RowsRead() - before; err != nil || len(page.Users) != test.want || read > 20 {
+				t.Errorf("%s, order %v: List() = %d users, %v, and read %d rows, want %d users and few rows", name, order, len(page.Users), err, read, test.want)
+			}
+		}
+	}
+}
 
 // Queries whose cost must not grow with the store search an index and do not sort.
 func TestPlans(t *testing.T) {
