@@ -27,7 +27,6 @@ func (t *tx) exec(statement string, args ...any) error {
 // Redact implements user.Store. Its progress is kept in memory, so that the rows of a user are read once. The database
 // removes the old versions of rows when it vacuums.
 func (s *Store) Redact(ctx context.Context, id int64, limit int) (bool, error) {
-	limit = max(limit, 1)
 	// The job may set these after Do has returned an error.
 	var reached int64
 	var more bool
@@ -132,7 +131,7 @@ func (s *Store) ExpireRequestIDs(ctx context.Context, limit int) (int, error) {
 func (s *Store) Prune(ctx context.Context, age time.Duration, limit int) (int, error) {
 	pruned := 0
 	err := s.queue.Do(ctx, func(t *tx) (err error) {
-		pruned, err = t.prune(t.due.Add(-age), max(limit, 1))
+		pruned, err = t.prune(t.due.Add(-age), limit)
 		return err
 	})
 	if err != nil {

@@ -26,7 +26,6 @@ func (s *Store) Probe(ctx context.Context) error {
 // Redact implements user.Store. Its progress is kept in memory, so that the rows of a user
 // are scanned once. After a restart the scan starts again and skips redacted rows.
 func (s *Store) Redact(ctx context.Context, id int64, limit int) (bool, error) {
-	limit = max(limit, 1)
 	// The job may set these after do has returned an error.
 	var reached int64
 	var rowsLeft, requestsLeft bool
@@ -113,7 +112,7 @@ func (w *writer) forgetUser(id int64, limit int) (more bool, err error) {
 func (s *Store) Prune(ctx context.Context, age time.Duration, limit int) (int, error) {
 	pruned := 0
 	err := s.queue.Do(ctx, func(w *writer) (err error) {
-		pruned, err = w.prune(w.due.Add(-age), max(limit, 1))
+		pruned, err = w.prune(w.due.Add(-age), limit)
 		return err
 	})
 	if err != nil {
