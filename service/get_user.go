@@ -3,10 +3,9 @@ package service
 import (
 	"context"
 
-	"connectrpc.com/connect"
-
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/fieldmask"
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // GetUser returns a user, including a deleted one. Errors: USER_NOT_FOUND, INVALID_FIELD.
@@ -22,9 +21,7 @@ func (s *Service) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*use
 	res := &userv1.GetUserResponse{User: userToProto(u, fields)}
 	if len(req.GetFields()) == 0 {
 		// The etag is that of the whole user, so a partial response has none.
-		if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
-			info.ResponseHeader().Set("Etag", `"`+res.GetUser().GetEtag()+`"`)
-		}
+		reqinfo.HeaderOfResponse(ctx)["Etag"] = []string{`"` + res.GetUser().GetEtag() + `"`}
 	}
 	return res, nil
 }

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"connectrpc.com/connect"
-
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/budget"
@@ -76,9 +74,7 @@ func New(store user.Store, f *feed.Feed, opts Options) (*Service, error) {
 
 // setPosition sets user.PositionHeader of the response.
 func (s *Service) setPosition(ctx context.Context, position int64) {
-	if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
-		info.ResponseHeader().Set(user.PositionHeader, user.FormatPosition(s.feed.Head().Epoch, position))
-	}
+	reqinfo.HeaderOfResponse(ctx).Set(user.PositionHeader, user.FormatPosition(s.feed.Head().Epoch, position))
 }
 
 // flusher returns the flush control of a stream, or one that does nothing.

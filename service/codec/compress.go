@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// compressMinBytes is the minimum size of a compressed response. Smaller ones fit in a packet
+	// CompressMinBytes is the minimum size of a compressed response. Smaller ones fit in a packet
 	// anyway.
-	compressMinBytes = 1 << 10
+	CompressMinBytes = 1 << 10
 	// maxCompressors bounds the number of compressors, 0.8 MB each.
 	maxCompressors = 16
 	// maxKeptBuffer is the largest buffer that a small response may hold while its client does not
@@ -37,6 +37,15 @@ func NewCompressors() *Compressors {
 
 // New returns a compressor. It holds a writer of the pool between the first Write and Close.
 func (c *Compressors) New() connect.Compressor { return &compressor{set: c} }
+
+// Append appends the compressed data to dst.
+func (c *Compressors) Append(dst, data []byte) []byte {
+	to, packed := bytes.NewBuffer(dst), c.New()
+	packed.Reset(to)
+	_, _ = packed.Write(data) // a buffer returns no error
+	_ = packed.Close()
+	return to.Bytes()
+}
 
 type compressor struct {
 	set *Compressors
@@ -90,7 +99,7 @@ func (c *Compressors) Gzip(limit int64, tooLarge func(limit int64) error) connec
 		connect.WithCompression("gzip",
 			func() connect.Decompressor { return &queryDecompressor{limit: limit, tooLarge: tooLarge} },
 			c.New),
-		connect.WithCompressMinBytes(compressMinBytes),
+		connect.WithCompressMinBytes(CompressMinBytes),
 	)
 }
 

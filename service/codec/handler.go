@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/yourorg/userservice/service/protocol"
@@ -21,19 +22,42 @@ type Request struct {
 // Incoming returns the request body, nil if no RPC reads it.
 func (q *Request) Incoming() *Incoming { return q.incoming }
 
-// requestOf returns the messages of the request, or an unused Request if the context has none.
-func requestOf(ctx context.Context) *Request {
+// RequestOf returns the messages of the request, or an unused Request if the context has none.
+func RequestOf(ctx context.Context) *Request {
 	if q := reqinfo.From[*Request](ctx); q != nil {
 		return q
 	}
 	return new(Request)
 }
 
+// ReceiveOnly reads the message of a unary call. It returns false if there is not exactly one valid message. The body can then be
+// read as if ReceiveOnly had not been called.
+func (q *Request) ReceiveOnly(message proto.Message, input protoreflect.MessageDescriptor, limit int64) bool {
+	in := q.incoming
+	if in == nil || q.outgoing == nil {
+		return false
+	}
+	in.Open(input, limit)
+	in.FetchOnly()
+	if !in.isOnly() || in.decode(message) != nil {
+		return false
+	}
+	in.releaseData()
+	return true
+}
+
+// Respond sends the response of a unary call when the handler has returned. The body must not be modified. It returns a *budget.Error
+// if there is no memory.
+func (q *Request) Respond(body []byte) error {
+	q.outgoing.Open(true)
+	return q.outgoing.send(body)
+}
+
 // Handler lets the RPC handlers in next read their messages through m, and buffers unary responses, so
 // that a slow client does not block a handler. REST reads its body itself.
 func (m *Messages) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q := requestOf(r.Context())
+		q := RequestOf(r.Context())
 		if !strings.HasPrefix(r.URL.Path, protocol.RESTPrefix) && r.Body != nil && r.Body != http.NoBody {
 			q.incoming = m.Receive(r)
 			defer q.incoming.Release()
@@ -50,7 +74,7 @@ func (m *Messages) Handler(next http.Handler) http.Handler {
 // the size limit of the messages of the procedure.
 func (m *Messages) Gate(authorize func(ctx context.Context, procedure string) *connect.Error, limit func(procedure string) int64) connect.RequestGateFunc {
 	return func(ctx context.Context, spec connect.Spec, _ connect.Peer, _ http.Header) (context.Context, error) {
-		q := requestOf(ctx)
+		q := RequestOf(ctx)
 		if err := authorize(ctx, spec.Procedure); err != nil {
 			if q.incoming != nil {
 				q.incoming.SkipBody(q.outgoing.Header())

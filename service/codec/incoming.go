@@ -9,10 +9,12 @@ import (
 	"sync"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/fair"
+	"github.com/yourorg/userservice/service/jsonpb"
 	"github.com/yourorg/userservice/service/protocol"
 )
 
@@ -79,10 +81,10 @@ type Incoming struct {
 	limit              int64
 
 	prefix [PrefixBytes]byte
-	// FetchOnly has read nextBytes bytes of the prefix after the accepted message.
-	accepted, hasNext bool
-	nextBytes         int
-	nextErr           error
+	// FetchOnly has read nextBytes bytes of the prefix after the accepted message. referred is set when out refers to the message.
+	accepted, hasNext, referred bool
+	nextBytes                   int
+	nextErr                     error
 
 	out    []byte                                                 // returned by the next Read
 	err    error                                                  // returned after out
@@ -124,7 +126,10 @@ func (in *Incoming) Read(p []byte) (int, error) {
 	if !in.open {
 		return in.body.Read(p)
 	}
-	if in.Fetch(); len(in.out) == 0 {
+	if in.Fetch(); in.accepted && !in.referred {
+		in.refer()
+	}
+	if len(in.out) == 0 {
 		return 0, in.err
 	}
 	n := copy(p, in.out)
@@ -135,9 +140,10 @@ func (in *Incoming) Read(p []byte) (int, error) {
 // Fetch waits for the next message, so that the next Read does not block. For a message that is not
 // small it acquires the request's slot.
 func (in *Incoming) Fetch() {
-	if !in.open || len(in.out) > 0 || in.err != nil {
+	if !in.open || len(in.out) > 0 || in.err != nil || in.accepted && !in.referred {
 		return
 	}
+	in.accepted, in.referred = false, false
 	in.memory.Shrink(budget.Message, in.reservedDecoded)
 	in.reservedDecoded = 0
 	if in.frames {
@@ -149,7 +155,7 @@ func (in *Incoming) Fetch() {
 
 // FetchOnly waits for the message of a unary call and for the end of the body.
 func (in *Incoming) FetchOnly() {
-	if in.Fetch(); in.accepted && in.frames {
+	if in.Fetch(); in.accepted && in.frames && !in.hasNext {
 		in.nextBytes, in.nextErr = readFull(in.body, in.prefix[:])
 		in.hasNext = true
 	}
@@ -188,11 +194,7 @@ func (in *Incoming) fetchBody() error {
 	if err != nil {
 		return in.gzipError(err)
 	}
-	if err := in.accept(data); err != nil {
-		return err
-	}
-	in.out = in.refer(nil)
-	return nil
+	return in.accept(data)
 }
 
 func (in *Incoming) fetchFrame() error {
@@ -214,13 +216,23 @@ func (in *Incoming) fetchFrame() error {
 			return in.gzipError(err)
 		}
 	}
-	if err := in.accept(data); err != nil {
-		return err
+	return in.accept(data)
+}
+
+// isOnly reports whether FetchOnly has read exactly one message.
+func (in *Incoming) isOnly() bool {
+	if !in.accepted || !in.frames {
+		return in.accepted
 	}
-	in.accepted = true
-	in.prefix[0] = flags &^ CompressedFlag
-	in.out = in.refer(in.prefix[:])
-	return nil
+	return in.hasNext && in.nextBytes == 0 && errors.Is(in.nextErr, io.EOF)
+}
+
+// decode decodes the message that was read.
+func (in *Incoming) decode(message proto.Message) error {
+	if in.json {
+		return jsonpb.Unmarshal(in.data, message)
+	}
+	return proto.Unmarshal(in.data, message)
 }
 
 // readPrefix reads the prefix of the next message, unless FetchOnly has.
@@ -260,7 +272,7 @@ func (in *Incoming) accept(data []byte) error {
 	if err != nil {
 		return err
 	}
-	in.data, in.reservedDecoded = data, decoded
+	in.data, in.reservedDecoded, in.accepted = data, decoded, true
 	if len(data) > smallBytes {
 		in.reservedData = int64(cap(data))
 		if in.memory.Grow(budget.Decompressed, in.reservedData) != nil {

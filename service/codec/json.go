@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/yourorg/userservice/service/jsonpb"
 )
@@ -39,6 +40,9 @@ func (c jsonCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
 	}
 	return protojson.MarshalOptions{}.MarshalAppend(dst, m)
 }
+
+// MarshalJSON returns the message as JSON, like the codec.
+func MarshalJSON(message proto.Message) ([]byte, error) { return protojson.Marshal(message) }
 
 // MarshalStable marshals without random white space.
 func (c jsonCodec) MarshalStable(message any) ([]byte, error) {

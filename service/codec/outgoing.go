@@ -69,6 +69,17 @@ func (o *Outgoing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// send stores the whole body of a buffered response, without a copy.
+func (o *Outgoing) send(body []byte) error {
+	o.WriteHeader(http.StatusOK)
+	if err := o.memory.Grow(budget.Response, int64(cap(body))); err != nil {
+		o.noMemory = true
+		return err
+	}
+	o.body = body
+	return nil
+}
+
 // Flush flushes the response unless it is buffered.
 func (o *Outgoing) Flush() { _ = o.FlushError() }
 

@@ -24,17 +24,19 @@ func newSecret() (secret [secretBytes]byte) {
 	return secret
 }
 
-// refer returns the bytes that connect reads in place of the message: the prefix, if any, and a
-// reference. An empty message is not replaced.
-func (in *Incoming) refer(prefix []byte) []byte {
-	if len(in.data) == 0 {
-		if prefix != nil {
-			binary.BigEndian.PutUint32(prefix[1:], 0)
+// refer sets out to what connect reads in place of the message: a reference, behind a prefix if the body has messages with prefixes.
+// An empty message is not replaced.
+func (in *Incoming) refer() {
+	in.referred = true
+	if in.out = in.buffer[:0]; in.frames {
+		size := 0
+		if len(in.data) > 0 {
+			size = referenceBytes
 		}
-		return append(in.buffer[:0], prefix...)
+		in.out = binary.BigEndian.AppendUint32(append(in.out, 0), uint32(size))
 	}
-	if prefix != nil {
-		binary.BigEndian.PutUint32(prefix[1:], uint32(referenceBytes))
+	if len(in.data) == 0 {
+		return
 	}
 	m := in.messages
 	m.mu.Lock()
@@ -45,8 +47,8 @@ func (in *Incoming) refer(prefix []byte) []byte {
 		in.reference = m.last
 		m.held[in.reference] = in
 	}
-	out := append(append(in.buffer[:0], prefix...), referenceMark...)
-	return binary.BigEndian.AppendUint64(append(out, m.secret[:]...), in.reference)
+	in.out = append(append(in.out, referenceMark...), m.secret[:]...)
+	in.out = binary.BigEndian.AppendUint64(in.out, in.reference)
 }
 
 // resolve returns the message for a reference, or data itself. The message must be released with releaseData after it

@@ -27,24 +27,24 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 		WriteStatus(w, rpcstatus.HTTPStatus(user.Code(s.GetCode()), rpcstatus.Reason(s)), s)
 		return
 	}
+	WriteRPC(w, r, err)
+}
+
+// WriteRPC writes the error of a gRPC, gRPC-Web or Connect call whose request was read. For gRPC and gRPC-Web the response is
+// Trailers-Only, because proxies drop the trailers of a response without content.
+func WriteRPC(w http.ResponseWriter, r *http.Request, err error) {
 	failure := (*connect.Error)(nil)
 	if !errors.As(err, &failure) {
 		s, _ := rpcstatus.From(err)
 		failure = rpcstatus.ConnectError(s)
 	}
-	writeRPC(w, r, failure)
-}
-
-// writeRPC writes an error of an RPC. For gRPC and gRPC-Web the response is Trailers-Only, because proxies
-// drop the trailers of a response without content.
-func writeRPC(w http.ResponseWriter, r *http.Request, err *connect.Error) {
 	if protocol.Of(r).IsGRPC() {
 		// connect writes Trailers-Only responses only for gRPC-Web. The status is encoded the same way
 		// for gRPC.
 		w = &trailersOnly{ResponseWriter: w, request: r}
 		r = &http.Request{Method: http.MethodPost, Header: http.Header{"Content-Type": {"application/grpc-web"}}}
 	}
-	_ = connect.NewErrorWriter().Write(w, r, err)
+	_ = connect.NewErrorWriter().Write(w, r, failure)
 }
 
 // trailersOnly writes the header of a Trailers-Only response.
@@ -77,7 +77,7 @@ func NotFound(w http.ResponseWriter, r *http.Request) {
 	if p == protocol.Connect {
 		w = statusNotFound{w}
 	}
-	writeRPC(w, r, connect.NewError(connect.CodeUnimplemented, errUnknownProcedure))
+	WriteRPC(w, r, connect.NewError(connect.CodeUnimplemented, errUnknownProcedure))
 }
 
 // statusNotFound replaces the HTTP status of a Connect error with 404.

@@ -10,6 +10,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -50,11 +51,7 @@ func NewPosition(feed Feed, first func(context.Context) (int64, error)) *Positio
 // WrapUnary handles unary calls.
 func (p *Position) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		// The header is set on the call, not on the response, so that errors have it
-		// too.
-		if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
-			p.stamp(info.ResponseHeader())
-		}
+		p.stamp(reqinfo.HeaderOfResponse(ctx))
 		if err := p.wait(ctx, req.Header()); err != nil {
 			return nil, err
 		}

@@ -4,7 +4,12 @@
 // for each. [With] replaces a single value for a part of the call, or sets it where there is no server.
 package reqinfo
 
-import "context"
+import (
+	"context"
+	"net/http"
+
+	"connectrpc.com/connect"
+)
 
 // Key is the context key of the value of type T.
 type Key[T any] struct{}
@@ -18,6 +23,20 @@ func With[T any](ctx context.Context, value T) context.Context {
 func From[T any](ctx context.Context) T {
 	value, _ := ctx.Value(Key[T]{}).(T)
 	return value
+}
+
+// ResponseHeader in the context of a call is the header of its response.
+type ResponseHeader http.Header
+
+// HeaderOfResponse returns the header of the response of a call, also of an error. It may be set until the first message is sent.
+func HeaderOfResponse(ctx context.Context) http.Header {
+	if header := From[ResponseHeader](ctx); header != nil {
+		return http.Header(header)
+	}
+	if info, ok := connect.CallInfoForHandlerContext(ctx); ok { // without the server
+		return info.ResponseHeader()
+	}
+	return make(http.Header)
 }
 
 // FlushControl in the context of a stream batches its writes. By default each message is flushed on its own,

@@ -9,7 +9,6 @@ import (
 
 const (
 	typeJSON   = "application/json"
-	typeProto  = "application/proto"
 	typeEvents = "text/event-stream"
 	typeLines  = "application/x-ndjson"
 

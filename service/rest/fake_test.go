@@ -25,7 +25,9 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/rest"
+	"github.com/yourorg/userservice/service/unary"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -67,9 +69,7 @@ func (f *fake) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1
 	if f.get != nil {
 		return f.get(ctx, req)
 	}
-	if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
-		info.ResponseHeader().Set(rest.EtagHeader, `"`+testEtag+`"`)
-	}
+	reqinfo.HeaderOfResponse(ctx).Set(rest.EtagHeader, `"`+testEtag+`"`)
 	return &userv1.GetUserResponse{User: testUser(req.GetUserId())}, nil
 }
 
@@ -180,10 +180,15 @@ func connectHandler(f *fake) http.Handler {
 	return handler
 }
 
+// methodsOf returns the unary RPCs with the error interceptor.
+func methodsOf(f *fake) unary.Methods {
+	return unary.UserService(f, intercept.NewErrors(slog.New(slog.DiscardHandler)))
+}
+
 func newHandler(t testing.TB, f *fake, change ...func(*rest.Options)) http.Handler {
 	t.Helper()
 	opts := rest.Options{
-		Handler: connectHandler(f), MaxMessageBytes: 4 << 20,
+		Handler: connectHandler(f), Methods: methodsOf(f), MaxMessageBytes: 4 << 20,
 		Authorize: func(context.Context, string) error { return nil },
 		Messages: codec.NewMessages(codec.MessageOptions{
 			TooLarge:    func(_ *http.Request, limit int64) error { return intercept.NewTooLargeError(limit) },

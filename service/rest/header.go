@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -112,7 +113,7 @@ func (c *call) readTimeout(r *http.Request) []user.Violation {
 	if err != nil || !(seconds > 0 && seconds <= maxTimeoutSeconds) {
 		return []user.Violation{{Field: "X-Server-Timeout", Message: "must be a number of seconds"}}
 	}
-	c.timeout = strconv.FormatInt(int64(math.Ceil(seconds*1000)), 10)
+	c.timeout = time.Duration(math.Ceil(seconds*1000)) * time.Millisecond
 	return nil
 }
 

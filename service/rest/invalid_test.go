@@ -3,6 +3,7 @@ package rest_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/rest"
+	"github.com/yourorg/userservice/service/unary"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -268,6 +270,7 @@ func TestErrorsHaveStatusAndDetails(t *testing.T) {
 func TestInternalErrorsAreHidden(t *testing.T) {
 	var logged bytes.Buffer
 	h := newHandler(t, &fake{}, func(o *rest.Options) {
+		o.Methods = unary.UserService(&fake{fail: errors.New("open /var/secret")})
 		o.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/secret")
 			_, _ = io.WriteString(w, "/var/secret")

@@ -12,39 +12,29 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/yourorg/userservice/service/reqinfo"
 )
 
-// An invocation is a call of the Connect handler. Interceptor passes its messages as they are, so
+// An invocation is a call of a stream of the Connect handler. Interceptor passes its messages as they are, so
 // they are neither encoded nor decoded.
 type invocation struct {
 	request protoreflect.Message
-	send    func(proto.Message) error // of a stream
-	// timeout of the call in milliseconds; empty: none
-	timeout string
+	send    func(proto.Message) error
+	header  http.Header // of the response
 
 	// Results.
-	header   http.Header   // response header
-	response proto.Message // of a unary call
 	err      error
 	returned bool // the interceptors have returned; err is their error
 }
 
-// invoke calls an RPC on the goroutine of the caller. An error is an error of the RPC.
+// invoke calls a stream on the goroutine of the caller. An error is an error of the RPC.
 func (h *handler) invoke(r *http.Request, rt *route, in *invocation) error {
 	out := r.WithContext(reqinfo.With(r.Context(), in))
 	out.Method, out.URL, out.RequestURI = http.MethodPost, &url.URL{Path: rt.procedure}, rt.procedure
 	out.Header = make(http.Header, len(r.Header)+3)
 	forward(out.Header, r.Header)
-	out.Header["Content-Type"] = []string{typeProto}
-	if rt.rpc.IsStreamingServer() {
-		out.Header["Content-Type"] = []string{typeConnectStream}
-	}
-	if in.timeout != "" {
-		out.Header["Connect-Timeout-Ms"] = []string{in.timeout}
-	}
+	out.Header["Content-Type"] = []string{typeConnectStream}
 	out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, 0, nil
 	w := &discardWriter{header: in.header}
 	h.opts.Handler.ServeHTTP(w, out)
@@ -73,35 +63,19 @@ func (w *discardWriter) Write(data []byte) (int, error) { return len(data), nil 
 // Flush does nothing. Connect requires it for streams.
 func (w *discardWriter) Flush() {}
 
-// Interceptor passes the messages of REST calls between this package and the handlers. It must be
+// Interceptor passes the messages of REST streams between this package and the handlers. It must be
 // the outermost interceptor of Options.Handler. Other calls pass unchanged.
 type Interceptor struct{}
 
-// WrapUnary passes the messages and the error of a unary call.
-func (Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		in := reqinfo.From[*invocation](ctx)
-		if in == nil {
-			return next(ctx, req)
-		}
-		if err := in.receive(req.Any()); err != nil {
-			return nil, err
-		}
-		res, err := next(ctx, req)
-		in.returned, in.err = true, err
-		if err == nil {
-			in.response, _ = res.Any().(proto.Message)
-		}
-		return connect.NewResponse(&emptypb.Empty{}), nil
-	}
-}
+// WrapUnary returns next unchanged.
+func (Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
 
 // WrapStreamingClient returns next unchanged.
 func (Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
 
-// WrapStreamingHandler passes the messages and the error of a stream.
+// WrapStreamingHandler passes the messages and the error.
 func (Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		in := reqinfo.From[*invocation](ctx)

@@ -213,8 +213,8 @@ func TestServeHTTPWaitsForTheHandler(t *testing.T) {
 
 type callerKey struct{}
 
-// The RPC has the context and the end-to-end headers of the request.
-func TestContextAndHeadersOfTheCall(t *testing.T) {
+// A stream has the context and the end-to-end headers of the request.
+func TestContextAndHeadersOfStream(t *testing.T) {
 	var headers http.Header
 	var caller any
 	var remote string
@@ -225,7 +225,7 @@ func TestContextAndHeadersOfTheCall(t *testing.T) {
 			inner.ServeHTTP(w, r)
 		})
 	})
-	for _, accept := range []string{"text/event-stream", "application/json"} {
+	for _, accept := range []string{"text/event-stream", "application/x-ndjson"} {
 		q := sse(activitiesPath, "Accept", accept, "Authorization", "Bearer x", "Traceparent", "00-1", "Userd-Min-Position", "e:1",
 			"If-None-Match", `"x"`, "Connect-Timeout-Ms", "junk", "Cookie", "a=b", "Accept-Encoding", "gzip")
 		r := q.make(t)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/yourorg/userservice/service/httperror"
 	"github.com/yourorg/userservice/service/rpcstatus"
@@ -35,7 +36,7 @@ type call struct {
 	message   protoreflect.Message // from path, query, header and body
 	etags     []string             // of If-Match; empty if absent or "*"
 	requestID string               // of Idempotency-Key
-	timeout   string               // in milliseconds; empty: none
+	timeout   time.Duration        // 0: none
 }
 
 // read builds the request message from path, query, header and body. If ok is false an error

@@ -2,8 +2,8 @@
 // google.api.http annotations below /api/v1/, event streams, and the OpenAPI document.
 //
 // It is not a second implementation. A request is converted once, from path, query, header and
-// body, to the message of its RPC, and passed to the Connect handler with all its interceptors,
-// which returns the message of the response (see Interceptor). An invalid request gets a 4xx status and a google.rpc.Status in JSON with a
+// body, to the message of its RPC, and passed to the RPC with all its interceptors. A stream is passed to the Connect handler, which
+// returns the messages of the response (see Interceptor). An invalid request gets a 4xx status and a google.rpc.Status in JSON with a
 // violation for each field, and does not reach the RPC.
 //
 // Authentication, CORS and timeouts are the task of the middleware around it.
@@ -22,6 +22,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/httperror"
+	"github.com/yourorg/userservice/service/unary"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -36,8 +37,10 @@ const (
 
 // Options configure the handler. All are required except Heartbeat.
 type Options struct {
+	// Methods are the unary RPCs with their interceptors.
+	Methods unary.Methods
 	// Handler is the Connect handler of user.v1.UserService with its interceptors, the
-	// outermost of which is Interceptor. It must not handle conditional requests itself.
+	// outermost of which is Interceptor. It serves the streams.
 	Handler http.Handler
 	// MaxMessageBytes is the maximum size of a request body, before and after
 	// decompression.

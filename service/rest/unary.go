@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strconv"
@@ -8,12 +9,14 @@ import (
 	"github.com/yourorg/userservice/service/httperror"
 	"github.com/yourorg/userservice/service/rpcstatus"
 
+	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -39,17 +42,16 @@ func (h *handler) serveUnary(w http.ResponseWriter, r *http.Request, rt *route, 
 	h.writeJSON(w, r, append(body, '\n'))
 }
 
-// call calls the RPC and sets the response header. If-Match may have several tags, but the message
+// call calls the RPC, which sets the response header. If-Match may have several tags, but the message
 // holds one: after a mismatch it retries with the current tag of the user, or with each remaining tag
 // if the caller may not see the current one. So does it if the request id was used, maybe with another tag.
 func (h *handler) call(header http.Header, r *http.Request, c *call) (proto.Message, *status.Status) {
+	ctx := reqinfo.With(r.Context(), reqinfo.ResponseHeader(header))
 	left := c.etags
 	for {
-		in := &invocation{request: c.message, timeout: c.timeout, header: make(http.Header)}
-		err := h.invoke(r, c.route, in)
+		response, err := h.callOnce(ctx, r, c)
 		if err == nil {
-			forward(header, in.header)
-			return in.response, nil
+			return response, nil
 		}
 		failure := h.statusOfRPC(r.Context(), err)
 		if reason := rpcstatus.Reason(failure); len(left) > 0 && (reason == user.EtagMismatch || reason == user.RequestIDReused) {
@@ -62,10 +64,19 @@ func (h *handler) call(header http.Header, r *http.Request, c *call) (proto.Mess
 				continue
 			}
 		}
-		in.header.Del(EtagHeader)
-		forward(header, in.header)
+		header.Del(EtagHeader)
 		return nil, failure
 	}
+}
+
+// callOnce calls the RPC within the timeout of the client.
+func (h *handler) callOnce(ctx context.Context, r *http.Request, c *call) (proto.Message, error) {
+	if c.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
+	return h.opts.Methods[c.route.procedure].Call(ctx, r, connect.ProtocolConnect, c.message.Interface())
 }
 
 func (c *call) httpCode(s *status.Status) int {

@@ -9,6 +9,7 @@ import (
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/transport"
+	"github.com/yourorg/userservice/service/unary"
 	"github.com/yourorg/userservice/service/user"
 	"github.com/yourorg/userservice/service/validate"
 )
@@ -41,11 +42,15 @@ func (s *Server) handler(store user.Store) (http.Handler, []check, error) {
 		messages: s.newMessages(), compressors: codec.NewCompressors(),
 	}
 	rpc := rpcMux(rpcs, s.health, s.handlerOptions(l, s.newTooLargeError, chain(l)), s.handlerOptions(l, s.newTooLargeError, plainChain(l)))
+	methods := unary.UserService(rpcs, chain(l)...)
 	l.errors = l.errors.KeepConnectErrors()
 	for i := range s.services {
 		rpc.Handle(s.services[i].New(s.handlerOptions(l, intercept.NewPlainTooLargeError, chain(l))))
 	}
-	resources, err := s.resources(rpc, l)
+	calls := unary.NewHandler(unary.Options{
+		Methods: methods, Next: rpc, Authorize: l.policy.Authorize, MaxMessageBytes: s.limits.MaxMessageBytes, Compressors: l.compressors,
+	})
+	resources, err := s.resources(rpc, methods, l)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -53,7 +58,7 @@ func (s *Server) handler(store user.Store) (http.Handler, []check, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return l.messages.Handler(routes(rpc, resources, s.callers, s.services)), []check{
+	return l.messages.Handler(routes(calls, resources, s.callers, s.services)), []check{
 		browser.CrossOrigin(allowed, s.refuse), s.limits.Admit,
 		s.callers.authenticate(recordAuthFailure(s.metrics), s.limits), s.limits.LimitRate,
 	}, nil

@@ -41,6 +41,8 @@ func (s *requestState) Value(key any) any {
 	case reqinfo.Key[*transport.Exchange], reqinfo.Key[user.Caller], reqinfo.Key[intercept.Body], reqinfo.Key[intercept.Response],
 		reqinfo.Key[reqinfo.FlushControl]:
 		return s.exchange
+	case reqinfo.Key[reqinfo.ResponseHeader]:
+		return reqinfo.ResponseHeader(s.exchange.Header())
 	case reqinfo.Key[*codec.Request]:
 		return &s.messages
 	case reqinfo.Key[intercept.Messages]:
