@@ -8,6 +8,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/batch"
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -25,7 +26,7 @@ func (s *Service) BatchCreateUsers(
 	sum := importSum{failures: batch.Failures{
 		Log: s.log, Remaining: batch.NewSizeBudget(s.opts.MaxMessageBytes, limit, createdResultBytes) - batch.MaxFailures*batch.ShortItemBytes,
 	}}
-	p := &batch.Pipeline{Store: s.store, Feed: s.feed, Limit: limit, OnResult: sum.add}
+	p := &batch.Pipeline{Store: s.store, Feed: s.feed, Limit: limit, OnResult: sum.add, Memory: budget.FromContext(ctx)}
 	position, err := batch.Receive(ctx, p, stream, func(item *userv1.BatchCreateUsersRequest) (user.Change, error) {
 		return s.importChange(ctx, item)
 	})

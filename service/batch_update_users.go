@@ -8,6 +8,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service/batch"
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -25,6 +26,7 @@ func (s *Service) BatchUpdateUsers(
 	p := &batch.Pipeline{
 		Store: s.store, Feed: s.feed, Limit: s.opts.MaxStreamItems,
 		OnResult: func(index int, result *user.Result) { sum.add(ctx, index, result) },
+		Memory:   budget.FromContext(ctx),
 	}
 	position, err := batch.Receive(ctx, p, stream, func(item *userv1.UpdateUserRequest) (user.Change, error) {
 		sum.targets = append(sum.targets, itemTarget{id: item.GetUserId(), etag: item.GetEtag()})

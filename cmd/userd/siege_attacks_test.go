@@ -244,6 +244,17 @@ func streamAttacks() []attack {
 				fields: a.post(userv1connect.UserServiceBatchCreateUsersProcedure, grpcProto),
 			})
 		}},
+		{name: "client streams of many callers that hold items", manyCallers: true, run: func(a *attacker) error {
+			u := &userv1.User{Metadata: make(map[string]string)}
+			for i := range 60 {
+				u.Metadata[fmt.Sprint("key", i)] = strings.Repeat("v", 1000)
+			}
+			item := enveloped(1, zipped(a.marshal(&userv1.UpdateUserRequest{UserId: a.users[0], User: u})))
+			return a.hold(streams{
+				conns: 30, each: 100, addresses: 30, open: true, body: bytes.Repeat(item, 6), // one less than are submitted together
+				fields: a.post(userv1connect.UserServiceBatchUpdateUsersProcedure, grpcProto, "grpc-encoding", "gzip"),
+			})
+		}},
 		{name: "client streams of empty messages", permissions: []string{"users.write"}, run: func(a *attacker) error {
 			body := make([]byte, 5*100_000) // the prefix of an empty message is five zeros
 			return a.flood(10, 2, false, request{

@@ -18,7 +18,9 @@ type Chunk struct {
 	errs    []error // one per item; nil: the item is the next of changes
 	changes []user.Change
 	bytes   int
-	pending *user.Pending
+	// reserved is the memory reserved for the items.
+	reserved int64
+	pending  *user.Pending
 }
 
 // Add appends an item: a change, or the error of an invalid item.

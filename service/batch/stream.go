@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -18,6 +19,12 @@ const (
 	chunkItems  = 500
 	chunkBytes  = 384 << 10
 	chunksAhead = 8
+
+	// itemCopies is the memory of an item per byte of its message, until its result is known: decoded, and prepared for the
+	// store. itemBytes is added for each item, errorBytes for an invalid one, of which only the error is kept.
+	itemCopies = 3
+	itemBytes  = 256
+	errorBytes = 2 << 10
 )
 
 // Pipeline applies the items of one client stream, in the order received.
@@ -27,11 +34,14 @@ type Pipeline struct {
 	Limit int // of items; beyond it the stream fails with TOO_MANY_ITEMS
 	// OnResult is called with the result of each item; index counts from 0.
 	OnResult func(index int, result *user.Result)
+	// Memory is the reservation of the items whose results are not known; nil: no limit.
+	Memory *budget.Reservation
 
 	current   *Chunk
 	inFlight  []*Chunk
 	received  int
 	completed int
+	failed    int // up to MaxFailures
 	position  int64
 }
 
@@ -55,8 +65,16 @@ func Receive[T any, M interface {
 		}
 		item := M(stream.Msg())
 		step, err := change(item)
+		size := proto.Size(item)
+		memory := int64(itemBytes + itemCopies*size)
+		if err != nil {
+			size, memory = errorBytes, errorBytes
+		}
+		if err := p.reserve(ctx, memory); err != nil {
+			return 0, p.abort(ctx, err)
+		}
 		p.current.Add(step, err)
-		p.current.bytes += proto.Size(item)
+		p.current.bytes += size
 		p.received++
 		if len(p.current.errs) >= chunkItems || p.current.bytes >= chunkBytes {
 			if err := p.submit(ctx); err != nil {
@@ -79,15 +97,34 @@ func Receive[T any, M interface {
 	return p.position, nil
 }
 
-// submit submits the current chunk. It waits for the oldest one if chunksAhead are in flight.
+// reserve reserves the memory of the next item. If there is none, it first completes the items before.
+func (p *Pipeline) reserve(ctx context.Context, bytes int64) error {
+	if p.Memory.Grow(budget.Write, bytes) != nil {
+		if err := p.submit(ctx); err != nil {
+			return err
+		}
+		if err := p.completeAll(ctx); err != nil {
+			return err
+		}
+		if p.Memory.Grow(budget.Write, bytes) != nil {
+			return user.NewOverloadedError()
+		}
+	}
+	p.current.reserved += bytes
+	return nil
+}
+
+// submit submits the current chunk. It completes the oldest ones that have no valid item, and one if chunksAhead are in flight.
 func (p *Pipeline) submit(ctx context.Context) error {
 	p.current.submit(ctx, p.Store, false, 1) // the response names users by ID alone
 	p.inFlight = append(p.inFlight, p.current)
 	p.current = new(Chunk)
-	if len(p.inFlight) < chunksAhead {
-		return nil
+	for len(p.inFlight) > 0 && (p.inFlight[0].pending == nil || len(p.inFlight) >= chunksAhead) {
+		if err := p.completeOldest(ctx); err != nil {
+			return err
+		}
 	}
-	return p.completeOldest(ctx)
+	return nil
 }
 
 func (p *Pipeline) completeOldest(ctx context.Context) error {
@@ -95,6 +132,7 @@ func (p *Pipeline) completeOldest(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("apply items from %d on: %w", p.completed, err)
 	}
+	p.Memory.Shrink(budget.Write, p.inFlight[0].reserved-p.keep(results))
 	p.inFlight = p.inFlight[1:]
 	p.position = newest(p.position, results)
 	for i := range results {
@@ -102,6 +140,17 @@ func (p *Pipeline) completeOldest(ctx context.Context) error {
 		p.completed++
 	}
 	return nil
+}
+
+// keep returns the memory of the failures among results that become part of the response.
+func (p *Pipeline) keep(results []user.Result) (bytes int64) {
+	for i := range results {
+		if results[i].Err != nil && p.failed < MaxFailures {
+			p.failed++
+			bytes += errorBytes
+		}
+	}
+	return bytes
 }
 
 func (p *Pipeline) completeAll(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/batch"
+	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -71,13 +72,20 @@ func (s *recordingStore) Submit(_ context.Context, b user.Batch) *user.Pending {
 type received struct {
 	indexes, failed []int
 	position        int64
+	reserved        []int64 // before each item
 	err             error
 }
 
 // receive sends items over a client stream to Receive. The changes of items with a negative id are invalid.
-func receive(t *testing.T, store *recordingStore, limit int, f *feed.Feed, ids ...int64) (got received) {
+func receive(t *testing.T, store *recordingStore, limit int, f *feed.Feed, ids ...int64) received {
 	t.Helper()
-	p := &batch.Pipeline{Store: store, Feed: f, Limit: limit, OnResult: func(index int, result *user.Result) {
+	return receiveWithin(t, nil, store, limit, f, ids...)
+}
+
+// receiveWithin is receive with a reservation for the items.
+func receiveWithin(t *testing.T, memory *budget.Reservation, store *recordingStore, limit int, f *feed.Feed, ids ...int64) (got received) {
+	t.Helper()
+	p := &batch.Pipeline{Store: store, Feed: f, Limit: limit, Memory: memory, OnResult: func(index int, result *user.Result) {
 		got.indexes = append(got.indexes, index)
 		if result.Err != nil {
 			got.failed = append(got.failed, index)
@@ -85,6 +93,7 @@ func receive(t *testing.T, store *recordingStore, limit int, f *feed.Feed, ids .
 	}}
 	handler := connect.NewClientStreamHandler("/test/Items", func(ctx context.Context, stream *connect.ClientStream[userv1.GetUserRequest]) (*connect.Response[emptypb.Empty], error) {
 		got.position, got.err = batch.Receive(ctx, p, stream, func(item *userv1.GetUserRequest) (user.Change, error) {
+			got.reserved = append(got.reserved, memory.Held(budget.Write))
 			if item.GetUserId() < 0 {
 				return user.Change{}, user.NewFieldErrorf("user_id", "must be positive")
 			}
@@ -195,5 +204,51 @@ func TestReceiveFailingStore(t *testing.T) {
 	}
 	if errors.Is(got.err, context.Canceled) {
 		t.Errorf("error = %v, want that of the store", got.err)
+	}
+}
+
+// Items are reserved until their results are known, and failures, which the response has, until the end of the request.
+func TestItemsAreReserved(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ id, kept int64 }{{1, 0}, {-1, chunkItems * 2 << 10}} {
+		store := new(recordingStore)
+		memory := new(budget.Reservation)
+		memory.Open(budget.New(budget.Options{Limit: 1 << 30}), nil, budget.Known, "caller")
+		got := receiveWithin(t, memory, store, 10_000, openFeed(t, store), slices.Repeat([]int64{test.id}, chunkItems)...)
+		if got.err != nil || len(got.reserved) != chunkItems {
+			t.Fatalf("Receive(%d items) = %d items, %v", chunkItems, len(got.reserved), got.err)
+		}
+		if last, least := got.reserved[chunkItems-1], int64(chunkItems*256-256); last < least {
+			t.Errorf("id %d: %d bytes are reserved for %d items, want at least %d", test.id, last, chunkItems-1, least)
+		}
+		if kept := memory.Held(budget.Write); kept != test.kept {
+			t.Errorf("id %d: %d bytes are reserved after the last result, want %d", test.id, kept, test.kept)
+		}
+	}
+}
+
+// Without memory for another item those before are completed, whose memory it gets. A stream that has nothing to complete
+// fails with OVERLOADED.
+func TestItemsWithoutMemory(t *testing.T) {
+	t.Parallel()
+	store := new(recordingStore)
+	b := budget.New(budget.Options{Limit: 64 << 20, InUse: func() (live, held int64) { return 0, 0 }})
+	share := b.CallerShare(budget.Known)
+	memory, other := new(budget.Reservation), new(budget.Reservation)
+	memory.Open(b, nil, budget.Known, "caller")
+	other.Open(b, nil, budget.Known, "caller")
+	if err := other.Grow(budget.Write, share-10_000); err != nil {
+		t.Fatal(err)
+	}
+	f := openFeed(t, store)
+	if got := receiveWithin(t, memory, store, 10_000, f, numbers(100)...); got.err != nil || len(got.indexes) != 100 || slices.Max(got.reserved) > 10_000 {
+		t.Errorf("Receive(100 items) = %d results with up to %d bytes, %v, want all within 10000", len(got.indexes), slices.Max(got.reserved), got.err)
+	}
+	if err := other.Grow(budget.Write, 10_000); err != nil {
+		t.Fatal(err)
+	}
+	got := receiveWithin(t, memory, store, 10_000, f, 1)
+	if failure, ok := user.AsError(got.err); !ok || failure.Reason != user.Overloaded {
+		t.Errorf("Receive(item) without memory = %v, want OVERLOADED", got.err)
 	}
 }
