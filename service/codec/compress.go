@@ -41,8 +41,8 @@ func (c *Compressors) New() connect.Compressor { return &compressor{set: c} }
 // Append appends the compressed data to dst.
 func (c *Compressors) Append(dst, data []byte) []byte {
 	to, packed := bytes.NewBuffer(dst), c.New()
-	packed.Reset(to)
-	_, _ = packed.Write(data) // a buffer returns no error
+	packed.Reset(struct{ io.Writer }{to}) // Reset would drop a large buffer of connect, with dst
+	_, _ = packed.Write(data)             // a buffer returns no error
 	_ = packed.Close()
 	return to.Bytes()
 }
