@@ -148,6 +148,21 @@ func TestCachedUserIsThatOfLatestCommit(t *testing.T) {
 	}
 }
 
+// A user that a transaction changes is removed from both parts of the cache.
+func TestChangedUserIsNotCached(t *testing.T) {
+	t.Parallel()
+	c := newUserCache()
+	recent, older := &user.User{ID: 1}, &user.User{ID: 2}
+	c.insert(recent)
+	c.older = map[int64]*user.User{older.ID: older}
+	for _, id := range []int64{recent.ID, older.ID} {
+		c.remove(id)
+		if got, _ := c.get(id); got != nil {
+			t.Errorf("get(%d) after remove = %+v, want nil", id, got)
+		}
+	}
+}
+
 // The sizes of the cached users are within the limit, and a user that is read again remains.
 func TestUserCacheIsBounded(t *testing.T) {
 	t.Parallel()
