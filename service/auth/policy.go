@@ -111,6 +111,14 @@ var redactions = []redaction{
 		redactMap: redactUserMetadata},
 }
 
+// redactionNeeds are the permissions with which nothing is redacted.
+var redactionNeeds = func() (all Permissions) {
+	for i := range redactions {
+		all |= redactions[i].needs.bit()
+	}
+	return all
+}()
+
 // userMetadata are the keys of error metadata that reveal data of a stored user. They need
 // UsersRead.
 var userMetadata = []string{"changed_fields", "holder_deleted"}

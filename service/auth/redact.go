@@ -14,6 +14,9 @@ import (
 // Redact removes from a response the fields that the caller in ctx may not read. It replaces
 // maps instead of changing them, because they may be shared.
 func (p *Policy) Redact(ctx context.Context, message any) {
+	if s := callerStateOf(ctx); s != nil && s.caller.Permissions&redactionNeeds == redactionNeeds {
+		return // the use of the permissions is recorded only for streams
+	}
 	if m, ok := message.(proto.Message); ok && m != nil {
 		p.redact(callerStateOf(ctx), m.ProtoReflect())
 	}

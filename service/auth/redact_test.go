@@ -278,15 +278,16 @@ func TestRedactError(t *testing.T) {
 	}
 }
 
-// Reauthenticate requires the permissions that Redact used.
-func TestRedactRecordsUsedPermissions(t *testing.T) {
+// Reauthenticate requires the permissions that the messages of a stream used.
+func TestRedactorRecordsUsedPermissions(t *testing.T) {
 	ctx := WithCaller(t.Context(), Caller{Kind: Token, Permissions: AllPermissions()})
 	policy := NewPolicy(ReflectionOff)
-	policy.Redact(ctx, &userv1.UserActivity{ActivityId: 1})
+	redacted := policy.Redactor(ctx)
+	redacted(&userv1.UserActivity{ActivityId: 1})
 	if used := Permissions(callerStateOf(ctx).used.Load()); used != 0 {
 		t.Errorf("without details: used %v, want none", used.List())
 	}
-	policy.Redact(ctx, &userv1.UserActivity{ActivityId: 1, Details: map[string]string{"new.email": "a"}})
+	redacted(&userv1.UserActivity{ActivityId: 1, Details: map[string]string{"new.email": "a"}})
 	if used := Permissions(callerStateOf(ctx).used.Load()); used != PermissionsOf(UsersRead) {
 		t.Errorf("with details: used %v, want %s", used.List(), UsersRead)
 	}

@@ -32,9 +32,9 @@ type responseWriter struct {
 	ended       bool // the handler returned
 	head        bool // the request is HEAD
 	status      int
-	snapshot    http.Header // header as of WriteHeader, until it is queued
-	trailers    []string    // declared names
-	length      int64       // Content-Length; -1: unknown
+	snapshot    fields   // header as of WriteHeader, until it is queued
+	trailers    []string // declared names
+	length      int64    // Content-Length; -1: unknown
 	written     int64
 }
 
@@ -73,17 +73,15 @@ func (w *responseWriter) WriteHeader(status int) {
 		return
 	}
 	w.wroteHeader, w.status = true, status
-	if len(w.header) > 0 {
-		w.snapshot = w.header.Clone()
-	}
-	if lengths := w.snapshot["Content-Length"]; len(lengths) > 0 {
+	w.snapshot = fieldsOf(w.header)
+	if lengths := w.snapshot.get("Content-Length"); len(lengths) > 0 {
 		if n, err := strconv.ParseInt(lengths[0], 10, 64); err == nil && n >= 0 {
 			w.length = n
 		} else {
-			delete(w.snapshot, "Content-Length")
+			w.snapshot = w.snapshot.without("Content-Length")
 		}
 	}
-	for _, list := range w.snapshot["Trailer"] {
+	for _, list := range w.snapshot.get("Trailer") {
 		for name := range strings.SplitSeq(list, ",") {
 			w.declareTrailer(textproto.TrimString(name))
 		}
@@ -241,11 +239,8 @@ func (w *responseWriter) sendHeader(end bool) error {
 		return err
 	}
 	w.sentHeader, st.headerQueued = true, true
-	if values, ok := w.snapshot["Connection"]; ok {
-		delete(w.snapshot, "Connection")
-		if len(values) > 0 && values[0] == "close" {
-			st.conn.startShutdown()
-		}
+	if w.snapshot.first("Connection") == "close" {
+		st.conn.startShutdown()
 	}
 	if w.first == nil {
 		w.first = w.buf

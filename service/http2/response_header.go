@@ -50,15 +50,7 @@ func (c *conn) encode(name, value string) {
 	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // headerWriter has no errors
 }
 
-// encodeHeader encodes the fields of a header. Invalid fields are omitted, like by net/http. c.mu is held.
-func (c *conn) encodeHeader(header http.Header) {
-	for name, values := range header {
-		if !strings.HasPrefix(name, http.TrailerPrefix) {
-			c.encodeField(name, values)
-		}
-	}
-}
-
+// encodeField encodes a field of a response. Invalid ones are omitted, like by net/http. c.mu is held.
 func (c *conn) encodeField(name string, values []string) {
 	known, ok := lowerNames[name]
 	if !ok {
@@ -81,15 +73,18 @@ func (c *conn) encodeField(name string, values []string) {
 func (c *conn) appendResponse(w *responseWriter, end bool) {
 	start := c.beginBlock(w.stream.id)
 	c.encode(":status", statusText(w.status))
-	c.encodeHeader(w.snapshot)
-	if _, ok := w.snapshot["Content-Type"]; !ok && len(w.first) > 0 && bodyAllowed(w.status) &&
-		w.snapshot.Get("Content-Encoding") == "" {
+	for _, f := range w.snapshot {
+		if !strings.HasPrefix(f.name, http.TrailerPrefix) {
+			c.encodeField(f.name, f.values)
+		}
+	}
+	if !w.snapshot.has("Content-Type") && len(w.first) > 0 && bodyAllowed(w.status) && w.snapshot.first("Content-Encoding") == "" {
 		c.encode("content-type", http.DetectContentType(w.first))
 	}
-	if _, ok := w.snapshot["Content-Length"]; !ok && w.ended && !w.hasTrailers() && bodyAllowed(w.status) && (len(w.buf) > 0 || !w.head) {
+	if !w.snapshot.has("Content-Length") && w.ended && !w.hasTrailers() && bodyAllowed(w.status) && (len(w.buf) > 0 || !w.head) {
 		c.encode("content-length", strconv.Itoa(len(w.buf)))
 	}
-	if _, ok := w.snapshot["Date"]; !ok {
+	if !w.snapshot.has("Date") {
 		c.encode("date", c.srv.date.get())
 	}
 	flags := uint8(0)
