@@ -49,7 +49,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 const (
 	historyUsers   = 4
 	historyClients = 3 // of a user
-	historyCalls   = 250
+	historyCalls   = 120
 	historyKills   = 4
 )
 

@@ -39,7 +39,7 @@ const endAction = "test.end"
 func TestReadersReceiveExactlyTheLog(t *testing.T) {
 	t.Parallel()
 	run := logRun{
-		program: program{dir: t.TempDir()}, rows: int64(longer(8000)), restarts: 3,
+		program: program{dir: t.TempDir()}, rows: int64(longer(4000)), restarts: 3,
 		writers: 4, readers: 4, seed: uint64(time.Now().UnixNano()),
 	}
 	t.Logf("seed %d", run.seed)

@@ -32,7 +32,7 @@ const (
 	// shortShare and shortAfter replace servedShare and all in make test, which shares its machine with
 	// other processes. Without fair shares not one read in five keeps the bound.
 	shortShare, shortAfter = 0.5, 0.95
-	// recoveryTime lies between the end of an attack and the reads that all have to keep the bound.
+	// recoveryTime lies between the end of an attack and the reads that all have to keep the bound; in make test it is at most that.
 	recoveryTime = 5 * time.Second
 )
 
