@@ -196,7 +196,7 @@ func TestFailuresFitMessageLimit(t *testing.T) {
 	r := newRig(t, func(o *service.Options) { o.MaxMessageBytes = limit })
 	items := make([]*userv1.UpdateUserRequest, 1000)
 	for i := range items {
-		items[i] = &userv1.UpdateUserRequest{UserId: 7, User: &userv1.User{Tags: make([]string, 64)}}
+		items[i] = &userv1.UpdateUserRequest{UserId: 7, User: &userv1.User{Tags: make([]string, 16)}}
 	}
 	res, err := updateAll(t, r, items...)
 	if err != nil {

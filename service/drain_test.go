@@ -52,7 +52,7 @@ func drainedAt(err error) (int64, error) {
 // The drain starts while changes are pending. A client that resumes after the position of the
 // drain misses no newest status.
 func TestDrainLetsStatusStreamsResume(t *testing.T) {
-	const users, streams, rounds = 200, 24, 3
+	const users, streams, rounds = 60, 12, 3
 	r := newRig(t)
 	client := r.client(t)
 	var ids []int64
