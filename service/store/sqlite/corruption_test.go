@@ -129,3 +129,37 @@ func walkLog(t *testing.T, s *Store, desc bool, rows int) {
 	}
 	t.Fatalf("log, descending %v: no last page after %d pages", desc, rows)
 }
+
+// A stored value that cannot be decoded is damage: writes stop, and the store is not ready.
+func TestUndecodableValueIsDamage(t *testing.T) {
+	for name, query := range map[string]string{
+		"details": "UPDATE log SET details = x'ff00'", "tags": "UPDATE users SET tags = x'ff00'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "users.db")
+			s := openTest(t, path)
+			u := createUser(t, s, "anna")
+			err := s.queue.Do(t.Context(), func(w *writer) error { return w.conn.run(query) })
+			if err == nil {
+				err = s.Integrity()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, getErr := s.Get(t.Context(), u.ID)
+			_, logErr := s.Log(t.Context(), user.LogQuery{MaxRows: 10})
+			if getErr == nil && logErr == nil {
+				t.Error("Get and Log succeeded, want an error")
+			}
+			if s.Integrity() == nil {
+				t.Error("Integrity = nil, want an error")
+			}
+			if err := s.Probe(t.Context()); !user.HasReason(err, user.StoreReadOnly) {
+				t.Errorf("Probe = %v, want STORE_READ_ONLY", err)
+			}
+			if findings, err := s.Check(t.Context(), nil); err != nil || len(findings) == 0 {
+				t.Errorf("Check = %v, %v, want findings", findings, err)
+			}
+		})
+	}
+}

@@ -7,12 +7,14 @@ import (
 	"os"
 
 	codes "modernc.org/sqlite/lib"
+
+	"github.com/yourorg/userservice/service/store/encoding"
 )
 
 // isDamage reports whether err says that the database is corrupt.
 func isDamage(err error) bool {
 	c := code(err) & 0xff
-	return errors.As(err, new(disorderError)) || c == codes.SQLITE_CORRUPT || c == codes.SQLITE_NOTADB
+	return errors.As(err, new(disorderError)) || errors.Is(err, encoding.ErrEncoding) || c == codes.SQLITE_CORRUPT || c == codes.SQLITE_NOTADB
 }
 
 // disorderError reports that rows were not returned in index order. A walk over such a

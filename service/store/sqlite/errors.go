@@ -7,6 +7,7 @@ import (
 	driverpkg "modernc.org/sqlite"
 	codes "modernc.org/sqlite/lib"
 
+	"github.com/yourorg/userservice/service/store/encoding"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -35,7 +36,7 @@ func translate(err error) error {
 	if _, ok := user.AsError(err); ok {
 		return err
 	}
-	if errors.As(err, new(disorderError)) {
+	if errors.As(err, new(disorderError)) || errors.Is(err, encoding.ErrEncoding) {
 		return fmt.Errorf("the database is damaged; restore a backup: %w", err)
 	}
 	switch c := code(err); c & 0xff {

@@ -103,7 +103,7 @@ func TestReadErrorStartsCheck(t *testing.T) {
 		checks := 0
 		p := &pool{
 			disk: disk{path: filepath.Join(t.TempDir(), "users.db")}, log: slog.New(slog.DiscardHandler), lines: throttle.New(time.Minute, 1),
-			onDamage: func() { checks++ },
+			onDamage: func(error) { checks++ },
 		}
 		if got := p.callerError(test.err); !errors.Is(got, test.err) || checks != test.want {
 			t.Errorf("%s: callerError(%v) = %v and starts %d checks, want %d", name, test.err, got, checks, test.want)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	codes "modernc.org/sqlite/lib"
+
+	"github.com/yourorg/userservice/service/store/encoding"
 )
 
 const (
@@ -75,7 +77,17 @@ func (c *integrity) status() error {
 	return nil
 }
 
-// recheck starts a check, after a statement has reported corruption.
+// report handles damage that a statement has found. A value that cannot be decoded is damage by itself, which
+// an integrity check does not find; else report starts a check.
+func (c *integrity) report(err error) {
+	if !errors.Is(err, encoding.ErrEncoding) {
+		c.recheck()
+	} else if c.status() == nil {
+		c.finish([]string{err.Error()})
+	}
+}
+
+// recheck starts a check.
 func (c *integrity) recheck() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -193,7 +193,7 @@ func pinWAL(ctx context.Context, path string) (unpin func()) {
 //nolint:contextcheck,nolintlint // the check outlives ctx
 func (s *Store) checkIntegrity(ctx context.Context) {
 	s.integrity = startIntegrity(s.disk, s.opts.Logger, func(damage error) { s.stopWrites(damage, user.NewStoreDamagedError()) })
-	s.pool.onDamage = s.integrity.recheck
+	s.pool.onDamage = s.integrity.report
 	timer := time.NewTimer(openCheckTimeout)
 	defer timer.Stop()
 	select {

@@ -39,7 +39,7 @@ func scanReaders() int { return min(max(1, fair.Processors()/2), maxScanReaders)
 // would otherwise grow on the goroutine of each call and remain for the lifetime of a stream.
 type pool struct {
 	disk     disk
-	onDamage func() // called when a read finds damage
+	onDamage func(error) // called when a read finds damage
 	log      *slog.Logger
 	lines    *throttle.Throttle // of failing reads
 	points   readQueue
@@ -211,7 +211,7 @@ func (p *pool) callerError(err error) error {
 	}
 	err = p.disk.diagnose(err)
 	if isDamage(err) && p.onDamage != nil {
-		p.onDamage()
+		p.onDamage(err)
 	}
 	converted := translateForCaller(err)
 	if user.HasReason(converted, user.StoreUnavailable) {

@@ -71,7 +71,7 @@ func (s *Store) recordOutcome(err error) {
 		return
 	}
 	if isDamage(err) {
-		s.integrity.recheck()
+		s.integrity.report(err)
 	}
 	if s.failures.add(err) {
 		s.opts.Logger.Error("transaction failed", "error", err)
