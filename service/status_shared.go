@@ -1,12 +1,14 @@
 package service
 
 import (
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // sharedStatus is a status change that is sent to all its subscribers. Each codec encodes it once: it implements
@@ -16,7 +18,17 @@ type sharedStatus struct {
 
 	mu        sync.Mutex
 	encodings map[string][]byte // by codec
+	frames    []sharedFrame     // at most maxFrames
 }
+
+// sharedFrame is what is written for a message to streams of a form.
+type sharedFrame struct {
+	form reqinfo.Form
+	data []byte
+}
+
+// maxFrames bounds the forms of a message, since clients choose them.
+const maxFrames = 8
 
 // sharedStatusChange returns the message for a change. Subscribers are sent the same change one after the other, so the last
 // one is kept.
@@ -40,4 +52,25 @@ func (m *sharedStatus) Encoding(codec string, encode func(proto.Message) ([]byte
 		}
 	}
 	return data, err
+}
+
+// frame returns what is written for the message to a stream of the form, nil if it is not known.
+func (m *sharedStatus) frame(form reqinfo.Form) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.frames {
+		if m.frames[i].form == form {
+			return m.frames[i].data
+		}
+	}
+	return nil
+}
+
+// setFrame records what was written to a stream of the form. data is copied.
+func (m *sharedStatus) setFrame(form reqinfo.Form, data []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if form != reqinfo.NoForm && len(m.frames) < maxFrames {
+		m.frames = append(m.frames, sharedFrame{form, slices.Clone(data)})
+	}
 }

@@ -151,12 +151,12 @@ func (w *statusWriter) sendChanges(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.sendAll(changes)
+	return w.sendAll(changes, w.sendChange)
 }
 
-func (w *statusWriter) sendAll(changes []feed.StatusChange) error {
+func (w *statusWriter) sendAll(changes []feed.StatusChange, send func(*feed.StatusChange) error) error {
 	for i := range changes {
-		if err := w.sendChange(&changes[i]); err != nil {
+		if err := send(&changes[i]); err != nil {
 			return err
 		}
 	}

@@ -8,10 +8,11 @@ const deliveries = 256
 // Direct sends the changes of a subscription on the goroutine of the feed, so that the goroutine of its stream need not be
 // scheduled for each change.
 type Direct interface {
-	// Deliver sends the changes of PollPending, and reports whether it did. It must not wait. If it returns false, the stream is
-	// woken.
-	Deliver() bool
-	// Flush makes the output of Deliver be sent. It must not wait. It may be called after the end of the stream.
+	// Deliver sends the changes of PollPending, and reports whether it did, and whether Flush must be called. It must not wait. If
+	// sent is false, the stream is woken.
+	Deliver() (sent, flush bool)
+	// Flush makes the output of Deliver be sent, also that of other streams. It must not wait. It may be called after the end of the
+	// stream.
 	Flush()
 }
 
@@ -31,7 +32,7 @@ func (s *Subscription) notify() {
 
 // deliverReady delivers the changes of the ready subscriptions until there are none.
 func (f *Feed) deliverReady() {
-	var batch []*Subscription
+	var batch, unflushed []*Subscription
 	for {
 		f.mu.Lock()
 		batch, f.ready = f.ready, batch[:0]
@@ -42,21 +43,28 @@ func (f *Feed) deliverReady() {
 		}
 		for some := range slices.Chunk(batch, deliveries) {
 			for _, s := range some {
-				s.deliver()
+				if s.deliver() {
+					unflushed = append(unflushed, s)
+				}
 			}
-			for _, s := range some {
+			for _, s := range unflushed {
 				s.direct.Flush()
 			}
+			clear(unflushed)
+			unflushed = unflushed[:0]
 		}
 		clear(batch)
 	}
 }
 
-func (s *Subscription) deliver() {
+// deliver reports whether Flush must be called.
+func (s *Subscription) deliver() (flush bool) {
 	s.mu.Lock()
 	s.queued = false // a later change queues it again
 	s.mu.Unlock()
-	if !s.direct.Deliver() {
+	sent, flush := s.direct.Deliver()
+	if !sent {
 		s.signal()
 	}
+	return flush
 }

@@ -24,18 +24,19 @@ type follower struct {
 }
 
 // Deliver implements feed.Direct.
-func (s *follower) Deliver() bool {
+func (s *follower) Deliver() (sent, flush bool) {
 	if !s.mu.TryLock() {
-		return false
+		return false, false
 	}
 	defer s.mu.Unlock()
 	if s.refuse() {
-		return false
+		return false, false
 	}
-	changes := s.set.PollPending(2)
+	var buf [2]feed.StatusChange
+	changes := s.set.PollPending(buf[:])
 	s.direct += len(changes)
 	s.received(changes)
-	return true
+	return true, true
 }
 
 // Flush implements feed.Direct.

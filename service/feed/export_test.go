@@ -14,14 +14,14 @@ func (f *Feed) Subscriptions() int {
 func (s *Subscription) Positions() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.positions)
+	return s.positions.len()
 }
 
 // Pending returns the number of undelivered changes in memory.
 func (s *Subscription) Pending() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.pending)
+	return s.pending.len()
 }
 
 // SetWindow sets the size of the window.

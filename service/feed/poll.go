@@ -11,17 +11,17 @@ import (
 // Poll returns up to pollRows changes to deliver, in the order of positions. If more are left
 // it signals Wake again.
 func (s *Subscription) Poll(ctx context.Context) ([]StatusChange, error) {
-	ready, logAfter := s.pollPending(s.feed.limits.rows)
+	ready, logAfter := s.pollPending(nil, s.feed.limits.rows)
 	if logAfter < 0 {
 		return ready, nil
 	}
 	return s.catchUp(ctx, logAfter)
 }
 
-// PollPending is Poll of at most a number of changes that are in memory. It returns no change if the log must be read, and
-// does not wait.
-func (s *Subscription) PollPending(most int) []StatusChange {
-	ready, logAfter := s.pollPending(most)
+// PollPending is Poll of changes that are in memory, at most the capacity of buf, which is overwritten. It returns no change if the
+// log must be read, and does not wait.
+func (s *Subscription) PollPending(buf []StatusChange) []StatusChange {
+	ready, logAfter := s.pollPending(buf[:0], cap(buf))
 	if logAfter >= 0 {
 		s.signal()
 	}
@@ -29,19 +29,21 @@ func (s *Subscription) PollPending(most int) []StatusChange {
 }
 
 // pollPending returns pending changes, or the position after which to read the log instead.
-func (s *Subscription) pollPending(most int) (ready []StatusChange, logAfter int64) {
+func (s *Subscription) pollPending(buf []StatusChange, most int) (ready []StatusChange, logAfter int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.logAfter >= 0 {
 		return nil, s.logAfter
 	}
-	ready = make([]StatusChange, 0, len(s.pending))
-	for id, change := range s.pending {
-		if _, paused := s.paused[id]; !paused {
+	ready = slices.Grow(buf, s.pending.len())
+	for id, change := range s.pending.all() {
+		if !s.paused.has(id) {
 			ready = append(ready, *change)
 		}
 	}
-	slices.SortFunc(ready, func(a, b StatusChange) int { return cmp.Compare(a.Position, b.Position) })
+	if len(ready) > 1 {
+		slices.SortFunc(ready, func(a, b StatusChange) int { return cmp.Compare(a.Position, b.Position) })
+	}
 	if len(ready) > most {
 		ready = ready[:most]
 		s.signal()
@@ -85,11 +87,11 @@ func (s *Subscription) catchUp(ctx context.Context, after int64) ([]StatusChange
 // skip reports whether a change from the log must not be delivered now: it was delivered
 // before, or it waits for an outstanding response.
 func (s *Subscription) skip(change StatusChange) bool {
-	if change.Position <= s.positions[change.UserID] {
+	if last, _ := s.positions.get(change.UserID); change.Position <= last {
 		return true
 	}
-	if _, paused := s.paused[change.UserID]; paused {
-		s.pending[change.UserID] = &change
+	if s.paused.has(change.UserID) {
+		s.pending.set(change.UserID, &change)
 		return true
 	}
 	s.markDelivered(change.UserID, change.Position)

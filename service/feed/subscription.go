@@ -38,12 +38,12 @@ type Subscription struct {
 	queued bool // in Feed.ready
 	// positions maps each user subscribed by id to the last position delivered for it. A
 	// subscription to all users keeps only positions ahead of deliveredThrough.
-	positions  map[int64]int64
-	paused     map[int64]pause // users with an outstanding response
+	positions  userMap[int64]
+	paused     userMap[pause] // users with an outstanding response
 	all        bool
 	startAfter int64 // start of the subscription to all users
 	// pending holds undelivered changes, including those of paused users. Subscriptions share them.
-	pending map[int64]*StatusChange
+	pending userMap[*StatusChange]
 	// logAfter is the position after which the log must be read, because changes are missing
 	// from pending; -1: pending is complete.
 	logAfter int64
@@ -63,17 +63,14 @@ type pause struct {
 // Subscribe returns an empty subscription that ignores changes of the origin. The caller must
 // close it.
 func (f *Feed) Subscribe(origin uint64) *Subscription {
-	return &Subscription{
-		feed: f, origin: origin, wake: make(chan struct{}, 1), logAfter: -1,
-		positions: make(map[int64]int64), pending: make(map[int64]*StatusChange),
-	}
+	return &Subscription{feed: f, origin: origin, wake: make(chan struct{}, 1), logAfter: -1}
 }
 
 // Close ends the subscription.
 func (s *Subscription) Close() {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
-	for id := range s.positions {
+	for id := range s.positions.all() {
 		remove(s.feed.subscribers, id, s)
 	}
 	delete(s.feed.wildcards, s)
@@ -92,28 +89,25 @@ func (s *Subscription) Pause(id int64) (PauseState, error) {
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, known := s.positions[id]
+	known := s.positions.has(id)
 	if !known {
 		switch {
 		case s.all:
 			s.evictPositions()
-		case len(s.positions) >= s.feed.limits.follows:
+		case s.positions.len() >= s.feed.limits.follows:
 			return PauseState{}, user.NewTooManyError(user.TooManyFollows, "followed users on one stream", s.feed.limits.follows)
 		default:
 			add(s.feed.subscribers, id, s)
 		}
-		s.positions[id] = 0
+		s.positions.set(id, 0)
 	}
-	h, paused := s.paused[id]
+	h, paused := s.paused.get(id)
 	if !paused {
 		h.through = s.feed.Head().Position
-		if s.paused == nil {
-			s.paused = make(map[int64]pause)
-		}
 	}
 	found := PauseState{Fresh: !known, Outstanding: h.outstanding}
 	h.outstanding++
-	s.paused[id] = h
+	s.paused.set(id, h)
 	return found, nil
 }
 
@@ -121,21 +115,19 @@ func (s *Subscription) Pause(id int64) (PauseState, error) {
 // deliveredThrough are not needed. If too many are ahead of it, they are evicted too: the
 // stream is catching up and may receive a status of its own twice.
 func (s *Subscription) evictPositions() {
-	if len(s.positions) < s.feed.limits.follows {
+	if s.positions.len() < s.feed.limits.follows {
 		return
 	}
 	through := s.deliveredThrough()
 	evict := func(needed func(position int64) bool) {
-		for id, position := range s.positions {
-			_, paused := s.paused[id]
-			_, pending := s.pending[id]
-			if !paused && !pending && !needed(position) {
-				delete(s.positions, id)
+		for id, position := range s.positions.all() {
+			if !s.paused.has(id) && !s.pending.has(id) && !needed(position) {
+				s.positions.delete(id)
 			}
 		}
 	}
 	evict(func(position int64) bool { return position > through })
-	if len(s.positions) >= s.feed.limits.follows {
+	if s.positions.len() >= s.feed.limits.follows {
 		evict(func(int64) bool { return false })
 	}
 }
@@ -148,33 +140,30 @@ func (s *Subscription) Resume(id, position int64) {
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.paused[id]
+	h, _ := s.paused.get(id)
 	h.outstanding--
 	h.removed = h.removed && position == 0
 	if h.outstanding > 0 {
-		s.paused[id] = h
+		s.paused.set(id, h)
 	} else {
-		delete(s.paused, id)
-		if len(s.paused) == 0 {
-			s.paused = nil // free the memory: a map never shrinks
-		}
+		s.paused.delete(id)
 	}
 	s.markDelivered(id, position)
 	if h.removed && h.outstanding <= 0 {
 		s.unsubscribe(id)
 	}
-	if _, ok := s.pending[id]; ok {
+	if s.pending.has(id) {
 		s.signal()
 	}
 }
 
 // markDelivered records the delivery of the status of a user as of the position.
 func (s *Subscription) markDelivered(id, position int64) {
-	if last, byID := s.positions[id]; byID {
-		s.positions[id] = max(last, position)
+	if last, byID := s.positions.get(id); byID {
+		s.positions.set(id, max(last, position))
 	}
-	if change, ok := s.pending[id]; ok && change.Position <= position {
-		delete(s.pending, id)
+	if change, ok := s.pending.get(id); ok && change.Position <= position {
+		s.pending.delete(id)
 	}
 }
 
@@ -185,9 +174,9 @@ func (s *Subscription) Unsubscribe(id int64) {
 	defer s.feed.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h, paused := s.paused[id]; paused {
+	if h, paused := s.paused.get(id); paused {
 		h.removed = true
-		s.paused[id] = h
+		s.paused.set(id, h)
 		return
 	}
 	s.unsubscribe(id)
@@ -197,8 +186,8 @@ func (s *Subscription) unsubscribe(id int64) {
 	if s.all {
 		return
 	}
-	delete(s.positions, id)
-	delete(s.pending, id)
+	s.positions.delete(id)
+	s.pending.delete(id)
 	remove(s.feed.subscribers, id, s)
 }
 
@@ -215,7 +204,7 @@ func (s *Subscription) SubscribeAll(after int64) {
 	s.startAfter = after
 	if !s.all {
 		s.all = true
-		for id := range s.positions {
+		for id := range s.positions.all() {
 			remove(s.feed.subscribers, id, s)
 		}
 		s.feed.wildcards[s] = struct{}{}
@@ -227,9 +216,9 @@ func (s *Subscription) SubscribeAll(after int64) {
 // the log has.
 func (s *Subscription) switchToLog(position int64) {
 	s.logAfter = position
-	for id, change := range s.pending {
+	for id, change := range s.pending.all() {
 		if change.Position > position {
-			delete(s.pending, id)
+			s.pending.delete(id)
 		}
 	}
 	s.signal()
@@ -255,16 +244,16 @@ func (s *Subscription) push(change *StatusChange, origin uint64) {
 	if s.logAfter >= 0 {
 		return // Poll reads it from the log
 	}
-	last, byID := s.positions[change.UserID]
+	last, byID := s.positions.get(change.UserID)
 	if change.Position <= last {
 		return // delivered by a response: the store publishes a commit before the feed
 	}
-	if _, pending := s.pending[change.UserID]; !pending && !byID && len(s.pending) >= s.feed.limits.pending {
+	if !byID && !s.pending.has(change.UserID) && s.pending.len() >= s.feed.limits.pending {
 		s.switchToLog(min(s.oldestNotByID(), change.Position) - 1)
 		return
 	}
-	s.pending[change.UserID] = change
-	if _, paused := s.paused[change.UserID]; !paused {
+	s.pending.set(change.UserID, change)
+	if !s.paused.has(change.UserID) {
 		s.notify()
 	}
 }
@@ -273,8 +262,8 @@ func (s *Subscription) push(change *StatusChange, origin uint64) {
 // change before it was delivered, except for users subscribed by id.
 func (s *Subscription) oldestNotByID() int64 {
 	oldest := int64(math.MaxInt64)
-	for id, change := range s.pending {
-		if _, byID := s.positions[id]; !byID {
+	for id, change := range s.pending.all() {
+		if !s.positions.has(id) {
 			oldest = min(oldest, change.Position)
 		}
 	}
@@ -297,10 +286,10 @@ func (s *Subscription) deliveredThrough() int64 {
 	if s.logAfter >= 0 {
 		through = min(through, s.logAfter)
 	}
-	for _, change := range s.pending {
+	for _, change := range s.pending.all() {
 		through = min(through, change.Position-1)
 	}
-	for _, h := range s.paused {
+	for _, h := range s.paused.all() {
 		through = min(through, h.through)
 	}
 	return through

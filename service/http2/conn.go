@@ -69,6 +69,7 @@ type conn struct {
 	control     int    // bytes of control frames in out
 	allowed     int    // bytes of output that the meter allows beyond minQueued
 	writing     bool
+	kickDue     bool      // a caller of TryWrite will call Kick
 	writeSince  monotonic // start of a blocked write; 0: none
 	writes      int64     // partial writes
 	transferred int64     // DATA frames sent as of the last Meter.Transferred

@@ -10,7 +10,7 @@ import (
 // directWriter is the writer of other goroutines than the handler's.
 type directWriter interface {
 	http.ResponseWriter
-	TryWrite(p []byte) bool
+	TryWrite(p []byte) (queued, kick bool)
 	Kick()
 }
 
@@ -22,7 +22,7 @@ func TestTryWrite(t *testing.T) {
 		if !ok {
 			panic("not a stream of this package")
 		}
-		if direct.TryWrite([]byte("before the header")) {
+		if queued, _ := direct.TryWrite([]byte("before the header")); queued {
 			panic("written before the header")
 		}
 		w.WriteHeader(http.StatusOK)
@@ -35,23 +35,33 @@ func TestTryWrite(t *testing.T) {
 	p.headers(1, true)
 	p.flush()
 	w := <-writers
-	large := make([]byte, 60)
-	for i, want := range []bool{true, false} {
-		if got := w.TryWrite(large); got != want {
-			t.Errorf("TryWrite() %d of 60 bytes = %t with a window of 100, want %t", i, got, want)
+	kicks := 0
+	for i, write := range []struct {
+		bytes int
+		want  bool
+	}{{60, true}, {60, false}, {40, true}} {
+		got, kick := w.TryWrite(make([]byte, write.bytes))
+		if got != write.want {
+			t.Errorf("TryWrite() %d of %d bytes = %t with a window of 100, want %t", i, write.bytes, got, write.want)
+		}
+		if kick {
+			kicks++
 		}
 	}
-	if !w.TryWrite(make([]byte, 40)) {
-		t.Error("TryWrite() of 40 bytes = false with a window of 40, want true")
+	switch kicks { // none if the header was still being written
+	case 0:
+	case 1:
+		w.Kick()
+	default:
+		t.Errorf("Kick is due %d times, want once", kicks)
 	}
-	w.Kick()
 	received := 0
 	p.await("100 bytes", func(f frame) bool { received += len(f.data); return received == 100 })
 	p.check(p.fr.WriteRSTStream(1, xhttp2.ErrCodeCancel))
 	p.check(p.fr.WritePing(false, [8]byte{1}))
 	p.flush()
 	p.await("PING ACK", func(f frame) bool { return f.Type == xhttp2.FramePing })
-	if w.TryWrite(nil) {
+	if got, _ := w.TryWrite(nil); got {
 		t.Error("TryWrite() = true after a reset, want false")
 	}
 	close(end)

@@ -203,9 +203,9 @@ func (w *responseWriter) sendData(p []byte, end bool) (sent int, err error) {
 	return sent, nil
 }
 
-// TryWrite queues p as one DATA frame, if there is window and room for it and nothing is buffered. It does not wait. Kick makes
-// it be sent. Other goroutines than the handler's may call it while the handler does not write.
-func (w *responseWriter) TryWrite(p []byte) bool {
+// TryWrite queues p as one DATA frame, if there is window and room for it and nothing is buffered. It does not wait. If kick is true, the
+// caller must call Kick; if not, p is sent without it. Other goroutines than the handler's may call it while the handler does not write.
+func (w *responseWriter) TryWrite(p []byte) (queued, kick bool) {
 	st := w.stream
 	c := st.conn
 	c.mu.Lock()
@@ -213,19 +213,22 @@ func (w *responseWriter) TryWrite(p []byte) bool {
 	n := int64(len(p))
 	if st.err != nil || w.ended || w.head || !w.sentHeader || len(w.buf) > 0 || len(p) > smallWrite ||
 		st.sendWindow()-st.reserved < n || c.sendWindow-c.sendReserved < n || !c.canQueue(len(p)) {
-		return false
+		return false, false
 	}
 	c.out = append(appendFrameHeader(c.output(), len(p), frameData, 0, st.id), p...)
 	c.sent(st, len(p))
 	w.written += n
-	return true
+	kick = !c.writing && !c.kickDue
+	c.kickDue = c.kickDue || kick
+	return true, kick
 }
 
-// Kick makes queued output be sent. Any goroutine may call it, also after the end of the stream.
+// Kick makes the queued output of the connection be sent. Any goroutine may call it, also after the end of the stream.
 func (w *responseWriter) Kick() {
 	c := w.stream.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.kickDue = false
 	c.kick()
 }
 

@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // Authorize is an interceptor that authorizes calls by the policy: the procedure, and for
@@ -80,4 +81,12 @@ func (c *authorizedConn) Receive(message any) error {
 // Send redacts and sends a response.
 func (c *authorizedConn) Send(message any) error {
 	return c.StreamingHandlerConn.Send(c.redacted(message))
+}
+
+// Share implements reqinfo.SharedLayer.
+func (c *authorizedConn) Share(message any, _ *reqinfo.SharedSends) connect.StreamingHandlerConn {
+	if c.redacted(message) != message {
+		return nil
+	}
+	return c.StreamingHandlerConn
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect"
+
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // callerError marks an error as caused by the caller, whatever its code. The gRPC protocol
@@ -51,4 +53,9 @@ func (c sendErrorConn) Send(message any) error {
 		return mapSendError(err)
 	}
 	return nil
+}
+
+// Share implements reqinfo.SharedLayer.
+func (c sendErrorConn) Share(any, *reqinfo.SharedSends) connect.StreamingHandlerConn {
+	return c.StreamingHandlerConn
 }

@@ -174,6 +174,12 @@ func (c *expiringConn) Send(message any) error {
 	return c.StreamingHandlerConn.Send(message)
 }
 
+// Share implements reqinfo.SharedLayer.
+func (c *expiringConn) Share(_ any, sends *reqinfo.SharedSends) connect.StreamingHandlerConn {
+	sends.Check = c.err
+	return c.StreamingHandlerConn
+}
+
 // Receive receives a message while the stream is open.
 func (c *expiringConn) Receive(message any) error {
 	if err := c.err(); err != nil {

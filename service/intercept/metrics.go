@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // Values of the label grpc_type.
@@ -222,4 +223,10 @@ func (c *countedConn) Send(message any) error {
 		c.rpc.sent.Inc()
 	}
 	return err
+}
+
+// Share implements reqinfo.SharedLayer.
+func (c *countedConn) Share(_ any, sends *reqinfo.SharedSends) connect.StreamingHandlerConn {
+	sends.Counter = c.rpc.sent
+	return c.StreamingHandlerConn
 }

@@ -134,3 +134,11 @@ func (c *streamTurns) Send(message any) error {
 	}
 	return c.StreamingHandlerConn.Send(message)
 }
+
+// Share implements reqinfo.SharedLayer.
+func (c *streamTurns) Share(any, *reqinfo.SharedSends) connect.StreamingHandlerConn {
+	if c.memory != nil {
+		return nil
+	}
+	return c.StreamingHandlerConn
+}

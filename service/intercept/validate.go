@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/yourorg/userservice/service/panics"
+	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 // Validator validates a message, see package validate.
@@ -77,4 +78,9 @@ func onNewGoroutine(do func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- panics.Catch(do) }()
 	return <-done
+}
+
+// Share implements reqinfo.SharedLayer.
+func (c *validatedConn) Share(any, *reqinfo.SharedSends) connect.StreamingHandlerConn {
+	return c.StreamingHandlerConn
 }

@@ -55,11 +55,15 @@ type DirectControl interface {
 
 	// BeginDirect starts a write. It returns false if the goroutine of the stream must write.
 	BeginDirect() bool
-	// EndDirect queues what was written, and returns true. If it returns false, the goroutine of the stream must call
-	// FinishDirect before it writes.
-	EndDirect() bool
+	// WriteDirect writes encoded messages in place of the layers above.
+	WriteDirect(p []byte)
+	// WrittenDirect returns what was written since BeginDirect. It is valid until the next write or EndDirect.
+	WrittenDirect() []byte
+	// EndDirect queues what was written, and reports whether it did, and whether FlushDirect must be called. If queued is false, the
+	// goroutine of the stream must call FinishDirect before it writes.
+	EndDirect() (queued, flush bool)
 	// FinishDirect writes what EndDirect could not queue, and returns the number of messages written.
 	FinishDirect() (messages int, err error)
-	// FlushDirect makes what was queued be sent. Any goroutine may call it at any time.
+	// FlushDirect makes what was queued be sent, also on other streams of the connection. Any goroutine may call it at any time.
 	FlushDirect()
 }

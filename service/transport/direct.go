@@ -16,9 +16,9 @@ const directTurn = 4 << 10
 
 // directStream is a stream on which other goroutines than the handler's can write.
 type directStream interface {
-	// TryWrite queues p as a whole without waiting, or returns false.
-	TryWrite(p []byte) bool
-	// Kick makes queued output be sent.
+	// TryWrite queues p as a whole without waiting, or returns false. If kick is true, Kick must be called.
+	TryWrite(p []byte) (queued, kick bool)
+	// Kick makes the queued output of the connection be sent.
 	Kick()
 }
 
@@ -30,8 +30,8 @@ var directBuffers = sync.Pool{New: func() any {
 // direct is the state of writes by other goroutines than the handler's.
 type direct struct {
 	buf  *[]byte // between BeginDirect and EndDirect: collects writes; nil: none
-	left []byte  // collected and not queued: the handler's goroutine writes it
 	turn int64   // Exchange.written when the handler's goroutine wrote last
+	left []byte  // collected and not queued: the handler's goroutine writes it
 }
 
 // BeginDirect starts a write on another goroutine than the handler's, which must not write meanwhile. Writes until EndDirect
@@ -45,20 +45,30 @@ func (x *Exchange) BeginDirect() bool {
 	return true
 }
 
-// EndDirect queues what was written since BeginDirect, and reports whether it did. If not, the handler must call FinishDirect
-// before it writes.
-func (x *Exchange) EndDirect() bool {
+// WriteDirect is Write between BeginDirect and EndDirect.
+func (x *Exchange) WriteDirect(p []byte) { *x.direct.buf = append(*x.direct.buf, p...) }
+
+// WrittenDirect returns what was written since BeginDirect.
+func (x *Exchange) WrittenDirect() []byte { return *x.direct.buf }
+
+// EndDirect queues what was written since BeginDirect, and reports whether it did, and whether FlushDirect must be called. If queued
+// is false, the handler must call FinishDirect before it writes.
+func (x *Exchange) EndDirect() (queued, flush bool) {
 	buf := x.direct.buf
 	x.direct.buf = nil
-	stream, ok := x.ResponseWriter.(directStream)
-	if ok = ok && (len(*buf) == 0 || stream.TryWrite(*buf)); ok {
+	if queued = len(*buf) == 0; !queued {
+		if stream, ok := x.ResponseWriter.(directStream); ok {
+			queued, flush = stream.TryWrite(*buf)
+		}
+	}
+	if queued {
 		x.written.Add(int64(len(*buf)))
 	} else {
 		x.direct.left = append([]byte(nil), *buf...)
 	}
 	*buf = (*buf)[:0]
 	directBuffers.Put(buf)
-	return ok
+	return queued, flush
 }
 
 // FinishDirect writes what EndDirect could not queue, and returns the number of messages written. Its error is a StalledError, or

@@ -24,6 +24,12 @@ const bufferBytes = 2 << 10
 type Exchange struct {
 	http.ResponseWriter
 
+	// A direct write needs these, which are one cache line with the response writer.
+	text      *textEncoder // nil: not gRPC-Web text
+	written   atomic.Int64
+	direct    direct
+	unflushed atomic.Bool // a write or a corked flush happened since the last flush
+
 	control http.ResponseController
 	request *http.Request
 	started time.Time
@@ -32,7 +38,6 @@ type Exchange struct {
 	// between sweeps, so a write does not read the clock.
 	writeOps   atomic.Uint64
 	corked     atomic.Bool
-	unflushed  atomic.Bool // a write or a corked flush happened since the last flush
 	stream     bool        // the request body is a stream; set before the guard lists the exchange
 	streaming  atomic.Bool // the response is a stream
 	status     int
@@ -40,14 +45,11 @@ type Exchange struct {
 	caller     string
 	memory     budget.Reservation
 	slot       fair.Slot
-	written    atomic.Int64
-	buffer     int          // upper bound of the bytes in net/http's buffer
-	conn       *serverConn  // nil: not accepted by Listener
-	headers    int64        // header bytes counted in conn.memory.headers
-	overloaded bool         // no memory for the request
-	text       *textEncoder // nil: not gRPC-Web text
+	buffer     int         // upper bound of the bytes in net/http's buffer
+	conn       *serverConn // nil: not accepted by Listener
+	headers    int64       // header bytes counted in conn.memory.headers
+	overloaded bool        // no memory for the request
 
-	direct      direct
 	messages    *messages   // nil: not written in whole messages
 	waitAborted atomic.Bool // a wait for flow-control window was aborted
 	stalled     atomic.Bool // a write was aborted by the stall timeout
@@ -147,7 +149,7 @@ func (x *Exchange) WriteHeader(status int) {
 // Write writes p, encoded for gRPC-Web text.
 func (x *Exchange) Write(p []byte) (int, error) {
 	if x.IsDirect() {
-		*x.direct.buf = append(*x.direct.buf, p...)
+		x.WriteDirect(p)
 		return len(p), nil
 	}
 	if x.messages != nil {
