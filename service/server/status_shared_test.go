@@ -30,7 +30,7 @@ func TestStatusChangeOnAllProtocols(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = stream.Close() }()
+			t.Cleanup(func() { _ = stream.Close() })
 			watchers = append(watchers, watcher{p.Name, func() (*userv1.UserStatusUpdate, error) {
 				stream.Receive()
 				return stream.Msg(), stream.Err()

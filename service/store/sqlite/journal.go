@@ -19,8 +19,12 @@ const (
 
 // checkJournal returns an error if the rollback journal beside a database belongs to another database: SQLite
 // would overwrite the database with its pages. A store has a journal only while it opens a copy and while it
-// enables the write-ahead log, which change the meta table and the header of the database.
+// enables the write-ahead log, which change the meta table and the header of the database. A store that no server has
+// used, such as the target of an interrupted move, has a journal of any transaction, which is not checked.
 func checkJournal(path string, main metaRow, metaPage uint32) error {
+	if main.hasSession && main.session == 0 {
+		return nil
+	}
 	journal, err := os.Open(path + "-journal") //nolint:gosec // path given by the operator
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

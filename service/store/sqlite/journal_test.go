@@ -6,10 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/yourorg/userservice/service/store/move"
 )
 
 // Open fails if a log or journal beside a closed store was written for another database. No
@@ -162,6 +165,49 @@ func TestOpenWithOwnJournal(t *testing.T) {
 				t.Error("epoch = new, want that of a repeated start")
 			}
 		})
+	}
+}
+
+// The journal of a move that was killed in any of its transactions is applied.
+func TestMoveTargetWithOwnJournal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	var states [][]byte // after each transaction
+	step := func(do func(*Target) error) {
+		t.Helper()
+		target, err := OpenTarget(t.Context(), path, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(do(target), target.Close()); err != nil {
+			t.Fatal(err)
+		}
+		states = append(states, readPages(t, path))
+	}
+	step(func(*Target) error { return nil })
+	step(func(target *Target) error { _, err := target.Begin(t.Context(), "source"); return err })
+	step(func(target *Target) error { return target.save("state", make([]byte, 100<<10)) })
+	step(func(target *Target) error { return target.Install(t.Context(), move.Meta{Epoch: "e", Position: 7}) })
+	step(func(target *Target) error { return target.Complete(t.Context()) })
+	for i, before := range states[:len(states)-1] {
+		killed := filepath.Join(t.TempDir(), "users.db")
+		if err := os.WriteFile(killed, states[i+1], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pages := make([]uint32, len(before)/testPageBytes)
+		for j := range pages {
+			pages[j] = uint32(j + 1)
+		}
+		writeJournal(t, killed, before, pages...)
+		target, err := OpenTarget(t.Context(), killed, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatalf("after transaction %d: %v", i+1, err)
+		}
+		if err := target.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := readPages(t, killed); len(got) != len(before) || !bytes.Equal(got[testPageBytes:], before[testPageBytes:]) {
+			t.Errorf("transaction %d was not rolled back: got %d bytes, want %d", i+1, len(got), len(before))
+		}
 	}
 }
 
