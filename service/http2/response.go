@@ -32,9 +32,10 @@ type responseWriter struct {
 	ended       bool // the handler returned
 	head        bool // the request is HEAD
 	status      int
-	snapshot    fields   // header as of WriteHeader, until it is queued
-	trailers    []string // declared names
-	length      int64    // Content-Length; -1: unknown
+	snapshot    fields                 // header as of WriteHeader, until it is queued
+	trailers    []string               // declared names
+	length      int64                  // Content-Length; -1: unknown
+	held        interface{ Release() } // of HoldUntilSent
 	written     int64
 }
 

@@ -63,6 +63,10 @@ func (w *responseWriter) Progress() int64 {
 	return progress
 }
 
+// HoldUntilSent calls Release when the handler has returned and the end of the response was queued, or the stream was reset: a client
+// that does not read lets the end wait. A handler calls it at most once.
+func (w *responseWriter) HoldUntilSent(held interface{ Release() }) { w.held = held }
+
 // RefuseOnReset makes a write deadline reset the stream with REFUSED_STREAM, which clients retry, in place of
 // INTERNAL_ERROR.
 func (w *responseWriter) RefuseOnReset() {

@@ -315,6 +315,9 @@ func (st *stream) serve() {
 		if !returned {
 			st.panicked(recover())
 		}
+		if st.w.held != nil {
+			st.w.held.Release()
+		}
 		c.mu.Lock()
 		c.handlerEnded()
 		c.mu.Unlock()

@@ -260,7 +260,11 @@ func (g *Guard) end(x *Exchange, r *http.Request, panicValue any) {
 	if g.opts.Done != nil {
 		g.opts.Done(r, x)
 	}
-	x.memory.Release()
+	if stream := x.streamOf(); stream != nil {
+		stream.HoldUntilSent(&x.memory) // what is buffered, and the goroutine, wait for a client that does not read
+	} else {
+		x.memory.Release()
+	}
 	if x.conn != nil {
 		x.conn.memory.headers.Add(-x.headers)
 		x.conn.memory.endRequest(x.conn.listener.now())

@@ -136,6 +136,8 @@ type streamControl interface {
 	Progress() int64
 	// RefuseOnReset makes a reset of the stream use REFUSED_STREAM.
 	RefuseOnReset()
+	// HoldUntilSent calls Release when the end of the response was queued or the stream was reset.
+	HoldUntilSent(held interface{ Release() })
 }
 
 // streamOf returns the stream of a response of service/http2, nil for others.
