@@ -22,7 +22,9 @@ func TestHoldUntilSent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			held := make(released)
 			s := own.start(t, false, func(w http.ResponseWriter, _ *http.Request) {
-				stream, ok := w.(interface{ HoldUntilSent(held interface{ Release() }) })
+				stream, ok := w.(interface {
+					HoldUntilSent(held interface{ Release() })
+				})
 				if !ok {
 					panic("not a stream of this package")
 				}
