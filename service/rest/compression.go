@@ -10,9 +10,6 @@ import (
 	"github.com/yourorg/userservice/service/user"
 )
 
-// compressMinBytes is the minimum size of a compressed response.
-const compressMinBytes = 1024
-
 // newBodyError returns the error for an invalid body.
 func newBodyError(message string) *connect.Error {
 	err, _ := intercept.ToConnect(user.NewFieldErrorf(bodyName, "%s", message))

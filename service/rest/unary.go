@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
+	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -114,7 +115,7 @@ func (h *handler) writeJSON(w http.ResponseWriter, r *http.Request, body []byte)
 	// A response with an entity tag is not compressed, because that would change the tag.
 	if header.Get(EtagHeader) == "" {
 		header.Add("Vary", "Accept-Encoding")
-		if len(body) >= compressMinBytes && r.Method != http.MethodHead && acceptsGzip(r) {
+		if len(body) >= codec.CompressMinBytes && r.Method != http.MethodHead && acceptsGzip(r) {
 			header.Set("Content-Encoding", "gzip")
 			packed := h.opts.Compressors.New()
 			packed.Reset(w)

@@ -38,7 +38,7 @@ type links struct {
 
 // chain returns the interceptors of every call of the service, outermost first. The order matters:
 func chain(l links) []connect.Interceptor {
-	// REST passes its messages to the interceptors and handlers without encoding them.
+	// The streams of REST pass their messages to the interceptors and handlers without encoding them.
 	outer := []connect.Interceptor{rest.Interceptor{}}
 	// Spans come next, so that metrics and log lines have the trace id.
 	return append(append(outer, l.traces...),

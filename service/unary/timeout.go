@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// timeoutOf returns the timeout in a header of the request; 0: none. ok is false if it is invalid.
+// timeoutOf returns the timeout in a header of the request. set is false if there is none, ok if it is invalid.
 func timeoutOf(header http.Header, name string, parse func(string) (time.Duration, bool)) (timeout time.Duration, set, ok bool) {
 	values := header[name]
 	if len(values) == 0 || values[0] == "" {
