@@ -20,7 +20,7 @@ type Condition struct {
 func (c *Condition) Meets(u *User, keys Keys) bool {
 	switch {
 	case c.Term != "":
-		return slices.Contains(u.Terms(), c.Term)
+		return u.has(c.Term)
 	case c.Contains != "":
 		return strings.Contains(keys.Username, c.Contains) || strings.Contains(keys.Email, c.Contains)
 	case c.Any != nil:
@@ -28,4 +28,13 @@ func (c *Condition) Meets(u *User, keys Keys) bool {
 	default:
 		return !slices.ContainsFunc(c.All, func(part Condition) bool { return !part.Meets(u, keys) })
 	}
+}
+
+func (u *User) has(term Term) bool {
+	for t := range u.Terms(termFields) {
+		if string(t) == string(term) {
+			return true
+		}
+	}
+	return false
 }

@@ -224,6 +224,11 @@ func (u *User) Equal(other *User, set FieldSet) bool {
 	return true
 }
 
+// Differing returns the fields of a set that differ from those of another user.
+func (u *User) Differing(other *User, set FieldSet) FieldSet {
+	return fieldsWhere(func(f *Field) bool { return set.Has(f) && !f.equal(u, other) })
+}
+
 // set copies the fields of a set from src.
 func (u *User) set(src *User, set FieldSet) {
 	for i := range fields {

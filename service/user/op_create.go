@@ -1,5 +1,7 @@
 package user
 
+import "iter"
+
 // Create creates a user. The store sets ID, a new id, before it calls Decide.
 type Create struct {
 	ID     int64
@@ -42,8 +44,8 @@ func (op *Create) Draft(by Author) *Draft {
 	return d
 }
 
-// Terms returns the terms of the new user.
-func (d *Draft) Terms() []Term { return d.user.Terms() }
+// Terms returns the terms of the new user, see User.Terms.
+func (d *Draft) Terms() iter.Seq[[]byte] { return d.user.Terms(termFields) }
 
 // Details returns the details of the row. They must not be modified.
 func (d *Draft) Details() map[string]string { return d.details }

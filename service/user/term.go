@@ -2,7 +2,7 @@ package user
 
 import (
 	"encoding/binary"
-	"slices"
+	"iter"
 )
 
 // Term identifies a property that a user has or has not, such as a tag, so that a store can find the users
@@ -18,9 +18,13 @@ const (
 )
 
 func newTerm(f *Field, kind byte, key, value string) Term {
-	b := binary.AppendUvarint(nil, uint64(f.Number))
+	return Term(appendTerm(nil, f, kind, key, value))
+}
+
+func appendTerm(b []byte, f *Field, kind byte, key, value string) []byte {
+	b = binary.AppendUvarint(b, uint64(f.Number))
 	b = binary.AppendUvarint(append(b, kind), uint64(len(key)))
-	return Term(append(append(b, key...), value...))
+	return append(append(b, key...), value...)
 }
 
 // StatusTerm returns the term of users with a status.
@@ -46,27 +50,45 @@ var termFields = fieldsWhere(func(f *Field) bool {
 // TermFields returns the fields on which Terms depends.
 func TermFields() FieldSet { return termFields }
 
-// Terms returns the terms of the user, sorted.
-func (u *User) Terms() (terms []Term) {
-	for i := range fields {
-		f := &fields[i]
-		switch {
-		case !termFields.Has(f):
-		case f.Status != nil:
-			terms = append(terms, f.StatusTerm(*f.Status(u)))
-		case f.Empty(u):
-		case f.List != nil:
-			terms = append(terms, f.PresentTerm())
-			for _, element := range *f.List(u) {
-				terms = append(terms, f.ElementTerm(element))
-			}
-		default:
-			terms = append(terms, f.PresentTerm())
-			for key, value := range *f.Map(u) {
-				terms = append(terms, f.KeyTerm(key), f.PairTerm(key, value))
+// Terms returns the terms of the user by the fields of a set, in no order. The bytes are valid until the next one.
+func (u *User) Terms(set FieldSet) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		buffer := make([]byte, 0, 128)
+		visit := func(f *Field, kind byte, key, value string) bool {
+			buffer = appendTerm(buffer[:0], f, kind, key, value)
+			return yield(buffer)
+		}
+		for i := range fields {
+			if f := &fields[i]; set.Has(f) && termFields.Has(f) && !f.visitTerms(u, visit) {
+				return
 			}
 		}
 	}
-	slices.Sort(terms)
-	return slices.Compact(terms)
+}
+
+// visitTerms calls visit with the parts of each term by the field until it returns false.
+func (f *Field) visitTerms(u *User, visit func(f *Field, kind byte, key, value string) bool) bool {
+	if f.Status != nil {
+		return visit(f, termValue, "", f.Status(u).String())
+	}
+	if f.Empty(u) {
+		return true
+	}
+	if !visit(f, termPresent, "", "") {
+		return false
+	}
+	if f.List != nil {
+		for _, element := range *f.List(u) {
+			if !visit(f, termValue, "", element) {
+				return false
+			}
+		}
+		return true
+	}
+	for key, value := range *f.Map(u) {
+		if !visit(f, termKey, key, "") || !visit(f, termPair, key, value) {
+			return false
+		}
+	}
+	return true
 }

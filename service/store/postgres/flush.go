@@ -83,13 +83,20 @@ func (t *tx) queue(b *pgx.Batch) {
 // termChanges are the changes of the index.
 type termChanges struct{ addTokens, addUsers, removeTokens, removeUsers []int64 }
 
-func (c *termChanges) replace(id int64, was, is []tokens.Token) {
-	for _, token := range tokens.Without(was, is) {
+// update replaces tokens of a user.
+func (c *termChanges) update(id int64, remove, add []tokens.Token) {
+	for _, token := range remove {
 		c.removeTokens, c.removeUsers = append(c.removeTokens, int64(token)), append(c.removeUsers, id)
 	}
-	for _, token := range tokens.Without(is, was) {
+	for _, token := range add {
 		c.addTokens, c.addUsers = append(c.addTokens, int64(token)), append(c.addUsers, id)
 	}
+}
+
+// change records the change of a user.
+func (c *termChanges) change(was, is state) {
+	removed, added := tokens.OfChange(was.user, was.keys, is.user, is.keys)
+	c.update(is.user.ID, removed, added)
 }
 
 // queueUsers queues the statements that write users and the index.
@@ -106,18 +113,16 @@ func (t *tx) queueUsers(b *pgx.Batch) {
 		case was.user == nil && is.user == nil: // created and purged in this transaction
 		case is.user == nil:
 			deleted = append(deleted, id)
-			index.replace(id, tokens.OfUser(was.user, was.keys), nil)
+			index.update(id, tokens.OfUser(was.user, was.keys), nil)
 		case was.user == nil:
 			inserted = append(inserted, is)
-			index.replace(id, nil, t.tokensOf(is))
+			index.update(id, nil, t.tokensOf(is))
 		default:
 			updated = append(updated, is)
 			if was.keys != is.keys {
 				renamed = append(renamed, id)
 			}
-			if was.keys != is.keys || !was.user.Equal(is.user, user.TermFields()) {
-				index.replace(id, tokens.OfUser(was.user, was.keys), tokens.OfUser(is.user, is.keys))
-			}
+			index.change(*was, *is)
 		}
 	}
 	if len(deleted) > 0 {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/yourorg/userservice/service/store/tokens"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -73,7 +72,7 @@ func (s *Store) renormalize(ctx context.Context, t pgx.Tx, was listed) error {
 		return err
 	}
 	var index termChanges
-	index.replace(was.user.ID, tokens.OfUser(was.user, was.keys), tokens.OfUser(is.user, is.keys))
+	index.change(state(was), state(is))
 	if _, err := t.Exec(ctx, deleteTerms, index.removeTokens, index.removeUsers); err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func (w *writer) Delete(cur *user.User) error {
 	if err := w.deleteUser.exec(cur.ID); err != nil {
 		return err
 	}
-	w.index.replace(cur.ID, tokens.OfUser(cur, before), nil)
+	w.index.purge(cur.ID, tokens.OfUser(cur, before))
 	if err := w.requests.flush(); err != nil {
 		return err
 	}

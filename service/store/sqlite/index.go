@@ -46,13 +46,16 @@ func (x *indexWriter) create(id int64, index decide.Index) {
 	}
 }
 
-// replace replaces the tokens was of a user with is.
-func (x *indexWriter) replace(id int64, was, is []tokens.Token) {
-	if remove, add := tokens.Without(was, is), tokens.Without(is, was); len(remove)+len(add) > 0 {
-		x.changes = append(x.changes, indexChange{
-			id: id, number: len(x.changes), remove: remove, add: add, created: was == nil, purged: is == nil,
-		})
+// update replaces tokens of a user.
+func (x *indexWriter) update(id int64, remove, add []tokens.Token) {
+	if len(remove)+len(add) > 0 {
+		x.changes = append(x.changes, indexChange{id: id, number: len(x.changes), remove: remove, add: add})
 	}
+}
+
+// purge removes the tokens of a user.
+func (x *indexWriter) purge(id int64, remove []tokens.Token) {
+	x.changes = append(x.changes, indexChange{id: id, number: len(x.changes), remove: remove, purged: true})
 }
 
 // flush writes the changes of the transaction. It reports whether there are new unused tokens.
@@ -162,9 +165,7 @@ func (w *writer) indexKeys(cur, next *user.User) (keys user.Keys, err error) {
 // indexUpdate records the change of a user with keys from indexKeys to next. Keys of next that are empty are
 // those of before.
 func (w *writer) indexUpdate(cur, next *user.User, before, keys user.Keys) {
-	if before == (user.Keys{}) && cur.Equal(next, user.TermFields()) {
-		return
-	}
-	keys = user.Keys{Username: cmp.Or(keys.Username, before.Username), Email: cmp.Or(keys.Email, before.Email)}
-	w.index.replace(cur.ID, tokens.OfUser(cur, before), tokens.OfUser(next, keys))
+	after := user.Keys{Username: cmp.Or(keys.Username, before.Username), Email: cmp.Or(keys.Email, before.Email)}
+	removed, added := tokens.OfChange(cur, before, next, after)
+	w.index.update(cur.ID, removed, added)
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"iter"
 	"slices"
 	"strings"
 
@@ -25,8 +26,10 @@ const (
 
 // OfTerm returns the token of a term. The hash is cryptographic, so that callers cannot choose values that
 // collide; a reader compares the user in any case.
-func OfTerm(t user.Term) Token {
-	sum := sha256.Sum256([]byte(t))
+func OfTerm(t user.Term) Token { return ofTerm([]byte(t)) }
+
+func ofTerm(t []byte) Token {
+	sum := sha256.Sum256(t)
 	return Token(binary.BigEndian.Uint64(sum[:])) | 1<<63
 }
 
@@ -43,16 +46,48 @@ func OfUser(u *user.User, keys user.Keys) (tokens []Token) {
 	if u == nil {
 		return nil
 	}
-	return WithSample(sorted(u.Terms(), keys), u.ID)
+	return WithSample(sorted(u.Terms(user.TermFields()), keys), u.ID)
 }
 
 // OfDraft returns the tokens of a user to be created, without those that depend on its ID.
 func OfDraft(d *user.Draft, keys user.Keys) []Token { return sorted(d.Terms(), keys) }
 
-func sorted(terms []user.Term, keys user.Keys) []Token {
-	tokens := make([]Token, 0, len(terms)+len(keys.Username)+len(keys.Email))
-	for _, t := range terms {
-		tokens = append(tokens, OfTerm(t))
+// OfChange returns the tokens that a user has only before a change, and those that it has only after it. Keys that do not
+// change may be empty, before and after.
+func OfChange(cur *user.User, before user.Keys, next *user.User, after user.Keys) (removed, added []Token) {
+	if before == after {
+		before, after = user.Keys{}, user.Keys{}
+	}
+	changed := cur.Differing(next, user.TermFields())
+	return difference(sorted(cur.Terms(changed), before), sorted(next.Terms(changed), after), next.Terms(user.TermFields()&^changed))
+}
+
+// difference returns the tokens that are only in was, and those that are only in is, without those of kept: terms of
+// different fields can have the same token.
+func difference(was, is []Token, kept iter.Seq[[]byte]) (removed, added []Token) {
+	removed, added = Without(was, is), Without(is, was)
+	if len(removed)+len(added) == 0 {
+		return nil, nil
+	}
+	for term := range kept {
+		t := ofTerm(term)
+		removed, added = without(removed, t), without(added, t)
+	}
+	return removed, added
+}
+
+// without returns the list, which is sorted, without a token. It modifies the list.
+func without(list []Token, t Token) []Token {
+	if i, found := slices.BinarySearch(list, t); found {
+		return slices.Delete(list, i, i+1)
+	}
+	return list
+}
+
+func sorted(terms iter.Seq[[]byte], keys user.Keys) []Token {
+	tokens := make([]Token, 0, 16+len(keys.Username)+len(keys.Email))
+	for t := range terms {
+		tokens = append(tokens, ofTerm(t))
 	}
 	tokens = textTokens(textTokens(tokens, keys.Username), keys.Email)
 	slices.Sort(tokens)

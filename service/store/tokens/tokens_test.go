@@ -45,7 +45,10 @@ func TestTokensOfUser(t *testing.T) {
 	if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
 		t.Errorf("OfUser() = %x, want %x first", got, want)
 	}
-	terms := u.Terms()
+	var terms []user.Term
+	for term := range u.Terms(user.TermFields()) {
+		terms = append(terms, user.Term(term))
+	}
 	if len(terms) == 0 || len(got) != len(want)+len(terms) || !slices.IsSorted(got) {
 		t.Errorf("OfUser() = %x, want the tokens of %d terms after %x, ascending", got, len(terms), want)
 	}
@@ -63,6 +66,54 @@ func TestTokensOfUser(t *testing.T) {
 	}
 	if got := OfTerm("tags:vip"); got>>63 != 1 {
 		t.Errorf("OfTerm() = %x, want the highest bit set", got)
+	}
+}
+
+// A change has the tokens in which the user before and after it differ.
+func TestOfChange(t *testing.T) {
+	t.Parallel()
+	text := rapid.SampledFrom([]string{"", "a", "abc", "bcd", "abcd"})
+	users := rapid.Custom(func(r *rapid.T) user.User {
+		return user.User{
+			ID: SampleRate, Status: rapid.SampledFrom([]user.Status{user.StatusActive, user.StatusInactive}).Draw(r, "status"),
+			Tags:     rapid.SliceOfN(text, 0, 3).Draw(r, "tags"),
+			Metadata: rapid.MapOfN(text, text, 0, 3).Draw(r, "metadata"),
+		}
+	})
+	keys := rapid.Custom(func(r *rapid.T) user.Keys {
+		return user.Keys{Username: text.Draw(r, "username"), Email: text.Draw(r, "email")}
+	})
+	rapid.Check(t, func(r *rapid.T) {
+		cur, next := users.Draw(r, "cur"), users.Draw(r, "next")
+		before, after := keys.Draw(r, "before"), keys.Draw(r, "after")
+		removed, added := OfChange(&cur, before, &next, after)
+		was, is := OfUser(&cur, before), OfUser(&next, after)
+		if want := Without(was, is); !slices.Equal(removed, want) {
+			r.Errorf("OfChange() removes %x, want %x", removed, want)
+		}
+		if want := Without(is, was); !slices.Equal(added, want) {
+			r.Errorf("OfChange() adds %x, want %x", added, want)
+		}
+	})
+}
+
+// A token that a term of an unchanged field has too remains.
+func TestDifferenceWithCollision(t *testing.T) {
+	t.Parallel()
+	a, b, c := OfTerm("a"), OfTerm("b"), OfTerm("c")
+	list := func(tokens ...Token) []Token { return slices.Sorted(slices.Values(tokens)) }
+	for _, test := range []struct {
+		kept           string
+		removed, added []Token
+	}{
+		{"x", list(a, b), list(c)},
+		{"a", list(b), list(c)},
+		{"c", list(a, b), nil},
+	} {
+		kept := slices.Values([][]byte{[]byte(test.kept)})
+		if removed, added := difference(list(a, b), list(c), kept); !slices.Equal(removed, test.removed) || !slices.Equal(added, test.added) {
+			t.Errorf("difference() with %s unchanged = %x, %x, want %x, %x", test.kept, removed, added, test.removed, test.added)
+		}
 	}
 }
 
