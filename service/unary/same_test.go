@@ -41,8 +41,8 @@ const (
 	missingUser
 	unexpectedError
 	panics
-	waits
-	withoutPermission // rejected before the call
+	invalidText // cannot be encoded
+	waits       // until the timeout; not in random calls, whose outcome must not depend on the time
 )
 
 func (fake) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1.GetUserResponse, error) {
@@ -51,6 +51,8 @@ func (fake) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1.Ge
 	switch req.GetUserId() {
 	case largeUser:
 		u.Username = strings.Repeat("Ann ", 1000)
+	case invalidText:
+		u.Username = "\xff"
 	case missingUser:
 		return nil, user.NewNotFoundError(missingUser)
 	case unexpectedError:
@@ -58,8 +60,10 @@ func (fake) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1.Ge
 	case panics:
 		panic("panic of a test")
 	case waits:
-		<-ctx.Done()
-		return nil, ctx.Err()
+		if _, ok := ctx.Deadline(); ok {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
 	}
 	return &userv1.GetUserResponse{User: u}, nil
 }
@@ -67,7 +71,7 @@ func (fake) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1.Ge
 // handlers returns the handler of this package and that of connect, with the same RPCs and interceptors. passed counts the requests that
 // the first one passed to the second.
 func handlers() (own, connected http.Handler, passed *int) {
-	chain := []connect.Interceptor{intercept.NewErrors(slog.New(slog.DiscardHandler))}
+	chain := []connect.Interceptor{intercept.NewErrors(slog.New(slog.DiscardHandler)), connect.UnaryInterceptorFunc(describe)}
 	messages := codec.NewMessages(codec.MessageOptions{
 		TooLarge:    func(_ *http.Request, limit int64) error { return intercept.NewTooLargeError(limit) },
 		TooComplex:  func(limit int64) error { return intercept.NewTooComplexError(limit) },
@@ -105,6 +109,18 @@ func handlers() (own, connected http.Handler, passed *int) {
 
 type deniedKey struct{}
 
+// describe is an interceptor that adds what it observes of the request to the header of the response.
+func describe(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		spec, peer := req.Spec(), req.Peer()
+		method, _ := spec.Schema.(protoreflect.MethodDescriptor)
+		reqinfo.HeaderOfResponse(ctx)["Observed"] = []string{
+			spec.Procedure, spec.StreamType.String(), string(method.FullName()), peer.Addr, peer.Protocol, req.HTTPMethod(), req.Header().Get("Content-Type"),
+		}
+		return next(ctx, req)
+	}
+}
+
 // requestState is the context of a request.
 type requestState struct {
 	context.Context //nolint:containedctx // it is one
@@ -140,7 +156,7 @@ type response struct {
 	message string
 }
 
-func (c *call) send(t *rapid.T, h http.Handler) response {
+func (c *call) send(t rapid.TB, h http.Handler) response {
 	w := httptest.NewRecorder()
 	ctx := context.Background()
 	if c.denied {
@@ -168,7 +184,7 @@ func (c *call) send(t *rapid.T, h http.Handler) response {
 }
 
 // readable returns the content of a body whose encoding may differ, "" for others.
-func readable(t *rapid.T, res response) string {
+func readable(t rapid.TB, res response) string {
 	data := []byte(res.body)
 	switch {
 	case strings.HasPrefix(res.header.Get("Content-Type"), "application/grpc-web"):
@@ -200,7 +216,7 @@ func readable(t *rapid.T, res response) string {
 	return "gzip " + string(data)
 }
 
-func compact(t *rapid.T, data []byte) string {
+func compact(t rapid.TB, data []byte) string {
 	var text bytes.Buffer
 	if err := json.Compact(&text, data); err != nil {
 		t.Fatalf("%s: %v", data, err)
@@ -219,47 +235,24 @@ func drawCall(t *rapid.T) *call {
 		denied:      rapid.IntRange(0, 9).Draw(t, "denied") == 0,
 		header:      make(http.Header),
 	}
-	id := rapid.Int64Range(0, withoutPermission+1).Draw(t, "id")
+	id := rapid.Int64Range(0, waits-1).Draw(t, "id")
 	for _, values := range [][]string{
 		{"Grpc-Encoding", "", "", "", "identity", "gzip", "br"}, {"Content-Encoding", "", "", "", "identity", "gzip", "br"},
 		{"Grpc-Accept-Encoding", "", "gzip", "identity,deflate,gzip", "br", "br gzip"}, {"Accept-Encoding", "", "gzip", "br, gzip", "gzip;q=0", "identity"},
 		{"Grpc-Timeout", "", "", "10S", "1H", "1n", "999999999S", "1", "-1S", "+1S", "0S", "5x", "2562048H", "00000001n"},
-		{"Connect-Timeout-Ms", "", "", "10000", "1", "+1", "-1", "x", "12345678901", "0"}, {"Connect-Protocol-Version", "", "1", "2"},
+		{"Connect-Timeout-Ms", "", "", "10000", "+1", "-1", "x", "12345678901", "0"}, {"Connect-Protocol-Version", "", "1", "2"},
 	} {
 		if value := pick(values[0], values[1:]...); value != "" && (strings.Contains(values[0], "Accept") || rapid.IntRange(0, 2).Draw(t, "present") == 0) {
 			c.header[values[0]] = []string{value}
 		}
-	}
-	if id == waits {
-		c.header["Grpc-Timeout"], c.header["Connect-Timeout-Ms"] = []string{"1m"}, []string{"1"}
 	}
 	c.body = drawBody(t, c, &userv1.GetUserRequest{UserId: id, Fields: rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", strings.Repeat("b", 700)}), 0, 3).Draw(t, "fields")})
 	return c
 }
 
 func drawBody(t *rapid.T, c *call, message proto.Message) []byte {
-	body, err := proto.Marshal(message)
-	if strings.Contains(strings.ToLower(c.contentType), "json") {
-		body, err = protojson.Marshal(message)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 	compressed := strings.Contains(c.header.Get("Grpc-Encoding")+c.header.Get("Content-Encoding"), "gzip") && rapid.Bool().Draw(t, "gzip")
-	if compressed {
-		var packed bytes.Buffer
-		z := gzip.NewWriter(&packed)
-		_, _ = z.Write(body)
-		_ = z.Close()
-		body = packed.Bytes()
-	}
-	if strings.HasPrefix(c.contentType, "application/grpc") {
-		flag := byte(0)
-		if compressed {
-			flag = 1
-		}
-		body = append(binary.BigEndian.AppendUint32([]byte{flag}, uint32(len(body))), body...)
-	}
+	body := encoded(t, c, message, compressed)
 	switch rapid.IntRange(0, 9).Draw(t, "fault") {
 	case 0:
 		body = body[:rapid.IntRange(0, len(body)).Draw(t, "cut")]
@@ -273,28 +266,114 @@ func drawBody(t *rapid.T, c *call, message proto.Message) []byte {
 	return body
 }
 
+// encoded returns the body of the call with the message.
+func encoded(t rapid.TB, c *call, message proto.Message, compressed bool) []byte {
+	body, err := proto.Marshal(message)
+	if strings.Contains(strings.ToLower(c.contentType), "json") {
+		body, err = protojson.Marshal(message)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	flag := byte(0)
+	if compressed {
+		flag = 1
+		var packed bytes.Buffer
+		z := gzip.NewWriter(&packed)
+		_, _ = z.Write(body)
+		_ = z.Close()
+		body = packed.Bytes()
+	}
+	if strings.HasPrefix(c.contentType, "application/grpc") {
+		body = append(binary.BigEndian.AppendUint32([]byte{flag}, uint32(len(body))), body...)
+	}
+	return body
+}
+
+// compare fails if the responses of the handlers differ.
+func (c *call) compare(t rapid.TB, own, connected http.Handler) {
+	got, want := c.send(t, own), c.send(t, connected)
+	for _, r := range []*response{&got, &want} {
+		if strings.Contains(r.message, "incident") || r.header.Get("Grpc-Status-Details-Bin") != "" && r.header.Get("Grpc-Status") == "13" {
+			r.message = ""
+			r.header.Del("Grpc-Status-Details-Bin")
+		}
+		if r.status == http.StatusGatewayTimeout || r.header.Get("Grpc-Status") == "4" { // perhaps before the RPC was called
+			r.header.Del("Etag")
+			r.header.Del("Observed")
+		}
+	}
+	if got.status != want.status || got.body != want.body || got.message != want.message || !maps.EqualFunc(got.header, want.header, slices.Equal) {
+		t.Fatalf("%+v\n got %+v\nwant %+v", c, got, want)
+	}
+}
+
 // Clients observe no difference between this package and connect.
 func TestSameAsConnect(t *testing.T) {
 	own, connected, passed := handlers()
 	all := 0
 	rapid.Check(t, func(t *rapid.T) {
-		c := drawCall(t)
-		got, want := c.send(t, own), c.send(t, connected)
-		all++
-		forIncident := func(r *response) {
-			if strings.Contains(r.message, "incident") || r.header.Get("Grpc-Status-Details-Bin") != "" && r.header.Get("Grpc-Status") == "13" {
-				r.message = ""
-				r.header.Del("Grpc-Status-Details-Bin")
-			}
-		}
-		forIncident(&got)
-		forIncident(&want)
-		if got.status != want.status || got.body != want.body || got.message != want.message || !maps.EqualFunc(got.header, want.header, slices.Equal) {
-			t.Fatalf("%+v\n got %+v\nwant %+v", c, got, want)
+		for range 10 { // calls are short, and there are many kinds
+			all++
+			drawCall(t).compare(t, own, connected)
 		}
 	})
 	if *passed > all*9/10 {
 		t.Errorf("%d of %d calls were passed to connect", *passed, all)
+	}
+}
+
+// newCall returns a valid call of GetUser.
+func newCall(t *testing.T, contentType, header, value string, req *userv1.GetUserRequest) *call {
+	t.Helper()
+	c := &call{path: userv1connect.UserServiceGetUserProcedure, method: http.MethodPost, contentType: contentType, major: 2, header: http.Header{header: {value}}}
+	c.body = encoded(t, c, req, false)
+	return c
+}
+
+// Valid calls are not passed to connect, except gRPC over HTTP/1.1.
+func TestValidCallsAreServed(t *testing.T) {
+	own, connected, passed := handlers()
+	for _, row := range []struct{ contentType, header, value string }{
+		{"application/grpc", "Grpc-Accept-Encoding", "gzip"},
+		{"application/grpc+proto", "Grpc-Timeout", "99999999m"},
+		{"application/proto", "Connect-Protocol-Version", "1"},
+		{"application/json", "Connect-Timeout-Ms", "9999999999"},
+	} {
+		for _, major := range []int{1, 2} {
+			c := newCall(t, row.contentType, row.header, row.value, &userv1.GetUserRequest{})
+			c.major, *passed = major, 0
+			c.compare(t, own, connected)
+			want := 0
+			if major == 1 && strings.HasPrefix(row.contentType, "application/grpc") {
+				want = 1
+			}
+			if *passed != want {
+				t.Errorf("%s over HTTP/%d: passed %d calls, want %d", row.contentType, major, *passed, want)
+			}
+		}
+	}
+}
+
+// A call ends at the timeout of the client.
+func TestTimeoutOfClient(t *testing.T) {
+	own, connected, _ := handlers()
+	for _, row := range [][3]string{
+		{"application/grpc", "Grpc-Timeout", "1m"}, {"application/proto", "Connect-Timeout-Ms", "1"}, {"application/json", "Connect-Timeout-Ms", "1"},
+	} {
+		newCall(t, row[0], row[1], row[2], &userv1.GetUserRequest{UserId: waits}).compare(t, own, connected)
+	}
+}
+
+// Responses are compressed from the same size on as with connect.
+func TestCompressedFromSameSize(t *testing.T) {
+	own, connected, _ := handlers()
+	for _, row := range [][2]string{
+		{"application/grpc", "Grpc-Accept-Encoding"}, {"application/proto", "Accept-Encoding"}, {"application/json", "Accept-Encoding"},
+	} {
+		for size := codec.CompressMinBytes - 64; size <= codec.CompressMinBytes; size++ {
+			newCall(t, row[0], row[1], "gzip", &userv1.GetUserRequest{Fields: []string{strings.Repeat("b", size)}}).compare(t, own, connected)
+		}
 	}
 }
 
