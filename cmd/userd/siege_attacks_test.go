@@ -432,6 +432,13 @@ func callerAttacks() []attack {
 				header: map[string]string{"Content-Type": grpcProto, "Te": "trailers", "Grpc-Encoding": "gzip"},
 			})
 		}},
+		{name: "REST bodies of escapes", permissions: []string{"users.write"}, run: func(a *attacker) error {
+			body := zipped([]byte(`{"tags":["` + strings.Repeat(`\u0000`, (1<<20)/6) + `"]}`))
+			return a.flood(4, 5, false, request{
+				method: "PATCH", path: "/api/v1/users/1", body: func() io.Reader { return bytes.NewReader(body) },
+				header: map[string]string{"Content-Type": "application/json", "Content-Encoding": "gzip"},
+			})
+		}},
 		{name: "calls with bad tokens", permissions: read, run: func(a *attacker) error {
 			a.Token = "x" + a.Token
 			body := enveloped(1, zipped(a.largeUpdates()))

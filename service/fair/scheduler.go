@@ -44,6 +44,10 @@ type flow struct {
 	slots  int // that belong to it
 	held   int // of them
 	queue  list[*waiter]
+	// to is the caller to which Move assigned a slot of this one last, nil: none. from is the number of callers whose to is
+	// this one. They are the addresses of an authenticated caller, and no other callers.
+	to   *flow
+	from int
 }
 
 type waiter struct {
@@ -100,24 +104,36 @@ func (t *Slot) Close() {
 	}
 }
 
-// Move assigns the slot to another caller.
+// Move assigns the slot to another caller. If that caller holds its share, Move waits for its turn: a caller could otherwise hold
+// more by requests that begin as those of its address.
 func (t *Slot) Move(caller string) {
 	if !t.opened() {
 		return
 	}
 	s := t.scheduler
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t.flow == nil {
+	if t.flow == nil || t.flow.caller == caller {
+		s.mu.Unlock()
 		return
 	}
-	to := s.flowOf(caller)
-	if t.held {
-		t.flow.held--
+	from, to := t.flow, s.flowOf(caller)
+	from.join(to)
+	held := t.held
+	if held && to.held < s.limit(to) {
+		from.held--
 		to.held++
+		held = false
 	}
-	s.leave(t.flow)
+	if held {
+		s.release(t)
+	}
+	s.leave(from)
 	t.flow = to
+	if !held {
+		s.mu.Unlock()
+		return
+	}
+	s.acquire(t)
 }
 
 // Acquire waits for the caller's turn to run, unless the slot is held.
@@ -186,12 +202,31 @@ func (s *Scheduler) flowOf(caller string) *flow {
 func (s *Scheduler) leave(f *flow) {
 	if f.slots--; f.slots == 0 {
 		delete(s.flows, f.caller)
+		f.join(nil)
 	}
 }
 
-// limit returns the number of slots that one caller may hold: all while there is no other caller.
-func (s *Scheduler) limit() int {
-	if len(s.flows) == 1 {
+// join records that the slots of f are moved to another caller.
+func (f *flow) join(to *flow) {
+	if f.to != nil {
+		f.to.from--
+	}
+	if f.to = to; to != nil {
+		to.from++
+	}
+}
+
+// limit returns the number of slots that f may hold: all while there is no other caller.
+func (s *Scheduler) limit(f *flow) int {
+	caller := f
+	if f.to != nil {
+		caller = f.to
+	}
+	flows := caller.from
+	if caller.slots > 0 {
+		flows++
+	}
+	if flows == len(s.flows) {
 		return s.slots
 	}
 	return s.most
@@ -199,7 +234,7 @@ func (s *Scheduler) limit() int {
 
 // acquire is called with the lock and returns without it.
 func (s *Scheduler) acquire(t *Slot) {
-	if t.held || t.flow == nil || s.free > 0 && t.flow.held < s.limit() && t.flow.queue.empty() {
+	if t.held || t.flow == nil || s.free > 0 && t.flow.held < s.limit(t.flow) && t.flow.queue.empty() {
 		s.hand(t)
 		s.mu.Unlock()
 		return
@@ -243,7 +278,7 @@ func (s *Scheduler) release(t *Slot) (held bool) {
 	t.held = false
 	t.flow.held--
 	s.free++
-	for s.free > 0 && s.rotate(s.limit()) {
+	for s.free > 0 && s.rotate(s.limit) {
 		s.next()
 	}
 	return true
@@ -274,7 +309,7 @@ func (s *Scheduler) lend(granted uint64, idle time.Duration) {
 	if idle += lendAfter; s.granted != granted {
 		idle = 0
 	}
-	if idle > 0 && s.rotate(1) || idle >= lendMoreAfter {
+	if idle > 0 && s.rotate(holdsNone) || idle >= lendMoreAfter {
 		s.next()
 		s.lent++
 		idle = 0
@@ -283,10 +318,13 @@ func (s *Scheduler) lend(granted uint64, idle time.Duration) {
 	time.AfterFunc(lendAfter, func() { s.lend(granted, idle) })
 }
 
-// rotate moves the first caller that holds fewer slots to the front, and reports whether there is one.
-func (s *Scheduler) rotate(slots int) bool {
+// holdsNone is the limit of a caller to which a slot is lent.
+func holdsNone(*flow) int { return 1 }
+
+// rotate moves the first caller that holds fewer slots than its limit to the front, and reports whether there is one.
+func (s *Scheduler) rotate(limit func(*flow) int) bool {
 	for range s.waiting.len() {
-		if s.waiting.first().held < slots {
+		if f := s.waiting.first(); f.held < limit(f) {
 			return true
 		}
 		s.waiting.push(s.waiting.pop())

@@ -228,6 +228,71 @@ func TestMoveChangesTheCaller(t *testing.T) {
 	})
 }
 
+// A caller must not hold more than its share by requests that begin as those of its address.
+func TestMoveWaitsForTheTurnOfTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(2)
+		s.slots, s.most = 2, 1
+		opened := make(chan string, 10)
+		var other Slot
+		other.Open(s, "other")
+		first := open(s, "address", "first", opened)
+		first.Move("subject")
+		second := open(s, "address", "second", opened)
+		moved := false
+		go func() {
+			second.Move("subject")
+			moved = true
+		}()
+		synctest.Wait()
+		if moved || s.free != 1 || s.flows["subject"].held != 1 {
+			t.Errorf("moved is %v, %d slots are free, the caller holds %d, want false, 1 and 1", moved, s.free, s.flows["subject"].held)
+		}
+		first.Close()
+		synctest.Wait()
+		if !moved || s.flows["subject"].held != 1 {
+			t.Errorf("after the first slot was closed: moved is %v, the caller holds %d, want true and 1", moved, s.flows["subject"].held)
+		}
+		second.Close()
+		other.Close()
+		time.Sleep(2 * lendAfter) // the timer ends
+		if s.free != 2 || len(s.flows) != 0 {
+			t.Errorf("got %d free slots and %d callers, want 2 and 0", s.free, len(s.flows))
+		}
+	})
+}
+
+// The addresses of an authenticated caller are no other callers.
+func TestLoneCallerOfManyAddressesHasAllSlots(t *testing.T) {
+	s := newScheduler(2)
+	s.slots, s.most = 2, 1
+	conns, requests := make([]Slot, 3), make([]Slot, 3)
+	for i := range conns {
+		address := strconv.Itoa(i)
+		conns[i].Open(s, address)
+		requests[i].Open(s, address)
+		requests[i].Move("subject")
+	}
+	for _, caller := range []string{"subject", "0", "2"} {
+		if got := s.limit(s.flows[caller]); got != 2 {
+			t.Errorf("limit(%s) of a lone caller = %d, want 2", caller, got)
+		}
+	}
+	for i := range requests {
+		requests[i].Close()
+	}
+	if got := s.limit(s.flows["1"]); got != 2 {
+		t.Errorf("limit() of an idle caller's address = %d, want 2", got)
+	}
+	var other Slot
+	other.Open(s, "other")
+	for i := range conns {
+		if got := s.limit(s.flows[strconv.Itoa(i)]); got != 1 {
+			t.Errorf("limit() of address %d beside another caller = %d, want 1", i, got)
+		}
+	}
+}
+
 func TestNilSlotRuns(*testing.T) {
 	var slot *Slot
 	slot.Acquire()
@@ -352,7 +417,7 @@ func TestLoneCallerHasAllSlots(t *testing.T) {
 	}
 	var other Slot
 	other.Open(s, "b")
-	if got, want := s.limit(), max(1, s.slots-1); got != want {
+	if got, want := s.limit(s.flows["a"]), max(1, s.slots-1); got != want {
 		t.Errorf("limit() beside another caller = %d, want %d", got, want)
 	}
 }
