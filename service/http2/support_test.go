@@ -388,12 +388,11 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// each runs a test with both engines, over h2c and TLS.
+// each runs a test with the server over h2c and TLS, and with net/http, the reference, over h2c.
 func each(t *testing.T, test func(t *testing.T, e engine, secure bool)) {
+	t.Run(own.name+" TLS", func(t *testing.T) { test(t, own, true) })
 	for _, e := range engines {
-		for name, secure := range map[string]bool{"h2c": false, "TLS": true} {
-			t.Run(e.name+" "+name, func(t *testing.T) { test(t, e, secure) })
-		}
+		t.Run(e.name+" h2c", func(t *testing.T) { test(t, e, false) })
 	}
 }
 
