@@ -32,10 +32,7 @@ type Scheduler struct {
 	granted uint64      // number of slots granted so far
 	lent    int64       // number of slots lent so far
 	timed   bool        // the timer of lend runs
-	// settled is closed when granted reaches settledAt; nil: Settle does not wait.
-	settled   chan struct{}
-	settledAt uint64
-	waiters   sync.Pool // of *waiter
+	waiters sync.Pool   // of *waiter
 }
 
 // flow is the queue of one caller.
@@ -163,30 +160,6 @@ func (t *Slot) Resume(held bool) {
 	}
 }
 
-// Settle waits until each request that waits for a slot now has been granted one, at most for the
-// given time. Work that serves many requests at once calls it first, so that they share the work. At
-// most one goroutine may call it at a time.
-func (t *Slot) Settle(most time.Duration) {
-	if !t.opened() {
-		return
-	}
-	s := t.scheduler
-	s.mu.Lock()
-	if s.waiting.empty() {
-		s.mu.Unlock()
-		return
-	}
-	settled := make(chan struct{})
-	s.settled, s.settledAt = settled, s.granted+uint64(s.queued)
-	s.mu.Unlock()
-	timer := time.NewTimer(most)
-	defer timer.Stop()
-	select {
-	case <-settled:
-	case <-timer.C:
-	}
-}
-
 func (t *Slot) opened() bool { return t != nil && t.scheduler != nil }
 
 func (s *Scheduler) flowOf(caller string) *flow {
@@ -264,10 +237,7 @@ func (s *Scheduler) hand(t *Slot) {
 	s.free--
 	t.held = true
 	t.flow.held++
-	if s.granted++; s.settled != nil && s.granted >= s.settledAt {
-		close(s.settled)
-		s.settled = nil
-	}
+	s.granted++
 }
 
 // release releases the slot of t, and grants free slots to waiters.

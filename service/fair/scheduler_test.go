@@ -374,36 +374,6 @@ func BenchmarkSlot(b *testing.B) {
 	})
 }
 
-func TestSettleWaitsForThoseThatWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newScheduler(1)
-		opened := make(chan string, 5)
-		slots := []*Slot{open(s, "a", "1", opened), open(s, "a", "2", opened), open(s, "b", "3", opened)}
-		settled := false
-		go func() {
-			slots[0].Settle(time.Hour)
-			settled = true
-		}()
-		synctest.Wait()
-		for i, slot := range slots {
-			if settled != (i == 2) {
-				t.Errorf("after %d slots: settled is %v", i, settled)
-			}
-			slot.Close()
-			synctest.Wait()
-		}
-		begin := time.Now()
-		first := open(s, "a", "4", opened)
-		second := open(s, "a", "5", opened)
-		first.Settle(time.Millisecond)
-		if got := time.Since(begin); got != time.Millisecond {
-			t.Errorf("Settle returned after %v, want 1ms", got)
-		}
-		first.Close()
-		second.Close()
-	})
-}
-
 // A caller has all slots while it is alone, and one fewer beside another.
 func TestLoneCallerHasAllSlots(t *testing.T) {
 	s := NewScheduler()

@@ -6,6 +6,7 @@ import "slices"
 type Fair[T comparable] struct {
 	callers map[string]*turn[T]
 	turns   []*turn[T] // callers with items, next one first
+	items   int
 }
 
 type turn[T comparable] struct {
@@ -32,6 +33,7 @@ func (q *Fair[T]) Insert(caller string, at int, item T) {
 		at = len(c.items)
 	}
 	c.items = slices.Insert(c.items, at, item)
+	q.items++
 }
 
 // Pop removes the first item of the next caller, which then moves to the end of the round.
@@ -42,6 +44,7 @@ func (q *Fair[T]) Pop() (item T, ok bool) {
 	c := q.turns[0]
 	q.turns[0] = nil
 	q.turns = q.turns[1:]
+	q.items--
 	item = c.items[0]
 	c.items = slices.Delete(c.items, 0, 1)
 	if len(c.items) > 0 {
@@ -56,24 +59,11 @@ func (q *Fair[T]) Pop() (item T, ok bool) {
 func (q *Fair[T]) Callers() int { return len(q.turns) }
 
 // Len returns the number of items.
-func (q *Fair[T]) Len() (items int) {
-	for _, c := range q.turns {
-		items += len(c.items)
-	}
-	return items
-}
+func (q *Fair[T]) Len() int { return q.items }
 
 // OnlyOf reports whether all items are those of a caller.
 func (q *Fair[T]) OnlyOf(caller string) bool {
 	return len(q.turns) == 0 || len(q.turns) == 1 && q.turns[0].caller == caller
-}
-
-// Peek returns the item that Pop would.
-func (q *Fair[T]) Peek() (item T, ok bool) {
-	if len(q.turns) == 0 {
-		return item, false
-	}
-	return q.turns[0].items[0], true
 }
 
 // Remove removes an item and reports whether it was queued.
@@ -86,6 +76,7 @@ func (q *Fair[T]) Remove(caller string, item T) bool {
 	if i < 0 {
 		return false
 	}
+	q.items--
 	if c.items = slices.Delete(c.items, i, i+1); len(c.items) == 0 {
 		delete(q.callers, caller)
 		q.turns = slices.DeleteFunc(q.turns, func(other *turn[T]) bool { return other == c })

@@ -208,6 +208,12 @@ func (q *Queue[T]) dropped(it *Item[T]) bool {
 
 // Complete completes the items whose last part is in the group.
 func (g *Group[T]) Complete() {
+	g.queue.inFlight = g.queue.length()
+	for _, p := range g.Parts {
+		if p.last() && p.Job == nil {
+			g.queue.inFlight++
+		}
+	}
 	for _, p := range g.Parts {
 		switch {
 		case !p.last():

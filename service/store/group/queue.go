@@ -2,7 +2,6 @@ package group
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"time"
 
@@ -29,8 +28,8 @@ const (
 	aloneAfter = time.Second
 )
 
-// settleTime bounds how long a group waits for requests that wait for their turn to run.
-const settleTime = 500 * time.Microsecond
+// gatherTime bounds how long a group waits for callers, besides half of the duration of the group before.
+const gatherTime = 5 * time.Millisecond
 
 // Options configures a Queue. The fields may be zero.
 type Options struct {
@@ -47,7 +46,7 @@ type Queue[T any] struct {
 	opts     Options
 	stalls   *stallDetector
 	capacity *semaphore.Weighted // of batches, in bytes
-	wake     chan struct{}       // capacity 1; signals new items and close
+	wake     chan struct{}       // capacity 1; signals that there are need items, and close
 	finished chan struct{}       // closed when Run returns
 
 	// closing protects closed. Submit holds the read lock while it enqueues.
@@ -56,8 +55,11 @@ type Queue[T any] struct {
 
 	mu     sync.Mutex
 	items  Fair[*Item[T]]
+	need   int                     // number of items that wakes the writer
 	shares map[string]*callerShare // callers with queued or blocked batches
 	ended  bool
+
+	inFlight int // batches queued or in the group when it was completed
 }
 
 // callerShare is the part of the queue that a caller may use.
@@ -129,26 +131,45 @@ func (q *Queue[T]) enqueue(it *Item[T]) error {
 	}
 	q.mu.Lock()
 	q.items.Push(it.Caller, it)
+	enough := q.items.Len() >= q.need
 	q.mu.Unlock()
-	q.signal()
+	if enough {
+		q.signal()
+	}
 	return nil
 }
 
 // Run calls apply for each group until the queue is closed and empty. apply takes the parts of the group with Take, and
-// then calls Complete or Fail. Run yields before each group, so that callers that just got their results can submit
-// their next change to it (45 % more writes/s with 8 callers).
+// then calls Complete or Fail.
 func (q *Queue[T]) Run(apply func(*Group[T])) {
 	defer close(q.finished)
 	g := &Group[T]{queue: q, units: make(map[string]int)}
-	for q.wait() {
-		runtime.Gosched()
-		if next := q.next(); next != nil {
-			fair.FromContext(next.ctx).Settle(settleTime)
-		}
+	for duration := time.Duration(0); q.wait(); g.reset() {
+		q.gather(min(duration/2, gatherTime))
+		start := time.Now()
 		end := q.stalls.begin()
 		apply(g)
 		end()
-		g.reset()
+		duration = time.Since(start)
+	}
+}
+
+// gather waits until as many items are queued as batches were in flight when the last group was completed: callers that
+// got their results then may submit their next batch to this group. Otherwise they would form two groups that alternate,
+// with twice the commits.
+func (q *Queue[T]) gather(most time.Duration) {
+	need := min(q.inFlight, q.opts.TurnUnits)
+	if q.has(need) {
+		return
+	}
+	timeout := time.NewTimer(most)
+	defer timeout.Stop()
+	for !q.has(need) {
+		select {
+		case <-q.wake:
+		case <-timeout.C:
+			return
+		}
 	}
 }
 
@@ -171,23 +192,18 @@ func (q *Queue[T]) Close() bool {
 
 // wait blocks until the queue is not empty. It returns false when it is closed and empty.
 func (q *Queue[T]) wait() bool {
-	for {
-		q.mu.Lock()
-		waiting, ended := q.items.Callers() > 0, q.ended
-		q.mu.Unlock()
-		if waiting || ended {
-			return waiting
-		}
+	for !q.has(1) {
 		<-q.wake
 	}
+	return q.length() > 0
 }
 
-// next returns the next item, nil if there is none.
-func (q *Queue[T]) next() *Item[T] {
+// has reports whether the queue has need items or is closed. If not, the writer is woken when it does.
+func (q *Queue[T]) has(need int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	it, _ := q.items.Peek()
-	return it
+	q.need = need
+	return q.items.Len() >= need || q.ended
 }
 
 // pop removes the next item, and reports whether other callers are waiting.
@@ -212,6 +228,13 @@ func (q *Queue[T]) remove(it *Item[T]) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.items.Remove(it.Caller, it)
+}
+
+// length returns the number of items.
+func (q *Queue[T]) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.items.Len()
 }
 
 // callers returns the number of callers with items.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -303,6 +304,86 @@ func TestQueue(t *testing.T) {
 		}
 	}
 	checkEmpty(t, q)
+}
+
+// A group waits for the callers of the last one, at most for half of its duration and 5 ms. Only batches count.
+func TestGroupWaitsForCallersOfLast(t *testing.T) {
+	for name, test := range map[string]struct {
+		last, jobs  int           // batches and jobs in the last group
+		duration    time.Duration // of the last group
+		next        []time.Duration
+		began, size int // of the group after it: milliseconds after the end of the last one, batches
+	}{
+		"all callers":           {last: 3, duration: 4 * time.Millisecond, next: []time.Duration{0, 0, time.Millisecond}, began: 1, size: 3},
+		"a caller is late":      {last: 2, duration: 4 * time.Millisecond, next: []time.Duration{0, 3 * time.Millisecond}, began: 2, size: 1},
+		"a long group":          {last: 2, duration: time.Second, next: []time.Duration{0, 6 * time.Millisecond}, began: 5, size: 1},
+		"one caller":            {last: 1, duration: 4 * time.Millisecond, next: []time.Duration{0, time.Millisecond}, size: 1},
+		"one caller beside job": {last: 1, jobs: 2, duration: 4 * time.Millisecond, next: []time.Duration{0, time.Millisecond}, size: 1},
+		"more than a turn":      {last: 6, duration: 4 * time.Millisecond, next: []time.Duration{0, 0, 0, 0, time.Millisecond}, size: 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q := NewQueue[any](Options{TurnUnits: 4, MaxUnits: 8})
+				groups, ended := 0, time.Time{}
+				for range test.jobs {
+					if err := q.Go(func(any) error { return nil }, func(error) {}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				last := make([]*user.Pending, test.last)
+				for i := range last {
+					last[i] = q.Submit(user.WithCaller(t.Context(), strconv.Itoa(i)), numbered(1, 1))
+				}
+				run(t, q, func(g *Group[any]) {
+					applied(g)
+					switch groups++; groups {
+					case 1:
+						time.Sleep(test.duration)
+						ended = time.Now()
+					case 2:
+						began := int(time.Since(ended).Milliseconds())
+						if began != test.began || len(g.Parts) != test.size {
+							t.Errorf("the group after %d batches has %d and begins after %d ms, want %d, %d", test.last, len(g.Parts), began, test.size, test.began)
+						}
+					}
+					g.Complete()
+				})
+				for _, pending := range last {
+					<-pending.Done()
+				}
+				for _, after := range test.next {
+					time.AfterFunc(after, func() { q.Submit(t.Context(), numbered(1, 1)) })
+				}
+				time.Sleep(time.Second)
+				if groups < 2 {
+					t.Errorf("%d groups, want 2 or more", groups)
+				}
+			})
+		})
+	}
+}
+
+// Close does not wait for the callers of the last group.
+func TestCloseEndsWaitForCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue[any](Options{})
+		last := []*user.Pending{q.Submit(t.Context(), numbered(1, 1)), q.Submit(t.Context(), numbered(2, 1))}
+		run(t, q, func(g *Group[any]) {
+			applied(g)
+			time.Sleep(time.Second)
+			g.Complete()
+		})
+		for _, pending := range last {
+			<-pending.Done()
+		}
+		q.Submit(t.Context(), numbered(3, 1))
+		synctest.Wait()
+		begin := time.Now()
+		q.Close()
+		if got, want := time.Since(begin), time.Second; got != want {
+			t.Errorf("Close takes %v, want the time of a group, %v", got, want)
+		}
+	})
 }
 
 func wait(p *user.Pending) error {
