@@ -170,6 +170,23 @@ func TestRequestsInOneRead(t *testing.T) {
 	})
 }
 
+// A response with Connection: close is the last one of its connection.
+func TestConnectionClose(t *testing.T) {
+	each(t, func(t *testing.T, e engine, secure bool) {
+		p := e.start(t, secure, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Connection", "close")
+		}).dial()
+		p.headers(1, true)
+		p.flush()
+		if status, _, _ := p.response(1); status != "200" {
+			t.Errorf("response = %s, want 200", status)
+		}
+		if code, _ := p.goAway(); code != xhttp2.ErrCodeNo {
+			t.Errorf("GOAWAY code = %v, want NO_ERROR", code)
+		}
+	})
+}
+
 // The last response is sent before a connection closes after GOAWAY.
 func TestLastResponseBeforeClose(t *testing.T) {
 	each(t, func(t *testing.T, e engine, secure bool) {

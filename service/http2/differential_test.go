@@ -33,6 +33,9 @@ func scripted(w http.ResponseWriter, r *http.Request) {
 	if query.Has("length") {
 		w.Header().Set("Content-Length", query.Get("length"))
 	}
+	if query.Has("encoded") {
+		w.Header().Set("Content-Encoding", "x")
+	}
 	if query.Has("status") {
 		w.WriteHeader(number("status"))
 	}
@@ -63,7 +66,7 @@ type scriptedRequest struct {
 func randomRequest(r *rand.Rand) scriptedRequest {
 	pick := func(values ...string) string { return values[r.IntN(len(values))] }
 	var query []string
-	for _, parameter := range []string{"read=100000", "declare=1", "flush=1", "prefix=1", "status=" + pick("200", "204", "304", "404", "500")} {
+	for _, parameter := range []string{"read=100000", "declare=1", "flush=1", "prefix=1", "encoded=1", "length=x", "status=" + pick("200", "204", "304", "404", "500")} {
 		if r.IntN(3) == 0 {
 			query = append(query, parameter)
 		}

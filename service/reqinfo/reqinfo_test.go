@@ -3,13 +3,39 @@ package reqinfo_test
 import (
 	"context"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/yourorg/userservice/service/reqinfo"
 )
 
 type name string
+
+// The header of a response is that of the server, else of connect, else of nothing.
+func TestHeaderOfResponse(t *testing.T) {
+	t.Parallel()
+	reqinfo.HeaderOfResponse(t.Context()).Set("X", "of nothing")
+	server := make(http.Header)
+	reqinfo.HeaderOfResponse(reqinfo.With(t.Context(), reqinfo.ResponseHeader(server))).Set("X", "server")
+	if got := server.Get("X"); got != "server" {
+		t.Errorf("header of the server = %q, want server", got)
+	}
+	response := httptest.NewRecorder()
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/test/Call", strings.NewReader("{}"))
+	request.Header.Set("Content-Type", "application/json")
+	connect.NewUnaryHandlerSimple("/test/Call", func(ctx context.Context, in *emptypb.Empty) (*emptypb.Empty, error) {
+		reqinfo.HeaderOfResponse(ctx).Set("X", "connect")
+		return in, nil
+	}).ServeHTTP(response, request)
+	if got := response.Header().Get("X"); got != "connect" {
+		t.Errorf("header of connect = %q, want connect", got)
+	}
+}
 
 func TestFrom(t *testing.T) {
 	t.Parallel()
