@@ -216,7 +216,7 @@ func (d decision) conflict(op *user.Create, byName, byEmail *user.User) (user.Re
 	}
 }
 
-// alter applies an op other than a create.
+// alter applies an op other than a create, which fails if there is no user.
 func (d decision) alter(op user.Op) (user.Result, error) {
 	id := op.Target()
 	cur, err := d.User(id)
@@ -244,7 +244,7 @@ func (d decision) alter(op user.Op) (user.Result, error) {
 		return user.Result{Outcome: user.OutcomeUnchanged, User: clone(decided.User), Position: d.last()}, nil
 	}
 	if decided.Store {
-		if err := d.write(cur, decided.User, id, keys); err != nil {
+		if err := d.write(cur, decided.User, keys); err != nil {
 			return user.Result{}, err
 		}
 	}
@@ -256,19 +256,14 @@ func (d decision) alter(op user.Op) (user.Result, error) {
 	return d.finish(outcome, id, &decided)
 }
 
-// write inserts, updates or deletes a user.
-func (d decision) write(cur, next *user.User, id int64, keys user.Keys) error {
-	var err error
-	switch {
-	case next == nil:
+// write updates or deletes a user.
+func (d decision) write(cur, next *user.User, keys user.Keys) error {
+	if next == nil {
 		return d.Delete(cur)
-	case cur == nil:
-		err = d.Insert(next, keys, Index{Tokens: tokens.OfUser(next, keys)})
-	default:
-		err = d.Update(cur, next, keys)
 	}
+	err := d.Update(cur, next, keys)
 	if errors.Is(err, ErrTaken) {
-		if taken := d.taken(keys, id); taken != nil {
+		if taken := d.taken(keys, cur.ID); taken != nil {
 			return taken
 		}
 	}
@@ -285,7 +280,7 @@ func changedKeys(op user.Op, cur, next *user.User) (keys user.Keys, err error) {
 	}
 	var failure *user.Error
 	switch {
-	case cur != nil && next.Username == cur.Username:
+	case next.Username == cur.Username:
 		keys.Username = ""
 	case keys.Username == "":
 		if keys.Username, failure = user.UsernameKey(next.Username); failure != nil {
@@ -293,7 +288,7 @@ func changedKeys(op user.Op, cur, next *user.User) (keys user.Keys, err error) {
 		}
 	}
 	switch {
-	case cur != nil && next.Email == cur.Email:
+	case next.Email == cur.Email:
 		keys.Email = ""
 	case keys.Email == "":
 		if keys.Email, failure = user.EmailKey(next.Email); failure != nil {
