@@ -41,7 +41,8 @@ type CursorOptions struct {
 // Cursor reads the log from a position on. Only Feed.Lag uses it concurrently.
 type Cursor struct {
 	feed       *Feed
-	opts       CursorOptions
+	since      time.Time // of CursorOptions
+	actions    []string  // of CursorOptions
 	query      user.LogQuery
 	wake       chan struct{}
 	more       bool          // more rows follow the last page
@@ -53,6 +54,8 @@ type Cursor struct {
 	readTo atomic.Int64
 	// unread is the position of the first row of the user signalled since the last Wait; 0: none.
 	unread atomic.Int64
+
+	prev, next *Cursor // in the list of cursors of the user; guarded by Feed.mu
 }
 
 // idle is the value of readTo of a cursor that waits for new rows.
@@ -68,7 +71,7 @@ type Page struct {
 // Cursor returns a cursor. The caller must close it.
 func (f *Feed) Cursor(opts CursorOptions) *Cursor {
 	c := &Cursor{
-		feed: f, opts: opts, wake: make(chan struct{}, 1), deleted: opts.Deleted,
+		feed: f, since: opts.Since, actions: opts.Actions, wake: make(chan struct{}, 1), deleted: opts.Deleted,
 		query: user.LogQuery{UserID: opts.UserID, After: opts.After, Retained: opts.Oldest, Actions: opts.Actions},
 	}
 	c.SetFullPages(false)
@@ -79,7 +82,10 @@ func (f *Feed) Cursor(opts CursorOptions) *Cursor {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	add(f.cursors, opts.UserID, c)
+	if c.next = f.cursors[opts.UserID]; c.next != nil {
+		c.next.prev = c
+	}
+	f.cursors[opts.UserID] = c
 	return c
 }
 
@@ -90,7 +96,21 @@ func (c *Cursor) Close() {
 	}
 	c.feed.mu.Lock()
 	defer c.feed.mu.Unlock()
-	remove(c.feed.cursors, c.opts.UserID, c)
+	cursors, userID := c.feed.cursors, c.query.UserID
+	switch {
+	case c.prev != nil:
+		c.prev.next = c.next
+	case cursors[userID] != c: // closed before
+		return
+	case c.next != nil:
+		cursors[userID] = c.next
+	default:
+		delete(cursors, userID)
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next = nil, nil
 }
 
 // SetFullPages sets the size of the next pages. A cursor starts with small pages, which the
@@ -116,11 +136,11 @@ func (c *Cursor) Read(ctx context.Context) (Page, error) {
 	c.readTo.Store(c.query.After)
 	c.more = !read.Done
 	page := Page{AtHead: read.Done, Rows: read.Rows}
-	if c.opts.UserID != allUsers {
+	if c.query.UserID != allUsers {
 		c.trackDeletion(read.Rows)
 		page.Ended = read.Done && c.deleted
 	}
-	if len(c.opts.Actions) > 0 || !c.opts.Since.IsZero() {
+	if len(c.actions) > 0 || !c.since.IsZero() {
 		page.Rows = slices.DeleteFunc(page.Rows, c.excluded)
 	}
 	return page, nil
@@ -204,7 +224,7 @@ func (c *Cursor) afterWait(ctx context.Context) error {
 // skip moves the cursor of a user past the rows of others that were committed during Wait. Otherwise the
 // rows after its position could be pruned although it needs none of them.
 func (c *Cursor) skip() {
-	if c.opts.UserID <= allUsers {
+	if c.query.UserID <= allUsers {
 		c.readTo.Store(c.feed.Head().Position) // every row up to the head before the wake-up was read
 		return
 	}
@@ -253,8 +273,8 @@ func (c *Cursor) trackDeletion(rows []user.Activity) {
 }
 
 func (c *Cursor) excluded(row user.Activity) bool {
-	if row.Time.Before(c.opts.Since) {
+	if row.Time.Before(c.since) {
 		return true
 	}
-	return len(c.opts.Actions) > 0 && !slices.Contains(c.opts.Actions, row.Action)
+	return len(c.actions) > 0 && !slices.Contains(c.actions, row.Action)
 }

@@ -31,8 +31,8 @@ type Feed struct {
 	drain    sync.Once
 
 	mu          sync.Mutex
-	advanced    chan struct{} // closed at the next commit; nil: no waiter
-	cursors     map[int64]map[*Cursor]struct{}
+	advanced    chan struct{}     // closed at the next commit; nil: no waiter
+	cursors     map[int64]*Cursor // the first cursor of each user
 	subscribers map[int64]map[*Subscription]struct{}
 	wildcards   map[*Subscription]struct{}
 	ready       []*Subscription // for deliver
@@ -57,7 +57,7 @@ func Open(ctx context.Context, store user.Store) (*Feed, error) {
 		store:       store,
 		limits:      limits{MaxFollows, maxPending, pollRows},
 		draining:    make(chan struct{}),
-		cursors:     make(map[int64]map[*Cursor]struct{}),
+		cursors:     make(map[int64]*Cursor),
 		subscribers: make(map[int64]map[*Subscription]struct{}),
 		wildcards:   make(map[*Subscription]struct{}),
 	}
@@ -81,8 +81,8 @@ func (f *Feed) Lag() int64 {
 	head, most := f.Head().Position, int64(0)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, cursors := range f.cursors {
-		for c := range cursors {
+	for _, c := range f.cursors {
+		for ; c != nil; c = c.next {
 			if at := c.readTo.Load(); at != idle {
 				most = max(most, head-at)
 			}
@@ -187,7 +187,7 @@ func (f *Feed) committed(c user.Commit) {
 		}
 		rows = true
 		usersChanged = usersChanged || change.User == nil || change.User.LastActivityID >= change.Rows[0].Position
-		for cursor := range f.cursors[change.UserID] {
+		for cursor := f.cursors[change.UserID]; cursor != nil; cursor = cursor.next {
 			cursor.signalRow(change.Rows[0].Position)
 		}
 		f.deliver(change)
@@ -207,7 +207,7 @@ func (f *Feed) committed(c user.Commit) {
 
 // signalAll signals the cursors with a key. It requires the lock.
 func (f *Feed) signalAll(key int64) {
-	for cursor := range f.cursors[key] {
+	for cursor := f.cursors[key]; cursor != nil; cursor = cursor.next {
 		cursor.signal()
 	}
 }

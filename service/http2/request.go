@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"context"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -9,6 +10,9 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 )
+
+// requestContext is the context of a request. SetContext replaces the context in it.
+type requestContext struct{ context.Context } //nolint:containedctx // it is one
 
 // newRequest returns the request of a header block (section 8.3.1), or why it is malformed.
 func (c *conn) newRequest(st *stream, b *headerBlock) (reason string) {
@@ -19,7 +23,7 @@ func (c *conn) newRequest(st *stream, b *headerBlock) (reason string) {
 	if b.authority == "" {
 		b.authority = header.Get("Host")
 	}
-	r := new(http.Request).WithContext(st.ctx)
+	r := new(http.Request).WithContext(&st.ctx)
 	r.Method, r.Host, r.RequestURI = b.method, b.authority, b.path
 	r.Proto, r.ProtoMajor = "HTTP/2.0", 2
 	r.Header, r.RemoteAddr, r.TLS = header, c.remoteAddr, c.tlsState

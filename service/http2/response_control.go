@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"context"
 	"net/http"
 	"os"
 	"time"
@@ -43,6 +44,13 @@ func (st *stream) writeTimedOut() error {
 	st.conn.resetStream(st, st.resetCode, os.ErrDeadlineExceeded)
 	return st.err
 }
+
+// BaseContext returns the context that ends with the stream, for SetContext.
+func (w *responseWriter) BaseContext() context.Context { return w.stream.ctx.Context }
+
+// SetContext replaces the context of the request, in place of a copy of the request with another one. ctx must be derived from BaseContext.
+// The handler calls it at most once, before it passes the request to another goroutine.
+func (w *responseWriter) SetContext(ctx context.Context) { w.stream.ctx.Context = ctx } //nolint:fatcontext // set once
 
 // EnableFullDuplex does nothing: responses are always full duplex.
 func (*responseWriter) EnableFullDuplex() error { return nil }

@@ -17,7 +17,7 @@ type stream struct {
 	id       uint32
 	req      *http.Request
 	handler  http.Handler
-	ctx      context.Context //nolint:containedctx // the request is made of it, and the reset of the stream cancels it
+	ctx      requestContext // canceled with the stream
 	cancel   context.CancelFunc
 	url      url.URL
 	body     requestBody
@@ -117,7 +117,7 @@ func (c *conn) openStream(id uint32, b *headerBlock, ignored bool) error {
 		return streamError{id, errRefusedStream, "too many streams"}
 	}
 	st := &stream{conn: c, id: id, handler: c.handler}
-	st.ctx, st.cancel = context.WithCancel(c.ctx)
+	st.ctx.Context, st.cancel = context.WithCancel(c.ctx) //nolint:fatcontext // set once
 	if b.tooLarge {
 		b.replacePseudo()
 	}

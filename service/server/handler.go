@@ -76,13 +76,13 @@ func (s *Server) newGuard() *transport.Guard {
 		BodyTimedOut:    newBodyTimeoutError,
 		InvalidBody:     newBodyError,
 		IsStream:        streamingBody(s.services),
-		Context: func(r *http.Request, x *transport.Exchange) context.Context {
+		Context: func(ctx context.Context, r *http.Request, x *transport.Exchange) context.Context {
 			if streams(r) {
 				// Proxies must neither buffer nor cache a stream.
 				x.Header().Set("Cache-Control", "no-store")
 				x.Header().Set("X-Accel-Buffering", "no")
 			}
-			return newContext(r, x)
+			return newContext(ctx, r, x)
 		},
 		Recovered:  recovered(s.log),
 		Done:       func(r *http.Request, x *transport.Exchange) { s.observer.RequestDone(r, x) },

@@ -70,9 +70,9 @@ var (
 )
 
 // requestContext returns the function that makes the context of a request.
-func requestContext(tracing *telemetry.Tracing) func(*http.Request, *transport.Exchange) context.Context {
-	return func(r *http.Request, x *transport.Exchange) context.Context {
-		state := &requestState{Context: r.Context(), exchange: x, trace: tracing.CallerTrace(r.Header)}
+func requestContext(tracing *telemetry.Tracing) func(context.Context, *http.Request, *transport.Exchange) context.Context {
+	return func(ctx context.Context, r *http.Request, x *transport.Exchange) context.Context {
+		state := &requestState{Context: ctx, exchange: x, trace: tracing.CallerTrace(r.Header)}
 		if strings.HasPrefix(r.URL.Path, protocol.RESTPrefix) {
 			state.log.Protocol = "rest"
 		}

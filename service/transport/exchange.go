@@ -2,7 +2,6 @@ package transport
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -312,12 +311,11 @@ func (x *Exchange) abortWrite(count func()) bool {
 func (x *Exchange) closeConn() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	conn, ok := x.request.Context().Value(connKey{}).(net.Conn)
-	if !ok || x.returned || x.connClosed {
+	if x.conn == nil || x.returned || x.connClosed {
 		return false
 	}
 	x.connClosed = true
-	return conn.Close() == nil
+	return x.conn.Close() == nil
 }
 
 // connKey is the context key of the connection.

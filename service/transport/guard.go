@@ -50,8 +50,8 @@ type GuardOptions struct {
 	Scheduler *fair.Scheduler
 	// IsStream reports whether the request body is a stream, which has no timeout between messages.
 	IsStream func(*http.Request) bool
-	// Context, if set, returns the context of the handler.
-	Context func(*http.Request, *Exchange) context.Context
+	// Context, if set, returns the context of the handler, derived from ctx.
+	Context func(ctx context.Context, r *http.Request, x *Exchange) context.Context
 	// Recovered, if set, is called with the value of a panic of the handler, on its goroutine. It responds, or panics.
 	Recovered func(*http.Request, *Exchange, any)
 	// Done, if set, is called after the handler returned or panicked, on its goroutine.
@@ -199,7 +199,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		}
 		x.slot.Acquire()
 		if g.opts.Context != nil {
-			r = r.WithContext(g.opts.Context(r, x)) //nolint:contextcheck // derived from the request's context
+			r = g.withContext(x, r)
 		}
 		if r.ProtoMajor == 1 && g.noKeepAlives.Load() || x.conn.isOld() {
 			w.Header().Set("Connection", "close")
@@ -207,6 +207,15 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		g.limitBody(x, r)
 		next.ServeHTTP(x, r)
 	})
+}
+
+// withContext returns the request with the context of the handler: r itself if its context can be replaced.
+func (g *Guard) withContext(x *Exchange, r *http.Request) *http.Request {
+	if own, ok := x.ResponseWriter.(contextControl); ok {
+		own.SetContext(g.opts.Context(own.BaseContext(), r, x)) //nolint:contextcheck // derived from the request's context
+		return r
+	}
+	return r.WithContext(g.opts.Context(r.Context(), r, x)) //nolint:contextcheck,nolintlint // as above
 }
 
 // recovered returns the value with which a panic continues; nil: it does not.

@@ -31,8 +31,8 @@ func options() transport.GuardOptions {
 		TooLarge:        func(*http.Request, int64) error { return errors.New("too large") },
 		BodyTimedOut:    func() error { return errBodyTimeout },
 		IsStream:        func(r *http.Request) bool { return r.URL.Path == "/stream" },
-		Context: func(r *http.Request, x *transport.Exchange) context.Context {
-			return context.WithValue(r.Context(), flusher{}, x)
+		Context: func(ctx context.Context, _ *http.Request, x *transport.Exchange) context.Context {
+			return context.WithValue(ctx, flusher{}, x)
 		},
 		Logger: slog.New(slog.DiscardHandler),
 	}
@@ -416,9 +416,9 @@ func TestRequestsRunInASlot(t *testing.T) {
 	held := func(x *transport.Exchange) bool { was := x.Slot().Release(); x.Slot().Resume(was); return was }
 	var inContext, inHandler, afterBody, flushed, inDone bool
 	inner, done := opts.Context, make(chan struct{})
-	opts.Context = func(r *http.Request, x *transport.Exchange) context.Context {
+	opts.Context = func(ctx context.Context, r *http.Request, x *transport.Exchange) context.Context {
 		inContext = held(x)
-		return inner(r, x)
+		return inner(ctx, r, x)
 	}
 	opts.Done = func(_ *http.Request, x *transport.Exchange) { inDone = held(x); close(done) }
 	guard, addr := serve(t, opts, func(w http.ResponseWriter, r *http.Request) {

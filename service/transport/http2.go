@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"syscall"
@@ -138,6 +139,12 @@ type streamControl interface {
 	RefuseOnReset()
 	// HoldUntilSent calls Release when the end of the response was queued or the stream was reset.
 	HoldUntilSent(held interface{ Release() })
+}
+
+// contextControl replaces the context of a request of service/http2.
+type contextControl interface {
+	BaseContext() context.Context
+	SetContext(ctx context.Context)
 }
 
 // streamOf returns the stream of a response of service/http2, nil for others.
