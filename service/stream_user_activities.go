@@ -18,7 +18,12 @@ import (
 func (s *Service) StreamUserActivities(
 	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
 ) error {
-	a, err := s.openActivities(ctx, req, stream)
+	return s.ServeUserActivities(ctx, req, stream.Conn())
+}
+
+// ServeUserActivities is StreamUserActivities for any conn.
+func (s *Service) ServeUserActivities(ctx context.Context, req *userv1.StreamUserActivitiesRequest, conn connect.StreamingHandlerConn) error {
+	a, err := s.openActivities(ctx, req, conn)
 	if err != nil {
 		return err
 	}
@@ -28,7 +33,7 @@ func (s *Service) StreamUserActivities(
 
 // openActivities returns the stream of a request. The caller must close it.
 func (s *Service) openActivities(
-	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
+	ctx context.Context, req *userv1.StreamUserActivitiesRequest, conn connect.StreamingHandlerConn,
 ) (*activityStream, error) {
 	opts, err := s.cursorOptions(ctx, req)
 	if err != nil {
@@ -37,7 +42,8 @@ func (s *Service) openActivities(
 	s.setPosition(ctx, s.feed.Head().Position)
 	cursor := s.feed.Cursor(opts)
 	a := &activityStream{
-		req: req, stream: stream, cursor: cursor, flush: flusher(ctx), memory: budget.FromContext(ctx), sent: cursor.Position(), reported: -1,
+		conn: conn, cursor: cursor, replayOnly: req.GetReplayOnly(), flush: flusher(ctx), memory: budget.FromContext(ctx),
+		sent: cursor.Position(), reported: -1,
 	}
 	if req.GetProgress() {
 		a.beat = time.NewTicker(s.opts.Heartbeat)
@@ -108,8 +114,7 @@ func (s *Service) before(ctx context.Context, t time.Time) (position int64, olde
 // activityStream sends the rows of a cursor. Its state is here and not in variables of run, so a stream that waits has a small
 // stack.
 type activityStream struct {
-	req      *userv1.StreamUserActivitiesRequest
-	stream   *connect.ServerStream[userv1.UserActivity]
+	conn     connect.StreamingHandlerConn
 	cursor   *feed.Cursor
 	flush    reqinfo.FlushControl
 	beat     *time.Ticker     // of progress rows; nil: not requested
@@ -117,7 +122,9 @@ type activityStream struct {
 	sent     int64            // every row up to this position was sent
 	reported int64            // position of the last progress row; -1: none
 	memory   *budget.Reservation
-	full     bool // memory for full pages is reserved
+
+	replayOnly bool
+	full       bool // memory for full pages is reserved
 }
 
 func (a *activityStream) close() {
@@ -128,7 +135,7 @@ func (a *activityStream) close() {
 }
 
 func (a *activityStream) run(ctx context.Context) error {
-	if err := a.stream.Send(nil); err != nil { // send the header
+	if err := a.conn.Send(nil); err != nil { // send the header
 		return err
 	}
 	a.flush.Cork()
@@ -164,12 +171,12 @@ func (a *activityStream) catchUp(ctx context.Context) (ended bool, err error) {
 			continue
 		}
 		if a.beat != nil && (a.reported < 0 || len(page.Rows) == 0) {
-			if err := a.stream.Send(progressRow(a.sent)); err != nil {
+			if err := a.conn.Send(progressRow(a.sent)); err != nil {
 				return false, err
 			}
 			a.reported = a.sent
 		}
-		return page.Ended || a.req.GetReplayOnly(), nil
+		return page.Ended || a.replayOnly, nil
 	}
 }
 
@@ -196,7 +203,7 @@ func (a *activityStream) send(ctx context.Context, rows []user.Activity) error {
 			a.cursor.Prefetch(ctx)
 		}
 		message.set(&rows[i])
-		if err := a.stream.Conn().Send(message); err != nil {
+		if err := a.conn.Send(message); err != nil {
 			return err
 		}
 		a.sent = rows[i].Position

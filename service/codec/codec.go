@@ -54,6 +54,11 @@ func (c binaryCodec) Marshal(message any) ([]byte, error) { return c.MarshalAppe
 
 // MarshalAppend appends the message to dst, which connect reuses.
 func (binaryCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
+	return AppendProto(dst, message)
+}
+
+// AppendProto appends the protobuf encoding of the message to dst.
+func AppendProto(dst []byte, message any) ([]byte, error) {
 	if shared, ok := message.(Shared); ok {
 		data, err := shared.Encoding("proto", proto.Marshal)
 		return append(dst, data...), err

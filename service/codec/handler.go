@@ -46,6 +46,20 @@ func (q *Request) ReceiveOnly(message proto.Message, input protoreflect.MessageD
 	return true
 }
 
+// StartStream starts a response of several messages, after ReceiveOnly.
+func (q *Request) StartStream() {
+	q.outgoing.Open(false)
+	q.release()
+}
+
+// release releases the request body, if any.
+func (q *Request) release() {
+	if q.incoming != nil {
+		q.incoming.Release()
+		q.incoming = nil
+	}
+}
+
 // Respond sends the response of a unary call when the handler has returned. The body must not be modified. It returns a *budget.Error
 // if there is no memory.
 func (q *Request) Respond(body []byte) error {
@@ -60,7 +74,7 @@ func (m *Messages) Handler(next http.Handler) http.Handler {
 		q := RequestOf(r.Context())
 		if !strings.HasPrefix(r.URL.Path, protocol.RESTPrefix) && r.Body != nil && r.Body != http.NoBody {
 			q.incoming = m.Receive(r)
-			defer q.incoming.Release()
+			defer q.release()
 		}
 		q.outgoing = NewOutgoing(w, r)
 		next.ServeHTTP(q.outgoing, r)

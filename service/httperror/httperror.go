@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"connectrpc.com/connect"
@@ -46,6 +47,29 @@ func WriteRPC(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	_ = connect.NewErrorWriter().Write(w, r, failure)
 }
+
+// SetTrailers sets the trailers of a gRPC call that failed after its response had started. header is that of the response.
+func SetTrailers(header http.Header, err error) {
+	w := trailers{}
+	WriteRPC(w, &http.Request{Method: http.MethodPost, Header: http.Header{"Content-Type": {"application/grpc-web"}}, URL: new(url.URL)}, err)
+	for name, values := range w {
+		if name != "Content-Type" && name != "Content-Length" {
+			header[http.TrailerPrefix+name] = values
+		}
+	}
+}
+
+// trailers collects the header of a Trailers-Only response.
+type trailers http.Header
+
+// Header returns the trailers.
+func (t trailers) Header() http.Header { return http.Header(t) }
+
+// WriteHeader does nothing.
+func (trailers) WriteHeader(int) {}
+
+// Write does nothing.
+func (trailers) Write(p []byte) (int, error) { return len(p), nil }
 
 // trailersOnly writes the header of a Trailers-Only response.
 type trailersOnly struct {

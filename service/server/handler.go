@@ -42,13 +42,13 @@ func (s *Server) handler(store user.Store) (http.Handler, []check, error) {
 		messages: s.newMessages(), compressors: codec.NewCompressors(),
 	}
 	rpc := rpcMux(rpcs, s.health, s.handlerOptions(l, s.newTooLargeError, chain(l)), s.handlerOptions(l, s.newTooLargeError, plainChain(l)))
-	methods := unary.UserService(rpcs, chain(l)...)
+	methods, streams := unary.UserService(rpcs, chain(l)...), unary.UserStreams(rpcs, chain(l)...)
 	l.errors = l.errors.KeepConnectErrors()
 	for i := range s.services {
 		rpc.Handle(s.services[i].New(s.handlerOptions(l, intercept.NewPlainTooLargeError, chain(l))))
 	}
 	calls := unary.NewHandler(unary.Options{
-		Methods: methods, Next: rpc, Authorize: l.policy.Authorize, MaxMessageBytes: s.limits.MaxMessageBytes, Compressors: l.compressors,
+		Methods: methods, Streams: streams, Next: rpc, Authorize: l.policy.Authorize, MaxMessageBytes: s.limits.MaxMessageBytes, Compressors: l.compressors,
 	})
 	resources, err := s.resources(rpc, methods, l)
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 // Options configure a handler. All are required.
 type Options struct {
 	Methods Methods
+	// Streams are server streams, served over gRPC.
+	Streams Methods
 	// Next is the Connect handler of all RPCs.
 	Next http.Handler
 	// Authorize returns an error if the caller may not call the procedure.
@@ -31,9 +33,13 @@ type Options struct {
 // NewHandler returns a handler of RPCs. It must run below codec.Messages.Handler.
 func NewHandler(opts Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c := opts.accept(r); c.method == nil || !c.serve(w, r) {
-			opts.Next.ServeHTTP(w, r)
+		c := opts.accept(r)
+		switch {
+		case c.method == nil:
+		case c.method.serve != nil && c.serveStream(w, r), c.method.call != nil && c.serve(w, r):
+			return
 		}
+		opts.Next.ServeHTTP(w, r)
 	})
 }
 
@@ -96,6 +102,9 @@ func formatOf(r *http.Request) *format {
 // accept returns the call of a request, without a method if the request is for Options.Next.
 func (o *Options) accept(r *http.Request) (c call) {
 	method, format := o.Methods[r.URL.Path], formatOf(r)
+	if method == nil && format == grpc {
+		method = o.Streams[r.URL.Path]
+	}
 	if method == nil || format == nil || len(r.Header[format.encoding]) > 0 {
 		return call{}
 	}
@@ -115,30 +124,46 @@ func (o *Options) accept(r *http.Request) (c call) {
 
 // serve serves the call. It returns false if the request is for Options.Next.
 func (c *call) serve(w http.ResponseWriter, r *http.Request) bool {
-	messages := codec.RequestOf(r.Context())
-	message := c.method.newRequest()
-	if !messages.ReceiveOnly(message, c.method.input, c.opts.MaxMessageBytes(c.method.spec.Procedure)) {
+	message := c.receive(r)
+	if message == nil {
 		return false
 	}
-	ctx := r.Context()
-	if c.hasTimeout {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout)
-		defer cancel()
-	}
-	header := w.Header()
-	header[c.format.acceptEncoding] = gzipOnly
-	if c.gzip && c.format.frames {
-		header[c.format.encoding] = gzipOnly // of those messages that are compressed
-	}
+	ctx, cancel := c.context(r.Context())
+	defer cancel()
+	c.setHeader(w.Header())
 	response, err := c.method.Call(ctx, r, c.format.protocol, message)
 	if err == nil {
-		err = c.send(header, r, messages, response)
+		err = c.send(w.Header(), r, response)
 	}
 	if err != nil {
 		httperror.WriteRPC(w, r, err)
 	}
 	return true
+}
+
+// receive reads the message of the request. It returns nil if the request is for Options.Next.
+func (c *call) receive(r *http.Request) proto.Message {
+	message := c.method.newRequest()
+	if !codec.RequestOf(r.Context()).ReceiveOnly(message, c.method.input, c.opts.MaxMessageBytes(c.method.spec.Procedure)) {
+		return nil
+	}
+	return message
+}
+
+// context returns the context of the call, with the timeout of the client.
+func (c *call) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	if !c.hasTimeout {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.timeout)
+}
+
+// setHeader sets the header of every response.
+func (c *call) setHeader(header http.Header) {
+	header[c.format.acceptEncoding] = gzipOnly
+	if c.gzip && c.format.frames {
+		header[c.format.encoding] = gzipOnly // of those messages that are compressed
+	}
 }
 
 // Values of headers, not modified.
@@ -148,21 +173,21 @@ var (
 )
 
 // send writes a response.
-func (c *call) send(header http.Header, r *http.Request, messages *codec.Request, response proto.Message) error {
+func (c *call) send(header http.Header, r *http.Request, response proto.Message) error {
 	body, err := c.encode(response)
 	if err != nil {
 		return connect.NewError(connect.CodeInternal, errors.New("marshal message: "+err.Error()))
 	}
 	header["Content-Type"] = r.Header["Content-Type"]
 	if c.gzip && len(body)-c.prefixBytes() >= codec.CompressMinBytes {
-		body = c.compress(body)
+		body = compress(c.opts.Compressors, body, c.prefixBytes())
 		header[c.format.encoding] = gzipOnly
 	}
 	if c.format.frames {
 		binary.BigEndian.PutUint32(body[1:], uint32(len(body)-codec.PrefixBytes)) // bounded by the size of a page
 		header[http.TrailerPrefix+"Grpc-Status"] = statusOK
 	}
-	return messages.Respond(body)
+	return codec.RequestOf(r.Context()).Respond(body)
 }
 
 func (c *call) prefixBytes() int {
@@ -182,9 +207,9 @@ func (c *call) encode(response proto.Message) ([]byte, error) {
 }
 
 // compress returns the compressed message, behind its prefix.
-func (c *call) compress(body []byte) []byte {
-	packed := c.opts.Compressors.Append(make([]byte, c.prefixBytes(), len(body)/2), body[c.prefixBytes():])
-	if c.format.frames {
+func compress(compressors *codec.Compressors, body []byte, prefix int) []byte {
+	packed := compressors.Append(make([]byte, prefix, len(body)/2), body[prefix:])
+	if prefix > 0 {
 		packed[0] = codec.CompressedFlag
 	}
 	return packed

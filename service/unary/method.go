@@ -15,15 +15,16 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 )
 
-// A Method is a unary RPC with its interceptors.
+// A Method is an RPC with its interceptors.
 type Method struct {
 	spec       connect.Spec
 	input      protoreflect.MessageDescriptor
 	newRequest func() proto.Message
-	call       connect.UnaryFunc
+	call       connect.UnaryFunc            // of a unary RPC
+	serve      connect.StreamingHandlerFunc // of a server stream
 }
 
-// Methods are the unary RPCs of a service by procedure.
+// Methods are RPCs of a service by procedure.
 type Methods map[string]*Method
 
 // UserService returns the unary RPCs of user.v1.UserService. The first interceptor is the outermost.
@@ -58,27 +59,46 @@ type message[T any] interface {
 	proto.Message
 }
 
-func newMethod[Req, Res any, Message message[Req]](name protoreflect.Name, rpc func(context.Context, *Req) (*Res, error)) *Method {
+// describe returns the method of a name, without its function.
+func describe[Req any, Message message[Req]](name protoreflect.Name, kind connect.StreamType) *Method {
 	schema := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods().ByName(name)
 	return &Method{
 		spec: connect.Spec{
-			StreamType: connect.StreamTypeUnary, Schema: schema,
-			Procedure: path.Join("/", string(schema.Parent().FullName()), string(name)),
+			StreamType: kind, Schema: schema, Procedure: path.Join("/", string(schema.Parent().FullName()), string(name)),
 		},
 		input:      schema.Input(),
 		newRequest: func() proto.Message { return Message(new(Req)) },
-		call: func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			message, _ := req.Any().(*Req)
-			res, err := rpc(ctx, message)
-			if err != nil {
-				return nil, err
-			}
-			return connect.NewResponse(res), nil
-		},
 	}
+}
+
+func newMethod[Req, Res any, Message message[Req]](name protoreflect.Name, rpc func(context.Context, *Req) (*Res, error)) *Method {
+	m := describe[Req, Message](name, connect.StreamTypeUnary)
+	m.call = func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		message, _ := req.Any().(*Req)
+		res, err := rpc(ctx, message)
+		if err != nil {
+			return nil, err
+		}
+		return connect.NewResponse(res), nil
+	}
+	return m
+}
+
+func newStream[Req any, Message message[Req]](
+	name protoreflect.Name, rpc func(context.Context, *Req, connect.StreamingHandlerConn) error,
+) *Method {
+	m := describe[Req, Message](name, connect.StreamTypeServer)
+	m.serve = func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		message := new(Req)
+		if err := conn.Receive(message); err != nil {
+			return err
+		}
+		return rpc(ctx, message, conn)
+	}
+	return m
 }
 
 // Call calls the RPC with its interceptors. r is the HTTP request of the call, and message a message of the type of the RPC.

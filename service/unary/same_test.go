@@ -68,6 +68,39 @@ func (fake) GetUser(ctx context.Context, req *userv1.GetUserRequest) (*userv1.Ge
 	return &userv1.GetUserResponse{User: u}, nil
 }
 
+// StreamUserActivities is ServeUserActivities behind connect.
+func (f fake) StreamUserActivities(
+	ctx context.Context, req *userv1.StreamUserActivitiesRequest, stream *connect.ServerStream[userv1.UserActivity],
+) error {
+	return f.ServeUserActivities(ctx, req, stream.Conn())
+}
+
+// ServeUserActivities sends a message for each action, and ends like GetUser.
+func (f fake) ServeUserActivities(ctx context.Context, req *userv1.StreamUserActivitiesRequest, conn connect.StreamingHandlerConn) error {
+	spec, peer := conn.Spec(), conn.Peer()
+	conn.ResponseHeader()["Observed"] = []string{
+		spec.Procedure, spec.StreamType.String(), peer.Addr, peer.Protocol, conn.RequestHeader().Get("Content-Type"),
+	}
+	if req.GetReplayOnly() {
+		conn.ResponseTrailer()["Userd-End"] = []string{"trailer"}
+	}
+	if req.GetFromHead() {
+		if err := conn.Send(nil); err != nil {
+			return err
+		}
+	}
+	for _, action := range req.GetActions() {
+		if err := conn.Send(&userv1.UserActivity{UserId: req.GetUserId(), Action: action}); err != nil {
+			return err
+		}
+	}
+	if req.GetUserId() == invalidText {
+		return conn.Send(&userv1.UserActivity{Action: "\xff"})
+	}
+	_, err := f.GetUser(ctx, &userv1.GetUserRequest{UserId: req.GetUserId()})
+	return err
+}
+
 // handlers returns the handler of this package and that of connect, with the same RPCs and interceptors. passed counts the requests that
 // the first one passed to the second.
 func handlers() (own, connected http.Handler, passed *int) {
@@ -103,7 +136,7 @@ func handlers() (own, connected http.Handler, passed *int) {
 		rpc.ServeHTTP(w, r)
 	})
 	return messages.Handler(unary.NewHandler(unary.Options{
-		Methods: unary.UserService(fake{}, chain...), Next: next, Authorize: authorize, MaxMessageBytes: limit, Compressors: compressors,
+		Methods: unary.UserService(fake{}, chain...), Streams: unary.UserStreams(fake{}, chain...), Next: next, Authorize: authorize, MaxMessageBytes: limit, Compressors: compressors,
 	})), messages.Handler(rpc), passed
 }
 
@@ -189,20 +222,43 @@ func readable(t rapid.TB, res response) string {
 	switch {
 	case strings.HasPrefix(res.header.Get("Content-Type"), "application/grpc-web"):
 		return ""
-	case strings.HasPrefix(res.header.Get("Content-Type"), "application/grpc") && len(data) > codec.PrefixBytes:
-		if flag, size := data[0], binary.BigEndian.Uint32(data[1:]); flag > 1 || int(size) != len(data)-codec.PrefixBytes {
-			t.Fatalf("prefix %v of %d bytes", data[:codec.PrefixBytes], len(data))
-		}
-		if data[0] == 0 {
-			return ""
-		}
-		data = data[codec.PrefixBytes:]
+	case strings.HasPrefix(res.header.Get("Content-Type"), "application/grpc"):
+		return messagesOf(t, data)
 	case res.header.Get("Content-Encoding") == "":
 		if res.header.Get("Content-Type") == "application/json" {
 			return compact(t, data)
 		}
 		return ""
 	}
+	data = unzip(t, data)
+	if res.header.Get("Content-Type") == "application/json" {
+		return "gzip " + compact(t, data)
+	}
+	return "gzip " + string(data)
+}
+
+// messagesOf returns the content of messages with prefixes.
+func messagesOf(t rapid.TB, data []byte) (text string) {
+	for len(data) > 0 {
+		if len(data) < codec.PrefixBytes {
+			t.Fatalf("prefix of %d bytes", len(data))
+		}
+		flag, size := data[0], int(binary.BigEndian.Uint32(data[1:]))
+		if flag > 1 || size > len(data)-codec.PrefixBytes {
+			t.Fatalf("prefix %v of %d bytes", data[:codec.PrefixBytes], len(data))
+		}
+		message := data[codec.PrefixBytes:][:size]
+		data = data[codec.PrefixBytes+size:]
+		if flag == 1 {
+			text += "gzip "
+			message = unzip(t, message)
+		}
+		text += string(message) + "\n"
+	}
+	return text
+}
+
+func unzip(t rapid.TB, data []byte) []byte {
 	z, err := gzip.NewReader(bytes.NewReader(data))
 	if err != nil {
 		t.Fatal(err)
@@ -210,10 +266,7 @@ func readable(t rapid.TB, res response) string {
 	if data, err = io.ReadAll(z); err != nil {
 		t.Fatal(err)
 	}
-	if res.header.Get("Content-Type") == "application/json" {
-		return "gzip " + compact(t, data)
-	}
-	return "gzip " + string(data)
+	return data
 }
 
 func compact(t rapid.TB, data []byte) string {
@@ -228,7 +281,8 @@ func compact(t rapid.TB, data []byte) string {
 func drawCall(t *rapid.T) *call {
 	pick := func(name string, values ...string) string { return rapid.SampledFrom(values).Draw(t, name) }
 	c := &call{
-		path:        pick("path", userv1connect.UserServiceGetUserProcedure, userv1connect.UserServiceGetUserProcedure, userv1connect.UserServicePurgeUserProcedure),
+		path: pick("path", userv1connect.UserServiceGetUserProcedure, userv1connect.UserServiceGetUserProcedure,
+			userv1connect.UserServiceStreamUserActivitiesProcedure, userv1connect.UserServicePurgeUserProcedure),
 		method:      pick("method", "POST", "POST", "POST", "POST", "POST", "POST", "POST", "PUT"),
 		contentType: pick("type", "application/grpc", "application/grpc+proto", "application/grpc+proto", "application/json", "application/proto", "application/grpc+json", "application/grpc-web+proto", "application/proto", "application/json", "application/json; charset=utf-8", "Application/JSON", "text/plain", ""),
 		major:       rapid.SampledFrom([]int{2, 2, 2, 1}).Draw(t, "HTTP"),
@@ -246,7 +300,14 @@ func drawCall(t *rapid.T) *call {
 			c.header[values[0]] = []string{value}
 		}
 	}
-	c.body = drawBody(t, c, &userv1.GetUserRequest{UserId: id, Fields: rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", strings.Repeat("b", 700)}), 0, 3).Draw(t, "fields")})
+	texts := rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", strings.Repeat("b", 700), strings.Repeat("c", 1100)}), 0, 3).Draw(t, "texts")
+	if c.path != userv1connect.UserServiceStreamUserActivitiesProcedure {
+		c.body = drawBody(t, c, &userv1.GetUserRequest{UserId: id, Fields: texts})
+		return c
+	}
+	c.body = drawBody(t, c, &userv1.StreamUserActivitiesRequest{
+		UserId: id, Actions: texts, FromHead: rapid.Bool().Draw(t, "header first"), ReplayOnly: rapid.Bool().Draw(t, "trailers"),
+	})
 	return c
 }
 
@@ -297,6 +358,9 @@ func (c *call) compare(t rapid.TB, own, connected http.Handler) {
 		if strings.Contains(r.message, "incident") || r.header.Get("Grpc-Status-Details-Bin") != "" && r.header.Get("Grpc-Status") == "13" {
 			r.message = ""
 			r.header.Del("Grpc-Status-Details-Bin")
+		}
+		if strings.Contains(r.body, "grpc-status: 13") || strings.Contains(r.body, "grpc-status: 4\r") { // the trailers of gRPC-Web
+			r.body = ""
 		}
 		if r.status == http.StatusGatewayTimeout || r.header.Get("Grpc-Status") == "4" { // perhaps before the RPC was called
 			r.header.Del("Etag")
@@ -352,6 +416,19 @@ func TestValidCallsAreServed(t *testing.T) {
 				t.Errorf("%s over HTTP/%d: passed %d calls, want %d", row.contentType, major, *passed, want)
 			}
 		}
+	}
+}
+
+// A valid server stream of gRPC is not passed to connect.
+func TestValidStreamIsServed(t *testing.T) {
+	own, connected, passed := handlers()
+	c := &call{
+		path: userv1connect.UserServiceStreamUserActivitiesProcedure, method: http.MethodPost, contentType: "application/grpc", major: 2,
+		header: http.Header{"Grpc-Accept-Encoding": {"gzip"}},
+	}
+	c.body = encoded(t, c, &userv1.StreamUserActivitiesRequest{Actions: []string{"a", strings.Repeat("b", codec.CompressMinBytes)}}, false)
+	if c.compare(t, own, connected); *passed != 0 {
+		t.Errorf("passed %d streams, want 0", *passed)
 	}
 }
 
