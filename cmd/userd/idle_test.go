@@ -12,7 +12,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// The stack of a stream that waits is not more than 8 KiB: fewer than 3,296 bytes of it are in use.
+// The stack of a stream that waits is not more than 8 KiB: fewer than 3,296 bytes of it are in use. Its live heap is not more than 5 KiB.
 func TestIdleStreamStack(t *testing.T) {
 	t.Run("anonymous", func(t *testing.T) { idleStreamStack(t, t.TempDir(), "", nil) })
 	t.Run("authenticated", func(t *testing.T) {
@@ -32,7 +32,7 @@ func idleStreamStack(t *testing.T, dir, token string, flags []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := stackBytes(t, admin)
+	stackBefore, heapBefore := idleBytes(t, admin)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var open errgroup.Group
@@ -50,15 +50,20 @@ func idleStreamStack(t *testing.T, dir, token string, flags []string) {
 	if err := open.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	got, want := (stackBytes(t, admin)-before)/streams/1024, 10.0
-	t.Logf("%.1f KiB of stack for each of %d idle streams", got, streams)
-	if got > want {
-		t.Errorf("the stack of an idle stream is %.1f KiB, want at most %.0f", got, want)
+	stack, heap := idleBytes(t, admin)
+	for _, row := range []struct {
+		name      string
+		got, want float64
+	}{{"stack", (stack - stackBefore) / streams / 1024, 10}, {"heap", (heap - heapBefore) / streams / 1024, 6}} {
+		t.Logf("%.1f KiB of %s for each of %d idle streams", row.got, row.name, streams)
+		if row.got > row.want {
+			t.Errorf("%s of an idle stream = %.1f KiB, want at most %.0f", row.name, row.got, row.want)
+		}
 	}
 }
 
-// stackBytes returns the memory of stacks after collections, which shrink them.
-func stackBytes(t *testing.T, admin string) float64 {
+// idleBytes returns the memory of stacks and of live heap objects after collections, which shrink stacks.
+func idleBytes(t *testing.T, admin string) (stack, heap float64) {
 	t.Helper()
 	for range 4 {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+admin+"/debug/pprof/heap?gc=1", http.NoBody)
@@ -74,5 +79,5 @@ func stackBytes(t *testing.T, admin string) float64 {
 		}
 		_ = res.Body.Close()
 	}
-	return metric(t, admin, "go_memstats_stack_inuse_bytes")
+	return metric(t, admin, "go_memstats_stack_inuse_bytes"), metric(t, admin, "go_memstats_heap_alloc_bytes")
 }

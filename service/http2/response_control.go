@@ -75,6 +75,13 @@ func (w *responseWriter) Progress() int64 {
 // that does not read lets the end wait. A handler calls it at most once.
 func (w *responseWriter) HoldUntilSent(held interface{ Release() }) { w.held = held }
 
+// ReleaseHeader releases the header of the response after it was sent, which Header then returns empty, for trailers.
+func (w *responseWriter) ReleaseHeader() {
+	if w.sentHeader && len(w.trailers) == 0 {
+		w.header = nil
+	}
+}
+
 // RefuseOnReset makes a write deadline reset the stream with REFUSED_STREAM, which clients retry, in place of
 // INTERNAL_ERROR.
 func (w *responseWriter) RefuseOnReset() {

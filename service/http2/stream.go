@@ -55,7 +55,7 @@ type stream struct {
 
 	readDeadline, writeDeadline deadline
 
-	inline [112]byte // first buffer of unread; the size of the struct is a size class of the allocator
+	inline [80]byte // first buffer of unread; the size of the struct is a size class of the allocator
 }
 
 var (

@@ -45,9 +45,12 @@ func (p *workers) run(st *stream) {
 }
 
 func (p *workers) loop(st *stream) {
-	w := &worker{work: make(chan *stream, 1)}
+	var w *worker // none while the first handler runs, which may be a long stream
 	for st != nil {
 		st.serve()
+		if w == nil {
+			w = &worker{work: make(chan *stream, 1)}
+		}
 		if !p.park(w) {
 			return
 		}

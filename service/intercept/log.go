@@ -26,18 +26,18 @@ const (
 
 // level returns the level of the line of a finished call, and whether it is logged.
 func (o *Observer) level(ctx context.Context, c *observed, reason user.Reason) (level slog.Level, skipped int64, ok bool) {
-	now, taken := time.Now(), true
+	now, taken, spec := time.Now(), true, c.call.Spec()
 	draining := c.code == connect.CodeUnavailable && reason == user.ServerDraining
-	if level = levelOf(c.code, c.spec); draining {
+	if level = levelOf(c.code, spec); draining {
 		level = slog.LevelInfo
 	}
 	switch {
 	case c.code == codeOK && now.Sub(c.start) < slowCall || draining:
 		if taken = false; o.sampler != nil {
-			skipped, taken = o.sampler.Allow(c.spec.Procedure, now)
+			skipped, taken = o.sampler.Allow(spec.Procedure, now)
 		}
 	case level < slog.LevelError && c.code != codeOK:
-		skipped, taken = o.failures.Allow(c.spec.Procedure+" "+c.code.String(), now)
+		skipped, taken = o.failures.Allow(spec.Procedure+" "+c.code.String(), now)
 	}
 	if !taken {
 		level = slog.LevelDebug
@@ -46,16 +46,16 @@ func (o *Observer) level(ctx context.Context, c *observed, reason user.Reason) (
 }
 
 func (o *Observer) line(ctx context.Context, c *observed, level slog.Level, skipped int64, requestID string, reason user.Reason, err error) {
-	code, attrs := okText, make([]slog.Attr, 0, 11)
+	code, attrs, peer := okText, make([]slog.Attr, 0, 11), c.call.Peer()
 	if c.code != codeOK {
 		code = c.code.String()
 	}
 	attrs = append(attrs,
-		slog.String("procedure", c.spec.Procedure),
-		slog.String("protocol", Protocol(ctx, c.peer)),
+		slog.String("procedure", c.call.Spec().Procedure),
+		slog.String("protocol", Protocol(ctx, peer)),
 		slog.String("code", code),
 		slog.Duration("duration", time.Since(c.start)),
-		slog.String("peer", c.peer.Addr),
+		slog.String("peer", peer.Addr),
 	)
 	if caller := auth.FromContext(ctx).Subject; caller != "" {
 		attrs = append(attrs, slog.String("caller", caller))

@@ -89,19 +89,24 @@ func (o *Observer) Refused(reason user.Reason) {
 
 // observed is a call in progress.
 type observed struct {
-	spec    connect.Spec
-	peer    connect.Peer
+	call    described
 	start   time.Time
 	metrics *methodMetrics // nil: not counted
 	code    connect.Code   // UNKNOWN if the handler panics
 	conn    countedConn    // of a stream
 }
 
+// described is a request or the conn of a stream.
+type described interface {
+	Spec() connect.Spec
+	Peer() connect.Peer
+}
+
 // WrapUnary records unary calls.
 func (o *Observer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		var c observed
-		o.begin(ctx, &c, req.Spec(), req.Peer())
+		o.begin(ctx, &c, req)
 		if c.metrics != nil {
 			c.metrics.received.Inc() // decoded before the interceptors run
 		}
@@ -130,14 +135,14 @@ func (o *Observer) WrapStreamingHandler(next connect.StreamingHandlerFunc) conne
 // beginStream returns a stream in progress, on the heap: a waiting stream should have a small stack.
 func (o *Observer) beginStream(ctx context.Context, conn connect.StreamingHandlerConn) *observed {
 	c := new(observed)
-	o.begin(ctx, c, conn.Spec(), conn.Peer())
+	o.begin(ctx, c, conn)
 	c.conn = countedConn{StreamingHandlerConn: conn, rpc: c.metrics}
 	return c
 }
 
-func (o *Observer) begin(ctx context.Context, c *observed, spec connect.Spec, peer connect.Peer) {
+func (o *Observer) begin(ctx context.Context, c *observed, call described) {
 	markLogged(ctx)
-	c.spec, c.peer, c.start, c.code, c.metrics = spec, peer, time.Now(), connect.CodeUnknown, o.methods[spec.Procedure]
+	c.call, c.start, c.code, c.metrics = call, time.Now(), connect.CodeUnknown, o.methods[call.Spec().Procedure]
 	c.metrics.start()
 }
 

@@ -34,5 +34,5 @@ func (x *Exchange) discardBody(timeout time.Duration) {
 func (x *Exchange) setReadDeadline(deadline time.Time) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return !x.readAborted && !x.writeAborted && !x.connClosed && x.control.SetReadDeadline(deadline) == nil
+	return !x.readAborted && !x.writeAborted && !x.connClosed && x.control().SetReadDeadline(deadline) == nil
 }

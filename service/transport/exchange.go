@@ -29,7 +29,6 @@ type Exchange struct {
 	direct    direct
 	unflushed atomic.Bool // a write or a corked flush happened since the last flush
 
-	control http.ResponseController
 	request *http.Request
 	started time.Time
 
@@ -37,10 +36,10 @@ type Exchange struct {
 	// between sweeps, so a write does not read the clock.
 	writeOps   atomic.Uint64
 	corked     atomic.Bool
-	stream     bool        // the request body is a stream; set before the guard lists the exchange
 	streaming  atomic.Bool // the response is a stream
+	stream     bool        // the request body is a stream; set before the guard lists the exchange
+	panicked   bool        // the handler panicked
 	status     int
-	panicked   bool // the handler panicked
 	caller     string
 	memory     budget.Reservation
 	slot       fair.Slot
@@ -70,13 +69,18 @@ type Exchange struct {
 	connClosed   bool          // the connection was closed by the guard
 	abortWait    chan struct{} // closed to abort a wait for flow-control window; nil: no wait
 
-	// Guarded by Guard.mu.
+	// Guarded by Guard.mu. Times are relative to started.
 	sweepOps       uint64
-	sweepSince     time.Time
+	sweepSince     time.Duration
 	sweepReads     int64
-	sweepBodySince time.Time
+	sweepBodySince time.Duration // 0: none
 	progress       progress
 	prev, next     *Exchange
+}
+
+// control returns the controller of the response. It is not a field, because a stream has an exchange as long as it is open.
+func (x *Exchange) control() *http.ResponseController {
+	return http.NewResponseController(x.ResponseWriter)
 }
 
 // Status returns the HTTP status of the response: 200 if the handler set none, 500 if it panicked.
@@ -217,7 +221,7 @@ func (x *Exchange) FlushError() error {
 	x.slot.Release()
 	x.buffer = 0
 	x.writeOps.Add(1)
-	err := x.control.Flush()
+	err := x.control().Flush()
 	x.writeOps.Add(1)
 	return x.writeError(err)
 }
@@ -252,6 +256,9 @@ func (x *Exchange) Uncork() {
 	if x.unflushed.Load() {
 		x.Flush()
 	}
+	if own, ok := x.ResponseWriter.(headerControl); ok {
+		own.ReleaseHeader() // a stream that waits keeps no header
+	}
 }
 
 // startBodyTimeout starts the timeout of the rest of the body.
@@ -274,10 +281,10 @@ func (x *Exchange) finish(stall, body time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if (x.unflushed.Load() || x.request.ProtoMajor == 1) && !x.writeAborted {
-		_ = x.control.SetWriteDeadline(time.Now().Add(stall))
+		_ = x.control().SetWriteDeadline(time.Now().Add(stall))
 	}
 	if x.request.ProtoMajor == 1 && x.bodyUnread.Load() && !x.readAborted {
-		_ = x.control.SetReadDeadline(time.Now().Add(min(body, stall/2)))
+		_ = x.control().SetReadDeadline(time.Now().Add(min(body, stall/2)))
 	}
 	x.returned = true
 }
@@ -304,7 +311,7 @@ func (x *Exchange) abortWrite(count func()) bool {
 	if stream := x.streamOf(); stream != nil {
 		stream.RefuseOnReset()
 	}
-	return x.control.SetWriteDeadline(pastDeadline) == nil
+	return x.control().SetWriteDeadline(pastDeadline) == nil
 }
 
 // closeConn closes the connection with all its streams.
@@ -339,5 +346,5 @@ func (x *Exchange) abortRead(count func()) bool {
 	}
 	x.readAborted = true
 	count()
-	return x.control.SetReadDeadline(pastDeadline) == nil
+	return x.control().SetReadDeadline(pastDeadline) == nil
 }

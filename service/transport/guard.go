@@ -232,8 +232,7 @@ func (g *Guard) recovered(x *Exchange, r *http.Request, value any) (left any) {
 // it has no slot yet.
 func (g *Guard) begin(w http.ResponseWriter, r *http.Request) *Exchange {
 	x := &Exchange{
-		ResponseWriter: w, control: *http.NewResponseController(w), request: r,
-		started: time.Now(), text: textForm(r),
+		ResponseWriter: w, request: r, started: time.Now(), text: textForm(r),
 	}
 	conn, ok := r.Context().Value(connKey{}).(*serverConn)
 	if x.caller = conn.peerKey(r.RemoteAddr); ok {
@@ -390,7 +389,7 @@ func (g *Guard) sweep(now time.Time) {
 		switch {
 		case x.abortWrite(func() { g.stalls.Add(1); x.stalled.Store(true) }):
 			g.logAborted(x, now, "response write stalled, stream ended")
-		case now.Sub(g.sinceDrain(x.sweepSince)) >= 2*g.stallTimeout(x) && x.closeConn():
+		case now.Sub(g.sinceDrain(x.started.Add(x.sweepSince))) >= 2*g.stallTimeout(x) && x.closeConn():
 			// The stream cannot be reset either, because the connection is stalled.
 			g.logAborted(x, now, "connection write stalled, connection closed")
 		}
@@ -412,19 +411,20 @@ func (g *Guard) expired(now time.Time) (stalled, timedOut []*Exchange) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for x := g.first; x != nil; x = x.next {
+		age := now.Sub(x.started)
 		if ops := x.writeOps.Load(); ops != x.sweepOps || ops%2 == 1 && x.madeProgress() {
-			x.sweepOps, x.sweepSince = ops, now
-		} else if ops%2 == 1 && g.stalled(x, x.sweepSince, now) {
+			x.sweepOps, x.sweepSince = ops, age
+		} else if ops%2 == 1 && g.stalled(x, x.started.Add(x.sweepSince), now) {
 			stalled = append(stalled, x)
 			continue
 		}
 		wait := x.bodyWait.Load()
-		if reads := x.bodyReads.Load(); wait == 0 || reads != x.sweepReads || x.sweepBodySince.IsZero() {
-			x.sweepReads, x.sweepBodySince = reads, now
+		if reads := x.bodyReads.Load(); wait == 0 || reads != x.sweepReads || x.sweepBodySince == 0 {
+			x.sweepReads, x.sweepBodySince = reads, age
 		}
 		switch {
 		case wait == 0:
-		case now.Sub(x.started)-time.Duration(wait) >= bodyTimeout, timeout > 0 && now.Sub(g.sinceDrain(x.sweepBodySince)) >= timeout:
+		case age-time.Duration(wait) >= bodyTimeout, timeout > 0 && now.Sub(g.sinceDrain(x.started.Add(x.sweepBodySince))) >= timeout:
 			timedOut = append(timedOut, x)
 		}
 	}

@@ -147,6 +147,9 @@ type contextControl interface {
 	SetContext(ctx context.Context)
 }
 
+// headerControl releases the header of a response of service/http2.
+type headerControl interface{ ReleaseHeader() }
+
 // streamOf returns the stream of a response of service/http2, nil for others.
 func (x *Exchange) streamOf() streamControl {
 	own, _ := x.ResponseWriter.(streamControl)

@@ -85,7 +85,7 @@ func (x *Exchange) awaitWindow(n int64) error {
 	x.writeOps.Add(1)
 	defer x.writeOps.Add(1)
 	if x.unflushed.Swap(false) {
-		_ = x.control.Flush() // the next write returns the error
+		_ = x.control().Flush() // the next write returns the error
 	}
 	for ; wake != nil; wake = stream.ReserveWindow(n) {
 		select {
