@@ -12,17 +12,17 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 )
 
-// The stack of a stream that waits is not more than 8 KiB: fewer than 3,296 bytes of it are in use. Its live heap is not more than 5 KiB.
+// The stack of a stream that waits is not more than 8 KiB: fewer than 3,296 bytes of it are in use. Its live heap is 5 KiB, and 1.6 more with credentials.
 func TestIdleStreamStack(t *testing.T) {
-	t.Run("anonymous", func(t *testing.T) { idleStreamStack(t, t.TempDir(), "", nil) })
+	t.Run("anonymous", func(t *testing.T) { idleStreamStack(t, t.TempDir(), "", nil, 6) })
 	t.Run("authenticated", func(t *testing.T) {
 		dir := t.TempDir()
 		token, flags := issueToken(t, dir)
-		idleStreamStack(t, dir, token, flags)
+		idleStreamStack(t, dir, token, flags, 8)
 	})
 }
 
-func idleStreamStack(t *testing.T, dir, token string, flags []string) {
+func idleStreamStack(t *testing.T, dir, token string, flags []string, mostHeap float64) {
 	const streams = 500
 	admin := adminAddress()
 	p := program{dir: dir, flags: append(flags, "--admin-listen", admin)}.start(t)
@@ -54,7 +54,7 @@ func idleStreamStack(t *testing.T, dir, token string, flags []string) {
 	for _, row := range []struct {
 		name      string
 		got, want float64
-	}{{"stack", (stack - stackBefore) / streams / 1024, 10}, {"heap", (heap - heapBefore) / streams / 1024, 6}} {
+	}{{"stack", (stack - stackBefore) / streams / 1024, 10}, {"heap", (heap - heapBefore) / streams / 1024, mostHeap}} {
 		t.Logf("%.1f KiB of %s for each of %d idle streams", row.got, row.name, streams)
 		if row.got > row.want {
 			t.Errorf("%s of an idle stream = %.1f KiB, want at most %.0f", row.name, row.got, row.want)
