@@ -108,7 +108,7 @@ func (x *target) atRest(t *testing.T) {
 // await polls until done returns true.
 func await(t *testing.T, condition string, done func() bool) {
 	t.Helper()
-	ticker := time.NewTicker(10 * time.Millisecond)
+	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	end := time.Now().Add(waitTimeout)
 	for !done() {
@@ -223,8 +223,11 @@ func (x *target) withstands(t *testing.T, attack func(t *testing.T)) {
 	calls := 0
 	start := time.Now()
 	calling.Go(func() {
+		pace := time.NewTicker(10 * time.Millisecond)
+		defer pace.Stop()
 		for !stop.Load() && x.get(t) {
 			calls++
+			<-pace.C
 		}
 	})
 	func() {

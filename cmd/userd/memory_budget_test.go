@@ -189,6 +189,6 @@ func (x *target) settle(t *testing.T) {
 		if same++; now != last {
 			last, same = now, 0
 		}
-		return same == 20
+		return same == 10
 	})
 }
