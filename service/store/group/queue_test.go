@@ -355,6 +355,7 @@ func TestGroupWaitsForCallersOfLast(t *testing.T) {
 					time.AfterFunc(after, func() { q.Submit(t.Context(), numbered(1, 1)) })
 				}
 				time.Sleep(time.Second)
+				synctest.Wait()
 				if groups < 2 {
 					t.Errorf("%d groups, want 2 or more", groups)
 				}
