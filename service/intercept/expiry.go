@@ -56,60 +56,61 @@ func untilExpiry(ctx context.Context, conn connect.StreamingHandlerConn, expires
 
 // newExpiringConn returns the conn of a stream that ends at a time. Its context ends with it.
 func newExpiringConn(ctx context.Context, conn connect.StreamingHandlerConn, expires time.Time) (*expiringConn, error) {
-	expiring, cancel := context.WithDeadlineCause(ctx, expires, &endedError{auth.NewExpiredError()})
-	if err := endError(expiring); err != nil {
-		cancel()
-		return nil, err
+	c := &expiringConn{StreamingHandlerConn: conn, expires: expires}
+	if c.expired() {
+		return nil, auth.NewExpiredError()
 	}
-	bounded, end := context.WithCancelCause(expiring)
-	stop := reauthenticate(bounded, end)
-	return &expiringConn{
-		StreamingHandlerConn: conn, ctx: bounded, expires: expires,
-		stopAbort: context.AfterFunc(bounded, func() { abortStream(bounded, conn.Spec()) }),
-		end:       func() { stop(); cancel() },
-	}, nil
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timer = time.AfterFunc(c.untilCheck(), c.check)
+	return c, nil
 }
 
 // result returns the result of the stream for that of the handler.
 func (c *expiringConn) result(err error) error {
-	ended := endError(c.ctx)
-	if c.stopAbort() && ended != nil {
-		abortStream(c.ctx, c.Spec()) // the handler returned first
-	}
-	if err != nil && ended != nil {
+	if ended := endError(c.ctx); err != nil && ended != nil {
 		return ended
 	}
 	return err
 }
 
-// reauthenticate re-authenticates the caller periodically until stop is called. It uses a timer
-// instead of a goroutine for each stream.
-func reauthenticate(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
-	var mu sync.Mutex // guards timer
-	var timer *time.Timer
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(reauthenticateInterval, func() {
-		if ctx.Err() != nil {
-			return
-		}
-		if err := auth.Reauthenticate(ctx); err != nil {
-			end(&endedError{err})
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if ctx.Err() == nil {
-			timer.Reset(reauthenticateInterval)
-		}
-	})
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		end(nil)
-		timer.Stop()
+// untilCheck returns the time until the credentials are checked again.
+func (c *expiringConn) untilCheck() time.Duration {
+	return min(reauthenticateInterval, time.Until(c.expires))
+}
+
+// check ends the stream if its credentials have expired or its caller would be rejected. A timer calls it, in place of a
+// goroutine for each stream.
+func (c *expiringConn) check() {
+	if c.ctx.Err() != nil {
+		return
+	}
+	err := c.err()
+	if err == nil {
+		err = auth.Reauthenticate(c.ctx)
+	}
+	if err != nil {
+		c.cancel(&endedError{err})
+		abortStream(c.ctx, c.Spec())
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() == nil {
+		c.timer.Reset(c.untilCheck())
 	}
 }
+
+// end releases the context and the timer.
+func (c *expiringConn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel(nil)
+	c.timer.Stop()
+}
+
+func (c *expiringConn) expired() bool { return !time.Now().Before(c.expires) }
 
 // endedError is the cancellation cause of a stream whose credentials ended.
 type endedError struct{ error }
@@ -126,11 +127,8 @@ func endError(ctx context.Context) error {
 	return ended.error
 }
 
-// abortStream stops reading and writing the stream of a canceled context.
+// abortStream stops reading and writing a stream whose credentials ended.
 func abortStream(ctx context.Context, spec connect.Spec) {
-	if endError(ctx) == nil {
-		return
-	}
 	body := reqinfo.From[Body](ctx)
 	if body == nil {
 		return
@@ -148,19 +146,21 @@ func abortStream(ctx context.Context, spec connect.Spec) {
 type expiringConn struct {
 	connect.StreamingHandlerConn
 
-	ctx       context.Context //nolint:containedctx // Send has no context parameter
-	expires   time.Time
-	stopAbort func() bool
-	end       func() // releases the context and the timer
+	ctx     context.Context //nolint:containedctx // Send has no context parameter
+	cancel  context.CancelCauseFunc
+	expires time.Time
+
+	mu    sync.Mutex  // guards timer
+	timer *time.Timer // until the next check
 }
 
 // err returns the error with which the stream ended, nil if it is open. It also compares the
-// clock, because the timer of the context can fire late.
+// clock, because the timer can fire late.
 func (c *expiringConn) err() error {
 	if err := endError(c.ctx); err != nil {
 		return err
 	}
-	if !time.Now().Before(c.expires) {
+	if c.expired() {
 		return auth.NewExpiredError()
 	}
 	return nil
