@@ -50,6 +50,8 @@ func (t Turns) newStream(ctx context.Context, conn connect.StreamingHandlerConn)
 	slot := fair.FromContext(ctx)
 	slot.Release()
 	turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, in: reqinfo.From[Messages](ctx), out: reqinfo.From[Response](ctx)}
+	header := conn.ResponseHeader()
+	turns.packed = header.Get("Grpc-Encoding") != "" || header.Get("Connect-Content-Encoding") != ""
 	if turns.in == nil {
 		return turns
 	}
@@ -78,6 +80,10 @@ type streamTurns struct {
 	in             Messages // nil: connect reads the messages
 	out            Response // nil: messages are sent without turns
 	received, sent int64    // bytes since the last turn, and up to it
+	// packed is set if responses are compressed: what is written then does not show the work. unpacked is the size of the messages
+	// since the last turn.
+	packed   bool
+	unpacked int64
 	// keeps is set for a client stream: its messages are handled in the slot, which is released while it waits for more and
 	// after each turn. Messages that wait in the buffer would otherwise be handled without turns.
 	keeps bool
@@ -127,12 +133,28 @@ func (c *streamTurns) Send(message any) error {
 		defer c.memory.Shrink(budget.Response, size)
 		return c.StreamingHandlerConn.Send(message)
 	}
-	if c.out != nil && c.out.Written()-c.sent > turnBytes && !c.out.IsDirect() {
-		c.sent = c.out.Written()
+	if c.out != nil && !c.out.IsDirect() && c.sendTurnEnds(message) {
 		c.slot.Acquire()
 		defer c.slot.Release()
 	}
 	return c.StreamingHandlerConn.Send(message)
+}
+
+// sendTurnEnds reports whether the messages since the last turn, with this one if it is compressed, are more than a turn.
+func (c *streamTurns) sendTurnEnds(message any) bool {
+	if m, ok := message.(proto.Message); ok && c.packed {
+		if c.unpacked += int64(proto.Size(m)); c.unpacked <= turnBytes {
+			return false
+		}
+		c.unpacked = 0
+		return true
+	}
+	written := c.out.Written()
+	if written-c.sent <= turnBytes {
+		return false
+	}
+	c.sent = written
+	return true
 }
 
 // Share implements reqinfo.SharedLayer.

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/fair"
@@ -22,7 +23,12 @@ type recordingConn struct {
 	connect.StreamingHandlerConn
 
 	received bool
+	header   http.Header
 }
+
+func (c *recordingConn) ResponseHeader() http.Header { return c.header }
+
+func (*recordingConn) Send(any) error { return nil }
 
 func (c *recordingConn) Receive(any) error {
 	c.received = true
@@ -114,6 +120,51 @@ func TestStreamsReceiveEmptyMessagesInTurns(t *testing.T) {
 			t.Errorf("%d messages were received after a slot became free, want %d", received, messages)
 		}
 	})
+}
+
+// compressed is a response of which compression leaves nothing.
+type compressed struct{ Response }
+
+func (compressed) Written() int64 { return 0 }
+
+func (compressed) IsDirect() bool { return false }
+
+// The turns of a compressed stream are counted before compression.
+func TestStreamsSendCompressedMessagesInTurns(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"Grpc-Encoding", "Connect-Content-Encoding"} {
+		synctest.Test(t, func(t *testing.T) {
+			scheduler := fair.NewScheduler()
+			others := make([]fair.Slot, fair.Processors())
+			for i := range others {
+				others[i].Open(scheduler, fmt.Sprint("other", i))
+				others[i].Acquire()
+			}
+			var slot fair.Slot
+			slot.Open(scheduler, "caller")
+			defer slot.Close()
+			ctx := reqinfo.With[Response](fair.NewContext(t.Context(), &slot), compressed{})
+			turns := Turns{}.newStream(ctx, &recordingConn{header: http.Header{name: {"gzip"}}})
+			sent := 0
+			go func() {
+				for range 3 {
+					_ = turns.Send(wrapperspb.String(strings.Repeat("a", turnBytes/2-10)))
+					sent++
+				}
+			}()
+			synctest.Wait()
+			if sent != 2 {
+				t.Errorf("%s: %d messages were sent without a slot, want 2", name, sent)
+			}
+			for i := range others {
+				others[i].Close()
+			}
+			synctest.Wait()
+			if sent != 3 {
+				t.Errorf("%s: %d messages were sent after a slot became free, want 3", name, sent)
+			}
+		})
+	}
 }
 
 // clientStream is a client stream.
