@@ -28,7 +28,7 @@ const (
 )
 
 func attacks() []attack {
-	return slices.Concat(anonymousAttacks(), headerAttacks(), frameAttacks(), streamAttacks(), callerAttacks(), storeAttacks(), amplifications())
+	return slices.Concat(anonymousAttacks(), headerAttacks(), frameAttacks(), streamAttacks(), callerAttacks(), storeAttacks(), amplifications(), certificateAttacks())
 }
 
 func attackNamed(name string) attack {

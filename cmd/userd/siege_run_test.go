@@ -83,6 +83,9 @@ func newSiege(t *testing.T, a attack, fault string) *siege {
 		cert, key := authority.Server(t).Write(t, t.TempDir())
 		p.flags = append(p.flags, "--tls-cert", cert, "--tls-key", key)
 		p.trust = authority.Trust()
+		if a.clientCA {
+			p.flags = append(p.flags, "--tls-client-ca", servertest.WriteFile(t, t.TempDir(), "ca.pem", authority.PEM))
+		}
 	}
 	s.process = p.start(t)
 	s.plan.Addr = s.addr

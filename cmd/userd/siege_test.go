@@ -42,6 +42,8 @@ type attack struct {
 	name  string
 	short bool // it is part of make test
 	tls   bool
+	// clientCA makes the server verify client certificates.
+	clientCA bool
 	// permissions are those of the attacker's token; nil: authentication is disabled.
 	permissions []string
 	manyCallers bool // it calls from 1000 addresses: each of the callers has a thousandth of the server

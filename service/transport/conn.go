@@ -94,7 +94,7 @@ func (c *serverConn) Read(p []byte) (n int, err error) {
 		c.tls.handshakeFailed(c.listener, err)
 	}
 	if n > 0 && len(c.start) < len(clientPreface) {
-		if raw := c.tls.raw; raw != nil && raw.memory.Swap(nil) != nil && c.memory.endHandshake() != nil {
+		if raw := c.tls.raw; raw != nil && raw.handshake.Swap(nil) != nil && c.memory.endHandshake() != nil {
 			return 0, c.rejectNoMemory()
 		}
 		if err := c.detectProtocol(p[:n]); err != nil {

@@ -180,7 +180,7 @@ func (l *Listener) newConn(inner net.Conn) *serverConn {
 	secure := tls.Server(raw, l.opts.TLS)
 	conn := newServerConn(secure, l)
 	conn.tls.conn, conn.tls.raw = secure, raw
-	raw.memory.Store(&conn.memory)
+	raw.handshake.Store(conn)
 	return conn
 }
 
@@ -298,16 +298,25 @@ type tlsState struct {
 type rawConn struct {
 	net.Conn
 
-	owner  atomic.Pointer[serverConn] // applies its stall timeout to writes; nil: no timeout
-	memory atomic.Pointer[connMemory] // charged for the handshake; nil: the handshake is complete
+	owner     atomic.Pointer[serverConn] // applies its stall timeout to writes; nil: no timeout
+	handshake atomic.Pointer[serverConn] // charged for the handshake; nil: the handshake is complete
 }
 
-// Read reads, and reserves memory during the handshake.
+// Read reads. During the handshake it reserves memory, and acquires the slot of the peer for what follows: verifying the
+// certificates of a client can take seconds.
 func (c *rawConn) Read(p []byte) (int, error) {
+	above := c.handshake.Load()
+	if above == nil {
+		return c.Conn.Read(p)
+	}
+	above.slot.Release()
 	n, err := c.Conn.Read(p)
-	if memory := c.memory.Load(); memory != nil && n > 0 {
-		if noMemory := memory.readHandshake(n); noMemory != nil {
+	if n > 0 {
+		if noMemory := above.memory.readHandshake(n); noMemory != nil {
 			return n, noMemory
+		}
+		if above.slot.Acquire(); above.closing.Load() {
+			return n, net.ErrClosed // the slot is closed: nothing may run without it
 		}
 	}
 	return n, err
@@ -339,8 +348,11 @@ func looksLikeHTTP(start []byte) bool {
 	return false
 }
 
-// Write writes p with the stall timeout.
+// Write writes p with the stall timeout, and without the slot of the handshake, because it can block.
 func (c *rawConn) Write(p []byte) (int, error) {
+	if above := c.handshake.Load(); above != nil {
+		above.slot.Release()
+	}
 	if above := c.owner.Load(); above != nil {
 		return above.writeChecked(c.Conn, p)
 	}
