@@ -171,59 +171,78 @@ func BenchmarkReplay(b *testing.B) {
 	b.ReportMetric(float64((processorTime(b, p)-before).Nanoseconds())/float64(total)/1e3, "server-µs/row")
 }
 
-// BenchmarkStatusFanOut changes the status of one user that 1000 streams on 10 connections
-// follow, and waits until all have received the change.
+// BenchmarkStatusFanOut changes the status of a user that 1000 streams on 10 connections follow, and waits until all have received the
+// change. Changes of a user that 250 of them follow give the part of a delivery alone, and that of a change without followers.
 func BenchmarkStatusFanOut(b *testing.B) {
-	const connections, streams = 10, 100
+	const connections, streams, some = 10, 100, 25
 	p := program{dir: b.TempDir()}.start(b)
 	client := p.client(b, 1<<20)
-	one, err := client.CreateUser(b.Context(), newUser("fanout", 0))
-	if err != nil {
-		b.Fatal(err)
-	}
-	id := one.GetUser().GetUserId()
+	byAll, bySome := createUser(b, client, "all"), createUser(b, client, "some")
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	received := make(chan struct{}, connections*streams)
+	received := make(chan struct{}, connections*(streams+some))
 	var followers sync.WaitGroup
 	for range connections {
 		client := connected(b, p)
-		for range streams {
-			followers.Go(func() { follow(ctx, b, client, id, received) })
+		for i := range streams {
+			ids := []int64{byAll, bySome}
+			if i >= some {
+				ids = ids[:1]
+			}
+			followers.Go(func() { follow(ctx, b, client, ids, received) })
 		}
 	}
-	for range connections * streams { // the current status
+	for range connections * (streams + some) { // the current statuses
 		<-received
 	}
-	before := processorTime(b, p)
-	b.ResetTimer()
-	for i := range b.N {
-		_, err := client.UpdateUserStatus(ctx, &userv1.UpdateUserStatusRequest{
-			UserId: id, Status: userv1.UserStatus(2 + i%2),
-		})
-		if err != nil {
-			b.Fatal(err)
+	// change makes b.N changes, each delivered to a number of streams, and returns the CPU time of the server in µs per change.
+	change := func(id int64, deliveries int) float64 {
+		before := processorTime(b, p)
+		for i := range b.N {
+			_, err := client.UpdateUserStatus(ctx, &userv1.UpdateUserStatusRequest{UserId: id, Status: userv1.UserStatus(2 + i%2)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for range deliveries {
+				<-received
+			}
 		}
-		for range connections * streams {
-			<-received
-		}
+		return float64((processorTime(b, p) - before).Microseconds()) / float64(b.N)
 	}
-	deliveries := float64(b.N * connections * streams)
-	b.ReportMetric(deliveries/b.Elapsed().Seconds(), "deliveries/s")
-	b.ReportMetric(float64((processorTime(b, p)-before).Nanoseconds())/deliveries/1e3, "server-µs/delivery")
+	toSome := change(bySome, connections*some)
+	b.ResetTimer()
+	toAll := change(byAll, connections*streams)
+	b.StopTimer()
+	alone := (toAll - toSome) / (connections * (streams - some))
+	b.ReportMetric(float64(b.N*connections*streams)/b.Elapsed().Seconds(), "deliveries/s")
+	b.ReportMetric(toAll/(connections*streams), "server-µs/delivery")
+	b.ReportMetric(alone, "marginal-µs/delivery")
+	b.ReportMetric(toSome-alone*connections*some, "fixed-µs/change")
 	cancel()
 	followers.Wait()
 }
 
-func follow(ctx context.Context, b *testing.B, client userv1connect.UserServiceClient, id int64, received chan<- struct{}) {
+func createUser(b *testing.B, client userv1connect.UserServiceClient, name string) (id int64) {
+	b.Helper()
+	created, err := client.CreateUser(b.Context(), newUser(name, 0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return created.GetUser().GetUserId()
+}
+
+// follow receives the statuses of users until the end of ctx.
+func follow(ctx context.Context, b *testing.B, client userv1connect.UserServiceClient, ids []int64, received chan<- struct{}) {
 	stream, err := client.SyncUserStatus(ctx)
 	if err != nil {
 		b.Error(err)
 		return
 	}
-	if err := stream.Send(&userv1.UserStatusUpdate{UserId: id}); err != nil {
-		b.Error(err)
-		return
+	for _, id := range ids {
+		if err := stream.Send(&userv1.UserStatusUpdate{UserId: id}); err != nil {
+			b.Error(err)
+			return
+		}
 	}
 	// net/http ignores the context while it reads a body.
 	defer context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })()
