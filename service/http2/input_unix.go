@@ -15,12 +15,12 @@ func (in *input) initRaw() {
 			in.buf = getInput(smallInput)
 		}
 		for {
-			n, err := syscall.Read(int(fd), (*in.buf)[in.end:])
+			n, err := readNow(fd, (*in.buf)[in.end:])
 			switch err {
 			case nil:
 				in.n = n
 				return true
-			case syscall.EINTR:
+			case syscall.EINTR: //nolint:errorlint // readNow wraps no error
 			case syscall.EAGAIN:
 				if in.start == in.end {
 					in.release()
