@@ -8,42 +8,51 @@ import (
 	"github.com/yourorg/userservice/service/reqinfo"
 )
 
-// directChanges is the number of changes that one Deliver sends.
-const directChanges = 8
-
 // directDelivery is the state of a statusWriter whose changes other goroutines deliver while it waits.
 type directDelivery struct {
 	control reqinfo.DirectControl
-	shared  reqinfo.SharedSends // known after the first change
+	rest    *directRest  // of the last Deliver; nil: none
+	form    reqinfo.Form // known after the first change
+	check   func() error // of form; nil: none
+}
+
+// directRest is what finishDirect must do.
+type directRest struct {
 	unsent  []feed.StatusChange // that FinishDirect must write
 	failure error               // of Deliver
 }
 
 // deliverDirectly makes the feed send changes while the stream waits, if the stream can be written without waiting.
 func (w *statusWriter) deliverDirectly() {
-	if control, ok := w.flush.(reqinfo.DirectControl); ok {
+	if control, ok := w.flush.(reqinfo.DirectControl); ok && control.DirectConnection() != nil {
 		w.direct.control = control
 		w.subscription.DeliverBy(w)
 	}
 }
 
+// Connection identifies the connection of the stream. It implements feed.Direct.
+func (w *statusWriter) Connection() any { return w.direct.control.DirectConnection() }
+
 // Deliver sends changes on the goroutine of the feed. It implements feed.Direct.
-func (w *statusWriter) Deliver() (sent, flush bool) {
+func (w *statusWriter) Deliver(buf []feed.StatusChange) (sent, flush bool) {
 	if !w.mu.TryLock() { // the stream does not wait, or has ended
 		return false, false
 	}
 	defer w.mu.Unlock()
-	if len(w.direct.unsent) > 0 || w.direct.failure != nil || !w.direct.control.BeginDirect() {
+	if w.direct.rest != nil || !w.direct.control.BeginDirect() {
 		return false, false
 	}
-	var buf [directChanges]feed.StatusChange
-	changes := w.subscription.PollPending(buf[:])
-	w.direct.failure = panics.Catch(func() error { return w.sendAll(changes, w.sendDirect) }) // no interceptor covers this goroutine
+	changes := w.subscription.PollPending(buf)
+	failure := panics.Catch(func() error { return w.sendAll(changes, w.sendDirect) }) // no interceptor covers this goroutine
 	queued, flush := w.direct.control.EndDirect()
-	if !queued {
-		w.direct.unsent = slices.Clone(changes)
+	if queued && failure == nil {
+		return true, flush
 	}
-	return queued && w.direct.failure == nil, flush
+	w.direct.rest = &directRest{failure: failure}
+	if !queued {
+		w.direct.rest.unsent = slices.Clone(changes)
+	}
+	return false, flush
 }
 
 // sendDirect is sendChange, but writes what another stream has written for the change, if the layers of both treat it alike.
@@ -52,20 +61,25 @@ func (w *statusWriter) sendDirect(change *feed.StatusChange) error {
 	if message.GetFailure() != nil {
 		return w.sendChange(change) // some callers may not read all of it
 	}
-	if frame := message.frame(direct.shared.Form); frame != nil {
-		if err := direct.shared.Err(); err != nil {
-			return w.sendError(change.Position, err)
+	if frame, ok := message.frame(direct.form); ok {
+		if direct.check != nil {
+			if err := direct.check(); err != nil {
+				return w.sendError(change.Position, err)
+			}
 		}
-		direct.control.WriteDirect(frame)
-		direct.shared.Sent()
+		direct.control.WriteDirect(frame.data)
+		if frame.counter != nil {
+			frame.counter.Inc()
+		}
 		return nil
 	}
 	start := len(direct.control.WrittenDirect())
 	if err := w.sendChange(change); err != nil {
 		return err
 	}
-	direct.shared = reqinfo.SharedSendsOf(w.conn, message)
-	message.setFrame(direct.shared.Form, direct.control.WrittenDirect()[start:])
+	shared := reqinfo.SharedSendsOf(w.conn, message)
+	direct.form, direct.check = shared.Form, shared.Check
+	message.setFrame(&shared, direct.control.WrittenDirect()[start:])
 	return nil
 }
 
@@ -74,11 +88,15 @@ func (w *statusWriter) Flush() { w.direct.control.FlushDirect() }
 
 // finishDirect completes Deliver on the goroutine of the stream.
 func (w *statusWriter) finishDirect() error {
-	if unsent := w.direct.unsent; len(unsent) > 0 {
-		w.direct.unsent = nil
+	rest := w.direct.rest
+	if rest == nil {
+		return nil
+	}
+	w.direct.rest = nil
+	if len(rest.unsent) > 0 {
 		if written, err := w.direct.control.FinishDirect(); err != nil {
-			return w.sendError(unsent[min(written, len(unsent)-1)].Position, err)
+			return w.sendError(rest.unsent[min(written, len(rest.unsent)-1)].Position, err)
 		}
 	}
-	return w.direct.failure
+	return rest.failure
 }

@@ -23,8 +23,9 @@ type sharedStatus struct {
 
 // sharedFrame is what is written for a message to streams of a form.
 type sharedFrame struct {
-	form reqinfo.Form
-	data []byte
+	form    reqinfo.Form
+	data    []byte
+	counter interface{ Inc() } // of sent messages; nil: none
 }
 
 // maxFrames bounds the forms of a message, since clients choose them.
@@ -54,23 +55,23 @@ func (m *sharedStatus) Encoding(codec string, encode func(proto.Message) ([]byte
 	return data, err
 }
 
-// frame returns what is written for the message to a stream of the form, nil if it is not known.
-func (m *sharedStatus) frame(form reqinfo.Form) []byte {
+// frame returns what is written for the message to a stream of the form, if it is known.
+func (m *sharedStatus) frame(form reqinfo.Form) (frame sharedFrame, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.frames {
 		if m.frames[i].form == form {
-			return m.frames[i].data
+			return m.frames[i], true
 		}
 	}
-	return nil
+	return frame, false
 }
 
-// setFrame records what was written to a stream of the form. data is copied.
-func (m *sharedStatus) setFrame(form reqinfo.Form, data []byte) {
+// setFrame records what was written to a stream. data is copied.
+func (m *sharedStatus) setFrame(sends *reqinfo.SharedSends, data []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if form != reqinfo.NoForm && len(m.frames) < maxFrames {
-		m.frames = append(m.frames, sharedFrame{form, slices.Clone(data)})
+	if sends.Form != reqinfo.NoForm && len(m.frames) < maxFrames {
+		m.frames = append(m.frames, sharedFrame{sends.Form, slices.Clone(data), sends.Counter})
 	}
 }

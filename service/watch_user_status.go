@@ -58,18 +58,21 @@ const (
 	startFollowBytes = 384
 )
 
-// statusWriter sends responses and status changes.
+// statusWriter sends responses and status changes. The fields that a delivery needs are the first cache line.
 type statusWriter struct {
 	service      *Service
 	subscription *feed.Subscription
-	conn         connect.StreamingHandlerConn
-	flush        reqinfo.FlushControl
-	beat         *time.Ticker // progress interval; nil: progress not requested
-	progressDue  bool         // send a progress message before the next wait
 
 	// mu is held by the goroutine of the stream except while it waits, also after its end. While it waits, Deliver sends.
 	mu     sync.Mutex
 	direct directDelivery
+
+	conn        connect.StreamingHandlerConn
+	flush       reqinfo.FlushControl
+	beat        *time.Ticker // progress interval; nil: progress not requested
+	progressDue bool         // send a progress message before the next wait
+
+	_ [16]byte // the size of the struct is a size class of the allocator, and whole cache lines
 }
 
 func (s *Service) newStatusWriter(ctx context.Context, subscription *feed.Subscription, conn connect.StreamingHandlerConn) *statusWriter {

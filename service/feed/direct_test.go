@@ -23,8 +23,11 @@ type follower struct {
 	fault   string
 }
 
+// Connection implements feed.Direct.
+func (s *follower) Connection() any { return 1 }
+
 // Deliver implements feed.Direct.
-func (s *follower) Deliver() (sent, flush bool) {
+func (s *follower) Deliver(buf []feed.StatusChange) (sent, flush bool) {
 	if !s.mu.TryLock() {
 		return false, false
 	}
@@ -32,8 +35,7 @@ func (s *follower) Deliver() (sent, flush bool) {
 	if s.refuse() {
 		return false, false
 	}
-	var buf [2]feed.StatusChange
-	changes := s.set.PollPending(buf[:])
+	changes := s.set.PollPending(buf)
 	s.direct += len(changes)
 	s.received(changes)
 	return true, true
@@ -136,5 +138,69 @@ func TestRefusedDeliveryWakes(t *testing.T) {
 	changes, err := s.set.Poll(t.Context())
 	if err != nil || len(changes) != 1 || changes[0].Position != position {
 		t.Errorf("Poll() = %+v, %v, want position %d", changes, err, position)
+	}
+}
+
+// shared is a stream of a connection. It sends its connection to events at each delivery, and the negative connection at a flush.
+type shared struct {
+	set        *feed.Subscription
+	connection int
+	unflushed  map[int]bool // by connection
+	events     chan<- int
+}
+
+// Connection implements feed.Direct.
+func (s *shared) Connection() any { return s.connection }
+
+// Deliver implements feed.Direct.
+func (s *shared) Deliver(buf []feed.StatusChange) (sent, flush bool) {
+	flush = !s.unflushed[s.connection]
+	s.unflushed[s.connection] = true
+	s.set.PollPending(buf)
+	s.events <- s.connection
+	return true, flush
+}
+
+// Flush implements feed.Direct.
+func (s *shared) Flush() {
+	s.unflushed[s.connection] = false
+	s.events <- -s.connection
+}
+
+// The streams of a connection are delivered one after the other, and each connection is flushed once.
+func TestDeliveryByConnection(t *testing.T) {
+	const connections, streams = 3, 8
+	b := newBench(t)
+	id := b.create()
+	events, unflushed := make(chan int, 2*connections*streams), map[int]bool{}
+	for i := range connections * streams {
+		s := &shared{set: b.feed.Subscribe(0), connection: 1 + i%connections, unflushed: unflushed, events: events}
+		s.set.DeliverBy(s)
+		b.subscribe(s.set, id)
+		t.Cleanup(func() {
+			s.set.Close()
+			if got := b.feed.Outputs(); i == 0 && got != 0 { // the last one to be closed
+				t.Errorf("Outputs() without subscriptions = %d, want 0", got)
+			}
+		})
+	}
+	b.setStatus(id, user.StatusInactive, 0)
+	var order []int // of connections
+	for range connections * streams {
+		if got := <-events; len(order) == 0 || order[len(order)-1] != got {
+			order = append(order, got)
+		}
+	}
+	if len(order) != connections {
+		t.Errorf("order of the connections = %v, want each once", order)
+	}
+	flushed := map[int]int{}
+	for range connections {
+		flushed[<-events]++
+	}
+	for connection := 1; connection <= connections; connection++ {
+		if got := flushed[-connection]; got != 1 {
+			t.Errorf("connection %d was flushed %d times, want once", connection, got)
+		}
 	}
 }

@@ -10,6 +10,13 @@ func (f *Feed) Subscriptions() int {
 	return len(f.subscribers) + len(f.wildcards)
 }
 
+// Outputs returns the number of connections with subscriptions that are delivered directly.
+func (f *Feed) Outputs() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.outputs)
+}
+
 // Positions returns the number of users whose last delivered position the subscription has.
 func (s *Subscription) Positions() int {
 	s.mu.Lock()

@@ -35,8 +35,10 @@ type Feed struct {
 	cursors     map[int64]*Cursor // the first cursor of each user
 	subscribers map[int64]map[*Subscription]struct{}
 	wildcards   map[*Subscription]struct{}
-	ready       []*Subscription // for deliver
-	delivering  bool            // deliver runs
+	outputs     map[any]*output // by connection
+	receivers   []*Subscription // of a change
+	ready       []*output       // that have ready subscriptions
+	delivering  bool            // deliverReady runs
 
 	window window
 }
@@ -60,6 +62,7 @@ func Open(ctx context.Context, store user.Store) (*Feed, error) {
 		cursors:     make(map[int64]*Cursor),
 		subscribers: make(map[int64]map[*Subscription]struct{}),
 		wildcards:   make(map[*Subscription]struct{}),
+		outputs:     make(map[any]*output),
 	}
 	f.window = window{feed: f, maximum: windowBytes}
 	store.Observe(f.committed)
@@ -222,10 +225,23 @@ func (f *Feed) deliver(change *user.CommittedChange) {
 		return
 	}
 	for s := range subscribers {
-		s.push(&status, change.Origin)
+		f.addReceiver(s, change.Origin)
 	}
 	for s := range f.wildcards {
-		s.push(&status, change.Origin)
+		f.addReceiver(s, change.Origin)
+	}
+	for _, s := range f.receivers {
+		s.push(&status)
+	}
+	clear(f.receivers)
+	f.receivers = f.receivers[:0]
+}
+
+// addReceiver adds a subscription to those of a change, unless a response delivers the change. It reads the memory that push needs,
+// see prefetched.
+func (f *Feed) addReceiver(s *Subscription, origin uint64) {
+	if s.origin != origin || origin == 0 {
+		f.receivers = append(f.receivers, s)
 	}
 }
 

@@ -32,6 +32,7 @@ func (s *Subscription) PollPending(buf []StatusChange) []StatusChange {
 func (s *Subscription) pollPending(buf []StatusChange, most int) (ready []StatusChange, logAfter int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.queued = false // a later change queues it again
 	if s.logAfter >= 0 {
 		return nil, s.logAfter
 	}

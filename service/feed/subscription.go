@@ -28,25 +28,31 @@ const MaxPosition = math.MaxInt64
 // A change returned by Poll has a greater position than all earlier changes of the user and
 // all positions passed to Resume for it. Poll returns a change at its own position or not
 // at all: if a newer status exists, that one follows at its position.
+//
+// The fields that a delivery needs are the first two cache lines.
 type Subscription struct {
-	feed   *Feed
-	origin uint64
-	wake   chan struct{}
 	direct Direct // nil: changes wake the stream
 
-	mu     sync.Mutex
-	queued bool // in Feed.ready
+	mu     sync.Mutex // guards the fields that are set after Subscribe and DeliverBy
+	queued bool       // in output.ready since the last poll
+	all    bool
+	// logAfter is the position after which the log must be read, because changes are missing
+	// from pending; -1: pending is complete.
+	logAfter int64
+	// pending holds undelivered changes, including those of paused users. Subscriptions share them.
+	pending userMap[*StatusChange]
+
+	output *output // of direct
+	origin uint64
+	wake   chan struct{}
 	// positions maps each user subscribed by id to the last position delivered for it. A
 	// subscription to all users keeps only positions ahead of deliveredThrough.
 	positions  userMap[int64]
 	paused     userMap[pause] // users with an outstanding response
-	all        bool
-	startAfter int64 // start of the subscription to all users
-	// pending holds undelivered changes, including those of paused users. Subscriptions share them.
-	pending userMap[*StatusChange]
-	// logAfter is the position after which the log must be read, because changes are missing
-	// from pending; -1: pending is complete.
-	logAfter int64
+	startAfter int64          // start of the subscription to all users
+
+	feed *Feed
+	_    [16]byte // the size of the struct is a size class of the allocator, and whole cache lines
 }
 
 // pause is the state of a user between Pause and Resume.
@@ -74,6 +80,7 @@ func (s *Subscription) Close() {
 		remove(s.feed.subscribers, id, s)
 	}
 	delete(s.feed.wildcards, s)
+	s.removeOutput()
 }
 
 // PauseState is the state of a user before Pause.
@@ -227,18 +234,17 @@ func (s *Subscription) switchToLog(position int64) {
 // Wake returns a channel that receives a value when Poll may return changes.
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
 
-func (s *Subscription) signal() {
+func (s *Subscription) signal() { signal(s.wake) }
+
+func signal(wake chan<- struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
 }
 
 // push adds a change. It is called in commit order.
-func (s *Subscription) push(change *StatusChange, origin uint64) {
-	if origin != 0 && origin == s.origin {
-		return // the response delivers it
-	}
+func (s *Subscription) push(change *StatusChange) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.logAfter >= 0 {

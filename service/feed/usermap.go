@@ -4,9 +4,9 @@ import "iter"
 
 // userMap is a map of user ids. It has one user without an allocation: most subscriptions are to one user.
 type userMap[V any] struct {
-	id    int64 // 0: none
-	value V
+	id    int64       // 0: none
 	more  map[int64]V // in place of id and value; nil: there is at most one user
+	value V
 }
 
 func (m *userMap[V]) get(id int64) (value V, ok bool) {

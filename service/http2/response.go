@@ -24,19 +24,19 @@ var writeBuffers = sync.Pool{New: func() any {
 // responseWriter is the http.ResponseWriter of a stream. Fields belong to the handler's goroutine.
 type responseWriter struct {
 	stream      *stream
-	header      http.Header
-	buf         []byte // not yet queued
-	first       []byte // first bytes of the body, of which the type is detected
 	wroteHeader bool
 	sentHeader  bool
-	ended       bool // the handler returned
-	head        bool // the request is HEAD
+	ended       bool   // the handler returned
+	head        bool   // the request is HEAD
+	buf         []byte // not yet queued
+	written     int64
+	header      http.Header
+	first       []byte // first bytes of the body, of which the type is detected
 	status      int
 	snapshot    fields                 // header as of WriteHeader, until it is queued
 	trailers    []string               // declared names
 	length      int64                  // Content-Length; -1: unknown
 	held        interface{ Release() } // of HoldUntilSent
-	written     int64
 }
 
 func (w *responseWriter) init(st *stream) {

@@ -58,6 +58,9 @@ func (*responseWriter) EnableFullDuplex() error { return nil }
 // StreamID returns the stream identifier.
 func (w *responseWriter) StreamID() uint32 { return w.stream.id }
 
+// Connection identifies the connection of the stream.
+func (w *responseWriter) Connection() any { return w.stream.conn }
+
 // Progress returns a number that changes when the client has received something of the response, or has opened
 // the window of the stream.
 func (w *responseWriter) Progress() int64 {

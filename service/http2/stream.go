@@ -13,15 +13,21 @@ import (
 // stream is a request and its response (section 5.1). One allocation holds most of it. Fields without a comment
 // are set before the handler starts.
 type stream struct {
-	conn     *conn
-	id       uint32
+	// TryWrite needs these, which are two cache lines with the first fields of the response writer.
+	conn      *conn
+	sendDelta int64 // window beyond conn.peerInitial; this and the next ones are guarded by conn.mu
+	reserved  int64
+	progress  int64
+	err       error
+	id        uint32
+	w         responseWriter
+
 	req      *http.Request
 	handler  http.Handler
 	ctx      requestContext // canceled with the stream
 	cancel   context.CancelFunc
 	url      url.URL
 	body     requestBody
-	w        responseWriter
 	declared int64 // Content-Length of the request; -1: unknown
 
 	// The fields below are guarded by conn.mu.
@@ -29,9 +35,8 @@ type stream struct {
 	started    bool // the handler was started, or is queued
 	queued     bool // in conn.queue
 	headerSize int64
-	recvClosed bool // END_STREAM was received
-	closed     bool // not in conn.streams
-	err        error
+	recvClosed bool      // END_STREAM was received
+	closed     bool      // not in conn.streams
 	cond       sync.Cond // signaled on every change that a read or write can wait for
 
 	// Receiving, see flow.go.
@@ -45,13 +50,10 @@ type stream struct {
 	trailer     http.Header
 
 	// Sending, see flow.go.
-	sendDelta    int64 // window beyond conn.peerInitial
-	reserved     int64
 	blocked      bool          // in conn.blocked
 	wake         chan struct{} // closed when the window may have grown; nil: none
-	progress     int64
-	resetCode    ErrCode // of a write timeout
-	headerQueued bool    // the response has begun
+	resetCode    ErrCode       // of a write timeout
+	headerQueued bool          // the response has begun
 
 	readDeadline, writeDeadline deadline
 

@@ -16,7 +16,7 @@ func TestSharedSendsEndWithCredentials(t *testing.T) {
 		conn := &expiringConn{ctx: t.Context(), expires: time.Now().Add(test.left)}
 		var sends reqinfo.SharedSends
 		conn.Share(nil, &sends)
-		if err := sends.Err(); (err != nil) != test.ends {
+		if err := sends.Check(); (err != nil) != test.ends {
 			t.Errorf("%v before the end: got %v, want an error: %t", test.left, err, test.ends)
 		}
 	}

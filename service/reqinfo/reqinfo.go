@@ -53,9 +53,12 @@ type FlushControl interface {
 type DirectControl interface {
 	FlushControl
 
+	// DirectConnection identifies the connection: FlushDirect is for all its streams. It is nil if only the goroutine of the stream can
+	// write it.
+	DirectConnection() any
 	// BeginDirect starts a write. It returns false if the goroutine of the stream must write.
 	BeginDirect() bool
-	// WriteDirect writes encoded messages in place of the layers above.
+	// WriteDirect writes encoded messages in place of the layers above. p must not be modified afterwards.
 	WriteDirect(p []byte)
 	// WrittenDirect returns what was written since BeginDirect. It is valid until the next write or EndDirect.
 	WrittenDirect() []byte

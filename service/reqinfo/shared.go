@@ -8,7 +8,7 @@ import (
 	"connectrpc.com/connect"
 )
 
-// Form identifies streams to which the same bytes are written for a message.
+// Form identifies streams of a method to which the same bytes are written for a message.
 type Form = unique.Handle[string]
 
 // NoForm is the Form of a stream that shares no bytes with others.
@@ -19,22 +19,7 @@ var NoForm Form
 type SharedSends struct {
 	Form    Form
 	Check   func() error       // fails if the stream has ended; nil: none
-	Counter interface{ Inc() } // of sent messages; nil: none
-}
-
-// Err returns the error of Check.
-func (s *SharedSends) Err() error {
-	if s.Check == nil {
-		return nil
-	}
-	return s.Check()
-}
-
-// Sent counts a message.
-func (s *SharedSends) Sent() {
-	if s.Counter != nil {
-		s.Counter.Inc()
-	}
+	Counter interface{ Inc() } // of sent messages, one for all streams of the form; nil: none
 }
 
 // SharedLayer is a layer of a stream that can be left out when bytes are shared.
@@ -65,7 +50,7 @@ func SharedSendsOf(conn connect.StreamingHandlerConn, message any) (sends Shared
 // formOf returns the form of a conn of package connect: the protocol, the codec and the compression follow from the request.
 func formOf(conn connect.StreamingHandlerConn) Form {
 	header := conn.RequestHeader()
-	form := []string{conn.Peer().Protocol}
+	form := []string{conn.Spec().Procedure, conn.Peer().Protocol}
 	for _, name := range []string{
 		"Content-Type", "Grpc-Encoding", "Grpc-Accept-Encoding", "Connect-Content-Encoding", "Connect-Accept-Encoding",
 	} {

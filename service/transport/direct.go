@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/yourorg/userservice/service/codec"
 )
@@ -16,66 +15,71 @@ const directTurn = 4 << 10
 
 // directStream is a stream on which other goroutines than the handler's can write.
 type directStream interface {
+	// Connection identifies the connection.
+	Connection() any
 	// TryWrite queues p as a whole without waiting, or returns false. If kick is true, Kick must be called.
 	TryWrite(p []byte) (queued, kick bool)
 	// Kick makes the queued output of the connection be sent.
 	Kick()
 }
 
-var directBuffers = sync.Pool{New: func() any {
-	b := make([]byte, 0, 512)
-	return &b
-}}
-
 // direct is the state of writes by other goroutines than the handler's.
 type direct struct {
-	buf  *[]byte // between BeginDirect and EndDirect: collects writes; nil: none
-	turn int64   // Exchange.written when the handler's goroutine wrote last
-	left []byte  // collected and not queued: the handler's goroutine writes it
+	written []byte // since BeginDirect; after EndDirect, what the handler's goroutine must write
+	turn    int64  // Exchange.written when the handler's goroutine wrote last
+}
+
+// DirectConnection identifies the connection, for whose streams FlushDirect is. It is nil if only the handler can write.
+func (x *Exchange) DirectConnection() any {
+	if stream, ok := x.ResponseWriter.(directStream); ok && x.text == nil {
+		return stream.Connection()
+	}
+	return nil
 }
 
 // BeginDirect starts a write on another goroutine than the handler's, which must not write meanwhile. Writes until EndDirect
 // are collected, and do not wait. It returns false if the handler must write.
 func (x *Exchange) BeginDirect() bool {
-	if _, ok := x.ResponseWriter.(directStream); !ok || x.text != nil || x.unflushed.Load() ||
-		x.written.Load()-x.direct.turn > directTurn {
+	if x.unflushed.Load() || x.written.Load()-x.direct.turn > directTurn {
 		return false
 	}
-	x.direct.buf, _ = directBuffers.Get().(*[]byte)
+	x.collecting = true
 	return true
 }
 
-// WriteDirect is Write between BeginDirect and EndDirect.
-func (x *Exchange) WriteDirect(p []byte) { *x.direct.buf = append(*x.direct.buf, p...) }
+// WriteDirect writes p between BeginDirect and EndDirect. p must not be modified afterwards.
+func (x *Exchange) WriteDirect(p []byte) {
+	if x.direct.written == nil {
+		x.direct.written = p[:len(p):len(p)]
+		return
+	}
+	x.direct.written = append(x.direct.written, p...)
+}
 
 // WrittenDirect returns what was written since BeginDirect.
-func (x *Exchange) WrittenDirect() []byte { return *x.direct.buf }
+func (x *Exchange) WrittenDirect() []byte { return x.direct.written }
 
 // EndDirect queues what was written since BeginDirect, and reports whether it did, and whether FlushDirect must be called. If queued
 // is false, the handler must call FinishDirect before it writes.
 func (x *Exchange) EndDirect() (queued, flush bool) {
-	buf := x.direct.buf
-	x.direct.buf = nil
-	if queued = len(*buf) == 0; !queued {
+	x.collecting = false
+	if queued = len(x.direct.written) == 0; !queued {
 		if stream, ok := x.ResponseWriter.(directStream); ok {
-			queued, flush = stream.TryWrite(*buf)
+			queued, flush = stream.TryWrite(x.direct.written)
 		}
 	}
 	if queued {
-		x.written.Add(int64(len(*buf)))
-	} else {
-		x.direct.left = append([]byte(nil), *buf...)
+		x.written.Add(int64(len(x.direct.written)))
+		x.direct.written = nil
 	}
-	*buf = (*buf)[:0]
-	directBuffers.Put(buf)
 	return queued, flush
 }
 
 // FinishDirect writes what EndDirect could not queue, and returns the number of messages written. Its error is a StalledError, or
 // context.Canceled because the client has disconnected.
 func (x *Exchange) FinishDirect() (messages int, err error) {
-	left := x.direct.left
-	x.direct.left = nil
+	left := x.direct.written
+	x.direct.written = nil
 	written, err := x.Write(left)
 	for sent := left[:written]; len(sent) >= codec.PrefixBytes; messages++ {
 		length := codec.PrefixBytes + int(binary.BigEndian.Uint32(sent[1:]))
@@ -98,4 +102,4 @@ func (x *Exchange) FlushDirect() {
 }
 
 // IsDirect reports whether writes are collected, see BeginDirect.
-func (x *Exchange) IsDirect() bool { return x.direct.buf != nil }
+func (x *Exchange) IsDirect() bool { return x.collecting }

@@ -24,11 +24,12 @@ type Exchange struct {
 	http.ResponseWriter
 
 	// A direct write needs these, which are one cache line with the response writer.
-	text      *textEncoder // nil: not gRPC-Web text
-	written   atomic.Int64
-	direct    direct
-	unflushed atomic.Bool // a write or a corked flush happened since the last flush
+	written    atomic.Int64
+	direct     direct
+	unflushed  atomic.Bool // a write or a corked flush happened since the last flush
+	collecting bool        // between BeginDirect and EndDirect
 
+	text    *textEncoder // nil: not gRPC-Web text
 	request *http.Request
 	started time.Time
 
@@ -152,7 +153,7 @@ func (x *Exchange) WriteHeader(status int) {
 // Write writes p, encoded for gRPC-Web text.
 func (x *Exchange) Write(p []byte) (int, error) {
 	if x.IsDirect() {
-		x.WriteDirect(p)
+		x.direct.written = append(x.direct.written, p...)
 		return len(p), nil
 	}
 	if x.messages != nil {
