@@ -57,7 +57,7 @@ type stream struct {
 
 	readDeadline, writeDeadline deadline
 
-	inline [80]byte // first buffer of unread; the size of the struct is a size class of the allocator
+	inline [72]byte // first buffer of unread; the struct and the 8 bytes of the allocator fill a size class
 }
 
 var (
