@@ -91,7 +91,8 @@ func TestCleanIndex(t *testing.T) {
 			if !slices.Contains(unused, tokens.OfTerm(user.FieldByName("tags").ElementTerm("two"))) {
 				t.Errorf("unused entries = %v, want that of the tag two", unused)
 			}
-			for more := true; more; {
+			steps, wantSteps := 0, len(unused)/3+1
+			for more := true; more; steps++ {
 				err := s.queue.Do(t.Context(), func(w *writer) (err error) {
 					more, err = w.cleanIndex(3)
 					return err
@@ -99,6 +100,9 @@ func TestCleanIndex(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+			}
+			if steps != wantSteps {
+				t.Errorf("cleaned in %d steps, want %d: three entries in each", steps, wantSteps)
 			}
 			stored, unused = entries(t, s, id)
 			if want := tokensOf(u); slices.Equal(stored, want) == keep || len(unused) > 0 {

@@ -82,10 +82,14 @@ func sample(f *os.File) error {
 	if err != nil {
 		return err
 	}
+	return samplePages(f, info.Size())
+}
+
+func samplePages(r io.ReaderAt, size int64) error {
 	var page [4096]byte
-	step := max(info.Size()/samples, int64(len(page)))
-	for at := int64(0); at < info.Size(); at += step {
-		if _, err := f.ReadAt(page[:], at); err != nil && !errors.Is(err, io.EOF) {
+	step := max(size/samples, int64(len(page)))
+	for at := int64(0); at < size; at += step {
+		if _, err := r.ReadAt(page[:], at); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 	}

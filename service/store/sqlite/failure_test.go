@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -211,6 +212,34 @@ func TestDiagnose(t *testing.T) {
 			t.Errorf("%s: diagnose(%v) = %v, want an unreadableError: %t", name, test.err, got, test.want)
 		}
 		_ = db.Close()
+	}
+}
+
+// unreadableFrom is a file whose pages from an offset on cannot be read.
+type unreadableFrom struct {
+	from  int64
+	reads int
+}
+
+func (f *unreadableFrom) ReadAt(p []byte, at int64) (int, error) {
+	if f.reads++; at >= f.from {
+		return 0, syscall.EIO
+	}
+	return len(p), nil
+}
+
+// Pages are sampled up to the end of a file, with a bounded number of reads.
+func TestSampledPages(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int64{1, 4096, 4097, 100 * 4096, 1 << 40} {
+		readable := &unreadableFrom{from: size}
+		if err := samplePages(readable, size); err != nil || readable.reads > samples+1 || readable.reads == 0 {
+			t.Errorf("samplePages(%d bytes) = %v with %d reads, want some, at most %d", size, err, readable.reads, samples+1)
+		}
+		last := size - max(4096, size/samples)
+		if err := samplePages(&unreadableFrom{from: last}, size); !errors.Is(err, syscall.EIO) {
+			t.Errorf("samplePages(%d bytes, unreadable from %d on) = %v, want EIO", size, last, err)
+		}
 	}
 }
 

@@ -92,6 +92,19 @@ func TestIncompleteTarget(t *testing.T) {
 	if state, err := target.Begin(t.Context(), "the source"); err != nil || string(state[move.SourceState]) != "the source" {
 		t.Errorf("Begin with the same source = %q, %v, want its state", state, err)
 	}
+	failure := errors.New("fault of a test")
+	if err := target.transaction(func() error { return errors.Join(target.save("lost", nil), failure) }); !errors.Is(err, failure) {
+		t.Errorf("transaction(fault) = %v, want the fault", err)
+	}
+	if state, err := target.Begin(t.Context(), "the source"); err != nil || len(state) != 1 {
+		t.Errorf("state after a failed transaction = %q, %v, want that before it", state, err)
+	}
+	if err := target.conn.run("DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := target.Begin(t.Context(), "the source"); !errors.Is(err, move.ErrOtherSource) {
+		t.Errorf("Begin of a move by an older program = %v, want %v", err, move.ErrOtherSource)
+	}
 	if err := target.Close(); err != nil {
 		t.Fatal(err)
 	}

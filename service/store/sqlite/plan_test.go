@@ -2,7 +2,9 @@ package sqlite
 
 import (
 	"database/sql/driver"
+	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +48,58 @@ func TestListsOfFewUsersReadFewRows(t *testing.T) {
 				t.Errorf("%s, order %v: List() = %d users, %v, and read %d rows, want %d users and few rows", name, order, len(page.Users), err, read, test.want)
 			}
 		}
+	}
+}
+
+// Of a conjunction the part with the fewest users comes first, by their number or by their distance.
+func TestRarestPartIsFirst(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	var batch user.Batch
+	for i := range 4 * gapEntries {
+		tags := []string{"all"}
+		for tag, one := range map[string]int{"half": 2, "third": 3, "few": 100} {
+			if i%one == 0 {
+				tags = append(tags, tag)
+			}
+		}
+		op, err := user.NewCreate(user.User{Username: fmt.Sprintf("user %03d", i), Email: fmt.Sprintf("%d@example.org", i), Tags: tags})
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch.Changes = append(batch.Changes, user.Change{Op: op})
+	}
+	if _, err := user.Apply(t.Context(), s, batch); err != nil {
+		t.Fatal(err)
+	}
+	tag := user.FieldByName("tags")
+	var parts []user.Condition
+	var want []user.Term
+	for _, name := range []string{"half", "all", "few", "third"} {
+		parts = append(parts, user.Condition{Term: tag.ElementTerm(name)})
+	}
+	for _, name := range []string{"few", "third", "half", "all"} {
+		want = append(want, tag.ElementTerm(name))
+	}
+	var got []user.Term
+	err := s.queue.Do(t.Context(), func(w *writer) (err error) {
+		candidates := newCandidateReader(&err, w.conn)
+		if err != nil {
+			return err
+		}
+		sorted, err := candidates.rarestFirst(user.Condition{All: parts})
+		for i := range sorted.All {
+			got = append(got, sorted.All[i].Term)
+		}
+		if err := w.conn.run("DROP TABLE terms"); err != nil {
+			return err
+		}
+		if sorted, err := candidates.rarestFirst(user.Condition{All: parts}); err == nil {
+			t.Errorf("rarestFirst() without an index = %q, want an error", sorted.All)
+		}
+		return err
+	})
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("parts = %q, %v, want %q", got, err, want)
 	}
 }
 
