@@ -32,16 +32,43 @@ func TestChunkHasResultPerItem(t *testing.T) {
 	}
 }
 
+// An error of the store is that of the chunk.
+func TestChunkOfFailingStore(t *testing.T) {
+	t.Parallel()
+	store := &recordingStore{fail: errors.New("fault of a test"), batches: []int{1}} // the second batch fails
+	var c batch.Chunk
+	c.Add(user.Change{Op: &user.ReadBarrier{ID: 1}}, nil)
+	if results, _, err := c.Apply(t.Context(), store, false, 0); !errors.Is(err, store.fail) {
+		t.Errorf("Apply = %v, %v, want the fault", results, err)
+	}
+}
+
+// An unexpected error of an item is that of an atomic chunk.
+func TestUnexpectedErrorOfAtomicChunk(t *testing.T) {
+	t.Parallel()
+	fault := errors.New("fault of a test")
+	var c batch.Chunk
+	c.Add(user.Change{}, fault)
+	if _, _, err := c.Apply(t.Context(), new(recordingStore), true, 0); !errors.Is(err, fault) || !strings.HasPrefix(err.Error(), "item 0: ") {
+		t.Errorf("Apply = %v, want the fault of item 0", err)
+	}
+}
+
 // An atomic chunk with invalid items is not submitted. Its error names the items, and lists 100 violations.
 func TestInvalidAtomicChunk(t *testing.T) {
 	t.Parallel()
 	store := new(recordingStore)
 	var c batch.Chunk
 	c.Add(user.Change{Op: &user.ReadBarrier{ID: 1}}, nil)
-	for range 101 {
+	for range 100 {
 		c.Add(user.Change{}, user.NewFieldErrorf("email", "must be an address"))
 	}
 	_, _, err := c.Apply(t.Context(), store, true, 0)
+	if failure, ok := user.AsError(err); !ok || len(failure.Violations) != 100 || strings.Contains(failure.Message, "the first") {
+		t.Errorf("Apply(100 invalid items) = %v, want all violations", err)
+	}
+	c.Add(user.Change{}, user.NewFieldErrorf("email", "must be an address"))
+	_, _, err = c.Apply(t.Context(), store, true, 0)
 	failure, ok := user.AsError(err)
 	if !ok || len(failure.Violations) != 100 || failure.Violations[0].Field != "requests[1].email" {
 		t.Fatalf("Apply = %v, want 100 violations from requests[1].email on", err)
@@ -92,6 +119,36 @@ func TestFailuresAreBounded(t *testing.T) {
 	}
 	if long == 0 || size > budget {
 		t.Errorf("%d long items of %d bytes, want some within %d", long, size, budget)
+	}
+}
+
+// A failure is short if its encoded size with its text exceeds the rest of the budget.
+func TestSizeOfFailure(t *testing.T) {
+	t.Parallel()
+	const index = 10
+	invalid := user.NewFieldErrorf("email", "must be an address")
+	log := slog.New(slog.DiscardHandler)
+	f := batch.NewFailure(log, index, 1, invalid)
+	text := "item 10: " + f.GetMessage()
+	size := proto.Size(&userv1.BatchCreateUsersResponse{Failures: []*userv1.ItemFailure{f}})
+	if got := batch.EmbeddedSize(f); got != size {
+		t.Errorf("EmbeddedSize = %d, want %d", got, size)
+	}
+	withText := size + 2 + len(text) // a number and a length of one byte
+	for _, row := range []struct {
+		budget     int
+		text, long bool
+	}{
+		{size, false, true}, {size - 1, false, false}, {withText, true, true}, {withText - 1, true, false},
+	} {
+		l := batch.Failures{Log: log, Remaining: batch.NewSizeBudget(row.budget+batch.Envelope+3*50, 3, 50), WithTexts: row.text}
+		l.Add(index, 1, invalid)
+		if long := len(l.Listed[0].GetFieldViolations()) > 0; long != row.long {
+			t.Errorf("budget %d of %d, text %t: the failure is long = %t, want %t", row.budget, size, row.text, long, row.long)
+		}
+		if row.text && row.long && (len(l.Texts) != 1 || l.Texts[0] != text) {
+			t.Errorf("texts = %q, want %q", l.Texts, text)
+		}
 	}
 }
 

@@ -6,10 +6,12 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
@@ -83,7 +85,22 @@ func receive(t *testing.T, store *recordingStore, limit int, f *feed.Feed, ids .
 }
 
 // receiveWithin is receive with a reservation for the items.
-func receiveWithin(t *testing.T, memory *budget.Reservation, store *recordingStore, limit int, f *feed.Feed, ids ...int64) (got received) {
+func receiveWithin(t *testing.T, memory *budget.Reservation, store *recordingStore, limit int, f *feed.Feed, ids ...int64) received {
+	t.Helper()
+	items := make([]*userv1.GetUserRequest, len(ids))
+	for i, id := range ids {
+		items[i] = &userv1.GetUserRequest{UserId: id}
+	}
+	return receiveItems(t, memory, store, limit, f, items...)
+}
+
+// maxItemBytes is the size limit of an item, drainID the id of an item that starts the drain.
+const (
+	maxItemBytes = 200_000
+	drainID      = 1 << 40
+)
+
+func receiveItems(t *testing.T, memory *budget.Reservation, store *recordingStore, limit int, f *feed.Feed, items ...*userv1.GetUserRequest) (got received) {
 	t.Helper()
 	p := &batch.Pipeline{Store: store, Feed: f, Limit: limit, Memory: memory, OnResult: func(index int, result *user.Result) {
 		got.indexes = append(got.indexes, index)
@@ -94,18 +111,21 @@ func receiveWithin(t *testing.T, memory *budget.Reservation, store *recordingSto
 	handler := connect.NewClientStreamHandler("/test/Items", func(ctx context.Context, stream *connect.ClientStream[userv1.GetUserRequest]) (*connect.Response[emptypb.Empty], error) {
 		got.position, got.err = batch.Receive(ctx, p, stream, func(item *userv1.GetUserRequest) (user.Change, error) {
 			got.reserved = append(got.reserved, memory.Held(budget.Write))
+			if item.GetUserId() == drainID {
+				f.Drain()
+			}
 			if item.GetUserId() < 0 {
 				return user.Change{}, user.NewFieldErrorf("user_id", "must be positive")
 			}
 			return user.Change{Op: &user.ReadBarrier{ID: item.GetUserId()}}, nil
 		})
 		return connect.NewResponse(&emptypb.Empty{}), nil
-	})
+	}, connect.WithReadMaxBytes(maxItemBytes))
 	server := httptest.NewServer(handler)
 	defer server.Close()
 	stream := connect.NewClient[userv1.GetUserRequest, emptypb.Empty](server.Client(), server.URL+"/test/Items").CallClientStream(t.Context())
-	for _, id := range ids {
-		if err := stream.Send(&userv1.GetUserRequest{UserId: id}); err != nil {
+	for _, item := range items {
+		if err := stream.Send(item); err != nil {
 			break // the handler has returned
 		}
 	}
@@ -207,16 +227,72 @@ func TestReceiveFailingStore(t *testing.T) {
 	}
 }
 
+// A chunk ends at 384 KiB of messages.
+func TestReceiveLargeItems(t *testing.T) {
+	t.Parallel()
+	store := new(recordingStore)
+	item := &userv1.GetUserRequest{Fields: []string{strings.Repeat("x", 128<<10-4)}}
+	if got, want := proto.Size(item), 128<<10; got != want {
+		t.Fatalf("size of the item = %d, want %d", got, want)
+	}
+	got := receiveItems(t, nil, store, 10_000, openFeed(t, store), slices.Repeat([]*userv1.GetUserRequest{item}, 7)...)
+	if want := []int{3, 3, 1}; got.err != nil || !slices.Equal(store.batches, want) {
+		t.Errorf("Receive(7 items of 128 KiB) = %v with batches %v, want %v", got.err, store.batches, want)
+	}
+}
+
+// A failed chunk ends the stream when it must be complete, not at the end of the stream: before the ninth chunk, or when there is no
+// memory for another item.
+func TestReceiveStopsAtFailure(t *testing.T) {
+	t.Parallel()
+	store := &recordingStore{fail: errors.New("fault of a test")}
+	got := receive(t, store, 10_000, openFeed(t, store), numbers(12*chunkItems)...)
+	if !errors.Is(got.err, store.fail) || len(got.reserved) != 9*chunkItems {
+		t.Errorf("Receive = %v after %d items, want the fault after %d", got.err, len(got.reserved), 9*chunkItems)
+	}
+	store = &recordingStore{fail: errors.New("fault of a test")}
+	b := budget.New(budget.Options{Limit: 64 << 20, InUse: func() (live, held int64) { return 0, 0 }})
+	memory, other := new(budget.Reservation), new(budget.Reservation)
+	memory.Open(b, nil, budget.Known, "caller")
+	other.Open(b, nil, budget.Known, "caller")
+	if err := other.Grow(budget.Write, b.CallerShare(budget.Known)-10_000); err != nil {
+		t.Fatal(err)
+	}
+	got = receiveWithin(t, memory, store, 10_000, openFeed(t, store), numbers(200)...)
+	if !errors.Is(got.err, store.fail) || len(got.reserved) >= 200 {
+		t.Errorf("Receive without memory = %v after %d items, want the fault before the end", got.err, len(got.reserved))
+	}
+}
+
+// A stream that fails names the item, or the drain that ended it.
+func TestReceiveFailingStream(t *testing.T) {
+	t.Parallel()
+	large := &userv1.GetUserRequest{Fields: []string{strings.Repeat("x", maxItemBytes)}}
+	for _, id := range []int64{1, drainID} {
+		store := new(recordingStore)
+		got := receiveItems(t, nil, store, 10, openFeed(t, store), &userv1.GetUserRequest{UserId: id}, large)
+		if id == drainID && !user.HasReason(got.err, user.ServerDraining) ||
+			id != drainID && (connect.CodeOf(got.err) != connect.CodeResourceExhausted || !strings.HasPrefix(got.err.Error(), "receive item 1: ")) {
+			t.Errorf("Receive(%d, too large) = %v, want SERVER_DRAINING after a drain, else the error of item 1", id, got.err)
+		}
+	}
+}
+
 // Items are reserved until their results are known, and failures, which the response has, until the end of the request.
 func TestItemsAreReserved(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ id, kept int64 }{{1, 0}, {-1, chunkItems * 2 << 10}} {
+	for _, test := range []struct {
+		id, kept int64
+		items    int
+	}{
+		{1, 0, chunkItems}, {-1, chunkItems * 2 << 10, chunkItems}, {-1, batch.MaxFailures * 2 << 10, batch.MaxFailures + 1},
+	} {
 		store := new(recordingStore)
 		memory := new(budget.Reservation)
 		memory.Open(budget.New(budget.Options{Limit: 1 << 30}), nil, budget.Known, "caller")
-		got := receiveWithin(t, memory, store, 10_000, openFeed(t, store), slices.Repeat([]int64{test.id}, chunkItems)...)
-		if got.err != nil || len(got.reserved) != chunkItems {
-			t.Fatalf("Receive(%d items) = %d items, %v", chunkItems, len(got.reserved), got.err)
+		got := receiveWithin(t, memory, store, 10_000, openFeed(t, store), slices.Repeat([]int64{test.id}, test.items)...)
+		if got.err != nil || len(got.reserved) != test.items {
+			t.Fatalf("Receive(%d items) = %d items, %v", test.items, len(got.reserved), got.err)
 		}
 		if last, least := got.reserved[chunkItems-1], int64(chunkItems*256-256); last < least {
 			t.Errorf("id %d: %d bytes are reserved for %d items, want at least %d", test.id, last, chunkItems-1, least)
