@@ -64,7 +64,7 @@ longest := service/store/postgres service/server client service/store/sqlite ser
 
 # Packages without goroutines, and the suite of stores on the model: they are tested without the race detector.
 raceless := $(addprefix ./service/,auth/devtoken bounds browser fieldmask filter forwarded httperror jsonpb pagetoken panics \
-	protocol reqinfo rpcstatus store/encoding store/page store/storetest store/tokens unary user validate)
+	protocol reqinfo rpc rpcstatus store/encoding store/page store/storetest store/tokens user validate)
 
 # Property tests run with so many random cases in `make test`; the default of rapid is 100.
 RAPID_CHECKS ?= 40

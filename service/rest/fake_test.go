@@ -27,7 +27,7 @@ import (
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/rest"
-	"github.com/yourorg/userservice/service/unary"
+	"github.com/yourorg/userservice/service/rpc"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -181,8 +181,8 @@ func connectHandler(f *fake) http.Handler {
 }
 
 // methodsOf returns the unary RPCs with the error interceptor.
-func methodsOf(f *fake) unary.Methods {
-	return unary.UserService(f, intercept.NewErrors(slog.New(slog.DiscardHandler)))
+func methodsOf(f *fake) rpc.Methods {
+	return rpc.UserService(f, intercept.NewErrors(slog.New(slog.DiscardHandler)))
 }
 
 func newHandler(t testing.TB, f *fake, change ...func(*rest.Options)) http.Handler {

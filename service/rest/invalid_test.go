@@ -17,7 +17,7 @@ import (
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/rest"
-	"github.com/yourorg/userservice/service/unary"
+	"github.com/yourorg/userservice/service/rpc"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -270,7 +270,7 @@ func TestErrorsHaveStatusAndDetails(t *testing.T) {
 func TestInternalErrorsAreHidden(t *testing.T) {
 	var logged bytes.Buffer
 	h := newHandler(t, &fake{}, func(o *rest.Options) {
-		o.Methods = unary.UserService(&fake{fail: errors.New("open /var/secret")})
+		o.Methods = rpc.UserService(&fake{fail: errors.New("open /var/secret")})
 		o.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/secret")
 			_, _ = io.WriteString(w, "/var/secret")

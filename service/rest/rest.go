@@ -22,7 +22,7 @@ import (
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/httperror"
-	"github.com/yourorg/userservice/service/unary"
+	"github.com/yourorg/userservice/service/rpc"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -38,7 +38,7 @@ const (
 // Options configure the handler. All are required except Heartbeat.
 type Options struct {
 	// Methods are the unary RPCs with their interceptors.
-	Methods unary.Methods
+	Methods rpc.Methods
 	// Handler is the Connect handler of user.v1.UserService with its interceptors, the
 	// outermost of which is Interceptor. It serves the streams.
 	Handler http.Handler

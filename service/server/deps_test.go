@@ -67,9 +67,9 @@ var mayImport = map[string][]string{
 	"service/auth/devtoken": {"service/auth"},
 	"service/intercept":     {"service/user", "service/auth", "service/rpcstatus", "service/budget", "service/fair", "gen/..."},
 	"service/rest": {
-		"service/fair", "service/user", "service/intercept", "service/codec", "service/httperror", "service/rpcstatus", "service/budget", "service/jsonpb", "service/unary", "gen/...",
+		"service/fair", "service/user", "service/intercept", "service/codec", "service/httperror", "service/rpcstatus", "service/budget", "service/jsonpb", "service/rpc", "gen/...",
 	},
-	"service/unary":     {"service/codec", "service/httperror", "gen/..."},
+	"service/rpc":       {"service/codec", "service/httperror", "gen/..."},
 	"service/codec":     {"service/fair", "service/jsonpb", "service/budget"},
 	"service/health":    {"service/user", "gen/..."},
 	"service/janitor":   {"service/telemetry", "service/user"},

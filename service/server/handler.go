@@ -8,8 +8,8 @@ import (
 	"github.com/yourorg/userservice/service/browser"
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/intercept"
+	"github.com/yourorg/userservice/service/rpc"
 	"github.com/yourorg/userservice/service/transport"
-	"github.com/yourorg/userservice/service/unary"
 	"github.com/yourorg/userservice/service/user"
 	"github.com/yourorg/userservice/service/validate"
 )
@@ -41,16 +41,16 @@ func (s *Server) handler(store user.Store) (http.Handler, []check, error) {
 		policy: s.callers.policy, limits: s.limits, maxCallDuration: s.cfg.MaxCallDuration,
 		messages: s.newMessages(), compressors: codec.NewCompressors(),
 	}
-	rpc := rpcMux(rpcs, s.health, s.handlerOptions(l, s.newTooLargeError, chain(l)), s.handlerOptions(l, s.newTooLargeError, plainChain(l)))
-	methods, streams := unary.UserService(rpcs, chain(l)...), unary.UserStreams(rpcs, chain(l)...)
+	procedures := rpcMux(rpcs, s.health, s.handlerOptions(l, s.newTooLargeError, chain(l)), s.handlerOptions(l, s.newTooLargeError, plainChain(l)))
+	methods, streams := rpc.UserService(rpcs, chain(l)...), rpc.UserStreams(rpcs, chain(l)...)
 	l.errors = l.errors.KeepConnectErrors()
 	for i := range s.services {
-		rpc.Handle(s.services[i].New(s.handlerOptions(l, intercept.NewPlainTooLargeError, chain(l))))
+		procedures.Handle(s.services[i].New(s.handlerOptions(l, intercept.NewPlainTooLargeError, chain(l))))
 	}
-	calls := unary.NewHandler(unary.Options{
-		Methods: methods, Streams: streams, Next: rpc, Authorize: l.policy.Authorize, MaxMessageBytes: s.limits.MaxMessageBytes, Compressors: l.compressors,
+	calls := rpc.NewHandler(rpc.Options{
+		Methods: methods, Streams: streams, Next: procedures, Authorize: l.policy.Authorize, MaxMessageBytes: s.limits.MaxMessageBytes, Compressors: l.compressors,
 	})
-	resources, err := s.resources(rpc, methods, l)
+	resources, err := s.resources(procedures, methods, l)
 	if err != nil {
 		return nil, nil, err
 	}

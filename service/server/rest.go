@@ -8,15 +8,15 @@ import (
 	"github.com/yourorg/userservice/service/intercept"
 
 	"github.com/yourorg/userservice/service/rest"
-	"github.com/yourorg/userservice/service/unary"
+	"github.com/yourorg/userservice/service/rpc"
 	"github.com/yourorg/userservice/service/user"
 )
 
 // resources returns the REST handler on top of the RPC handler.
-func (s *Server) resources(rpc http.Handler, methods unary.Methods, l links) (http.Handler, error) {
+func (s *Server) resources(procedures http.Handler, methods rpc.Methods, l links) (http.Handler, error) {
 	handler, err := rest.New(rest.Options{
 		Methods:         methods,
-		Handler:         rpc,
+		Handler:         procedures,
 		MaxMessageBytes: int64(s.cfg.MaxMessageBytes),
 		Refused:         l.calls.Refused,
 		Messages:        l.messages,

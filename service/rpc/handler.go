@@ -1,4 +1,4 @@
-package unary
+package rpc
 
 import (
 	"context"

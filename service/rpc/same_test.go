@@ -1,4 +1,4 @@
-package unary_test
+package rpc_test
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ import (
 	"github.com/yourorg/userservice/service/codec"
 	"github.com/yourorg/userservice/service/intercept"
 	"github.com/yourorg/userservice/service/reqinfo"
-	"github.com/yourorg/userservice/service/unary"
+	"github.com/yourorg/userservice/service/rpc"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -119,7 +119,7 @@ func handlers() (own, connected http.Handler, passed *int) {
 		}
 		return nil
 	}
-	_, rpc := userv1connect.NewUserServiceHandler(fake{}, connect.WithHandlerOptions(
+	_, oracle := userv1connect.NewUserServiceHandler(fake{}, connect.WithHandlerOptions(
 		connect.WithRequestGate(messages.Gate(func(ctx context.Context, procedure string) *connect.Error {
 			if err := authorize(ctx, procedure); err != nil {
 				converted, _ := intercept.ToConnect(err)
@@ -133,11 +133,11 @@ func handlers() (own, connected http.Handler, passed *int) {
 	passed = new(int)
 	next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		*passed++
-		rpc.ServeHTTP(w, r)
+		oracle.ServeHTTP(w, r)
 	})
-	return messages.Handler(unary.NewHandler(unary.Options{
-		Methods: unary.UserService(fake{}, chain...), Streams: unary.UserStreams(fake{}, chain...), Next: next, Authorize: authorize, MaxMessageBytes: limit, Compressors: compressors,
-	})), messages.Handler(rpc), passed
+	return messages.Handler(rpc.NewHandler(rpc.Options{
+		Methods: rpc.UserService(fake{}, chain...), Streams: rpc.UserStreams(fake{}, chain...), Next: next, Authorize: authorize, MaxMessageBytes: limit, Compressors: compressors,
+	})), messages.Handler(oracle), passed
 }
 
 type deniedKey struct{}
@@ -456,7 +456,7 @@ func TestCompressedFromSameSize(t *testing.T) {
 
 // Every unary RPC is served.
 func TestAllMethods(t *testing.T) {
-	methods := unary.UserService(fake{})
+	methods := rpc.UserService(fake{})
 	all := userv1.File_user_v1_user_service_proto.Services().ByName("UserService").Methods()
 	count := 0
 	for i := range all.Len() {
