@@ -72,7 +72,7 @@ func (l *StreamLimits) open(ctx context.Context, conn connect.StreamingHandlerCo
 }
 
 // streamBytes is the memory of a stream beyond that of its request.
-const streamBytes = 4 << 10
+const streamBytes = 2 << 10
 
 func (l *StreamLimits) enter(ctx context.Context) error {
 	if l.opts.PerCaller == 0 {

@@ -18,10 +18,10 @@ const (
 	// connBytes is the base cost of a connection (goroutines and buffers), tlsBytes the cost of a
 	// TLS session after its handshake.
 	connBytes = 32 << 10
-	tlsBytes  = 20 << 10
+	tlsBytes  = 14 << 10
 	// ownConnBytes is the base cost of a connection of service/http2, and tableBytes what its first request adds: an HPACK
 	// table, of which the entries can be so small that the table takes seven times its size of 4 KiB.
-	ownConnBytes = 12 << 10
+	ownConnBytes = 10 << 10
 	tableBytes   = 12 << 10
 	// includedBytes is the part of the base cost that covers small headers, bodies and frames.
 	includedBytes = 4 << 10
