@@ -162,8 +162,16 @@ func TestDrainRespondsToAppliedChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// More messages than the server reads before it responds. net/http resets a stream for each frame after its end, and
+		// closes the connection when too many resets are queued.
+		inFlight, ended := make(chan struct{}, 256), make(chan struct{})
 		go func() {
 			for k := 0; ; k++ {
+				select {
+				case inFlight <- struct{}{}:
+				case <-ended:
+					return
+				}
 				status := []userv1.UserStatus{inactive, suspended}[k%2]
 				if stream.Send(&userv1.UserStatusUpdate{UserId: o.id, Status: status}) != nil {
 					return
@@ -172,6 +180,7 @@ func TestDrainRespondsToAppliedChanges(t *testing.T) {
 		}()
 		go func() {
 			defer startDrain() // an early end fails below
+			defer close(ended)
 			for status := userv1.UserStatus(0); ; {
 				update, err := stream.Receive()
 				if err != nil {
@@ -179,6 +188,7 @@ func TestDrainRespondsToAppliedChanges(t *testing.T) {
 					ends <- o
 					return
 				}
+				<-inFlight
 				// On a loaded machine the writer may be stalled: OVERLOADED. The next message then changes nothing.
 				if update.GetError() == nil && update.GetStatus() != status {
 					o.responses, o.last, status = o.responses+1, update.GetActivityId(), update.GetStatus()
