@@ -33,7 +33,7 @@ func (s *Service) BatchCreateUsers(
 	if err != nil {
 		return nil, err
 	}
-	s.setPosition(ctx, position)
+	s.setPositionOf(stream.Conn(), position)
 	sum.res.FailedCount = sum.failures.Count
 	sum.res.Failures = sum.failures.Listed
 	return &sum.res, nil

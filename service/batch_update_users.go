@@ -38,7 +38,7 @@ func (s *Service) BatchUpdateUsers(
 	if err != nil {
 		return nil, err
 	}
-	s.setPosition(ctx, position)
+	s.setPositionOf(stream.Conn(), position)
 	return &userv1.BatchUpdateUsersResponse{
 		UpdatedCount: sum.applied,
 		Errors:       sum.failures.Texts,

@@ -8,8 +8,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"sync/atomic"
 	"time"
+
+	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
@@ -72,9 +75,18 @@ func New(store user.Store, f *feed.Feed, opts Options) (*Service, error) {
 	return &Service{store: store, feed: f, opts: opts, log: opts.Logger}, nil
 }
 
-// setPosition sets user.PositionHeader of the response.
+// setPosition sets user.PositionHeader of the response of a unary call.
 func (s *Service) setPosition(ctx context.Context, position int64) {
-	reqinfo.HeaderOfResponse(ctx).Set(user.PositionHeader, user.FormatPosition(s.feed.Head().Epoch, position))
+	s.setPositionIn(reqinfo.HeaderOfResponse(ctx), position)
+}
+
+// setPositionOf sets user.PositionHeader of the response of a stream.
+func (s *Service) setPositionOf(conn connect.StreamingHandlerConn, position int64) {
+	s.setPositionIn(conn.ResponseHeader(), position)
+}
+
+func (s *Service) setPositionIn(header http.Header, position int64) {
+	header.Set(user.PositionHeader, user.FormatPosition(s.feed.Head().Epoch, position))
 }
 
 // flusher returns the flush control of a stream, or one that does nothing.

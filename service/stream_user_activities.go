@@ -4,13 +4,12 @@ import (
 	"context"
 	"time"
 
-	"github.com/yourorg/userservice/service/reqinfo"
-
 	"connectrpc.com/connect"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/service/budget"
 	"github.com/yourorg/userservice/service/feed"
+	"github.com/yourorg/userservice/service/reqinfo"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -35,11 +34,11 @@ func (s *Service) ServeUserActivities(ctx context.Context, req *userv1.StreamUse
 func (s *Service) openActivities(
 	ctx context.Context, req *userv1.StreamUserActivitiesRequest, conn connect.StreamingHandlerConn,
 ) (*activityStream, error) {
+	s.setPositionOf(conn, s.feed.Head().Position) // not after the start of the stream
 	opts, err := s.cursorOptions(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	s.setPosition(ctx, s.feed.Head().Position)
 	cursor := s.feed.Cursor(opts)
 	a := &activityStream{
 		conn: conn, cursor: cursor, replayOnly: req.GetReplayOnly(), flush: flusher(ctx), memory: budget.FromContext(ctx),

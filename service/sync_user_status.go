@@ -30,7 +30,7 @@ func (s *Service) SyncUserStatus(
 ) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.setPosition(ctx, s.feed.Head().Position)
+	s.setPositionOf(stream.Conn(), s.feed.Head().Position)
 	origin := s.feed.NewOrigin()
 	subscription := s.feed.Subscribe(origin)
 	defer subscription.Close()

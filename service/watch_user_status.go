@@ -29,7 +29,7 @@ func (s *Service) WatchUserStatus(
 	if err := s.feed.CheckPosition(ctx, req.GetEpoch(), after); err != nil {
 		return err
 	}
-	s.setPosition(ctx, s.feed.Head().Position)
+	s.setPositionOf(stream.Conn(), s.feed.Head().Position)
 	subscription := s.feed.Subscribe(0)
 	defer subscription.Close()
 	if err := stream.Send(nil); err != nil { // send the header

@@ -32,7 +32,7 @@ func (s *Service) WatchUsers(
 	if err := s.feed.CheckPosition(ctx, req.GetEpoch(), req.GetAfterActivityId()); err != nil {
 		return err
 	}
-	s.setPosition(ctx, s.feed.Head().Position)
+	s.setPositionOf(stream.Conn(), s.feed.Head().Position)
 	cursor := s.feed.UserCursor(feed.UserCursorOptions{
 		After: req.GetAfterActivityId(), ShowDeleted: req.GetShowDeleted(), Match: match.Match, Where: match.Condition(),
 	})

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -65,6 +66,40 @@ func TestReadWaitsForPosition(t *testing.T) {
 	if got := <-read; got.err != nil || got.users != 1 {
 		t.Errorf("got %+v", got)
 	}
+}
+
+// A response has one position, also that of a stream.
+func TestStreamsHaveOnePosition(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Parallel())
+	s.Each(t, func(t *testing.T, client userv1connect.UserServiceClient, _ servertest.Protocol) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		activities, err := client.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{ReplayOnly: true})
+		if err != nil || activities.Receive() || activities.Err() != nil {
+			t.Fatal(err, activities.Err())
+		}
+		positionOf(t, activities.ResponseHeader())
+		users, err := client.WatchUsers(ctx, &userv1.WatchUsersRequest{})
+		if err != nil || !users.Receive() {
+			t.Fatal(err, users.Err())
+		}
+		positionOf(t, users.ResponseHeader())
+		statuses, err := client.WatchUserStatus(ctx, &userv1.WatchUserStatusRequest{All: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		positionOf(t, statuses.ResponseHeader())
+	})
+	ctx, info := connect.NewClientContext(t.Context())
+	batch, err := s.GRPC().BatchUpdateUsers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := batch.CloseAndReceive(); err != nil {
+		t.Fatal(err)
+	}
+	positionOf(t, info.ResponseHeader())
 }
 
 func TestBadMinPosition(t *testing.T) {
