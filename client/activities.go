@@ -103,10 +103,11 @@ func (c *Client) WatchUserStatus(ctx context.Context, request *userv1.WatchUserS
 				if !next.GetAll() && len(next.GetUserIds()) == 0 {
 					return nil
 				}
-				continue
 			}
-			// Updates are in the order of their positions.
-			next.AfterActivityId, next.Epoch = update.GetActivityId(), start.epoch
+			if update.GetActivityId() > 0 || update.GetProgress() { // the error of a user that did not exist has none
+				// Updates are in the order of their positions.
+				next.AfterActivityId, next.Epoch = update.GetActivityId(), start.epoch
+			}
 		}
 		if err := stream.Err(); err != nil {
 			return err

@@ -275,13 +275,13 @@ func (f *followed) response(id int64, update *userv1.UserStatusUpdate) (news boo
 
 // change records a change, and reports whether it was not delivered before.
 func (f *followed) change(update *userv1.UserStatusUpdate) (news bool) {
-	if update.GetError() != nil {
-		delete(f.users, update.GetUserId())
-		return true
-	}
 	id, number := update.GetUserId(), update.GetActivityId()
-	if f.all {
-		f.position = position{epoch: update.GetEpoch(), number: number}
+	if f.all { // a change that waited for a response follows later ones
+		f.position.number = max(f.position.number, number)
+	}
+	if update.GetError() != nil {
+		delete(f.users, id)
+		return true
 	}
 	if update.GetProgress() {
 		clear(f.responses)

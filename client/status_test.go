@@ -252,6 +252,69 @@ func TestWatchUserStatusEndsWithItsUsers(t *testing.T) {
 	}
 }
 
+// A deletion is delivered once to a client of all users, although the stream is interrupted behind it.
+func TestDeletionIsDeliveredOnce(t *testing.T) {
+	watch := func(ctx context.Context, t *testing.T, c *client.Client, fn func(*userv1.UserStatusUpdate)) {
+		t.Helper()
+		err := c.WatchUserStatus(ctx, &userv1.WatchUserStatusRequest{All: true, Progress: true}, func(update *userv1.UserStatusUpdate) error {
+			fn(update)
+			return nil
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("WatchUserStatus() = %v, want context.Canceled", err)
+		}
+	}
+	session := func(ctx context.Context, t *testing.T, c *client.Client, fn func(*userv1.UserStatusUpdate)) {
+		t.Helper()
+		s := c.OpenStatusSession(ctx, fn)
+		if err := s.FollowAll(ctx); err != nil {
+			t.Error(err)
+		}
+		fn(&userv1.UserStatusUpdate{Progress: true})
+		<-ctx.Done()
+		if err := s.Close(); !errors.Is(err, context.Canceled) {
+			t.Errorf("Close() = %v, want context.Canceled", err)
+		}
+	}
+	for name, follow := range map[string]func(context.Context, *testing.T, *client.Client, func(*userv1.UserStatusUpdate)){
+		"WatchUserStatus": watch, "StatusSession": session,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := servertest.Start(t)
+			writer := newClient(t, s, fast())
+			first, second := createUser(t, writer, 1), createUser(t, writer, 2)
+			ctx, cancel := context.WithCancel(limited(t))
+			updates := make(chan *userv1.UserStatusUpdate, 100)
+			var following sync.WaitGroup
+			following.Go(func() {
+				follow(ctx, t, newClient(t, s, fast()), func(update *userv1.UserStatusUpdate) { updates <- update })
+			})
+			next := func(want int64) {
+				t.Helper()
+				for update := range updates {
+					if update.GetProgress() {
+						continue
+					}
+					if update.GetUserId() != want || update.GetError() == nil {
+						t.Fatalf("update = %v, want the deletion of %d", update, want)
+					}
+					return
+				}
+			}
+			<-updates // it follows
+			for _, u := range []*userv1.User{first, second} {
+				if _, err := writer.DeleteUser(limited(t), u.GetUserId()); err != nil {
+					t.Fatal(err)
+				}
+				next(u.GetUserId())
+				s.Restart()
+			}
+			cancel()
+			following.Wait()
+		})
+	}
+}
+
 // A session ends with its context at once, although the server sends nothing.
 func TestStatusSessionEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
