@@ -176,7 +176,8 @@ func (w *statusWriter) sendError(position int64, err error) error {
 	if err == nil {
 		return nil
 	}
-	return w.service.stallError(err, min(w.subscription.DeliveredThrough(), position-1))
+	// The error of a user that does not exist has position 0.
+	return w.service.stallError(err, min(w.subscription.DeliveredThrough(), max(position-1, 0)))
 }
 
 // unsubscribeGone unsubscribes from users whose deletion was sent.

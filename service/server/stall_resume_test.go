@@ -2,10 +2,12 @@ package server_test
 
 import (
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,6 +99,20 @@ func TestStalledLiveReaderResumes(t *testing.T) {
 	}
 }
 
+// A client that stops reading the errors of unknown users resumes at the start.
+func TestStalledReaderOfUnknownUsersResumes(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := startNarrow(t, &log)
+	next := openGRPC(t, s.Addr(), 64<<10, "WatchUserStatus of unknown users")
+	log.await(t, "response write stalled, stream ended")
+	var err error
+	for err == nil {
+		_, err = next()
+	}
+	wantResumable(t, err, user.StreamStalled, 0)
+}
+
 // changeStatuses changes the status of each user of fillStatuses, in many commits.
 func changeStatuses(t *testing.T, s *servertest.Server) {
 	t.Helper()
@@ -165,6 +181,13 @@ func fillStatuses(t *testing.T, s *servertest.Server) {
 	}
 }
 
+func numbersTo(n int64) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		for i := int64(1); i <= n && yield(i); i++ {
+		}
+	}
+}
+
 // openGRPC opens a stream of grpc-go with fixed windows, because dynamic windows would buffer everything.
 // The returned function reads the position of the next message.
 func openGRPC(t *testing.T, addr string, window int32, method string) func() (int64, error) {
@@ -176,7 +199,8 @@ func openGRPC(t *testing.T, addr string, window int32, method string) func() (in
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/user.v1.UserService/"+method)
+	rpc, _, _ := strings.Cut(method, " ")
+	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/user.v1.UserService/"+rpc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,6 +210,8 @@ func openGRPC(t *testing.T, addr string, window int32, method string) func() (in
 		"WatchUserStatus":      &userv1.WatchUserStatusRequest{All: true, AfterActivityId: 401},
 		"WatchUsers":           &userv1.WatchUsersRequest{AfterActivityId: 401},
 		"SyncUserStatus":       &userv1.UserStatusUpdate{ActivityId: 401},
+
+		"WatchUserStatus of unknown users": &userv1.WatchUserStatusRequest{UserIds: slices.Collect(numbersTo(10_000))},
 	}[method]
 	if err := stream.SendMsg(request); err != nil {
 		t.Fatal(err)
