@@ -34,8 +34,9 @@ func (s *Service) ServeUserActivities(ctx context.Context, req *userv1.StreamUse
 func (s *Service) openActivities(
 	ctx context.Context, req *userv1.StreamUserActivitiesRequest, conn connect.StreamingHandlerConn,
 ) (*activityStream, error) {
-	s.setPositionOf(conn, s.feed.Head().Position) // not after the start of the stream
-	opts, err := s.cursorOptions(ctx, req)
+	head := s.feed.Head().Position
+	s.setPositionOf(conn, head)
+	opts, err := s.cursorOptions(ctx, req, head)
 	if err != nil {
 		return nil, err
 	}
@@ -53,9 +54,9 @@ func (s *Service) openActivities(
 
 // cursorOptions determines the start point. It reads the user afterwards, so a deletion in
 // between is either in the user or in the log.
-func (s *Service) cursorOptions(ctx context.Context, req *userv1.StreamUserActivitiesRequest) (feed.CursorOptions, error) {
+func (s *Service) cursorOptions(ctx context.Context, req *userv1.StreamUserActivitiesRequest, head int64) (feed.CursorOptions, error) {
 	opts := feed.CursorOptions{UserID: req.GetUserId(), Actions: req.GetActions()}
-	if err := s.startPoint(ctx, req, &opts); err != nil {
+	if err := s.startPoint(ctx, req, head, &opts); err != nil {
 		return opts, err
 	}
 	if opts.UserID != 0 {
@@ -68,7 +69,7 @@ func (s *Service) cursorOptions(ctx context.Context, req *userv1.StreamUserActiv
 	return opts, nil
 }
 
-func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActivitiesRequest, opts *feed.CursorOptions) error {
+func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActivitiesRequest, head int64, opts *feed.CursorOptions) error {
 	starts := 0
 	for _, given := range []bool{req.GetSince() != nil, req.GetAfterActivityId() != 0, req.GetFromHead()} {
 		if given {
@@ -80,7 +81,7 @@ func (s *Service) startPoint(ctx context.Context, req *userv1.StreamUserActiviti
 	}
 	opts.After = req.GetAfterActivityId()
 	if req.GetFromHead() || req.GetSince() != nil {
-		opts.After = s.feed.Head().Position
+		opts.After = head
 	}
 	if err := s.feed.CheckPosition(ctx, req.GetEpoch(), opts.After); err != nil {
 		return err

@@ -25,11 +25,11 @@ func (s *Service) WatchUserStatus(
 	if req.GetAll() == (len(req.GetUserIds()) > 0) {
 		return user.NewFieldErrorf("user_ids", "exactly one of user_ids and all must be set")
 	}
-	after := req.GetAfterActivityId()
+	after, head := req.GetAfterActivityId(), s.feed.Head().Position
 	if err := s.feed.CheckPosition(ctx, req.GetEpoch(), after); err != nil {
 		return err
 	}
-	s.setPositionOf(stream.Conn(), s.feed.Head().Position)
+	s.setPositionOf(stream.Conn(), head)
 	subscription := s.feed.Subscribe(0)
 	defer subscription.Close()
 	if err := stream.Send(nil); err != nil { // send the header
@@ -42,7 +42,7 @@ func (s *Service) WatchUserStatus(
 	}
 	if req.GetAll() {
 		if req.GetEpoch() == "" { // with an epoch, 0 is the position before the first row
-			after = cmp.Or(after, s.feed.Head().Position)
+			after = cmp.Or(after, head)
 		}
 		subscription.SubscribeAll(after)
 	} else if err := w.sendInitial(ctx, req.GetUserIds(), after); err != nil {
