@@ -16,6 +16,7 @@ import (
 type sharedStatus struct {
 	*userv1.UserStatusUpdate
 
+	change    feed.StatusChange
 	mu        sync.Mutex
 	encodings map[string][]byte // by codec
 	frames    []sharedFrame     // at most maxFrames
@@ -35,8 +36,8 @@ const maxFrames = 8
 // one is kept.
 func (s *Service) sharedStatusChange(change *feed.StatusChange) *sharedStatus {
 	last := s.lastStatus.Load()
-	if last == nil || last.GetActivityId() != change.Position || last.GetUserId() != change.UserID || change.Position == 0 {
-		last = &sharedStatus{UserStatusUpdate: s.statusChange(change), encodings: make(map[string][]byte, 1)}
+	if last == nil || change.Position == 0 || !last.change.Same(change) {
+		last = &sharedStatus{UserStatusUpdate: s.statusChange(change), change: *change, encodings: make(map[string][]byte, 1)}
 		s.lastStatus.Store(last)
 	}
 	return last

@@ -257,6 +257,23 @@ func TestSyncDrainsAfterResponses(t *testing.T) {
 	}
 }
 
+// watchStatus opens a stream and returns a function that receives its next update.
+func (r *rig) watchStatus(t *testing.T, req *userv1.WatchUserStatusRequest) func() *userv1.UserStatusUpdate {
+	t.Helper()
+	stream, err := r.client(t).WatchUserStatus(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stream.Close() })
+	return func() *userv1.UserStatusUpdate {
+		t.Helper()
+		if !stream.Receive() {
+			t.Fatal(stream.Err())
+		}
+		return stream.Msg()
+	}
+}
+
 func TestWatchUserStatus(t *testing.T) {
 	r := newRig(t)
 	a, b, c := r.create(t, "ann").GetUserId(), r.create(t, "bob").GetUserId(), r.create(t, "cid").GetUserId()
@@ -423,4 +440,20 @@ func TestResponseAboutADeletedUserHasThePositionOfItsDeletion(t *testing.T) {
 		t.Errorf("after undeletion: response = %v, want position %d", got, r.feed.Head().Position)
 	}
 	s.end()
+}
+
+// The same status with a later time has no row. A stream that starts later has the later time.
+func TestStreamStartsWithTheTimeOfTheStatus(t *testing.T) {
+	r := newRig(t)
+	a := r.create(t, "ann").GetUserId()
+	first := r.watchStatus(t, &userv1.WatchUserStatusRequest{UserIds: []int64{a}})
+	first()
+	r.setStatus(t, a, inactive, timestamppb.New(started.Add(time.Second)))
+	before := first()
+	r.clock.move(time.Minute)
+	want := r.setStatus(t, a, inactive, timestamppb.New(started.Add(time.Minute)))
+	got := r.watchStatus(t, &userv1.WatchUserStatusRequest{UserIds: []int64{a}})()
+	if got.GetActivityId() != before.GetActivityId() || !got.GetTimestamp().AsTime().Equal(want.GetTimestamp().AsTime()) {
+		t.Errorf("update = %v, want position %d with the time of %v", got, before.GetActivityId(), want)
+	}
 }

@@ -15,6 +15,11 @@ type StatusChange struct {
 	Position int64 // of the row that set it
 }
 
+// Same reports whether the changes have the same message. A later time of the same status has the position of that status.
+func (c *StatusChange) Same(other *StatusChange) bool {
+	return c.Position == other.Position && c.UserID == other.UserID && c.Current.Time.Equal(other.Current.Time)
+}
+
 // Err returns the error of a deleted or purged user, nil for any other.
 func (c *StatusChange) Err() error {
 	switch {
