@@ -17,6 +17,7 @@ import (
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
 	"github.com/yourorg/userservice/service"
 	"github.com/yourorg/userservice/service/auth"
+	"github.com/yourorg/userservice/service/budget"
 	systemclock "github.com/yourorg/userservice/service/clock"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/intercept"
@@ -34,6 +35,8 @@ type rig struct {
 	store user.Store
 	feed  *feed.Feed
 	clock *clock
+
+	memory *budget.Reservation // of the requests of client; nil: none
 }
 
 var started = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -101,7 +104,8 @@ func (r *rig) client(t testing.TB) userv1connect.UserServiceClient {
 		intercept.NewErrors(slog.New(slog.DiscardHandler)),
 	)))
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		mux.ServeHTTP(w, req.WithContext(auth.WithCaller(req.Context(), auth.FullAccess())))
+		ctx := budget.NewContext(req.Context(), r.memory)
+		mux.ServeHTTP(w, req.WithContext(auth.WithCaller(ctx, auth.FullAccess())))
 	}))
 	server.EnableHTTP2 = true
 	server.StartTLS()

@@ -62,6 +62,7 @@ type statusReader struct {
 	by           user.Author
 	responses    chan pendingResponse
 	busy         chan struct{} // full while a message is processed, and from the drain on
+	reserved     int           // number of users for which memory is reserved
 	// Result of receive, set before responses is closed.
 	end     error
 	drained bool // ended by the shutdown; end is ignored
@@ -127,7 +128,7 @@ func (r *statusReader) process(ctx context.Context, message *userv1.UserStatusUp
 		response.err = err
 		return response
 	}
-	if state.Fresh && budget.FromContext(ctx).Grow(budget.Subscription, followBytes) != nil {
+	if !r.reserve(ctx, state.Users) {
 		r.subscription.Resume(message.GetUserId(), r.service.feed.Head().Position)
 		r.subscription.Unsubscribe(message.GetUserId())
 		response.err = user.NewOverloadedError()
@@ -143,6 +144,19 @@ func (r *statusReader) process(ctx context.Context, message *userv1.UserStatusUp
 	}
 	response.pending = r.service.store.Submit(ctx, user.Batch{Changes: []user.Change{{Op: op, By: r.by}}})
 	return response
+}
+
+// reserve reserves memory for users subscribed by id. It is not released when they become fewer, because maps do not shrink.
+func (r *statusReader) reserve(ctx context.Context, users int) bool {
+	more := users - r.reserved
+	if more <= 0 {
+		return true
+	}
+	if budget.FromContext(ctx).Grow(budget.Subscription, int64(more)*followBytes) != nil {
+		return false
+	}
+	r.reserved = users
+	return true
 }
 
 // currentStatus returns the status of a user that is not deleted.
@@ -234,7 +248,6 @@ func (w *statusWriter) respond(ctx context.Context, in *statusReader, a *pending
 		in.subscription.Resume(a.message.GetUserId(), position)
 		if err != nil && (a.added || user.HasReason(err, user.UserDeleted) || user.HasReason(err, user.UserNotFound)) {
 			in.subscription.Unsubscribe(a.message.GetUserId())
-			budget.FromContext(ctx).Shrink(budget.Subscription, followBytes)
 		}
 	}
 	if err == nil && a.message.GetUserId() == 0 {

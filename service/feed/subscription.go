@@ -87,6 +87,7 @@ func (s *Subscription) Close() {
 type PauseState struct {
 	Fresh       bool // the user was not subscribed by id before
 	Outstanding int  // number of outstanding responses for the user
+	Users       int  // number of users subscribed by id, with this one
 }
 
 // Pause subscribes to a user and defers its changes until Resume, so the outstanding
@@ -112,7 +113,7 @@ func (s *Subscription) Pause(id int64) (PauseState, error) {
 	if !paused {
 		h.through = s.feed.Head().Position
 	}
-	found := PauseState{Fresh: !known, Outstanding: h.outstanding}
+	found := PauseState{Fresh: !known, Outstanding: h.outstanding, Users: s.positions.len()}
 	h.outstanding++
 	s.paused.set(id, h)
 	return found, nil

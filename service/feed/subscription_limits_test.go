@@ -179,9 +179,8 @@ func TestPositionsAreEvicted(t *testing.T) {
 	s.Resume(ahead, 2) // after the position read so far, 0: the log must not deliver it again
 	s.Resume(ids[2], 0)
 	for _, id := range ids[3:] {
-		b.subscribeAt(s, id, 0)
-		if got := s.Positions(); got > limit {
-			t.Fatalf("%d positions, want at most %d", got, limit)
+		if got := b.subscribeAt(s, id, 0).Users; got > limit || got != s.Positions() {
+			t.Fatalf("Pause() = %d users with %d positions, want the same, at most %d", got, s.Positions(), limit)
 		}
 	}
 	s.Resume(paused, 0)
@@ -193,12 +192,14 @@ func TestPositionsAreEvicted(t *testing.T) {
 }
 
 // subscribeAt subscribes to a user whose status at a position is delivered.
-func (b *bench) subscribeAt(s *feed.Subscription, id, position int64) {
+func (b *bench) subscribeAt(s *feed.Subscription, id, position int64) feed.PauseState {
 	b.Helper()
-	if _, err := s.Pause(id); err != nil {
+	paused, err := s.Pause(id)
+	if err != nil {
 		b.Fatal(err)
 	}
 	s.Resume(id, position)
+	return paused
 }
 
 // A subscription to all users keeps a limited number of changes, and reads the others from the log. Those of
