@@ -32,8 +32,6 @@ func TestMigrate(t *testing.T) {
 	stores := []string{
 		"sqlite:" + filepath.Join(dir, "userservice.db"), pgtest.Database(t), "sqlite:" + filepath.Join(dir, "back.db"),
 	}
-	// The tables are there before commands are killed: a migration of the schema that is killed keeps its lock for 30 s.
-	program{dir: t.TempDir(), flags: []string{"--store", stores[1]}}.start(t).terminate(t)
 	run := program{dir: dir}.start(t)
 	importUsers(t, run.client(t, 1<<20), users)
 	var current atomic.Pointer[process]

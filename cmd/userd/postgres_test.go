@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
@@ -249,6 +251,60 @@ func TestPostgresNodeKilled(t *testing.T) {
 	wait()
 	endStream()
 	n.verify(ctx, t, n.clients[1])
+}
+
+// A node that is killed while it migrates the schema leaves no lock and no table, and the next one migrates.
+func TestPostgresKilledInMigration(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, hangTimeout)
+	url := pgtest.Database(t)
+	var sessions [2]*pgx.Conn
+	for i := range sessions {
+		conn, err := pgx.Connect(ctx, url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close(ctx) })
+		sessions[i] = conn
+	}
+	number := func(query string) (n int) {
+		if err := sessions[1].QueryRow(ctx, query).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	// The first migration waits for the end of a transaction that has created a table of this name.
+	blocker, err := sessions[0].Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := blocker.Exec(ctx, "CREATE TABLE log ()"); err != nil {
+		t.Fatal(err)
+	}
+	killed := exec.CommandContext(ctx, build(t, ""), "--listen", "127.0.0.1:0", "--admin-listen", "", "--store", url)
+	if err := killed.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for number("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'") == 0 {
+	}
+	if err := killed.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = killed.Wait() // the signal
+	if err := blocker.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for number("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'userd'") > 0 {
+	}
+	const tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'goose_db_version'"
+	if n := number(tables); n != 0 {
+		t.Errorf("%d tables after the kill, want none but the version", n)
+	}
+	n := &nodes{acked: make(map[string]int64)}
+	n.start(t, url)
+	if err := n.create(ctx, 0, "ann"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Health follows a database that crashes and starts again within five seconds. The nodes need no restart, and no

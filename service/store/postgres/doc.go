@@ -7,6 +7,7 @@
 //   - If the connection is lost during a commit, what the database has of the transaction decides the outcome.
 //   - Each node observes the commits of all nodes in order. NOTIFY wakes the nodes; a poll makes up for a lost notification.
 //
-// It uses no advisory locks and no savepoints. Sessions have no state but the parameters with which they are opened, and
-// LISTEN on one connection. A server with synchronous_commit = off may lose acknowledged writes in a crash.
+// It uses no savepoints. An advisory lock of a transaction protects the migration of the schema. Sessions have no state but the
+// parameters with which they are opened, and LISTEN on one connection. A server with synchronous_commit = off may lose
+// acknowledged writes in a crash.
 package postgres

@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 )
 
 //go:embed migrations/*.sql
@@ -26,12 +26,19 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	locker, err := lock.NewPostgresTableLocker()
-	if err != nil {
-		return nil, err
-	}
-	return goose.NewProvider(goose.DialectPostgres, db, files, goose.WithLocker(locker))
+	return goose.NewProvider(goose.DialectPostgres, db, files)
 }
+
+// lockMigration takes an advisory lock until the end of the transaction. The lock ends with the connection, so a node that is
+// killed leaves none, and a pooler in transaction mode keeps the connection. The transaction is idle during the migration; the
+// server detects by keepalives that the host of the node is lost.
+const lockMigration = `
+	SET LOCAL idle_in_transaction_session_timeout = 0;
+	SET LOCAL lock_timeout = '5min';
+	SET LOCAL tcp_keepalives_idle = 5;
+	SET LOCAL tcp_keepalives_interval = 5;
+	SET LOCAL tcp_keepalives_count = 3;
+	SELECT pg_advisory_xact_lock(1970496882)` // "user" in ASCII
 
 // migrate creates the tables or migrates them to the current version. Of several nodes one migrates, the others wait.
 func migrate(ctx context.Context, pool *pgxpool.Pool) (err error) {
@@ -57,7 +64,14 @@ func migrate(ctx context.Context, pool *pgxpool.Pool) (err error) {
 	case current == target:
 		return nil
 	}
-	if _, err := provider.Up(ctx); err != nil {
+	err = pgx.BeginFunc(ctx, pool, func(t pgx.Tx) error {
+		if _, err := t.Exec(ctx, lockMigration); err != nil {
+			return err
+		}
+		_, err := provider.Up(ctx) // nothing, if another node has migrated
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("migrate schema from version %d to %d: %w", current, target, err)
 	}
 	return nil
