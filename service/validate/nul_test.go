@@ -91,8 +91,13 @@ func textPlaces(m protoreflect.Message, within []protoreflect.FullName) (places 
 
 func BenchmarkValidate(b *testing.B) {
 	check := newValidator(b).Validate
+	tenThousand := make([]int64, 10_000)
+	for i := range tenThousand {
+		tenThousand[i] = int64(i + 1)
+	}
 	for name, m := range map[string]proto.Message{
 		"get":    &userv1.GetUserRequest{UserId: 1},
+		"watch":  &userv1.WatchUserStatusRequest{UserIds: tenThousand},
 		"create": &userv1.CreateUserRequest{Username: "anna", Email: "a@example.org", Tags: []string{"a", "b"}, Metadata: map[string]string{"k": "v"}},
 	} {
 		b.Run(name, func(b *testing.B) {

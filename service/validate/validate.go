@@ -18,12 +18,16 @@ import (
 )
 
 // Validator validates messages. It is safe for concurrent use.
-type Validator struct{ rules protovalidate.Validator }
+type Validator struct {
+	rules protovalidate.Validator
+	fast  []protovalidate.ValidationOption // to decide whether a message is valid
+}
 
 // New returns a validator for the requests of the services in files. It compiles all
 // rules at once, so that an invalid rule is found at the start and no call pays for compiling.
 func New(files ...protoreflect.FileDescriptor) (*Validator, error) {
 	var messages []proto.Message
+	elements, seen := make(elementRules), make(map[protoreflect.FullName]bool)
 	for _, service := range servicesOf(files) {
 		methods := service.Methods()
 		for j := range methods.Len() {
@@ -32,13 +36,14 @@ func New(files ...protoreflect.FileDescriptor) (*Validator, error) {
 				return nil, fmt.Errorf("find request message of %s: %w", methods.Get(j).FullName(), err)
 			}
 			messages = append(messages, kind.New().Interface())
+			elements.add(kind.Descriptor(), seen)
 		}
 	}
 	rules, err := protovalidate.New(protovalidate.WithMessages(messages...), protovalidate.WithDisableLazy())
 	if err != nil {
 		return nil, fmt.Errorf("compile validation rules: %w", err)
 	}
-	return &Validator{rules}, nil
+	return &Validator{rules, []protovalidate.ValidationOption{protovalidate.WithFailFast(), protovalidate.WithFilter(elements)}}, nil
 }
 
 func servicesOf(files []protoreflect.FileDescriptor) (services []protoreflect.ServiceDescriptor) {
@@ -60,7 +65,7 @@ func (v *Validator) Validate(message proto.Message) error {
 	if !message.ProtoReflect().IsValid() {
 		return user.NewFieldErrorf("", "must be set")
 	}
-	err := v.rules.Validate(message, protovalidate.WithFailFast())
+	err := v.rules.Validate(message, v.fast...)
 	large := false
 	if err != nil {
 		if large = elements(message.ProtoReflect(), maxReportedElements) > maxReportedElements; !large {
