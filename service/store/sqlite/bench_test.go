@@ -130,6 +130,17 @@ func BenchmarkGet(b *testing.B) {
 			}
 		}
 	})
+	b.Run("statuses=10000", func(b *testing.B) {
+		some := make([]int64, 10_000)
+		for b.Loop() {
+			for i := range some {
+				some[i] = ids[rand.IntN(len(ids))]
+			}
+			if _, err := s.Statuses(b.Context(), some); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 func BenchmarkList(b *testing.B) {

@@ -125,13 +125,23 @@ func TestPlans(t *testing.T) {
 		logUser:                       "SEARCH log USING INDEX log_user (user_id=? AND rowid>? AND rowid<?)",
 		strings.Replace(logUser, "position LIMIT", "position DESC LIMIT", 1): "SEARCH log USING INDEX log_user (user_id=? AND rowid>? AND rowid<?)",
 		strings.Replace(logUser, "user_id = ? AND ", "", 1):                  "SEARCH log USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
-		statusQuery: "SEARCH users USING INTEGER PRIMARY KEY (rowid=?)",
-		dueQuery:    "SEARCH users USING COVERING INDEX users_purge (purge_at<?)",
+		dueQuery: "SEARCH users USING COVERING INDEX users_purge (purge_at<?)",
 		"SELECT seq FROM request_ids WHERE user_id = ? LIMIT ?":                     "SEARCH request_ids USING COVERING INDEX request_ids_user (user_id=?)",
 		"SELECT answer FROM request_ids WHERE id IN (?, ?)":                         "SEARCH request_ids USING INDEX request_ids_key (id=?)",
 		"SELECT seq FROM request_ids WHERE id = ? AND procedure = ? AND caller = ?": "SEARCH request_ids USING COVERING INDEX request_ids_key (id=? AND procedure=? AND caller=?)",
 	} {
 		if got := planOf(t, s, query); len(got) != 1 || got[0] != want {
+			t.Errorf("plan of %s = %q, want %q", query, got, want)
+		}
+	}
+}
+
+// Users of many ids are read in the order of the ids.
+func TestPlansOfManyIDs(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "users.db"))
+	for _, query := range []string{usersQuery, statusQuery} {
+		want := "SCAN ids VIRTUAL TABLE INDEX 1:, SEARCH users USING INTEGER PRIMARY KEY (rowid=?)"
+		if got := strings.Join(planOf(t, s, query), ", "); got != want {
 			t.Errorf("plan of %s = %q, want %q", query, got, want)
 		}
 	}

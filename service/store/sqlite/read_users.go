@@ -3,11 +3,18 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
+	"strconv"
 
 	"github.com/yourorg/userservice/service/user"
 )
 
-const statusQuery = "SELECT status, status_time, status_position, deleted_at IS NOT NULL FROM users WHERE user_id = ?"
+// The users of a JSON array of ids that exist, in its order, each after its index in the array: SQLite
+// does not change the order of a CROSS JOIN.
+var (
+	ofIDs       = " FROM json_each(?) AS ids CROSS JOIN users ON users.user_id = ids.value"
+	usersQuery  = "SELECT ids.key, " + userColumns + ofIDs
+	statusQuery = "SELECT ids.key, user_id, status, status_time, status_position, deleted_at IS NOT NULL" + ofIDs
+)
 
 const dueQuery = "SELECT user_id FROM users WHERE purge_at <= ? ORDER BY purge_at LIMIT ?"
 
@@ -45,9 +52,10 @@ func (s *Store) Get(ctx context.Context, id int64) (*user.User, error) {
 // GetMany implements user.Store.
 func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) {
 	users := make([]*user.User, 0, len(ids))
-	err := s.eachID(ctx, ids, func(r *reader, id int64) (size int, err error) {
-		u, err := r.get.oneUser(id)
-		if err != nil || u == nil {
+	query := func(r *reader) *stmt { return r.getMany }
+	err := s.eachOf(ctx, ids, query, func(row []driver.Value) (size int, err error) {
+		u, err := scanUser(row)
+		if err != nil {
 			return 0, err
 		}
 		users = append(users, u)
@@ -62,14 +70,11 @@ func (s *Store) GetMany(ctx context.Context, ids []int64) ([]*user.User, error) 
 // Statuses implements user.Store.
 func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus, error) {
 	statuses := make([]user.CurrentStatus, 0, len(ids))
-	err := s.eachID(ctx, ids, func(r *reader, id int64) (size int, err error) {
-		row, err := r.status.one(id)
-		if err != nil || row == nil {
-			return 0, err
-		}
+	query := func(r *reader) *stmt { return r.statuses }
+	err := s.eachOf(ctx, ids, query, func(row []driver.Value) (size int, err error) {
 		statuses = append(statuses, user.CurrentStatus{
-			UserID: id, Status: user.Status(asNumber(row[0])), Time: asTime(row[1]),
-			Position: asNumber(row[2]), Deleted: asNumber(row[3]) != 0,
+			UserID: asNumber(row[0]), Status: user.Status(asNumber(row[1])), Time: asTime(row[2]),
+			Position: asNumber(row[3]), Deleted: asNumber(row[4]) != 0,
 		})
 		return 0, nil
 	})
@@ -79,20 +84,26 @@ func (s *Store) Statuses(ctx context.Context, ids []int64) ([]user.CurrentStatus
 	return statuses, nil
 }
 
-// eachID calls visit for each ID: in a point read for a few IDs, otherwise in a scan. visit
-// returns the size of the data it has read.
-func (s *Store) eachID(ctx context.Context, ids []int64, visit func(r *reader, id int64) (size int, err error)) error {
+// eachOf calls visit for the row of each user that exists: in a point read for a few ids, otherwise in a scan.
+// visit returns the size of the data it has read.
+func (s *Store) eachOf(ctx context.Context, ids []int64, query func(*reader) *stmt, visit func(row []driver.Value) (size int, err error)) error {
 	chunk := func(r *reader) (last bool, err error) {
-		bytes := 0
-		for n := 0; len(ids) > 0 && n < chunkRows && bytes < chunkBytes; n++ {
-			size, err := visit(r, ids[0])
+		part := ids[:min(len(ids), chunkRows)]
+		bytes, done := 0, 0
+		err = query(r).each(func(row []driver.Value) (bool, error) {
+			size, err := visit(row[1:])
 			if err != nil {
 				return false, err
 			}
 			bytes += size
-			ids = ids[1:]
+			done = int(asNumber(row[0])) + 1
+			return bytes < chunkBytes, nil
+		}, jsonArray(part))
+		if err == nil && bytes < chunkBytes {
+			done = len(part)
 		}
-		return len(ids) == 0, nil
+		ids = ids[done:] // after an error too: the chunk may be read again
+		return len(ids) == 0, err
 	}
 	if len(ids) > shortRead {
 		return scan(ctx, s.pool, chunk)
@@ -104,6 +115,17 @@ func (s *Store) eachID(ctx context.Context, ids []int64, visit func(r *reader, i
 		return none, err
 	})
 	return err
+}
+
+func jsonArray(ids []int64) string {
+	text := append(make([]byte, 0, 8+20*len(ids)), '[')
+	for i, id := range ids {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, id, 10)
+	}
+	return string(append(text, ']'))
 }
 
 // DuePurges implements user.Store. The earliest purge times are first.

@@ -7,9 +7,11 @@ import (
 
 // reader is a read-only connection with its prepared statements.
 type reader struct {
-	conn    *conn
-	get     *stmt
-	status  *stmt
+	conn *conn
+	get  *stmt
+	// getMany and statuses have a JSON array of ids.
+	getMany, statuses *stmt
+
 	logAll  [2]*stmt // ascending, descending
 	logUser [2]*stmt
 	timeAt  *stmt
@@ -31,7 +33,8 @@ func newReader(ctx context.Context, path string) (*reader, error) {
 	}
 	r := &reader{conn: c}
 	r.get = c.prepare(&err, "SELECT "+userColumns+" FROM users WHERE user_id = ?")
-	r.status = c.prepare(&err, statusQuery)
+	r.getMany = c.prepare(&err, usersQuery)
+	r.statuses = c.prepare(&err, statusQuery)
 	r.logAll[0] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position < ? ORDER BY position LIMIT ?")
 	r.logAll[1] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE position > ? AND position < ? ORDER BY position DESC LIMIT ?")
 	r.logUser[0] = c.prepare(&err, "SELECT "+logColumns+" FROM log WHERE user_id = ? AND position > ? AND position < ? ORDER BY position LIMIT ?")
