@@ -58,13 +58,17 @@ func statusOf(change *user.CommittedChange) (StatusChange, bool) {
 // Statuses returns the current status of each user or, if after is not 0, of each user whose
 // status changed after that position. An unknown user is reported as purged.
 func (f *Feed) Statuses(ctx context.Context, ids []int64, after int64) ([]StatusChange, error) {
-	current, err := f.current(ctx, ids)
+	found, err := f.store.Statuses(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
 	changes := make([]StatusChange, 0, len(ids))
 	for _, id := range ids {
-		status, exists := current[id]
+		var status user.CurrentStatus
+		exists := len(found) > 0 && found[0].UserID == id // found is in the order of ids
+		if exists {
+			status, found = found[0], found[1:]
+		}
 		change := StatusChange{Current: status, UserID: id, Position: status.Position}
 		if !exists && after > 0 {
 			if change.Position, err = f.purgedAt(ctx, id, after); err != nil {
