@@ -124,7 +124,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	for _, v := range all.ignored {
 		log.WarnContext(ctx, "environment variable ignored", v.attrs()...)
 	}
-	fair.AddProcessor()
+	fair.AddProcessors()
 	sockets, err := activatedSockets()
 	if err != nil {
 		return err

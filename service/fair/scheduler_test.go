@@ -392,15 +392,15 @@ func TestLoneCallerHasAllSlots(t *testing.T) {
 	}
 }
 
-// The processor that AddProcessor adds has no slot.
-func TestAddProcessor(t *testing.T) {
+// The processors that AddProcessors adds have no slots.
+func TestAddProcessors(t *testing.T) {
 	processors := runtime.GOMAXPROCS(0)
 	defer func() {
 		spare.Store(0)
 		runtime.GOMAXPROCS(processors)
 	}()
-	AddProcessor()
-	if got, want := runtime.GOMAXPROCS(0), processors+1; got != want {
+	AddProcessors()
+	if got, want := runtime.GOMAXPROCS(0), processors+3; got != want {
 		t.Errorf("GOMAXPROCS = %d, want %d", got, want)
 	}
 	if got, want := NewScheduler().slots, processors; got != want {
