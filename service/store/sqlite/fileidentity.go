@@ -46,7 +46,7 @@ func findSession(c *conn, file *os.File) (found fileSession, err error) {
 		page, size, session = asNumber(row[0]), asNumber(row[1]), asNumber(row[2])
 		return nil
 	})
-	if err != nil || page == 0 {
+	if err != nil {
 		return found, err
 	}
 	found = fileSession{file: file, offset: (page - 1) * size, page: make([]byte, size)}
