@@ -62,8 +62,9 @@ func (s *Store) logChunk(ctx context.Context, l *page.Log) (last bool, err error
 	statement, args := logStatement(&query, want)
 	var rows []logRow
 	var cut bool
-	var first int64
+	var first, position int64
 	err = s.read(ctx, false, func(b *pgx.Batch) {
+		b.Queue("SELECT position FROM meta").QueryRow(func(row pgx.Row) error { return row.Scan(&position) })
 		b.Queue(statement, args...).Query(func(read pgx.Rows) error {
 			bytes := 0
 			rows, cut = nil, false
@@ -95,6 +96,7 @@ func (s *Store) logChunk(ctx context.Context, l *page.Log) (last bool, err error
 	if len(rows) == want || cut {
 		return false, nil
 	}
+	l.Query.Before = min(l.Query.Before, position+1) // the head of this node is ahead of a database that lost commits
 	l.End()
 	return true, nil
 }

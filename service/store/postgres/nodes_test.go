@@ -57,6 +57,7 @@ func (n *node) observe(c user.Commit) {
 			})
 			if row.Position == n.target {
 				close(n.reached)
+				n.target = 0
 			}
 		}
 	}
@@ -366,5 +367,48 @@ func TestLostConnections(t *testing.T) {
 		if _, err := cutOff.create(t.Context(), fmt.Sprint("carla", i), 0); err != nil {
 			t.Errorf("create after the connections were lost = %v, want success", err)
 		}
+	}
+}
+
+// A node that has published commits which its database has lost, as in a failover, reads and publishes those that have their positions now.
+func TestPublishedCommitsAreLost(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	n := openNode(t, Options{URL: url, NoListen: true, pollInterval: time.Hour})
+	other := openNode(t, Options{URL: url})
+	for _, name := range []string{"anna", "berta"} {
+		if _, err := other.create(t.Context(), name, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	catchUp := func(want int64) {
+		t.Helper()
+		if err := n.feed.catchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := n.feed.head.Load().Position; got != want {
+			t.Fatalf("head = %d, want %d", got, want)
+		}
+	}
+	wantLog := func(rows int, reached int64) {
+		t.Helper()
+		page, err := n.Log(t.Context(), user.LogQuery{After: 1, MaxRows: 10})
+		if err != nil || len(page.Rows) != rows || page.Reached != reached {
+			t.Fatalf("Log = %d rows up to %d, %v, want %d up to %d", len(page.Rows), page.Reached, err, rows, reached)
+		}
+	}
+	catchUp(2)
+	wantLog(1, 2)
+	execute(t, url, "DELETE FROM log WHERE position = 2; DELETE FROM users WHERE username = 'berta'; UPDATE meta SET position = 1")
+	wantLog(0, 1)
+	catchUp(1)
+	created, err := other.create(t.Context(), "carla", 0)
+	if err != nil || created.Position != 2 {
+		t.Fatalf("create = position %d, %v, want 2", created.Position, err)
+	}
+	catchUp(2)
+	wantLog(1, 2)
+	if got := n.changes[len(n.changes)-1].UserID; got != created.User.ID {
+		t.Errorf("last published change is of user %d, want %d", got, created.User.ID)
 	}
 }

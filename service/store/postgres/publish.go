@@ -105,22 +105,24 @@ func (f *feed) publish(commit user.Commit) {
 }
 
 // foreignRows are the rows after a position with their users, or one row without a position.
-var foreignRows = "SELECT l.position, l.user_id, l.time, l.action, meta.epoch, meta.first, " + names(briefColumns, "u.") +
+var foreignRows = "SELECT l.position, l.user_id, l.time, l.action, meta.epoch, meta.first, meta.position, " + names(briefColumns, "u.") +
 	" FROM meta LEFT JOIN log l ON l.position > $1 LEFT JOIN users u ON u.user_id = l.user_id ORDER BY l.position LIMIT $2"
 
 // catchUp reads and publishes the next commits of other nodes.
 func (f *feed) catchUp(ctx context.Context) error {
 	for {
 		var changes []user.CommittedChange
-		var head user.Head
+		var epoch string
+		var end int64 // of the log
+		published := f.head.Load()
 		// A panic of the observer, which misses commits then, ends the process; others do not.
 		err := panics.Catch(func() error {
 			ctx, cancel := context.WithTimeout(ctx, f.timeout)
 			defer cancel()
 			defer time.AfterFunc(slowRead, f.onFailure).Stop()
-			rows, err := f.pool.Query(ctx, foreignRows, f.head.Load().Position, catchUpRows)
+			rows, err := f.pool.Query(ctx, foreignRows, published.Position, catchUpRows)
 			if err == nil {
-				changes, head, err = f.scanForeign(rows)
+				changes, epoch, end, err = f.scanForeign(rows)
 			}
 			return err
 		})
@@ -128,26 +130,39 @@ func (f *feed) catchUp(ctx context.Context) error {
 			f.pool.Reset() // other connections are probably lost too
 			return err
 		}
-		f.publishForeign(changes, head)
+		if end < published.Position {
+			f.lost(published, end)
+		}
+		f.publishForeign(changes, epoch)
 		if len(changes) < catchUpRows {
 			return nil
 		}
 	}
 }
 
-// scanForeign returns a change for each row, with the user as of the read, which may be newer.
-func (f *feed) scanForeign(rows pgx.Rows) (changes []user.CommittedChange, head user.Head, err error) {
+// lost sets the head back to the end of the log in the database. While a commit waits for its synchronous standby and the primary is
+// killed, the primary shows the commit to the nodes for a moment, and the standby may not have it.
+func (f *feed) lost(published *user.Head, end int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	head := user.Head{Epoch: published.Epoch, Position: end, Time: published.Time}
+	if f.ownFrom == noOwn && f.head.CompareAndSwap(published, &head) {
+		f.log.Error("database lost published commits", "published", published.Position, "position", end)
+	}
+}
+
+// scanForeign returns a change for each row, with the user as of the read, which may be newer, the epoch and the end of the log.
+func (f *feed) scanForeign(rows pgx.Rows) (changes []user.CommittedChange, epoch string, end int64, err error) {
 	defer rows.Close()
 	var position, id, micros *int64
 	var action *string
-	var epoch string
 	var first int64
 	s := newScanner(briefColumns)
-	s.dest = append([]any{&position, &id, &micros, &action, &epoch, &first}, s.dest...)
+	s.dest = append([]any{&position, &id, &micros, &action, &epoch, &first, &end}, s.dest...)
 	for rows.Next() {
 		u, err := s.scan(rows)
 		if err != nil {
-			return nil, head, err
+			return nil, "", 0, err
 		}
 		advance(f.first, first)
 		if position == nil {
@@ -155,13 +170,12 @@ func (f *feed) scanForeign(rows pgx.Rows) (changes []user.CommittedChange, head 
 		}
 		row := user.Activity{Position: *position, UserID: *id, Time: encoding.FromMicros(*micros), Action: *action}
 		changes = append(changes, user.CommittedChange{UserID: *id, User: u, Rows: []user.Activity{row}})
-		head = user.Head{Epoch: epoch, Position: *position, Time: row.Time}
 	}
-	return changes, head, rows.Err()
+	return changes, epoch, end, rows.Err()
 }
 
 // publishForeign publishes the changes that were not published, and are not those that the writer publishes.
-func (f *feed) publishForeign(changes []user.CommittedChange, head user.Head) {
+func (f *feed) publishForeign(changes []user.CommittedChange, epoch string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	published := f.head.Load().Position
@@ -173,7 +187,7 @@ func (f *feed) publishForeign(changes []user.CommittedChange, head user.Head) {
 	}
 	if n := len(changes); n > 0 {
 		last := &changes[n-1].Rows[0]
-		f.publish(user.Commit{Head: user.Head{Epoch: head.Epoch, Position: last.Position, Time: last.Time}, Changes: changes})
+		f.publish(user.Commit{Head: user.Head{Epoch: epoch, Position: last.Position, Time: last.Time}, Changes: changes})
 	}
 }
 
