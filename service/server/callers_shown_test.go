@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,6 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
 	"github.com/yourorg/userservice/gen/user/v1/userv1connect"
@@ -24,8 +24,8 @@ import (
 // secrets are the data of the test's user that require users.read.
 var secrets = []string{"hidden-name", "hidden-mail", "hidden-tag", "hidden-key", "hidden-value", "SUSPENDED", "changed_fields", "holder_deleted"}
 
-// makeSecret creates the user, and a deleted one.
-func (g guarded) makeSecret(t *testing.T) (id int64) {
+// makeSecret creates the user, with rows 1, 4 and 5 of the log, and a deleted one.
+func (g guarded) makeSecret(t *testing.T) (id, deleted int64) {
 	t.Helper()
 	root := g.grpc(g.token(t, "root", time.Hour, auth.AllPermissions().List()...))
 	for _, name := range []string{"hidden-name", "deleted-name"} {
@@ -40,6 +40,7 @@ func (g guarded) makeSecret(t *testing.T) (id int64) {
 			if _, err := root.DeleteUser(t.Context(), &userv1.DeleteUserRequest{UserId: created.GetUser().GetUserId()}); err != nil {
 				t.Fatal(err)
 			}
+			deleted = created.GetUser().GetUserId()
 			break
 		}
 		id = created.GetUser().GetUserId()
@@ -50,161 +51,104 @@ func (g guarded) makeSecret(t *testing.T) (id int64) {
 			t.Fatal(err)
 		}
 	}
-	return id
+	return id, deleted
 }
 
-// probe is a call that could reveal data of a user.
-type probe struct {
+// dialect is a protocol with a client for each token.
+type dialect struct {
 	name   string
-	needs  auth.Permission // all that the caller has
-	shows  auth.Permission // with it too, the response has a secret; empty: never
-	invoke func(context.Context, userv1connect.UserServiceClient, int64) (proto.Message, error)
+	bidi   bool
+	client func(token string) api
 }
 
-func takenItem(change func(*userv1.CreateUserRequest)) *userv1.CreateUserRequest {
-	item := &userv1.CreateUserRequest{Username: "other", Email: "HIDDEN-mail@example.org"}
-	change(item)
-	return item
+// dialects returns the protocols of servertest, and grpc-web-text.
+func (g guarded) dialects() []dialect {
+	var all []dialect
+	for _, p := range servertest.Protocols() {
+		all = append(all, dialect{p.Name, p.HTTP2, func(token string) api {
+			return userv1connect.NewUserServiceClient(g.as(p.HTTP2, token), "http://userd.test", p.Options...)
+		}})
+	}
+	return append(all, dialect{"gRPC-Web in text form", false, func(token string) api {
+		client := g.as(false, token)
+		client.Transport = webText{client.Transport}
+		return userv1connect.NewUserServiceClient(client, "http://userd.test", connect.WithGRPCWeb())
+	}})
 }
 
-var longAgo = timestamppb.New(time.Unix(1, 0))
-
-const (
-	oldEtag  = "1-abc"
-	repeatID = "6f2b1a1e-3a0a-4a54-9b51-3ad6c1f2a111"
-)
-
-func probes() []probe {
-	plain := func(*userv1.CreateUserRequest) {}
-	creates := func(policy userv1.ConflictPolicy, item *userv1.CreateUserRequest) func(context.Context, userv1connect.UserServiceClient, int64) (proto.Message, error) {
-		return func(ctx context.Context, c userv1connect.UserServiceClient, _ int64) (proto.Message, error) {
-			return c.CreateUsers(ctx, &userv1.CreateUsersRequest{ConflictPolicy: policy, Requests: []*userv1.CreateUserRequest{item}})
-		}
-	}
-	updates := func(req *userv1.UpdateUserRequest, atomic bool) func(context.Context, userv1connect.UserServiceClient, int64) (proto.Message, error) {
-		return func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			item := proto.CloneOf(req)
-			item.UserId = id
-			return c.UpdateUsers(ctx, &userv1.UpdateUsersRequest{Atomic: atomic, Requests: []*userv1.UpdateUserRequest{item}})
-		}
-	}
-	skip, update := userv1.ConflictPolicy_CONFLICT_POLICY_SKIP, userv1.ConflictPolicy_CONFLICT_POLICY_UPDATE
-	empty := &userv1.UpdateUserRequest{User: &userv1.User{}}
-	stale := &userv1.UpdateUserRequest{User: &userv1.User{}, Etag: oldEtag}
-	return []probe{
-		{"update of nothing", auth.UsersWrite, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			return c.UpdateUser(ctx, &userv1.UpdateUserRequest{UserId: id, User: &userv1.User{}})
-		}},
-		{"update of nothing, repeated", auth.UsersWrite, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			req := &userv1.UpdateUserRequest{UserId: id, User: &userv1.User{}, RequestId: repeatID}
-			if _, err := c.UpdateUser(ctx, req); err != nil {
-				return nil, err
-			}
-			return c.UpdateUser(ctx, req)
-		}},
-		{"update with an old etag", auth.UsersWrite, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			return c.UpdateUser(ctx, &userv1.UpdateUserRequest{UserId: id, User: &userv1.User{}, Etag: oldEtag})
-		}},
-		{"updates of nothing", auth.UsersWrite, auth.UsersRead, updates(empty, false)},
-		{"updates of nothing, atomic", auth.UsersWrite, auth.UsersRead, updates(empty, true)},
-		{"updates with an old etag", auth.UsersWrite, auth.UsersRead, updates(stale, false)},
-		{"updates with an old etag, atomic", auth.UsersWrite, auth.UsersRead, updates(stale, true)},
-		{"creates that skip", auth.UsersWrite, auth.UsersRead, creates(skip, takenItem(plain))},
-		{"creates that skip, validated", auth.UsersWrite, auth.UsersRead,
-			creates(skip, takenItem(func(r *userv1.CreateUserRequest) { r.ValidateOnly = true }))},
-		{"creates that fail", auth.UsersWrite, auth.UsersRead, creates(0, takenItem(func(r *userv1.CreateUserRequest) { r.Email = "deleted-mail@example.org" }))},
-		{"creates that update, validated", auth.UsersWrite, auth.UsersRead,
-			creates(update, takenItem(func(r *userv1.CreateUserRequest) { r.ValidateOnly = true }))},
-		{"create of a deleted user's", auth.UsersWrite, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, _ int64) (proto.Message, error) {
-			return c.CreateUser(ctx, &userv1.CreateUserRequest{Username: "deleted-name", Email: "new@example.org"})
-		}},
-		{"import that skips", auth.UsersWrite, "", func(ctx context.Context, c userv1connect.UserServiceClient, _ int64) (proto.Message, error) {
-			return importOne(ctx, c, &userv1.BatchCreateUsersRequest{User: takenItem(plain), ConflictPolicy: skip})
-		}},
-		{"import that fails", auth.UsersWrite, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, _ int64) (proto.Message, error) {
-			return importOne(ctx, c, &userv1.BatchCreateUsersRequest{User: &userv1.CreateUserRequest{Username: "deleted-name", Email: "new@example.org"}})
-		}},
-		{"stream of updates with an old etag", auth.UsersWrite, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			stream, err := c.BatchUpdateUsers(ctx)
-			if err != nil {
-				return nil, err
-			}
-			if err := stream.Send(&userv1.UpdateUserRequest{UserId: id, User: &userv1.User{}, Etag: oldEtag}); err != nil && !errors.Is(err, io.EOF) {
-				return nil, err
-			}
-			return stream.CloseAndReceive()
-		}},
-		{"deletion with an old etag", auth.UsersDelete, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			return c.DeleteUser(ctx, &userv1.DeleteUserRequest{UserId: id, Etag: oldEtag})
-		}},
-		{"deletion", auth.UsersDelete, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			res, err := c.DeleteUser(ctx, &userv1.DeleteUserRequest{UserId: id})
-			_, undo := c.UndeleteUser(ctx, &userv1.UndeleteUserRequest{UserId: id})
-			return res, errors.Join(err, undo)
-		}},
-		{"undeletion", auth.UsersDelete, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			_, err := c.DeleteUser(ctx, &userv1.DeleteUserRequest{UserId: id})
-			res, undo := c.UndeleteUser(ctx, &userv1.UndeleteUserRequest{UserId: id})
-			return res, errors.Join(err, undo)
-		}},
-		{"status that is too old", auth.StatusWrite, auth.StatusRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			return c.UpdateUserStatus(ctx, &userv1.UpdateUserStatusRequest{UserId: id, Status: userv1.UserStatus_USER_STATUS_ACTIVE, Timestamp: longAgo})
-		}},
-		{"activities", auth.ActivitiesRead, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			return c.ListUserActivities(ctx, &userv1.ListUserActivitiesRequest{UserId: id, Actions: []string{"user.created"}})
-		}},
-		{"stream of activities", auth.ActivitiesRead, auth.UsersRead, func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			stream, err := c.StreamUserActivities(ctx, &userv1.StreamUserActivitiesRequest{UserId: id, ReplayOnly: true, Actions: []string{"user.created"}})
-			if err != nil {
-				return nil, err
-			}
-			all := &userv1.ListUserActivitiesResponse{}
-			for stream.Receive() {
-				all.Activities = append(all.Activities, proto.CloneOf(stream.Msg()))
-			}
-			return all, errors.Join(stream.Err(), stream.Close())
-		}},
-		{"record", auth.ActivitiesRecord, "", func(ctx context.Context, c userv1connect.UserServiceClient, id int64) (proto.Message, error) {
-			return c.RecordUserActivity(ctx, &userv1.RecordUserActivityRequest{UserId: id, Action: "app.seen"})
-		}},
-	}
-}
-
-func importOne(ctx context.Context, c userv1connect.UserServiceClient, item *userv1.BatchCreateUsersRequest) (proto.Message, error) {
-	stream, err := c.BatchCreateUsers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := stream.Send(item); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return stream.CloseAndReceive()
-}
-
-// No call reveals data of a user for which the caller lacks the permission, over all protocols.
+// Each call with each single permission, with those it needs, and with all but one, over all protocols: it is rejected if the
+// caller lacks a permission, in the same way for existing and deleted users, and reveals only what the permissions cover.
 func TestCallsRevealOnlyPermittedData(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
-	id := g.makeSecret(t)
-	for _, p := range servertest.Protocols() {
+	id, deleted := g.makeSecret(t)
+	tokens := make(map[auth.Permissions]string)
+	token := func(permissions auth.Permissions) string {
+		if tokens[permissions] == "" {
+			tokens[permissions] = g.token(t, "prober", time.Hour, permissions.List()...)
+		}
+		return tokens[permissions]
+	}
+	for _, d := range g.dialects() {
 		for _, probe := range probes() {
-			call := func(permissions ...auth.Permission) string {
-				token := g.token(t, "prober "+p.Name, time.Hour, permissions...)
-				client := userv1connect.NewUserServiceClient(g.as(p.HTTP2, token), "http://userd.test", p.Options...)
-				message, err := probe.invoke(t.Context(), client, id)
-				return wholeResponse(t, message, err)
-			}
-			if got := call(probe.needs); revealsSecret(got) {
-				t.Errorf("%s with %s over %s: %s", probe.name, probe.needs, p.Name, got)
-			}
-			if probe.shows == "" {
+			if probe.method == "SyncUserStatus" && !d.bidi {
 				continue
 			}
-			if got := call(probe.needs, probe.shows); !revealsSecret(got) {
-				t.Errorf("%s with %s too over %s reveals nothing, want data: %s", probe.name, probe.shows, p.Name, got)
+			needs := probe.needs
+			if needs == nil {
+				needs = needed[probe.method]
+			}
+			enough := auth.PermissionsOf(needs...)
+			call := func(permissions auth.Permissions, id int64) string {
+				return shown(t, probe, d.client(token(permissions)), id)
+			}
+			// With more permissions first: a repeated request has the stored result of this one.
+			if got := call(enough|auth.PermissionsOf(probe.shows), id); probe.shows != "" && !revealsSecret(got) {
+				t.Errorf("%s with %s too over %s reveals nothing, want data: %s", probe.name, probe.shows, d.name, got)
+			}
+			for _, permissions := range []auth.Permissions{enough, auth.AllPermissions().Without(probe.shows)} {
+				if got := call(permissions, id); !enough.Has(probe.shows) && revealsSecret(got) {
+					t.Errorf("%s with %s over %s: %s", probe.name, permissions.List(), d.name, got)
+				}
+			}
+			for _, p := range auth.AllPermissions().List() {
+				if enough.Without(p) == 0 {
+					continue
+				}
+				if got := call(auth.PermissionsOf(p), id); !strings.Contains(got, "permission required: ") || revealsSecret(got) {
+					t.Errorf("%s with %s over %s: got %s, want a missing permission", probe.name, p, d.name, got)
+				}
+			}
+			for _, need := range needs {
+				others := auth.AllPermissions().Without(need)
+				got, other := call(others, id), call(others, deleted)
+				if want := "permission required: " + string(need); !strings.Contains(got, want) || other != got {
+					t.Errorf("%s without %s over %s: got %s\nand %s, want %q twice", probe.name, need, d.name, got, other, want)
+				}
 			}
 		}
 	}
+}
+
+func TestEachMethodHasAProbe(t *testing.T) {
+	all := probes()
+	for _, method := range methods() {
+		if !slices.ContainsFunc(all, func(p probe) bool { return p.method == method.Name() }) {
+			t.Errorf("%s: not in probes", method.Name())
+		}
+	}
+}
+
+// shown makes a call and returns the response without its date.
+func shown(t *testing.T, probe probe, client api, id int64) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	message, err := probe.invoke(ctx, client, id)
+	if failure := (*connect.Error)(nil); errors.As(err, &failure) {
+		failure.Meta().Del("Date")
+	}
+	return wholeResponse(t, message, err)
 }
 
 func revealsSecret(text string) bool {
@@ -246,7 +190,7 @@ func wholeResponse(t *testing.T, message proto.Message, err error) string {
 func TestRoutesRevealOnlyPermittedData(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, servertest.Parallel())
-	id := g.makeSecret(t)
+	id, _ := g.makeSecret(t)
 	user := fmt.Sprintf("/api/v1/users/%d", id)
 	taken := `"username":"other","email":"hidden-MAIL@example.org"`
 	for _, row := range []struct {
@@ -291,6 +235,28 @@ func TestRoutesRevealOnlyPermittedData(t *testing.T) {
 		}
 		if got := call(row.needs, row.shows); !revealsSecret(got) {
 			t.Errorf("%s with %s too reveals nothing, want data: %s", name, row.shows, got)
+		}
+	}
+}
+
+// Each route with each single permission: the rejection is the same for deleted and missing users.
+func TestRoutesRejectWithoutRevealing(t *testing.T) {
+	t.Parallel()
+	g := startGuarded(t, servertest.Parallel())
+	_, deleted := g.makeSecret(t)
+	for _, route := range resources(t) {
+		for _, p := range auth.AllPermissions().Without(route.needs).List() {
+			token := g.token(t, "prober", time.Hour, p)
+			call := func(route resource) string {
+				response, body := g.rest(t, token, route)
+				response.Header.Del("Date")
+				return fmt.Sprint(response, body)
+			}
+			got := call(route)
+			route.path = strings.Replace(route.path, "/users/1", fmt.Sprintf("/users/%d", deleted), 1)
+			if other := call(route); !strings.Contains(got, "PERMISSION_MISSING") || other != got {
+				t.Errorf("%s %s with %s: got %s\nand %s, want PERMISSION_MISSING twice", route.method, route.path, p, got, other)
+			}
 		}
 	}
 }

@@ -38,6 +38,51 @@ func postText(t *testing.T, s *servertest.Server, method, kind string, body io.R
 	return response
 }
 
+// webText converts gRPC-Web calls to its text form.
+type webText struct{ http.RoundTripper }
+
+// RoundTrip encodes the body and decodes that of the response.
+func (w webText) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	r = r.Clone(r.Context())
+	r.Header.Set("Content-Type", textType+"+proto")
+	text := base64.StdEncoding.EncodeToString(body)
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+	response, err := w.RoundTripper.RoundTrip(r)
+	if err == nil && strings.HasPrefix(response.Header.Get("Content-Type"), textType) {
+		response.Header.Set("Content-Type", "application/grpc-web+proto")
+		response.Body = &textBody{ReadCloser: response.Body}
+	}
+	return response, err
+}
+
+// textBody decodes groups of four characters, each of which may have padding.
+type textBody struct {
+	io.ReadCloser
+
+	decoded []byte
+}
+
+// Read reads one group or its rest.
+func (b *textBody) Read(p []byte) (int, error) {
+	if len(b.decoded) == 0 {
+		var group [4]byte
+		if _, err := io.ReadFull(b.ReadCloser, group[:]); err != nil {
+			return 0, err
+		}
+		var err error
+		if b.decoded, err = base64.StdEncoding.DecodeString(string(group[:])); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, b.decoded)
+	b.decoded = b.decoded[n:]
+	return n, nil
+}
+
 // textFrame reads one frame in groups of four characters, each of which may have padding.
 func textFrame(t *testing.T, body io.Reader) (flags byte, payload []byte) {
 	t.Helper()
