@@ -30,7 +30,7 @@ func (s *Service) ListUserActivities(
 		MaxRows:    int(cmp.Or(req.GetPageSize(), user.DefaultPage)),
 		MaxScanned: maxScannedRows,
 	}
-	if err := applyPageToken(&query, req); err != nil {
+	if err := s.applyPageToken(&query, req); err != nil {
 		return nil, err
 	}
 	if query.UserID != 0 {
@@ -50,13 +50,16 @@ func (s *Service) ListUserActivities(
 }
 
 // applyPageToken continues the query after the previous page.
-func applyPageToken(query *user.LogQuery, req *userv1.ListUserActivitiesRequest) error {
+func (s *Service) applyPageToken(query *user.LogQuery, req *userv1.ListUserActivitiesRequest) error {
 	if req.GetPageToken() == "" {
 		return nil
 	}
 	var reached int64
-	if err := pagetoken.Decode(req.GetPageToken(), &reached, listActivitiesQuery(req)...); err != nil {
+	if err := pagetoken.Decode(req.GetPageToken(), &reached, s.listActivitiesQuery(req)...); err != nil {
 		return err
+	}
+	if reached < 1 {
+		return pagetoken.NewError()
 	}
 	if query.Desc {
 		query.Before = reached
@@ -85,7 +88,7 @@ func (s *Service) activityPage(
 		return resp, nil
 	}
 	var err error
-	resp.NextPageToken, err = pagetoken.Encode(page.Reached, listActivitiesQuery(req)...)
+	resp.NextPageToken, err = pagetoken.Encode(page.Reached, s.listActivitiesQuery(req)...)
 	return resp, err
 }
 
@@ -95,9 +98,9 @@ const (
 	maxRowBytes  = 5 << 10
 )
 
-func listActivitiesQuery(req *userv1.ListUserActivitiesRequest) []string {
+func (s *Service) listActivitiesQuery(req *userv1.ListUserActivitiesRequest) []string {
 	return []string{
-		userv1connect.UserServiceListUserActivitiesProcedure, strconv.FormatInt(req.GetUserId(), 10),
+		userv1connect.UserServiceListUserActivitiesProcedure, s.feed.Head().Epoch, strconv.FormatInt(req.GetUserId(), 10),
 		req.GetOrder().String(), strings.Join(req.GetActions(), "\x00"),
 	}
 }

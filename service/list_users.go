@@ -43,7 +43,7 @@ func (s *Service) ListUsers(ctx context.Context, req *userv1.ListUsersRequest) (
 	if page.Next == nil || query.atMostOne {
 		return res, nil
 	}
-	res.NextPageToken, err = pagetoken.Encode(page.Next, listTokenQuery(req)...)
+	res.NextPageToken, err = pagetoken.Encode(page.Next, s.listTokenQuery(req)...)
 	return res, err
 }
 
@@ -86,7 +86,10 @@ func (s *Service) listQuery(ctx context.Context, req *userv1.ListUsersRequest) (
 		return q, nil
 	}
 	q.After = new(user.ListCursor)
-	err = pagetoken.Decode(req.GetPageToken(), q.After, listTokenQuery(req)...)
+	err = pagetoken.Decode(req.GetPageToken(), q.After, s.listTokenQuery(req)...)
+	if err == nil && !q.After.Fits(q.Order) {
+		err = pagetoken.NewError()
+	}
 	return q, err
 }
 
@@ -117,9 +120,9 @@ func (s *Service) narrowTimes(ctx context.Context, times user.TimeRange, q *user
 	return nil
 }
 
-// listTokenQuery returns the arguments bound to a page token.
-func listTokenQuery(req *userv1.ListUsersRequest) []string {
-	return []string{"ListUsers", req.GetFilter(), req.GetOrderBy(), strconv.FormatBool(req.GetShowDeleted())}
+// listTokenQuery returns what a page token is bound to. A restored store has other users at the positions of the log.
+func (s *Service) listTokenQuery(req *userv1.ListUsersRequest) []string {
+	return []string{"ListUsers", s.feed.Head().Epoch, req.GetFilter(), req.GetOrderBy(), strconv.FormatBool(req.GetShowDeleted())}
 }
 
 func pageSize(requested int32) int {

@@ -1,9 +1,11 @@
 // Package pagetoken encodes and decodes page tokens. A token is a checksum followed by the cursor of
 // the next page. The checksum covers the cursor and the query, and detects a token used with another
-// query. It needs no secret: a forged cursor returns nothing that the query could not return.
+// query. It needs no secret: a forged cursor returns nothing that the query could not return. A caller of Decode has to
+// check that the cursor is one of the query.
 package pagetoken
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -26,24 +28,30 @@ func Encode(cursor any, query ...string) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(append(checksum(encoded, query), encoded...)), nil
 }
 
-// Decode decodes the cursor of a token. A token of another query is an INVALID_FIELD
-// error on page_token.
+// Decode decodes the cursor of a token. A token of another query, or in another spelling than that of Encode, is an
+// INVALID_FIELD error on page_token.
 func Decode(token string, cursor any, query ...string) error {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(raw) < sumBytes {
-		return newTokenError()
+	// The decoder ignores line breaks.
+	if err != nil || len(raw) < sumBytes || base64.RawURLEncoding.EncodeToString(raw) != token {
+		return NewError()
 	}
 	sum, encoded := raw[:sumBytes], raw[sumBytes:]
 	if subtle.ConstantTimeCompare(sum, checksum(encoded, query)) == 0 {
-		return newTokenError()
+		return NewError()
 	}
 	if err := json.Unmarshal(encoded, cursor); err != nil {
-		return newTokenError()
+		return NewError()
+	}
+	// The decoder ignores unknown members, and the case of known ones.
+	if again, err := json.Marshal(cursor); err != nil || !bytes.Equal(again, encoded) {
+		return NewError()
 	}
 	return nil
 }
 
-func newTokenError() *user.Error {
+// NewError returns the error for a token that is not of the query.
+func NewError() *user.Error {
 	return user.NewFieldErrorf("page_token",
 		"must be the next_page_token of the previous page, with all arguments except page_size unchanged")
 }

@@ -66,6 +66,18 @@ type ListCursor struct {
 	ID       int64 `json:"i"`
 }
 
+// Fits reports whether a list in an order can have the cursor.
+func (c *ListCursor) Fits(order Order) bool {
+	switch order {
+	case ByUsername, ByEmail:
+		return c.Key != "" && c.Position == 0
+	case ByLastActivity, ByCreated:
+		return c.Key == ""
+	case ByID:
+	}
+	return c.Key == "" && c.Position == 0
+}
+
 // ListPage is a page of users.
 type ListPage struct {
 	Users []*User
