@@ -111,7 +111,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := checkHeader(s.lock.file); err != nil {
 		return err
 	}
-	if err := checkWAL(ctx, s.opts.Path); err != nil {
+	if err := checkWAL(ctx, s.opts.Path); err != nil && !errors.Is(err, errShortWAL) { // see adopt
 		return err
 	}
 	if err := checkStore(ctx, s.opts.Path, false); err != nil {

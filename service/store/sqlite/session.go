@@ -18,7 +18,7 @@ import (
 )
 
 // adopt sets a new epoch in a database that is marked as a copy, and removes that of a database that was not closed
-// and whose write-ahead log is missing: its last transactions may be lost, and positions must not be reused. In a
+// and whose write-ahead log, or its end, is missing: its last transactions may be lost, and positions must not be reused. In a
 // copy it does not use a write-ahead log, so a log beside a marked copy always belongs to another database
 // (see checkWAL).
 func (s *Store) adopt(ctx context.Context) (err error) {
@@ -27,7 +27,7 @@ func (s *Store) adopt(ctx context.Context) (err error) {
 		return nil
 	}
 	log, err := readWAL(s.opts.Path+"-wal", page)
-	lost := log.commits == 0 && main.place == locationOf(s.opts.Path)
+	lost := log.short || log.commits == 0 && main.place == locationOf(s.opts.Path)
 	if err != nil || !main.copied && !lost {
 		return err
 	}
@@ -43,7 +43,7 @@ func (s *Store) adopt(ctx context.Context) (err error) {
 		}
 	}()
 	if lost {
-		s.opts.Logger.Warn("write-ahead log of a store that was not closed is missing: acknowledged writes may be lost, "+
+		s.opts.Logger.Warn("write-ahead log of a store that was not closed is missing, or lacks its end: acknowledged writes may be lost, "+
 			"and the store gets a new epoch", "path", s.opts.Path)
 		// readMeta sets the new one. A log with another epoch would not continue the database.
 		return c.run("UPDATE meta SET epoch = ''")

@@ -10,6 +10,10 @@ import (
 	"strings"
 )
 
+// errShortWAL is the error of checkWAL for a log that lacks its end, because it was damaged, or replaced by an older copy.
+var errShortWAL = errors.New("transactions that were committed are missing at its end: it is damaged, or an older copy. " +
+	"userd serve continues without them, with a new epoch; userd restore --incomplete restores the database without them")
+
 // checkWAL returns an error if the write-ahead log or the rollback journal beside a database belongs to
 // another database: SQLite would apply it. It also returns an error for a database that was open
 // under another path and was not closed, since its log is beside that path. It modifies
@@ -54,6 +58,8 @@ func checkWAL(ctx context.Context, path string) error {
 	case !log.exists && main.place != "" && main.place != locationOf(path):
 		return fmt.Errorf("database was in use as %s and was not closed: its write-ahead log is there. Open it by that path, "+
 			"or move it with its log; if the log is lost, userd restore --incomplete restores the database without it", locationPath(main.place))
+	case log.short:
+		return fmt.Errorf("%s-wal: %w", path, errShortWAL)
 	}
 	return nil
 }

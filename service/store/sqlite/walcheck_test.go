@@ -322,3 +322,78 @@ func TestOpenWhileReaderBlocksCheckpoint(t *testing.T) {
 	checkpointNow(t, s)
 	createUser(t, s, "carla")
 }
+
+// A write-ahead log that lacks transactions which the WAL index of a killed process has, gets the store a new epoch. Commands fail.
+func TestOpenWithShortWAL(t *testing.T) {
+	const size = walFrameHeader + 4096
+	path := filepath.Join(t.TempDir(), "users.db")
+	killed := openTest(t, path)
+	createUser(t, killed, "anna")
+	older, err := os.ReadFile(path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	createUser(t, killed, "berta")
+	first := t.TempDir()
+	keep := func(dir string) (wal []byte) {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			copyFile(t, path+suffix, filepath.Join(dir, "users.db"+suffix))
+		}
+		if wal, err = os.ReadFile(path + "-wal"); err != nil {
+			t.Fatal(err)
+		}
+		return wal
+	}
+	newest := keep(first)
+	err = killed.queue.Do(t.Context(), func(w *writer) error {
+		w.checkpointed = -1 << 40 // forces a checkpoint after this job
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := keep(t.TempDir())
+	createUser(t, killed, "carla") // starts the log again
+	second := t.TempDir()
+	keep(second)
+	if err := killed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Clone(newest)
+	end := walHeaderSize + (len(newest)-walHeaderSize)/size*size
+	damaged[end-1]++
+	for name, test := range map[string]struct {
+		dir   string
+		log   []byte
+		short bool
+	}{
+		"newest":             {first, newest, false},
+		"older":              {first, older, true},
+		"damaged":            {first, damaged, true},
+		"before the restart": {second, before, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "users.db")
+			for _, suffix := range []string{"", "-shm"} {
+				copyFile(t, filepath.Join(test.dir, "users.db"+suffix), path+suffix)
+			}
+			if err := os.WriteFile(path+"-wal", test.log, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := OpenFile(t.Context(), path)
+			if errors.Is(err, errShortWAL) != test.short {
+				t.Errorf("OpenFile = %v, want that the log is short: %v", err, test.short)
+			}
+			s := openTest(t, path)
+			if (s.epoch != killed.epoch) != test.short || s.epoch == "" {
+				t.Errorf("epoch = %q, was %q, want a new one: %v", s.epoch, killed.epoch, test.short)
+			}
+			createUser(t, s, "doris")
+			epoch := s.epoch
+			next := snapshot(t, path)
+			if again := openTest(t, filepath.Join(next, "users.db")); again.epoch != epoch {
+				t.Errorf("epoch after another kill = %q, want %q", again.epoch, epoch)
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 )
 
 // The format of a write-ahead log, see https://www.sqlite.org/fileformat2.html#walformat.
@@ -21,7 +22,9 @@ const (
 // walContent describes the committed transactions in a write-ahead log.
 type walContent struct {
 	exists   bool
+	short    bool // the WAL index has later transactions: they are lost
 	commits  int
+	frames   uint32    // of the transactions
 	metaRows []metaRow // of each transaction that wrote the meta table
 	pages    map[uint32]bool
 }
@@ -29,7 +32,8 @@ type walContent struct {
 // readWAL reads the write-ahead log at path. metaPage is the root page of the meta table. A
 // log that SQLite would ignore has no commits.
 func readWAL(path string, metaPage uint32) (content walContent, err error) {
-	f, err := os.Open(path) //nolint:gosec // path given by the operator
+	index := readWALIndex(strings.TrimSuffix(path, "-wal") + "-shm") // first: a server may append to the log
+	f, err := os.Open(path)                                          //nolint:gosec // path given by the operator
 	if errors.Is(err, fs.ErrNotExist) {
 		return content, nil
 	}
@@ -47,7 +51,9 @@ func readWAL(path string, metaPage uint32) (content walContent, err error) {
 	if sum == nil || pageBytes < 512 || pageBytes > maxWALPageBytes {
 		return content, nil
 	}
-	return content, ignoreEnd(content.readFrames(r, sum, header[16:24], make([]byte, walFrameHeader+pageBytes), metaPage))
+	err = content.readFrames(r, sum, header[16:24], make([]byte, walFrameHeader+pageBytes), metaPage)
+	content.short = content.commits > 0 && index.exceeds(content.frames, header[16:24])
+	return content, ignoreEnd(err)
 }
 
 func ignoreEnd(err error) error {
@@ -60,7 +66,7 @@ func ignoreEnd(err error) error {
 // readFrames reads frames up to the first one with a wrong salt or checksum.
 func (c *walContent) readFrames(r io.Reader, sum *walChecksum, salt, frame []byte, metaPage uint32) error {
 	var meta *metaRow // of the current transaction
-	for {
+	for frames := uint32(1); ; frames++ {
 		if _, err := io.ReadFull(r, frame); err != nil {
 			return err
 		}
@@ -79,7 +85,7 @@ func (c *walContent) readFrames(r io.Reader, sum *walChecksum, salt, frame []byt
 		if binary.BigEndian.Uint32(frame[4:]) == 0 {
 			continue // not a commit frame
 		}
-		c.commits++
+		c.commits, c.frames = c.commits+1, frames
 		if meta != nil {
 			c.metaRows = append(c.metaRows, *meta)
 			meta = nil
