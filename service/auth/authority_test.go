@@ -20,13 +20,18 @@ type authority struct {
 
 func newAuthority(t *testing.T) authority {
 	t.Helper()
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	return authority{key: must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))}.until(t, time.Now().Add(4*time.Hour))
+}
+
+// until returns the authority with a certificate that expires at a time.
+func (a authority) until(t *testing.T, expires time.Time) authority {
+	t.Helper()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(4 * time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: expires,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
-	return authority{cert: must(x509.ParseCertificate(der)), key: key}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key))
+	return authority{cert: must(x509.ParseCertificate(der)), key: a.key}
 }
 
 func (a authority) issue(t *testing.T, names ...string) *tls.Certificate {

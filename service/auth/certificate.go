@@ -25,7 +25,7 @@ func (r *CertificateRules) caller(state *tls.ConnectionState, now time.Time) (Ca
 		return Caller{}, newRefusedError(CauseUnverified, nil)
 	}
 	from, until := validity(state.VerifiedChains)
-	// The certificate may have expired since the handshake.
+	// The certificate may have expired since the handshake, or the CA that replaced its issuer since it was verified.
 	switch {
 	case !now.Before(until):
 		return Caller{}, newRefusedError(CauseExpired, nil)
@@ -34,6 +34,9 @@ func (r *CertificateRules) caller(state *tls.ConnectionState, now time.Time) (Ca
 	}
 	if !r.trusts(state.PeerCertificates, &until, now) {
 		return Caller{}, newRefusedError(CauseUnverified, errDistrusted)
+	}
+	if !now.Before(until) {
+		return Caller{}, newRefusedError(CauseExpired, nil)
 	}
 	rules, ok := r.get()
 	if !ok {

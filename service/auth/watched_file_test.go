@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"crypto/x509"
 	"net/http"
 	"os"
 	"strings"
@@ -120,4 +121,34 @@ func TestRemovedAuthorityEndsOpenConnections(t *testing.T) {
 		time.Sleep(61 * time.Minute)
 		expect(callerState, auth.CauseUnverified)
 	})
+}
+
+// A connection whose CA was replaced by one that expires earlier ends with this one.
+func TestCertificateExpiresWithItsCurrentAuthority(t *testing.T) {
+	old := newAuthority(t)
+	cert := parse(t, old.issue(t, "web.clients.example.org"))
+	now := time.Now()
+	pool := x509.NewCertPool()
+	pool.AddCert(old.until(t, now.Add(time.Hour)).cert)
+	rules, err := auth.LoadCertificateRules(auth.CertificateRulesOptions{
+		FileOptions: auth.FileOptions{Path: writeFile(t, "rules.json", []byte(someRules)), Logger: new(logged).logger()},
+		Authorities: func() *x509.CertPool { return pool },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := auth.NewAuthenticator(auth.Options{Certificates: rules, Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := over(t, cert, true)
+	for _, step := range []struct {
+		after time.Duration
+		want  auth.Cause
+	}{{0, ""}, {2 * time.Hour, auth.CauseExpired}} {
+		now = now.Add(step.after)
+		if _, err := a.Authenticate(r); causeOf(err) != step.want {
+			t.Errorf("after %v: Authenticate() = %v, want cause %q", step.after, err, step.want)
+		}
+	}
 }
