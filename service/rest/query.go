@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -200,12 +201,13 @@ func parseEnum(field protoreflect.FieldDescriptor, in string) (value protoreflec
 
 func parseTime(field protoreflect.FieldDescriptor, in string) (value protoreflect.Value, text, problem string) {
 	// An unescaped + of a zone offset arrives as a space.
-	at, err := time.Parse(time.RFC3339Nano, strings.ReplaceAll(in, " ", "+"))
-	stamp := timestamppb.New(at)
-	if err != nil || stamp.CheckValid() != nil {
+	text = strings.ReplaceAll(in, " ", "+")
+	stamp := new(timestamppb.Timestamp)
+	// protojson rejects fractions that time.Parse truncates.
+	if err := protojson.Unmarshal([]byte(strconv.Quote(text)), stamp); err != nil {
 		return value, "", jsonpb.ExpectedElement(field)
 	}
-	return protoreflect.ValueOfMessage(stamp.ProtoReflect()), at.UTC().Format(time.RFC3339Nano), ""
+	return protoreflect.ValueOfMessage(stamp.ProtoReflect()), stamp.AsTime().Format(time.RFC3339Nano), ""
 }
 
 // fieldNamed returns the field with the proto or JSON name, or nil.
