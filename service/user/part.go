@@ -46,6 +46,9 @@ func EmailPart(part string, start, end bool) (string, *Error) {
 		part = strings.TrimRightFunc(part, unicode.IsSpace)
 	}
 	local, domain, inDomain := cutLast(part, "@")
+	if inDomain || end {
+		domain = fullStops.Replace(domain)
+	}
 	var key, first string // first is the end of a label
 	switch {
 	case inDomain:
@@ -75,6 +78,9 @@ func EmailPart(part string, start, end bool) (string, *Error) {
 	}
 	return key + "." + strings.ToLower(last), nil
 }
+
+// fullStops replaces the characters that IDNA maps to the dot between labels.
+var fullStops = strings.NewReplacer("\u3002", ".", "\uff0e", ".", "\uff61", ".")
 
 // cutLast splits s at the last sep. Without a sep, before is empty.
 func cutLast(s, sep string) (before, after string, found bool) {

@@ -28,6 +28,8 @@ func TestPart(t *testing.T) {
 		{"end of a domain", user.EmailPart, "Ple.ORG", false, true, "ple.org"},
 		{"end of a domain outside ASCII", user.EmailPart, "x.MÜNCHEN.de", false, true, "x.xn--mnchen-3ya.de"},
 		{"end of a domain, complete labels", user.EmailPart, ".MÜNCHEN.de", false, true, ".xn--mnchen-3ya.de"},
+		{"other full stops", user.EmailPart, "n@Exam\u3002org\uff0ex", false, false, "n@exam.org.x"},
+		{"end with other full stops", user.EmailPart, "Ple\uff61ORG", false, true, "ple.org"},
 		{"at", user.EmailPart, "ann@", false, false, "ann@"},
 		{"start of an address", user.EmailPart, " Ann ", true, false, "ann "},
 		{"inner part with spaces", user.EmailPart, " Ann ", false, false, " ann "},
