@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,10 @@ func ownCases() []ownCase {
 		{client: "http", name: "forwarded address in the log", at: "caddy", run: forwarded},
 		{client: "http", name: "forged address is not taken", at: "open", run: forged},
 		{client: "http", name: "broken framing is the caller's", at: "open", run: brokenFraming},
+		{client: "http", name: "message over the limit", at: "open", run: overLimit},
+		{client: "http", name: "message over the limit", at: "nginx", run: overLimit},
+		{client: "http", name: "message over the limit", at: "haproxy", run: overLimit},
+		{client: "http", name: "message over the limit", at: "caddy", run: overLimit},
 		{client: "http", name: "REST details", at: "open", run: restDetails},
 	}
 }
@@ -352,6 +357,28 @@ func brokenChunk(addr string) error {
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode >= http.StatusInternalServerError {
 		return fmt.Errorf("invalid chunk: status %s", resp.Status)
+	}
+	return nil
+}
+
+// overLimit expects the reason for a message over the limit in each protocol, although most of it is still to be sent.
+func overLimit(f front) error {
+	const call = "/user.v1.UserService/CreateUser"
+	text := `{"username":"` + strings.Repeat("x", 12<<20) + `"}`
+	enveloped := string(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(text)))) + text
+	for _, c := range []struct{ path, kind, body, want string }{
+		{"/api/v1/users", "application/json", text, "MESSAGE_TOO_LARGE"},
+		{call, "application/json", text, "resource_exhausted"},
+		{call, "application/grpc-web+json", enveloped, "Grpc-Status:[8]"},
+		{"/user.v1.UserService/StreamUserActivities", "application/connect+json", enveloped, "resource_exhausted"},
+	} {
+		got, err := f.do(http.MethodPost, c.path, c.body, "Content-Type", c.kind)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.kind, err)
+		}
+		if shown := fmt.Sprint(got.header, got.body); !strings.Contains(shown, c.want) {
+			return fmt.Errorf("%s: got %d %.500s, want %s", c.kind, got.status, shown, c.want)
+		}
 	}
 	return nil
 }

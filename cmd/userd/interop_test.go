@@ -49,18 +49,18 @@ func suites() []suite {
 	const http1 = "USERD_HTTP=1.1"
 	return []suite{
 		{client: grpcio, at: "open", cases: []string{
-			"kinds", "missing-users", "idle-streams", "unknown-method", "many-violations", "health", "wrong-host",
+			"kinds", "missing-users", "idle-streams", "unknown-method", "many-violations", "too-large", "health", "wrong-host",
 		}},
 		{client: grpcio, at: "open", cases: []string{"keepalive"}, waits: true},
 		{client: grpcio, at: "token", cases: []string{"kinds", "no-token", "unknown-method"}},
 		{client: grpcio, at: "limited", cases: []string{"rate-limited"}},
-		{client: grpcio, at: "nginx", cases: []string{"kinds", "no-token", "unknown-method", "many-violations"}},
+		{client: grpcio, at: "nginx", cases: []string{"kinds", "no-token", "unknown-method", "many-violations", "too-large"}},
 		{client: grpcio, at: "nginx", cases: []string{"idle-behind-proxy"}, waits: true},
 		{client: grpcio, at: "nginx to limited", cases: []string{"rate-limited"}},
 		{client: grpcio, at: "nginx to a socket", cases: []string{"kinds"}},
-		{client: grpcio, at: "haproxy", cases: []string{"kinds", "no-token", "unknown-method", "many-violations"}},
+		{client: grpcio, at: "haproxy", cases: []string{"kinds", "no-token", "unknown-method", "many-violations", "too-large"}},
 		{client: grpcio, at: "haproxy", cases: []string{"idle-behind-proxy"}, waits: true},
-		{client: grpcio, at: "caddy", cases: []string{"kinds", "no-token", "unknown-method", "many-violations"}},
+		{client: grpcio, at: "caddy", cases: []string{"kinds", "no-token", "unknown-method", "many-violations", "too-large"}},
 		{client: grpcio, at: "Go's ReverseProxy", cases: []string{"kinds", "no-token"}},
 
 		{client: grpcJS, at: "open", cases: []string{"kinds", "unknown-method"}},

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -76,6 +77,7 @@ func (b *limitedBody) readMessage(p []byte) (int, error) {
 func (b *limitedBody) readBody(p []byte) (int, error) {
 	yields := !b.exchange.isSmall() || !b.isReceived() && !b.isBuffered(len(p))
 	held := yields && b.exchange.slot.Release()
+	b.exchange.bodyBegun = true
 	n, err := b.ReadCloser.Read(p)
 	b.exchange.slot.Resume(held)
 	b.all += int64(n)
@@ -119,13 +121,28 @@ func (b *limitedBody) messageEnded() {
 	}
 }
 
-// Close closes the body. Over HTTP/1.1 net/http reads a short rest of the body, so the timeout
-// applies, in a stream too.
+// Close ends reading. A rest of the body is left for discardBody. Otherwise the body is closed, for which net/http reads
+// a short rest over HTTP/1.1, so the timeout applies, in a stream too.
 func (b *limitedBody) Close() error {
+	if b.leave() {
+		return nil
+	}
 	b.exchange.startBodyTimeout()
 	err := b.ReadCloser.Close()
 	b.exchange.stopBodyTimeout()
 	return err
+}
+
+// leave ends reading of a body that was not read to its end. It returns false during a read, which only closing the
+// body ends.
+func (b *limitedBody) leave() bool {
+	if !b.exchange.bodyUnread.Load() || !b.exchange.readMu.TryLock() {
+		return false
+	}
+	defer b.exchange.readMu.Unlock()
+	b.err = cmp.Or(b.err, http.ErrBodyReadAfterClose)
+	b.exchange.stopBodyTimeout()
+	return true
 }
 
 // readWhole requests one byte more than the limit, to detect a larger message.

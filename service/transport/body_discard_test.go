@@ -3,6 +3,7 @@ package transport_test
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -154,5 +155,87 @@ func TestEarlyResponseInsteadOfContinue(t *testing.T) {
 	_ = got.Body.Close()
 	if got.StatusCode != http.StatusUnauthorized {
 		t.Errorf("got %s, want 401 and no 100", got.Status)
+	}
+}
+
+// largeBody is larger than the limit of the handler, and than the buffers of a connection.
+const largeBody = 12 << 20
+
+// rejectingLarge starts a server whose handler responds when the body exceeds the limit, and closes the body as connect does.
+func rejectingLarge(t *testing.T) (addr string) {
+	t.Helper()
+	opts := options()
+	opts.DiscardTimeout = time.Minute
+	_, addr = serve(t, opts, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err == nil {
+			t.Error("the body was read, want the error of the limit")
+		}
+		_ = r.Body.Close()
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	})
+	return addr
+}
+
+// The response to a body over the limit is not lost because the client or a proxy still sends the rest.
+func TestResponseToLargeBody(t *testing.T) {
+	t.Run("HTTP/2", func(t *testing.T) {
+		framer := beginPOST(t, dialTCP(t, rejectingLarge(t)))
+		sendData(t, framer, largeBody)
+		if endOfStream(t, framer) {
+			t.Error("the stream was reset, want its end alone")
+		}
+	})
+	data := make([]byte, largeBody)
+	for name, request := range map[string]string{
+		"HTTP/1.1":                    fmt.Sprintf("Content-Length: %d\r\n\r\n%s", largeBody, data),
+		"HTTP/1.1 after 100 Continue": fmt.Sprintf("Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", largeBody, data),
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := dialTCP(t, rejectingLarge(t))
+			if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"+request); err != nil {
+				t.Errorf("sending the body: %v", err)
+			}
+			all, err := io.ReadAll(conn)
+			if err != nil || !bytes.Contains(all, []byte("HTTP/1.1 413")) {
+				t.Errorf("got %q, %v", all, err)
+			}
+		})
+	}
+}
+
+// sendData sends a body of n bytes within the windows of the server.
+func sendData(t *testing.T, framer *http2.Framer, n int) {
+	t.Helper()
+	const initial, size = 65_535, 16 << 10
+	stream, conn, perStream := initial, initial, initial
+	for n > 0 {
+		for n > 0 && min(stream, conn) > 0 {
+			part := min(n, size, stream, conn)
+			n, stream, conn = n-part, stream-part, conn-part
+			if err := framer.WriteData(1, n == 0, make([]byte, part)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n == 0 {
+			return
+		}
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if value, ok := f.Value(http2.SettingInitialWindowSize); ok {
+				stream, perStream = stream+int(value)-perStream, int(value)
+			}
+		case *http2.WindowUpdateFrame:
+			if f.StreamID == 0 {
+				conn += int(f.Increment)
+			} else {
+				stream += int(f.Increment)
+			}
+		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+			t.Fatalf("got %v with %d bytes to send", frame, n)
+		}
 	}
 }

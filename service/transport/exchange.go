@@ -57,6 +57,7 @@ type Exchange struct {
 	// plus one; 0: no wait.
 	bodyWait     atomic.Int64
 	bodyReads    atomic.Int64 // number of reads that returned body bytes
+	bodyBegun    bool         // the body was read: a client that expects 100 Continue sends it; guarded by readMu
 	bodyUnread   atomic.Bool  // the body was not read to its end
 	readMu       sync.Mutex   // held during reads of the body
 	body         io.Reader    // the body as read by net/http

@@ -297,6 +297,14 @@ def case_many_violations():
             status_of(error)
 
 
+def case_too_large():
+    """A message over the limit, of which most is still to be sent when it is refused."""
+    with open_channel() as channel:
+        client = Client(channel)
+        bad = request("CreateUserRequest", username="x" * (12 << 20), email="large@example.org")
+        want_error(lambda: client.CreateUser(bad, timeout=30), grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+
+
 def case_health():
     """Check, and Watch of a name that is not known, which stays open."""
     with open_channel() as channel:
