@@ -55,22 +55,27 @@ func rpcMux(
 	return mux
 }
 
-// routes returns the handler of all paths of the public listener.
+// routes returns the handler of all paths of the public listener. Paths are not cleaned: a redirect is no response for the
+// clients of RPCs.
 func routes(rpc, resources http.Handler, c *callers, additional []Service) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/", httperror.NotFound)
-	mux.Handle("GET /{$}", notRPC(serveHints(c)))
-	mux.Handle(rest.Prefix, resources)
-	if c.documented {
-		mux.Handle(rest.OpenAPIPath, notRPC(resources))
-	}
-	// REST resources implement conditional requests themselves.
+	hints, document := notRPC(serveHints(c)), notRPC(resources)
 	check, called := checkRPC(), procedures(additional)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := called[r.URL.Path]; !ok {
-			mux.ServeHTTP(w, r)
-		} else if check(w, r) {
-			rpc.ServeHTTP(rest.ConditionalGet(w, r), r)
+		path := r.URL.Path
+		_, isRPC := called[path]
+		switch {
+		case isRPC:
+			if check(w, r) {
+				rpc.ServeHTTP(rest.ConditionalGet(w, r), r)
+			}
+		case strings.HasPrefix(path, rest.Prefix): // they implement conditional requests themselves
+			resources.ServeHTTP(w, r)
+		case path == rest.OpenAPIPath && c.documented:
+			document.ServeHTTP(w, r)
+		case path == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+			hints.ServeHTTP(w, r)
+		default:
+			httperror.NotFound(w, r)
 		}
 	})
 }

@@ -35,6 +35,8 @@ func TestRefusalsAreTrailersOnly(t *testing.T) {
 	}{
 		"unknown service": {server: open(), path: "/nobody.v1.Service/Get", status: "12"},
 		"unknown method":  {server: open(), path: "/user.v1.UserService/Nothing", status: "12"},
+		"empty segment":   {server: open(), path: "//user.v1.UserService/GetUser", status: "12"},
+		"dot segment":     {server: open(), path: "/user.v1.UserService/./GetUser", status: "12"},
 		"no service":      {server: open(), path: "/", status: "12"},
 		"foreign host":    {server: open(), path: get, host: "users.example.net", status: "7", reason: "HOST_NOT_ALLOWED"},
 		"rate limit":      {server: open(slow), path: get, calls: 2, status: "8", reason: "RATE_LIMITED"},
