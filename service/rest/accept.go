@@ -29,7 +29,7 @@ func (res *resource) offers(method string) []string {
 func (res *resource) negotiate(r *http.Request, method string) (format string, ok bool) {
 	offers := res.offers(method)
 	accept := r.Header["Accept"]
-	if strings.TrimSpace(strings.Join(accept, "")) == "" {
+	if strings.Trim(strings.Join(accept, ","), ", \t") == "" {
 		return offers[0], true
 	}
 	best := 0.0

@@ -31,8 +31,8 @@ func contentCoding(r *http.Request) (coding string, ok bool) {
 	switch coding {
 	case "", "identity":
 		return "", true
-	case "gzip":
-		return coding, true
+	case "gzip", "x-gzip":
+		return "gzip", true
 	default:
 		return "", false
 	}

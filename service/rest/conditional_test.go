@@ -66,6 +66,16 @@ func TestETag(t *testing.T) {
 			}
 		}
 	}
+	for condition, want := range map[string]int{"*": 200, `"x", W/"` + testEtag + `"`: 200, `"x"`: 412, testEtag: 412} {
+		for _, path := range []string{"/api/v1/users/7", connectGetURL(`{"userId":"7"}`)} {
+			etag := serve(t, h, request{method: "GET", path: path}).Header().Get("Etag")
+			condition := strings.ReplaceAll(condition, `"`+testEtag+`"`, etag)
+			got := serve(t, h, request{method: "GET", path: path, header: map[string]string{"If-Match": condition}})
+			if got.Code != want || want == http.StatusPreconditionFailed && got.Body.Len() > 0 {
+				t.Errorf("GET %s with If-Match %s = %d %s, want %d", path, condition, got.Code, got.Body, want)
+			}
+		}
+	}
 	if tags[`"`+testEtag+`"`] != "/api/v1/users/7" {
 		t.Error("ETag of the complete user differs from its etag")
 	}

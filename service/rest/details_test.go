@@ -333,11 +333,11 @@ func TestReadsByPOST(t *testing.T) {
 	if len(got.GetUsers()) != 1 || len(got.GetMissingUserIds()) != 899 {
 		t.Errorf("%d users, %d missing", len(got.GetUsers()), len(got.GetMissingUserIds()))
 	}
-	for _, accept := range []string{"text/event-stream", "application/x-ndjson", ""} {
+	for _, accept := range []string{"text/event-stream", "application/x-ndjson", "", ","} {
 		res := c.send(request{method: "POST", path: "/api/v1/users:watchStatus", body: `{"userIds":["` + strings.TrimPrefix(path, "/api/v1/users/") + `"]}`,
 			header: map[string]string{"Accept": accept}})
 		want := accept
-		if want == "" {
+		if len(want) < 2 { // no element
 			want = "text/event-stream"
 		}
 		buf := make([]byte, 4096)
@@ -363,6 +363,7 @@ func TestOversizedBodyIs413(t *testing.T) {
 	for name, q := range map[string]request{
 		"plain":      {method: "POST", path: "/api/v1/users", body: strings.Repeat(" ", 5<<20)},
 		"compressed": {method: "POST", path: "/api/v1/users", body: packed.String(), header: map[string]string{"Content-Encoding": "gzip"}},
+		"x-gzip":     {method: "POST", path: "/api/v1/users", body: packed.String(), header: map[string]string{"Content-Encoding": "x-gzip"}},
 		"of a path":  {method: "PATCH", path: "/api/v1/users/1", body: strings.Repeat(" ", 5<<20)},
 		"of a watch": {method: "POST", path: "/api/v1/users:watchStatus", body: strings.Repeat(" ", 5<<20)},
 	} {

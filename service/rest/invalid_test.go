@@ -308,5 +308,11 @@ func TestCompression(t *testing.T) {
 			t.Errorf("%q: got %q", accept, got)
 		}
 		contains(t, strings.Join(w.Header()["Vary"], ","), "Accept-Encoding")
+		head := serve(t, h, request{method: "HEAD", path: "/api/v1/users", header: map[string]string{"Accept-Encoding": accept}})
+		for _, name := range []string{"Content-Encoding", "Content-Length"} { // a wrong length is worse than none
+			if got, want := head.Header().Get(name), w.Header().Get(name); got != want {
+				t.Errorf("HEAD with %q: got %s %q, want %q", accept, name, got, want)
+			}
+		}
 	}
 }

@@ -64,7 +64,8 @@ func parseTags(lines []string) (tags []entityTag, star, ok bool) {
 }
 
 // ConditionalGet returns a writer that sets a representation-specific ETag on responses to GET
-// and HEAD that have EtagHeader, and responds 304 if If-None-Match matches. Nothing is buffered. For other methods it returns w.
+// and HEAD that have EtagHeader, and responds 304 if If-None-Match matches, and 412 if If-Match does not. Nothing is
+// buffered. For other methods it returns w.
 // The REST routes include it; Connect GET needs it too.
 func ConditionalGet(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -79,7 +80,7 @@ type conditionalWriter struct {
 	request     *http.Request
 	rawQuery    string // of the original URL, which handlers may rewrite
 	started     bool
-	notModified bool
+	withoutBody bool
 }
 
 // Unwrap supports http.ResponseController.
@@ -93,7 +94,7 @@ func (c *conditionalWriter) Flush() {
 	_ = http.NewResponseController(c.ResponseWriter).Flush()
 }
 
-// WriteHeader sends the status, or 304 if If-None-Match matches.
+// WriteHeader sends the status, or that of a precondition.
 func (c *conditionalWriter) WriteHeader(status int) {
 	if !c.started && status >= http.StatusOK {
 		c.started = true
@@ -113,18 +114,30 @@ func (c *conditionalWriter) decide() int {
 		// Private caches may store the response and must revalidate it.
 		header.Set("Cache-Control", "private, no-cache")
 	}
-	tags, star, ok := parseTags(c.request.Header["If-None-Match"])
-	if !ok || !star && !contains(tags, etag) {
-		return http.StatusOK
+	status := c.precondition(etag)
+	if status != http.StatusOK {
+		c.withoutBody = true
+		for _, name := range []string{"Content-Type", "Content-Length", "Content-Encoding"} {
+			header.Del(name)
+		}
 	}
-	c.notModified = true
-	for _, name := range []string{"Content-Type", "Content-Length", "Content-Encoding"} {
-		header.Del(name)
-	}
-	return http.StatusNotModified
+	return status
 }
 
-// contains compares weakly, as If-None-Match requires.
+// precondition evaluates If-Match and If-None-Match in the order of RFC 9110, section 13.2.2.
+func (c *conditionalWriter) precondition(etag string) int {
+	if lines := c.request.Header["If-Match"]; len(lines) > 0 {
+		if tags, star, _ := parseTags(lines); !star && !contains(tags, etag) {
+			return http.StatusPreconditionFailed
+		}
+	}
+	if tags, star, ok := parseTags(c.request.Header["If-None-Match"]); ok && (star || contains(tags, etag)) {
+		return http.StatusNotModified
+	}
+	return http.StatusOK
+}
+
+// contains compares weakly, as If-None-Match requires, and because compressing proxies weaken the tags of If-Match.
 func contains(tags []entityTag, etag string) bool {
 	for _, tag := range tags {
 		if `"`+tag.opaque+`"` == etag {
@@ -134,12 +147,12 @@ func contains(tags []entityTag, etag string) bool {
 	return false
 }
 
-// Write writes the body unless the status is 304.
+// Write writes the body unless the status is that of a precondition.
 func (c *conditionalWriter) Write(data []byte) (int, error) {
 	if !c.started {
 		c.WriteHeader(http.StatusOK)
 	}
-	if c.notModified {
+	if c.withoutBody {
 		return len(data), nil
 	}
 	return c.ResponseWriter.Write(data)

@@ -50,11 +50,8 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, rt *route, values
 		h.invalid(w, violations...)
 		return nil, false
 	}
-	if refused, message := c.refuseBody(r); refused != 0 {
-		if refused == http.StatusUnsupportedMediaType {
-			w.Header().Set("Accept-Encoding", "gzip")
-		}
-		refuse(w, refused, message)
+	if message := c.unsupported(w.Header(), r); message != "" {
+		refuse(w, http.StatusUnsupportedMediaType, message)
 		return nil, false
 	}
 	body, err := h.readBody(r, c)
@@ -103,21 +100,20 @@ func (c *call) readQuery(query string) []user.Violation {
 
 func (c *call) bodyField() protoreflect.FieldDescriptor { return fieldNamed(c.message, c.route.body) }
 
-// refuseBody returns the HTTP status for an unsupported encoding or type of the body, else 0.
-func (c *call) refuseBody(r *http.Request) (status int, message string) {
+// unsupported returns an error message for an unsupported encoding or type of the body, else "". It sets the header with
+// what is supported.
+func (c *call) unsupported(header http.Header, r *http.Request) (message string) {
 	if _, ok := contentCoding(r); !ok {
-		return http.StatusUnsupportedMediaType, "Content-Encoding must be gzip or absent"
-	}
-	if c.route.body == "" {
-		return 0, ""
+		header.Set("Accept-Encoding", "gzip")
+		return "Content-Encoding must be gzip or absent"
 	}
 	types := r.Header["Content-Type"]
-	empty := r.ContentLength == 0
 	switch {
-	case len(types) == 0 && empty, len(types) == 1 && isJSON(types[0]):
-		return 0, ""
+	case c.route.body == "", len(types) == 0 && r.ContentLength == 0, len(types) == 1 && isJSON(types[0]):
+		return ""
 	default:
-		return http.StatusUnsupportedMediaType, "Content-Type must be application/json in UTF-8"
+		header.Set("Accept", typeJSON)
+		return "Content-Type must be application/json in UTF-8"
 	}
 }
 

@@ -115,8 +115,12 @@ func (h *handler) writeJSON(w http.ResponseWriter, r *http.Request, body []byte)
 	// A response with an entity tag is not compressed, because that would change the tag.
 	if header.Get(EtagHeader) == "" {
 		header.Add("Vary", "Accept-Encoding")
-		if len(body) >= codec.CompressMinBytes && r.Method != http.MethodHead && acceptsGzip(r) {
+		if len(body) >= codec.CompressMinBytes && acceptsGzip(r) {
 			header.Set("Content-Encoding", "gzip")
+			if r.Method == http.MethodHead { // the length is unknown
+				w.WriteHeader(http.StatusOK)
+				return
+			}
 			packed := h.opts.Compressors.New()
 			packed.Reset(w)
 			_, _ = packed.Write(body) // the client may have disconnected
