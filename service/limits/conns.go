@@ -105,10 +105,15 @@ func (w *connMetrics) goAway(peer net.Addr, cause http2.CloseReason) {
 	w.logConn(level, "connection closed with GOAWAY", string(cause), peer, slog.String("reason", string(cause)))
 }
 
-// invalid records a connection without a valid request: net/http closed it before a handler ran.
-func (w *connMetrics) invalid(peer net.Addr) {
+// invalid records a connection without a valid request: net/http closed it before a handler ran. protocol is that of the
+// peer, if it is known and not HTTP.
+func (w *connMetrics) invalid(peer net.Addr, protocol string) {
 	w.invalidTotal.Inc()
-	w.logConn(slog.LevelInfo, "connection without valid request", "invalid", peer)
+	var attrs []slog.Attr
+	if protocol != "" {
+		attrs = append(attrs, slog.String("reason", "expected HTTP, got "+protocol))
+	}
+	w.logConn(slog.LevelInfo, "connection without valid request", "invalid"+protocol, peer, attrs...)
 }
 
 func (w *connMetrics) handshakeFailed(peer net.Addr, err error) {

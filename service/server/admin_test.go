@@ -226,6 +226,9 @@ func TestInvalidConnectionsAreCounted(t *testing.T) {
 	for _, sent := range []string{
 		"this is not HTTP\r\n\r\n",
 		"GET / HTTP/9.9\r\n\r\n",
+		"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c",
+		"\x16\x03\x01\x00\x05hello\n\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: rot13\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 256<<10) + "\r\n\r\n",
 		"", // port scan
@@ -234,14 +237,19 @@ func TestInvalidConnectionsAreCounted(t *testing.T) {
 		sendRaw(t, s.Addr(), sent)
 	}
 	lines := func(text string) int { return strings.Count(text, "connection without valid request") }
-	log.awaitAll(t, func(text string) bool { return lines(text) == 4 }) // counted before it is logged
+	log.awaitAll(t, func(text string) bool { return lines(text) == 7 }) // counted before it is logged
 	_, metrics := fetch(t, s.AdminURL()+"/metrics")
-	if want := "userd_connections_invalid_total 4\n"; !strings.Contains(metrics, want) {
+	if want := "userd_connections_invalid_total 7\n"; !strings.Contains(metrics, want) {
 		t.Errorf("metrics have no %s", want)
 	}
 	s.Stop()
-	if got := lines(log.String()); got != 4 {
+	if got := lines(log.String()); got != 7 {
 		t.Errorf("%d lines\n%s", got, &log)
+	}
+	for reason, want := range map[string]int{"expected HTTP, got PROXY protocol": 2, "expected HTTP, got TLS": 1} {
+		if got := strings.Count(log.String(), reason); got != want {
+			t.Errorf("%d lines with %q, want %d\n%s", got, reason, want, &log)
+		}
 	}
 }
 

@@ -52,6 +52,7 @@ type serverConn struct {
 
 	mu       sync.Mutex
 	http2    bool          // the connection is HTTP/2
+	foreign  string        // the protocol of a connection that is not HTTP, if known
 	own      http2.Control // of an HTTP/2 connection of service/http2; nil: it is of net/http
 	detached bool          // net/http will call Close, which must be ignored
 	released bool          // net/http will report StateClosed, which must be ignored
@@ -155,6 +156,11 @@ func (c *serverConn) detectProtocol(p []byte) error {
 		return errNotHTTP
 	default:
 		c.start = clientPreface // HTTP/1: stop comparing
+		if foreign := foreignProtocol(p); before == 0 && foreign != "" {
+			c.mu.Lock()
+			c.foreign = foreign
+			c.mu.Unlock()
+		}
 		if before == 0 && c.isNotHTTP(p) {
 			return errNotHTTP
 		}
@@ -177,4 +183,15 @@ func (c *serverConn) isNotHTTP(p []byte) bool {
 	rest, _ := c.reader.Peek(c.reader.Buffered()) // net/http reads no more than the preface at first
 	line, _, whole := bytes.Cut(slices.Concat(p, rest), []byte("\n"))
 	return whole && p[0] >= 'A' && p[0] <= 'z' && !bytes.Contains(line, []byte("HTTP/"))
+}
+
+// foreignProtocol returns the protocol of a connection that starts with p, if it is a known one other than HTTP.
+func foreignProtocol(p []byte) string {
+	switch {
+	case bytes.HasPrefix(p, []byte("PROXY ")), bytes.HasPrefix(p, []byte("\r\n\r\n\x00\r\nQUIT\n")):
+		return "PROXY protocol"
+	case bytes.HasPrefix(p, []byte("\x16\x03")):
+		return "TLS"
+	}
+	return ""
 }

@@ -18,7 +18,7 @@ const (
 // Close closes the connection. It may be called twice, as by net/http.
 func (c *serverConn) Close() error {
 	c.mu.Lock()
-	detached, isHTTP2 := c.detached, c.http2
+	detached, isHTTP2, foreign := c.detached, c.http2, c.foreign
 	c.detached = false
 	c.mu.Unlock()
 	if detached || c.closing.Swap(true) {
@@ -30,7 +30,7 @@ func (c *serverConn) Close() error {
 	// HTTP/2 clients may open a connection before they have a request.
 	noRequest := !isHTTP2 && c.hasInput.Load() && !c.hasRequest.Load()
 	if report := c.listener.opts.OnNoRequest; noRequest && report != nil {
-		report(c.RemoteAddr())
+		report(c.RemoteAddr(), foreign)
 	}
 	return c.Conn.Close()
 }

@@ -60,7 +60,7 @@ type ListenOptions struct {
 	OnClose  func(peer net.Addr, reason http2.CloseReason)
 	// OnNoRequest, if set, is called for each HTTP/1 connection that ends with input but no request
 	// for the handler: the input was not HTTP, or net/http rejected it with 400, 431, 501 or 505.
-	OnNoRequest func(peer net.Addr)
+	OnNoRequest func(peer net.Addr, protocol string)
 	// OnHandshakeError, if set, is called for each failed TLS handshake.
 	OnHandshakeError func(peer net.Addr, err error)
 }
