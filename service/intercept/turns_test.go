@@ -35,6 +35,23 @@ func (c *recordingConn) Receive(any) error {
 	return nil
 }
 
+// waitingSlot returns the slot of a caller, while others hold all slots until endOthers is called.
+func waitingSlot() (slot *fair.Slot, endOthers func()) {
+	scheduler := fair.NewScheduler()
+	others := make([]fair.Slot, fair.Processors())
+	for i := range others {
+		others[i].Open(scheduler, fmt.Sprint("other", i))
+		others[i].Acquire()
+	}
+	slot = new(fair.Slot)
+	slot.Open(scheduler, "caller")
+	return slot, func() {
+		for i := range others {
+			others[i].Close()
+		}
+	}
+}
+
 // A message of more than turnBytes is decoded and validated in a slot, a small one without.
 func TestStreamsReceiveLargeMessagesInASlot(t *testing.T) {
 	for _, test := range []struct {
@@ -42,14 +59,7 @@ func TestStreamsReceiveLargeMessagesInASlot(t *testing.T) {
 		waits bool
 	}{{turnBytes - messageBytes, false}, {turnBytes - messageBytes + 1, true}} {
 		synctest.Test(t, func(t *testing.T) {
-			scheduler := fair.NewScheduler()
-			others := make([]fair.Slot, fair.Processors())
-			for i := range others {
-				others[i].Open(scheduler, fmt.Sprint("other", i))
-				others[i].Acquire()
-			}
-			var slot fair.Slot
-			slot.Open(scheduler, "caller")
+			slot, endOthers := waitingSlot()
 			defer slot.Close()
 			messages := codec.NewMessages(codec.MessageOptions{
 				DecodedSize: func(protoreflect.MessageDescriptor, bool, []byte) int64 { return 0 },
@@ -58,15 +68,13 @@ func TestStreamsReceiveLargeMessagesInASlot(t *testing.T) {
 			in := messages.Receive(r) // without the slot, which Fetch would acquire
 			in.Open(nil, 1<<20)
 			conn := new(recordingConn)
-			turns := &streamTurns{StreamingHandlerConn: conn, slot: &slot, in: in}
+			turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, in: in}
 			go func() { _ = turns.Receive(nil) }()
 			synctest.Wait()
 			if got, want := conn.received, !test.waits; got != want {
 				t.Errorf("%d bytes: received without a slot = %t, want %t", test.bytes, got, want)
 			}
-			for i := range others {
-				others[i].Close()
-			}
+			endOthers()
 			synctest.Wait()
 			if !conn.received {
 				t.Errorf("%d bytes: not received after a slot became free", test.bytes)
@@ -90,19 +98,12 @@ func (f fetched) Fetched() int { return int(f) }
 func TestStreamsReceiveEmptyMessagesInTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		scheduler := fair.NewScheduler()
-		others := make([]fair.Slot, fair.Processors())
-		for i := range others {
-			others[i].Open(scheduler, fmt.Sprint("other", i))
-			others[i].Acquire()
-		}
-		var slot fair.Slot
-		slot.Open(scheduler, "caller")
+		slot, endOthers := waitingSlot()
 		defer slot.Close()
 		const messages = 100
 		received := 0
 		go func() {
-			turns := &streamTurns{StreamingHandlerConn: new(recordingConn), slot: &slot, in: fetched(0)}
+			turns := &streamTurns{StreamingHandlerConn: new(recordingConn), slot: slot, in: fetched(0)}
 			for range messages {
 				_ = turns.Receive(nil)
 				received++
@@ -112,9 +113,7 @@ func TestStreamsReceiveEmptyMessagesInTurns(t *testing.T) {
 		if received >= messages {
 			t.Errorf("%d empty messages were received without a slot, want fewer than %d", received, messages)
 		}
-		for i := range others {
-			others[i].Close()
-		}
+		endOthers()
 		synctest.Wait()
 		if received != messages {
 			t.Errorf("%d messages were received after a slot became free, want %d", received, messages)
@@ -134,16 +133,9 @@ func TestStreamsSendCompressedMessagesInTurns(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"Grpc-Encoding", "Connect-Content-Encoding"} {
 		synctest.Test(t, func(t *testing.T) {
-			scheduler := fair.NewScheduler()
-			others := make([]fair.Slot, fair.Processors())
-			for i := range others {
-				others[i].Open(scheduler, fmt.Sprint("other", i))
-				others[i].Acquire()
-			}
-			var slot fair.Slot
-			slot.Open(scheduler, "caller")
+			slot, endOthers := waitingSlot()
 			defer slot.Close()
-			ctx := reqinfo.With[Response](fair.NewContext(t.Context(), &slot), compressed{})
+			ctx := reqinfo.With[Response](fair.NewContext(t.Context(), slot), compressed{})
 			turns := Turns{}.newStream(ctx, &recordingConn{header: http.Header{name: {"gzip"}}})
 			sent := 0
 			go func() {
@@ -156,9 +148,7 @@ func TestStreamsSendCompressedMessagesInTurns(t *testing.T) {
 			if sent != 2 {
 				t.Errorf("%s: %d messages were sent without a slot, want 2", name, sent)
 			}
-			for i := range others {
-				others[i].Close()
-			}
+			endOthers()
 			synctest.Wait()
 			if sent != 3 {
 				t.Errorf("%s: %d messages were sent after a slot became free, want 3", name, sent)
