@@ -100,7 +100,10 @@ func TestBombsOfDecompression(t *testing.T) {
 		{name: "empty members", body: bytes.Repeat(member, (messageLimit-1024)/len(member))},
 		{name: "empty blocks after data", body: append(compressed(t, make([]byte, 1<<18)), emptyBlocks(messageLimit-1<<18)...)},
 	} {
-		for _, variant := range compressedWays() {
+		for i, variant := range compressedWays() {
+			if b.name != "empty blocks" && i > 2 && variant.name != "REST" {
+				continue // all have the same decompressor
+			}
 			if b.wants = "gzip: compressed data without output"; variant.name == "REST" {
 				b.wants = "body: does not match its Content-Encoding"
 			}
@@ -113,7 +116,7 @@ func TestBombsOfDecompression(t *testing.T) {
 // sendBombs sends bombs and checks the memory and CPU time of the server.
 func sendBombs(t *testing.T, variant variant, b bomb) {
 	t.Helper()
-	const bombs = 5
+	const bombs = 2
 	x := newTarget(t)
 	client := web(variant.http2)
 	defer client.CloseIdleConnections()

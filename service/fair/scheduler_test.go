@@ -293,6 +293,89 @@ func TestLoneCallerOfManyAddressesHasAllSlots(t *testing.T) {
 	}
 }
 
+// A slot that is moved counts to its new caller alone, and one that is closed or held by it already is not moved.
+func TestMoveCounts(t *testing.T) {
+	s := newScheduler(2)
+	s.slots = 2
+	var slot, rest Slot
+	rest.Open(s, "address")
+	slot.Open(s, "address")
+	slot.Acquire()
+	for range 2 {
+		slot.Move("subject")
+		if from, to := s.flows["address"].held, s.flows["subject"].held; from != 0 || to != 1 {
+			t.Errorf("the address holds %d slots and the caller %d, want 0 and 1", from, to)
+		}
+		if s.flows["subject"].slots != 1 {
+			t.Errorf("the caller has %d requests, want 1", s.flows["subject"].slots)
+		}
+	}
+	if held, waiting, lent := s.Stats(); held != 1 || waiting != 0 || lent != 0 {
+		t.Errorf("Stats() = %d, %d, %d, want 1, 0, 0", held, waiting, lent)
+	}
+	slot.Close()
+	slot.Move("other")
+	if s.flows["other"] != nil {
+		t.Error("a closed slot was moved")
+	}
+	rest.Close()
+	if held, _, _ := s.Stats(); held != 0 || len(s.flows) != 0 {
+		t.Errorf("%d slots are held by %d callers at the end, want 0 and 0", held, len(s.flows))
+	}
+}
+
+// A context carries the slot of its request.
+func TestContext(t *testing.T) {
+	slot := new(Slot)
+	if got := FromContext(NewContext(t.Context(), slot)); got != slot {
+		t.Errorf("FromContext = %p, want %p", got, slot)
+	}
+	if got := FromContext(t.Context()); got != nil {
+		t.Errorf("FromContext without a slot = %p, want nil", got)
+	}
+}
+
+// While the first of several waiting callers holds a slot that is never released, the time until it is lent a slot starts at the last grant.
+func TestNoSlotIsLentAfterAGrant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		s.slots = 1
+		var holder Slot
+		holder.Open(s, "holder")
+		holder.Acquire()
+		opened := make(chan string, 10)
+		slots := []*Slot{open(s, "holder", "a", opened)} // holds one, so it is lent one after lendMoreAfter
+		time.Sleep(lendMoreAfter - lendAfter/2)
+		holder.Release() // grants a
+		<-opened
+		slots = append(slots, open(s, "holder", "b", opened))
+		time.Sleep(lendMoreAfter - lendAfter)
+		if _, waiting, lent := s.Stats(); waiting != 1 || lent != 0 {
+			t.Errorf("before the time since the last grant: %d wait and %d were lent, want 1 and 0", waiting, lent)
+		}
+		time.Sleep(2 * lendAfter)
+		if _, waiting, lent := s.Stats(); waiting != 0 || lent != 1 {
+			t.Errorf("after the time since the last grant: %d wait and %d were lent, want 0 and 1", waiting, lent)
+		}
+		<-opened
+		for _, slot := range slots {
+			slot.Close()
+		}
+		holder.Close()
+		time.Sleep(2 * lendAfter) // the timer ends
+		again := open(s, "holder", "c", opened)
+		<-opened
+		last := open(s, "other", "d", opened)
+		time.Sleep(2 * lendAfter)
+		if _, _, lent := s.Stats(); lent != 2 {
+			t.Errorf("%d slots were lent after a time without waiters, want 2", lent)
+		}
+		again.Close()
+		last.Close()
+		time.Sleep(2 * lendAfter)
+	})
+}
+
 func TestNilSlotRuns(*testing.T) {
 	var slot *Slot
 	slot.Acquire()

@@ -32,16 +32,17 @@ func positions(results []user.Result) (positions []int64) {
 // A single change waits for at most one turn of another caller's large batches, and shares its
 // transaction. The batches keep their order.
 func TestSingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
-	const batches, size = 15, 1000
+	const batches, size, turn, most = 15, 100, 16, 64
 	var commits []int
 	s, err := Open(t.Context(), Options{
 		Path:     filepath.Join(t.TempDir(), "users.db"),
 		OnCommit: func(c CommitStats) { commits = append(commits, c.Changes) },
+		group:    group.Options{TurnUnits: turn, MaxUnits: most},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	resume := hold(t, s)
+	resume := hold(t, s) // not longer than the timeout of a stalled writer
 	greedy, modest := user.WithCaller(t.Context(), "greedy"), user.WithCaller(t.Context(), "modest")
 	var large []*user.Pending
 	for i := range batches {
@@ -49,8 +50,8 @@ func TestSingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
 	}
 	single := s.Submit(modest, creates(t, "modest", 1))
 	resume()
-	if got := mustWait(t, single)[0].Position; got != group.TurnUnits+1 {
-		t.Errorf("position of the single change = %d, want %d, after one turn of the other caller", got, group.TurnUnits+1)
+	if got := mustWait(t, single)[0].Position; got != turn+1 {
+		t.Errorf("position of the single change = %d, want %d, after one turn of the other caller", got, turn+1)
 	}
 	last := int64(0)
 	for i, p := range large {
@@ -67,14 +68,14 @@ func TestSingleChangeDoesNotWaitForLargeBatches(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if want := group.TurnUnits + 1; commits[0] != want { // a turn and the single change
+	if want := turn + 1; commits[0] != want { // a turn and the single change
 		t.Errorf("first commit has %d changes, want %d", commits[0], want)
 	}
-	if most := slices.Max(commits[1:4]); most >= 2*group.TurnUnits { // the other caller has just written
-		t.Errorf("the next commits have up to %d changes, want fewer than %d", most, 2*group.TurnUnits)
+	if got := slices.Max(commits[1:4]); got >= 2*turn { // the other caller has just written
+		t.Errorf("the next commits have up to %d changes, want fewer than %d", got, 2*turn)
 	}
-	if most := slices.Max(commits); most > group.MaxUnits {
-		t.Errorf("largest commit has %d changes, want at most %d", most, group.MaxUnits)
+	if got := slices.Max(commits); got > most {
+		t.Errorf("largest commit has %d changes, want at most %d", got, most)
 	}
 }
 
