@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 
 	"github.com/yourorg/userservice/service/server"
 	"github.com/yourorg/userservice/service/store/move"
@@ -26,10 +27,25 @@ func (c *migrateCommand) Validate() error {
 			return fmt.Errorf("%s: %w", flag, err)
 		}
 	}
-	if c.From == c.To {
+	if c.From == c.To || sameFile(c.From, c.To) {
 		return errors.New("--to: must differ from --from")
 	}
 	return nil
+}
+
+// sameFile reports whether two addresses are those of one SQLite store.
+func sameFile(a, b string) bool {
+	var files [2]os.FileInfo
+	for i, address := range []string{a, b} {
+		path, err := server.StorePath(address)
+		if err != nil {
+			return false
+		}
+		if files[i], err = os.Stat(path); err != nil {
+			return false
+		}
+	}
+	return os.SameFile(files[0], files[1])
 }
 
 // Run moves the store.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -160,6 +161,23 @@ func TestStoreCommandsRefused(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), want) || strings.Contains(string(out), "secret") {
 			t.Errorf("userd %s: %v\n%s\nwant an error with %q, without the password", strings.Join(args, " "), err, out, want)
+		}
+	}
+}
+
+// A store is not moved to itself by another name.
+func TestMigrateToItself(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, hangTimeout)
+	p := program{dir: t.TempDir()}
+	p.start(t).terminate(t)
+	if err := os.Symlink(databaseFile, filepath.Join(p.dir, "link.db")); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"./" + databaseFile, "link.db"} {
+		out, err := p.run(ctx, t, "migrate", "--from", "sqlite:"+databaseFile, "--to", "sqlite:"+to)
+		if err == nil || !strings.Contains(out, "must differ from --from") {
+			t.Errorf("migrate to %s: %v, printed %q, want an error that it must differ", to, err, out)
 		}
 	}
 }

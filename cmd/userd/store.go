@@ -62,10 +62,12 @@ func (c *restoreCommand) Run(ctx context.Context, all *commands, to console) err
 			renamed = append(renamed, fmt.Sprintf("renamed %s to %s\n", oldPath, newPath))
 		},
 	})
-	if err := bar.end(err); err != nil {
+	err = bar.end(err)
+	_, failed := fmt.Fprint(to.out, strings.Join(renamed, "")) // also after an error
+	if err := errors.Join(err, failed); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to.out, "%srestored %s to %s\n", strings.Join(renamed, ""), c.Path, path)
+	_, err = fmt.Fprintf(to.out, "restored %s to %s\n", c.Path, path)
 	return err
 }
 

@@ -50,7 +50,10 @@ func (f *File) backup(ctx context.Context, path string, progress func(done, tota
 	if err := publish(partial, path); err != nil {
 		return errors.Join(err, removeAll(partial))
 	}
-	return syncDir(filepath.Dir(path))
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return errors.Join(err, removeAll(path))
+	}
+	return nil
 }
 
 // copyBeside writes a synced copy of the store to a new file in the directory of path.
@@ -126,7 +129,8 @@ func (f *File) copyTo(ctx context.Context, path string, progress func(done, tota
 			return errors.Join(context.Cause(ctx), backup.Finish())
 		}
 		if more, err = backup.Step(backupStep); err != nil {
-			return errors.Join(err, backup.Finish())
+			_ = backup.Finish() // the same error
+			return err
 		}
 		total := backup.PageCount()
 		progress(total-backup.Remaining(), total)

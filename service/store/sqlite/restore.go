@@ -73,10 +73,13 @@ func restore(ctx context.Context, backup, target string, opts RestoreOptions) (e
 		return errors.Join(err, removeAll(partial, partial+"-wal", partial+"-shm", partial+"-journal"))
 	}
 	defer func() { err = errors.Join(err, lock.unlock()) }()
-	if err := install(partial, target, replaced != nil, opts); err != nil {
+	if err := install(partial, target, replaced, opts); err != nil {
 		return errors.Join(err, removeAll(partial))
 	}
-	return syncDir(filepath.Dir(target))
+	if err := syncDir(filepath.Dir(target)); err != nil {
+		return fmt.Errorf("the store is restored, but a crash of the machine may undo it: %w", err)
+	}
+	return nil
 }
 
 // lockReplaced locks the database to be replaced. It returns nil if there is none.
@@ -197,16 +200,23 @@ func removeWAL(ctx context.Context, path string) error {
 	return errors.Join(err, c.close())
 }
 
-// install renames the copy to target. Replaced files are renamed: the database is hard-linked
+// install renames the copy to target, with the owner of the replaced database. Replaced files are renamed: the database is hard-linked
 // to a second name, the copy is renamed over it, then the log is renamed. Between the last
 // two steps Open fails, because the log does not belong to the copy.
-func install(partial, target string, replaces bool, opts RestoreOptions) error {
+func install(partial, target string, replaced *fileLock, opts RestoreOptions) error {
 	renamed := target + ".replaced-" + opts.Now.UTC().Format("20060102T150405.000000Z")
-	if !replaces {
+	if replaced == nil {
 		if err := moveWAL(target, renamed, opts); err != nil {
 			return err
 		}
 		return publish(partial, target)
+	}
+	info, err := replaced.file.Stat()
+	if err == nil {
+		err = keepOwner(partial, info)
+	}
+	if err != nil {
+		return err
 	}
 	if err := os.Link(target, renamed); err != nil {
 		return fmt.Errorf("link the replaced store: %w", err)
@@ -215,7 +225,10 @@ func install(partial, target string, replaces bool, opts RestoreOptions) error {
 		return errors.Join(err, os.Remove(renamed))
 	}
 	opts.Renamed(target, renamed)
-	return moveWAL(target, renamed, opts)
+	if err := moveWAL(target, renamed, opts); err != nil {
+		return fmt.Errorf("the restored database is in place, beside a log of the replaced one: repeat the command: %w", err)
+	}
+	return nil
 }
 
 // moveWAL renames the WAL and the journal of a replaced database, and removes the WAL index.
