@@ -154,7 +154,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	indexing.end()
 	adminListener := opening.End()
 	if err != nil {
-		return errors.Join(err, tracing.Shutdown(ctx))
+		return unlessStopped(ctx, log, errors.Join(err, tracing.Shutdown(ctx)))
 	}
 	s, err := server.New(ctx, c.Config, server.Parts{
 		Store: store, Storage: storage, Logger: log, Metrics: metrics, Tracing: tracing,
@@ -162,7 +162,7 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	})
 	if err != nil {
 		_ = store.Close() // err is more important
-		return errors.Join(err, tracing.Shutdown(ctx))
+		return unlessStopped(ctx, log, errors.Join(err, tracing.Shutdown(ctx)))
 	}
 	if telemetry.IsTerminal(to.out) {
 		s.Welcome(to.out)
@@ -170,6 +170,15 @@ func (c *serveCommand) Run(ctx context.Context, all *commands, to console) error
 	notifySystemd(ctx, log)
 	defer runtime.KeepAlive(newBallast()) // after New, which sets the memory limit
 	return s.Run(ctx)
+}
+
+// unlessStopped returns the error of a start, or nil if a signal has stopped it: the next start continues.
+func unlessStopped(ctx context.Context, log *slog.Logger, err error) error {
+	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) && !errors.Is(err, context.Cause(ctx)) {
+		return err
+	}
+	log.InfoContext(ctx, "stopped before the start was complete", "error", err)
+	return nil
 }
 
 // trace sets up tracing and the global error handler and logger of OpenTelemetry.

@@ -1,11 +1,15 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -287,6 +291,33 @@ func TestDrainEndsClientStreams(t *testing.T) {
 		if info := mustBe(t, err, connect.CodeUnavailable, "SERVER_DRAINING"); info.GetMetadata()["position"] != "1" {
 			t.Errorf("error info = %v, want position 1", info)
 		}
+	}
+}
+
+// A signal during the start is a graceful stop.
+func TestSignalDuringStart(t *testing.T) {
+	database, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0") // a database that does not respond
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = database.Close() }()
+	store := fmt.Sprintf("postgres://user@%s/users?sslmode=disable", database.Addr())
+	cmd := exec.Command(build(t, ""), "--listen", "127.0.0.1:0", "--admin-listen", "", "--store", store) //nolint:noctx // stopped by a signal
+	out := new(bytes.Buffer)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = t.TempDir(), out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := database.Accept() // userd waits for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "stopped before the start was complete") {
+		t.Errorf("exit status = %v, want 0 with a line about the start:\n%s", err, out)
 	}
 }
 
