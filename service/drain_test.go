@@ -1,7 +1,9 @@
 package service_test
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -257,5 +259,55 @@ func TestDrainPositionOfClientStream(t *testing.T) {
 	_, err = stream.CloseAndReceive()
 	if position, err := drainedAt(err); err != nil || position != r.feed.Head().Position {
 		t.Errorf("drain position = %d, %v", position, err)
+	}
+}
+
+// stuckConn is the conn of a stream whose client reads one message and then too slowly.
+type stuckConn struct {
+	connect.StreamingHandlerConn
+
+	ctx     context.Context //nolint:containedctx // of the stream
+	header  http.Header
+	blocked chan struct{} // closed when a message is blocked
+	sent    int
+}
+
+func (c *stuckConn) ResponseHeader() http.Header { return c.header }
+
+func (c *stuckConn) Send(message any) error {
+	if message == nil {
+		return nil
+	}
+	if c.sent++; c.sent == 1 {
+		return nil
+	}
+	close(c.blocked)
+	<-c.ctx.Done()
+	return connect.NewError(connect.CodeCanceled, c.ctx.Err())
+}
+
+// A stream that is aborted while a message is blocked, at the end of a shutdown or with its connection, reports the position
+// of its last message and not that of the log.
+func TestAbortedStreamReportsItsPosition(t *testing.T) {
+	r := newRig(t)
+	recorded(t, r, 5)
+	head := r.feed.Head()
+	for name, cause := range map[string]error{
+		"shutdown":       user.NewDrainedCallError(head.Epoch, head.Position),
+		"connection age": user.NewConnectionAgeError(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			conn := &stuckConn{ctx: ctx, header: http.Header{}, blocked: make(chan struct{})}
+			ended := make(chan error, 1)
+			go func() { ended <- r.ServeUserActivities(ctx, &userv1.StreamUserActivitiesRequest{}, conn) }()
+			<-conn.blocked
+			cancel(cause)
+			got := wantReason(t, <-ended, user.ServerDraining).Metadata
+			if got["position"] != "1" || got["epoch"] != head.Epoch {
+				t.Errorf("metadata = %v, want position 1 of epoch %s", got, head.Epoch)
+			}
+		})
 	}
 }

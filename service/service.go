@@ -105,15 +105,21 @@ func (noFlushControl) Cork() {}
 // Uncork does nothing.
 func (noFlushControl) Uncork() {}
 
-// stallError converts the error of a stalled write to an error with the position after which
-// the client can resume. It returns any other error unchanged.
-func (s *Service) stallError(err error, position int64) error {
-	var stalled interface{ Stalled() bool }
-	if !errors.As(err, &stalled) || !stalled.Stalled() {
-		return err
+// endError adds the position after which the client can resume to the error of a stream that ended because its client has
+// stalled, at the shutdown, or with its connection. It returns any other error unchanged.
+func (s *Service) endError(ctx context.Context, err error, position int64) error {
+	if err == nil {
+		return nil
 	}
 	epoch := s.feed.Head().Epoch
-	if s.feed.IsDraining() {
+	if cause, ended := user.AsError(context.Cause(ctx)); ended && cause.Reason == user.ServerDraining {
+		return cause.WithPosition(epoch, position)
+	}
+	var stalled interface{ Stalled() bool }
+	switch {
+	case !errors.As(err, &stalled) || !stalled.Stalled():
+		return err
+	case s.feed.IsDraining():
 		return user.NewDrainingError(epoch, position)
 	}
 	return user.NewStalledError(epoch, position)

@@ -20,6 +20,11 @@ const (
 
 // run sends changes, and the responses to the messages of in, until the stream ends. in is nil for a stream without messages.
 func (w *statusWriter) run(ctx context.Context, in *statusReader) error {
+	err := w.serve(ctx, in)
+	return w.endError(ctx, err)
+}
+
+func (w *statusWriter) serve(ctx context.Context, in *statusReader) error {
 	defer func() {
 		if w.beat != nil {
 			w.beat.Stop()

@@ -27,7 +27,8 @@ func (s *Service) ServeUserActivities(ctx context.Context, req *userv1.StreamUse
 		return err
 	}
 	defer a.close()
-	return s.stallError(a.run(ctx), a.sent)
+	err = a.run(ctx)
+	return s.endError(ctx, err, a.sent)
 }
 
 // openActivities returns the stream of a request. The caller must close it.

@@ -46,7 +46,7 @@ func (s *Service) WatchUserStatus(
 		}
 		subscription.SubscribeAll(after)
 	} else if err := w.sendInitial(ctx, req.GetUserIds(), after); err != nil {
-		return err
+		return w.endError(ctx, err)
 	}
 	return w.run(ctx, nil)
 }
@@ -71,8 +71,9 @@ type statusWriter struct {
 	flush       reqinfo.FlushControl
 	beat        *time.Ticker // progress interval; nil: progress not requested
 	progressDue bool         // send a progress message before the next wait
+	unsent      int64        // position of the message whose send has failed; 0: none
 
-	_ [16]byte // the size of the struct is a size class of the allocator, and whole cache lines
+	_ [8]byte // the size of the struct is a size class of the allocator, and whole cache lines
 }
 
 func (s *Service) newStatusWriter(ctx context.Context, subscription *feed.Subscription, conn connect.StreamingHandlerConn) *statusWriter {
@@ -104,9 +105,8 @@ func (w *statusWriter) beforeWait(more bool) error {
 	}
 	if w.progressDue {
 		w.progressDue = false
-		through := w.subscription.DeliveredThrough()
-		if err := w.conn.Send(w.service.statusProgress(through)); err != nil {
-			return w.service.stallError(err, through)
+		if err := w.conn.Send(w.service.statusProgress(w.subscription.DeliveredThrough())); err != nil {
+			return err
 		}
 	}
 	w.flush.Uncork()
@@ -171,13 +171,21 @@ func (w *statusWriter) sendChange(change *feed.StatusChange) error {
 	return w.sendError(change.Position, w.conn.Send(w.service.sharedStatusChange(change)))
 }
 
-// sendError converts the error of sending the change at a position.
+// sendError records that the change at a position was not sent.
 func (w *statusWriter) sendError(position int64, err error) error {
-	if err == nil {
-		return nil
+	if err != nil && w.unsent == 0 {
+		w.unsent = max(position, 1) // the error of a user that does not exist has position 0
 	}
-	// The error of a user that does not exist has position 0.
-	return w.service.stallError(err, min(w.subscription.DeliveredThrough(), max(position-1, 0)))
+	return err
+}
+
+// endError returns the error of a stream with the position after which the client can resume.
+func (w *statusWriter) endError(ctx context.Context, err error) error {
+	through := w.subscription.DeliveredThrough()
+	if w.unsent > 0 {
+		through = min(through, w.unsent-1)
+	}
+	return w.service.endError(ctx, err, through)
 }
 
 // unsubscribeGone unsubscribes from users whose deletion was sent.

@@ -52,7 +52,7 @@ func (s *Service) WatchUsers(
 		w.ticks = beat.C
 	}
 	err = w.run(ctx)
-	return s.stallError(err, w.sent)
+	return s.endError(ctx, err, w.sent)
 }
 
 // userWatch sends the changes of a cursor.

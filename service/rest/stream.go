@@ -292,7 +292,7 @@ func (s *stream) written(err error) error {
 // end writes the result of the RPC.
 func (s *stream) end(ctx context.Context, err error) {
 	s.stop()
-	if ctx.Err() != nil { // the client has disconnected
+	if _, ended := user.AsError(context.Cause(ctx)); ctx.Err() != nil && !ended { // the client has disconnected
 		return
 	}
 	s.begin()

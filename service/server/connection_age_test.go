@@ -2,7 +2,11 @@ package server_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/http/httptrace"
 	"strings"
 	"testing"
@@ -11,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	userv1 "github.com/yourorg/userservice/gen/user/v1"
@@ -149,8 +154,57 @@ func TestStreamsEndWithTheirConnection(t *testing.T) {
 				if got, want := connect.CodeOf(err), connect.CodeUnavailable; got != want || !strings.Contains(err.Error(), "maximum age") {
 					t.Errorf("stream ended with %v, want %v", err, want)
 				}
+				if got, want := infoOf(err).GetMetadata()["position"], positions[name]; got != want {
+					t.Errorf("position = %q, want %q", got, want)
+				}
 			})
 		})
+	}
+}
+
+// positions to resume from, in TestStreamsEndWithTheirConnection.
+var positions = map[string]string{"StreamUserActivities": "0", "WatchUsers": "0", "WatchUserStatus": "0", "SyncUserStatus": "0"}
+
+// infoOf returns the error info of an error, nil if it has none.
+func infoOf(err error) *errdetails.ErrorInfo {
+	var failure *connect.Error
+	if !errors.As(err, &failure) {
+		return nil
+	}
+	for _, detail := range failure.Details() {
+		if value, err := detail.Value(); err == nil {
+			if info, ok := value.(*errdetails.ErrorInfo); ok {
+				return info
+			}
+		}
+	}
+	return nil
+}
+
+// A REST stream reports that end, too.
+func TestRESTStreamsEndWithTheirConnection(t *testing.T) {
+	for _, media := range []string{"text/event-stream", "application/x-ndjson"} {
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, HTTP/2: %t", media, http2), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := startAging(t)
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://userd.test/api/v1/users/0/activities", nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					req.Header.Set("Accept", media)
+					res, err := s.HTTP(http2).Do(req)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer func() { _ = res.Body.Close() }()
+					body, err := io.ReadAll(res.Body)
+					if err != nil || !strings.Contains(string(body), `"SERVER_DRAINING"`) || !strings.Contains(string(body), `"position":"0"`) {
+						t.Errorf("stream ended with %q, %v, want SERVER_DRAINING with position 0", body, err)
+					}
+				})
+			})
+		}
 	}
 }
 

@@ -207,13 +207,18 @@ func NewPositionNotReachedError() *Error {
 // NewDrainingError returns the error that ends a stream when the server shuts down.
 // position is the last position delivered on the stream.
 func NewDrainingError(epoch string, position int64) *Error {
-	return &Error{
+	e := &Error{
 		Code: Unavailable, Reason: ServerDraining, RetryAfter: time.Second,
 		Message: "server shutting down, resume on another server",
-		Metadata: map[string]string{
-			"epoch": epoch, "position": strconv.FormatInt(position, 10),
-		},
 	}
+	return e.WithPosition(epoch, position)
+}
+
+// WithPosition returns a copy with the position after which the stream can be resumed.
+func (e *Error) WithPosition(epoch string, position int64) *Error {
+	with := *e
+	with.Metadata = map[string]string{"epoch": epoch, "position": strconv.FormatInt(position, 10)}
+	return &with
 }
 
 // NewStalledError returns the error that ends a stream whose client read nothing within
@@ -225,8 +230,8 @@ func NewStalledError(epoch string, position int64) *Error {
 	return e
 }
 
-// NewConnectionAgeError returns the error of calls and streams whose connection is closed after its maximum age. A
-// stream can be resumed after the last position received.
+// NewConnectionAgeError returns the error of calls and streams whose connection is closed after its maximum age. That of a
+// stream that can be resumed has a position.
 func NewConnectionAgeError() *Error {
 	return &Error{
 		Code: Unavailable, Reason: ServerDraining,
