@@ -28,7 +28,7 @@ const (
 )
 
 func attacks() []attack {
-	return slices.Concat(anonymousAttacks(), headerAttacks(), frameAttacks(), streamAttacks(), callerAttacks(), storeAttacks(), amplifications(), certificateAttacks())
+	return slices.Concat(anonymousAttacks(), headerAttacks(), frameAttacks(), streamAttacks(), callerAttacks(), storeAttacks(), importAttacks(), amplifications(), certificateAttacks())
 }
 
 func attackNamed(name string) attack {

@@ -2,12 +2,14 @@ package batch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/yourorg/userservice/service/budget"
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/feed"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -25,6 +27,8 @@ const (
 	itemCopies = 3
 	itemBytes  = 256
 	errorBytes = 2 << 10
+	// aheadBytes is the most that is reserved before a message is received, for small ones that follow each other.
+	aheadBytes = 64 << 10
 )
 
 // Pipeline applies the items of one client stream, in the order received.
@@ -34,7 +38,7 @@ type Pipeline struct {
 	Limit int // of items; beyond it the stream fails with TOO_MANY_ITEMS
 	// OnResult is called with the result of each item; index counts from 0.
 	OnResult func(index int, result *user.Result)
-	// Memory is the reservation of the items whose results are not known; nil: no limit.
+	// Memory is the reservation of the call, with the items whose results are not known; nil: no limit.
 	Memory *budget.Reservation
 
 	current   *Chunk
@@ -43,6 +47,9 @@ type Pipeline struct {
 	completed int
 	failed    int // up to MaxFailures
 	position  int64
+
+	largest int64 // memory of a message and its item
+	all     int64 // of the messages and their items
 }
 
 // Receive applies the items of the stream and returns when the client has closed it and all items
@@ -54,9 +61,17 @@ func Receive[T any, M interface {
 }](
 	ctx context.Context, p *Pipeline, stream *connect.ClientStream[T], change func(M) (user.Change, error),
 ) (position int64, err error) {
+	defer p.Memory.ReleaseAhead()
 	p.current = new(Chunk)
 	p.position = p.Feed.Head().Position
-	for stream.Receive() {
+	for {
+		if err := p.reserveAhead(ctx); err != nil {
+			return 0, p.abort(ctx, err)
+		}
+		grown := p.Memory.Grown()
+		if !stream.Receive() {
+			break
+		}
 		if p.received == p.Limit {
 			return 0, p.abort(ctx, user.NewTooManyError(user.TooManyItems, "items in one stream", p.Limit))
 		}
@@ -73,6 +88,8 @@ func Receive[T any, M interface {
 		if err := p.reserve(ctx, memory); err != nil {
 			return 0, p.abort(ctx, err)
 		}
+		grown = p.Memory.Grown() - grown
+		p.largest, p.all = max(p.largest, grown), p.all+grown
 		p.current.Add(step, err)
 		p.current.bytes += size
 		p.received++
@@ -97,21 +114,50 @@ func Receive[T any, M interface {
 	return p.position, nil
 }
 
-// reserve reserves the memory of the next item. If there is none, it first completes the items before.
+// reserveAhead reserves memory for the next message and its item, in steps that grow with the stream, because an idle one holds them.
+func (p *Pipeline) reserveAhead(ctx context.Context) error {
+	return p.await(ctx, p.largest, max(p.largest, min(p.all, aheadBytes)))
+}
+
+// reserve reserves the memory of an item, which is reserved ahead unless the item is larger than those before.
 func (p *Pipeline) reserve(ctx context.Context, bytes int64) error {
-	if p.Memory.Grow(budget.Write, bytes) != nil {
-		if err := p.submit(ctx); err != nil {
+	for p.Memory.Grow(budget.Write, bytes) != nil {
+		if err := p.await(ctx, bytes, bytes); err != nil {
 			return err
-		}
-		if err := p.completeAll(ctx); err != nil {
-			return err
-		}
-		if p.Memory.Grow(budget.Write, bytes) != nil {
-			return user.NewOverloadedError()
 		}
 	}
 	p.current.reserved += bytes
 	return nil
+}
+
+// await reserves memory ahead, see budget. Without memory it completes the items before, and then waits for other calls of the caller.
+func (p *Pipeline) await(ctx context.Context, least, most int64) error {
+	for !p.Memory.Ahead(least, most) {
+		var err error
+		switch {
+		case len(p.inFlight) > 0:
+			err = p.completeOldest(ctx)
+		case len(p.current.errs) > 0:
+			err = p.submit(ctx)
+		default:
+			return p.awaitOthers(ctx, least, most)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Pipeline) awaitOthers(ctx context.Context, least, most int64) error {
+	slot := fair.FromContext(ctx)
+	held := slot.Release()
+	err := p.Memory.AwaitAhead(ctx, least, most)
+	slot.Resume(held)
+	if refused := new(budget.Error); errors.As(err, &refused) {
+		return user.NewOverloadedError()
+	}
+	return err
 }
 
 // submit submits the current chunk. It completes the oldest ones that have no valid item, and one if chunksAhead are in flight.

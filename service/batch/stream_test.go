@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -33,8 +34,9 @@ type recordingStore struct {
 	position int64
 	open     int // batches that are not complete
 	mostOpen int
-	hold     int   // batches that complete only when this many are open; 0: each completes at once
-	fail     error // of the second batch
+	hold     int            // batches that complete only when this many are open; 0: each completes at once
+	fail     error          // of the second batch
+	onItem   func(id int64) // before an item is converted
 	held     []func()
 }
 
@@ -111,6 +113,9 @@ func receiveItems(t *testing.T, memory *budget.Reservation, store *recordingStor
 	handler := connect.NewClientStreamHandler("/test/Items", func(ctx context.Context, stream *connect.ClientStream[userv1.GetUserRequest]) (*connect.Response[emptypb.Empty], error) {
 		got.position, got.err = batch.Receive(ctx, p, stream, func(item *userv1.GetUserRequest) (user.Change, error) {
 			got.reserved = append(got.reserved, memory.Held(budget.Write))
+			if store.onItem != nil {
+				store.onItem(item.GetUserId())
+			}
 			if item.GetUserId() == drainID {
 				f.Drain()
 			}
@@ -255,7 +260,7 @@ func TestReceiveStopsAtFailure(t *testing.T) {
 	memory, other := new(budget.Reservation), new(budget.Reservation)
 	memory.Open(b, nil, budget.Known, "caller")
 	other.Open(b, nil, budget.Known, "caller")
-	if err := other.Grow(budget.Write, b.CallerShare(budget.Known)-10_000); err != nil {
+	if err := other.Grow(budget.Connection, b.CallerShare(budget.Known)-10_000); err != nil {
 		t.Fatal(err)
 	}
 	got = receiveWithin(t, memory, store, 10_000, openFeed(t, store), numbers(200)...)
@@ -313,18 +318,41 @@ func TestItemsWithoutMemory(t *testing.T) {
 	memory, other := new(budget.Reservation), new(budget.Reservation)
 	memory.Open(b, nil, budget.Known, "caller")
 	other.Open(b, nil, budget.Known, "caller")
-	if err := other.Grow(budget.Write, share-10_000); err != nil {
+	if err := other.Grow(budget.Connection, share-10_000); err != nil {
 		t.Fatal(err)
 	}
 	f := openFeed(t, store)
 	if got := receiveWithin(t, memory, store, 10_000, f, numbers(100)...); got.err != nil || len(got.indexes) != 100 || slices.Max(got.reserved) > 10_000 {
 		t.Errorf("Receive(100 items) = %d results with up to %d bytes, %v, want all within 10000", len(got.indexes), slices.Max(got.reserved), got.err)
 	}
-	if err := other.Grow(budget.Write, 10_000); err != nil {
-		t.Fatal(err)
-	}
+	memory.Release()
 	got := receiveWithin(t, memory, store, 10_000, f, 1)
 	if failure, ok := user.AsError(got.err); !ok || failure.Reason != user.Overloaded {
 		t.Errorf("Receive(item) without memory = %v, want OVERLOADED", got.err)
+	}
+}
+
+// An item that was received has memory although another call reserves all of the caller, if it is no larger than those before. Without
+// memory for the next one the stream completes its items, and waits for the other call.
+func TestItemsAreReservedAhead(t *testing.T) {
+	t.Parallel()
+	for _, at := range []int64{1, 10} {
+		b := budget.New(budget.Options{Limit: 64 << 20, InUse: func() (live, held int64) { return 0, 0 }})
+		memory, other := new(budget.Reservation), new(budget.Reservation)
+		memory.Open(b, nil, budget.Known, "caller")
+		other.Open(b, nil, budget.Known, "caller")
+		store := &recordingStore{onItem: func(id int64) {
+			if id == at {
+				for bytes := b.CallerShare(budget.Known); bytes > 0; bytes /= 2 {
+					_ = other.Grow(budget.Connection, bytes)
+				}
+				time.AfterFunc(10*time.Millisecond, other.Release)
+			}
+		}}
+		got := receiveWithin(t, memory, store, 10_000, openFeed(t, store), numbers(20)...)
+		if got.err != nil || len(got.indexes) != 20 || int64(store.batches[0]) < at {
+			t.Errorf("Receive(20 items) without memory from item %d on = %d results in batches of %v, %v, want all, the first batch with that item",
+				at, len(got.indexes), store.batches, got.err)
+		}
 	}
 }

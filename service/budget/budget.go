@@ -69,6 +69,9 @@ type account struct {
 	pool *pool
 	held atomic.Int64
 	refs int // guarded by Budget.mu
+
+	writes atomic.Int64          // those of the kind Write
+	queue  atomic.Pointer[queue] // of the holders that wait; nil before the first one
 }
 
 // New returns a budget.
@@ -178,4 +181,5 @@ func (b *Budget) release(a *account, n int64) {
 		b.total.Add(-n)
 		b.update()
 	}
+	a.wake()
 }

@@ -15,7 +15,7 @@ const (
 	Compressor               // state of compressors
 	Stream                   // cost of a stream beyond its request
 	Subscription             // subscriptions to users
-	Write                    // queued writes
+	Write                    // queued writes, and what Ahead reserves
 
 	kinds
 )

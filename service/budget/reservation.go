@@ -18,6 +18,8 @@ type Reservation struct {
 	mu      sync.Mutex
 	account *account // nil: released
 	total   int64
+	ahead   int64 // part of held[Write], see Ahead
+	grown   int64 // all bytes that Grow has reserved
 	held    [kinds]int64
 }
 
@@ -36,12 +38,16 @@ func (r *Reservation) Grow(kind Kind, n int64) error {
 	if r == nil || r.budget == nil || n <= 0 {
 		return nil
 	}
-	r.budget.beforeGrow(kind, n)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.account == nil {
+	switch {
+	case r.account == nil:
 		return errTotal // nothing would release it after Release
+	case r.takeAhead(kind, n):
+		r.grown += n
+		return nil
 	}
+	r.budget.beforeGrow(kind, n)
 	if r.account.key.class != System && r.budget.closed(r.account, kind, r.total, n) {
 		return r.budget.countRejected(errLevel)
 	}
@@ -49,6 +55,7 @@ func (r *Reservation) Grow(kind Kind, n int64) error {
 		return r.budget.countRejected(err)
 	}
 	r.add(kind, n)
+	r.grown += n
 	return nil
 }
 
@@ -71,6 +78,9 @@ func (r *Reservation) add(kind Kind, n int64) {
 	r.held[kind] += n
 	r.total += n
 	r.budget.kinds[kind].Add(n)
+	if kind == Write {
+		r.account.writes.Add(n)
+	}
 	if r.parent != nil {
 		r.parent.nested.Add(n)
 	}
@@ -96,6 +106,8 @@ func (r *Reservation) Move(class Class, caller string) error {
 		r.budget.dropRef(to)
 		return r.budget.countRejected(err)
 	}
+	old.writes.Add(-r.held[Write])
+	to.writes.Add(r.held[Write])
 	r.account = to
 	r.budget.dropRef(old)
 	return nil
@@ -128,7 +140,17 @@ func (r *Reservation) Release() {
 		}
 	}
 	r.budget.dropRef(r.account)
-	r.account = nil
+	r.account, r.ahead = nil, 0
+}
+
+// Grown returns the sum of what Grow has reserved, released or not.
+func (r *Reservation) Grown() int64 {
+	if r == nil || r.budget == nil {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.grown
 }
 
 // Held returns the number of reserved bytes of the kind.

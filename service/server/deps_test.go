@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 
 	// Handlers record the caller in the log.
 	"service":           {"service/user", "service/feed", "service/batch", "service/filter", "service/fieldmask", "service/pagetoken", "service/auth", "service/budget", "service/validate", "gen/..."},
-	"service/batch":     {"service/user", "service/budget", "service/feed", "service/rpcstatus", "gen/..."},
+	"service/batch":     {"service/user", "service/budget", "service/fair", "service/feed", "service/rpcstatus", "gen/..."},
 	"service/filter":    {"service/user"},
 	"service/fieldmask": {"service/user"},
 	"service/pagetoken": {"service/user"},
