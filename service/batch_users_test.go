@@ -210,6 +210,20 @@ func TestUpdateUsersAtomic(t *testing.T) {
 		{UserId: ann.GetUserId(), User: &userv1.User{UserId: 3}},
 	}})
 	wantInvalid(t, err, "requests[0].user.user_id")
+	twice := []*userv1.UpdateUserRequest{
+		{UserId: ann.GetUserId(), Etag: ann.GetEtag(), User: &userv1.User{Username: "Ann"}},
+		{UserId: bob.GetUserId(), Etag: bob.GetEtag(), User: &userv1.User{}},
+		{UserId: ann.GetUserId(), User: &userv1.User{Username: "Ann"}},
+		{UserId: ann.GetUserId(), Etag: ann.GetEtag(), User: &userv1.User{}},
+	}
+	_, err = r.UpdateUsers(t.Context(), &userv1.UpdateUsersRequest{Atomic: true, Requests: twice})
+	wantInvalid(t, err, "requests[3].etag")
+	for _, req := range []*userv1.UpdateUsersRequest{{Requests: twice}, {Atomic: true, Requests: twice[:3]}} {
+		res, err := r.UpdateUsers(t.Context(), req)
+		if got := outcomesOf(res.GetResults()); err != nil || slices.Contains(got, failed) {
+			t.Errorf("UpdateUsers(%v) = %v, %v, want success", req, got, err)
+		}
+	}
 }
 
 // Small updates of large users must not exceed the message limit of the response.

@@ -12,14 +12,22 @@ import (
 
 // UpdateUsers applies updates independently or, with atomic, all or none. Errors and short
 // results are as for CreateUsers.
+//
+// An atomic request cannot have the etag of a user that an earlier item may have changed. It would fail if that item
+// changed the user, and then leave no row: a caller without users.read could compare the fields of a user unnoticed.
 func (s *Service) UpdateUsers(ctx context.Context, req *userv1.UpdateUsersRequest) (*userv1.UpdateUsersResponse, error) {
 	var items batch.Chunk
+	seen := make(map[int64]bool, len(req.GetRequests())) // users of earlier items
 	for _, item := range req.GetRequests() {
 		var change user.Change
 		err := s.opts.Validator.Validate(item)
+		if err == nil && req.GetAtomic() && item.GetEtag() != "" && seen[item.GetUserId()] {
+			err = user.NewFieldErrorf("etag", "must be unset if an earlier item of an atomic request has the same user: its etag after that item is unknown")
+		}
 		if err == nil {
 			change, err = updateChange(ctx, userv1connect.UserServiceUpdateUsersProcedure, item)
 		}
+		seen[item.GetUserId()] = true
 		items.Add(change, err)
 	}
 	results, err := s.applyItems(ctx, &items, req.GetAtomic())

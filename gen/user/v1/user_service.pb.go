@@ -1686,7 +1686,8 @@ type UpdateUsersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The updates, 1 to 1000. Each is validated independently.
 	Requests []*UpdateUserRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
-	// Apply all updates or none: the first failure fails the call. Default: independently.
+	// Apply all updates or none: the first failure fails the call. An item must not have an etag if an
+	// earlier one has the same user. Default: independently.
 	Atomic        bool `protobuf:"varint,2,opt,name=atomic,proto3" json:"atomic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
