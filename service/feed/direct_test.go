@@ -179,28 +179,61 @@ func TestDeliveryByConnection(t *testing.T) {
 		b.subscribe(s.set, id)
 		t.Cleanup(func() {
 			s.set.Close()
-			if got := b.feed.Outputs(); i == 0 && got != 0 { // the last one to be closed
-				t.Errorf("Outputs() without subscriptions = %d, want 0", got)
+			if got, want := b.feed.Outputs(), min(i, connections); got != want { // the last one is closed first
+				t.Errorf("Outputs() with %d subscriptions = %d, want %d", i, got, want)
 			}
 		})
 	}
+	for _, status := range []user.Status{user.StatusInactive, user.StatusActive} {
+		b.setStatus(id, status, 0)
+		var order []int // of connections
+		for range connections * streams {
+			if got := <-events; len(order) == 0 || order[len(order)-1] != got {
+				order = append(order, got)
+			}
+		}
+		if len(order) != connections {
+			t.Errorf("order of the connections = %v, want each once", order)
+		}
+		flushed := map[int]int{}
+		for range connections {
+			flushed[<-events]++
+		}
+		for connection := 1; connection <= connections; connection++ {
+			if got := flushed[-connection]; got != 1 {
+				t.Errorf("connection %d was flushed %d times, want once", connection, got)
+			}
+		}
+	}
+}
+
+// A subscription that must read the log is woken by PollPending, which returns nothing.
+func TestPollPendingLeavesTheLogToTheStream(t *testing.T) {
+	b := newBench(t)
+	id := b.create()
+	s := b.feed.Subscribe(0)
+	defer s.Close()
+	s.SubscribeAll(0)
+	buf := make([]feed.StatusChange, 0, 4)
+	for range 2 {
+		select {
+		case <-s.Wake():
+		default:
+			t.Fatal("the stream is not woken")
+		}
+		if got := s.PollPending(buf); len(got) != 0 {
+			t.Errorf("PollPending() = %+v before the log was read, want none", got)
+		}
+	}
+	if got := b.poll(s); len(got) != 1 || got[0].UserID != id {
+		t.Errorf("Poll() = %+v, want the user", got)
+	}
 	b.setStatus(id, user.StatusInactive, 0)
-	var order []int // of connections
-	for range connections * streams {
-		if got := <-events; len(order) == 0 || order[len(order)-1] != got {
-			order = append(order, got)
-		}
+	<-s.Wake()
+	if got := s.PollPending(buf); len(got) != 1 || got[0].UserID != id {
+		t.Errorf("PollPending() = %+v, want the change of the user", got)
 	}
-	if len(order) != connections {
-		t.Errorf("order of the connections = %v, want each once", order)
-	}
-	flushed := map[int]int{}
-	for range connections {
-		flushed[<-events]++
-	}
-	for connection := 1; connection <= connections; connection++ {
-		if got := flushed[-connection]; got != 1 {
-			t.Errorf("connection %d was flushed %d times, want once", connection, got)
-		}
+	if got := b.poll(s); len(got) != 0 {
+		t.Errorf("Poll() = %+v after everything was delivered, want none", got)
 	}
 }

@@ -83,6 +83,7 @@ func TestDeliveredThroughExcludesPending(t *testing.T) {
 // While a subscription reads the log, DeliveredThrough is the position read.
 func TestDeliveredThroughDuringCatchUp(t *testing.T) {
 	b := newBench(t)
+	b.feed.SetLimits(feed.MaxFollows, 100, 10)
 	b.createMany(10)
 	s := b.feed.Subscribe(0)
 	defer s.Close()
@@ -91,7 +92,7 @@ func TestDeliveredThroughDuringCatchUp(t *testing.T) {
 	b.poll(s)
 	b.wantDelivered(s, 10)
 	for range 12 {
-		b.createMany(1000)
+		b.createMany(10)
 	}
 	b.wantDelivered(s, 10)
 	first, err := s.Poll(t.Context())

@@ -47,7 +47,7 @@ func TestLagIsThatOfSlowestCursor(t *testing.T) {
 	for b.feed.Lag() != 0 { // until the cursor is idle
 		runtime.Gosched()
 	}
-	b.createMany(1000)
+	b.createMany(100)
 	want("idle, rows of another user", 0)
 	cancel()
 	if <-ended == nil {
