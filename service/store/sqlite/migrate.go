@@ -44,6 +44,9 @@ func migrate(ctx context.Context, path string) (err error) {
 	if err := checkNoMove(ctx, db); err != nil {
 		return err
 	}
+	if err := mark(ctx, db); err != nil {
+		return err
+	}
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
 		return err
@@ -62,7 +65,16 @@ func migrate(ctx context.Context, path string) (err error) {
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate schema from version %d to %d: %w", current, target, err)
 	}
-	_, err = db.ExecContext(ctx, "PRAGMA application_id = "+strconv.Itoa(applicationID))
+	return nil
+}
+
+// mark sets the application_id of a new database, also of one whose first start was interrupted.
+func mark(ctx context.Context, db *sql.DB) error {
+	var id int
+	err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id)
+	if err == nil && id != applicationID {
+		_, err = db.ExecContext(ctx, "PRAGMA application_id = "+strconv.Itoa(applicationID))
+	}
 	return err
 }
 
@@ -101,7 +113,7 @@ func olderVersion(version, than string) bool {
 
 // checkStore returns an error for a database of another program and for one with a newer
 // schema. It reads the database file alone and modifies nothing. With strict, it also
-// rejects a database without application_id, whose first start was interrupted.
+// rejects a database without application_id, which no start has marked.
 func checkStore(ctx context.Context, path string, strict bool) error {
 	c, err := connect(ctx, fileDSN(path))
 	if err != nil {

@@ -308,3 +308,24 @@ func wantFindings(t *testing.T, path string, want int) {
 		t.Errorf("Check = %q, %v, want %d findings", findings, err, want)
 	}
 }
+
+// A store whose first start was killed before it set the application_id gets it at the next start: its backups can be restored.
+func TestOpenMarksStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	if err := openTest(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := connect(t.Context(), address(path, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.run("PRAGMA application_id = 0"), c.close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := openTest(t, path).Backup(t.Context(), path+".backup", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := Restore(t.Context(), path+".backup", path+".restored", RestoreOptions{}); err != nil {
+		t.Errorf("Restore = %v, want no error", err)
+	}
+}
