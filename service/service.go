@@ -105,6 +105,9 @@ func (noFlushControl) Cork() {}
 // Uncork does nothing.
 func (noFlushControl) Uncork() {}
 
+// IsCorked returns false.
+func (noFlushControl) IsCorked() bool { return false }
+
 // endError adds the position after which the client can resume to the error of a stream that ended because its client has
 // stalled, at the shutdown, or with its connection. It returns any other error unchanged.
 func (s *Service) endError(ctx context.Context, err error, position int64) error {

@@ -122,10 +122,8 @@ func (w *statusWriter) sendInitial(ctx context.Context, ids []int64, after int64
 		return user.NewOverloadedError()
 	}
 	defer memory.Shrink(budget.Subscription, initial)
-	for _, id := range ids {
-		if _, err := w.subscription.Pause(id); err != nil {
-			return err
-		}
+	if err := w.subscription.PauseAll(ctx, ids); err != nil {
+		return err
 	}
 	head := w.service.feed.Head().Position
 	changes, err := w.service.feed.Statuses(ctx, ids, after)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/panics"
 	"github.com/yourorg/userservice/service/user"
 )
@@ -157,8 +158,11 @@ func (c *Cursor) log(ctx context.Context) (user.LogPage, error) {
 	if c.prefetched == nil {
 		return c.feed.store.Log(ctx, c.query)
 	}
+	slot := fair.FromContext(ctx)
+	held := slot.Release()
 	read := <-c.prefetched
 	c.prefetched = nil
+	slot.Resume(held)
 	return read.page, read.err
 }
 
@@ -168,6 +172,7 @@ func (c *Cursor) Prefetch(ctx context.Context) {
 		return
 	}
 	prefetched, query := make(chan pageRead, 1), c.query
+	ctx = fair.NewContext(ctx, nil) // the stream goes on in its slot
 	go func() {
 		var read pageRead
 		// No interceptor covers this goroutine.

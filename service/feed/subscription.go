@@ -1,9 +1,11 @@
 package feed
 
 import (
+	"context"
 	"math"
 	"sync"
 
+	"github.com/yourorg/userservice/service/fair"
 	"github.com/yourorg/userservice/service/user"
 )
 
@@ -117,6 +119,17 @@ func (s *Subscription) Pause(id int64) (PauseState, error) {
 	h.outstanding++
 	s.paused.set(id, h)
 	return found, nil
+}
+
+// PauseAll calls Pause for many users, in the slot of the request, which it keeps.
+func (s *Subscription) PauseAll(ctx context.Context, ids []int64) error {
+	fair.FromContext(ctx).Acquire()
+	for _, id := range ids {
+		if _, err := s.Pause(id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // evictPositions bounds the positions of a subscription to all users. Positions up to

@@ -168,6 +168,7 @@ func (c *conn) awaitSend(st *stream, want int) (int, error) {
 			c.addBlocked(st)
 		}
 		c.kick()
+		st.w.beforeWait()
 		st.writeDeadline.wait(st)
 	}
 }
@@ -186,6 +187,7 @@ func (c *conn) awaitRoom(st *stream) error {
 		c.full = true
 		c.addBlocked(st)
 		c.kick()
+		st.w.beforeWait()
 		st.writeDeadline.wait(st)
 	}
 }

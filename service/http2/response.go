@@ -33,10 +33,10 @@ type responseWriter struct {
 	header      http.Header
 	first       []byte // first bytes of the body, of which the type is detected
 	status      int
-	snapshot    fields                 // header as of WriteHeader, until it is queued
-	trailers    []string               // declared names
-	length      int64                  // Content-Length; -1: unknown
-	held        interface{ Release() } // of HoldUntilSent
+	snapshot    fields   // header as of WriteHeader, until it is queued
+	trailers    []string // declared names
+	length      int64    // Content-Length; -1: unknown
+	observer    Observer // nil: none
 }
 
 func (w *responseWriter) init(st *stream) {

@@ -74,9 +74,25 @@ func (w *responseWriter) Progress() int64 {
 	return progress
 }
 
-// HoldUntilSent calls Release when the handler has returned and the end of the response was queued, or the stream was reset: a client
-// that does not read lets the end wait. A handler calls it at most once.
-func (w *responseWriter) HoldUntilSent(held interface{ Release() }) { w.held = held }
+// Observer is told what a handler cannot observe.
+type Observer interface {
+	// BeforeWait is called before a write waits for the client: for flow-control window, or because it does not read. It must not
+	// wait or use the response.
+	BeforeWait()
+	// Sent is called when the handler has returned and the end of the response was queued, or the stream was reset: a client
+	// that does not read lets the end wait.
+	Sent()
+}
+
+// Observe sets the observer of the response. A handler calls it at most once, before it writes.
+func (w *responseWriter) Observe(o Observer) { w.observer = o }
+
+// beforeWait is called before a write waits. c.mu is held.
+func (w *responseWriter) beforeWait() {
+	if w.observer != nil {
+		w.observer.BeforeWait()
+	}
+}
 
 // ReleaseHeader releases the header of the response after it was sent, which Header then returns empty, for trailers.
 func (w *responseWriter) ReleaseHeader() {

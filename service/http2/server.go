@@ -315,8 +315,8 @@ func (st *stream) serve() {
 		if !returned {
 			st.panicked(recover())
 		}
-		if st.w.held != nil {
-			st.w.held.Release()
+		if st.w.observer != nil {
+			st.w.observer.Sent()
 		}
 		c.mu.Lock()
 		c.handlerEnded()

@@ -38,7 +38,7 @@ func (Turns) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
 func (t Turns) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		turns := t.newStream(ctx, conn)
-		if !turns.keeps {
+		if conn.Spec().StreamType == connect.StreamTypeBidi {
 			ctx = fair.NewContext(ctx, nil)
 		}
 		return next(ctx, turns)
@@ -52,6 +52,9 @@ func (t Turns) newStream(ctx context.Context, conn connect.StreamingHandlerConn)
 	turns := &streamTurns{StreamingHandlerConn: conn, slot: slot, in: reqinfo.From[Messages](ctx), out: reqinfo.From[Response](ctx)}
 	header := conn.ResponseHeader()
 	turns.packed = header.Get("Grpc-Encoding") != "" || header.Get("Connect-Content-Encoding") != ""
+	if conn.Spec().StreamType == connect.StreamTypeServer {
+		turns.control = reqinfo.From[reqinfo.FlushControl](ctx)
+	}
 	if turns.in == nil {
 		return turns
 	}
@@ -76,14 +79,17 @@ const (
 type streamTurns struct {
 	connect.StreamingHandlerConn
 
-	slot           *fair.Slot
-	in             Messages // nil: connect reads the messages
-	out            Response // nil: messages are sent without turns
-	received, sent int64    // bytes since the last turn, and up to it
-	// packed is set if responses are compressed: what is written then does not show the work. unpacked is the size of the messages
-	// since the last turn.
-	packed   bool
+	slot *fair.Slot
+	in   Messages // nil: connect reads the messages
+	out  Response // nil: messages are sent without turns
+	// control is nil, or reports whether the handler of a server stream has more to send before it waits. It then keeps the slot
+	// after a turn: what it does between two turns is more work than sending.
+	control        reqinfo.FlushControl
+	received, sent int64 // bytes since the last turn, and up to it
+	// unpacked is the size of the messages since the last turn, if responses are compressed: what is written then does not show the
+	// work.
 	unpacked int64
+	packed   bool
 	// keeps is set for a client stream: its messages are handled in the slot, which is released while it waits for more and
 	// after each turn. Messages that wait in the buffer would otherwise be handled without turns.
 	keeps bool
@@ -134,8 +140,11 @@ func (c *streamTurns) Send(message any) error {
 		return c.StreamingHandlerConn.Send(message)
 	}
 	if c.out != nil && !c.out.IsDirect() && c.sendTurnEnds(message) {
+		c.slot.Release()
 		c.slot.Acquire()
-		defer c.slot.Release()
+		if c.control == nil || !c.control.IsCorked() {
+			defer c.slot.Release()
+		}
 	}
 	return c.StreamingHandlerConn.Send(message)
 }

@@ -24,7 +24,10 @@ type recordingConn struct {
 
 	received bool
 	header   http.Header
+	kind     connect.StreamType
 }
+
+func (c *recordingConn) Spec() connect.Spec { return connect.Spec{StreamType: c.kind} }
 
 func (c *recordingConn) ResponseHeader() http.Header { return c.header }
 

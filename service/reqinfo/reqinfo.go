@@ -44,8 +44,10 @@ func HeaderOfResponse(ctx context.Context) http.Header {
 type FlushControl interface {
 	// Cork buffers writes until Uncork, or until the buffer is full.
 	Cork()
-	// Uncork flushes the buffer and ends buffering. A stream must call it before it blocks.
+	// Uncork flushes the buffer, ends buffering and releases the slot of the request. A stream must call it before it blocks.
 	Uncork()
+	// IsCorked reports whether the stream has more to write before it blocks.
+	IsCorked() bool
 }
 
 // DirectControl is a FlushControl with which another goroutine can write the stream while the goroutine that writes it waits. It

@@ -173,8 +173,12 @@ func (s *stream) lock() {
 // Cork defers flushes: the handler has more rows ready.
 func (s *stream) Cork() { s.corked = true }
 
+// IsCorked implements [reqinfo.FlushControl].
+func (s *stream) IsCorked() bool { return s.corked }
+
 // Uncork sends the header and the rows: the handler waits for rows.
 func (s *stream) Uncork() {
+	s.slot.Release()
 	s.corked = false
 	s.lock()
 	defer s.mu.Unlock()

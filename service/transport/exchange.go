@@ -38,6 +38,7 @@ type Exchange struct {
 	writeOps   atomic.Uint64
 	corked     atomic.Bool
 	streaming  atomic.Bool // the response is a stream
+	observing  bool        // BeforeWait and Sent are called
 	stream     bool        // the request body is a stream; set before the guard lists the exchange
 	panicked   bool        // the handler panicked
 	status     int
@@ -188,7 +189,7 @@ func (x *Exchange) write(p []byte) (int, error) {
 	for {
 		chunk := p[written:min(written+maxChunk, len(p))]
 		x.written.Add(int64(len(chunk)))
-		if x.buffer += len(chunk); x.buffer > bufferBytes {
+		if x.buffer += len(chunk); x.buffer > bufferBytes && !x.observing {
 			x.slot.Release() // the next write can block
 		}
 		x.writeOps.Add(1)
@@ -228,6 +229,12 @@ func (x *Exchange) FlushError() error {
 	return x.writeError(err)
 }
 
+// BeforeWait implements [http2.Observer].
+func (x *Exchange) BeforeWait() { x.slot.Release() }
+
+// Sent implements [http2.Observer].
+func (x *Exchange) Sent() { x.memory.Release() }
+
 // writeError returns StalledError for an error of a write that the guard aborted.
 func (x *Exchange) writeError(err error) error {
 	if err != nil && x.stalled.Load() {
@@ -252,8 +259,12 @@ func (x *Exchange) MarkStreaming() {
 	}
 }
 
-// Uncork flushes pending data and enables flushes.
+// IsCorked reports whether the stream has more to write before it waits.
+func (x *Exchange) IsCorked() bool { return x.corked.Load() }
+
+// Uncork flushes pending data, enables flushes and releases the slot.
 func (x *Exchange) Uncork() {
+	x.slot.Release()
 	x.corked.Store(false)
 	if x.unflushed.Load() {
 		x.Flush()

@@ -241,6 +241,10 @@ func (g *Guard) begin(w http.ResponseWriter, r *http.Request) *Exchange {
 		conn.memory.beginRequest(conn.listener.now(), r.ProtoMajor == 1)
 		x.conn = conn
 	}
+	if stream := x.streamOf(); stream != nil {
+		x.observing = true
+		stream.Observe(x)
+	}
 	if g.opts.Memory != nil {
 		g.reserve(x, r)
 	}
@@ -268,9 +272,7 @@ func (g *Guard) end(x *Exchange, r *http.Request, panicValue any) {
 	if g.opts.Done != nil {
 		g.opts.Done(r, x)
 	}
-	if stream := x.streamOf(); stream != nil {
-		stream.HoldUntilSent(&x.memory) // what is buffered, and the goroutine, wait for a client that does not read
-	} else {
+	if !x.observing { // else what is buffered, and the goroutine, wait for a client that does not read
 		x.memory.Release()
 	}
 	if x.conn != nil {

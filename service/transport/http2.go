@@ -137,8 +137,8 @@ type streamControl interface {
 	Progress() int64
 	// RefuseOnReset makes a reset of the stream use REFUSED_STREAM.
 	RefuseOnReset()
-	// HoldUntilSent calls Release when the end of the response was queued or the stream was reset.
-	HoldUntilSent(held interface{ Release() })
+	// Observe sets the observer of the response.
+	Observe(o http2.Observer)
 }
 
 // contextControl replaces the context of a request of service/http2.
