@@ -226,6 +226,12 @@ func TestDrainEndsWaits(t *testing.T) {
 	if !user.HasReason(err, user.ServerDraining) {
 		t.Fatalf("Wait() = %v, want SERVER_DRAINING", err)
 	}
+	late := b.feed.Cursor(feed.CursorOptions{})
+	defer late.Close()
+	b.drainCursor(late)
+	if err := late.Wait(t.Context(), nil); !user.HasReason(err, user.ServerDraining) {
+		t.Errorf("Wait() of a cursor opened later = %v, want SERVER_DRAINING", err)
+	}
 	if e, _ := user.AsError(err); e.Metadata["position"] != "1" || e.Metadata["epoch"] != b.feed.Head().Epoch {
 		t.Errorf("metadata = %v, want the epoch and position 1", e.Metadata)
 	}

@@ -58,6 +58,7 @@ type prunedWorld struct {
 	store   *interleaved
 	feed    *feed.Feed
 	ids     []int64
+	updates int
 	history []user.Activity
 	readers []*prunedReader
 	trace   []string
@@ -138,8 +139,7 @@ func (w *prunedWorld) write() {
 			w.ids, w.history = append(w.ids, result.User.ID), append(w.history, user.Summaries(result.Rows)...)
 			continue
 		}
-		action := rapid.SampledFrom([]string{"app.seen", "app.called"}).Draw(w.r, "action")
-		batch.Changes = append(batch.Changes, user.Change{Op: &user.Record{ID: rapid.SampledFrom(w.ids).Draw(w.r, "user"), Action: action}})
+		batch.Changes = append(batch.Changes, user.Change{Op: w.op()})
 	}
 	results, err := user.Apply(context.Background(), w.store, batch)
 	if err != nil {
@@ -149,6 +149,23 @@ func (w *prunedWorld) write() {
 		w.history = append(w.history, user.Summaries(result.Rows)...)
 	}
 	w.notef("rows up to %d", len(w.history))
+}
+
+// op returns a change of one or two rows.
+func (w *prunedWorld) op() user.Op {
+	id := rapid.SampledFrom(w.ids).Draw(w.r, "user")
+	switch action := rapid.SampledFrom([]string{"app.seen", "app.called", user.ActionUpdated}).Draw(w.r, "action"); action {
+	case user.ActionUpdated:
+		w.updates++
+		patch := user.NewPatch(user.User{Tags: []string{fmt.Sprint(w.updates)}, Status: user.Status(1 + w.updates%3)})
+		op, err := user.NewUpdate(id, patch, "")
+		if err != nil {
+			w.r.Fatal(err)
+		}
+		return op
+	default:
+		return &user.Record{ID: id, Action: action}
+	}
 }
 
 func (w *prunedWorld) prune() {

@@ -106,3 +106,41 @@ func changesBetweenReads(t *testing.T, showDeleted, memory bool, steps []step) (
 	}
 	return changes
 }
+
+// A read has reached the head only with the last removal of purged users, of which a page has a limited number. A cursor without a
+// start position returns none of them.
+func TestRemovalsOfManyPurges(t *testing.T) {
+	b := newBench(t)
+	const purged = 300
+	ids := b.createMany(purged)
+	start := b.feed.Head().Position
+	var batch user.Batch
+	for _, id := range ids {
+		batch.Changes = append(batch.Changes, user.Change{Op: &user.Delete{ID: id}}, user.Change{Op: &user.Purge{ID: id}})
+	}
+	results, err := user.Apply(t.Context(), b.store, batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range results {
+		if results[i].Err != nil {
+			t.Fatal(results[i].Err)
+		}
+	}
+	b.create()
+	for after, want := range map[int64]int{start: purged + 1, 0: 1} {
+		cursor := b.feed.UserCursor(feed.UserCursorOptions{After: after})
+		got := 0
+		for atHead := false; !atHead; {
+			page, err := cursor.Read(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, atHead = got+len(page.Changes), page.AtHead
+		}
+		cursor.Close()
+		if got != want {
+			t.Errorf("changes after %d up to the head = %d, want %d", after, got, want)
+		}
+	}
+}

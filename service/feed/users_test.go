@@ -283,6 +283,9 @@ func (m *userMirror) follow(ctx context.Context) error {
 				return err
 			}
 		}
+		if head := m.feed.Head().Position; c.Position() > head {
+			return fmt.Errorf("Position() = %d ahead of the feed at %d, from which no client can resume", c.Position(), head)
+		}
 		if c.Position() < m.opts.After {
 			return fmt.Errorf("Position() = %d after position %d", c.Position(), m.opts.After)
 		}
