@@ -89,8 +89,8 @@ func TestCallsRevealOnlyPermittedData(t *testing.T) {
 		}
 		return tokens[permissions]
 	}
-	for _, d := range g.dialects() {
-		for _, probe := range probes() {
+	for i, d := range g.dialects() {
+		for j, probe := range probes() {
 			if probe.method == "SyncUserStatus" && !d.bidi {
 				continue
 			}
@@ -111,8 +111,9 @@ func TestCallsRevealOnlyPermittedData(t *testing.T) {
 					t.Errorf("%s with %s over %s: %s", probe.name, permissions.List(), d.name, got)
 				}
 			}
-			for _, p := range auth.AllPermissions().List() {
-				if enough.Without(p) == 0 {
+			for k, p := range auth.AllPermissions().List() {
+				// A third of the combinations: each permission with each call, and with each protocol.
+				if enough.Without(p) == 0 || (i+j+k)%3 != 0 {
 					continue
 				}
 				if got := call(auth.PermissionsOf(p), id); !strings.Contains(got, "permission required: ") || revealsSecret(got) {
