@@ -62,6 +62,28 @@ func TestConnectionsAreReplaced(t *testing.T) {
 	}
 }
 
+// A call over a connection that was idle until the end of the grace does not fail.
+func TestCallAfterIdleConnectionAge(t *testing.T) {
+	const idle = connectionAge + connectionAgeGrace + 257*time.Millisecond // not at the instant of a sweep
+	for _, protocol := range servertest.Protocols() {
+		if protocol.HTTP2 {
+			continue // its clients are notified, and open another connection
+		}
+		t.Run(protocol.Name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := startAging(t).Client(protocol)
+				for call := range 30 { // the age has a jitter
+					_, err := client.GetUser(t.Context(), &userv1.GetUserRequest{UserId: 1})
+					if got, want := connect.CodeOf(err), connect.CodeNotFound; got != want {
+						t.Fatalf("call %d = %v, want %v", call, err, want)
+					}
+					time.Sleep(idle)
+				}
+			})
+		})
+	}
+}
+
 // A stream goes on when its connection has reached its age, and ends after the grace with an error that clients retry.
 func TestStreamOutlivesConnectionAge(t *testing.T) {
 	for _, protocol := range servertest.Protocols() {

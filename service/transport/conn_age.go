@@ -37,8 +37,8 @@ func (c *serverConn) control() http2.Control {
 	return c.own
 }
 
-// closeOld retires the connections that reached their age. After the grace it cancels the calls of those that are
-// still open, and closes them when the clients had time to receive the errors.
+// closeOld retires the connections that reached their age. After the grace it closes those without calls, cancels the
+// calls of the others, and closes them when the clients had time to receive the errors.
 func (l *Listener) closeOld() {
 	if l.opts.MaxAge <= 0 {
 		return
@@ -47,7 +47,7 @@ func (l *Listener) closeOld() {
 		switch late := l.now() - c.expires - l.opts.AgeGrace; {
 		case late < 0:
 			c.retire()
-		case late < lingerTimeout:
+		case late < lingerTimeout && c.memory.requests.Load() > 0: // without, the next request would fail
 			c.endCalls(l.opts.AgeError)
 		default:
 			c.abort(http2.CloseAge)
