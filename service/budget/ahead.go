@@ -12,7 +12,8 @@ const (
 	aheadShare = 2
 	// aheadMost is the most that one holder reserves ahead, as a part of the share of its caller.
 	aheadMost = 8
-	// aheadTimeout is how long a holder waits for memory, aheadRetry when it tries again although its caller has released none.
+	// aheadTimeout is how long a holder waits for memory. If nothing was released for aheadRetry, it can have all that is left: others may
+	// wait for messages that do not arrive until it reads its own, because they share the window of a connection.
 	aheadTimeout = 30 * time.Second
 	aheadRetry   = 100 * time.Millisecond
 )
@@ -27,7 +28,7 @@ type queue struct {
 // takes them first, so it does not fail, whatever others reserve. Ahead reports whether they are reserved. It fails if the caller has
 // reserved so much that a request that is being read could fail, and while other holders of the caller wait in AwaitAhead.
 func (r *Reservation) Ahead(least, most int64) bool {
-	return r == nil || r.budget == nil || r.tryAhead(least, most, false)
+	return r == nil || r.budget == nil || r.tryAhead(least, most, aheadShare, false)
 }
 
 // AwaitAhead is Ahead for a holder that waits until others of its caller have released memory, the oldest first. It must have
@@ -58,12 +59,14 @@ func (r *Reservation) await(ctx context.Context, least, most int64) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	retry := time.NewTicker(aheadRetry)
+	retry := time.NewTimer(aheadRetry)
 	defer retry.Stop()
-	for !r.tryAhead(least, most, true) {
+	for part := int64(aheadShare); !r.tryAhead(least, most, part, true); retry.Reset(aheadRetry) {
 		select {
 		case <-q.released:
+			part = aheadShare
 		case <-retry.C:
+			part = 1
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -83,8 +86,8 @@ func (r *Reservation) ReleaseAhead() {
 	r.Shrink(Write, ahead)
 }
 
-// tryAhead is Ahead. front is set for the holder that waits in front.
-func (r *Reservation) tryAhead(least, most int64, front bool) bool {
+// tryAhead is Ahead, for one part of the memory that is left. front is set for the holder that waits in front.
+func (r *Reservation) tryAhead(least, most, part int64, front bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.account
@@ -96,7 +99,7 @@ func (r *Reservation) tryAhead(least, most int64, front bool) bool {
 	if !front && a.isAwaited() {
 		return least <= 0
 	}
-	n := min(most, r.budget.roomAhead(a))
+	n := min(most, r.budget.roomAhead(a, part))
 	if n <= 0 || n < least {
 		return least <= 0
 	}
@@ -120,14 +123,14 @@ func (r *Reservation) takeAhead(kind Kind, n int64) bool {
 	return true
 }
 
-// roomAhead returns how much the holders of the account can reserve ahead. Under memory pressure a caller has an equal share.
-func (b *Budget) roomAhead(a *account) int64 {
+// roomAhead returns how much more the holders of the account can reserve ahead, of one part of what its others leave. Under memory pressure a caller has an equal share.
+func (b *Budget) roomAhead(a *account, part int64) int64 {
 	allowed := a.pool.share
 	if b.Level() > Normal {
 		allowed = min(allowed, b.equalShare())
 	}
 	writes := a.writes.Load()
-	return (allowed-(a.held.Load()-writes))/aheadShare - writes
+	return (allowed-(a.held.Load()-writes))/part - writes
 }
 
 // queue returns the queue of the account, which most accounts do not need.

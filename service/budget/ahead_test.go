@@ -141,3 +141,19 @@ func TestAwaitAheadReleasesFirst(t *testing.T) {
 		wantScope(t, r.AwaitAhead(t.Context(), 1, 1), ScopeTotal)
 	})
 }
+
+// If nothing is released, the holder that waits in front gets memory of what requests that are being read would need: the others
+// may wait for messages behind its own.
+func TestAwaitAheadWithoutReleases(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := unobserved(Options{})
+		for range aheadMost {
+			open(b, Known, "a").Ahead(0, b.CallerShare(Known))
+		}
+		began := time.Now()
+		if err := open(b, Known, "a").AwaitAhead(t.Context(), 1000, 1000); err != nil || time.Since(began) != aheadRetry {
+			t.Errorf("AwaitAhead() = %v after %v, want nil after %v", err, time.Since(began), aheadRetry)
+		}
+	})
+}
