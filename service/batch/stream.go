@@ -116,7 +116,8 @@ func Receive[T any, M interface {
 
 // reserveAhead reserves memory for the next message and its item, in steps that grow with the stream, because an idle one holds them.
 func (p *Pipeline) reserveAhead(ctx context.Context) error {
-	return p.await(ctx, p.largest, max(p.largest, min(p.all, aheadBytes)))
+	next := p.largest + p.largest/8 // names that end with a number become longer
+	return p.await(ctx, next, max(next, min(p.all, aheadBytes)))
 }
 
 // reserve reserves the memory of an item, which is reserved ahead unless the item is larger than those before.

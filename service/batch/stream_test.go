@@ -332,7 +332,7 @@ func TestItemsWithoutMemory(t *testing.T) {
 	}
 }
 
-// An item that was received has memory although another call reserves all of the caller, if it is no larger than those before. Without
+// An item that was received has memory although another call reserves all of the caller, if it is hardly larger than those before. Without
 // memory for the next one the stream completes its items, and waits for the other call.
 func TestItemsAreReservedAhead(t *testing.T) {
 	t.Parallel()
@@ -349,7 +349,11 @@ func TestItemsAreReservedAhead(t *testing.T) {
 				time.AfterFunc(10*time.Millisecond, other.Release)
 			}
 		}}
-		got := receiveWithin(t, memory, store, 10_000, openFeed(t, store), numbers(20)...)
+		items := make([]*userv1.GetUserRequest, 20)
+		for i := range items {
+			items[i] = &userv1.GetUserRequest{UserId: int64(i + 1), Fields: []string{strings.Repeat("x", 30_000+10*i)}}
+		}
+		got := receiveItems(t, memory, store, 10_000, openFeed(t, store), items...)
 		if got.err != nil || len(got.indexes) != 20 || int64(store.batches[0]) < at {
 			t.Errorf("Receive(20 items) without memory from item %d on = %d results in batches of %v, %v, want all, the first batch with that item",
 				at, len(got.indexes), store.batches, got.err)
