@@ -54,6 +54,20 @@ func violated(f *filter.Filter, u *user.User) string {
 	return ""
 }
 
+// A time of more than nine digits after the point is rejected, as in JSON, in place of truncated.
+func TestTimesAreNotTruncated(t *testing.T) {
+	for text, valid := range map[string]bool{
+		"2026-01-31T00:00:00.123456789Z":       true,
+		"2026-01-31T00:00:00.123456789+01:00":  true,
+		"2026-01-31T00:00:00.1234567891Z":      false,
+		"2026-01-31T00:00:00.1234567891+01:00": false,
+	} {
+		if _, err := filter.Parse(`created_at > "` + text + `"`); (err == nil) != valid {
+			t.Errorf("Parse(%s) error = %v, want none: %t", text, err, valid)
+		}
+	}
+}
+
 // The table of fields decides which fields are supported.
 func TestEachFilterableField(t *testing.T) {
 	u, other := storetest.FilledUser(1), storetest.FilledUser(2)

@@ -213,7 +213,9 @@ func timeValue(field string, value *expr.Expr) (time.Time, *user.Error) {
 	}
 	text, _ := textOf(value)
 	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
+	_, fraction, _ := strings.Cut(text, ".")
+	digits := len(fraction) - len(strings.TrimLeft(fraction, "0123456789"))
+	if err != nil || digits > 9 { // which Parse truncates
 		return time.Time{}, newErrorf(`must compare %s with a quoted RFC 3339 time, such as "2026-01-31T00:00:00Z"`, field)
 	}
 	return at, nil
