@@ -34,8 +34,8 @@ func (x *target) sendPart(t *testing.T, path string, part []byte, done func(mess
 	}
 	request.Header.Set("Content-Type", "application/grpc")
 	client := web(true)
+	x.clients = append(x.clients, client)
 	go func() {
-		defer client.CloseIdleConnections()
 		var message string
 		response, err := client.Do(request)
 		if err == nil {

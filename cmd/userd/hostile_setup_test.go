@@ -36,7 +36,8 @@ type target struct {
 	client userv1connect.UserServiceClient
 	id     int64 // of a user
 	// dialed are the connections of the attack.
-	dialed []net.Conn
+	dialed  []net.Conn
+	clients []*http.Client // of sendPart
 	// Baseline of the idle program.
 	goroutines  int
 	heap        int64
@@ -260,6 +261,9 @@ func (x *target) awaitIdle(t *testing.T) {
 		return calls == 0
 	})
 	await(t, "goroutines to end", func() bool {
+		for _, client := range x.clients { // whose requests may still be ending
+			client.CloseIdleConnections()
+		}
 		goroutines = x.goroutinesNow(t)
 		return goroutines <= x.goroutines+few
 	})
@@ -275,6 +279,6 @@ func (x *target) disconnectAll(t *testing.T) {
 	for _, conn := range x.dialed {
 		_ = conn.Close() // may be closed already
 	}
-	x.dialed = nil
+	x.dialed, x.clients = nil, nil
 	await(t, "connections to close", func() bool { return x.metric(t, "userd_connections") <= x.connections })
 }

@@ -116,7 +116,9 @@ func TestRemovalsOfManyPurges(t *testing.T) {
 	start := b.feed.Head().Position
 	var batch user.Batch
 	for _, id := range ids {
-		batch.Changes = append(batch.Changes, user.Change{Op: &user.Delete{ID: id}}, user.Change{Op: &user.Purge{ID: id}})
+		for _, op := range []user.Op{&user.Delete{ID: id}, &user.StartPurge{ID: id, Now: true}, &user.Purge{ID: id}} {
+			batch.Changes = append(batch.Changes, user.Change{Op: op})
+		}
 	}
 	results, err := user.Apply(t.Context(), b.store, batch)
 	if err != nil {

@@ -133,10 +133,10 @@ func (b *limitedBody) Close() error {
 	return err
 }
 
-// leave ends reading of a body that was not read to its end. It returns false during a read, which only closing the
-// body ends.
+// leave ends reading of a body that was not read to its end. It returns false for one that is not discarded, and during
+// a read, which only closing the body ends.
 func (b *limitedBody) leave() bool {
-	if !b.exchange.bodyUnread.Load() || !b.exchange.readMu.TryLock() {
+	if b.exchange.system || !b.exchange.bodyUnread.Load() || !b.exchange.readMu.TryLock() {
 		return false
 	}
 	defer b.exchange.readMu.Unlock()

@@ -3,6 +3,8 @@ package transport
 import (
 	"io"
 	"time"
+
+	"github.com/yourorg/userservice/service/budget"
 )
 
 const (
@@ -24,11 +26,14 @@ func (x *Exchange) discardBody(timeout time.Duration) {
 		return // another goroutine of the handler is reading
 	}
 	defer x.readMu.Unlock()
-	if !x.bodyUnread.Load() || !x.bodyBegun && x.request.Header.Get("Expect") != "" {
+	if x.system || !x.bodyUnread.Load() || !x.bodyBegun && x.request.Header.Get("Expect") != "" {
 		return
 	}
 	began := time.Now()
 	for total, n := int64(0), int64(discardStep); n == discardStep && total < maxDiscard && time.Since(began) < maxDiscardTime; total += n {
+		if total > 0 && x.memory.Budget().Level() > budget.Normal {
+			break // what arrives takes memory
+		}
 		if !x.setReadDeadline(time.Now().Add(timeout)) {
 			return
 		}

@@ -49,6 +49,7 @@ type Exchange struct {
 	conn       *serverConn // nil: not accepted by Listener
 	headers    int64       // header bytes counted in conn.memory.headers
 	overloaded bool        // no memory for the request
+	system     bool        // the request has reserved memory, which it must not hold for long
 
 	messages    *messages   // nil: not written in whole messages
 	waitAborted atomic.Bool // a wait for flow-control window was aborted

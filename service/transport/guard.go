@@ -289,7 +289,9 @@ func (g *Guard) reserve(x *Exchange, r *http.Request) {
 	if x.conn != nil {
 		parent = &x.conn.memory.Reservation
 	}
-	x.memory.Open(g.opts.Memory, parent, g.opts.Class(r), x.caller)
+	class := g.opts.Class(r)
+	x.memory.Open(g.opts.Memory, parent, class, x.caller)
+	x.system = class == budget.System
 	x.overloaded = x.reserve(g.opts.Memory, r) != nil
 }
 
