@@ -19,7 +19,7 @@ type calls struct {
 func (o calls) BeforeWait() { o.waits <- struct{}{} }
 func (o calls) Sent()       { close(o.sent) }
 
-// An observer is told that a write waits, and that the end of the response was queued or its stream was reset.
+// An observer is called before a write waits, and when the end of the response was queued or its stream was reset.
 func TestObserver(t *testing.T) {
 	for name, end := range map[string]func(p *peer){
 		"window opens": func(p *peer) { p.check(p.fr.WriteWindowUpdate(1, 5)) },

@@ -74,7 +74,7 @@ func (w *responseWriter) Progress() int64 {
 	return progress
 }
 
-// Observer is told what a handler cannot observe.
+// Observer receives the events of a response that its handler cannot see.
 type Observer interface {
 	// BeforeWait is called before a write waits for the client: for flow-control window, or because it does not read. It must not
 	// wait or use the response.
